@@ -1,0 +1,133 @@
+"""Finds and loads Hugging Face models; `transformers` is imported on first use only."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gliner_pipe.errors import ConfigError
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def locate(name: str, marker: str = "config.json") -> Path | None:
+    """Folder that `name` stands for: a path, or an installed package that holds a model.
+
+    Parameters
+    ----------
+    name
+        A folder, the name of an installed package, or a hub id.
+    marker
+        A file that tells a model folder.
+
+    Returns
+    -------
+    Path or None
+        None when `name` can only be a hub id.
+    """
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    if name.isidentifier() and (spec := importlib.util.find_spec(name)) and spec.submodule_search_locations:
+        for root in map(Path, spec.submodule_search_locations):
+            for found in [root, root / "model", *sorted(p.parent for p in root.glob(f"*/{marker}"))]:
+                if (found / marker).is_file():
+                    return found
+    return None
+
+
+def source_of(name: str, where: str) -> str:
+    """Argument for ``from_pretrained``: the folder `name` stands for, or the hub id itself.
+
+    Raises
+    ------
+    ConfigError
+        When a folder holds no model, or `name` can be no hub id.
+    """
+    folder = locate(name)
+    if folder is not None:
+        if not (folder / "config.json").is_file():
+            found = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
+            raise ConfigError(where, f"{name!r} is a folder without config.json (it holds {found})", _ALLOWED)
+        return str(folder)
+    if name.count("/") > 1 or name.startswith((".", "/", "~")) or not name.strip():
+        raise ConfigError(where, f"found {name!r}, which is no folder", _ALLOWED, "Check the path")
+    return name
+
+
+_ALLOWED = "a folder with a Hugging Face model, an installed package that holds one, a hub id"
+
+
+def load_pretrained(name: str, where: str, trust_remote_code: bool, **options: Any) -> tuple[Any, Any]:
+    """Model with its weights, and tokenizer, of a hub id, a folder or an installed package.
+
+    Raises
+    ------
+    ConfigError
+        When they cannot be had; the hub's own words are in the message.
+    """
+    from transformers import AutoModel, AutoTokenizer
+
+    source = source_of(name, where)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, use_fast=True, trust_remote_code=trust_remote_code)
+        model = AutoModel.from_pretrained(source, trust_remote_code=trust_remote_code, **options)
+    except (OSError, ValueError, ImportError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ConfigError(
+            where,
+            f"{name!r} cannot be loaded ({reason})",
+            _ALLOWED,
+            "Offline, download the model first and give its folder",
+        ) from error
+    return checked(model, tokenizer, where)
+
+
+def load_saved(folder: Path, where: str, trust_remote_code: bool, **options: Any) -> tuple[Any, Any]:
+    """Model with weights still to be filled in, and tokenizer, from a folder that ``save`` wrote: no network."""
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True, trust_remote_code=trust_remote_code)
+    model = AutoModel.from_config(config, trust_remote_code=trust_remote_code, **options)
+    return checked(model, tokenizer, where)
+
+
+def checked(model: Any, tokenizer: Any, where: str) -> tuple[Any, Any]:
+    """Refuse what windows cannot be cut for: slow tokenizers, and models without an encoder."""
+    if not getattr(tokenizer, "is_fast", False):
+        raise ConfigError(
+            where,
+            f"has the tokenizer {type(tokenizer).__name__}, which maps no pieces to words",
+            "models with a fast tokenizer (tokenizer.json)",
+        )
+    if getattr(model.config, "is_encoder_decoder", False):
+        model = model.get_encoder()
+    return model, tokenizer
+
+
+def max_positions(config: Any, tokenizer: Any) -> int | None:
+    """Pieces that the model can take at once; None when its positions are relative and know no end."""
+    kind = getattr(config, "model_type", "")
+    if kind in ("t5", "mt5", "umt5") or (kind in ("deberta-v2", "deberta") and not config.position_biased_input):
+        return None
+    limit = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+    if limit is not None and kind in ("roberta", "xlm-roberta", "camembert", "mpnet", "longformer", "xlm-roberta-xl"):
+        limit -= (config.pad_token_id or 0) + 1  # positions start after the padding id
+    by_tokenizer = getattr(tokenizer, "model_max_length", None)
+    if by_tokenizer and by_tokenizer < 10**6:
+        limit = by_tokenizer if limit is None else min(limit, by_tokenizer)
+    return limit
+
+
+def special_pieces(tokenizer: Any) -> tuple[list[int], list[int]]:
+    """Special pieces that the tokenizer puts before and after a sequence, e.g. ``([CLS], [SEP])``."""
+    bare = tokenizer(["a"], is_split_into_words=True, add_special_tokens=False)["input_ids"]
+    full = tokenizer(["a"], is_split_into_words=True)["input_ids"]
+    for start in range(len(full) - len(bare) + 1):
+        if full[start : start + len(bare)] == bare:
+            return full[:start], full[start + len(bare) :]
+    raise ValueError(f"{type(tokenizer).__name__} changes the pieces when it adds special ones")

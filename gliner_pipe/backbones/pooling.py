@@ -1,0 +1,37 @@
+"""From the vectors of pieces to the vectors of words."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def pool_words(hidden: Tensor, start: Tensor, count: Tensor, how: str) -> Tensor:
+    """Pool the pieces of each word.
+
+    Parameters
+    ----------
+    hidden
+        Vectors of the pieces, ``(rows, pieces, hidden)``.
+    start, count
+        First piece and number of pieces of each word, ``(rows, words)``.
+    how
+        ``first``, ``last``, ``mean`` or ``max``.
+
+    Returns
+    -------
+    Tensor
+        ``(rows, words, hidden)``; zero for words without pieces.
+    """
+    width = hidden.shape[-1]
+    if how in ("first", "last"):
+        at = start if how == "first" else start + (count - 1).clamp(min=0)
+        return hidden.gather(1, at[:, :, None].expand(-1, -1, width)) * (count > 0)[:, :, None]
+    rows, words = count.shape
+    flat_words = torch.arange(rows * words, device=hidden.device).repeat_interleave(count.flatten())
+    first_of_word = (count.flatten().cumsum(0) - count.flatten()).repeat_interleave(count.flatten())
+    within = torch.arange(len(flat_words), device=hidden.device) - first_of_word
+    pieces = hidden[flat_words // words, start.flatten()[flat_words] + within]
+    pooled = hidden.new_zeros(rows * words, width)
+    pooled = pooled.index_reduce(0, flat_words, pieces, "amax" if how == "max" else "mean", include_self=False)
+    return pooled.view(rows, words, width)

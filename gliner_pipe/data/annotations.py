@@ -1,0 +1,171 @@
+"""Gold annotations on a Doc: entities in a span group, everything else in ``doc.user_data``."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any, TypedDict
+
+from spacy.tokens import Doc, Span
+from spacy.util import filter_spans
+
+from gliner_pipe.errors import ConfigError
+
+#: Where the supervision of a document stands in ``doc.user_data``.
+USER_DATA_KEY = "gliner_pipe"
+
+#: The span group of entities, gold and predicted, when nothing else is asked.
+DEFAULT_SPANS_KEY = "gliner"
+
+#: Where entities go: a span group, ``"ents"``, ``"*"`` (a group for each label), several of these, or a
+#: mapping from one of these to the labels that go there (``True`` for all).
+SpanSetter = str | list[str] | dict[str, bool | str | list[str]]
+
+
+class Supervision(TypedDict, total=False):
+    """What is known about a document besides its entities; every field is optional and plain JSON.
+
+    ``ner_labels`` is the complete set of entity labels that the annotators looked for: one of them that has
+    no entity is truly absent. ``ner_negatives`` are labels known to be absent. ``relations`` holds ``[head,
+    tail, label]`` where head and tail are positions in the span group of entities. ``source`` is the file and
+    line.
+    """
+
+    id: str
+    source: str
+    ner_labels: list[str]
+    ner_negatives: list[str]
+    relations: list[list[Any]]
+    rel_labels: list[str]
+    rel_negatives: list[str]
+
+
+def supervision(doc: Doc) -> Supervision:
+    """Return the supervision stored on `doc`; an empty mapping when there is none."""
+    stored: Supervision = doc.user_data.get(USER_DATA_KEY, {})
+    return stored.copy()
+
+
+def set_supervision(doc: Doc, **fields: Any) -> None:
+    """Store fields of :class:`Supervision` on `doc`; the fields that are not named stay as they are.
+
+    Parameters
+    ----------
+    doc
+        The document.
+    fields
+        Fields by name; ``None`` removes one.
+
+    Raises
+    ------
+    TypeError
+        A field that :class:`Supervision` does not have.
+    """
+    unknown = [name for name in fields if name not in Supervision.__annotations__]
+    if unknown:
+        allowed = ", ".join(Supervision.__annotations__)
+        raise TypeError(f"set_supervision() found the fields {', '.join(unknown)}; allowed: {allowed}")
+    stored: dict[str, Any] = dict(supervision(doc))
+    stored.update(fields)
+    doc.user_data[USER_DATA_KEY] = {name: value for name, value in stored.items() if value is not None}
+
+
+def gold_spans(doc: Doc, key: str = DEFAULT_SPANS_KEY) -> list[Span]:
+    """Return the gold entities of `doc`.
+
+    Parameters
+    ----------
+    doc
+        A reference document.
+    key
+        Name of a span group. ``"ents"``, or a group that `doc` does not have, means ``doc.ents``.
+
+    Returns
+    -------
+    list of Span
+        In the order in which relations count them.
+    """
+    if key != "ents" and key in doc.spans:
+        return list(doc.spans[key])
+    return list(doc.ents)
+
+
+def set_spans(
+    doc: Doc, spans: Sequence[Span], setter: SpanSetter, report: Counter[str] | None = None
+) -> list[int | None]:
+    """Write entities to the places that a span setter names.
+
+    Parameters
+    ----------
+    doc
+        The document; groups named by `setter` are replaced.
+    spans
+        All entities. ``"ents"`` takes the longest ones that do not overlap.
+    setter
+        See :data:`SpanSetter`.
+    report
+        Takes the number of entities that ``"ents"`` had no room for.
+
+    Returns
+    -------
+    list of int or None
+        For each of `spans`, its position in the first place that `setter` names; ``None`` where it did not
+        get there, and everywhere when the first place is ``"*"``, which is no single group.
+    """
+    positions: list[int | None] | None = None
+    for place, labels in _places(setter).items():
+        chosen = [i for i, span in enumerate(spans) if labels is None or span.label_ in labels]
+        if place == "ents":
+            kept = filter_spans([spans[i] for i in chosen])
+            doc.set_ents(kept, default="outside")
+            order = {(span.start, span.end, span.label): i for i, span in enumerate(kept)}
+            here = [order.get((span.start, span.end, span.label)) for span in spans]
+            if report is not None and len(chosen) > len(kept):
+                report["entities overlapping a longer one (not in doc.ents)"] += len(chosen) - len(kept)
+        elif place == "*":
+            _set_groups(doc, [spans[i] for i in chosen])
+            here = [None] * len(spans)
+        else:
+            doc.spans[place] = [spans[i] for i in chosen]
+            here = [None] * len(spans)
+            for position, i in enumerate(chosen):
+                here[i] = position
+        positions = here if positions is None else positions
+    return positions or [None] * len(spans)
+
+
+def primary_key(setter: SpanSetter) -> str:
+    """Return the first place that `setter` names: the group that relations count in."""
+    return next(iter(_places(setter)))
+
+
+def _set_groups(doc: Doc, spans: Iterable[Span]) -> None:
+    groups: dict[str, list[Span]] = {}
+    for span in spans:
+        groups.setdefault(span.label_, []).append(span)
+    for label, group in groups.items():
+        doc.spans[label] = group
+
+
+def _places(setter: SpanSetter) -> dict[str, set[str] | None]:
+    """Return the labels that go to each place; None for all of them."""
+    items: dict[str, Any]
+    if isinstance(setter, str):
+        items = {setter: True}
+    elif isinstance(setter, dict):
+        items = setter
+    else:
+        items = dict.fromkeys(setter, True)
+    places: dict[str, set[str] | None] = {}
+    for place, labels in items.items():
+        if labels is False:
+            continue
+        places[place] = None if labels is True else {labels} if isinstance(labels, str) else set(labels)
+    if not places or not all(places):
+        raise ConfigError(
+            "span_setter",
+            f"is {setter!r}",
+            'the name of a span group, "ents", "*", or a list of these',
+            'Write span_setter = "gliner"',
+        )
+    return places

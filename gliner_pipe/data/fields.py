@@ -1,0 +1,198 @@
+"""Checks of single fields; each mistake becomes one DataError with file, line and field."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from gliner_pipe.data.files import Place
+
+#: (start, end, label), end exclusive, in words or characters.
+Entity = tuple[int, int, str]
+#: (head, tail, label), head and tail positions in the list of entities.
+Relation = tuple[int, int, str]
+
+
+def shown(value: Any) -> str:
+    """Return `value` for an error text: short, with its type where that says something."""
+    text = repr(value)
+    text = text if len(text) <= 60 else f"{text[:57]}..."
+    return (
+        text if value is None or isinstance(value, (str, list, dict)) else f"{text} ({type(value).__name__})"
+    )
+
+
+def record_object(place: Place, value: Any) -> dict[str, Any]:
+    """Return `value` if it is a JSON object."""
+    if not isinstance(value, dict):
+        raise place.error(
+            "", f"is {shown(value)}", "a JSON object for each example", 'Write {"field": value, ...}'
+        )
+    return value
+
+
+def unknown_fields(record: dict[str, Any], known: Sequence[str], report: Counter[str]) -> None:
+    """Count the fields of `record` that no one reads."""
+    for name in record:
+        if name not in known:
+            report[f"unknown field {name!r} (ignored)"] += 1
+
+
+def text_value(place: Place, field: str, value: Any) -> str:
+    """Return `value` if it is a text that can be stored."""
+    if not isinstance(value, str):
+        raise place.error(field, f"is {shown(value)}", "a text")
+    if not value:
+        raise place.error(field, "is empty", "a text of at least one character", "Remove the record")
+    check_characters(place, field, value)
+    return value
+
+
+def check_characters(place: Place, field: str, value: str) -> None:
+    """Refuse characters that no UTF-8 text can hold, and NUL."""
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        found = f"holds half a character ({value[error.start]!a}) at position {error.start}"
+        raise place.error(
+            field, found, "complete Unicode characters", "Write the file anew as UTF-8"
+        ) from None
+    if "\0" in value:
+        raise place.error(
+            field, f"holds a NUL character at position {value.index(chr(0))}", "text", "Remove it"
+        )
+
+
+def word_list(place: Place, field: str, value: Any, report: Counter[str]) -> list[str]:
+    """Return `value` if it is a list of words."""
+    if not isinstance(value, list):
+        raise place.error(field, f"is {shown(value)}", "a list of words", 'Write ["A", "word", "list"]')
+    if not value:
+        raise place.error(field, "is an empty list", "at least one word", "Remove the record")
+    for position, word in enumerate(value):
+        if not isinstance(word, str):
+            raise place.error(
+                f"{field}[{position}]", f"is {shown(word)}", "a text", 'Put it in quotes, e.g. "7"'
+            )
+        if not word:
+            raise place.error(
+                f"{field}[{position}]", "is an empty text", "a word", "Remove it and shift the entities"
+            )
+        if word.isspace():
+            report["word of blanks only (kept)"] += 1
+    check_characters(place, field, "".join(value))
+    return value
+
+
+def label_value(place: Place, field: str, value: Any, report: Counter[str]) -> str:
+    """Return the label `value` without blanks around it."""
+    if not isinstance(value, str):
+        raise place.error(field, f"is {shown(value)}", "a label in quotes")
+    label = value.strip()
+    if not label:
+        raise place.error(
+            field, f"is the empty label {value!r}", "a label such as 'person'", "Name or remove it"
+        )
+    if label != value:
+        report["label with blanks around it (stripped)"] += 1
+    check_characters(place, field, label)
+    return label
+
+
+def label_list(place: Place, field: str, value: Any, report: Counter[str]) -> list[str]:
+    """Return the list of labels `value`, each label once."""
+    if not isinstance(value, list):
+        raise place.error(field, f"is {shown(value)}", "a list of labels", 'Write ["person", "date"]')
+    return list(
+        dict.fromkeys(label_value(place, f"{field}[{i}]", item, report) for i, item in enumerate(value))
+    )
+
+
+def index_value(place: Place, field: str, value: Any, highest: int, counted: str) -> int:
+    """Return `value` if it is a whole number from 0 to `highest`."""
+    allowed = f"a whole number from 0 to {highest}" if highest >= 0 else "nothing"
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise place.error(field, f"is {shown(value)}", allowed)
+    if not 0 <= value <= highest:
+        raise place.error(field, f"is {value}, out of range", f"{allowed} ({counted})")
+    return value
+
+
+def word_entities(place: Place, field: str, value: Any, words: int, report: Counter[str]) -> list[Entity]:
+    """Return the entities of ``[[first word, last word, label], ...]``."""
+    entities = []
+    for position, item in enumerate(_items(place, field, value)):
+        name = f"{field}[{position}]"
+        first, last, label = _triple(place, name, item, "[first word, last word, label]")
+        counted = f"the text has {words} words"
+        start = index_value(place, f"{name}[0]", first, words - 1, counted)
+        end = index_value(place, f"{name}[1]", last, words - 1, counted)
+        if start > end:
+            raise place.error(
+                name, f"starts at word {start}, behind its end {end}", "start <= end, both inclusive"
+            )
+        entities.append((start, end + 1, label_value(place, f"{name}[2]", label, report)))
+    return entities
+
+
+def character_entities(place: Place, field: str, value: Any, text: str, report: Counter[str]) -> list[Entity]:
+    """Return the entities of ``[[start, end, label], ...]`` or ``[{"start":, "end":, "label":}, ...]``."""
+    return [
+        _character_entity(place, f"{field}[{position}]", item, text, report)
+        for position, item in enumerate(_items(place, field, value))
+    ]
+
+
+def _character_entity(place: Place, name: str, item: Any, text: str, report: Counter[str]) -> Entity:
+    names = [f"{name}[{part}]" for part in range(3)]
+    if isinstance(item, dict):
+        missing = [key for key in ("start", "end", "label") if key not in item]
+        if missing:
+            raise place.error(
+                name, f"lacks {', '.join(missing)}", '{"start": 0, "end": 4, "label": "person"}'
+            )
+        names = [f"{name}.{key}" for key in ("start", "end", "label")]
+        first, last, label = item["start"], item["end"], item["label"]
+    else:
+        first, last, label = _triple(place, name, item, "[start, end, label]")
+    counted = f"the text has {len(text)} characters"
+    start = index_value(place, names[0], first, len(text), counted)
+    end = index_value(place, names[1], last, len(text), counted)
+    if start >= end:
+        raise place.error(name, f"goes from {start} to {end}", "start < end, the end exclusive")
+    if isinstance(item, dict) and isinstance(item.get("text"), str) and item["text"] != text[start:end]:
+        found = f"is {shown(item['text'])} where the text has {shown(text[start:end])}"
+        raise place.error(f"{name}.text", found, "the same text in both", "Check the offsets")
+    return start, end, label_value(place, names[2], label, report)
+
+
+def relation_list(
+    place: Place, field: str, value: Any, entities: int, report: Counter[str]
+) -> list[Relation]:
+    """Return the relations of ``[[head, tail, label], ...]``."""
+    relations = []
+    for position, item in enumerate(_items(place, field, value)):
+        name = f"{field}[{position}]"
+        head, tail, label = _triple(place, name, item, "[head, tail, label]")
+        counted = f"positions in a list of {entities} entities"
+        relations.append(
+            (
+                index_value(place, f"{name}[0]", head, entities - 1, counted),
+                index_value(place, f"{name}[1]", tail, entities - 1, counted),
+                label_value(place, f"{name}[2]", label, report),
+            )
+        )
+    return relations
+
+
+def _items(place: Place, field: str, value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise place.error(field, f"is {shown(value)}", "a list", "Write [] for none")
+    return value
+
+
+def _triple(place: Place, name: str, item: Any, allowed: str) -> tuple[Any, Any, Any]:
+    if not isinstance(item, list) or len(item) != 3:
+        raise place.error(name, f"is {shown(item)}", allowed)
+    return item[0], item[1], item[2]

@@ -1,0 +1,261 @@
+"""Finding and decoding input files; every mistake becomes one DataError with file and line."""
+
+from __future__ import annotations
+
+import glob
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gliner_pipe.errors import DataError
+
+#: A file, a folder, a pattern such as ``"corpus/*.jsonl"``, or several of these.
+Paths = str | Path | list[str] | list[Path]
+
+BOM = "\ufeff"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a record stands: its file and, if it has one, its line (counted from 1)."""
+
+    file: str
+    line: int | None = None
+
+    def __str__(self) -> str:
+        return self.file if self.line is None else f"{self.file}:{self.line}"
+
+    @property
+    def source(self) -> str:
+        """File name without folder, and line: what examples carry along."""
+        name = Path(self.file).name
+        return name if self.line is None else f"{name}:{self.line}"
+
+    def error(self, field: str, found: str, allowed: str = "", do: str = "") -> DataError:
+        """Return the error about `field` (may be empty) of this record."""
+        return DataError(f"{self} ({field})" if field else str(self), found, allowed, do)
+
+
+def find_files(path: Paths | None, suffixes: Sequence[str]) -> list[Path]:
+    """Return the files that `path` stands for.
+
+    Parameters
+    ----------
+    path
+        File, folder, pattern or a list of these. Folders are searched with all their subfolders; hidden files
+        are passed over.
+    suffixes
+        Which files of a folder are taken, e.g. ``[".json", ".jsonl"]``. A file named outright may end in
+        anything.
+
+    Returns
+    -------
+    list of Path
+        In the order of `path`; those of a folder or pattern are sorted.
+
+    Raises
+    ------
+    DataError
+        Nothing there, or nothing there that ends in one of `suffixes`.
+    """
+    if path is None or path in ("", []):
+        raise DataError(
+            "path", f"is {path!r}", "a file, a folder, a pattern or a list of these", "Set the path"
+        )
+    found: list[Path] = []
+    for part in path if isinstance(path, list) else [path]:
+        found += _find(Path(part).expanduser(), suffixes)
+    return list(dict.fromkeys(found))
+
+
+def _find(path: Path, suffixes: Sequence[str]) -> list[Path]:
+    endings = ", ".join(suffixes)
+    if path.is_dir():
+        files = [file for file in sorted(path.rglob("*")) if _wanted(file, path, suffixes)]
+        if not files:
+            raise DataError(
+                str(path),
+                "is a folder without usable files",
+                f"files that end in {endings}",
+                "Check the path",
+            )
+        return files
+    if path.exists():
+        return [path]
+    if glob.has_magic(str(path)):
+        matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]  # noqa: PTH207
+        files = [file for file in matches if file.is_file()]
+        if files:
+            return files
+        raise DataError(
+            str(path), "matches no file", "a pattern that matches at least one", "Check the pattern"
+        )
+    folder = path.parent
+    there = sorted(item.name for item in folder.iterdir())[:5] if folder.is_dir() else []
+    hint = (
+        f"The folder holds {', '.join(there)}"
+        if there
+        else f"Check the path; the working folder is {Path.cwd()}"
+    )
+    raise DataError(str(path), "does not exist", "a file, a folder or a pattern", hint)
+
+
+def _wanted(file: Path, folder: Path, suffixes: Sequence[str]) -> bool:
+    hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
+    return not hidden and file.suffix.lower() in suffixes and file.is_file()
+
+
+def read_text(path: Path, *, keep_bom: bool = False) -> str:
+    """Return the text of a UTF-8 file, line ends as they are, with or without its byte order mark.
+
+    Raises
+    ------
+    DataError
+        Another encoding, or a NUL byte.
+    """
+    data = path.read_bytes()
+    _check_start(path, data[:2])
+    text = _decode(Place(str(path)), data, whole_file=True)
+    return text if keep_bom else text.removeprefix(BOM)
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield number and text of each line of a UTF-8 file, without line end and byte order mark."""
+    with path.open("rb") as handle:
+        for number, raw in enumerate(handle, start=1):
+            if number == 1:
+                _check_start(path, raw[:2])
+            line = _decode(Place(str(path), number), raw).rstrip("\r\n")
+            yield number, line.removeprefix(BOM) if number == 1 else line
+
+
+def read_json(path: Path) -> Iterator[tuple[Place, Any]]:
+    """Yield place and value of each record of a JSON array or of a file with one JSON value a line.
+
+    Which of the two it is shows in the first character. Lines are read one by one, so that a file may be
+    larger than memory.
+
+    Raises
+    ------
+    DataError
+        Not JSON, or no record in the file.
+    """
+    found = False
+    for place, value in _json_array(path) if _starts_array(path) else _json_lines(path):
+        found = True
+        yield place, value
+    if not found:
+        raise DataError(
+            str(path),
+            "is empty",
+            "one JSON object a line, or one JSON array of objects",
+            "Check how it was written",
+        )
+
+
+def _starts_array(path: Path) -> bool:
+    for _, line in read_lines(path):
+        if line.strip():
+            return line.lstrip().startswith("[")
+    return False
+
+
+def _json_lines(path: Path) -> Iterator[tuple[Place, Any]]:
+    for number, line in read_lines(path):
+        if not line.strip():
+            continue
+        place = Place(str(path), number)
+        value, end = _parse(place, line, len(line) - len(line.lstrip()))
+        if line[end:].strip():
+            raise place.error(
+                "", f"goes on after the object: {line[end:].strip()[:30]!r}", "one JSON object a line"
+            )
+        yield place, value
+
+
+def _json_array(path: Path) -> Iterator[tuple[Place, Any]]:
+    text = read_text(path)
+    position, line = text.index("[") + 1, 1 + text.count("\n", 0, text.index("["))
+    first = True
+    while True:
+        start = _skip_blanks(text, position)
+        line += text.count("\n", position, start)
+        place = Place(str(path), line)
+        if text[start : start + 1] == "]":
+            if text[start + 1 :].strip():
+                raise place.error(
+                    "", "goes on after the closing ]", "one JSON array", "Write one object a line instead"
+                )
+            return
+        if not first:
+            if text[start : start + 1] != ",":
+                found = repr(text[start : start + 20]) if start < len(text) else "the end of the file"
+                raise place.error("", f"is not valid JSON: found {found}", "a comma or ] after each object")
+            position, start = start, _skip_blanks(text, start + 1)
+            line += text.count("\n", position, start)
+            place = Place(str(path), line)
+        value, position = _parse(place, text, start)
+        line += text.count("\n", start, position)
+        first = False
+        yield place, value
+
+
+def _skip_blanks(text: str, position: int) -> int:
+    while position < len(text) and text[position] in " \t\r\n":
+        position += 1
+    return position
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the field {next(n for n in names if names.count(n) > 1)!r} stands there twice")
+    return value
+
+
+def _constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON number")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_constant)
+
+
+def _parse(place: Place, text: str, start: int) -> tuple[Any, int]:
+    """Parse one value of `text` from `start` on and return it with the position behind it."""
+    try:
+        return _DECODER.raw_decode(text, start)
+    except json.JSONDecodeError as error:
+        line = (place.line or 1) + text.count("\n", start, error.pos)
+        column = error.pos - text.rfind("\n", 0, error.pos)
+        found = f"is not valid JSON: {error.msg}, column {column}"
+        place = Place(place.file, line)
+    except RecursionError:
+        found = "is not valid JSON: nested too deeply"
+    except ValueError as error:
+        found = f"is not valid JSON: {str(error)[:100]}"
+    raise place.error("", found, "one JSON object a line, or one JSON array of objects", "Mend or remove it")
+
+
+def _check_start(path: Path, start: bytes) -> None:
+    if start in (b"\xff\xfe", b"\xfe\xff"):
+        raise DataError(str(path), "is UTF-16 text", "UTF-8", "Convert it: iconv -f UTF-16 -t UTF-8")
+
+
+def _decode(place: Place, data: bytes, whole_file: bool = False) -> str:
+    try:
+        text = data.decode("utf-8")
+        bad = text.find("\0")
+        if bad < 0:
+            return text
+        found, offset = "holds a NUL character", len(text[:bad].encode())
+    except UnicodeDecodeError as error:
+        found, offset = f"is not UTF-8: byte 0x{data[error.start]:02x}", error.start
+    if whole_file:
+        place = Place(place.file, data.count(b"\n", 0, offset) + 1)
+        offset -= data.rfind(b"\n", 0, offset) + 1
+    raise place.error(
+        "", f"{found} at byte {offset + 1} of the line", "UTF-8 text", "Convert the file to UTF-8"
+    )

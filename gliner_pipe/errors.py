@@ -1,0 +1,68 @@
+"""The errors that users see: each says where, what was found, what is allowed and what to do."""
+
+from __future__ import annotations
+
+
+class GlinerPipeError(Exception):
+    """Base class: a mistake in the input that has one clear sentence."""
+
+
+class ConfigError(GlinerPipeError, ValueError):
+    """A configuration that cannot work.
+
+    Parameters
+    ----------
+    where
+        Section or setting, e.g. ``"components.gliner.model.encoder"``.
+    found
+        What stands there.
+    allowed
+        What may stand there.
+    do
+        What to do about it.
+    """
+
+    def __init__(self, where: str, found: str, allowed: str = "", do: str = "") -> None:
+        self.where, self.found, self.allowed, self.do = where, found, allowed, do
+        super().__init__(_sentence(f"[{where}]", found, allowed, do))
+
+
+class DataError(GlinerPipeError, ValueError):
+    """Input data that cannot be used.
+
+    Parameters
+    ----------
+    where
+        File with line or document, and the field, e.g. ``"train.jsonl:12 (ner[3])"``.
+    found
+        What stands there.
+    allowed
+        What may stand there.
+    do
+        What to do about it.
+    """
+
+    def __init__(self, where: str, found: str, allowed: str = "", do: str = "") -> None:
+        self.where, self.found, self.allowed, self.do = where, found, allowed, do
+        super().__init__(_sentence(where, found, allowed, do))
+
+
+class NotInitializedError(GlinerPipeError, RuntimeError):
+    """The component was asked for predictions before it has weights."""
+
+
+class CheckpointError(GlinerPipeError, ValueError):
+    """A model folder that cannot be loaded as it stands."""
+
+
+class TrainingError(GlinerPipeError, RuntimeError):
+    """Training cannot go on: the loss is not a number, or it diverges."""
+
+
+def _sentence(where: str, found: str, allowed: str, do: str) -> str:
+    text = f"{where} {found}"
+    if allowed:
+        text += f"; allowed: {allowed}"
+    if do:
+        text += f". {do}"
+    return text if text.endswith((".", "!", "?")) else text + "."

@@ -1,0 +1,89 @@
+"""The contract of a loss: a sum over the elements that count, never a mean over a batch."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from gliner_pipe.blocks import Block
+
+Masking = Literal["none", "global", "label", "span"]
+
+
+class Loss(Block):
+    """Loss over the scores of spans for labels.
+
+    The caller divides the sums of all sub-batches of a step by one number, see ``denominator``: so a step does not
+    depend on how its batch was cut.
+
+    Parameters
+    ----------
+    reduction
+        ``"sum"``: the loss of a step is the sum over all its spans and labels. ``"mean"``: that sum divided by the
+        number of its spans.
+    masking
+        Which negatives may be left out of a step: ``"none"``; ``"global"``, each by itself; ``"label"``, all of a
+        label that a text has no positive of; ``"span"``, all of a span that has no positive.
+    negatives
+        Probability with which such a negative (or label, or span) is kept.
+    label_smoothing
+        Moves targets 0 and 1 towards one half by half of this.
+    """
+
+    family = "losses"
+
+    def __init__(
+        self,
+        reduction: Literal["sum", "mean"] = "sum",
+        masking: Masking = "none",
+        negatives: float = 1.0,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.reduction = reduction
+        self.masking = masking
+        self.negatives = negatives
+        self.label_smoothing = label_smoothing
+
+    @abstractmethod
+    def elements(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Loss of each element; both arguments and the result have one shape, targets lie in [0, 1]."""
+
+    def forward(self, logits: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
+        """Sum the loss.
+
+        Parameters
+        ----------
+        logits, targets
+            ``(rows, words, widths, labels)``.
+        mask
+            True for what counts, broadcast to that shape.
+
+        Returns
+        -------
+        Tensor
+            A number: the sum.
+        """
+        smooth = targets * (1 - self.label_smoothing) + self.label_smoothing / 2
+        losses = self.elements(logits.float(), smooth if self.label_smoothing else targets)
+        return torch.where(mask & self._kept(targets, mask), losses, 0.0).sum()
+
+    def denominator(self, count: float) -> float:
+        """What the sum of a step is divided by, given the spans it is over."""
+        return max(count, 1.0) if self.reduction == "mean" else 1.0
+
+    def _kept(self, targets: Tensor, mask: Tensor) -> Tensor:
+        positive = targets > 0
+        if self.masking == "none" or self.negatives >= 1:
+            return torch.ones_like(positive)
+        if self.masking == "label":
+            positive_group = positive.any(2, keepdim=True).any(1, keepdim=True)
+        elif self.masking == "span":
+            positive_group = positive.any(3, keepdim=True)
+        else:
+            positive_group = positive
+        drawn = torch.rand(positive_group.shape, device=targets.device) < self.negatives
+        return positive_group | drawn

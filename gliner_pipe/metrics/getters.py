@@ -1,0 +1,136 @@
+"""Where spans stand in a document, and gold and predicted spans in one system of offsets."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+import numpy as np
+from spacy.language import Language
+from spacy.tokens import Doc, Span
+from spacy.training import Example
+
+from gliner_pipe.errors import DataError
+from gliner_pipe.metrics.counts import Mention
+
+#: The key of a span group, "ents" for ``doc.ents``, "*" for all groups, or several of these.
+SpanGetter = str | Sequence[str]
+
+#: What ``(label, start, end)`` counts: ``tokens`` of the reference, or ``boundaries`` that tell any two spans apart.
+Unit = Literal["tokens", "boundaries"]
+
+
+def get_spans(doc: Doc, span_getter: SpanGetter) -> list[Span]:
+    """Collect the spans of a document.
+
+    Parameters
+    ----------
+    doc
+        The document.
+    span_getter
+        The key of a span group, ``"ents"`` for ``doc.ents``, ``"*"`` for all groups, or a list of these.
+
+    Returns
+    -------
+    list[Span]
+        The spans in order of the groups. A document that has none of the groups gives its ``doc.ents``.
+    """
+    names = [span_getter] if isinstance(span_getter, str) else list(span_getter)
+    if "*" in names:
+        names = [name for name in names if name == "ents"] + list(doc.spans)
+    present = [name for name in names if name == "ents" or name in doc.spans]
+    groups: Iterable[Iterable[Span]] = (doc.ents if name == "ents" else doc.spans[name] for name in present)
+    return [span for group in groups for span in group] if present else list(doc.ents)
+
+
+def prediction_getter(nlp: Language) -> SpanGetter:
+    """Say where a pipeline writes its spans.
+
+    Returns
+    -------
+    SpanGetter
+        The key of its ``gliner`` component; else the keys of all components that write ``doc.spans``; else
+        ``"ents"``.
+    """
+    keys: dict[str, str] = {}
+    for name, pipe in nlp.pipeline:
+        meta = nlp.get_pipe_meta(name)
+        key = getattr(pipe, "spans_key", None) or getattr(pipe, "key", None)
+        if isinstance(key, str) and "doc.spans" in meta.assigns:
+            keys[key] = meta.factory
+    own = [key for key, factory in keys.items() if factory == "gliner"]
+    found = own or list(keys)
+    return found[0] if len(found) == 1 else (found or "ents")
+
+
+def paired_mentions(
+    example: Example, gold_getter: SpanGetter, predicted_getter: SpanGetter, unit: Unit
+) -> tuple[set[Mention], set[Mention]]:
+    """Gold and predicted mentions of one example, in the same offsets.
+
+    With equal tokens these are token offsets. Where the tokens differ, boundaries are compared by characters other
+    than white space, and a predicted span stands for every reference token that it touches.
+
+    Parameters
+    ----------
+    example
+        Its ``reference`` holds the gold spans, its ``predicted`` the others.
+    gold_getter
+        Where the gold spans stand.
+    predicted_getter
+        Where the predicted spans stand.
+    unit
+        ``"tokens"`` of the reference, or ``"boundaries"``.
+
+    Returns
+    -------
+    tuple[set[Mention], set[Mention]]
+        Gold and predicted mentions.
+
+    Raises
+    ------
+    DataError
+        If the two documents do not have the same text, white space apart.
+    """
+    gold = get_spans(example.reference, gold_getter)
+    predicted = get_spans(example.predicted, predicted_getter)
+    if _same_tokens(example.reference, example.predicted):
+        return {(s.label_, s.start, s.end) for s in gold}, {(s.label_, s.start, s.end) for s in predicted}
+    reference_edges, predicted_edges = _edges(example.reference), _edges(example.predicted)
+    if _letters(example.reference) != _letters(example.predicted):
+        raise DataError(
+            f"document starting with {example.reference.text[:40]!r}",
+            f"was predicted on another text, starting with {example.predicted.text[:40]!r}",
+            "texts that differ in white space only",
+            "Predict on the text or the words of the gold document",
+        )
+    gold_mentions = {(s.label_, reference_edges[s.start], reference_edges[s.end]) for s in gold}
+    other_mentions = {(s.label_, predicted_edges[s.start], predicted_edges[s.end]) for s in predicted}
+    if unit == "boundaries":
+        return gold_mentions, other_mentions
+    return (
+        {(s.label_, s.start, s.end) for s in gold},
+        {(label, *_touched(start, end, reference_edges)) for label, start, end in other_mentions if end > start},
+    )
+
+
+def _same_tokens(one: Doc, other: Doc) -> bool:
+    return len(one) == len(other) and bool(np.array_equal(one.to_array(["ORTH"]), other.to_array(["ORTH"])))
+
+
+def _letters(doc: Doc) -> str:
+    return "".join(doc.text.split())
+
+
+def _edges(doc: Doc) -> list[int]:
+    """Characters other than white space before each token, and in all (tokens + 1 numbers)."""
+    edges = [0]
+    for token in doc:
+        edges.append(edges[-1] + len("".join(token.text.split())))
+    return edges
+
+
+def _touched(start: int, end: int, edges: list[int]) -> tuple[int, int]:
+    """First and one past the last token that shares a character with ``start:end``."""
+    return bisect_right(edges, start) - 1, bisect_left(edges, end)

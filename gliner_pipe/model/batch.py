@@ -1,0 +1,45 @@
+"""The door between spaCy and torch: what a training step gets and gives."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from torch import Tensor
+
+from gliner_pipe.backbones.base import TensorBatch
+from gliner_pipe.encoders.base import EncoderBatch
+
+
+@dataclass(frozen=True)
+class TrainingBatch(TensorBatch):
+    """Windows with their gold spans.
+
+    Attributes
+    ----------
+    inputs
+        What the encoder reads.
+    gold
+        Row, first word, width - 1 and label of each gold span, ``(spans, 4)``.
+    n_words, n_pieces
+        Words of the texts, and pieces of the padded windows.
+    count
+        Spans that the loss is over, known before the forward pass.
+    dropped
+        Why gold spans are missing from `gold`, with their numbers.
+    """
+
+    inputs: EncoderBatch
+    gold: Tensor
+    n_words: int
+    n_pieces: int
+    count: float
+    dropped: Counter[str] = field(default_factory=Counter)
+
+
+class LossTerms(NamedTuple):
+    """Loss of a batch: the `total` as a sum still to be divided, and its named `parts` without gradient."""
+
+    total: Tensor
+    parts: dict[str, Tensor]

@@ -1,0 +1,100 @@
+"""Labels, threshold and device of a pipeline's ``gliner`` component, set for the length of a block."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from spacy.language import Language
+
+from gliner_pipe.errors import ConfigError
+from gliner_pipe.labels import parse_labels
+
+
+def gliner_components(nlp: Language) -> list[Any]:
+    """Return the components of a pipeline whose factory is ``gliner``, disabled ones left out."""
+    return [pipe for name, pipe in nlp.pipeline if nlp.get_pipe_meta(name).factory == "gliner"]
+
+
+@contextmanager
+def override(
+    nlp: Language,
+    *,
+    labels: Sequence[Any] | None = None,
+    threshold: float | None = None,
+    device: str | None = None,
+) -> Iterator[None]:
+    """Change settings of the ``gliner`` component and put them back when the block ends.
+
+    Parameters
+    ----------
+    nlp
+        The pipeline.
+    labels
+        Labels to ask for, as in the component's config. A plain string keeps the description and the threshold that
+        the component has for it.
+    threshold
+        Least score of an entity, from 0 to 1. Thresholds of single labels stay as they are.
+    device
+        Where the model runs, e.g. ``"cpu"`` or ``"cuda:0"``.
+
+    Raises
+    ------
+    ConfigError
+        If a value cannot be, or the pipeline has not exactly one ``gliner`` component.
+    """
+    values = {"labels": labels, "threshold": threshold, "device": device}
+    given = [name for name, value in values.items() if value is not None]
+    with ExitStack() as stack:
+        if given:
+            component = _the_component(nlp, given[0])
+            if labels is not None:
+                stack.callback(setattr, component, "labels", component.label_items)
+                component.labels = _with_own_items(component, labels)
+            if threshold is not None:
+                if not 0 <= threshold <= 1:
+                    raise ConfigError("threshold", f"is {threshold}", "a number from 0 to 1")
+                stack.callback(setattr, component, "threshold", component.threshold)
+                component.threshold = threshold
+            if device is not None:
+                stack.callback(_move, component, component.cfg["device"])
+                _move(component, device)
+        yield
+
+
+def _the_component(nlp: Language, setting: str) -> Any:
+    components = gliner_components(nlp)
+    if len(components) == 1:
+        return components[0]
+    names = ", ".join(nlp.pipe_names) or "none"
+    if components:
+        raise ConfigError(
+            setting,
+            f"cannot be set for {len(components)} gliner components at once (components: {names})",
+            "a pipeline with one gliner component",
+            "Disable the others, or set it in the pipeline's config",
+        )
+    raise ConfigError(
+        setting,
+        f"is set, but the pipeline has no gliner component (components: {names})",
+        "a pipeline with a gliner component",
+        f"Leave out {setting}, or use another pipeline",
+    )
+
+
+def _with_own_items(component: Any, labels: Sequence[Any]) -> list[Any]:
+    own = {item.label: item for item in component.label_items}
+    given = parse_labels(labels, "labels")
+    bare = {item.label for item in given if item.description is None and item.threshold is None}
+    return [own.get(item.label, item) if item.label in bare else item for item in given]
+
+
+def _move(component: Any, device: str) -> None:
+    before = component.cfg
+    component.cfg = {**before, "device": device}
+    try:
+        component.gliner.to(component.device)
+    except (RuntimeError, AssertionError) as error:  # torch raises these for unknown and for missing devices
+        component.cfg = before
+        raise ConfigError("device", f"is {device!r}, which cannot be used ({error})", "auto, cpu, cuda, cuda:0 ...") from error

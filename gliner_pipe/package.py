@@ -1,0 +1,152 @@
+"""``python -m gliner_pipe.package``: a pipeline as a package that pip installs and ``spacy.load`` finds."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from confit import Cli
+from spacy.language import Language
+
+from gliner_pipe.cli import run
+from gliner_pipe.packaging import backend, options
+from gliner_pipe.packaging.assemble import assemble
+from gliner_pipe.packaging.meta import UNSET_NAMES, UNSET_VERSION, read_meta
+from gliner_pipe.packaging.source import find_pipeline
+from gliner_pipe.registry import registry
+from gliner_pipe.saving import replace_directory, replace_file, scratch_directory
+
+logger = logging.getLogger("gliner_pipe.package")
+app = Cli(pretty_exceptions_enable=False)
+
+#: The public package index takes no larger files, unless it is asked.
+INDEX_LIMIT = 100 * 1024**2
+
+
+@app.command(name="package", registry=registry)
+def package(
+    pipeline: Any,
+    name: Any = None,
+    version: Any = None,
+    metadata: dict[str, Any] = {},  # noqa: B006 (confit reads the default; it is never changed)
+    distributions: str | list[str] = "wheel,sdist",
+    dist_dir: Path = Path("dist"),
+    root_dir: Path = Path("."),
+    build_dir: Path | None = None,
+    artifacts_name: str = "artifacts",
+    requirements: str | list[str] | None = None,
+    code: str | list[str] | None = None,
+    exclude: str | list[str] | None = None,
+    scores: Path | None = None,
+    config_settings: dict[str, Any] = {},  # noqa: B006
+    isolation: bool = False,
+) -> list[Path]:
+    """Make an installable Python package of a spaCy pipeline.
+
+    ``pip install dist/<name>-<version>-py3-none-any.whl`` installs it, and ``spacy.load("<name>")`` or
+    ``<name>.load()`` loads it. A file in `dist_dir` is replaced only by a complete one.
+
+    Parameters
+    ----------
+    pipeline : str, Path or Language
+        Folder of the pipeline, name of an installed pipeline, or (from Python) the pipeline itself.
+    name : str
+        Name to install and to import it by, e.g. ``my_ner_model``; that of the pipeline when it has one.
+    version : str
+        Version, e.g. ``0.1.0``; that of the pipeline when it has one, else 0.1.0.
+    metadata : dict
+        Of description, author, email, url, license, keywords, notes and sources.
+    distributions : list of str or str
+        ``wheel``, ``sdist`` or both: a list, or names with commas between.
+    dist_dir : Path
+        Folder for the files.
+    root_dir : Path
+        Folder of the project: `dist_dir`, `build_dir` and `code` are looked for from here.
+    build_dir : Path, optional
+        Folder in which to keep the source tree that was built, as ``<name>-<version>``.
+    artifacts_name : str
+        Name of the pipeline's folder inside the package.
+    requirements : list of str or str, optional
+        Requirements to add to those found (spaCy, and the packages whose functions the pipeline's config
+        names), or to put in their place. An item that ends in ``.txt`` is a file of them.
+    code : list of str or str, optional
+        Code of the project that the pipeline needs: folders, Python files or importable modules. It is
+        installed under its own name and imported with the package.
+    exclude : list of str or str, optional
+        Patterns of the pipeline's files to leave out, e.g. ``*.pt`` or ``ner/cache``.
+    scores : Path, optional
+        JSON file with scores; by default ``scores.json`` in the pipeline's folder, or those in its meta.
+    config_settings : dict
+        Settings of the build backend, hatchling.
+    isolation : bool
+        Build in an environment of its own, for which the build backend is downloaded.
+
+    Returns
+    -------
+    list of Path
+        The distributions, then the model card, in `dist_dir`.
+
+    Raises
+    ------
+    ConfigError
+        If an option cannot work; nothing has been written then.
+    BuildError
+        If the build backend failed.
+    """
+    kinds = options.check_distributions(distributions)
+    metadata = options.check_metadata(metadata)
+    artifacts_name = options.check_folder_name(artifacts_name)
+    backend.check_backend(isolation)
+    own = pipeline.meta if isinstance(pipeline, Language) else read_meta(find_pipeline(pipeline))
+    name = options.check_name(name or (None if own["name"] in UNSET_NAMES else own["name"]))
+    version = options.check_version(version or ("0.1.0" if own["version"] == UNSET_VERSION else own["version"]))
+    with scratch_directory(root_dir / dist_dir / "package") as scratch:
+        sources = scratch / "sources"
+        assemble(
+            pipeline,
+            sources,
+            name=name,
+            version=version,
+            metadata=metadata,
+            artifacts_name=artifacts_name,
+            requirements=options.as_list(requirements),
+            code=options.as_list(code),
+            root_dir=root_dir,
+            exclude=options.as_list(exclude),
+            scores=scores,
+        )
+        built = backend.build_distributions(sources, scratch / "built", kinds, config_settings, isolation)
+        if build_dir is not None:
+            with replace_directory(root_dir / build_dir / f"{name}-{version}", marker="pyproject.toml") as kept:
+                shutil.copytree(sources, kept, dirs_exist_ok=True)
+        card = (sources / "README.md").rename(scratch / f"{name}-{version}.README.md")
+        return [_delivered(file, root_dir / dist_dir) for file in (*built, card)]
+
+
+def _delivered(file: Path, folder: Path) -> Path:
+    target = folder / file.name
+    size = file.stat().st_size
+    with replace_file(target) as sibling:
+        file.replace(sibling)
+    logger.info("%s (%.1f MB)", target, size / 1e6)
+    if size > INDEX_LIMIT:
+        logger.warning(
+            "%s is larger than the 100 MB that the public package index takes: share the file itself, "
+            "which pip installs from a path or an address, or leave files out with --exclude",
+            target,
+        )
+    return target
+
+
+def main() -> None:
+    """Run the command line and say what was made."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout)
+    logger.setLevel(logging.INFO)
+    app()
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,115 @@
+"""Checks of what the user gives: name, version, kinds of distribution, metadata, lists of strings."""
+
+from __future__ import annotations
+
+import keyword
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.metadata import packages_distributions
+from typing import Any
+
+from packaging.utils import canonicalize_name
+from packaging.version import InvalidVersion, Version
+
+from gliner_pipe.errors import ConfigError
+
+DISTRIBUTIONS = ("wheel", "sdist")
+#: Settings of the package that end in ``meta.json``, the distribution's metadata and the model card.
+METADATA = ("description", "author", "email", "url", "license", "keywords", "notes", "sources")
+
+_NAME = re.compile(r"[A-Za-z](?:[A-Za-z0-9_]*[A-Za-z0-9])?", re.ASCII)
+
+
+def check_name(name: object) -> str:
+    """Return the name if it can be both imported and installed.
+
+    Raises
+    ------
+    ConfigError
+        If it is no Python name, no distribution name, or the name of another installed module.
+    """
+    allowed = "letters, digits and underscores, with a letter first and no underscore at the end"
+    if name is None:
+        raise ConfigError("package.name", "is missing", allowed, "Give one, e.g. --name my_ner_model")
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or keyword.iskeyword(name):
+        raise ConfigError(
+            "package.name", f"is {name!r}", f"{allowed}, and no Python keyword", _name_advice(str(name))
+        )
+    owners = [owner for owner in packages_distributions().get(name, []) if not _same(owner, name)]
+    if name in sys.stdlib_module_names or name == "gliner_pipe" or owners:
+        owner = owners[0] if owners else "Python" if name != "gliner_pipe" else name
+        raise ConfigError(
+            "package.name", f"is {name!r}, a module of {owner}", "a name that is free", "Give another name"
+        )
+    return name
+
+
+def check_version(version: object) -> str:
+    """Return the version in its normal form, e.g. ``1.0rc1`` for ``1.0-rc1``."""
+    allowed = "a version such as 0.1.0"
+    if isinstance(version, float):  # 0.10 has become 0.1 before it gets here
+        raise ConfigError(
+            "package.version", f"is the number {version}", allowed, "Write three numbers, or quotes around it"
+        )
+    try:
+        return str(Version(str(version)))
+    except InvalidVersion as error:
+        raise ConfigError(
+            "package.version", f"is {version!r}", allowed, "Write it as numbers with dots between"
+        ) from error
+
+
+def check_distributions(value: str | Sequence[str]) -> list[str]:
+    """Return the kinds of distribution to build: of a list, or of text such as ``wheel,sdist``."""
+    found = (
+        value.strip("[] ").replace("'", "").replace('"', "").split(",") if isinstance(value, str) else value
+    )
+    kinds = [str(kind).strip() for kind in found]
+    if not kinds or not set(kinds) <= set(DISTRIBUTIONS):
+        raise ConfigError(
+            "package.distributions", f"is {value!r}", ", ".join(DISTRIBUTIONS), "Give one of them or both"
+        )
+    return [kind for kind in DISTRIBUTIONS if kind in kinds]
+
+
+def check_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the metadata if it has settings of `METADATA` only."""
+    unknown = sorted(set(metadata) - set(METADATA))
+    if unknown:
+        raise ConfigError(
+            f"package.metadata.{unknown[0]}",
+            "is not a setting of the package",
+            ", ".join(METADATA),
+            "Take it out; name, version and requirements are options of their own",
+        )
+    return dict(metadata)
+
+
+def check_folder_name(name: str) -> str:
+    """Return the name of the pipeline's folder if it can stand inside the package."""
+    if re.fullmatch(r"[A-Za-z0-9][\w.-]*", name, re.ASCII):
+        return name
+    raise ConfigError(
+        "package.artifacts_name", f"is {name!r}", "letters, digits, '_', '-' and '.'", "Give a plain folder name"
+    )
+
+
+def as_list(value: str | Sequence[str] | None) -> list[str]:
+    """Return a list of strings, of which one may come without the list around it."""
+    if value is None:
+        return []
+    return [value] if isinstance(value, str) else [str(item) for item in value]
+
+
+def _name_advice(name: str) -> str:
+    better = re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_")
+    if better and not better[0].isalpha():
+        better = f"model_{better}"
+    if keyword.iskeyword(better):
+        better = f"{better}_model"
+    return f"Give, for example, --name {better or 'my_ner_model'}"
+
+
+def _same(distribution: str, name: str) -> bool:
+    return canonicalize_name(distribution) == canonicalize_name(name)

@@ -1,0 +1,160 @@
+"""What a pipeline needs to be installed with: found from the functions that its config names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from pathlib import Path
+from typing import Any
+
+import catalogue
+import spacy
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+from gliner_pipe.errors import ConfigError
+
+#: Distributions that come with spaCy.
+WITH_SPACY = ("spacy", "spacy-legacy", "spacy-loggers", "thinc", "srsly", "catalogue", "confection")
+
+
+def function_modules(config: Mapping[str, Any]) -> dict[str, str]:
+    """Find the modules of the registered functions that a pipeline is built from.
+
+    Parameters
+    ----------
+    config
+        The pipeline's config, interpolated.
+
+    Returns
+    -------
+    dict
+        Module by what names it, e.g. ``{"components.ner.factory": "spacy.pipeline.ner"}``.
+
+    Raises
+    ------
+    ConfigError
+        If a function is not registered here.
+    """
+    language = config["nlp"]["lang"]
+    used = [
+        item for section in ("nlp", "components") for item in _functions(config.get(section, {}), section)
+    ]
+    modules = {}
+    for where, family, name in used:
+        module = _module(language, family, name)
+        if module is None:
+            raise ConfigError(
+                where,
+                f"names {name!r}, which is not registered in {family}",
+                "functions of installed packages and of the project's code",
+                "Install the package that has it, or give its folder with --code",
+            )
+        modules[where] = module
+    return modules
+
+
+def third_party(modules: Mapping[str, str], code: Sequence[str]) -> list[str]:
+    """Find the requirements that the modules of registered functions ask for.
+
+    Parameters
+    ----------
+    modules
+        What `function_modules` found.
+    code
+        Top-level modules that travel inside the package.
+
+    Returns
+    -------
+    list of str
+        For example ``["gliner_pipe>=0.1.0", "spacy-transformers>=1.3.4,<1.4"]``; nothing that comes with spaCy.
+
+    Raises
+    ------
+    ConfigError
+        If a function's module is neither in an installed distribution nor in the project's code.
+    """
+    owners = packages_distributions()
+    found = set()
+    for where, module in modules.items():
+        top = module.split(".")[0]
+        if top in code:
+            continue
+        name = owners.get(top, [top])[0]
+        if canonicalize_name(name) in WITH_SPACY:
+            continue
+        try:
+            found.add(_range(name, Version(version(name))))
+        except PackageNotFoundError:
+            raise ConfigError(
+                where,
+                f"is a function of the module {module!r}, which no installed package has",
+                "functions of installed packages and of the project's code",
+                f"Give its folder with --code {top}",
+            ) from None
+    return sorted(found)
+
+
+def read_requirements(given: Sequence[str]) -> list[str]:
+    """Read requirements; an item that ends in ``.txt`` is a file with one requirement a line."""
+    lines: list[str] = []
+    for item in given:
+        if item.endswith(".txt"):
+            text = [line.split("#")[0].strip() for line in Path(item).read_text(encoding="utf8").splitlines()]
+            lines += [line for line in text if line]
+        else:
+            lines.append(item)
+    return lines
+
+
+def merge(*groups: Sequence[str]) -> list[str]:
+    """Join requirements; where a distribution is named twice, the later group's requirement stands.
+
+    Raises
+    ------
+    ConfigError
+        If one is not a requirement as in ``pyproject.toml``.
+    """
+    merged: dict[str, str] = {}
+    for item in (item for group in groups for item in group):
+        try:
+            merged[canonicalize_name(Requirement(item).name)] = item
+        except InvalidRequirement as error:
+            raise ConfigError(
+                "package.requirements",
+                f"has {item!r}",
+                "requirements such as 'pandas>=2,<3', or a file that ends in .txt",
+                'Several of them: --requirements \'["pandas>=2,<3", "regex"]\'',
+            ) from error
+    return list(merged.values())
+
+
+def _range(name: str, found: Version) -> str:
+    if name == "gliner_pipe":
+        return f"{name}>={found.public}"
+    return f"{name}>={found.public},<{found.major}.{found.minor + 1}"
+
+
+def _functions(block: Any, where: str) -> Iterator[tuple[str, str, str]]:
+    """Yield (section, registry, name) of each function that a section names, in lists too."""
+    items = (
+        block.items() if isinstance(block, Mapping) else enumerate(block) if isinstance(block, list) else ()
+    )
+    for key, value in items:
+        place = f"{where}.{key}"
+        if isinstance(value, (Mapping, list)):
+            yield from _functions(value, place)
+        elif isinstance(value, str) and str(key).startswith("@"):
+            yield where, str(key)[1:], value
+        elif isinstance(value, str) and key == "factory" and where.count(".") == 1:
+            yield place, "factories", value
+
+
+def _module(language: str, family: str, name: str) -> str | None:
+    for candidate in (f"{language}.{name}", name):
+        try:
+            return str(spacy.registry.find(family, candidate)["module"])
+        except catalogue.RegistryError:
+            continue
+    return None

@@ -1,0 +1,77 @@
+"""An [nlp] block, a path or a spaCy pipeline: all become a spaCy pipeline here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import spacy
+from confit import Config
+from confit.typing import Validatable
+from spacy.language import Language
+
+from gliner_pipe.errors import ConfigError
+from gliner_pipe.registry import registry
+
+
+@registry.core.register("pipeline")
+def make_pipeline(
+    lang: str = "en",
+    pipeline: list[str] | None = None,
+    components: dict[str, Any] = {},  # noqa: B006 (confit reads the default; it is never changed)
+    batch_size: int = 64,
+    tokenizer: dict[str, Any] | None = None,
+) -> Any:
+    """Build a spaCy pipeline from the ``[nlp]`` section of a config.
+
+    Parameters
+    ----------
+    lang
+        Language code of the tokenizer, as for ``spacy.blank``.
+    pipeline
+        Names of the components in order; all of `components` when not given.
+    components
+        One mapping a component, with its ``@factory`` and settings.
+    batch_size
+        Documents that ``nlp.pipe`` hands to a component at once.
+    tokenizer
+        A ``[nlp.tokenizer]`` section of spaCy's, e.g. ``{"@tokenizers": "spacy.Tokenizer.v1"}``.
+
+    Returns
+    -------
+    Language
+        The pipeline, not yet initialized: no weights are loaded here.
+    """
+    config: dict[str, Any] = {"nlp": {"tokenizer": tokenizer}} if tokenizer else {}
+    nlp = spacy.blank(lang, config=config)
+    nlp.batch_size = batch_size
+    for name in list(components) if pipeline is None else pipeline:
+        if name not in components:
+            raise ConfigError(
+                "nlp.pipeline",
+                f"names a component {name!r} that has no section",
+                ", ".join(map(repr, components)) or "nothing, as there is no [components.*] section",
+                f"Add a section [components.{name}] or take the name out",
+            )
+        block = dict(Config.serialize(components[name]))
+        factory = block.pop("factory", None) or block.pop("@factory", None)
+        if factory is None:
+            raise ConfigError(f"components.{name}", "has no factory", '@factory = "gliner"', "Add that line")
+        nlp.add_pipe(factory, name=name, config=block)
+    return nlp
+
+
+class PipelineArg(Validatable):  # type: ignore[misc]
+    """Annotation of an argument that takes a pipeline, a path or package name, or an ``[nlp]`` section."""
+
+    @classmethod
+    def validate(cls, value: Any, config: Any = None) -> Language:
+        """Return the pipeline that `value` stands for."""
+        if isinstance(value, Language):
+            return value
+        if isinstance(value, (str, Path)):
+            return spacy.load(value)
+        if isinstance(value, Mapping):
+            return make_pipeline(**value)
+        raise TypeError(f"found {type(value).__name__}; allowed: a pipeline, its path or name, or an [nlp] section")

@@ -1,0 +1,173 @@
+"""Find entities in texts: ``python -m gliner_pipe.predict --help``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from confit import Cli
+from spacy.language import Language
+
+from gliner_pipe.arguments import literal, split_labels
+from gliner_pipe.cli import run
+from gliner_pipe.errors import ConfigError, DataError
+from gliner_pipe.metrics.getters import SpanGetter, prediction_getter
+from gliner_pipe.overrides import override
+from gliner_pipe.pipeline import PipelineArg
+from gliner_pipe.prediction.outputs import Prediction, write
+from gliner_pipe.prediction.rendering import HtmlStyle, entities_of
+from gliner_pipe.prediction.texts import TextItem, read_texts
+from gliner_pipe.registry import registry
+
+app = Cli(pretty_exceptions_enable=False)
+
+#: Options whose values are text whatever they look like.
+LITERALS = ("pipeline", "text", "input", "labels", "output", "device", "format", "span_getter")
+
+
+def predict_texts(
+    nlp: Language,
+    texts: Iterable[str | TextItem],
+    *,
+    span_getter: SpanGetter | None = None,
+    batch_size: int | None = None,
+    n_process: int = 1,
+) -> Iterator[Prediction]:
+    """Run a pipeline over a stream of texts; no more than some batches are in memory.
+
+    Parameters
+    ----------
+    nlp
+        Any pipeline that writes ``doc.spans`` or ``doc.ents``.
+    texts
+        Strings, or texts with their origin.
+    span_getter
+        Where the pipeline writes its spans; found out when not given.
+    batch_size
+        Texts a batch; that of the pipeline when not given.
+    n_process
+        Processes.
+
+    Yields
+    ------
+    Prediction
+        The text, the document and its entities, in the order of the texts.
+
+    Raises
+    ------
+    DataError
+        If a text is longer than ``nlp.max_length``.
+    """
+    getter = prediction_getter(nlp) if span_getter is None else span_getter
+    pairs = ((item.text, item) for item in _items(texts, nlp.max_length))
+    stream = nlp.pipe(pairs, as_tuples=True, batch_size=batch_size or nlp.batch_size, n_process=n_process)
+    for doc, item in stream:
+        yield item, doc, entities_of(doc, getter)
+
+
+@app.command(name="predict", registry=registry)
+def predict(
+    *,
+    pipeline: PipelineArg,
+    text: str | None = None,
+    input: str | Path | None = None,
+    lines: bool = False,
+    labels: str | list[Any] | None = None,
+    threshold: float | None = None,
+    format: str = "terminal",
+    html: bool = False,
+    html_style: HtmlStyle = "auto",
+    output: Path | None = None,
+    span_getter: str | list[str] | None = None,
+    batch_size: int | None = None,
+    n_process: int = 1,
+    device: str | None = None,
+) -> int:
+    """Find entities in texts.
+
+    Parameters
+    ----------
+    pipeline
+        Folder or package of a spaCy pipeline, or an ``[nlp]`` section.
+    text
+        One text.
+    input
+        Instead of `text`: ``-`` (standard input, one text a line), a folder of ``.txt`` files, a ``.jsonl`` file
+        (one object with a ``text`` a line), or a text file.
+    lines
+        Whether a text file holds one text a line; else it is one text.
+    labels
+        Labels to ask for instead of the component's own: ``person,organization``, or a JSON list if a label has a
+        comma in it.
+    threshold
+        Least score of an entity, from 0 to 1.
+    format
+        ``terminal``, ``jsonl``, ``standoff`` (a folder of ``.txt`` and ``.ann`` files) or ``html``.
+    html
+        Short for ``--format html``.
+    html_style
+        ``ent`` (inside the running text), ``span`` (lines below the tokens) or ``auto`` (``span`` where entities
+        overlap).
+    output
+        File or folder to write to; standard output when not given.
+    span_getter
+        Where the pipeline writes its spans: the key of a span group or ``ents``; found out when not given.
+    batch_size
+        Texts a batch. With ``--input -`` a result comes when a batch is full or the input ends.
+    n_process
+        Processes.
+    device
+        Where the model runs, e.g. ``cpu`` or ``cuda:0``.
+
+    Returns
+    -------
+    int
+        Number of texts.
+    """
+    if (text is None) == (input is None):
+        found = "are both given" if text is not None else "are both missing"
+        raise ConfigError("text, input", found, "one of them", 'Write --text "..." or --input PATH')
+    if html and format not in ("terminal", "html"):
+        raise ConfigError("format", f"is {format!r} together with html", "one of them", "Leave out one")
+    items = [TextItem(text, "text", "text")] if text is not None else read_texts(input or "-", lines=lines)
+    with override(pipeline, labels=split_labels(labels), threshold=threshold, device=device):
+        predictions = predict_texts(
+            pipeline, items, span_getter=span_getter, batch_size=batch_size, n_process=n_process
+        )
+        return write(predictions, "html" if html else format, output, html_style)
+
+
+def _items(texts: Iterable[str | TextItem], limit: int) -> Iterator[TextItem]:
+    for number, text in enumerate(texts, 1):
+        item = TextItem(text, f"text {number}", f"text-{number:06d}") if isinstance(text, str) else text
+        if len(item.text) > limit:
+            raise DataError(item.where, f"has {len(item.text)} characters", f"at most {limit}", "Split the text")
+        yield item
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line.
+
+    Parameters
+    ----------
+    argv
+        Arguments; those of the process when not given.
+    """
+    arguments = literal(sys.argv[1:] if argv is None else argv, LITERALS)
+    run(lambda: _until_closed(arguments))
+
+
+def _until_closed(arguments: list[str]) -> None:
+    try:
+        app(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # the reader of our output has seen enough; keep the interpreter from complaining when it flushes at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+if __name__ == "__main__":
+    main()

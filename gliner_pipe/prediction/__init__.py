@@ -1,0 +1,1 @@
+"""Texts in, predicted entities out: what the prediction command is made of."""

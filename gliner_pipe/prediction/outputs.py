@@ -1,0 +1,153 @@
+"""Predictions as terminal text, JSON lines, standoff files or an HTML page, one at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from rich.console import Console
+from rich.text import Text
+from spacy.tokens import Doc
+
+from gliner_pipe.errors import ConfigError
+from gliner_pipe.prediction.rendering import (
+    HTML_TAIL,
+    Entity,
+    HtmlStyle,
+    html_head,
+    to_html,
+    to_terminal,
+)
+from gliner_pipe.prediction.texts import TextItem
+from gliner_pipe.saving import replace_file
+
+#: A text, the document made of it, and its entities.
+Prediction = tuple[TextItem, Doc, list[Entity]]
+
+FORMATS = ("terminal", "jsonl", "standoff", "html")
+
+
+def write(
+    predictions: Iterable[Prediction], format: str, output: Path | None = None, html_style: HtmlStyle = "auto"
+) -> int:
+    """Write predictions as they come.
+
+    Parameters
+    ----------
+    predictions
+        The predictions; none is kept.
+    format
+        One of `FORMATS`.
+    output
+        File (a folder for ``standoff``), with parents made if missing; standard output when not given. A file
+        takes the place of an older one only when everything is written.
+    html_style
+        See `to_html`.
+
+    Returns
+    -------
+    int
+        Number of texts.
+
+    Raises
+    ------
+    ConfigError
+        If the format is unknown, or ``standoff`` has no folder to go to.
+    """
+    if format == "standoff":
+        if output is None:
+            raise ConfigError("output", "is not given", "a folder, for the format standoff", "Add --output FOLDER")
+        return write_standoff(predictions, output)
+    if format not in FORMATS:
+        raise ConfigError("format", f"is {format!r}", ", ".join(FORMATS))
+    with _opened(output) as stream:
+        if format == "jsonl":
+            return write_jsonl(predictions, stream)
+        if format == "html":
+            return write_html(predictions, stream, html_style)
+        return write_terminal(predictions, stream)
+
+
+def write_jsonl(predictions: Iterable[Prediction], stream: TextIO) -> int:
+    """Write one object a line: ``text``, ``entities`` (start, end, label, score, text) and ``meta``."""
+    escape = (stream.encoding or "").lower().replace("-", "") != "utf8"
+    count = 0
+    for item, _, entities in predictions:
+        record = {"text": item.text, "entities": entities, "meta": item.meta}
+        stream.write(json.dumps(record, ensure_ascii=escape) + "\n")
+        stream.flush()
+        count += 1
+    return count
+
+
+def write_terminal(predictions: Iterable[Prediction], stream: TextIO) -> int:
+    """Write texts with their entities in brackets, in colour if the stream is a terminal and NO_COLOR is not set."""
+    console = Console(
+        file=stream,
+        color_system=None if os.environ.get("NO_COLOR") else "auto",
+        soft_wrap=True,
+        highlight=False,
+        markup=False,
+        emoji=False,
+    )
+    styles: dict[str, str] = {}
+    count = 0
+    for item, _, entities in predictions:
+        if "file" in item.meta:
+            console.print(Text(f"{item.meta['file']}:", "bold underline"))
+        console.print(to_terminal(item.text, entities, styles))
+        count += 1
+    return count
+
+
+def write_html(predictions: Iterable[Prediction], stream: TextIO, style: HtmlStyle = "auto") -> int:
+    """Write one page with a displaCy figure for each text."""
+    count = 0
+    for item, doc, entities in predictions:
+        if not count:
+            stream.write(html_head("Entities"))
+        stream.write(to_html(doc, entities, style, item.meta.get("file", "")))
+        count += 1
+    stream.write(HTML_TAIL if count else html_head("Entities") + HTML_TAIL)
+    return count
+
+
+def write_standoff(predictions: Iterable[Prediction], folder: Path) -> int:
+    """Write a ``.txt`` and a BRAT ``.ann`` file for each text; older files of the same names are replaced."""
+    count = 0
+    for item, _, entities in predictions:
+        target = folder / item.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with replace_file(target.with_name(target.name + ".txt")) as path:
+            path.write_text(item.text, encoding="utf-8", newline="")
+        with replace_file(target.with_name(target.name + ".ann")) as path:
+            path.write_text("".join(_ann_lines(entities)), encoding="utf-8")
+        count += 1
+    return count
+
+
+def _ann_lines(entities: Iterable[Entity]) -> Iterator[str]:
+    for number, entity in enumerate(entities, 1):
+        # BRAT separates fields by blanks, so that a label cannot hold any
+        label = "_".join(entity["label"].split())
+        surface = " ".join(entity["text"].splitlines())
+        yield f"T{number}\t{label} {entity['start']} {entity['end']}\t{surface}\n"
+        if entity["score"] is not None:
+            yield f"#{number}\tAnnotatorNotes T{number}\tscore={entity['score']}\n"
+
+
+@contextmanager
+def _opened(output: Path | None) -> Iterator[TextIO]:
+    if output is None:
+        yield sys.stdout
+    elif output.exists() and not output.is_file() and not output.is_dir():  # a device or a pipe
+        with output.open("w", encoding="utf-8") as stream:
+            yield stream
+    else:
+        with replace_file(output) as path, path.open("w", encoding="utf-8") as stream:
+            yield stream

@@ -1,0 +1,184 @@
+"""The entities of a document as plain records, coloured terminal text and HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import Any, Literal, TypedDict
+
+from rich.text import Text
+from spacy import displacy
+from spacy.tokens import Doc
+
+from gliner_pipe.errors import ConfigError
+from gliner_pipe.metrics.getters import SpanGetter, get_spans
+
+#: Styles of the labels in a terminal, dealt out in order of first appearance.
+TERMINAL_STYLES = ("cyan", "magenta", "green", "yellow", "blue", "red", "bright_cyan", "bright_magenta")
+#: Backgrounds of the labels in HTML.
+HTML_COLOURS = ("#7aecec", "#bfeeb7", "#feca74", "#ff9561", "#aa9cfc", "#c887fb", "#9cc9cc", "#ffeb80", "#ff8197")
+#: C0 and C1 control characters other than tab and newline, shown as a sign so that no text steers the terminal.
+_VISIBLE = {
+    code: (0x2400 + code if code < 32 else 0xFFFD) for code in (*range(32), *range(127, 160)) if code not in (9, 10)
+}
+
+HtmlStyle = Literal["auto", "span", "ent"]
+
+
+class Entity(TypedDict):
+    """One entity; `start` and `end` are characters, `score` is None where the pipeline gives none."""
+
+    start: int
+    end: int
+    label: str
+    score: float | None
+    text: str
+
+
+def entities_of(doc: Doc, span_getter: SpanGetter) -> list[Entity]:
+    """List the entities of a document in order of their place, the longer first.
+
+    Parameters
+    ----------
+    doc
+        A document that a pipeline has gone over.
+    span_getter
+        Where its spans stand: a group's key, ``"ents"`` or a list.
+
+    Returns
+    -------
+    list[Entity]
+        Each span and label once, with the score that a span group holds for it.
+    """
+    scores = _scores(doc)
+    found: dict[tuple[int, int, str], Entity] = {}
+    for span in get_spans(doc, span_getter):
+        key = (span.start_char, span.end_char, span.label_)
+        found[key] = Entity(start=key[0], end=key[1], label=key[2], score=scores.get(key), text=span.text)
+    return sorted(found.values(), key=lambda entity: (entity["start"], -entity["end"], entity["label"]))
+
+
+def _scores(doc: Doc) -> dict[tuple[int, int, str], float]:
+    scores: dict[tuple[int, int, str], float] = {}
+    for group in doc.spans.values():
+        values: Any = group.attrs.get("scores")
+        if values is not None and len(values) == len(group):
+            for span, value in zip(group, values, strict=True):
+                scores[span.start_char, span.end_char, span.label_] = round(float(value), 6)
+    return scores
+
+
+def to_terminal(text: str, entities: Sequence[Entity], styles: dict[str, str]) -> Text:
+    """Put entities in brackets with label and score, nested ones included: ``[Ann | person 0.98]``.
+
+    Parameters
+    ----------
+    text
+        The text.
+    entities
+        Its entities, in any order.
+    styles
+        Style of each label; new labels are added, so that a label keeps its colour from text to text.
+
+    Returns
+    -------
+    Text
+        Text for a ``rich`` console; markup and control characters in `text` and labels are shown, not obeyed.
+    """
+    for entity in entities:
+        styles.setdefault(entity["label"], TERMINAL_STYLES[len(styles) % len(TERMINAL_STYLES)])
+    opens = sorted(entities, key=lambda e: (e["start"], -e["end"], e["label"]))
+    # the entity opened last is closed first
+    closes = [entity for _, entity in sorted(enumerate(opens), key=lambda item: (item[1]["end"], -item[0]))]
+    edges = sorted({0, len(text), *(e["start"] for e in entities), *(e["end"] for e in entities)})
+    line = Text()
+    for here, after in zip(edges, [*edges[1:], edges[-1]], strict=True):
+        while closes and closes[0]["end"] == here:
+            line.append(" | " + _caption(closes[0]) + "]", f"dim {styles[closes.pop(0)['label']]}")
+        while opens and opens[0]["start"] == here:
+            line.append("[", f"dim {styles[opens.pop(0)['label']]}")
+        around = [e for e in entities if e["start"] <= here and e["end"] >= after > here]
+        inner = min(around, key=lambda e: e["end"] - e["start"], default=None)
+        line.append(text[here:after].translate(_VISIBLE), f"bold {styles[inner['label']]}" if inner else "")
+    return line
+
+
+def to_html(doc: Doc, entities: Sequence[Entity], style: HtmlStyle = "auto", title: str = "") -> str:
+    """Render one document with displaCy, as a part of a page.
+
+    Parameters
+    ----------
+    doc
+        The document.
+    entities
+        Its entities.
+    style
+        ``"ent"`` (flat entities inside the running text), ``"span"`` (lines below the tokens, for overlapping
+        entities), or ``"auto"``: ``"ent"`` unless entities overlap.
+    title
+        Heading of the document.
+
+    Returns
+    -------
+    str
+        HTML in which texts and labels are escaped.
+
+    Raises
+    ------
+    ConfigError
+        If the style is ``"ent"`` and entities overlap.
+    """
+    overlapping = _overlap(entities)
+    if style == "ent" and overlapping:
+        raise ConfigError("html_style", "is 'ent', but there are overlapping entities", "span, auto", "Use span")
+    captions = [escape(_caption(entity)) for entity in entities]
+    # displaCy looks a colour up by the upper-cased label
+    colours = {
+        caption.upper(): HTML_COLOURS[_stable(entity["label"]) % len(HTML_COLOURS)]
+        for caption, entity in zip(captions, entities, strict=True)
+    }
+    parsed: dict[str, Any] = {"title": escape(title) or None, "settings": {}}
+    pairs = list(zip(captions, entities, strict=True))
+    if style == "span" or overlapping:
+        kind, parsed["tokens"] = "span", [token.text for token in doc]
+        parsed["spans"] = [
+            {**_token_range(doc, entity), "label": caption, "kb_id": "", "kb_url": "#"} for caption, entity in pairs
+        ]
+    else:
+        kind, parsed["text"] = "ent", doc.text
+        parsed["ents"] = [{"start": e["start"], "end": e["end"], "label": caption} for caption, e in pairs]
+    html = displacy.render(parsed, style=kind, manual=True, jupyter=False, options={"colors": colours})
+    return f'<figure style="margin-bottom: 3rem">\n{html}\n</figure>\n'
+
+
+def html_head(title: str) -> str:
+    """Begin a page."""
+    font = "font: 16px/1.5 -apple-system, 'Segoe UI', Helvetica, Arial, sans-serif"
+    return (
+        f'<!DOCTYPE html>\n<html>\n<head>\n<meta charset="utf-8">\n<title>{escape(title)}</title>\n</head>\n'
+        f'<body style="{font}; padding: 3rem 2rem">\n'
+    )
+
+
+#: The end of a page.
+HTML_TAIL = "</body>\n</html>\n"
+
+
+def _caption(entity: Entity) -> str:
+    label = entity["label"].translate(_VISIBLE).replace("\n", " ")
+    return label if entity["score"] is None else f"{label} {entity['score']:.2f}"
+
+
+def _overlap(entities: Iterable[Entity]) -> bool:
+    ordered = sorted(entities, key=lambda entity: (entity["start"], entity["end"]))
+    return any(one["end"] > other["start"] for one, other in zip(ordered, ordered[1:], strict=False))
+
+
+def _token_range(doc: Doc, entity: Entity) -> dict[str, int]:
+    span = doc.char_span(entity["start"], entity["end"], alignment_mode="expand")
+    return {"start": entity["start"], "end": entity["end"], "start_token": span.start, "end_token": span.end}
+
+
+def _stable(label: str) -> int:
+    """A number that is the same in every run, unlike ``hash``."""
+    return sum(label.encode())

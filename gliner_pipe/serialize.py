@@ -1,0 +1,97 @@
+"""Saving and loading of the component.
+
+``nlp.config`` is the truth about blocks and settings. What is saved beside it: weights, the backbone's configuration
+and tokenizer, and settings that were changed at run time. A setting given to ``spacy.load(..., config=...)`` wins over
+one changed before saving.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import srsly
+
+from gliner_pipe.errors import CheckpointError
+from gliner_pipe.model.pretrained import Pretrained
+
+if TYPE_CHECKING:
+    from gliner_pipe.component import Gliner
+
+CFG = "cfg.json"
+BLOCKS = "blocks.json"
+
+
+def to_disk(component: Gliner, path: Path, exclude: Iterable[str] = ()) -> None:
+    """Write the component into the folder `path`."""
+    exclude = set(exclude)
+    path.mkdir(parents=True, exist_ok=True)
+    if "cfg" not in exclude:
+        srsly.write_json(path / CFG, _cfg(component))
+    if "model" in exclude:
+        return
+    model = component.gliner
+    if model.is_built:
+        model.save(path / "model")
+        if model.blocks is not None:
+            named = {"blocks": model.blocks, "word_splitter": model.word_splitter}
+            srsly.write_json(path / "model" / BLOCKS, named)
+
+
+def from_disk(component: Gliner, path: Path, exclude: Iterable[str] = ()) -> None:
+    """Load the component from the folder `path`."""
+    exclude = set(exclude)
+    if "cfg" not in exclude:
+        if not (path / CFG).is_file():
+            raise CheckpointError(f"{path}: no {CFG}. The folder is not a saved 'gliner' component.")
+        _set_cfg(component, srsly.read_json(path / CFG))
+    folder = path / "model"
+    if "model" in exclude or not folder.is_dir():
+        return
+    model: Any = component.model
+    if isinstance(model, Pretrained):
+        named = srsly.read_json(folder / BLOCKS)
+        model = Pretrained.from_blocks(named["blocks"])
+        model.word_splitter = named["word_splitter"]
+    model.load(folder)
+    model.to(component.device)
+    component.model = model
+
+
+def to_bytes(component: Gliner, exclude: Iterable[str] = ()) -> bytes:
+    """Pack what ``to_disk`` writes."""
+    with tempfile.TemporaryDirectory() as folder:
+        to_disk(component, Path(folder), exclude)
+        files = {
+            path.relative_to(folder).as_posix(): path.read_bytes()
+            for path in sorted(Path(folder).rglob("*"))
+            if path.is_file()
+        }
+    return srsly.msgpack_dumps(files)
+
+
+def from_bytes(component: Gliner, data: bytes, exclude: Iterable[str] = ()) -> None:
+    """Unpack what ``to_bytes`` packed."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in srsly.msgpack_loads(data).items():
+            path = Path(folder) / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        from_disk(component, Path(folder), exclude)
+
+
+def _cfg(component: Gliner) -> dict[str, Any]:
+    """The settings as configured, and as they are now."""
+    return {"configured": component._configured, "current": component._current()}
+
+
+def _set_cfg(component: Gliner, saved: dict[str, Any]) -> None:
+    """Take each saved setting whose configured value is still the one it was changed from."""
+    configured, current = component._configured, saved["current"]
+    values = {
+        key: current[key] if key in current and value == saved["configured"].get(key) else value
+        for key, value in configured.items()
+    }
+    component._restore(values)

@@ -1,0 +1,206 @@
+"""The training loop: one step, and the steps one after the other."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from gliner_pipe.training.accelerator import TrainedModels, no_sync, summed
+from gliner_pipe.training.guard import LossGuard
+from gliner_pipe.training.steps import StepBatches
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from gliner_pipe.training.protocol import TrainableByLoop
+
+
+@dataclass
+class StepResult:
+    """What came out of a step, over all processes.
+
+    Parameters
+    ----------
+    loss
+        Summed loss divided by its denominator.
+    parts
+        The same for the parts of the loss, by ``component.part``.
+    grad_norm
+        Norm of all gradients before clipping.
+    words, docs
+        Size of the batch.
+    """
+
+    loss: float
+    parts: dict[str, float]
+    grad_norm: float
+    words: int
+    docs: int
+
+
+@dataclass
+class Learner:
+    """The things that a step works with.
+
+    Parameters
+    ----------
+    components
+        The components that learn, by name.
+    module
+        Their models as wrapped by the accelerator.
+    optimizer
+        The optimizer as wrapped by the accelerator.
+    scheduler
+        Moves the learning rates after each step.
+    max_grad_norm
+        Gradients are scaled down to this norm; None leaves them as they are.
+    """
+
+    accelerator: Accelerator
+    components: Mapping[str, TrainableByLoop]
+    module: torch.nn.Module
+    optimizer: Any
+    scheduler: torch.optim.lr_scheduler.LambdaLR
+    max_grad_norm: float | None
+    guard: LossGuard = field(default_factory=LossGuard)
+
+    def learning_rates(self) -> dict[str, float]:
+        """Return the learning rate of each group; those without weight decay follow the others."""
+        groups = self.optimizer.param_groups
+        rates = {group["name"].removesuffix(".no_decay"): float(group["lr"]) for group in groups}
+        return dict(sorted(rates.items(), reverse=True))
+
+    def step(self, number: int, batches: StepBatches) -> StepResult:
+        """Learn from one batch, however it is cut.
+
+        The loss is a sum over all sub-batches and processes, divided by counts over all of them, so the weights do
+        not depend on the cut.
+
+        Raises
+        ------
+        TrainingError
+            If the loss or the gradients are no numbers, or the loss diverges; the weights are then as before the step.
+        """
+        scale = self._scales(batches)
+        losses = self._backward(batches, scale)
+        totals = summed(self.accelerator, {**losses, "words": batches.n_words, "docs": batches.n_docs})
+        parts = {name.removeprefix("part:"): value for name, value in totals.items() if name.startswith("part:")}
+        rates = self.learning_rates()
+        self.guard.check(number, totals["loss"], rates, batches.sources)
+        grad_norm = self._clip()
+        if self.accelerator.scaler is None:  # else its steps over infinite gradients are left out
+            self.guard.check_gradients(number, grad_norm, rates, batches.sources)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if not self.accelerator.optimizer_step_was_skipped:
+            self.scheduler.step()
+        return StepResult(totals["loss"], parts, grad_norm, int(totals["words"]), int(totals["docs"]))
+
+    def _scales(self, batches: StepBatches) -> dict[str, float]:
+        """Return what each component's summed loss is multiplied by."""
+        counts = dict.fromkeys(self.components, 0.0)
+        for sub_batch in batches.sub_batches:
+            for name, batch in sub_batch.items():
+                counts[name] += float(batch.count)
+        counts = summed(self.accelerator, counts)
+        return {name: 1.0 / (component.denominator(counts[name]) or 1.0) for name, component in self.components.items()}
+
+    def _backward(self, batches: StepBatches, scale: Mapping[str, float]) -> dict[str, float]:
+        """Add up the gradients of all sub-batches; return this process's share of the loss and its parts."""
+        values: defaultdict[str, Any] = defaultdict(float)
+        # Gradients are averaged over processes, the loss is a sum over them.
+        n_processes = self.accelerator.num_processes
+        last = len(batches.sub_batches) - 1
+        for index, sub_batch in enumerate(batches.sub_batches):
+            moved = {name: batch.to(self.accelerator.device) for name, batch in sub_batch.items()}
+            with no_sync(self.accelerator, self.module, index == last):
+                terms = self.module(moved)
+                loss = sum(scale[name] * total for name, (total, _) in terms.items())
+                self.accelerator.backward(loss * n_processes)
+            values["loss"] += loss.detach()
+            for name, (_, parts) in terms.items():
+                for part, value in parts.items():
+                    values[f"part:{name}.{part}"] += scale[name] * value.detach()
+        return {name: float(value) for name, value in values.items()}
+
+    def _clip(self) -> float:
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        limit = float("inf") if self.max_grad_norm is None else self.max_grad_norm
+        return float(self.accelerator.clip_grad_norm_(parameters, limit))
+
+
+@dataclass
+class Progress:
+    """What happened since the last validation."""
+
+    losses: list[float] = field(default_factory=list)
+    words: int = 0
+    docs: int = 0
+    seconds: float = 0.0
+    dropped: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+
+    def add(self, result: StepResult, seconds: float, dropped: Mapping[str, Counter[str]]) -> None:
+        """Take note of a step."""
+        self.losses.append(result.loss)
+        self.words += result.words
+        self.docs += result.docs
+        self.seconds += seconds
+        for name, counts in dropped.items():
+            self.dropped[name].update(counts)
+
+    def reset(self) -> None:
+        """Begin anew after a validation."""
+        self.losses, self.words, self.docs, self.seconds = [], 0, 0, 0.0
+        self.dropped.clear()
+
+    def mean_loss(self) -> float | None:
+        """Return the mean loss of the steps."""
+        return sum(self.losses) / len(self.losses) if self.losses else None
+
+
+def record_of(step: int, result: StepResult, seconds: float, rates: Mapping[str, float]) -> dict[str, Any]:
+    """Return a step as loggers take it."""
+    return {
+        "step": step,
+        "loss": result.loss,
+        "grad_norm": result.grad_norm,
+        "lr": dict(rates),
+        "parts": result.parts,
+        "words": result.words,
+        "docs": result.docs,
+        "words_per_second": result.words / max(seconds, 1e-9),
+    }
+
+
+def train_steps(
+    learner: Learner, stream: Iterable[StepBatches], max_steps: int, hooks: Any
+) -> None:
+    """Run steps until `max_steps`, or until a validation says that it is enough.
+
+    Parameters
+    ----------
+    learner
+        Does a step.
+    stream
+        An endless stream of batches.
+    max_steps
+        Number of steps.
+    hooks
+        Told about each step: ``hooks.after_step(step, record, progress)`` returns True to stop.
+    """
+    progress = Progress()
+    started = time.perf_counter()
+    for number, batches in enumerate(stream, 1):
+        rates = learner.learning_rates()
+        result = learner.step(number, batches)
+        seconds = time.perf_counter() - started
+        progress.add(result, seconds, batches.dropped)
+        enough = hooks.after_step(number, record_of(number, result, seconds, rates), progress)
+        if enough or number >= max_steps:
+            return
+        started = time.perf_counter()

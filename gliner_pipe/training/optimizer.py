@@ -1,0 +1,258 @@
+"""The optimizer of a training: registered blocks for ``[train.optimizer]``, and the groups of parameters."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from gliner_pipe.backbones.base import Backbone
+from gliner_pipe.errors import ConfigError
+from gliner_pipe.registry import registry
+
+#: Keys of an entry of ``param_groups``.
+GROUP_KEYS = ("selector", "lr", "weight_decay", "freeze")
+
+
+@dataclass(eq=False)
+class OptimizerBlock:
+    """A class of optimizers with its options; learning rates and weight decay come from the groups.
+
+    Parameters
+    ----------
+    optimizer_class
+        A subclass of ``torch.optim.Optimizer``.
+    options
+        Arguments of its constructor.
+    """
+
+    optimizer_class: type[torch.optim.Optimizer]
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        """Return the optimizer of `groups` of parameters, as made by :func:`parameter_groups`."""
+        try:
+            return self.optimizer_class(groups, **self.options)
+        except TypeError as error:
+            raise ConfigError(
+                "train.optimizer",
+                f"has options that {self.optimizer_class.__name__} does not take ({error})",
+                "those of its constructor, without lr and weight_decay",
+            ) from error
+
+
+@registry.optimizers.register("adamw")
+def adamw(
+    beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8, fused: bool | None = None
+) -> OptimizerBlock:
+    """Adam with decoupled weight decay: the choice for transformers.
+
+    Parameters
+    ----------
+    beta1
+        Decay of the running mean of the gradient.
+    beta2
+        Decay of the running mean of its square.
+    eps
+        Added to the denominator.
+    fused
+        One kernel for all parameters; by default where torch has one for the device.
+    """
+    options: dict[str, Any] = {"betas": (beta1, beta2), "eps": eps}
+    if fused is not None:
+        options["fused"] = fused
+    return OptimizerBlock(torch.optim.AdamW, options)
+
+
+@registry.optimizers.register("sgd")
+def sgd(momentum: float = 0.9, nesterov: bool = False) -> OptimizerBlock:
+    """Stochastic gradient descent with momentum: needs much higher learning rates than ``adamw``.
+
+    Parameters
+    ----------
+    momentum
+        Share of the last update that is kept.
+    nesterov
+        Look ahead along the momentum.
+    """
+    return OptimizerBlock(torch.optim.SGD, {"momentum": momentum, "nesterov": nesterov})
+
+
+@registry.optimizers.register("torch")
+def torch_optimizer(name: str, **options: Any) -> OptimizerBlock:
+    """Any optimizer of ``torch.optim`` by its name, e.g. ``NAdam``, ``RAdam`` or ``Adafactor``.
+
+    Parameters
+    ----------
+    name
+        Name of the class.
+    options
+        Arguments of its constructor, without ``lr`` and ``weight_decay``.
+    """
+    found = getattr(torch.optim, name, None)
+    if not (isinstance(found, type) and issubclass(found, torch.optim.Optimizer)):
+        known = sorted(
+            key
+            for key, value in vars(torch.optim).items()
+            if isinstance(value, type) and issubclass(value, torch.optim.Optimizer) and key != "Optimizer"
+        )
+        raise ConfigError("train.optimizer", f"has the name {name!r}", ", ".join(known))
+    return OptimizerBlock(found, options)
+
+
+def make_optimizer(
+    optimizer: OptimizerBlock | str | None, groups: list[dict[str, Any]], device: torch.device
+) -> torch.optim.Optimizer:
+    """Return the optimizer that the option `optimizer` of a training stands for.
+
+    Parameters
+    ----------
+    optimizer
+        A block or the name of one, ``"adamw"`` when not given.
+    groups
+        Groups of parameters, as made by :func:`parameter_groups`.
+    device
+        Where the parameters are; adamw is fused there if torch can.
+    """
+    block = _block(optimizer)
+    if block.optimizer_class is torch.optim.AdamW and "fused" not in block.options:
+        # Decides nothing but speed: the fused kernel computes the same update.
+        block = OptimizerBlock(block.optimizer_class, {**block.options, "fused": device.type == "cuda"})
+    return block.build(groups)
+
+
+def _block(optimizer: OptimizerBlock | str | None) -> OptimizerBlock:
+    if isinstance(optimizer, OptimizerBlock):
+        return optimizer
+    name = optimizer or "adamw"
+    known = sorted(registry.optimizers.get_available())
+    if name not in known:
+        raise ConfigError("train.optimizer", f"is {name!r}", ", ".join(known))
+    if name == "torch":
+        raise ConfigError("train.optimizer", "is 'torch' without a class", '@optimizers = "torch" and a name')
+    made: OptimizerBlock = registry.optimizers.get(name)()
+    return made
+
+
+def parameter_groups(
+    models: Mapping[str, nn.Module],
+    *,
+    transformer_lr: float,
+    task_lr: float,
+    weight_decay: float = 0.01,
+    overrides: Sequence[Mapping[str, Any]] = (),
+) -> list[dict[str, Any]]:
+    """Sort the parameters to train by learning rate and weight decay.
+
+    Parameters inside a backbone learn with `transformer_lr`, all others with `task_lr`; biases and the parameters of
+    normalisation layers do not decay. Frozen parameters (``requires_grad = False``) are left out, and a parameter
+    that several modules share is taken once.
+
+    Parameters
+    ----------
+    models
+        One torch module a component.
+    transformer_lr
+        Learning rate of the backbones.
+    task_lr
+        Learning rate of everything else.
+    weight_decay
+        Weight decay of the parameters that decay.
+    overrides
+        Exceptions, e.g. ``[{"selector": "embeddings", "freeze": true}, {"selector": "rnn", "lr": 1e-3}]``: the first
+        whose regular expression is found in a parameter's name sets its ``lr`` or ``weight_decay``, or freezes it.
+
+    Returns
+    -------
+    list of dict
+        Groups as torch's optimizers take them, each with a ``name`` such as ``"transformer"`` or ``"task.no_decay"``.
+
+    Raises
+    ------
+    ConfigError
+        If nothing is left to train, or a selector matches no parameter.
+    """
+    rules = [_Rule.parse(index, override) for index, override in enumerate(overrides)]
+    groups: dict[str, dict[str, Any]] = {}
+    for name, parameter, in_backbone, decays in _parameters(models):
+        rule = next((rule for rule in rules if rule.pattern.search(name)), None)
+        if rule is not None:
+            rule.matched += 1
+            if rule.freeze:
+                parameter.requires_grad_(False)
+        if not parameter.requires_grad:
+            continue
+        group = "transformer" if in_backbone else "task"
+        settings = {
+            "lr": transformer_lr if in_backbone else task_lr,
+            "weight_decay": weight_decay if decays else 0.0,
+        }
+        if rule is not None:
+            group = rule.pattern.pattern
+            settings.update(rule.settings)
+        group += "" if decays else ".no_decay"
+        groups.setdefault(group, {"params": [], "name": group, **settings})["params"].append(parameter)
+    for rule in rules:
+        if not rule.matched:
+            names = ", ".join(name for name, *_ in _parameters(models))
+            raise ConfigError(
+                f"train.param_groups.{rule.index}",
+                f"has the selector {rule.pattern.pattern!r}, which matches no parameter",
+                f"a regular expression found in one of: {names}",
+            )
+    if not groups:
+        raise ConfigError(
+            "train.nlp", "has no parameter to train: all of them are frozen", do="Unfreeze some of them"
+        )
+    # torch wants the groups of one optimizer in a stable order to load a saved state
+    return [groups[name] for name in sorted(groups)]
+
+
+@dataclass
+class _Rule:
+    index: int
+    pattern: re.Pattern[str]
+    settings: dict[str, float]
+    freeze: bool
+    matched: int = 0
+
+    @classmethod
+    def parse(cls, index: int, override: Mapping[str, Any]) -> _Rule:
+        where = f"train.param_groups.{index}"
+        unknown = sorted(set(override) - set(GROUP_KEYS))
+        if unknown or not isinstance(override.get("selector"), str):
+            found = f"has the unknown key {unknown[0]!r}" if unknown else "has no selector"
+            raise ConfigError(where, found, ", ".join(GROUP_KEYS))
+        try:
+            pattern = re.compile(override["selector"])
+        except re.error as error:
+            raise ConfigError(where, f"has a selector that is no regular expression ({error})") from error
+        settings = {key: float(override[key]) for key in ("lr", "weight_decay") if key in override}
+        return cls(index, pattern, settings, bool(override.get("freeze", False)))
+
+
+def _parameters(models: Mapping[str, nn.Module]) -> Iterator[tuple[str, nn.Parameter, bool, bool]]:
+    """Yield every parameter once: name, parameter, is it a backbone's, does it decay."""
+    backbone: set[int] = set()
+    norms: set[int] = set()
+    for model in models.values():
+        for module in model.modules():
+            if isinstance(module, Backbone):
+                below = [child for child in module.modules() if isinstance(child, Backbone)]
+                # a CNN or LSTM on top of a backbone is new: it learns with the rest of the task
+                backbone.update(id(parameter) for parameter in below[-1].parameters())
+            if "norm" in type(module).__name__.lower():
+                norms.update(id(parameter) for parameter in module.parameters(recurse=False))
+    seen: set[int] = set()
+    for component, model in models.items():
+        for name, parameter in model.named_parameters():
+            if id(parameter) in seen:
+                continue
+            seen.add(id(parameter))
+            # "bias" alone would miss bias_ih_l0 of an LSTM
+            decays = id(parameter) not in norms and not name.rsplit(".", 1)[-1].startswith("bias")
+            yield f"{component}.{name}", parameter, id(parameter) in backbone, decays

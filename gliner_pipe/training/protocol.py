@@ -1,0 +1,34 @@
+"""What a component offers to the training loop."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol, runtime_checkable
+
+from spacy.language import Language
+from spacy.training import Example
+from torch import nn
+
+from gliner_pipe.model.batch import TrainingBatch
+
+
+@runtime_checkable
+class TrainableByLoop(Protocol):
+    """A spaCy component that ``gliner_pipe.train`` can train.
+
+    Calling ``model(batch)`` with what ``collate`` made gives ``LossTerms``, whose total is a sum; the loop divides the
+    sums of all sub-batches and processes of a step by ``denominator`` of their summed counts.
+    """
+
+    name: str
+    model: nn.Module
+
+    def initialize(self, get_examples: Callable[[], Iterable[Example]], *, nlp: Language) -> None:
+        """Load the pretrained weights and learn the labels."""
+
+    def collate(self, examples: Sequence[Example], rng: random.Random) -> TrainingBatch:
+        """Make a batch on the CPU; all chance comes from `rng`."""
+
+    def denominator(self, count: float) -> float:
+        """What the summed loss of a step is divided by."""

@@ -1,0 +1,142 @@
+"""From examples to the batches of each step, cut into what fits the memory."""
+
+from __future__ import annotations
+
+import random
+import sys
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from spacy.training import Example
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from gliner_pipe.data.annotations import supervision
+from gliner_pipe.model.batch import TrainingBatch
+from gliner_pipe.training.datasets import Dataset
+from gliner_pipe.training.protocol import TrainableByLoop
+
+#: The batches of all components for the same examples.
+SubBatch = dict[str, TrainingBatch]
+
+
+@dataclass
+class StepBatches:
+    """What a process learns from in one step.
+
+    Parameters
+    ----------
+    sub_batches
+        The batch as it is cut; each is run forward and backward on its own.
+    n_words, n_docs
+        Size of the whole.
+    sources
+        File and line of the examples, as far as known.
+    dropped
+        Gold annotations that cannot be learned from, by component and reason.
+    """
+
+    sub_batches: list[SubBatch]
+    n_words: int
+    n_docs: int
+    sources: list[str]
+    dropped: dict[str, Counter[str]] = field(default_factory=dict)
+
+
+class StepStream(IterableDataset[StepBatches]):
+    """An endless stream of collated steps that depends on nothing but its arguments.
+
+    Parameters
+    ----------
+    datasets
+        A step draws one batch of each.
+    components
+        The components that learn.
+    seed
+        Decides order and label sampling.
+    max_tokens
+        Most pieces of a sub-batch; None runs each batch as a whole.
+    rank, n_processes
+        Number of this training process and of all of them; each draws other batches.
+    """
+
+    def __init__(
+        self,
+        datasets: Sequence[Dataset],
+        components: Mapping[str, TrainableByLoop],
+        *,
+        seed: int,
+        max_tokens: int | None,
+        rank: int = 0,
+        n_processes: int = 1,
+    ) -> None:
+        self.datasets = list(datasets)
+        self.components = dict(components)
+        self.seed = seed
+        self.max_tokens = max_tokens
+        self.rank, self.n_processes = rank, n_processes
+
+    def __iter__(self) -> Iterator[StepBatches]:
+        worker = get_worker_info()
+        index, workers = (worker.id, worker.num_workers) if worker is not None else (0, 1)
+        streams = [
+            dataset.batches(random.Random(f"{self.seed}-{number}")) for number, dataset in enumerate(self.datasets)
+        ]
+        for drawn, parts in enumerate(zip(*streams, strict=True)):
+            step, rank = divmod(drawn, self.n_processes)
+            if rank == self.rank and step % workers == index:
+                rng = random.Random(f"{self.seed}-{step}-{rank}")
+                yield self.collate([example for part in parts for example in part], rng)
+
+    def collate(self, examples: Sequence[Example], rng: random.Random) -> StepBatches:
+        """Turn the examples of a step into batches of at most `max_tokens` pieces."""
+        sub_batches = self._cut(examples, rng)
+        dropped: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        for sub_batch in sub_batches:
+            for name, batch in sub_batch.items():
+                dropped[name].update(batch.dropped)
+        return StepBatches(
+            sub_batches,
+            n_words=sum(len(example.reference) for example in examples),
+            n_docs=len(examples),
+            sources=[source for example in examples if (source := supervision(example.reference).get("source"))],
+            dropped=dict(dropped),
+        )
+
+    def _cut(self, examples: Sequence[Example], rng: random.Random) -> list[SubBatch]:
+        # A word has at least one piece, so longer lists need not be tried.
+        n_words = sum(len(example.reference) for example in examples)
+        if self.max_tokens is None or n_words <= self.max_tokens or len(examples) == 1:
+            state = rng.getstate()
+            batch = {name: component.collate(examples, rng) for name, component in self.components.items()}
+            n_pieces = max(part.n_pieces for part in batch.values())
+            if self.max_tokens is None or n_pieces <= self.max_tokens or len(examples) == 1:
+                return [batch]
+            rng.setstate(state)  # the halves draw what the whole would have drawn
+        middle = len(examples) // 2
+        return self._cut(examples[:middle], rng) + self._cut(examples[middle:], rng)
+
+
+def prefetched(stream: StepStream, num_workers: int) -> Iterator[StepBatches]:
+    """Iterate over `stream`, collating in `num_workers` processes if asked to; the batches are the same.
+
+    Parameters
+    ----------
+    stream
+        The steps.
+    num_workers
+        Number of processes; 0 collates in this one, as do systems that cannot fork.
+    """
+    if num_workers < 1 or sys.platform != "linux":
+        yield from stream
+        return
+    loader: DataLoader[Any] = DataLoader(
+        stream, batch_size=None, num_workers=num_workers, multiprocessing_context="fork", prefetch_factor=2
+    )
+    with warnings.catch_warnings():
+        # The workers run nothing but tokenizers; no thread of this process is needed in them.
+        warnings.filterwarnings("ignore", message=".*fork", category=DeprecationWarning)
+        iterator = iter(loader)
+    yield from iterator

@@ -1,0 +1,287 @@
+"""Build the sample NER corpus from its hand-annotated source.
+
+The source, ``data/sample/sentences.txt``, holds one sentence a line, with
+entities marked inline and nested where needed::
+
+    # doc news_oslo train
+    [Maria Lopez|person] joined [[Oslo|city] University|organization].
+
+A document opens with ``# doc NAME SPLIT`` (``SPLIT`` is ``train`` or ``dev``)
+and ends at a blank line. The script writes, next to the source,
+
+- ``train.jsonl`` and ``dev.jsonl``: GLiNER JSON, one sentence a line;
+- ``brat/train`` and ``brat/dev``: brat standoff, a ``.txt`` and an ``.ann``
+  file for each document, one sentence a line in the text;
+
+and prints the counts of both splits. Text that is not well formed is refused
+with the file and the line number.
+
+Usage
+-----
+``python scripts/build_sample.py [--source PATH] [--output FOLDER]``
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+LABELS = (
+    "person",
+    "organization",
+    "city",
+    "country",
+    "date",
+    "time",
+    "money",
+    "product",
+    "event",
+    "profession",
+    "disease",
+    "work of art",
+)
+SPLITS = ("train", "dev")
+MAX_TOKENS = 12
+TOKEN = re.compile(r"\w+(?:[-_]\w+)*|\S")
+HEADER = re.compile(r"# doc (?P<name>\w+) (?P<split>\w+)")
+SAMPLE_DIR = Path(__file__).resolve().parent.parent / "data" / "sample"
+
+
+class SourceError(ValueError):
+    """The annotated source is malformed."""
+
+
+@dataclass(frozen=True, order=True)
+class Entity:
+    """A labelled span of characters; the end is exclusive."""
+
+    start: int
+    end: int
+    label: str
+
+
+@dataclass
+class Sentence:
+    """Plain text of one sentence, its tokens' offsets and its entities."""
+
+    text: str
+    tokens: list[tuple[int, int]]
+    entities: list[Entity]
+
+    def to_gliner(self) -> dict[str, list[Any]]:
+        """Return the sentence in the GLiNER JSON form."""
+        first = {start: i for i, (start, _) in enumerate(self.tokens)}
+        last = {end: i for i, (_, end) in enumerate(self.tokens)}
+        return {
+            "tokenized_text": [self.text[start:end] for start, end in self.tokens],
+            "ner": [[first[e.start], last[e.end], e.label] for e in self.entities],
+        }
+
+    def count_nested(self) -> int:
+        """Count the entities that lie inside another entity."""
+        return sum(
+            any(o.start <= e.start and e.end <= o.end for o in self.entities if o is not e)
+            for e in self.entities
+        )
+
+
+@dataclass
+class Document:
+    """A named document of one split."""
+
+    name: str
+    split: str
+    sentences: list[Sentence] = field(default_factory=list)
+
+
+def parse_sentence(line: str) -> Sentence:
+    """Parse one sentence with inline markup.
+
+    Parameters
+    ----------
+    line : str
+        Text with entities written ``[text|label]``, nested at will.
+
+    Returns
+    -------
+    Sentence
+        The text without markup, with entities ordered by start, longest first.
+
+    Raises
+    ------
+    SourceError
+        If brackets do not balance, a label is unknown, or an entity is empty,
+        is marked twice, is too long, or does not fall on token borders.
+    """
+    text = ""
+    open_starts: list[int] = []
+    entities: list[Entity] = []
+    position = 0
+    while position < len(line):
+        char = line[position]
+        position += 1
+        if char == "[":
+            open_starts.append(len(text))
+        elif char == "|":
+            close = line.find("]", position)
+            if not open_starts:
+                raise SourceError("unbalanced brackets: '|' outside an entity")
+            if close < 0:
+                raise SourceError("unbalanced brackets: '|' without ']'")
+            label = line[position:close]
+            if label not in LABELS:
+                raise SourceError(f"unknown label {label!r}")
+            entities.append(Entity(open_starts.pop(), len(text), label))
+            position = close + 1
+        elif char == "]":
+            raise SourceError("unbalanced brackets: ']' without '|label'")
+        else:
+            text += char
+    if open_starts:
+        raise SourceError("unbalanced brackets: '[' is never closed")
+
+    tokens = [match.span() for match in TOKEN.finditer(text)]
+    starts = {start for start, _ in tokens}
+    ends = {end for _, end in tokens}
+    for entity in entities:
+        surface = text[entity.start : entity.end]
+        if entity.start not in starts or entity.end not in ends:
+            raise SourceError(f"entity {surface!r} does not fall on token borders")
+        if sum(entity.start <= start < entity.end for start, _ in tokens) > MAX_TOKENS:
+            raise SourceError(f"entity {surface!r} has more than {MAX_TOKENS} tokens")
+    if len({(e.start, e.end) for e in entities}) != len(entities):
+        raise SourceError("the same span is marked twice")
+    entities.sort(key=lambda e: (e.start, -e.end))
+    return Sentence(text, tokens, entities)
+
+
+def parse_source(path: Path) -> list[Document]:
+    """Read all documents of the annotated source.
+
+    Parameters
+    ----------
+    path : Path
+        The annotated source.
+
+    Returns
+    -------
+    list[Document]
+        The documents, in the order of the file.
+
+    Raises
+    ------
+    SourceError
+        If a header or a sentence is malformed; the message names file and line.
+    """
+    documents: list[Document] = []
+    names: set[str] = set()
+    current: Document | None = None
+    for number, raw in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        line = raw.strip()
+        try:
+            if not line:
+                current = None
+            elif line.startswith("#"):
+                header = HEADER.fullmatch(line)
+                if header is None or header["split"] not in SPLITS:
+                    raise SourceError("expected '# doc NAME train' or '# doc NAME dev'")
+                if header["name"] in names:
+                    raise SourceError(f"document {header['name']!r} appears twice")
+                names.add(header["name"])
+                current = Document(header["name"], header["split"])
+                documents.append(current)
+            elif current is None:
+                raise SourceError("sentence outside a document")
+            else:
+                current.sentences.append(parse_sentence(line))
+        except SourceError as error:
+            raise SourceError(f"{path}:{number}: {error}") from None
+    return documents
+
+
+def format_brat(document: Document) -> tuple[str, str]:
+    """Return the text and the annotations of a document as brat standoff."""
+    text = ""
+    lines: list[str] = []
+    for sentence in document.sentences:
+        for entity in sentence.entities:
+            start, end = len(text) + entity.start, len(text) + entity.end
+            surface = sentence.text[entity.start : entity.end]
+            label = entity.label.replace(" ", "_")
+            lines.append(f"T{len(lines) + 1}\t{label} {start} {end}\t{surface}\n")
+        text += sentence.text + "\n"
+    return text, "".join(lines)
+
+
+def write_file(path: Path, text: str) -> None:
+    """Write UTF-8 text with plain newlines on every platform."""
+    path.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_split(documents: list[Document], split: str, output: Path) -> None:
+    """Write the GLiNER and brat files of one split, replacing old ones."""
+    rows = [
+        json.dumps(sentence.to_gliner(), ensure_ascii=False)
+        for document in documents
+        for sentence in document.sentences
+    ]
+    write_file(output / f"{split}.jsonl", "".join(row + "\n" for row in rows))
+
+    folder = output / "brat" / split
+    folder.mkdir(parents=True, exist_ok=True)
+    for pattern in ("*.txt", "*.ann"):
+        for old in folder.glob(pattern):
+            old.unlink()
+    for document in documents:
+        text, annotations = format_brat(document)
+        write_file(folder / f"{document.name}.txt", text)
+        write_file(folder / f"{document.name}.ann", annotations)
+
+
+def format_counts(documents: list[Document]) -> str:
+    """Return a table of the counts of both splits."""
+    columns: dict[str, Counter[str]] = {}
+    for split in SPLITS:
+        chosen = [document for document in documents if document.split == split]
+        sentences = [sentence for document in chosen for sentence in document.sentences]
+        counts = Counter(entity.label for s in sentences for entity in s.entities)
+        counts["entities"] = counts.total()
+        counts["documents"] = len(chosen)
+        counts["sentences"] = len(sentences)
+        counts["without entities"] = sum(not s.entities for s in sentences)
+        counts["tokens"] = sum(len(s.tokens) for s in sentences)
+        counts["nested"] = sum(s.count_nested() for s in sentences)
+        columns[split] = counts
+    summary = ("documents", "sentences", "without entities", "tokens", "entities", "nested")
+    rows = [f"{'':<18}{'train':>7}{'dev':>7}"]
+    rows += [f"{key:<18}{columns['train'][key]:>7}{columns['dev'][key]:>7}" for key in summary]
+    rows += [f"{label:<18}{columns['train'][label]:>7}{columns['dev'][label]:>7}" for label in LABELS]
+    return "\n".join(rows)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Build the corpus and print its counts; return the exit status."""
+    parser = argparse.ArgumentParser(description="Build the sample NER corpus.")
+    parser.add_argument("--source", type=Path, default=SAMPLE_DIR / "sentences.txt")
+    parser.add_argument("--output", type=Path, default=SAMPLE_DIR)
+    args = parser.parse_args(argv)
+    try:
+        documents = parse_source(args.source)
+    except (OSError, SourceError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    args.output.mkdir(parents=True, exist_ok=True)
+    for split in SPLITS:
+        write_split([d for d in documents if d.split == split], split, args.output)
+    print(format_counts(documents))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,103 @@
+"""Fixtures shared by all tests: tiny random backbones, no network."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+SAMPLE = Path(__file__).parent.parent / "data" / "sample"
+
+
+@pytest.fixture(autouse=True)
+def _quiet_and_seeded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
+    torch.manual_seed(0)
+
+
+def make_backbone(folder: Path, kind: str = "bert", hidden_size: int = 32) -> Path:
+    """Write a random two-layer model with a word-piece tokenizer of its own, trained on the sample."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
+
+    torch.manual_seed(0)
+    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    trainer = trainers.WordPieceTrainer(vocab_size=2000, special_tokens=specials, show_progress=False)
+    lines = (SAMPLE / "train.jsonl").read_text(encoding="utf8").splitlines()
+    tokenizer.train_from_iterator((" ".join(json.loads(line)["tokenized_text"]) for line in lines), trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+    )
+    sizes: dict[str, Any] = {
+        "vocab_size": len(fast),
+        "hidden_size": hidden_size,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 2 * hidden_size,
+        "max_position_embeddings": 512,
+        "pad_token_id": 0,
+    }
+    if kind == "deberta-v2":
+        sizes |= {
+            "relative_attention": True,
+            "position_buckets": 32,
+            "norm_rel_ebd": "layer_norm",
+            "share_att_key": True,
+            "pos_att_type": ["p2c", "c2p"],
+            "max_relative_positions": -1,
+            "position_biased_input": False,
+            "type_vocab_size": 0,
+        }
+    elif kind == "modernbert":
+        sizes |= {"cls_token_id": 2, "sep_token_id": 3, "bos_token_id": 2, "eos_token_id": 3}
+    AutoModel.from_config(AutoConfig.for_model(kind, **sizes)).save_pretrained(folder)
+    fast.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a tiny random BERT."""
+    return make_backbone(tmp_path_factory.mktemp("backbone"))
+
+
+def gliner_config(backbone: Path, **changes: Any) -> dict[str, Any]:
+    """Configuration of a component over a tiny backbone."""
+    config: dict[str, Any] = {
+        "model": {
+            "@architectures": "gliner_pipe.GLiNER.v1",
+            "encoder": {
+                "@encoders": "uni_encoder",
+                "backbone": {"@backbones": "transformer", "model": str(backbone)},
+            },
+            "span_rep": {"@span_reps": "markerV0", "max_width": 6},
+        },
+        "labels": ["person", "city"],
+    }
+    return {**config, **changes}
+
+
+@pytest.fixture
+def nlp(backbone: Path) -> Any:
+    """Pipeline with an initialized, untrained component over a tiny backbone."""
+    import spacy
+
+    nlp = spacy.blank("en")
+    nlp.add_pipe("gliner", config=gliner_config(backbone))
+    nlp.initialize()
+    return nlp
