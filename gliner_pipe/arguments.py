@@ -51,8 +51,8 @@ def split_labels(labels: str | Sequence[Any] | None, where: str = "labels") -> l
     Parameters
     ----------
     labels
-        ``"person, organization"``, a JSON list (for labels with commas in them: ``'["city, state"]'``), or a list
-        already.
+        ``"person, organization"``, a JSON list (for labels with commas in them: ``'["city, state"]'``), or a
+        list already.
     where
         Name of the setting, for messages.
 

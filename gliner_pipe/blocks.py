@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from pydantic_core import PydanticCustomError, core_schema
+from confit import Config
+from pydantic_core import core_schema
 from torch import nn
 
 from gliner_pipe.registry import registry
@@ -21,6 +22,9 @@ class Block(nn.Module):
 
     family: ClassVar[str] = ""
 
+    def __init__(self) -> None:
+        super().__init__()
+
     @classmethod
     def __get_pydantic_core_schema__(cls, *_: Any) -> core_schema.CoreSchema:
         return core_schema.no_info_plain_validator_function(cls._validated)
@@ -33,19 +37,30 @@ class Block(nn.Module):
             value = getattr(registry, cls.family).get(arguments.pop(key))(**arguments)
         if isinstance(value, cls):
             return value
-        raise PydanticCustomError(
-            "wrong_family",
-            "found {found}; allowed: a block of the family {key} ({names}). Give this section one of these names",
-            {"found": _described(value), "key": key, "names": ", ".join(available(cls.family))},
-        )
+        raise ValueError(f"found {described(value)}; allowed: {key} = {', '.join(available(cls.family))}")
 
 
 def available(family: str) -> list[str]:
-    """Names registered in `family`, entry points included, sorted."""
-    return sorted(getattr(registry, family).get_available())
+    """Names of the blocks registered in `family`, those of other packages included, sorted.
+
+    In families that are shared with spaCy or thinc, what is no block of ours is left out.
+    """
+    view = getattr(registry, family)
+    names = sorted(view.get_available())
+    if view.namespace[0] == "gliner_pipe":
+        return names
+    return [name for name in names if isinstance(found := view.get(name), type) and issubclass(found, Block)]
 
 
-def _described(value: Any) -> str:
+def described(value: Any) -> str:
+    """Say in a few words what `value` is: a block by its registered name, anything else by value and type."""
     if isinstance(value, Block):
-        return f"{type(value).__name__} (a block of the family @{value.family})"
-    return f"{value!r} ({type(value).__name__})"
+        try:
+            value = Config.serialize({"block": value})["block"]
+        except TypeError:  # a block that was copied, or is not registered
+            return f"a {type(value).__name__} (a block of @{value.family})"
+    if isinstance(value, Mapping):
+        named = [f"{key} = {name}" for key, name in value.items() if str(key).startswith("@")]
+        return " and ".join(named) or "a section without @ key"
+    text = repr(value)
+    return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"

@@ -5,24 +5,23 @@ from __future__ import annotations
 import random
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-import torch
 from spacy import util
 from spacy.language import Language
-from spacy.pipeline import Pipe
 from spacy.tokens import Doc
 from spacy.training import Example, validate_examples, validate_get_examples
 from spacy.vocab import Vocab
 from torch import nn
 
+import gliner_pipe.builtin  # noqa: F401 (registers the blocks)
 from gliner_pipe import annotate, serialize
+from gliner_pipe.blocks import available, described
 from gliner_pipe.data.annotations import gold_spans
 from gliner_pipe.data.sampling import LabelSampling
 from gliner_pipe.decoders.base import Candidate
-from gliner_pipe.defaults import DEFAULT_CONFIG, SETTINGS, check_settings
+from gliner_pipe.defaults import DEFAULT_CONFIG
 from gliner_pipe.errors import ConfigError, NotInitializedError
 from gliner_pipe.labels import LabelItem, parse_labels
 from gliner_pipe.model.batch import LossTerms, TrainingBatch
@@ -30,10 +29,14 @@ from gliner_pipe.model.gliner import GLiNER, check_architecture
 from gliner_pipe.model.inference import TokenBudget, find
 from gliner_pipe.model.pretrained import Pretrained
 from gliner_pipe.registry import registry
+from gliner_pipe.settings import Adjustable
 from gliner_pipe.supervise import make_batch
 from gliner_pipe.training.thinc_bridge import ThincBridge
 from gliner_pipe.word_splitters.base import WordSplitter
 from gliner_pipe.word_splitters.spacy import SpacyWords
+
+
+_TOKENS = SpacyWords()
 
 
 @Language.factory(
@@ -51,51 +54,57 @@ def make_gliner(
     nlp: Language,
     name: str,
     model: Any,
-    labels: list[str | dict[str, Any]],
-    threshold: float,
-    flat_ner: bool,
-    multi_label: bool,
-    spans_key: str,
-    gold_spans_key: str | None,
-    annotate_ents: bool,
-    overwrite_ents: bool,
-    alignment_mode: str,
-    batch_size: int | None,
-    device: str,
+    labels: Any,
+    threshold: Any,
+    flat_ner: Any,
+    multi_label: Any,
+    spans_key: Any,
+    gold_spans_key: Any,
+    annotate_ents: Any,
+    overwrite_ents: Any,
+    alignment_mode: Any,
+    batch_size: Any,
+    device: Any,
     word_splitter: Any,
-    label_sampling: dict[str, Any],
-    task_lr_ratio: float,
+    label_sampling: Any,
+    task_lr_ratio: Any,
     scorer: Callable[..., Any] | None,
 ) -> Gliner:
-    """Make the component; see :class:`Gliner` for the settings."""
+    """Make the component; see :class:`Gliner` for the settings.
+
+    They are annotated as anything, for ``check_settings`` refuses what cannot be with the name of the section and of
+    what is allowed.
+    """
     where = f"components.{name}"
     if isinstance(model, str):
         model = Pretrained(name=model)
     check_architecture(model, f"{where}.model")
     if not (word_splitter is None or isinstance(word_splitter, WordSplitter)):
-        raise ConfigError(
-            f"{where}.word_splitter", f"found {type(word_splitter).__name__}", "a block of @word_splitters"
-        )
-    settings = {
-        "threshold": threshold,
-        "flat_ner": flat_ner,
-        "multi_label": multi_label,
-        "spans_key": spans_key,
-        "gold_spans_key": gold_spans_key,
-        "annotate_ents": annotate_ents,
-        "overwrite_ents": overwrite_ents,
-        "alignment_mode": alignment_mode,
-        "batch_size": batch_size,
-        "device": device,
-        "label_sampling": label_sampling,
-        "task_lr_ratio": task_lr_ratio,
-    }
+        allowed = f"@word_splitters = {', '.join(available('word_splitters'))}"
+        raise ConfigError(f"{where}.word_splitter", f"found {described(word_splitter)}", allowed)
     return Gliner(
-        nlp.vocab, name, model, labels=labels, word_splitter=word_splitter, scorer=scorer, **settings
+        nlp.vocab,
+        name,
+        model,
+        labels=labels,
+        word_splitter=word_splitter,
+        scorer=scorer,
+        threshold=threshold,
+        flat_ner=flat_ner,
+        multi_label=multi_label,
+        spans_key=spans_key,
+        gold_spans_key=gold_spans_key,
+        annotate_ents=annotate_ents,
+        overwrite_ents=overwrite_ents,
+        alignment_mode=alignment_mode,
+        batch_size=batch_size,
+        device=device,
+        label_sampling=label_sampling,
+        task_lr_ratio=task_lr_ratio,
     )
 
 
-class Gliner(Pipe):
+class Gliner(Adjustable):
     """Finds the entities whose labels it is told, at run time.
 
     Parameters
@@ -120,8 +129,6 @@ class Gliner(Pipe):
 
     Attributes
     ----------
-    cfg
-        The live settings; a change counts from the next document on, and is saved with the pipeline.
     report
         What was left out, with numbers: entities that align with no tokens, words cut at the window.
     """
@@ -139,68 +146,19 @@ class Gliner(Pipe):
         scorer: Callable[..., Any] | None = None,
         **settings: Any,
     ) -> None:
+        super().__init__(name, labels, settings)
         self.vocab = vocab
-        self.name = name
         self.model: nn.Module = model
         self.scorer = scorer
         self._word_splitter = word_splitter
-        self.cfg: dict[str, Any] = {**SETTINGS, **settings}
-        self._labels = parse_labels(labels, f"components.{name}.labels")
-        check_settings(self.cfg, f"components.{name}")
-        self._configured = self._current()
         self.report: Counter[str] = Counter()
         self._rng = random.Random(0)
         self._budget: TokenBudget | None = None
         self._bridge: ThincBridge | None = None
+        self._warned = False
         annotate.install_extensions()
 
-    # -- settings --------------------------------------------------------------------------------------------------
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """Names of the labels."""
-        return tuple(item.label for item in self._labels)
-
-    @labels.setter
-    def labels(self, labels: Iterable[Any]) -> None:
-        self._labels = parse_labels(labels, f"components.{self.name}.labels")
-
-    @property
-    def label_items(self) -> tuple[LabelItem, ...]:
-        """The labels with descriptions and thresholds."""
-        return self._labels
-
-    @property
-    def label_data(self) -> list[str | dict[str, Any]]:
-        """The labels as they stand in a config."""
-        return [item.to_config() for item in self._labels]
-
-    def add_label(self, label: str, description: str | None = None, threshold: float | None = None) -> int:
-        """Add a label; 1 if it is new, 0 if it was there."""
-        if label in self.labels:
-            return 0
-        item = {"label": label, "description": description, "threshold": threshold}
-        self._labels += parse_labels([item], f"components.{self.name}.labels")
-        return 1
-
-    @property
-    def threshold(self) -> float:
-        """Score that an entity needs."""
-        return float(self.cfg["threshold"])
-
-    @threshold.setter
-    def threshold(self, value: float) -> None:
-        self.cfg = check_settings({**self.cfg, "threshold": value}, f"components.{self.name}")
-
-    @property
-    def spans_key(self) -> str:
-        """Span group that entities are written to."""
-        return str(self.cfg["spans_key"])
-
-    @property
-    def gold_spans_key(self) -> str:
-        """Span group that gold entities are read from; ``doc.ents`` where a document has no such group."""
-        return str(self.cfg["gold_spans_key"] or self.spans_key)
+    # -- model and settings -----------------------------------------------------------------------------------------
 
     @property
     def max_width(self) -> int | None:
@@ -211,41 +169,32 @@ class Gliner(Pipe):
     def gliner(self) -> GLiNER:
         """The blocks; a checkpoint given by name is loaded on first use."""
         if isinstance(self.model, Pretrained):
-            self.model = self.model.materialize()
-            self.model.to(self.device)
+            with self._placed():
+                self.model = self.model.materialize()
+            self._move(self.model)
         assert isinstance(self.model, GLiNER)
         return self.model
+
+    def replace_model(self, model: GLiNER) -> None:
+        """Take another model, and forget what was known about the one before."""
+        self._move(model)
+        self.model = model
+        self._bridge = self._budget = None
 
     @property
     def word_splitter(self) -> WordSplitter:
         """What the words are: as configured, or else as the checkpoint says, or else the document's tokens."""
-        if self._word_splitter is None:
-            named = self.gliner.word_splitter
-            self._word_splitter = registry.word_splitters.get(named)() if named else SpacyWords()
-        return self._word_splitter
-
-    @property
-    def device(self) -> torch.device:
-        """Where the model runs: ``"auto"`` is CUDA if there is one, else the CPU."""
-        name = self.cfg["device"]
-        if name == "auto":
-            name = "cuda" if torch.cuda.is_available() else "cpu"
-        return torch.device(name)
-
-    def _current(self) -> dict[str, Any]:
-        return {"labels": self.label_data, **self.cfg}
-
-    def _restore(self, values: Mapping[str, Any]) -> None:
-        self.labels = values["labels"]
-        self.cfg = check_settings(
-            {key: value for key, value in values.items() if key != "labels"}, f"components.{self.name}"
-        )
+        if self._word_splitter is not None:
+            return self._word_splitter
+        named = self.gliner.word_splitter
+        return registry.word_splitters.get(named)() if named else _TOKENS
 
     # -- prediction ------------------------------------------------------------------------------------------------
 
     def __call__(self, doc: Doc) -> Doc:
         """Annotate one document."""
-        return next(iter(self.pipe([doc], batch_size=1)))
+        self.set_annotations([doc], self.predict([doc]))
+        return doc
 
     def pipe(self, stream: Iterable[Doc], *, batch_size: int = 64) -> Iterator[Doc]:
         """Annotate a stream of documents, in real batches across documents, in their order.
@@ -257,7 +206,6 @@ class Gliner(Pipe):
         batch_size
             Documents at once; the component's own ``batch_size`` comes first.
         """
-        annotate.install_extensions()
         handle_error = self.get_error_handler()
         for docs in util.minibatch(stream, size=self.cfg["batch_size"] or batch_size):
             try:
@@ -276,16 +224,13 @@ class Gliner(Pipe):
         """
         docs = list(docs)
         model = self._ready()
+        annotate.install_extensions()  # a spawned process has none
         labels = [self._labels_of(doc) for doc in docs]
-        if docs and not any(labels):
-            warnings.warn(
-                f"The component {self.name!r} has no labels, so it finds nothing. Set labels in the config, by "
-                f"nlp.get_pipe({self.name!r}).labels = [...] or by doc._.gliner_labels = [...].",
-                stacklevel=2,
-            )
-        words = [self.word_splitter.split(doc).texts if items else [] for doc, items in zip(docs, labels, strict=True)]
+        split = self.word_splitter.split
+        words = [split(doc).texts if items else [] for doc, items in zip(docs, labels, strict=True)]
         prompts = [[item.text for item in items] for items in labels]
-        windows = model.encoder.prepare(words, prompts, model.min_overlap, self.report)
+        with self._placed():
+            windows = model.encoder.prepare(words, prompts, model.min_overlap, self.report)
         limits = [[self._limit(item) for item in items] for items in labels]
         if self._budget is None:
             self._budget = TokenBudget(model.encoder.backbone.max_tokens)
@@ -300,12 +245,22 @@ class Gliner(Pipe):
 
     def set_annotations(self, docs: Iterable[Doc], entities: Iterable[Sequence[annotate.Entity]]) -> None:
         """Write entities to ``doc.spans[spans_key]``, scores in its ``attrs["scores"]``, and to ``doc.ents``."""
+        splitter = self.word_splitter
         for doc, found in zip(docs, entities, strict=True):
-            annotate.annotate(doc, found, self.word_splitter, self.cfg, self.report)
+            annotate.annotate(doc, found, splitter, self.cfg, self.report)
 
     def _labels_of(self, doc: Doc) -> tuple[LabelItem, ...]:
         own = doc._.gliner_labels
-        return self._labels if own is None else parse_labels(own, "doc._.gliner_labels")
+        if own is not None:
+            return parse_labels(own, "doc._.gliner_labels")
+        if not self._labels and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"The component {self.name!r} has no labels, so it finds nothing. Set labels in the config, by "
+                f"nlp.get_pipe({self.name!r}).labels = [...] or by doc._.gliner_labels = [...].",
+                stacklevel=4,
+            )
+        return self._labels
 
     def _limit(self, item: LabelItem) -> float:
         return self.threshold if item.threshold is None else item.threshold
@@ -344,14 +299,16 @@ class Gliner(Pipe):
             self.labels = labels
         if not self._labels:
             seen = Counter(
-                span.label_ for example in get_examples() for span in gold_spans(example.reference, self.gold_spans_key)
+                span.label_
+                for example in get_examples()
+                for span in gold_spans(example.reference, self.gold_spans_key)
             )
             self.labels = sorted(label for label in seen if label)
         self._rng = random.Random(random.getrandbits(64))  # spaCy seeds the global generator
-        if not self.gliner.is_built:
-            self.gliner.build()
-        self.gliner.to(self.device)
-        list(islice(get_examples(), 1))
+        with self._placed():
+            if not self.gliner.is_built:
+                self.gliner.build()
+        self._move(self.gliner)
 
     def collate(self, examples: Sequence[Example], rng: random.Random | None = None) -> TrainingBatch:
         """Make a training batch on the CPU.

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.labels import check_threshold
 
@@ -42,6 +44,14 @@ DEFAULT_CONFIG: dict[str, Any] = {
     },
 }
 
+_KINDS: dict[type, str] = {
+    bool: "true or false",
+    str: "a string",
+    int: "a whole number",
+    float: "a number",
+    dict: "a section",
+    type(None): "null",
+}
 _CHOICES: dict[str, tuple[type, ...]] = {
     "flat_ner": (bool,),
     "multi_label": (bool,),
@@ -52,7 +62,7 @@ _CHOICES: dict[str, tuple[type, ...]] = {
     "batch_size": (int, type(None)),
     "device": (str,),
     "label_sampling": (dict,),
-    "task_lr_ratio": (int, float),
+    "task_lr_ratio": (float, int),
 }
 
 
@@ -64,28 +74,46 @@ def check_settings(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
     ConfigError
         With the setting, what was found and what is allowed.
     """
-    from gliner_pipe.data.sampling import LabelSampling
-
     for name, value in settings.items():
         if name not in SETTINGS:
             raise ConfigError(f"{where}.{name}", "is no setting", ", ".join(SETTINGS))
         kinds = _CHOICES.get(name)
         if kinds and (not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)):
-            allowed = " or ".join("nothing" if kind is type(None) else kind.__name__ for kind in kinds)
-            raise ConfigError(f"{where}.{name}", f"found {value!r}", allowed)
+            allowed = " or ".join(_KINDS[kind] for kind in kinds)
+            raise ConfigError(f"{where}.{name}", f"found {value!r} ({type(value).__name__})", allowed)
     check_threshold(settings["threshold"], f"{where}.threshold")
     if settings["alignment_mode"] not in ("strict", "contract", "expand"):
         raise ConfigError(
             f"{where}.alignment_mode", f"found {settings['alignment_mode']!r}", "strict, contract, expand"
         )
     if settings["batch_size"] is not None and settings["batch_size"] < 1:
-        raise ConfigError(f"{where}.batch_size", f"found {settings['batch_size']}", "1 or more, or nothing")
-    try:
-        LabelSampling(**settings["label_sampling"])
-    except TypeError as error:
-        raise ConfigError(f"{where}.label_sampling", str(error).split(") ")[-1], _fields(LabelSampling)) from None
+        raise ConfigError(f"{where}.batch_size", f"found {settings['batch_size']}", "1 or more, or null")
+    if not 0 < settings["task_lr_ratio"] < float("inf"):
+        raise ConfigError(f"{where}.task_lr_ratio", f"found {settings['task_lr_ratio']}", "a number above 0")
+    _check_device(settings["device"], f"{where}.device")
+    _check_sampling(settings["label_sampling"], f"{where}.label_sampling")
     return dict(settings)
 
 
-def _fields(kind: type) -> str:
-    return ", ".join(getattr(kind, "__dataclass_fields__", {}))
+def _check_device(name: str, where: str) -> None:
+    """Refuse what is the name of no device; whether this machine has it is asked when the model moves there."""
+    try:
+        if name != "auto":
+            torch.device(name)
+    except RuntimeError:
+        raise ConfigError(where, f"found {name!r}", "auto, cpu, cuda, cuda:0 ..., mps") from None
+
+
+def _check_sampling(settings: Mapping[str, Any], where: str) -> None:
+    from gliner_pipe.data.sampling import LabelSampling
+
+    fields = LabelSampling.__dataclass_fields__
+    for name, value in settings.items():
+        if name not in fields:
+            raise ConfigError(f"{where}.{name}", "is no setting", ", ".join(fields))
+        try:
+            LabelSampling(**{name: value})
+        except TypeError:
+            raise ConfigError(f"{where}.{name}", f"found {value!r}", str(fields[name].type)) from None
+        except ConfigError as error:
+            raise ConfigError(f"{where}.{name}", error.found, error.allowed, error.do) from None

@@ -1,7 +1,6 @@
 """Score a pipeline on annotated data: ``python -m gliner_pipe.evaluate --help``."""
 
-from __future__ import annotations
-
+# no postponed annotations here: confit's --help shows the types of a signature
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from spacy.language import Language
-from spacy.training import Example
+from spacy.training import Corpus, Example
 
 from gliner_pipe.arguments import literal, split_labels
 from gliner_pipe.cli import run
@@ -73,12 +72,14 @@ def evaluate(
     pipeline
         Folder or package of a spaCy pipeline, or an ``[nlp]`` section.
     data
-        File, folder or pattern of annotated data; in a config also a reader, in Python also a list of examples.
+        File, folder or pattern of annotated data; in a config also a reader, in Python also a list of
+        examples.
     reader
-        ``gliner_json``, ``jsonl``, ``conll``, ``standoff``, ``spacy``, or ``auto`` to tell by ending and content.
+        ``gliner_json``, ``jsonl``, ``conll``, ``standoff``, ``spacy``, or ``auto`` to tell by ending and
+        content.
     labels
-        Labels to ask for and to score: ``person,organization``, or a JSON list if a label has a comma in it. When not
-        given, the component's own labels, or all of the data if it has none.
+        Labels to ask for and to score: ``person,organization``, or a JSON list if a label has a comma in it.
+        When not given, the component's own labels, or all of the data if it has none.
     threshold
         Least score of an entity, from 0 to 1.
     metrics
@@ -163,8 +164,7 @@ def read_examples(
         return list(data)
     name = guess_reader(data) if reader == "auto" else reader
     if name == "spacy":
-        find_files(str(data), (".spacy",))
-        return list(registry.readers.get("spacy.Corpus.v1")(path=Path(data))(nlp))
+        return [example for file in find_files(str(data), (".spacy",)) for example in Corpus(file)(nlp)]
     setter = span_setter if isinstance(span_setter, str) else list(span_setter)
     make: Callable[..., Any] = registry.readers.get(name)
     return list(make(path=str(data), span_setter=setter)(nlp))
@@ -201,7 +201,9 @@ def guess_reader(path: str | Path) -> str:
         _, record = next(read_json(first))
         if isinstance(record, dict) and {"tokenized_text", "text"} & record.keys():
             return "gliner_json" if "tokenized_text" in record else "jsonl"
-    raise DataError(f"{first}:", "has a format that was not recognised", ", ".join(READERS), "Say which: --reader")
+    raise DataError(
+        f"{first}:", "has a format that was not recognised", ", ".join(READERS), "Say which: --reader"
+    )
 
 
 def score_table(scores: Mapping[str, Any]) -> Table:
@@ -227,10 +229,14 @@ def score_table(scores: Mapping[str, Any]) -> Table:
     rows = list(dict.fromkeys(row for name in names for row in scores[name] if row not in ("micro", "macro")))
     for row in [*rows, "micro", "macro"]:
         cells = [scores[name].get(row, {}) for name in names]
-        counted = next((scores[n][row]["support"] for n in _by_spans(names) if "support" in scores[n].get(row, {})), "")
+        counted = next(
+            (scores[n][row]["support"] for n in _by_spans(names) if "support" in scores[n].get(row, {})), ""
+        )
         values = [_percent(cell.get(key)) for cell in cells for key in "prf"]
         bold = "bold" if row in ("micro", "macro") else ""
-        table.add_row(Text(row), str(counted), *values, style=bold, end_section=bool(rows) and row == rows[-1])
+        table.add_row(
+            Text(row), str(counted), *values, style=bold, end_section=bool(rows) and row == rows[-1]
+        )
     return table
 
 
@@ -273,8 +279,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     argv
         Arguments; those of the process when not given.
     """
-    arguments = literal(sys.argv[1:] if argv is None else argv, LITERALS)
-    run(lambda: app(arguments))
+    run(lambda: app(literal(sys.argv[1:] if argv is None else argv, LITERALS)))
 
 
 if __name__ == "__main__":

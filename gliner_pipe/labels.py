@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -57,8 +58,12 @@ def parse_labels(labels: Iterable[Any], where: str) -> tuple[LabelItem, ...]:
     ConfigError
         For anything else.
     """
-    if isinstance(labels, (str, Mapping)):
+    if isinstance(labels, str) or not isinstance(labels, Iterable):
         raise ConfigError(where, f"found {labels!r}", "a list of labels", f"Write [{labels!r}]")
+    if isinstance(labels, Mapping):
+        name, text = next(iter(labels.items()), ("person", "..."))
+        do = f"Write {json.dumps([{'label': str(name), 'description': str(text)}], ensure_ascii=False)}"
+        raise ConfigError(where, f"found {labels!r}", "a list of labels", do)
     items: dict[str, LabelItem] = {}
     for index, label in enumerate(labels):
         item = label if isinstance(label, LabelItem) else _parse(label, f"{where}[{index}]")

@@ -32,8 +32,8 @@ def override(
     nlp
         The pipeline.
     labels
-        Labels to ask for, as in the component's config. A plain string keeps the description and the threshold that
-        the component has for it.
+        Labels to ask for, as in the component's config. A plain string keeps the description and the
+        threshold that the component has for it.
     threshold
         Least score of an entity, from 0 to 1. Thresholds of single labels stay as they are.
     device
@@ -97,4 +97,6 @@ def _move(component: Any, device: str) -> None:
         component.gliner.to(component.device)
     except (RuntimeError, AssertionError) as error:  # torch raises these for unknown and for missing devices
         component.cfg = before
-        raise ConfigError("device", f"is {device!r}, which cannot be used ({error})", "auto, cpu, cuda, cuda:0 ...") from error
+        raise ConfigError(
+            "device", f"is {device!r}, which cannot be used ({error})", "auto, cpu, cuda, cuda:0 ..."
+        ) from error

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from confit import Cli
 from spacy.language import Language
 
+from gliner_pipe.arguments import literal
 from gliner_pipe.cli import run
 from gliner_pipe.packaging import backend, options
 from gliner_pipe.packaging.assemble import assemble
@@ -21,6 +23,12 @@ from gliner_pipe.saving import replace_directory, replace_file, scratch_director
 
 logger = logging.getLogger("gliner_pipe.package")
 app = Cli(pretty_exceptions_enable=False)
+
+#: Options whose values are text whatever they look like.
+LITERALS = (
+    *("pipeline", "name", "version", "dist_dir", "root_dir", "build_dir", "artifacts_name", "scores"),
+    *(f"metadata.{key}" for key in ("description", "author", "email", "url", "license", "notes")),
+)
 
 #: The public package index takes no larger files, unless it is asked.
 INDEX_LIMIT = 100 * 1024**2
@@ -34,7 +42,7 @@ def package(
     metadata: dict[str, Any] = {},  # noqa: B006 (confit reads the default; it is never changed)
     distributions: str | list[str] = "wheel,sdist",
     dist_dir: Path = Path("dist"),
-    root_dir: Path = Path("."),
+    root_dir: Path = Path(),
     build_dir: Path | None = None,
     artifacts_name: str = "artifacts",
     requirements: str | list[str] | None = None,
@@ -102,7 +110,9 @@ def package(
     backend.check_backend(isolation)
     own = pipeline.meta if isinstance(pipeline, Language) else read_meta(find_pipeline(pipeline))
     name = options.check_name(name or (None if own["name"] in UNSET_NAMES else own["name"]))
-    version = options.check_version(version or ("0.1.0" if own["version"] == UNSET_VERSION else own["version"]))
+    version = options.check_version(
+        version or ("0.1.0" if own["version"] == UNSET_VERSION else own["version"])
+    )
     with scratch_directory(root_dir / dist_dir / "package") as scratch:
         sources = scratch / "sources"
         assemble(
@@ -120,7 +130,9 @@ def package(
         )
         built = backend.build_distributions(sources, scratch / "built", kinds, config_settings, isolation)
         if build_dir is not None:
-            with replace_directory(root_dir / build_dir / f"{name}-{version}", marker="pyproject.toml") as kept:
+            with replace_directory(
+                root_dir / build_dir / f"{name}-{version}", marker="pyproject.toml"
+            ) as kept:
                 shutil.copytree(sources, kept, dirs_exist_ok=True)
         card = (sources / "README.md").rename(scratch / f"{name}-{version}.README.md")
         return [_delivered(file, root_dir / dist_dir) for file in (*built, card)]
@@ -141,12 +153,18 @@ def _delivered(file: Path, folder: Path) -> Path:
     return target
 
 
-def main() -> None:
-    """Run the command line and say what was made."""
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line and say what was made.
+
+    Parameters
+    ----------
+    argv
+        Arguments; those of the process when not given.
+    """
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout)
     logger.setLevel(logging.INFO)
-    app()
+    run(lambda: app(literal(sys.argv[1:] if argv is None else argv, LITERALS)))
 
 
 if __name__ == "__main__":
-    run(main)
+    main()

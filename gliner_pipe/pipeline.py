@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import catalogue
 import spacy
+from confection import ConfigValidationError
 from confit import Config
+from confit.errors import ConfitValidationError
 from confit.typing import Validatable
 from spacy.language import Language
 
+from gliner_pipe.diagnosis import find_mistake, flat
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.registry import registry
 
@@ -44,7 +49,12 @@ def make_pipeline(
         The pipeline, not yet initialized: no weights are loaded here.
     """
     config: dict[str, Any] = {"nlp": {"tokenizer": tokenizer}} if tokenizer else {}
-    nlp = spacy.blank(lang, config=config)
+    try:
+        nlp = spacy.blank(lang, config=config)
+    except ImportError as error:
+        raise ConfigError(
+            "nlp.lang", f"found {lang!r} ({flat(str(error))})", "a language code of spaCy, as en"
+        ) from None
     nlp.batch_size = batch_size
     for name in list(components) if pipeline is None else pipeline:
         if name not in components:
@@ -58,7 +68,13 @@ def make_pipeline(
         factory = block.pop("factory", None) or block.pop("@factory", None)
         if factory is None:
             raise ConfigError(f"components.{name}", "has no factory", '@factory = "gliner"', "Add that line")
-        nlp.add_pipe(factory, name=name, config=block)
+        try:
+            nlp.add_pipe(factory, name=name, config=block)
+        except (ConfigError, ConfigValidationError, ConfitValidationError, catalogue.RegistryError) as error:
+            mistake = find_mistake({**block, "factory": factory}, f"components.{name}")
+            if mistake is None:
+                raise
+            raise mistake from error
     return nlp
 
 
@@ -73,5 +89,19 @@ class PipelineArg(Validatable):  # type: ignore[misc]
         if isinstance(value, (str, Path)):
             return spacy.load(value)
         if isinstance(value, Mapping):
-            return make_pipeline(**value)
-        raise TypeError(f"found {type(value).__name__}; allowed: a pipeline, its path or name, or an [nlp] section")
+            return _from_section(value)
+        raise TypeError(
+            f"found {type(value).__name__}; allowed: a pipeline, its path or name, or an [nlp] section"
+        )
+
+
+def _from_section(section: Mapping[str, Any]) -> Any:
+    try:
+        return make_pipeline(**section)
+    except ConfitValidationError as error:
+        settings = ", ".join(inspect.signature(make_pipeline).parameters)
+        item = error.errors()[0]
+        found, where = flat(item["msg"]), ".".join(map(str, ("nlp", *item["loc"])))
+        raise ConfigError(
+            where, found, f"the settings {settings}" if found.startswith("unexpected") else ""
+        ) from None

@@ -1,7 +1,6 @@
 """Find entities in texts: ``python -m gliner_pipe.predict --help``."""
 
-from __future__ import annotations
-
+# no postponed annotations here: confit's --help shows the types of a signature
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -95,13 +94,13 @@ def predict(
     text
         One text.
     input
-        Instead of `text`: ``-`` (standard input, one text a line), a folder of ``.txt`` files, a ``.jsonl`` file
-        (one object with a ``text`` a line), or a text file.
+        Instead of `text`: ``-`` (standard input, one text a line), a folder of ``.txt`` files, a ``.jsonl``
+        file (one object with a ``text`` a line), or a text file.
     lines
         Whether a text file holds one text a line; else it is one text.
     labels
-        Labels to ask for instead of the component's own: ``person,organization``, or a JSON list if a label has a
-        comma in it.
+        Labels to ask for instead of the component's own: ``person,organization``, or a JSON list if a label
+        has a comma in it.
     threshold
         Least score of an entity, from 0 to 1.
     format
@@ -109,8 +108,8 @@ def predict(
     html
         Short for ``--format html``.
     html_style
-        ``ent`` (inside the running text), ``span`` (lines below the tokens) or ``auto`` (``span`` where entities
-        overlap).
+        ``ent`` (inside the running text), ``span`` (lines below the tokens) or ``auto`` (``span`` where
+        entities overlap).
     output
         File or folder to write to; standard output when not given.
     span_getter
@@ -144,7 +143,9 @@ def _items(texts: Iterable[str | TextItem], limit: int) -> Iterator[TextItem]:
     for number, text in enumerate(texts, 1):
         item = TextItem(text, f"text {number}", f"text-{number:06d}") if isinstance(text, str) else text
         if len(item.text) > limit:
-            raise DataError(item.where, f"has {len(item.text)} characters", f"at most {limit}", "Split the text")
+            raise DataError(
+                item.where, f"has {len(item.text)} characters", f"at most {limit}", "Split the text"
+            )
         yield item
 
 
@@ -156,16 +157,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     argv
         Arguments; those of the process when not given.
     """
-    arguments = literal(sys.argv[1:] if argv is None else argv, LITERALS)
-    run(lambda: _until_closed(arguments))
+    run(lambda: _until_closed(sys.argv[1:] if argv is None else argv))
 
 
-def _until_closed(arguments: list[str]) -> None:
+def _until_closed(argv: Sequence[str]) -> None:
     try:
-        app(arguments)
+        app(literal(argv, LITERALS))
         sys.stdout.flush()
     except BrokenPipeError:
-        # the reader of our output has seen enough; keep the interpreter from complaining when it flushes at exit
+        # the reader of our output has seen enough; keep the interpreter from complaining when it flushes at
+        # exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

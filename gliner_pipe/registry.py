@@ -2,13 +2,15 @@
 
 A registry is a confit view on a catalogue namespace. Published on ``spacy.registry``, the same entry answers
 ``@encoders = "uni_encoder"`` in a confit file and in ``nlp.add_pipe("gliner", config={...})``. Third parties add
-blocks through the entry point group ``gliner_pipe_<family>`` (``thinc_losses``, ``spacy_readers`` and
-``spacy_scorers`` for the three families that live in namespaces which thinc and spaCy own).
+blocks through the entry point group ``gliner_pipe_<family>`` (``thinc_losses``, ``spacy_readers``,
+``spacy_scorers`` and ``spacy_architectures`` for the families that live in namespaces which thinc and spaCy own).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib
+import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import catalogue
@@ -18,13 +20,76 @@ from confit import Config
 from spacy.language import Language
 
 
-class SharedRegistry(confit.Registry):  # type: ignore[misc]
-    """A view on a namespace that spaCy or thinc own, filled before it is read."""
+class Registry(confit.Registry):  # type: ignore[misc]
+    """A registry that knows what the package ships, and refuses to give one name to two functions.
+
+    Parameters
+    ----------
+    namespace
+        Of the catalogue.
+    builtin
+        Module whose import registers what the package ships; imported on first use.
+    """
+
+    def __init__(self, namespace: Sequence[str], builtin: str = "gliner_pipe.builtin") -> None:
+        super().__init__(namespace, entry_points=True)
+        self.builtin = builtin
+
+    def __contains__(self, name: object) -> bool:
+        self._populate()
+        return bool(super().__contains__(name))
 
     def get(self, name: str) -> Any:
-        """Return the entry called `name`, spaCy's own entries included."""
-        spacy.registry.ensure_populated()
+        """Return the entry called `name`."""
+        self._populate()
         return super().get(name)
+
+    def get_available(self) -> list[str]:
+        """Return the names of all entries, those of other packages included."""
+        self._populate()
+        return list(super().get_available())
+
+    def get_all(self) -> dict[str, Any]:
+        """Return all entries by name; this imports the packages that they come from."""
+        self._populate()
+        return dict(super().get_all())
+
+    def get_entry_points(self) -> dict[str, Any]:
+        """Return the entries of other packages by name, as catalogue wants them (confit gives no mapping)."""
+        return {point.name: point.load() for point in self._get_entry_points()}
+
+    def register(self, name: str, *, func: Any = None, **options: Any) -> Any:
+        """Register a function or class.
+
+        Raises
+        ------
+        catalogue.RegistryError
+            If the name is taken by another one.
+        """
+
+        def checked(new: Any) -> Any:
+            path = (*self.namespace, name)
+            if catalogue.check_exists(*path):
+                there = catalogue._get(path)
+                if _source(there) != _source(new):
+                    raise catalogue.RegistryError(
+                        f"@{self.namespace[-1]} = {name!r} is taken by {_place(there)}, so {_place(new)} cannot have "
+                        "it. Choose another name."
+                    )
+            return super(Registry, self).register(name, func=new, **options)
+
+        return checked if func is None else checked(func)
+
+    def _populate(self) -> None:
+        importlib.import_module(self.builtin)
+
+
+class SharedRegistry(Registry):
+    """A view on a namespace that spaCy or thinc own, filled before it is read."""
+
+    def _populate(self) -> None:
+        spacy.registry.ensure_populated()
+        super()._populate()
 
 
 class ComponentRegistry(confit.Registry):  # type: ignore[misc]
@@ -32,42 +97,48 @@ class ComponentRegistry(confit.Registry):  # type: ignore[misc]
 
     def get(self, name: str) -> Callable[..., dict[str, Any]]:
         """Return a function that turns a section into what ``nlp.add_pipe`` takes."""
-        if not Language.has_factory(name):
-            spacy.blank("xx")  # imports the spacy_factories entry points
-        if not Language.has_factory(name):
-            names = ", ".join(sorted(spacy.registry.get_registry_names() and Language.factories))
-            raise catalogue.RegistryError(f"Can't find {name!r} in the spaCy factories. Available names: {names}")
+        if name not in self.get_available():
+            names = ", ".join(self.get_available())
+            raise catalogue.RegistryError(
+                f"Can't find {name!r} in the spaCy factories. Available names: {names}"
+            )
 
         def component(**block: Any) -> dict[str, Any]:
             return {"factory": name, **Config.serialize(block)}
 
         return component
 
+    def get_available(self) -> list[str]:
+        """Return the names of all factories that a pipeline of any language has."""
+        spacy.blank("xx")  # imports the spacy_factories entry points
+        names = spacy.registry.factories.get_all()
+        return sorted(name for name in names if Language.has_factory(name))
+
 
 class registry(confit.RegistryCollection):  # type: ignore[misc]
     """All registries by family name; ``@metrics`` is another name for ``@scorers``."""
 
-    backbones = confit.Registry(("gliner_pipe", "backbones"), entry_points=True)
-    encoders = confit.Registry(("gliner_pipe", "encoders"), entry_points=True)
-    fusions = confit.Registry(("gliner_pipe", "fusions"), entry_points=True)
-    span_reps = confit.Registry(("gliner_pipe", "span_reps"), entry_points=True)
-    decoders = confit.Registry(("gliner_pipe", "decoders"), entry_points=True)
-    relation_layers = confit.Registry(("gliner_pipe", "relation_layers"), entry_points=True)
-    triples = confit.Registry(("gliner_pipe", "triples"), entry_points=True)
-    word_splitters = confit.Registry(("gliner_pipe", "word_splitters"), entry_points=True)
+    backbones = Registry(("gliner_pipe", "backbones"))
+    encoders = Registry(("gliner_pipe", "encoders"))
+    fusions = Registry(("gliner_pipe", "fusions"))
+    span_reps = Registry(("gliner_pipe", "span_reps"))
+    decoders = Registry(("gliner_pipe", "decoders"))
+    relation_layers = Registry(("gliner_pipe", "relation_layers"))
+    triples = Registry(("gliner_pipe", "triples"))
+    word_splitters = Registry(("gliner_pipe", "word_splitters"))
 
-    architectures = SharedRegistry(("spacy", "architectures"), entry_points=True)
-    losses = SharedRegistry(("thinc", "losses"), entry_points=True)
-    readers = SharedRegistry(("spacy", "readers"), entry_points=True)
-    scorers = SharedRegistry(("spacy", "scorers"), entry_points=True)
+    architectures = SharedRegistry(("spacy", "architectures"))
+    losses = SharedRegistry(("thinc", "losses"))
+    readers = SharedRegistry(("spacy", "readers"))
+    scorers = SharedRegistry(("spacy", "scorers"))
     metrics = scorers
 
     # Training only: thinc's families of the same names have other contracts, so these stay off spacy.registry.
-    schedules = confit.Registry(("gliner_pipe", "schedules"), entry_points=True)
-    optimizers = confit.Registry(("gliner_pipe", "optimizers"), entry_points=True)
-    loggers = confit.Registry(("gliner_pipe", "loggers"), entry_points=True)
+    schedules = Registry(("gliner_pipe", "schedules"), "gliner_pipe.training.schedules")
+    optimizers = Registry(("gliner_pipe", "optimizers"), "gliner_pipe.training.optimizer")
+    loggers = Registry(("gliner_pipe", "loggers"), "gliner_pipe.training.loggers")
 
-    core = confit.Registry(("gliner_pipe", "core"), entry_points=True)
+    core = Registry(("gliner_pipe", "core"), "gliner_pipe.pipeline")
     factory = ComponentRegistry(("gliner_pipe", "factory"))
 
 
@@ -85,3 +156,13 @@ BLOCK_FAMILIES = (
 
 for _family in BLOCK_FAMILIES:
     setattr(spacy.registry, _family, getattr(registry, _family))
+
+
+def _place(function: Any) -> str:
+    return f"{function.__module__}.{getattr(function, '__qualname__', type(function).__qualname__)}"
+
+
+def _source(function: Any) -> tuple[Any, str]:
+    """File and name: the same for a module that is loaded again, be it as ``__main__``."""
+    module = sys.modules.get(function.__module__)
+    return getattr(module, "__file__", None), _place(function).removeprefix(function.__module__)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import srsly
+from safetensors import SafetensorError
 
 from gliner_pipe.errors import CheckpointError
 from gliner_pipe.model.pretrained import Pretrained
@@ -28,12 +29,11 @@ def to_disk(component: Gliner, path: Path, exclude: Iterable[str] = ()) -> None:
     """Write the component into the folder `path`."""
     exclude = set(exclude)
     path.mkdir(parents=True, exist_ok=True)
+    weights = "model" not in exclude and component.gliner.is_built
     if "cfg" not in exclude:
-        srsly.write_json(path / CFG, _cfg(component))
-    if "model" in exclude:
-        return
-    model = component.gliner
-    if model.is_built:
+        srsly.write_json(path / CFG, {**_cfg(component), "weights": weights})
+    if weights:
+        model = component.gliner
         model.save(path / "model")
         if model.blocks is not None:
             named = {"blocks": model.blocks, "word_splitter": model.word_splitter}
@@ -44,20 +44,26 @@ def from_disk(component: Gliner, path: Path, exclude: Iterable[str] = ()) -> Non
     """Load the component from the folder `path`."""
     exclude = set(exclude)
     if "cfg" not in exclude:
-        if not (path / CFG).is_file():
-            raise CheckpointError(f"{path}: no {CFG}. The folder is not a saved 'gliner' component.")
-        _set_cfg(component, srsly.read_json(path / CFG))
+        saved = _read(path / CFG)
+        _set_cfg(component, saved)
+        if saved.get("weights") and "model" not in exclude and not (path / "model").is_dir():
+            raise CheckpointError(
+                f"{path}: no folder 'model', though weights were saved. Save the pipeline again."
+            )
     folder = path / "model"
     if "model" in exclude or not folder.is_dir():
         return
     model: Any = component.model
     if isinstance(model, Pretrained):
-        named = srsly.read_json(folder / BLOCKS)
+        named = _read(folder / BLOCKS)
         model = Pretrained.from_blocks(named["blocks"])
         model.word_splitter = named["word_splitter"]
-    model.load(folder)
-    model.to(component.device)
-    component.model = model
+    try:
+        model.load(folder)
+    except (OSError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"{folder}: cannot be read ({reason}). Save the pipeline again.") from error
+    component.replace_model(model)
 
 
 def to_bytes(component: Gliner, exclude: Iterable[str] = ()) -> bytes:
@@ -80,6 +86,18 @@ def from_bytes(component: Gliner, data: bytes, exclude: Iterable[str] = ()) -> N
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
         from_disk(component, Path(folder), exclude)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise CheckpointError(
+            f"{path.parent}: no {path.name}. The folder is no saved 'gliner' component, or not whole."
+        )
+    try:
+        content: dict[str, Any] = srsly.read_json(path)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: no valid JSON ({error}). Save the pipeline again.") from None
+    return content
 
 
 def _cfg(component: Gliner) -> dict[str, Any]:

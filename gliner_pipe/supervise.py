@@ -81,6 +81,7 @@ def make_batch(
         labels,
         sampling,
         rng,
+        dropped,
     )
     texts = [splitter.split(example.reference).texts for example in examples]
     prompts = [[definitions.get(label, label) for label in names] for names in chosen]

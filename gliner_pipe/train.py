@@ -1,19 +1,18 @@
 """Train a pipeline: ``python -m gliner_pipe.train --config configs/config.cfg``, or ``train(...)`` from Python."""
 
-from __future__ import annotations
-
-import inspect
+# Annotations are objects here, not text: ``--help`` shows them.
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Optional, Union
+from typing import Any
 
 from confit import Cli
 from spacy.language import Language
 
+import gliner_pipe.builtin  # noqa: F401 (registers the blocks)
 from gliner_pipe.cli import run
 from gliner_pipe.pipeline import PipelineArg
 from gliner_pipe.registry import registry
-from gliner_pipe.training.datasets import TrainData, ValidationData
+from gliner_pipe.training.sections import TrainData, ValidationData
 from gliner_pipe.training.options import check_numbers, output_paths, translate
 from gliner_pipe.training.session import Session, console_note
 
@@ -24,11 +23,11 @@ app = Cli(pretty_exceptions_enable=False)
 def train(
     nlp: PipelineArg,
     train_data: TrainData,
-    val_data: Optional[ValidationData] = None,
+    val_data: ValidationData | None = None,
     *,
     max_steps: int = 2000,
-    batch_size: Union[int, str] = "2000 words",
-    grad_accumulation_max_tokens: Optional[int] = None,
+    batch_size: int | str = "2000 words",
+    grad_accumulation_max_tokens: int | None = None,
     transformer_lr: float = 5e-5,
     task_lr: float = 1e-4,
     weight_decay: float = 0.01,
@@ -36,23 +35,23 @@ def train(
     warmup_rate: float = 0.1,
     schedule: Any = None,
     optimizer: Any = None,
-    max_grad_norm: Optional[float] = 1.0,
-    validation_interval: Optional[int] = None,
-    checkpoint_interval: Optional[int] = None,
+    max_grad_norm: float | None = 1.0,
+    validation_interval: int | None = None,
+    checkpoint_interval: int | None = None,
     scorer: Any = None,
-    best_metric: Optional[str] = None,
-    patience: Optional[int] = None,
+    best_metric: str | None = None,
+    patience: int | None = None,
     seed: int = 42,
-    data_seed: Optional[int] = None,
-    output_path: Union[str, Path] = "artifacts/model-last",
-    best_path: Optional[Union[str, Path]] = None,
+    data_seed: int | None = None,
+    output_path: str | Path = "artifacts/model-last",
+    best_path: str | Path | None = None,
     loggers: Any = ("rich", "jsonl", "csv"),
     sample_texts: list[str] = [],  # noqa: B006 (never changed)
     mixed_precision: str = "no",
     cpu: bool = False,
     num_workers: int = 0,
-    on_validation_callback: Optional[Callable[[dict[str, Any]], Any]] = None,
-    config_meta: Optional[dict[str, Any]] = None,
+    on_validation_callback: Callable[[dict[str, Any]], Any] | None = None,
+    config_meta: dict[str, Any] | None = None,
     **aliases: Any,
 ) -> Language:
     """Train the ``gliner`` components of a pipeline.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +63,20 @@ def source_of(name: str, where: str) -> str:
 _ALLOWED = "a folder with a Hugging Face model, an installed package that holds one, a hub id"
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Show no progress bars of `transformers` meanwhile."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
 def load_pretrained(name: str, where: str, trust_remote_code: bool, **options: Any) -> tuple[Any, Any]:
     """Model with its weights, and tokenizer, of a hub id, a folder or an installed package.
 
@@ -74,7 +90,8 @@ def load_pretrained(name: str, where: str, trust_remote_code: bool, **options: A
     source = source_of(name, where)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, use_fast=True, trust_remote_code=trust_remote_code)
-        model = AutoModel.from_pretrained(source, trust_remote_code=trust_remote_code, **options)
+        with quiet():
+            model = AutoModel.from_pretrained(source, trust_remote_code=trust_remote_code, **options)
     except (OSError, ValueError, ImportError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ConfigError(

@@ -33,5 +33,9 @@ def pool_words(hidden: Tensor, start: Tensor, count: Tensor, how: str) -> Tensor
     within = torch.arange(len(flat_words), device=hidden.device) - first_of_word
     pieces = hidden[flat_words // words, start.flatten()[flat_words] + within]
     pooled = hidden.new_zeros(rows * words, width)
-    pooled = pooled.index_reduce(0, flat_words, pieces, "amax" if how == "max" else "mean", include_self=False)
+    if how == "mean":
+        pooled = pooled.index_add(0, flat_words, pieces) / count.flatten().clamp(min=1)[:, None]
+    else:
+        at = flat_words[:, None].expand(-1, width)
+        pooled = pooled.scatter_reduce(0, at, pieces, "amax", include_self=False)
     return pooled.view(rows, words, width)

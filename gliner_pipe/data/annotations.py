@@ -43,6 +43,8 @@ class Supervision(TypedDict, total=False):
 def supervision(doc: Doc) -> Supervision:
     """Return the supervision stored on `doc`; an empty mapping when there is none."""
     stored: Supervision = doc.user_data.get(USER_DATA_KEY, {})
+    if any(isinstance(value, tuple) for value in stored.values()):
+        stored = _listed(stored)  # spaCy's own files give lists back as tuples
     return stored.copy()
 
 
@@ -145,6 +147,13 @@ def _set_groups(doc: Doc, spans: Iterable[Span]) -> None:
         groups.setdefault(span.label_, []).append(span)
     for label, group in groups.items():
         doc.spans[label] = group
+
+
+def _listed(value: Any) -> Any:
+    """Return `value` with lists for tuples."""
+    if isinstance(value, dict):
+        return {name: _listed(item) for name, item in value.items()}
+    return [_listed(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _places(setter: SpanSetter) -> dict[str, set[str] | None]:

@@ -1,7 +1,7 @@
 """How many spans of a document are right: pure functions over (label, start, end) triples.
 
-Every function takes two sets, so a span that stands twice counts once, and nested, overlapping and multi-label spans
-are separate elements. What a "unit" is (token or character) is the caller's matter.
+Every function takes two sets, so a span that stands twice counts once, and nested, overlapping and
+multi-label spans are separate elements. What a "unit" is (token or character) is the caller's matter.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class Counts(NamedTuple):
     right
         Predicted elements that count as right (numerator of precision).
     found
-        Gold elements that count as found (numerator of recall). Equals `right` except under partial overlap, where
-        two predictions may meet the same gold span.
+        Gold elements that count as found (numerator of recall). Equals `right` except under partial overlap,
+        where two predictions may meet the same gold span.
     support
         Gold elements.
     positives
@@ -74,9 +74,9 @@ def count_overlap(
 ) -> dict[str, Counts]:
     """Count spans that overlap enough with a span of the same label.
 
-    A predicted span is right when its Dice overlap ``2 |A & B| / (|A| + |B|)`` with any gold span of its label
-    reaches the threshold; a gold span is found when any predicted span of its label does. Below a threshold of about
-    2/3, several predictions may so meet one gold span.
+    A predicted span is right when its Dice overlap ``2 |A & B| / (|A| + |B|)`` with any gold span of its
+    label reaches the threshold; a gold span is found when any predicted span of its label does. Below a
+    threshold of about 2/3, several predictions may so meet one gold span.
 
     Parameters
     ----------

@@ -13,9 +13,9 @@ from spacy.tokens import Doc
 from spacy.training import Example
 
 from gliner_pipe.errors import ConfigError, DataError
-from gliner_pipe.metrics.getters import SpanGetter, get_spans, prediction_getter
-from gliner_pipe.metrics.spans import METRICS, ExampleScorer
 from gliner_pipe.labels import parse_labels
+from gliner_pipe.metrics.getters import SpanGetter, get_spans, prediction_getter
+from gliner_pipe.metrics.spans import METRICS, ExampleScorer, with_labels
 from gliner_pipe.overrides import gliner_components, override
 
 #: Keys of the result that are not scores.
@@ -48,10 +48,10 @@ def evaluate_pipeline(
 ) -> dict[str, Any]:
     """Predict on copies of the examples' words and score the result.
 
-    The pipeline sees words and nothing else: no gold spans, no gold labels of a document. The label set is the same
-    for every document and stated in the result. With `labels`, these are asked for and scored. Without, the
-    component is asked for its own labels, or for all labels of the gold data if it has none of its own; scored are
-    the labels asked for, those of the gold data and any others that were predicted.
+    The pipeline sees words and nothing else: no gold spans, no gold labels of a document. The label set is
+    the same for every document and stated in the result. With `labels`, these are asked for and scored.
+    Without, the component is asked for its own labels, or for all labels of the gold data if it has none of
+    its own; scored are the labels asked for, those of the gold data and any others that were predicted.
 
     Parameters
     ----------
@@ -60,12 +60,13 @@ def evaluate_pipeline(
     examples
         Gold documents as ``example.reference``; the words come from ``example.predicted``.
     scorers
-        Scorers by name; those of `metrics`, with the label set in force, when not given.
+        Scorers by name; those of `metrics` when not given. Scorers of this package that state no labels get
+        the label set in force.
     metrics
         Some of ``exact``, ``overlap`` and ``token``. Fewer of them take less time.
     labels
-        Labels to ask for and to score (strings, or mappings with ``label``, ``description`` and ``threshold``); gold
-        and predicted spans of others are left out.
+        Labels to ask for and to score (strings, or mappings with ``label``, ``description`` and
+        ``threshold``); gold and predicted spans of others are left out.
     threshold
         Least score of an entity, for this evaluation.
     batch_size
@@ -73,8 +74,8 @@ def evaluate_pipeline(
     n_process
         Processes.
     span_getter
-        Where gold spans stand: a group's key, ``"ents"`` or a list. The ``gliner`` component's own when not given,
-        ``"gliner"`` without such a component.
+        Where gold spans stand: a group's key, ``"ents"`` or a list. The ``gliner`` component's own when not
+        given, ``"gliner"`` without such a component.
     predicted_getter
         Where the pipeline writes its spans; found out when not given.
     overlap_threshold
@@ -83,10 +84,10 @@ def evaluate_pipeline(
     Returns
     -------
     dict[str, Any]
-        One entry a scorer, and ``labels``, ``unasked_labels`` (gold labels that the component is not asked for,
-        with their number of spans: all missed), ``left_out`` (gold spans outside the label set, by label),
-        ``threshold``, ``docs``, ``words``, ``seconds``, ``docs_per_second`` and ``words_per_second`` (wall time of
-        ``nlp.pipe`` alone).
+        One entry a scorer, and ``labels``, ``unasked_labels`` (gold labels that the component is not asked
+        for, with their number of spans: all missed), ``left_out`` (gold spans outside the label set, by
+        label), ``threshold``, ``docs``, ``words``, ``seconds``, ``docs_per_second`` and ``words_per_second``
+        (wall time of ``nlp.pipe`` alone).
 
     Raises
     ------
@@ -97,7 +98,9 @@ def evaluate_pipeline(
     """
     examples = list(examples)
     if not examples:
-        raise DataError("evaluation data:", "has no document", "at least one", "Check the path and the reader")
+        raise DataError(
+            "evaluation data:", "has no document", "at least one", "Check the path and the reader"
+        )
     gold_getter = gold_span_getter(nlp) if span_getter is None else span_getter
     guess_getter = prediction_getter(nlp) if predicted_getter is None else predicted_getter
     support = Counter(span.label_ for eg in examples for span in get_spans(eg.reference, gold_getter))
@@ -111,12 +114,15 @@ def evaluate_pipeline(
     else:
         scored = [item.label for item in parse_labels(labels, "labels")]
     if scorers is None:
-        scorers = default_scorers(gold_getter, guess_getter, scored, overlap_threshold, metrics)
+        scorers = default_scorers(gold_getter, guess_getter, None, overlap_threshold, metrics)
+    scorers = {name: with_labels(scorer, scored) for name, scorer in scorers.items()}
     pairs = [Example(doc, eg.reference) for doc, eg in zip(predicted, examples, strict=True)]
     words = sum(len(doc) for doc in predicted)
     facts = {
         "labels": scored,
-        "unasked_labels": {label: support[label] for label in scored if asked and label not in asked and support[label]},
+        "unasked_labels": {
+            label: support[label] for label in scored if asked and label not in asked and support[label]
+        },
         "left_out": {label: count for label, count in sorted(support.items()) if label not in set(scored)},
         "threshold": used_threshold,
         "docs": len(predicted),

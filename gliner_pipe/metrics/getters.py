@@ -17,7 +17,8 @@ from gliner_pipe.metrics.counts import Mention
 #: The key of a span group, "ents" for ``doc.ents``, "*" for all groups, or several of these.
 SpanGetter = str | Sequence[str]
 
-#: What ``(label, start, end)`` counts: ``tokens`` of the reference, or ``boundaries`` that tell any two spans apart.
+#: What ``(label, start, end)`` counts: ``tokens`` of the reference, or ``boundaries`` that tell any two spans
+#: apart.
 Unit = Literal["tokens", "boundaries"]
 
 
@@ -69,8 +70,8 @@ def paired_mentions(
 ) -> tuple[set[Mention], set[Mention]]:
     """Gold and predicted mentions of one example, in the same offsets.
 
-    With equal tokens these are token offsets. Where the tokens differ, boundaries are compared by characters other
-    than white space, and a predicted span stands for every reference token that it touches.
+    With equal tokens these are token offsets. Where the tokens differ, boundaries are compared by characters
+    other than white space, and a predicted span stands for every reference token that it touches.
 
     Parameters
     ----------
@@ -111,7 +112,11 @@ def paired_mentions(
         return gold_mentions, other_mentions
     return (
         {(s.label_, s.start, s.end) for s in gold},
-        {(label, *_touched(start, end, reference_edges)) for label, start, end in other_mentions if end > start},
+        {
+            (label, *_touched(start, end, reference_edges))
+            for label, start, end in other_mentions
+            if end > start
+        },
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from copy import copy
 from functools import partial
 from typing import Any
 
@@ -38,9 +39,9 @@ def score_row(counts: Counts) -> dict[str, Any]:
     Returns
     -------
     dict[str, Any]
-        ``p``, ``r``, ``f`` in [0, 1], ``tp``, ``support`` (gold) and ``positives`` (predicted). With neither gold
-        nor predicted elements there is nothing to measure: ``p``, ``r`` and ``f`` are None. With only one of the
-        two, all three are 0.
+        ``p``, ``r``, ``f`` in [0, 1], ``tp``, ``support`` (gold) and ``positives`` (predicted). With neither
+        gold nor predicted elements there is nothing to measure: ``p``, ``r`` and ``f`` are None. With only
+        one of the two, all three are 0.
     """
     right, found, support, positives = counts
     p: float | None
@@ -72,8 +73,8 @@ def score_mentions(
     count
         What counts as right: `count_exact`, `count_overlap` or `count_token`.
     labels
-        The fixed set of labels: anything else is left out, in gold and predictions alike. None takes all labels of
-        the whole data set; a predicted label without gold then counts as wrong.
+        The fixed set of labels: anything else is left out, in gold and predictions alike. None takes all
+        labels of the whole data set; a predicted label without gold then counts as wrong.
     micro_key
         Key of the scores over all elements together.
     macro_key
@@ -83,8 +84,8 @@ def score_mentions(
     -------
     dict[str, Any]
         A row of `score_row` for each label (of `labels` in their order, else sorted) and `micro_key`; under
-        `macro_key` the means ``p``, ``r``, ``f`` (None without any gold) and ``labels``, the number of labels in
-        the mean.
+        `macro_key` the means ``p``, ``r``, ``f`` (None without any gold) and ``labels``, the number of labels
+        in the mean.
 
     Raises
     ------
@@ -98,14 +99,17 @@ def score_mentions(
                 totals[label] = totals.get(label, Counts()).plus(counts)
     for key, setting in ((micro_key, "micro_key"), (macro_key, "macro_key")):
         if key in totals:
-            raise ConfigError(setting, f"is {key!r}, which is a label too", "a name no label has", f"Set {setting}")
+            raise ConfigError(
+                setting, f"is {key!r}, which is a label too", "a name no label has", f"Set {setting}"
+            )
     rows = {label: score_row(totals[label]) for label in (sorted(totals) if labels is None else totals)}
     micro = Counts()
     for counts in totals.values():
         micro = micro.plus(counts)
     measured = [row for row in rows.values() if row["support"]]
     macro = {
-        key: sum(row[key] for row in measured) / len(measured) if measured else None for key in ("p", "r", "f")
+        key: sum(row[key] for row in measured) / len(measured) if measured else None
+        for key in ("p", "r", "f")
     }
     return {**rows, micro_key: score_row(micro), macro_key: {**macro, "labels": len(measured)}}
 
@@ -149,12 +153,24 @@ class SpanScorer:
         self.micro_key, self.macro_key = micro_key, macro_key
 
     def __call__(self, examples: Iterable[Example], **_: Any) -> dict[str, Any]:
-        """Score the examples; the settings that spaCy passes from a component (labels, threshold) are ignored."""
+        """Score the examples; settings of a component (labels, threshold), which spaCy passes, are
+        ignored.
+        """
         pairs = (
-            paired_mentions(example, self.span_getter, self.predicted_getter, self.unit) for example in examples
+            paired_mentions(example, self.span_getter, self.predicted_getter, self.unit)
+            for example in examples
         )
         keys = {"micro_key": self.micro_key, "macro_key": self.macro_key}
         return score_mentions(pairs, self.count, labels=self.labels, **keys)
+
+
+def with_labels(scorer: ExampleScorer, labels: Sequence[str]) -> ExampleScorer:
+    """Return a `SpanScorer` that states no labels as one that states these; any other scorer as it is."""
+    if not isinstance(scorer, SpanScorer) or scorer.labels is not None:
+        return scorer
+    fixed = copy(scorer)
+    fixed.labels = list(labels)
+    return fixed
 
 
 @registry.scorers.register("gliner_pipe.ner_exact")
@@ -172,8 +188,8 @@ def make_ner_exact(
     Parameters
     ----------
     span_getter
-        Where the spans stand: the key of a span group, ``"ents"``, or a list. A document without the group is read
-        by its ``doc.ents``.
+        Where the spans stand: the key of a span group, ``"ents"``, or a list. A document without the group is
+        read by its ``doc.ents``.
     predicted_getter
         Where the predicted spans stand, if elsewhere.
     labels
@@ -208,10 +224,11 @@ def make_ner_overlap(
     micro_key: str = "micro",
     macro_key: str = "macro",
 ) -> ExampleScorer:
-    """Count a predicted span as right when its Dice overlap with a gold span of its label reaches a threshold.
+    """Count a predicted span as right when its Dice overlap with a gold span of its label reaches a
+    threshold.
 
-    Use it where the place of an entity matters more than its exact boundaries. Recall counts gold spans, precision
-    predicted ones: two predictions that each overlap enough with one gold span are both right.
+    Use it where the place of an entity matters more than its exact boundaries. Recall counts gold spans,
+    precision predicted ones: two predictions that each overlap enough with one gold span are both right.
 
     Parameters
     ----------
@@ -240,7 +257,10 @@ def make_ner_overlap(
     """
     if not 0 < threshold <= 1:
         raise ConfigError(
-            "gliner_pipe.ner_overlap.threshold", f"is {threshold}", "above 0 and at most 1", "Use 0.5 if in doubt"
+            "gliner_pipe.ner_overlap.threshold",
+            f"is {threshold}",
+            "above 0 and at most 1",
+            "Use 0.5 if in doubt",
         )
     return SpanScorer(
         partial(count_overlap, threshold=threshold),
@@ -311,41 +331,50 @@ def make_component_scorer(spans_key: str = "gliner") -> ExampleScorer:
     return partial(score_component, spans_key=spans_key)
 
 
-def score_component(examples: Iterable[Example], *, spans_key: str = "gliner", **_: Any) -> dict[str, Any]:
+def score_component(
+    examples: Iterable[Example], *, spans_key: str = "gliner", gold_spans_key: str | None = None, **_: Any
+) -> dict[str, Any]:
     """Score one span group by ``Scorer.score_spans``, overlapping spans included.
 
-    Gold documents that have neither the group nor any entities annotated are skipped.
+    Gold documents that have neither the group nor any entities annotated are skipped. spaCy drops predicted
+    spans that do not align with the reference's tokens before it counts; `make_ner_exact` counts them as
+    wrong.
 
     Parameters
     ----------
     examples
         Gold and predicted documents.
     spans_key
-        Key of the span group; a gold document without it is read by its ``doc.ents``.
+        Key of the span group of predictions.
+    gold_spans_key
+        Key of the gold span group, if another; a document without it is read by its ``doc.ents``.
 
     Returns
     -------
     dict[str, Any]
-        ``spans_{spans_key}_p``, ``_r``, ``_f`` (None when nothing could be measured) and ``_per_type``.
+        ``spans_{spans_key}_p``, ``_r``, ``_f`` and ``_per_type``; all None when nothing could be measured.
     """
-    return dict(
-        Scorer.score_spans(
-            list(examples),
-            f"spans_{spans_key}",
-            getter=partial(_group, spans_key=spans_key),
-            has_annotation=partial(_is_annotated, spans_key=spans_key),
-            labeled=True,
-            allow_overlap=True,
-        )
+    examples = list(examples)
+    gold = {id(example.reference) for example in examples}
+
+    def key_of(doc: Doc) -> str:
+        return gold_spans_key or spans_key if id(doc) in gold else spans_key
+
+    def has_annotation(doc: Doc) -> bool:
+        return key_of(doc) in doc.spans or doc.has_annotation("ENT_IOB")
+
+    def getter(doc: Doc, _: str) -> list[Span]:
+        return get_spans(doc, key_of(doc))
+
+    scores: dict[str, Any] = Scorer.score_spans(
+        examples,
+        f"spans_{spans_key}",
+        getter=getter,
+        has_annotation=has_annotation,
+        labeled=True,
+        allow_overlap=True,
     )
-
-
-def _group(doc: Doc, _: str, *, spans_key: str) -> list[Span]:
-    return get_spans(doc, spans_key)
-
-
-def _is_annotated(doc: Doc, *, spans_key: str) -> bool:
-    return spans_key in doc.spans or doc.has_annotation("ENT_IOB")
+    return scores
 
 
 #: Names of the built-in metrics, as command lines and config files use them.

@@ -1,1 +1,1 @@
-"""What ``python -m gliner_pipe.package`` is made of: options, requirements, metadata, card, sources, build."""
+"""What ``python -m gliner_pipe.package`` is made of: options, requirements, card, source tree, build."""

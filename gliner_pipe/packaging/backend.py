@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from subprocess import CalledProcessError
 from typing import Any
 
 from gliner_pipe.errors import ConfigError, GlinerPipeError
@@ -59,7 +60,7 @@ def build_distributions(
     BuildError
         With what the backend said.
     """
-    from build import BuildException, ProjectBuilder
+    from build import BuildBackendException, BuildException, FailedProcessError, ProjectBuilder
     from build.env import DefaultIsolatedEnv
     from pyproject_hooks import quiet_subprocess_runner
 
@@ -75,7 +76,13 @@ def build_distributions(
             for kind in kinds:
                 environment.install(builder.get_requires_for_build(kind, settings))
             return run(builder)
-    except BuildException as error:
-        said = getattr(error.__cause__ or error.__context__, "output", b"") or b""
-        text = said.decode("utf8", errors="replace").strip() if isinstance(said, bytes) else str(said)
-        raise BuildError(f"The package could not be built: {error}. {text[-2000:]}".strip()) from error
+    except (BuildException, BuildBackendException, FailedProcessError, CalledProcessError) as error:
+        raise BuildError(f"The package could not be built: {error}. {_said(error)}".strip()) from error
+
+
+def _said(error: Exception) -> str:
+    """Return the last lines that the failed process wrote."""
+    process = getattr(error, "exception", error)
+    output = getattr(process, "output", None) or b""
+    text = output if isinstance(output, str) else output.decode("utf8", errors="replace")
+    return "\n".join(text.strip().splitlines()[-5:])

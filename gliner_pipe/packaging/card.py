@@ -37,7 +37,7 @@ def model_card(
         "## Scores",
         *_scores(meta["performance"]),
         "## Use",
-        _usage(meta["name"]),
+        _usage(meta["name"], meta["version"]),
         "## Training",
         _training(training_config, artifacts),
         "## Licence",
@@ -142,9 +142,9 @@ def _number(value: Any) -> str:
     return f"{value:.4f}" if isinstance(value, float) else "" if value is None else str(value)
 
 
-def _usage(name: str) -> str:
+def _usage(name: str, version: str) -> str:
     return f"""```bash
-pip install {name}-*.whl
+pip install {name}-{version}-py3-none-any.whl
 ```
 
 ```python

@@ -86,7 +86,7 @@ def make_meta(
         "name": name,
         "version": version,
         **metadata,
-        "spacy_version": meta.get("spacy_version") or get_minor_version_range(spacy.__version__),
+        "spacy_version": spacy_range(meta),
         "requirements": list(requirements),
         "performance": dict(scores if scores is not None else meta.get("performance") or {}),
         "sources": metadata.get("sources") or meta.get("sources") or [],
@@ -94,6 +94,11 @@ def make_meta(
     for key in ("description", "author", "email", "url", "license"):
         filled[key] = str(filled.get(key) or "")
     return filled
+
+
+def spacy_range(meta: Mapping[str, Any]) -> str:
+    """Return the versions of spaCy that the pipeline runs with, e.g. ``>=3.8.7,<3.9.0``."""
+    return str(meta.get("spacy_version") or get_minor_version_range(spacy.__version__))
 
 
 def _read_object(file: Path) -> dict[str, Any]:

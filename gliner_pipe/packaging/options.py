@@ -6,10 +6,9 @@ import keyword
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from importlib.metadata import packages_distributions
+from importlib.metadata import distribution, packages_distributions
 from typing import Any
 
-from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from gliner_pipe.errors import ConfigError
@@ -36,7 +35,7 @@ def check_name(name: object) -> str:
         raise ConfigError(
             "package.name", f"is {name!r}", f"{allowed}, and no Python keyword", _name_advice(str(name))
         )
-    owners = [owner for owner in packages_distributions().get(name, []) if not _same(owner, name)]
+    owners = [owner for owner in packages_distributions().get(name, []) if not _is_model(owner, name)]
     if name in sys.stdlib_module_names or name == "gliner_pipe" or owners:
         owner = owners[0] if owners else "Python" if name != "gliner_pipe" else name
         raise ConfigError(
@@ -91,7 +90,10 @@ def check_folder_name(name: str) -> str:
     if re.fullmatch(r"[A-Za-z0-9][\w.-]*", name, re.ASCII):
         return name
     raise ConfigError(
-        "package.artifacts_name", f"is {name!r}", "letters, digits, '_', '-' and '.'", "Give a plain folder name"
+        "package.artifacts_name",
+        f"is {name!r}",
+        "letters, digits, '_', '-' and '.'",
+        "Give a plain folder name",
     )
 
 
@@ -111,5 +113,8 @@ def _name_advice(name: str) -> str:
     return f"Give, for example, --name {better or 'my_ner_model'}"
 
 
-def _same(distribution: str, name: str) -> bool:
-    return canonicalize_name(distribution) == canonicalize_name(name)
+def _is_model(owner: str, name: str) -> bool:
+    """Tell whether an installed distribution is a pipeline of that name: another version of this one."""
+    return any(
+        entry.group == "spacy_models" and entry.name == name for entry in distribution(owner).entry_points
+    )

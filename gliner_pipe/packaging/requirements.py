@@ -37,6 +37,7 @@ def function_modules(config: Mapping[str, Any]) -> dict[str, str]:
     ConfigError
         If a function is not registered here.
     """
+    spacy.blank("xx")  # imports the components of installed packages
     language = config["nlp"]["lang"]
     used = [
         item for section in ("nlp", "components") for item in _functions(config.get(section, {}), section)
@@ -49,7 +50,8 @@ def function_modules(config: Mapping[str, Any]) -> dict[str, str]:
                 where,
                 f"names {name!r}, which is not registered in {family}",
                 "functions of installed packages and of the project's code",
-                "Install the package that has it, or give its folder with --code",
+                "Install the package that has it, or give the code that has it with --code; that code's "
+                "__init__.py must import the module with the function",
             )
         modules[where] = module
     return modules
@@ -68,7 +70,7 @@ def third_party(modules: Mapping[str, str], code: Sequence[str]) -> list[str]:
     Returns
     -------
     list of str
-        For example ``["gliner_pipe>=0.1.0", "spacy-transformers>=1.3.4,<1.4"]``; nothing that comes with spaCy.
+        For example ``["gliner_pipe>=0.1.0", "regex>=2.5.1,<2.6"]``; nothing that comes with spaCy.
 
     Raises
     ------
@@ -130,6 +132,11 @@ def merge(*groups: Sequence[str]) -> list[str]:
     return list(merged.values())
 
 
+def is_spacy(requirement: str) -> bool:
+    """Tell whether a requirement is one of spaCy itself, which ``meta.json`` has a field of its own for."""
+    return canonicalize_name(Requirement(requirement).name) == "spacy"
+
+
 def _range(name: str, found: Version) -> str:
     if name == "gliner_pipe":
         return f"{name}>={found.public}"
@@ -154,7 +161,16 @@ def _functions(block: Any, where: str) -> Iterator[tuple[str, str, str]]:
 def _module(language: str, family: str, name: str) -> str | None:
     for candidate in (f"{language}.{name}", name):
         try:
-            return str(spacy.registry.find(family, candidate)["module"])
+            function = spacy.registry.get(family, candidate)
         except catalogue.RegistryError:
             continue
+        function = _unwrapped(function)
+        return str(getattr(function, "__module__", None) or type(function).__module__)
     return None
+
+
+def _unwrapped(function: Any) -> Any:
+    """Return the function that ``@Language.component`` has wrapped, or the function itself."""
+    inside = [cell.cell_contents for cell in getattr(function, "__closure__", None) or ()]
+    wrapped = [item for item in inside if callable(item)]
+    return wrapped[0] if wrapped and function.__module__ == "spacy.language" else function

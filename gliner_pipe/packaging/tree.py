@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
-
-from gliner_pipe.errors import ConfigError
-from gliner_pipe.packaging.source import copy_tree
 
 #: What the project itself needs.
 PYTHON = ">=3.10"
@@ -28,7 +23,7 @@ __version__ = "{version}"
 
 
 def load(**overrides: Any) -> Language:
-    """Load the pipeline; takes what ``spacy.load`` takes beside the name: `disable`, `exclude`, `config`, ..."""
+    """Load the pipeline; takes what ``spacy.load`` takes beside a name, e.g. `disable` and `config`."""
     return load_model_from_path(Path(__file__).parent / "{artifacts}", **overrides)
 '''
 
@@ -40,9 +35,7 @@ def init_text(name: str, version: str, artifacts: str, modules: Sequence[str]) -
     return INIT.format(name=name, version=version, artifacts=artifacts, imports=imports)
 
 
-def pyproject_text(
-    meta: Mapping[str, Any], requirements: Sequence[str], code: Sequence[str]
-) -> str:
+def pyproject_text(meta: Mapping[str, Any], requirements: Sequence[str], code: Sequence[str]) -> str:
     """Return the package's ``pyproject.toml``.
 
     Parameters
@@ -81,52 +74,6 @@ def pyproject_text(
         "tool.hatch.build": {"ignore-vcs": True, "only-include": [name, *code]},
     }
     return "\n".join(_section(title, values) for title, values in sections.items() if values)
-
-
-def copy_code(code: Sequence[str], root: Path, target: Path) -> list[str]:
-    """Copy the project's code to the top of the tree.
-
-    Parameters
-    ----------
-    code
-        Folders with ``__init__.py``, Python files (from `root` on), or names of importable modules.
-    root
-        Folder of the project.
-    target
-        The tree.
-
-    Returns
-    -------
-    list of str
-        Names of the files and folders in the tree.
-    """
-    names = []
-    for item in code:
-        path = _code_path(item, root)
-        if path.is_dir():
-            copy_tree(path, target / path.name)
-        else:
-            (target / path.name).write_bytes(path.read_bytes())
-        names.append(path.name)
-    return names
-
-
-def _code_path(item: str, root: Path) -> Path:
-    path = root / item
-    if not path.exists() and item.isidentifier():
-        spec = find_spec(item)
-        if spec is not None and spec.origin is not None:
-            path = Path(spec.origin)
-            path = path.parent if path.name == "__init__.py" else path
-    path = path.resolve()
-    if (path / "__init__.py").is_file() or (path.is_file() and path.suffix == ".py"):
-        return path
-    raise ConfigError(
-        "package.code",
-        f"has {item!r}, which is no Python package ({path})",
-        "a folder with __init__.py, a .py file, or the name of an importable module",
-        "Mend the path",
-    )
 
 
 def _section(title: str, values: Mapping[str, Any]) -> str:

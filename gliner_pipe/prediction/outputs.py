@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -14,6 +15,8 @@ from rich.console import Console
 from rich.text import Text
 from spacy.tokens import Doc
 
+from gliner_pipe.data import writers
+from gliner_pipe.data.annotations import set_supervision
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.prediction.rendering import (
     HTML_TAIL,
@@ -28,6 +31,11 @@ from gliner_pipe.saving import replace_file
 
 #: A text, the document made of it, and its entities.
 Prediction = tuple[TextItem, Doc, list[Entity]]
+
+logger = logging.getLogger("gliner_pipe")
+
+#: The span group that the standoff writer reads.
+_STANDOFF = "gliner_pipe.standoff"
 
 FORMATS = ("terminal", "jsonl", "standoff", "html")
 
@@ -61,7 +69,9 @@ def write(
     """
     if format == "standoff":
         if output is None:
-            raise ConfigError("output", "is not given", "a folder, for the format standoff", "Add --output FOLDER")
+            raise ConfigError(
+                "output", "is not given", "a folder, for the format standoff", "Add --output FOLDER"
+            )
         return write_standoff(predictions, output)
     if format not in FORMATS:
         raise ConfigError("format", f"is {format!r}", ", ".join(FORMATS))
@@ -86,7 +96,7 @@ def write_jsonl(predictions: Iterable[Prediction], stream: TextIO) -> int:
 
 
 def write_terminal(predictions: Iterable[Prediction], stream: TextIO) -> int:
-    """Write texts with their entities in brackets, in colour if the stream is a terminal and NO_COLOR is not set."""
+    """Write texts with their entities in brackets; in colour on a terminal, unless NO_COLOR is set."""
     console = Console(
         file=stream,
         color_system=None if os.environ.get("NO_COLOR") else "auto",
@@ -118,27 +128,26 @@ def write_html(predictions: Iterable[Prediction], stream: TextIO, style: HtmlSty
 
 
 def write_standoff(predictions: Iterable[Prediction], folder: Path) -> int:
-    """Write a ``.txt`` and a BRAT ``.ann`` file for each text; older files of the same names are replaced."""
+    """Write a ``.txt`` and a BRAT ``.ann`` file for each text that is not empty, named after its file or
+    line.
+
+    Scores have no place in the format. Labels that had to be changed (it allows no blanks) are warned about.
+    """
     count = 0
-    for item, _, entities in predictions:
-        target = folder / item.name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with replace_file(target.with_name(target.name + ".txt")) as path:
-            path.write_text(item.text, encoding="utf-8", newline="")
-        with replace_file(target.with_name(target.name + ".ann")) as path:
-            path.write_text("".join(_ann_lines(entities)), encoding="utf-8")
-        count += 1
+
+    def docs() -> Iterator[Doc]:
+        nonlocal count
+        for item, doc, entities in predictions:
+            set_supervision(doc, id=item.name)
+            doc.spans[_STANDOFF] = [doc.char_span(e["start"], e["end"], label=e["label"]) for e in entities]
+            count += 1
+            yield doc
+
+    report = writers.write_standoff(docs(), folder, spans_key=_STANDOFF)
+    if report.labels:
+        changed = ", ".join(f"{old!r} to {new!r}" for old, new in report.labels.items())
+        logger.warning("%s: labels were changed for the standoff format: %s", folder, changed)
     return count
-
-
-def _ann_lines(entities: Iterable[Entity]) -> Iterator[str]:
-    for number, entity in enumerate(entities, 1):
-        # BRAT separates fields by blanks, so that a label cannot hold any
-        label = "_".join(entity["label"].split())
-        surface = " ".join(entity["text"].splitlines())
-        yield f"T{number}\t{label} {entity['start']} {entity['end']}\t{surface}\n"
-        if entity["score"] is not None:
-            yield f"#{number}\tAnnotatorNotes T{number}\tscore={entity['score']}\n"
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from html import escape
+from itertools import pairwise
 from typing import Any, Literal, TypedDict
 
 from rich.text import Text
@@ -16,10 +17,23 @@ from gliner_pipe.metrics.getters import SpanGetter, get_spans
 #: Styles of the labels in a terminal, dealt out in order of first appearance.
 TERMINAL_STYLES = ("cyan", "magenta", "green", "yellow", "blue", "red", "bright_cyan", "bright_magenta")
 #: Backgrounds of the labels in HTML.
-HTML_COLOURS = ("#7aecec", "#bfeeb7", "#feca74", "#ff9561", "#aa9cfc", "#c887fb", "#9cc9cc", "#ffeb80", "#ff8197")
-#: C0 and C1 control characters other than tab and newline, shown as a sign so that no text steers the terminal.
+HTML_COLOURS = (
+    "#7aecec",
+    "#bfeeb7",
+    "#feca74",
+    "#ff9561",
+    "#aa9cfc",
+    "#c887fb",
+    "#9cc9cc",
+    "#ffeb80",
+    "#ff8197",
+)
+#: C0 and C1 control characters other than tab and newline, shown as a sign so that no text steers the
+#: terminal.
 _VISIBLE = {
-    code: (0x2400 + code if code < 32 else 0xFFFD) for code in (*range(32), *range(127, 160)) if code not in (9, 10)
+    code: (0x2400 + code if code < 32 else 0xFFFD)
+    for code in (*range(32), *range(127, 160))
+    if code not in (9, 10)
 }
 
 HtmlStyle = Literal["auto", "span", "ent"]
@@ -130,7 +144,9 @@ def to_html(doc: Doc, entities: Sequence[Entity], style: HtmlStyle = "auto", tit
     """
     overlapping = _overlap(entities)
     if style == "ent" and overlapping:
-        raise ConfigError("html_style", "is 'ent', but there are overlapping entities", "span, auto", "Use span")
+        raise ConfigError(
+            "html_style", "is 'ent', but there are overlapping entities", "span, auto", "Use span"
+        )
     captions = [escape(_caption(entity)) for entity in entities]
     # displaCy looks a colour up by the upper-cased label
     colours = {
@@ -142,7 +158,8 @@ def to_html(doc: Doc, entities: Sequence[Entity], style: HtmlStyle = "auto", tit
     if style == "span" or overlapping:
         kind, parsed["tokens"] = "span", [token.text for token in doc]
         parsed["spans"] = [
-            {**_token_range(doc, entity), "label": caption, "kb_id": "", "kb_url": "#"} for caption, entity in pairs
+            {**_token_range(doc, entity), "label": caption, "kb_id": "", "kb_url": "#"}
+            for caption, entity in pairs
         ]
     else:
         kind, parsed["text"] = "ent", doc.text
@@ -171,7 +188,7 @@ def _caption(entity: Entity) -> str:
 
 def _overlap(entities: Iterable[Entity]) -> bool:
     ordered = sorted(entities, key=lambda entity: (entity["start"], entity["end"]))
-    return any(one["end"] > other["start"] for one, other in zip(ordered, ordered[1:], strict=False))
+    return any(one["end"] > other["start"] for one, other in pairwise(ordered))
 
 
 def _token_range(doc: Doc, entity: Entity) -> dict[str, int]:

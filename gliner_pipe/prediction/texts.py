@@ -40,8 +40,8 @@ def read_texts(source: str | Path, *, lines: bool = False) -> Iterator[TextItem]
     Parameters
     ----------
     source
-        ``"-"`` (standard input, one text a line), a folder (each ``.txt`` file in it or below it is one text), a
-        ``.jsonl`` file (one object with a ``text`` a line), or any other file, which is one text.
+        ``"-"`` (standard input, one text a line), a folder (each ``.txt`` file in it or below it is one
+        text), a ``.jsonl`` file (one object with a ``text`` a line), or any other file, which is one text.
     lines
         Whether files that would be one text hold one text a line.
 
@@ -53,8 +53,8 @@ def read_texts(source: str | Path, *, lines: bool = False) -> Iterator[TextItem]
     Raises
     ------
     DataError
-        If there is no such file, a folder has no ``.txt`` file, a file is not UTF-8, or a line of a ``.jsonl`` file
-        is not an object with a ``text``.
+        If there is no such file, a folder has no ``.txt`` file, a file is not UTF-8, or a line of a
+        ``.jsonl`` file is not an object with a ``text``.
     """
     if str(source) == "-":
         yield from _numbered(_stdin_lines(sys.stdin.buffer), "<stdin>", "")
@@ -80,16 +80,24 @@ def _stdin_lines(stream: IO[bytes]) -> Iterator[tuple[int, str]]:
         try:
             yield number, line.decode("utf-8").rstrip("\r\n")
         except UnicodeDecodeError as error:
-            raise DataError(f"<stdin>:{number}", f"is not UTF-8 (byte {error.start + 1})", "UTF-8 text") from error
+            raise DataError(
+                f"<stdin>:{number}", f"is not UTF-8 (byte {error.start + 1})", "UTF-8 text"
+            ) from error
 
 
 def _records(path: Path) -> Iterator[TextItem]:
     for place, record in read_json(path):
         if not isinstance(record, dict) or not isinstance(record.get("text"), str):
-            found = f"is an object with {', '.join(record) or 'nothing'}" if isinstance(record, dict) else "is no object"
+            found = (
+                f"is an object with {', '.join(record) or 'nothing'}"
+                if isinstance(record, dict)
+                else "is no object"
+            )
             raise place.error("", found, 'an object with a "text" that is a string')
         given = record.get("meta")
         meta = dict(given) if isinstance(given, dict) else {}
         if "id" in record:
             meta.setdefault("id", record["id"])
-        yield TextItem(record["text"], str(place), f"line-{place.line or 0:06d}", meta or {"line": place.line})
+        yield TextItem(
+            record["text"], str(place), f"line-{place.line or 0:06d}", meta or {"line": place.line}
+        )

@@ -27,6 +27,8 @@ READERS_BY_SUFFIX: Mapping[str, str] = {
     ".ann": "standoff",
     ".spacy": "spacy.Corpus.v1",
 }
+#: Options that spaCy's reader has no defaults for.
+READER_OPTIONS = {"spacy.Corpus.v1": {"gold_preproc": False, "max_length": 0, "limit": 0, "augmenter": None}}
 JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
 
 
@@ -191,7 +193,8 @@ def reader_of_path(path: Path) -> ReaderLike:
             name = READERS_BY_SUFFIX[suffix]
         else:
             continue
-        made: ReaderLike = registry.readers.get(name)(path=str(path))
+        block = {"@readers": name, "path": str(path), **READER_OPTIONS.get(name, {})}
+        made: ReaderLike = Config({"reader": block}).resolve(registry=registry)["reader"]
         return made
     suffixes = ", ".join([*JSON_SUFFIXES, *READERS_BY_SUFFIX])
     raise DataError(str(path), "has no known format", f"files that end in {suffixes}", "Name a reader: @readers = ...")

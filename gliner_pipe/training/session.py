@@ -20,13 +20,14 @@ from gliner_pipe.metrics.evaluation import gold_span_getter
 from gliner_pipe.metrics.getters import prediction_getter
 from gliner_pipe.metrics.spans import METRICS
 from gliner_pipe.training.accelerator import TrainedModels, make_accelerator
-from gliner_pipe.training.datasets import Dataset, Section, prepare, read_validation
+from gliner_pipe.training.datasets import Dataset, describe, read_training, read_validation
 from gliner_pipe.training.loggers import RunInfo, TrainingLogger, make_loggers
 from gliner_pipe.training.loop import Learner, train_steps
 from gliner_pipe.training.optimizer import make_optimizer, parameter_groups
 from gliner_pipe.training.protocol import TrainableByLoop
 from gliner_pipe.training.run_config import FILE_NAME, config_text, package_versions
 from gliner_pipe.training.schedules import make_schedule
+from gliner_pipe.training.sections import Section
 from gliner_pipe.training.steps import StepStream, prefetched
 from gliner_pipe.training.summary import print_summary
 from gliner_pipe.training.validation import Scorer, Supervisor, Validation, choose_metric
@@ -121,11 +122,12 @@ class Session:
         components = trainable_components(self.nlp)
         loggers = make_loggers(self.options["loggers"])
         schedule = make_schedule(self.options["schedule"], self.options["warmup_rate"])
-        datasets, report = self._read_training()
+        datasets = read_training(self.nlp, self.options["train_data"], self.options["batch_size"])
         validation = self._read_validation()
         accelerator = make_accelerator(self.options["mixed_precision"], self.options["cpu"])
         note = console_note if accelerator.is_main_process else _silent
-        note(report)
+        for component in components.values():
+            note(describe(datasets, component))
         self._initialize(components, datasets)
         groups = parameter_groups(
             {name: component.model for name, component in components.items()},
@@ -150,10 +152,6 @@ class Session:
         if accelerator.is_main_process:
             self._summarize(supervisor)
         return self.nlp
-
-    def _read_training(self) -> tuple[list[Dataset], str]:
-        sections: Sequence[Section] = self.options["train_data"]
-        return prepare(self.nlp, sections, self.options["batch_size"])
 
     def _read_validation(self) -> Validation:
         sections: Sequence[Section] | None = self.options["val_data"]

@@ -14,6 +14,7 @@ from spacy.training import Example
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from gliner_pipe.data.annotations import supervision
+from gliner_pipe.data.batching import sub_batches
 from gliner_pipe.model.batch import TrainingBatch
 from gliner_pipe.training.datasets import Dataset
 from gliner_pipe.training.protocol import TrainableByLoop
@@ -106,17 +107,19 @@ class StepStream(IterableDataset[StepBatches]):
         )
 
     def _cut(self, examples: Sequence[Example], rng: random.Random) -> list[SubBatch]:
-        # A word has at least one piece, so longer lists need not be tried.
-        n_words = sum(len(example.reference) for example in examples)
-        if self.max_tokens is None or n_words <= self.max_tokens or len(examples) == 1:
-            state = rng.getstate()
-            batch = {name: component.collate(examples, rng) for name, component in self.components.items()}
-            n_pieces = max(part.n_pieces for part in batch.values())
-            if self.max_tokens is None or n_pieces <= self.max_tokens or len(examples) == 1:
-                return [batch]
-            rng.setstate(state)  # the halves draw what the whole would have drawn
+        # A word has at least one piece, so lists of more words than that need not be tried.
+        size = None if self.max_tokens is None else f"{self.max_tokens} padded_words"
+        return [batch for part in sub_batches(examples, size) for batch in self._halved(part, rng)]
+
+    def _halved(self, examples: Sequence[Example], rng: random.Random) -> list[SubBatch]:
+        state = rng.getstate()
+        batch = {name: component.collate(examples, rng) for name, component in self.components.items()}
+        n_pieces = max(part.n_pieces for part in batch.values())
+        if self.max_tokens is None or n_pieces <= self.max_tokens or len(examples) == 1:
+            return [batch]
+        rng.setstate(state)  # the halves draw what the whole would have drawn
         middle = len(examples) // 2
-        return self._cut(examples[:middle], rng) + self._cut(examples[middle:], rng)
+        return self._halved(examples[:middle], rng) + self._halved(examples[middle:], rng)
 
 
 def prefetched(stream: StepStream, num_workers: int) -> Iterator[StepBatches]:

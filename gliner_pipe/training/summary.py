@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from gliner_pipe.metrics.getters import prediction_getter
-from gliner_pipe.rendering import entities_of, to_terminal
+from gliner_pipe.prediction.rendering import entities_of, to_terminal
 
 
 def print_summary(

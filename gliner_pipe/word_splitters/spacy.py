@@ -12,9 +12,6 @@ from gliner_pipe.word_splitters.base import Words, WordSplitter
 class SpacyWords(WordSplitter):
     """The tokens of the document; the default, and the right choice for models trained in this project."""
 
-    def __init__(self) -> None:
-        super().__init__()
-
     def split(self, doc: Doc) -> Words:
         """Return the tokens."""
         return Words([token.text for token in doc])

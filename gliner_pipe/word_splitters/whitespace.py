@@ -19,9 +19,6 @@ class WhitespaceWords(WordSplitter):
     Entities that do not end on token borders are placed by the component's ``alignment_mode``.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-
     def split(self, doc: Doc) -> Words:
         """Return the words with their places in the text."""
         matches = list(_WORD.finditer(doc.text))

@@ -1,4 +1,4 @@
-"""Runs a piece of work in a process, kills it with SIGKILL at a random moment, checks what it left; many times.
+"""Runs work in a process, kills it with SIGKILL at a random moment and checks what it left; many times over.
 
 ``python kill_loop.py MODULE ROUNDS SECONDS ARGUMENTS...``: the file MODULE has ``prepare(*arguments)``, which
 returns two functions: the work to kill within SECONDS, and a check that raises unless what stands on the disk

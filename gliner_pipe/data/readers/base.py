@@ -197,7 +197,7 @@ class Reader:
             span = (
                 Span(doc, start, end, label=new)
                 if record.text is None
-                else self._aligned(doc, start, end, new, report)
+                else self._aligned(doc, record.text, start, end, new, report)
             )
             if span is None:
                 continue
@@ -212,15 +212,18 @@ class Reader:
             _check_flat(record.place, spans)
         return spans, positions
 
-    def _aligned(self, doc: Doc, start: int, end: int, label: str, report: Counter[str]) -> Span | None:
-        text = doc.text[start:end]
-        stripped = text.strip()
+    def _aligned(
+        self, doc: Doc, text: str, start: int, end: int, label: str, report: Counter[str]
+    ) -> Span | None:
+        """Return the span of tokens for the characters from `start` to `end`; `text` is that of `doc`."""
+        part = text[start:end]
+        stripped = part.strip()
         if not stripped:
             report["entity of blanks only (dropped)"] += 1
             return None
-        if len(stripped) < len(text):
+        if len(stripped) < len(part):
             report["entity with blanks around it (trimmed)"] += 1
-            start += len(text) - len(text.lstrip())
+            start += len(part) - len(part.lstrip())
             end = start + len(stripped)
         span = doc.char_span(start, end, label=label)
         if span is None and self.alignment_mode != "strict":

@@ -53,7 +53,7 @@ class _Annotations:
 class StandoffReader(Reader):
     """Reader of folders of .txt and .ann files, see :func:`standoff`."""
 
-    suffixes: ClassVar[tuple[str, ...]] = (".txt",)
+    suffixes: ClassVar[tuple[str, ...]] = (".txt", ".ann")
 
     def __init__(
         self, path: Paths | None, *, discontinuous: str = "cover", require_gold: bool = True, **options: Any
@@ -63,7 +63,7 @@ class StandoffReader(Reader):
         self.require_gold = require_gold
 
     def files(self) -> list[Path]:
-        """Return the texts; an .ann file that was named stands for its text."""
+        """Return the texts; an .ann file stands for the text next to it."""
         texts = [file.with_suffix(".txt") if file.suffix == ".ann" else file for file in super().files()]
         for text in dict.fromkeys(texts):
             if not text.exists():

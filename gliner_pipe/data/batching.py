@@ -1,0 +1,198 @@
+"""Batches of examples by words, examples or spans, from examples of similar length."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from spacy.training import Example
+
+from gliner_pipe.data.annotations import DEFAULT_SPANS_KEY, gold_spans
+from gliner_pipe.errors import ConfigError
+
+#: What a batch can be measured in, with other names for the same.
+UNITS = {
+    "words": "words",
+    "tokens": "words",
+    "padded_words": "padded_words",
+    "samples": "samples",
+    "docs": "samples",
+    "spans": "spans",
+}
+
+_SIZE = re.compile(r"\s*(\d+)\s*([a-z_]*)\s*", re.IGNORECASE)
+
+
+class BatchSize(NamedTuple):
+    """A number and its unit: ``words``, ``padded_words``, ``samples`` or ``spans``."""
+
+    number: int
+    unit: str
+
+    def __str__(self) -> str:
+        return f"{self.number} {self.unit}"
+
+
+def parse_size(size: int | str | BatchSize) -> BatchSize:
+    """Read a batch size such as ``"2000 words"``, ``"16 samples"`` or ``16``.
+
+    Parameters
+    ----------
+    size
+        A number alone counts samples. Units: ``words`` (the same: ``tokens``), ``padded_words`` (number of
+        examples times the longest of them), ``samples`` (the same: ``docs``), ``spans`` (gold entities, at
+        least 1 an example). The last letter may be missing: ``"1 word"``.
+
+    Raises
+    ------
+    ConfigError
+        Another unit, or a number below 1.
+    """
+    if isinstance(size, BatchSize):
+        size = str(size)
+    allowed = f'a number from 1 on, alone or with {", ".join(UNITS)}, e.g. "2000 words"'
+    match = (
+        _SIZE.fullmatch(str(size)) if isinstance(size, (int, str)) and not isinstance(size, bool) else None
+    )
+    unit = match[2].lower() if match else ""
+    unit = UNITS.get(unit) or UNITS.get(f"{unit}s") or ("" if unit else "samples")
+    if match is None or not unit or int(match[1]) < 1:
+        raise ConfigError("batch_size", f"is {size!r}", allowed)
+    return BatchSize(int(match[1]), unit)
+
+
+def example_length(example: Example) -> int:
+    """Return the number of words of `example`."""
+    return len(example.predicted)
+
+
+def batches(
+    examples: Iterable[Example],
+    size: int | str | BatchSize,
+    *,
+    shuffle: bool = True,
+    rng: random.Random | None = None,
+    sort_window: int = 1000,
+    noise: float = 0.1,
+    endless: bool = False,
+    spans_key: str = DEFAULT_SPANS_KEY,
+) -> Iterator[list[Example]]:
+    """Yield batches of at most `size`.
+
+    Examples of similar length come into one batch, which saves padding; chance decides which ones, and the
+    order of the batches. An example larger than `size` makes a batch of its own; no example is left out.
+
+    Parameters
+    ----------
+    examples
+        Read once and kept.
+    size
+        See :func:`parse_size`.
+    shuffle
+        Whether chance decides on the order; else batches follow the order of `examples`, and nothing is
+        sorted.
+    rng
+        The only source of chance; seeded with 0 when not given.
+    sort_window
+        Number of shuffled examples that are sorted by length at a time; 0 or 1 for no sorting.
+    noise
+        How far a length is falsified for sorting, as a part of it (0.1: by up to 10 percent), so that the
+        same examples do not always meet.
+    endless
+        Whether to go on forever, each pass in a new order.
+    spans_key
+        Span group that the unit ``spans`` counts.
+    """
+    limit = parse_size(size)
+    pool = list(examples)
+    rng = rng or random.Random(0)
+    costs = _costs(pool, limit.unit, spans_key)
+    lengths = [example_length(example) for example in pool]
+    while pool:
+        order = list(range(len(pool)))
+        if not shuffle:
+            groups: Iterable[list[int]] = _packed(order, costs, limit)
+        else:
+            rng.shuffle(order)
+            groups = _bucketed(order, lengths, costs, limit, rng, sort_window, noise)
+        for group in groups:
+            yield [pool[i] for i in group]
+        if not endless:
+            return
+
+
+def sub_batches(
+    examples: Sequence[Example], max_tokens: int | str | BatchSize | None
+) -> Iterator[list[Example]]:
+    """Cut a batch into parts that go through the model one after the other.
+
+    Parameters
+    ----------
+    examples
+        One batch.
+    max_tokens
+        Words of a part at most (or another size, see :func:`parse_size`); ``None`` for one part. An example
+        larger than that makes a part of its own.
+
+    Yields
+    ------
+    list of Example
+        In the order of `examples`, none left out.
+    """
+    if max_tokens is None:
+        if examples:
+            yield list(examples)
+        return
+    number = isinstance(max_tokens, int) or str(max_tokens).strip().isdigit()
+    limit = parse_size(f"{max_tokens} words" if number and not isinstance(max_tokens, bool) else max_tokens)
+    for group in _packed(range(len(examples)), _costs(examples, limit.unit, DEFAULT_SPANS_KEY), limit):
+        yield [examples[i] for i in group]
+
+
+def _costs(examples: Sequence[Example], unit: str, spans_key: str) -> list[int]:
+    measures: dict[str, Callable[[Example], int]] = {
+        "words": example_length,
+        "padded_words": example_length,
+        "samples": lambda example: 1,
+        "spans": lambda example: max(1, len(gold_spans(example.reference, spans_key))),
+    }
+    return [measures[unit](example) for example in examples]
+
+
+def _packed(order: Sequence[int], costs: Sequence[int], limit: BatchSize) -> Iterator[list[int]]:
+    """Yield `order` in groups, each as large as `limit` permits."""
+    group: list[int] = []
+    total = longest = 0
+    for i in order:
+        longest = max(longest, costs[i])
+        total += costs[i]
+        measure = (len(group) + 1) * longest if limit.unit == "padded_words" else total
+        if group and measure > limit.number:
+            yield group
+            group, total, longest = [], costs[i], costs[i]
+        group.append(i)
+    if group:
+        yield group
+
+
+def _bucketed(
+    order: list[int],
+    lengths: Sequence[int],
+    costs: Sequence[int],
+    limit: BatchSize,
+    rng: random.Random,
+    sort_window: int,
+    noise: float,
+) -> Iterator[list[int]]:
+    """Yield groups of similar length, in random order, from a window of `order` at a time."""
+    if sort_window <= 1:
+        yield from _packed(order, costs, limit)
+        return
+    for start in range(0, len(order), sort_window):
+        window = order[start : start + sort_window]
+        keys = {i: lengths[i] * (1 + noise * (2 * rng.random() - 1)) for i in window}
+        groups = list(_packed(sorted(window, key=keys.__getitem__), costs, limit))
+        rng.shuffle(groups)
+        yield from groups

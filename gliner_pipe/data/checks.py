@@ -1,0 +1,187 @@
+"""A look at the data before training: what is there, and what a model will not be able to use."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from spacy.tokens import Doc, Span
+from spacy.training import Example
+
+from gliner_pipe.data.annotations import DEFAULT_SPANS_KEY, gold_spans, supervision
+from gliner_pipe.errors import DataError
+
+#: Labels that :meth:`DataReport.render` names.
+SHOWN_LABELS = 20
+
+
+@dataclass
+class DataReport:
+    """Counts over examples.
+
+    ``entities`` counts all gold entities by label; ``dropped`` those that cannot be learned, by reason, each
+    entity under its first reason.
+    """
+
+    examples: int = 0
+    words: int = 0
+    longest: int = 0
+    without_entities: int = 0
+    relations: int = 0
+    entities: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
+
+    def render(self) -> str:
+        """Return a short text: a line of totals, the most frequent labels, what is not usable."""
+        total = sum(self.entities.values())
+        head = (
+            f"{self.examples} examples ({self.without_entities} without entities), {self.words} words "
+            f"(the longest has {self.longest}), {total} entities of {len(self.entities)} labels"
+        )
+        lines = [head + (f", {self.relations} relations" if self.relations else "")]
+        common = self.entities.most_common(SHOWN_LABELS)
+        width = max((len(label) for label, _ in common), default=0)
+        lines += [f"  {label:<{width}}  {number}" for label, number in common]
+        if len(self.entities) > SHOWN_LABELS:
+            lines.append(f"  and {len(self.entities) - SHOWN_LABELS} more labels")
+        if self.dropped:
+            lines.append(f"not usable: {sum(self.dropped.values())} entities")
+            lines += [f"  {number} {reason}" for reason, number in self.dropped.most_common()]
+        return "\n".join(lines)
+
+
+def check_examples(
+    examples: Iterable[Example],
+    *,
+    spans_key: str = DEFAULT_SPANS_KEY,
+    max_width: int | None = None,
+    labels: Sequence[str] | None = None,
+    flat_ner: bool = True,
+    max_length: int | None = None,
+) -> DataReport:
+    """Count what `examples` hold and what of it cannot be learned.
+
+    Parameters
+    ----------
+    examples
+        Examples with gold entities.
+    spans_key
+        Span group of the gold entities, or ``"ents"``.
+    max_width
+        Words that an entity may have; ``None`` for any number.
+    labels
+        The labels to be learned; ``None`` for all that occur.
+    flat_ner
+        Whether entities may not overlap. Of two that do, the longer one counts as usable.
+    max_length
+        Words of a text that the model sees; ``None`` for all.
+
+    Returns
+    -------
+    DataReport
+        Counts, with :meth:`DataReport.render`.
+
+    Raises
+    ------
+    DataError
+        There is no example, or no example has an entity, or none of the entities can be learned.
+    """
+    report = DataReport()
+    wanted = None if labels is None else set(labels)
+    for example in examples:
+        spans = gold_spans(example.reference, spans_key)
+        length = len(example.reference)
+        report.examples += 1
+        report.words += length
+        report.longest = max(report.longest, length)
+        report.without_entities += not spans
+        report.relations += len(supervision(example.reference).get("relations", []))
+        report.entities.update(span.label_ for span in spans)
+        usable = []
+        aligned = _on_token_borders(example)
+        for span in spans:
+            reason = _reason(span, aligned, wanted, max_width, max_length)
+            if reason:
+                report.dropped[reason] += 1
+            else:
+                usable.append(span)
+        if flat_ner:
+            report.dropped["overlapping a longer entity (flat_ner)"] += len(usable) - _flat_count(usable)
+    report.dropped = +report.dropped
+    _refuse_useless(report, spans_key)
+    return report
+
+
+def _reason(
+    span: Span,
+    aligned: set[tuple[int, int]] | None,
+    wanted: set[str] | None,
+    max_width: int | None,
+    max_length: int | None,
+) -> str:
+    if wanted is not None and span.label_ not in wanted:
+        return "with a label that is not among the labels"
+    if aligned is not None and (span.start_char, span.end_char) not in aligned:
+        return "not on token borders"
+    if max_length is not None and span.end > max_length:
+        return f"beyond the first {max_length} words"
+    if max_width is not None and span.end - span.start > max_width:
+        return f"wider than {max_width} words (max_width)"
+    return ""
+
+
+def _on_token_borders(example: Example) -> set[tuple[int, int]] | None:
+    """Return which gold character ranges fit the predicted tokens; None when the tokens are the same
+    anyway.
+    """
+    gold, predicted = example.reference, example.predicted
+    if _same_tokens(gold, predicted):
+        return None
+    spans = [span for group in (*gold.spans.values(), gold.ents) for span in group]
+    if gold.text == predicted.text:
+        ranges = {(span.start_char, span.end_char) for span in spans}
+        return {(start, end) for start, end in ranges if predicted.char_span(start, end) is not None}
+    fitting = set()
+    for span in spans:
+        found = example.get_aligned_spans_y2x([span], allow_overlap=True)
+        if found and "".join(found[0].text.split()) == "".join(span.text.split()):
+            fitting.add((span.start_char, span.end_char))
+    return fitting
+
+
+def _same_tokens(gold: Doc, predicted: Doc) -> bool:
+    return len(gold) == len(predicted) and all(
+        one.orth == other.orth for one, other in zip(gold, predicted, strict=True)
+    )
+
+
+def _flat_count(spans: Sequence[Span]) -> int:
+    """Return how many of `spans` remain when of overlapping ones the longer is kept (the first of equal
+    ones).
+    """
+    taken: set[int] = set()
+    count = 0
+    for span in sorted(spans, key=lambda span: (span.start - span.end, span.start)):
+        # A span kept before is at least as long, so that an overlap covers one of the two ends.
+        if span.start not in taken and span.end - 1 not in taken:
+            taken.update(range(span.start, span.end))
+            count += 1
+    return count
+
+
+def _refuse_useless(report: DataReport, spans_key: str) -> None:
+    total = sum(report.entities.values())
+    if not report.examples:
+        raise DataError("data", "holds no example", "at least one", "Check the reader's path")
+    if not total:
+        found = (
+            f"holds {report.examples} examples, none with an entity in doc.spans[{spans_key!r}] or doc.ents"
+        )
+        raise DataError(
+            "data", found, "examples with entities", "Check the reader's span_setter and label_map"
+        )
+    if sum(report.dropped.values()) == total:
+        reasons = ", ".join(f"{number} {reason}" for reason, number in report.dropped.most_common())
+        do = "Check labels and max_width"
+        raise DataError("data", f"has {total} entities, none usable: {reasons}", "usable entities", do)

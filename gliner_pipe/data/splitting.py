@@ -1,0 +1,260 @@
+"""Long documents cut for training, at sentence ends and never inside an entity."""
+
+from __future__ import annotations
+
+import random
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate, pairwise
+from typing import Any
+
+from spacy.tokens import Doc, Span
+from spacy.training import Example
+
+from gliner_pipe.data.annotations import DEFAULT_SPANS_KEY, gold_spans, set_supervision, supervision
+
+#: Characters that end a sentence.
+PUNCT_CHARS = tuple("!.?…‽。！？．।॥۔؟։።។᙮")  # noqa: RUF001
+
+#: Characters that may follow the end of a sentence and still belong to it.
+CLOSING_CHARS = frozenset("\"'”’»›)]}」』）》】")  # noqa: RUF001
+
+#: What a piece keeps of its document besides spans and supervision (there are no heads: a tree does not
+#: survive).
+_ATTRIBUTES = [
+    "SENT_START",
+    "TAG",
+    "POS",
+    "MORPH",
+    "LEMMA",
+    "NORM",
+    "ENT_IOB",
+    "ENT_TYPE",
+    "ENT_KB_ID",
+    "ENT_ID",
+]
+
+
+def split_examples(
+    examples: Iterable[Example],
+    *,
+    max_length: int = 0,
+    multi_sentence: bool = True,
+    randomize: bool = False,
+    rng: random.Random | None = None,
+    spans_key: str = DEFAULT_SPANS_KEY,
+    punct_chars: Sequence[str] = PUNCT_CHARS,
+    check_capitalized: bool = True,
+    min_newline_count: int = 1,
+    report: Counter[str] | None = None,
+) -> Iterator[Example]:
+    """Cut long documents into pieces of at most `max_length` words.
+
+    A cut falls at the beginning of a sentence; inside a sentence only when that alone is too long, and inside
+    an entity never. Sentences are those of the document if it has any, else those that
+    :func:`sentence_starts` finds. Takes time linear in the number of words.
+
+    Parameters
+    ----------
+    examples
+        Examples with gold entities.
+    max_length
+        Words of a piece at most; 0 for any number.
+    multi_sentence
+        Whether a piece takes as many sentences as fit; else each sentence is a piece.
+    randomize
+        Whether the length of each piece is drawn evenly between half of `max_length` and `max_length`, so
+        that cuts fall elsewhere in each pass.
+    rng
+        The only source of chance for `randomize`; seeded with 0 when not given.
+    spans_key
+        Span group that relations count in. Cuts spare the entities of all groups and of ``doc.ents``.
+    punct_chars, check_capitalized, min_newline_count
+        See :func:`sentence_starts`.
+    report
+        Takes counts: documents cut, entities longer than `max_length`, relations between pieces (dropped).
+
+    Yields
+    ------
+    Example
+        An example that needs no cut as it is; else its pieces, with span groups, entities, sentence borders
+        and supervision. Dependency parses are left out.
+    """
+    rng = rng or random.Random(0)
+    report = Counter() if report is None else report
+    for example in examples:
+        doc = example.reference
+        if len(doc) == 0 or (multi_sentence and (max_length <= 0 or len(doc) <= max_length)):
+            yield example
+            continue
+        starts = sentence_starts(doc, punct_chars, check_capitalized, min_newline_count)
+        cuts = _cuts(doc, starts, max_length, multi_sentence, rng if randomize else None, report)
+        if len(cuts) < 3:
+            yield example
+            continue
+        report["document cut into pieces"] += 1
+        yield from _pieces(example, cuts, spans_key, report)
+
+
+def sentence_starts(
+    doc: Doc,
+    punct_chars: Sequence[str] = PUNCT_CHARS,
+    check_capitalized: bool = True,
+    min_newline_count: int = 1,
+) -> list[bool]:
+    """Say for each token of `doc` whether a sentence begins with it.
+
+    Parameters
+    ----------
+    doc
+        If it has sentence borders, these are returned.
+    punct_chars
+        Characters that end a sentence: a token of nothing else does, and quotes and brackets that close
+        behind it belong to the sentence.
+    check_capitalized
+        Whether a sentence may not begin with a small letter.
+    min_newline_count
+        Line breaks in a row that end a sentence, too; 0 if none do.
+
+    Returns
+    -------
+    list of bool
+        One a token, the first one true.
+    """
+    if doc.has_annotation("SENT_START"):
+        return [i == 0 or bool(token.is_sent_start) for i, token in enumerate(doc)]
+    ends = frozenset(punct_chars)
+    starts = []
+    due, newlines = True, 0
+    for i, token in enumerate(doc):
+        text = token.text
+        if text.isspace():
+            newlines += text.count("\n")
+            due = due or 0 < min_newline_count <= newlines
+            starts.append(i == 0)
+            continue
+        newlines = 0
+        if ends.issuperset(text):
+            starts.append(i == 0)
+            due = True
+        elif (
+            due
+            and i
+            and CLOSING_CHARS.issuperset(text)
+            and doc[i - 1].text.strip()
+            and not doc[i - 1].whitespace_
+        ):
+            starts.append(False)
+        else:
+            starts.append(i == 0 or (due and not (check_capitalized and text[0].islower())))
+            due = False
+    return starts
+
+
+def _cuts(
+    doc: Doc,
+    starts: Sequence[bool],
+    max_length: int,
+    multi_sentence: bool,
+    rng: random.Random | None,
+    report: Counter[str],
+) -> list[int]:
+    """Return the token borders at which pieces begin and end: 0, ..., length."""
+    length = len(doc)
+    free = _free_borders(doc)
+    before = list(accumulate((i if free[i] else -1 for i in range(length + 1)), max))
+    behind = list(accumulate((i if free[i] else length for i in range(length, -1, -1)), min))[::-1]
+    sentences = [i for i in range(1, length) if starts[i] and free[i]] + [length]
+    cuts = [0]
+    last = 0  # where the sentences taken so far end
+    limit = _limit(max_length, rng)
+    for end in sentences:
+        if multi_sentence and limit and end - cuts[-1] > limit and last > cuts[-1]:
+            cuts.append(last)
+            limit = _limit(max_length, rng)
+        while limit and end - cuts[-1] > limit:
+            border = before[cuts[-1] + limit]
+            if border <= cuts[-1]:
+                border = behind[cuts[-1] + limit]
+                if border - cuts[-1] > max_length:
+                    report["entity longer than max_length (kept whole)"] += 1
+            if border >= end:
+                break
+            cuts.append(border)
+            limit = _limit(max_length, rng)
+        if not multi_sentence and end > cuts[-1]:
+            cuts.append(end)
+            limit = _limit(max_length, rng)
+        last = end
+    return cuts if cuts[-1] == length else [*cuts, length]
+
+
+def _limit(max_length: int, rng: random.Random | None) -> int:
+    if max_length <= 0 or rng is None:
+        return max(0, max_length)
+    return rng.randint(max(1, max_length // 2), max_length)
+
+
+def _free_borders(doc: Doc) -> list[bool]:
+    """Say for each border between tokens (0 to length) whether it lies outside all entities."""
+    change = [0] * (len(doc) + 1)
+    for group in (*doc.spans.values(), doc.ents):
+        for span in group:
+            if span.end - span.start > 1:
+                change[span.start + 1] += 1
+                change[span.end] -= 1
+    return [depth == 0 for depth in accumulate(change)]
+
+
+def _pieces(example: Example, cuts: Sequence[int], spans_key: str, report: Counter[str]) -> Iterator[Example]:
+    reference = example.reference
+    words = [token.text for token in reference]
+    spaces = [bool(token.whitespace_) for token in reference]
+    array = reference.to_array(_ATTRIBUTES)
+    groups = {key: _by_piece(list(group), cuts) for key, group in reference.spans.items()}
+    supervisions = _supervisions(reference, cuts, spans_key, report)
+    for number, (start, end) in enumerate(pairwise(cuts)):
+        bare = Doc(reference.vocab, words=words[start:end], spaces=spaces[start:end])
+        piece = bare.copy()
+        piece.from_array(_ATTRIBUTES, array[start:end])
+        for key, members in groups.items():
+            piece.spans[key] = [
+                Span(piece, span.start - start, span.end - start, span.label, span.kb_id)
+                for span in members[number]
+            ]
+        set_supervision(piece, **supervisions[number])
+        yield Example(bare, piece)
+
+
+def _by_piece(spans: Sequence[Span], cuts: Sequence[int]) -> list[list[Span]]:
+    pieces: list[list[Span]] = [[] for _ in range(len(cuts) - 1)]
+    for span in spans:
+        pieces[bisect_right(cuts, span.start) - 1].append(span)
+    return pieces
+
+
+def _supervisions(
+    doc: Doc, cuts: Sequence[int], spans_key: str, report: Counter[str]
+) -> list[dict[str, Any]]:
+    """Return the supervision of each piece, with relations that count in the spans of the piece."""
+    whole: dict[str, Any] = dict(supervision(doc))
+    relations = whole.pop("relations", None)
+    pieces: list[dict[str, Any]] = [dict(whole) for _ in range(len(cuts) - 1)]
+    if relations is None:
+        return pieces
+    place: list[tuple[int, int]] = []
+    sizes = [0] * len(pieces)
+    for span in gold_spans(doc, spans_key):
+        piece = bisect_right(cuts, span.start) - 1
+        place.append((piece, sizes[piece]))
+        sizes[piece] += 1
+    for fields in pieces:
+        fields["relations"] = []
+    for head, tail, label in relations:
+        (first, head_position), (second, tail_position) = place[head], place[tail]
+        if first == second:
+            pieces[first]["relations"].append([head_position, tail_position, label])
+        else:
+            report["relation between two pieces (dropped)"] += 1
+    return pieces

@@ -1,0 +1,223 @@
+"""Documents with entities to files: the formats that the readers read."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from spacy.tokens import Doc, Span
+
+from gliner_pipe.data.annotations import DEFAULT_SPANS_KEY, Supervision, gold_spans, supervision
+
+_LABEL_FIELDS = ("ner_labels", "ner_negatives", "rel_labels", "rel_negatives")
+
+
+@dataclass
+class WriteReport:
+    """What was written.
+
+    ``skipped`` counts documents without text. ``labels`` names, by old label, the labels that the format
+    could not take as they are.
+    """
+
+    documents: int = 0
+    entities: int = 0
+    relations: int = 0
+    skipped: int = 0
+    labels: dict[str, str] = field(default_factory=dict)
+
+
+def write_gliner_json(
+    docs: Iterable[Doc], path: str | Path, *, spans_key: str = DEFAULT_SPANS_KEY
+) -> WriteReport:
+    """Write GLiNER's training format, one JSON object a line; read by ``@readers = "gliner_json"``.
+
+    Parameters
+    ----------
+    docs
+        Documents with entities; tokens of blanks only are left out.
+    path
+        The file; folders are made, a file of that name is replaced.
+    spans_key
+        Span group of the entities, or ``"ents"``.
+    """
+    report = WriteReport()
+    with _opened(path) as handle:
+        for doc in docs:
+            places = _word_places(doc)
+            spans = gold_spans(doc, spans_key)
+            kept = [i for i, span in enumerate(spans) if places[span.start] < places[span.end]]
+            record: dict[str, Any] = {
+                "tokenized_text": [token.text for token in doc if not token.is_space],
+                "ner": [_words(spans[i], places) for i in kept],
+            }
+            if not record["tokenized_text"]:
+                report.skipped += 1
+                continue
+            _write_line(handle, record, supervision(doc), kept, report)
+    return report
+
+
+def write_jsonl(
+    docs: Iterable[Doc], path: str | Path, *, spans_key: str = DEFAULT_SPANS_KEY, scores: bool = True
+) -> WriteReport:
+    """Write texts with character offsets, one JSON object a line; read by ``@readers = "jsonl"``.
+
+    Parameters
+    ----------
+    docs
+        Documents with entities.
+    path
+        The file; folders are made, a file of that name is replaced.
+    spans_key
+        Span group of the entities, or ``"ents"``.
+    scores
+        Whether to write the ``"score"`` of each entity, where the span group has scores.
+    """
+    report = WriteReport()
+    with _opened(path) as handle:
+        for doc in docs:
+            if not doc.text:
+                report.skipped += 1
+                continue
+            spans = gold_spans(doc, spans_key)
+            entities: list[dict[str, Any]] = [
+                {"start": span.start_char, "end": span.end_char, "label": span.label_, "text": span.text}
+                for span in spans
+            ]
+            for entity, score in zip(entities, _scores(doc, spans_key) if scores else (), strict=False):
+                entity["score"] = score
+            record = {"text": doc.text, "entities": entities}
+            _write_line(handle, record, supervision(doc), range(len(spans)), report)
+    return report
+
+
+def write_standoff(
+    docs: Iterable[Doc], folder: str | Path, *, spans_key: str = DEFAULT_SPANS_KEY
+) -> WriteReport:
+    """Write brat's standoff format, a .txt and an .ann file for each document; read by ``@readers =
+    "standoff"``.
+
+    Files are named after the ``id`` in the supervision of a document, else ``doc-1``, ``doc-2`` and so on.
+
+    Parameters
+    ----------
+    docs
+        Documents with entities.
+    folder
+        Made if it is not there; files of the same names are replaced.
+    spans_key
+        Span group of the entities, or ``"ents"``.
+
+    Returns
+    -------
+    WriteReport
+        Its ``labels`` name the labels in which blanks became underscores.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    report = WriteReport()
+    taken: set[str] = set()
+    names: dict[str, str] = {}
+    for number, doc in enumerate(docs, start=1):
+        if not doc.text:
+            report.skipped += 1
+            continue
+        stated = supervision(doc)
+        spans = gold_spans(doc, spans_key)
+        name = _file_name(stated.get("id") or f"doc-{number}", taken)
+        lines = [_entity_line(i, span, names) for i, span in enumerate(spans, start=1)]
+        relations = stated.get("relations") or []
+        lines += [
+            f"R{i}\t{_safe_label(label, names)} Arg1:T{head + 1} Arg2:T{tail + 1}"
+            for i, (head, tail, label) in enumerate(relations, start=1)
+        ]
+        folder.joinpath(f"{name}.txt").write_bytes(doc.text.encode())
+        folder.joinpath(f"{name}.ann").write_bytes("".join(f"{line}\n" for line in lines).encode())
+        report.documents += 1
+        report.entities += len(spans)
+        report.relations += len(relations)
+    report.labels = {label: name for label, name in names.items() if label != name}
+    return report
+
+
+def _opened(path: str | Path) -> Any:
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.open("w", encoding="utf-8", newline="\n")
+
+
+def _write_line(
+    handle: Any, record: dict[str, Any], stated: Supervision, kept: Iterable[int], report: WriteReport
+) -> None:
+    """Add the supervision to `record` and write it; `kept` are the entities that were written."""
+    positions = {old: new for new, old in enumerate(kept)}
+    fields: dict[str, Any] = dict(stated)
+    if "relations" in fields:
+        record["relations"] = [
+            [positions[head], positions[tail], label]
+            for head, tail, label in fields["relations"]
+            if head in positions and tail in positions
+        ]
+    record.update({name: fields[name] for name in ("id", *_LABEL_FIELDS) if name in fields})
+    handle.write(json.dumps(record, ensure_ascii=False) + "\n")
+    report.documents += 1
+    report.entities += len(positions)
+    report.relations += len(record.get("relations", []))
+
+
+def _word_places(doc: Doc) -> list[int]:
+    """Return for each token border the number of tokens before it that are no blanks."""
+    places = [0]
+    for token in doc:
+        places.append(places[-1] + (not token.is_space))
+    return places
+
+
+def _words(span: Span, places: list[int]) -> list[Any]:
+    return [places[span.start], places[span.end] - 1, span.label_]
+
+
+def _scores(doc: Doc, spans_key: str) -> list[float]:
+    if spans_key == "ents" or spans_key not in doc.spans:
+        return []
+    values = doc.spans[spans_key].attrs.get("scores")
+    return [] if values is None else [round(float(value), 6) for value in values]
+
+
+def _file_name(wanted: str, taken: set[str]) -> str:
+    """Return a name that is no path, hidden or in use."""
+    name = base = re.sub(r"[^\w.-]+", "_", wanted).lstrip(".")[:150] or "doc"
+    number = 1
+    while name.lower() in taken:
+        number += 1
+        name = f"{base}-{number}"
+    taken.add(name.lower())
+    return name
+
+
+def _safe_label(label: str, names: dict[str, str]) -> str:
+    """Return `label` without blanks, and another one for each label."""
+    if label not in names:
+        name = base = re.sub(r"\s+", "_", label.strip()) or "_"
+        number = 1
+        while name in names.values():
+            number += 1
+            name = f"{base}_{number}"
+        names[label] = name
+    return names[label]
+
+
+def _entity_line(number: int, span: Span, names: dict[str, str]) -> str:
+    """Return a T line; an entity that goes over several lines gets a range for each."""
+    parts = [
+        (span.start_char + match.start(), span.start_char + match.end(), match[0])
+        for match in re.finditer(r"[^\r\n]*[^\r\n\s][^\r\n]*", span.text)
+    ] or [(span.start_char, span.end_char, " ")]
+    ranges = ";".join(f"{start} {end}" for start, end, _ in parts)
+    text = " ".join(part for _, _, part in parts)
+    return f"T{number}\t{_safe_label(span.label_, names)} {ranges}\t{text}"

@@ -1,0 +1,126 @@
+"""The settings of the component that may be changed at run time: labels, thresholds and where results go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from spacy.pipeline import Pipe
+
+from gliner_pipe.defaults import SETTINGS, check_settings
+from gliner_pipe.errors import ConfigError
+from gliner_pipe.labels import LabelItem, parse_labels
+
+
+class Adjustable(Pipe):
+    """A pipe with labels and live settings; base of the component.
+
+    Parameters
+    ----------
+    name
+        Name of the component in the pipeline.
+    labels
+        What to find.
+    settings
+        Those of ``SETTINGS`` that are not at their default.
+
+    Attributes
+    ----------
+    cfg
+        The live settings; a change counts from the next document on, and is saved with the pipeline.
+    """
+
+    def __init__(self, name: str, labels: Iterable[Any], settings: Mapping[str, Any]) -> None:
+        self.name = name
+        self._where = f"components.{name}"
+        self._labels = parse_labels(labels, f"{self._where}.labels")
+        self.cfg = check_settings({**SETTINGS, **settings}, self._where)
+        self._configured = self._current()
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the labels."""
+        return tuple(item.label for item in self._labels)
+
+    @labels.setter
+    def labels(self, labels: Iterable[Any]) -> None:
+        self._labels = parse_labels(labels, f"{self._where}.labels")
+
+    @property
+    def label_items(self) -> tuple[LabelItem, ...]:
+        """The labels with descriptions and thresholds."""
+        return self._labels
+
+    @property
+    def label_data(self) -> list[str | dict[str, Any]]:
+        """The labels as they stand in a config."""
+        return [item.to_config() for item in self._labels]
+
+    def add_label(self, label: str, description: str | None = None, threshold: float | None = None) -> int:
+        """Add a label; 1 if it is new, 0 if it was there."""
+        if label in self.labels:
+            return 0
+        item = {"label": label, "description": description, "threshold": threshold}
+        self._labels += parse_labels([item], f"{self._where}.labels")
+        return 1
+
+    @property
+    def threshold(self) -> float:
+        """Score that an entity needs."""
+        return float(self.cfg["threshold"])
+
+    @threshold.setter
+    def threshold(self, value: float) -> None:
+        self.cfg = check_settings({**self.cfg, "threshold": value}, self._where)
+
+    @property
+    def spans_key(self) -> str:
+        """Span group that entities are written to."""
+        return str(self.cfg["spans_key"])
+
+    @property
+    def gold_spans_key(self) -> str:
+        """Span group that gold entities are read from; ``doc.ents`` where a document has no such group."""
+        return str(self.cfg["gold_spans_key"] or self.spans_key)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model runs: ``"auto"`` is CUDA if there is one, else the CPU."""
+        name = self.cfg["device"]
+        if name == "auto":
+            name = "cuda" if torch.cuda.is_available() else "cpu"
+        return torch.device(name)
+
+    def _current(self) -> dict[str, Any]:
+        return {"labels": self.label_data, **self.cfg}
+
+    def _restore(self, values: Mapping[str, Any]) -> None:
+        self.labels = values["labels"]
+        self.cfg = check_settings(
+            {key: value for key, value in values.items() if key != "labels"}, self._where
+        )
+
+    def _move(self, model: torch.nn.Module) -> None:
+        try:
+            model.to(self.device)
+        except (RuntimeError, AssertionError) as error:  # torch raises either for a device that is not there
+            raise ConfigError(
+                f"{self._where}.device",
+                f"found {self.cfg['device']!r}, which this machine cannot use ({' '.join(str(error).split())[:200]})",
+                "auto, cpu, cuda, cuda:0 ..., mps",
+                'Take "auto" for CUDA where there is one',
+            ) from error
+
+    @contextmanager
+    def _placed(self) -> Iterator[None]:
+        """Put this component's name into the sections that errors of its blocks name."""
+        try:
+            yield
+        except ConfigError as error:
+            where = f"components.*.{error.where}" if error.where == "model" else error.where
+            if not where.startswith("components.*."):
+                raise
+            where = where.replace("components.*", self._where, 1)
+            raise ConfigError(where, error.found, error.allowed, error.do) from error

@@ -1,0 +1,134 @@
+"""What is learned from and measured on: the examples of each section, and endless batches of them."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from spacy.language import Language
+from spacy.training import Example
+
+from gliner_pipe.data.batching import BatchSize, batches, parse_size
+from gliner_pipe.data.checks import check_examples
+from gliner_pipe.data.splitting import split_examples
+from gliner_pipe.errors import ConfigError
+from gliner_pipe.metrics.evaluation import gold_span_getter
+from gliner_pipe.training.protocol import TrainableByLoop
+from gliner_pipe.training.sections import Section
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The documents of one section of training data.
+
+    Parameters
+    ----------
+    section
+        Its options.
+    documents
+        Its examples, not yet split.
+    batch_size
+        What a step draws from it.
+    spans_key
+        Where gold entities stand.
+    """
+
+    section: Section
+    documents: Sequence[Example]
+    batch_size: BatchSize
+    spans_key: str
+
+    def batches(self, rng: random.Random) -> Iterator[list[Example]]:
+        """Yield batches without end; each pass over the data has its own order and its own cuts.
+
+        Parameters
+        ----------
+        rng
+            Decides both.
+        """
+        while True:
+            yield from batches(
+                self.parts(rng), self.batch_size, shuffle=self.randomize, rng=rng, spans_key=self.spans_key
+            )
+
+    def parts(self, rng: random.Random | None = None, report: Counter[str] | None = None) -> list[Example]:
+        """Return the documents, cut as the section asks for; `report` counts what that costs."""
+        section = self.section
+        options: dict[str, Any] = {} if section.punct_chars is None else {"punct_chars": section.punct_chars}
+        return list(
+            split_examples(
+                self.documents,
+                max_length=section.max_length or 0,
+                multi_sentence=section.multi_sentence,
+                randomize=self.randomize,
+                rng=rng,
+                spans_key=self.spans_key,
+                check_capitalized=section.check_capitalized,
+                min_newline_count=section.min_newline_count,
+                report=report,
+                **options,
+            )
+        )
+
+    @property
+    def randomize(self) -> bool:
+        """Whether chance decides on order and cuts: so it does unless the section says otherwise."""
+        return self.section.randomize is not False
+
+
+def read_training(
+    nlp: Language, sections: Sequence[Section], batch_size: int | str
+) -> list[Dataset]:
+    """Read the sections of the training data.
+
+    Raises
+    ------
+    DataError
+        If there is nothing to read.
+    ConfigError
+        If a batch size is none.
+    """
+    datasets = []
+    for number, section in enumerate(sections):
+        where = "train.train_data" if len(sections) == 1 else f"train.train_data.{number}"
+        size = parse_size(section.batch_size or batch_size)
+        if section.labels is not None:
+            raise ConfigError(f"{where}.labels", "is for val_data only", do="Set labels in the reader, or on the component")
+        datasets.append(Dataset(section, section.read(nlp, where), size, gold_span_getter(nlp)))
+    return datasets
+
+
+def read_validation(nlp: Language, sections: Sequence[Section]) -> tuple[list[Example], Sequence[object] | None]:
+    """Read the sections of the validation data.
+
+    Returns
+    -------
+    tuple
+        All examples, and the labels to ask for if a section names them.
+    """
+    labels = next((section.labels for section in sections if section.labels is not None), None)
+    return [example for section in sections for example in section.read(nlp, "train.val_data")], labels
+
+
+def describe(datasets: Sequence[Dataset], component: TrainableByLoop) -> str:
+    """Return a text on what is in the data, and what of it cannot be learned.
+
+    Raises
+    ------
+    DataError
+        If nothing can be learned.
+    """
+    cut: Counter[str] = Counter()
+    examples = [example for dataset in datasets for example in dataset.parts(report=cut)]
+    report = check_examples(
+        examples,
+        spans_key=getattr(component, "gold_spans_key", datasets[0].spans_key),
+        max_width=getattr(component, "max_width", None),
+        flat_ner=False,
+    )
+    lines = [f"[components.{component.name}] training data: {report.render()}"]
+    lines += [f"  {number} {reason}" for reason, number in (+cut).items()]
+    return "\n".join(lines)

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import pytest
+
+from gliner_pipe.data.annotations import gold_spans, supervision
+from gliner_pipe.data.readers import jsonl
+from gliner_pipe.errors import DataError
+
+TEXT = "Ann Lee lives in Paris."
+
+
+def triples(example):
+    return [(span.text, span.label_) for span in gold_spans(example.reference)]
+
+
+def read(nlp, path, **options):
+    return list(jsonl(path, **options)(nlp))
+
+
+@pytest.mark.parametrize("field", ["entities", "spans", "ner"])
+@pytest.mark.parametrize(
+    "entities",
+    [
+        [[0, 7, "person"], [17, 22, "city"]],
+        [
+            {"start": 0, "end": 7, "label": "person", "text": "Ann Lee"},
+            {"start": 17, "end": 22, "label": "city"},
+        ],
+    ],
+)
+def test_forms_of_entities(write, nlp, field, entities):
+    (example,) = read(nlp, write("a.jsonl", [{"text": TEXT, field: entities}]))
+    assert example.predicted.text == TEXT
+    assert triples(example) == [("Ann Lee", "person"), ("Paris", "city")]
+
+
+def test_supervision_and_relations(write, nlp):
+    record = {
+        "text": TEXT,
+        "entities": [[0, 7, "person"], [17, 22, "city"]],
+        "relations": [[0, 1, "lives in"]],
+    }
+    (example,) = read(nlp, write("a.jsonl", [record | {"ner_negatives": ["date"], "id": "d1"}]))
+    assert supervision(example.reference) == {
+        "id": "d1",
+        "source": "a.jsonl:1",
+        "ner_negatives": ["date"],
+        "relations": [[0, 1, "lives in"]],
+    }
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected", "reason"),
+    [
+        ("expand", [("Ann Lee", "a"), ("Paris", "b")], "entity not on token borders (widened)"),
+        ("contract", [("Ann", "a")], "entity not on token borders (narrowed)"),
+        ("strict", [], "entity not on token borders (dropped)"),
+    ],
+)
+def test_alignment_modes(write, nlp, mode, expected, reason):
+    record = {"text": TEXT, "entities": [[0, 6, "a"], [18, 21, "b"]]}
+    reader = jsonl(write("a.jsonl", [record]), alignment_mode=mode)
+    assert triples(next(reader(nlp))) == expected
+    assert reader.report[reason] == (1 if mode == "contract" else 2)
+    assert sum(reader.report.values()) == 2
+
+
+def test_blanks_around_an_entity_are_no_matter(write, nlp):
+    reader = jsonl(
+        write("a.jsonl", [{"text": TEXT, "entities": [[7, 14, "x"], [13, 14, "y"]]}]), alignment_mode="strict"
+    )
+    assert triples(next(reader(nlp))) == [("lives", "x")]
+    assert reader.report == {
+        "entity with blanks around it (trimmed)": 1,
+        "entity of blanks only (dropped)": 1,
+    }
+
+
+def test_relations_of_dropped_entities_are_counted(write, nlp):
+    record = {
+        "text": TEXT,
+        "entities": [[0, 2, "x"], [0, 7, "person"], [17, 22, "city"]],
+        "relations": [[0, 2, "in"], [1, 2, "lives in"]],
+    }
+    reader = jsonl(write("a.jsonl", [record]), alignment_mode="strict")
+    example = next(reader(nlp))
+    assert supervision(example.reference)["relations"] == [[0, 1, "lives in"]]
+    assert reader.report["relation without its entity (dropped)"] == 1
+
+
+def test_characters_beyond_the_basic_plane_count_once(write, nlp):
+    text = "😀 Zoë 𐐀 in São Paulo"
+    start = text.index("São")
+    (example,) = read(
+        nlp, write("a.jsonl", [{"text": text, "entities": [[start, len(text), "city"], [2, 5, "person"]]}])
+    )
+    assert triples(example) == [("São Paulo", "city"), ("Zoë", "person")]
+
+
+def test_other_entity_field(write, nlp):
+    path = write("a.jsonl", [{"text": TEXT, "label": [[0, 7, "person"]]}])
+    with pytest.raises(DataError, match=r"\(entities or spans or ner\) is missing \(fields: text, label\)"):
+        read(nlp, path)
+    assert triples(read(nlp, path, entity_field="label")[0]) == [("Ann Lee", "person")]
+    assert triples(read(nlp, path, require_gold=False)[0]) == []
+
+
+def test_two_entity_fields(write, nlp):
+    path = write("a.jsonl", [{"text": TEXT, "entities": [], "spans": []}])
+    with pytest.raises(DataError, match="entities and spans"):
+        read(nlp, path)
+    assert read(nlp, path, entity_field="spans")
+
+
+def test_a_tokenizer_that_changes_the_text(write, nlp):
+    import spacy
+    from spacy.tokens import Doc
+
+    other = spacy.blank("en")
+    other.tokenizer = lambda text: Doc(other.vocab, words=text.lower().split())
+    with pytest.raises(DataError, match="changed by the tokenizer"):
+        read(other, write("a.jsonl", [{"text": TEXT, "entities": []}]))
+
+
+def test_a_text_longer_than_a_parser_may_read(write, nlp):
+    text = "word " * 250_000
+    (example,) = read(nlp, write("a.jsonl", [{"text": text, "entities": [[0, 4, "x"]]}]))
+    assert len(text) > nlp.max_length
+    assert triples(example) == [("word", "x")]

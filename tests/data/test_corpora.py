@@ -1,0 +1,128 @@
+"""Reads the annotated corpora of the folder GLINER_PIPE_DATA and compares counts with their descriptions."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from gliner_pipe.data.annotations import gold_spans, supervision
+from gliner_pipe.data.checks import check_examples
+from gliner_pipe.data.readers import conll, gliner_json, jsonl, standoff
+from gliner_pipe.data.splitting import split_examples
+from gliner_pipe.data.writers import write_gliner_json
+
+DATA = Path(os.environ.get("GLINER_PIPE_DATA") or "/nonexistent")
+pytestmark = [
+    pytest.mark.data,
+    pytest.mark.skipif(not DATA.is_dir(), reason="GLINER_PIPE_DATA names no folder"),
+]
+
+
+def described(file: Path) -> dict[str, object] | None:
+    """Return the counts that the description of a corpus gives for `file`."""
+    description = json.loads((file.parent / "META.json").read_text(encoding="utf8"))
+    return description["splits"].get(file.name.split(".")[0])
+
+
+FILES = [
+    file
+    for file in sorted(DATA.glob("*/*.jsonl"))
+    if (file.parent / "META.json").exists() and described(file)
+]
+WORDS = [file for file in FILES if ".chars." not in file.name]
+CHARACTERS = [file for file in FILES if ".chars." in file.name]
+
+FOLDERS = sorted({file.parent for file in DATA.glob("*/raw/**/*.ann")})
+
+
+def name(file: Path) -> str:
+    return file.relative_to(DATA).as_posix()
+
+
+@pytest.mark.parametrize("file", WORDS, ids=name)
+def test_words(nlp, file, tmp_path):
+    expected = described(file)
+    examples = list(gliner_json(file)(nlp))
+    report = check_examples(examples)
+    assert report.examples == expected["records"]
+    assert report.words == expected["tokens"]
+    assert report.longest == expected["max_tokens"]
+    assert report.without_entities == expected["records_without_entities"]
+    assert report.entities == expected["labels"]
+    assert report.relations == expected.get("relations", 0)
+    pieces = list(split_examples(examples, max_length=50))
+    assert sum(len(gold_spans(piece.reference)) for piece in pieces) == expected["entities"]
+    assert sum(len(piece.reference) for piece in pieces) == expected["tokens"]
+    written = write_gliner_json([example.reference for example in examples], tmp_path / "again.jsonl")
+    assert (written.entities, written.relations) == (expected["entities"], expected.get("relations", 0))
+    again = check_examples(gliner_json(tmp_path / "again.jsonl")(nlp))
+    assert (again.entities, again.words) == (report.entities, report.words)
+
+
+@pytest.mark.parametrize("file", CHARACTERS, ids=name)
+def test_characters(nlp, file):
+    """Tokens differ from those of the description, so that a few more entities coincide, or fewer."""
+    expected = described(file)
+    reader = jsonl(file)
+    report = check_examples(reader(nlp), flat_ner=False)
+    records = [json.loads(line) for line in file.read_text(encoding="utf8").splitlines()]
+    assert report.examples == expected["records"] == len(records)
+    total = sum(len(record["entities"]) for record in records)
+    assert sum(report.entities.values()) + reader.report["entity stated twice (merged)"] == total
+    related = sum(len(record.get("relations", [])) for record in records)
+    assert report.relations + reader.report["relation stated twice (merged)"] == related
+    assert sum(report.entities.values()) == pytest.approx(expected["entities"], rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("path", "options", "corpus", "split"),
+    [
+        (
+            "wnut17/raw/emerging.test.annotated",
+            {"label_map": {"creative-work": "creative work"}},
+            "wnut17",
+            "test",
+        ),
+        ("crossner_ai/raw/ner_data/ai/test.txt", {}, "crossner_ai", "test"),
+        (
+            "uner/raw/English-PUD/en_pud-ud-test.iob2",
+            {"token_column": 1, "tag_column": 2},
+            "uner",
+            "en_pud_test",
+        ),
+    ],
+)
+def test_columns(nlp, path, options, corpus, split):
+    if not (DATA / path).exists():
+        pytest.skip("not in this folder")
+    expected = described(DATA / corpus / f"{split}.jsonl")
+    report = check_examples(conll(DATA / path, **options)(nlp))
+    assert report.examples == expected["records"]
+    assert report.words == expected["tokens"]
+    assert sum(report.entities.values()) == expected["entities"]
+    assert sorted(report.entities.values()) == sorted(expected["labels"].values())
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=name)
+def test_standoff(nlp, folder):
+    reader = standoff(folder)
+    counts: Counter[str] = Counter()
+    for example in reader(nlp):
+        counts["documents"] += 1
+        counts["entities"] += len(gold_spans(example.reference))
+        counts["relations"] += len(supervision(example.reference).get("relations", []))
+    lines = [
+        line
+        for file in folder.glob("*.ann")
+        for line in file.read_text(encoding="utf-8-sig").split("\n")
+        if line
+    ]
+    assert counts["documents"] == len(list(folder.glob("*.txt")))
+    merged = reader.report["entity stated twice (merged)"]
+    assert counts["entities"] + merged == sum(line.startswith("T") for line in lines)
+    merged = reader.report["relation stated twice (merged)"]
+    assert counts["relations"] + merged == sum(line.startswith("R") for line in lines)

@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import pytest
+import spacy
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from spacy.pipeline.spancat import spancat_score
+from spacy.tokens import Doc, Span
+from spacy.training import Example
+from spacy.vocab import Vocab
+
+from gliner_pipe.errors import ConfigError, DataError
+from gliner_pipe.metrics.getters import get_spans, paired_mentions, prediction_getter
+from gliner_pipe.metrics.spans import make_component_scorer, make_ner_exact, make_ner_overlap, make_ner_token
+from gliner_pipe.registry import registry
+
+VOCAB = Vocab()
+WORDS = [f"w{i}" for i in range(12)]
+
+
+def make_doc(mentions: Any, words: list[str] | None = None, key: str = "gliner", **kwargs: Any) -> Doc:
+    doc = Doc(VOCAB, words=WORDS if words is None else words, **kwargs)
+    spans = [Span(doc, start, end, label=label) for label, start, end in mentions]
+    if key == "ents":
+        doc.set_ents(spans)
+    else:
+        doc.spans[key] = spans
+    return doc
+
+
+def example(gold: Any, predicted: Any) -> Example:
+    return Example(make_doc(predicted), make_doc(gold))
+
+
+mention = st.tuples(st.sampled_from(["a", "b"]), st.integers(0, 8), st.integers(1, 3)).map(
+    lambda item: (item[0], item[1], item[1] + item[2])
+)
+#: lists, so that duplicates occur
+pairs = st.lists(
+    st.tuples(st.lists(mention, max_size=5), st.lists(mention, max_size=5)), min_size=1, max_size=3
+)
+
+
+@given(data=pairs)
+@settings(deadline=None)
+def test_exact_agrees_with_spacy(data: Any) -> None:
+    examples = [example(gold, predicted) for gold, predicted in data]
+    expected = spancat_score(examples, spans_key="gliner")
+    ours = make_ner_exact()(examples)
+    assert {key: ours["micro"][key] for key in "prf"} == pytest.approx(
+        {key: expected[f"spans_gliner_{key}"] for key in "prf"}
+    )
+    for label, row in (expected["spans_gliner_per_type"] or {}).items():
+        assert {key: ours[label][key] for key in "prf"} == pytest.approx(row)
+    assert make_component_scorer()(examples) == expected
+
+
+@given(data=pairs)
+@settings(deadline=None)
+def test_exact_agrees_with_seqeval(data: Any) -> None:
+    metrics = pytest.importorskip("seqeval.metrics.v1")
+    scheme = pytest.importorskip("seqeval.scheme").IOB2
+    flat = [(_flat(gold), _flat(predicted)) for gold, predicted in data]
+    examples = [example(gold, predicted) for gold, predicted in flat]
+    tags = [[_bio(side) for side in sides] for sides in zip(*flat, strict=True)]
+    if not any(side for pair in flat for side in pair):
+        return
+    expected = metrics.precision_recall_fscore_support(*tags, scheme=scheme, average="micro", zero_division=0)
+    row = make_ner_exact()(examples)["micro"]
+    assert (row["p"], row["r"], row["f"], row["support"]) == pytest.approx(expected)
+
+
+def _flat(mentions: Any) -> list[tuple[str, int, int]]:
+    kept: list[tuple[str, int, int]] = []
+    for item in mentions:
+        if all(item[2] <= other[1] or other[2] <= item[1] for other in kept):
+            kept.append(item)
+    return kept
+
+
+def _bio(mentions: Any) -> list[str]:
+    tags = ["O"] * len(WORDS)
+    for label, start, end in mentions:
+        tags[start:end] = [f"B-{label}", *[f"I-{label}"] * (end - start - 1)]
+    return tags
+
+
+def test_duplicates_count_once() -> None:
+    row = make_ner_exact()([example([("a", 0, 1)] * 2, [("a", 0, 1)] * 3)])["a"]
+    assert (row["tp"], row["support"], row["positives"]) == (1, 1, 1)
+
+
+def test_span_getters() -> None:
+    doc = make_doc([("a", 0, 1)], key="x")
+    doc.spans["y"] = [Span(doc, 1, 2, label="b")]
+    doc.set_ents([Span(doc, 4, 5, label="c")])
+
+    def labels(getter: Any) -> list[str]:
+        return [span.label_ for span in get_spans(doc, getter)]
+
+    assert labels("x") == ["a"]
+    assert labels("ents") == ["c"]
+    assert labels(["y", "ents"]) == ["b", "c"]
+    assert labels("*") == ["a", "b"]
+    assert labels("absent") == ["c"]
+    assert labels(["absent", "x"]) == ["a"]
+
+
+def test_gold_and_predictions_in_different_places() -> None:
+    eg = Example(make_doc([("a", 0, 1)], key="found"), make_doc([("a", 0, 1)], key="ents"))
+    assert make_ner_exact("ents", "found")([eg])["micro"]["f"] == 1.0
+    assert make_ner_exact("gliner", "found")([eg])["micro"]["f"] == 1.0  # gold without the group: doc.ents
+    assert make_component_scorer("found")([eg], gold_spans_key="gold")["spans_found_f"] == 1.0
+
+
+def test_other_tokens_are_compared_by_text() -> None:
+    gold = make_doc([("a", 0, 2), ("b", 3, 4)], ["New", "York", "is", "bigger"])
+    predicted = make_doc(
+        [("a", 0, 1), ("b", 2, 3)], ["New York", "is", "big", "ger"], spaces=[True, True, False, False]
+    )
+    eg = Example(predicted, gold)
+    exact = make_ner_exact()([eg])
+    assert exact["a"]["f"] == 1.0
+    assert exact["b"] == {"p": 0.0, "r": 0.0, "f": 0.0, "tp": 0, "support": 1, "positives": 1}
+    # a part of the word stands for the word
+    assert make_ner_token()([eg])["b"]["f"] == 1.0
+    assert make_ner_overlap(threshold=1.0)([eg])["a"]["f"] == 1.0
+    assert paired_mentions(eg, "gliner", "gliner", "tokens")[1] == {("a", 0, 2), ("b", 3, 4)}
+
+
+def test_white_space_tokens_do_not_shift_anything() -> None:
+    gold = make_doc([("a", 1, 2)], ["see", "Rome", "now"])
+    predicted = make_doc([("a", 2, 3)], ["see", " \n ", "Rome", "now"], spaces=[False, False, True, False])
+    eg = Example(predicted, gold)
+    assert [scorer()([eg])["a"]["f"] for scorer in (make_ner_exact, make_ner_overlap, make_ner_token)] == [
+        1.0
+    ] * 3
+
+
+def test_another_text_is_refused() -> None:
+    with pytest.raises(DataError, match="another text, starting with 'a c '"):
+        make_ner_exact()([Example(make_doc([], ["a", "c"]), make_doc([], ["a", "b"]))])
+
+
+def test_empty_documents() -> None:
+    scores = make_ner_exact()([Example(make_doc([], []), make_doc([], []))])
+    assert scores["micro"] == {"p": None, "r": None, "f": None, "tp": 0, "support": 0, "positives": 0}
+    assert make_component_scorer()([Example(make_doc([], []), make_doc([], []))])["spans_gliner_f"] is None
+
+
+def test_unannotated_gold_is_skipped_by_the_component_scorer() -> None:
+    bare = Example(make_doc([("a", 0, 1)]), Doc(VOCAB, words=WORDS))
+    assert make_component_scorer()([bare])["spans_gliner_p"] is None
+    assert make_component_scorer()([bare, example([("a", 0, 1)], [("a", 0, 1)])])["spans_gliner_p"] == 1.0
+
+
+@pytest.mark.parametrize("threshold", [0, -0.1, 1.1])
+def test_dice_threshold_range(threshold: float) -> None:
+    with pytest.raises(ConfigError, match="above 0 and at most 1"):
+        make_ner_overlap(threshold=threshold)
+
+
+@pytest.mark.parametrize("name", ["ner_exact", "ner_overlap", "ner_token", "spans_scorer.v1"])
+def test_registered_for_confit_and_for_spacy(name: str) -> None:
+    name = f"gliner_pipe.{name}"
+    assert registry.metrics.get(name) is not None
+    assert name in registry.scorers.get_available()
+    nlp = spacy.blank("en")
+    nlp.add_pipe("span_ruler", config={"spans_key": "gliner", "scorer": {"@scorers": name}}).add_patterns(
+        [{"label": "a", "pattern": "w1"}]
+    )
+    scores = nlp.evaluate([Example(nlp.make_doc("w0 w1"), make_doc([("a", 1, 2)], ["w0", "w1"]))])
+    assert (scores["spans_gliner_f"] if "spans_scorer" in name else scores["micro"]["f"]) == 1.0
+
+
+def test_scorers_are_pickled() -> None:
+    examples = [example([("a", 0, 1)], [("a", 0, 2)])]
+    for scorer in (make_ner_exact(), make_ner_overlap(), make_ner_token(), make_component_scorer()):
+        assert pickle.loads(pickle.dumps(scorer))(examples) == scorer(examples)
+
+
+def test_prediction_getter() -> None:
+    nlp = spacy.blank("en")
+    assert prediction_getter(nlp) == "ents"
+    nlp.add_pipe("entity_ruler")
+    assert prediction_getter(nlp) == "ents"
+    nlp.add_pipe("span_ruler", config={"spans_key": "one"})
+    assert prediction_getter(nlp) == "one"
+    nlp.add_pipe("span_ruler", name="second", config={"spans_key": "two"})
+    assert prediction_getter(nlp) == ["one", "two"]

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import spacy
+from spacy.language import Language
+from spacy.tokens import Doc
+
+import gliner_pipe
+from gliner_pipe.errors import ConfigError
+from gliner_pipe.packaging.requirements import (
+    function_modules,
+    is_spacy,
+    merge,
+    read_requirements,
+    third_party,
+)
+
+
+def config(**components: object) -> dict[str, object]:
+    return {"nlp": {"lang": "en"}, "components": components}
+
+
+def test_modules_of_factories_and_blocks_in_lists_too() -> None:
+    layers = [{"@encoders": "uni_encoder"}, {"@layers": "chain.v1"}]
+    found = function_modules(config(gliner={"factory": "gliner", "stack": {"layers": layers}}))
+    assert found == {
+        "components.gliner.factory": "gliner_pipe.component",
+        "components.gliner.stack.layers.0": "gliner_pipe.encoders.uni_encoder",
+        "components.gliner.stack.layers.1": "thinc.layers.chain",
+    }
+
+
+def test_factories_of_a_language_and_tokenizers() -> None:
+    nlp = spacy.blank("en")
+    nlp.add_pipe("lemmatizer")
+    found = function_modules(nlp.config.interpolate())
+    assert found["components.lemmatizer.factory"] == "spacy.lang.en"
+    assert found["nlp.tokenizer"].startswith("spacy.")
+    assert third_party(found, code=[]) == []
+
+
+def test_a_function_component_counts_as_its_own_module() -> None:
+    @Language.component("test_requirements_same")
+    def same(doc: Doc) -> Doc:
+        return doc
+
+    found = function_modules(config(same={"factory": "test_requirements_same"}))
+    assert found == {"components.same.factory": __name__}
+
+
+def test_a_function_that_is_not_registered() -> None:
+    with pytest.raises(
+        ConfigError, match=r"\[components.ner\] names 'nothing', which is not registered in layers"
+    ):
+        function_modules(config(ner={"factory": "ner", "@layers": "nothing"}))
+
+
+def test_requirements_of_modules() -> None:
+    modules = {
+        "a": "gliner_pipe.component",
+        "b": "thinc.layers",
+        "c": "mine.parts",
+        "d": "regex",
+        "e": "regex",
+    }
+    major, minor, *_ = (int(part) for part in _version("regex").split("."))
+    assert third_party(modules, code=["mine"]) == [
+        f"gliner_pipe>={gliner_pipe.__version__}",
+        f"regex>={_version('regex')},<{major}.{minor + 1}",
+    ]
+
+
+def test_a_module_that_no_package_has() -> None:
+    with pytest.raises(ConfigError, match=r"\[components.a.factory\] is a function of .*--code mine"):
+        third_party({"components.a.factory": "mine.parts"}, code=[])
+
+
+def test_requirements_of_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "needed.txt"
+    file.write_text("# a note\npandas>=2,<3  # tables\n\nregex\n", encoding="utf8")
+    assert read_requirements(["numpy", str(file)]) == ["numpy", "pandas>=2,<3", "regex"]
+
+
+def test_later_requirements_stand() -> None:
+    assert merge(["spacy>=3.8", "My-Package>=1"], ["my_package>=2"], []) == ["spacy>=3.8", "my_package>=2"]
+    with pytest.raises(ConfigError, match=r"\[package.requirements\] has 'a b'"):
+        merge(["a b"])
+
+
+def test_what_is_spacy() -> None:
+    assert is_spacy("spaCy>=3.8,<3.9")
+    assert not is_spacy("spacy-legacy>=3")
+
+
+def _version(name: str) -> str:
+    from importlib.metadata import version
+
+    return version(name)

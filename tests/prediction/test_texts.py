@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from gliner_pipe.errors import DataError
+from gliner_pipe.prediction.texts import read_texts
+
+
+def test_a_file_is_one_text(tmp_path: Path) -> None:
+    path = tmp_path / "note.txt"
+    path.write_text("one\ntwo\n", encoding="utf-8")
+    (item,) = read_texts(path)
+    assert (item.text, item.name, item.meta) == ("one\ntwo\n", "note", {"file": "note.txt"})
+
+
+def test_lines_keep_blank_ones(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_bytes("one\r\n\nd\u00e9j\u00e0\u2028vu".encode())
+    items = list(read_texts(path, lines=True))
+    assert [(item.text, item.meta["line"]) for item in items] == [
+        ("one", 1),
+        ("", 2),
+        ("d\u00e9j\u00e0\u2028vu", 3),
+    ]
+    assert items[2].where == f"{path}:3"
+
+
+def test_folder(tmp_path: Path) -> None:
+    for name in ("b.txt", "a.txt", "sub/c.txt", "ignored.md"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name, encoding="utf-8")
+    assert [(item.text, item.name) for item in read_texts(tmp_path)] == [
+        ("a.txt", "a"),
+        ("b.txt", "b"),
+        ("sub/c.txt", "sub/c"),
+    ]
+
+
+def test_jsonl(tmp_path: Path) -> None:
+    path = tmp_path / "texts.jsonl"
+    records = [{"text": "one"}, {"text": "two", "id": 7, "meta": {"a": 1}}]
+    path.write_text("\n\n".join(json.dumps(record) for record in records), encoding="utf-8")
+    assert [(item.text, item.meta) for item in read_texts(path)] == [
+        ("one", {"line": 1}),
+        ("two", {"a": 1, "id": 7}),
+    ]
+
+
+@pytest.mark.parametrize("line", ['{"text": 1}', '{"body": "a"}', '["text"]', "{", '{"text": "a"} x'])
+def test_wrong_records_name_their_line(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "texts.jsonl"
+    path.write_text('{"text": "a"}\n' + line, encoding="utf-8")
+    texts = read_texts(path)
+    assert next(texts).text == "a"
+    with pytest.raises(DataError, match=r"texts\.jsonl:2"):
+        next(texts)
+
+
+def test_standard_input_is_read_line_by_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.BytesIO("one\r\ntwo\n\xff".encode("latin-1"))
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=stream))
+    texts = read_texts("-")
+    assert next(texts).text == "one"
+    assert stream.tell() == 5
+    assert next(texts).text == "two"
+    with pytest.raises(DataError, match=r"<stdin>:3 is not UTF-8"):
+        next(texts)
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="does not exist"):
+        list(read_texts(tmp_path / "nope.txt"))
+    with pytest.raises(DataError, match=r"\.txt"):
+        list(read_texts(tmp_path))

@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import spacy
+from spacy.tokens import Doc, DocBin, Span
+
+from gliner_pipe.errors import DataError
+from gliner_pipe.evaluate import evaluate, guess_reader, main
+
+RECORDS = [
+    {
+        "tokenized_text": ["Ann", "met", "Bo", "in", "Rome"],
+        "ner": [[0, 0, "person"], [2, 2, "person"], [4, 4, "city"]],
+    },
+    {"tokenized_text": ["nobody", "slept"], "ner": []},
+]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    path = tmp_path / "dev.jsonl"
+    path.write_text("".join(json.dumps(record) + "\n" for record in RECORDS), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def ruler(tmp_path: Path) -> Path:
+    """Folder of a pipeline without a model that finds Ann."""
+    nlp = spacy.blank("en")
+    nlp.add_pipe("span_ruler", config={"spans_key": "found"}).add_patterns(
+        [{"label": "person", "pattern": "Ann"}]
+    )
+    nlp.to_disk(tmp_path / "ruler")
+    return tmp_path / "ruler"
+
+
+def error_of(capsys: pytest.CaptureFixture[str], *argv: Any) -> str:
+    with pytest.raises(SystemExit) as stop:
+        main([str(item) for item in argv])
+    assert stop.value.code == 1
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: ")
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+    return captured.err
+
+
+def test_table_and_file(ruler: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "new" / "folder" / "scores.json"
+    main(["--pipeline", str(ruler), "--data", str(data), "--output", str(output)])
+    scores = json.loads(output.read_text(encoding="utf-8"))
+    assert scores["exact"]["person"]["r"] == 0.5
+    assert scores["labels"] == ["city", "person"]
+    assert [path.name for path in output.parent.iterdir()] == ["scores.json"]
+    lines = [line.strip("│┃ ").replace("│", " ").split() for line in capsys.readouterr().out.splitlines()]
+    assert ["person", "2", *["100.0", "50.0", "66.7"] * 3] in lines
+    assert ["city", "1", *["0.0"] * 9] in lines
+    assert ["micro", "3", *["100.0", "33.3", "50.0"] * 3] in lines
+
+
+def test_python_and_command_line_agree(ruler: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scores = evaluate(pipeline=spacy.load(ruler), data=data, metrics=["overlap"], show=False)
+    assert capsys.readouterr().out == ""
+    assert set(scores) & {"exact", "overlap", "token"} == {"overlap"}
+    assert scores["overlap"]["micro"]["f"] == 0.5
+
+
+def test_labels_look_like_markup(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    nlp = spacy.blank("en")
+    nlp.add_pipe("entity_ruler").add_patterns([{"label": "[bold]a, b[/]", "pattern": "Ann"}])
+    path = tmp_path / "a.json"
+    path.write_text(
+        json.dumps([{"tokenized_text": ["Ann"], "ner": [[0, 0, "[bold]a, b[/]"]]}]), encoding="utf-8"
+    )
+    evaluate(pipeline=nlp, data=path)
+    assert "[bold]a, b[/]" in capsys.readouterr().out
+
+
+def test_config_file(ruler: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "evaluate.cfg"
+    config.write_text(
+        f"""
+[evaluate]
+pipeline = "{ruler}"
+output = "{tmp_path / "scores.json"}"
+
+[evaluate.data]
+@readers = "gliner_json"
+path = "{data}"
+
+[evaluate.metrics.near]
+@metrics = "gliner_pipe.ner_overlap"
+predicted_getter = "found"
+threshold = 0.3
+""",
+        encoding="utf-8",
+    )
+    main(["--config", str(config)])
+    assert "near P" in capsys.readouterr().out
+    assert json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))["near"]["person"]["r"] == 0.5
+
+
+def test_labels_and_threshold_of_a_gliner_pipeline(
+    nlp: Any, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nlp.to_disk(tmp_path / "model")
+    output = tmp_path / "scores.json"
+    arguments = ["--pipeline", str(tmp_path / "model"), "--data", str(data), "--output", str(output)]
+    main(
+        [
+            *arguments,
+            "--labels",
+            "person,animal",
+            "--threshold",
+            "0.0",
+            "--batch-size",
+            "1",
+            "--device",
+            "cpu",
+        ]
+    )
+    scores = json.loads(output.read_text(encoding="utf-8"))
+    assert scores["labels"] == ["person", "animal"]
+    assert scores["threshold"] == 0.0
+    assert scores["left_out"] == {"city": 1}
+    assert scores["exact"]["micro"]["positives"] > 0
+    assert "left out: city (1)" in capsys.readouterr().out
+    main([*arguments, "--labels", '["animal, plant"]', "--threshold", "1.0"])
+    scores = json.loads(output.read_text(encoding="utf-8"))
+    assert scores["labels"] == ["animal, plant"]
+    assert scores["exact"]["micro"]["f"] is None
+
+
+def test_unasked_labels_are_pointed_out(nlp: Any, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    nlp.get_pipe("gliner").labels = ["city"]
+    evaluate(pipeline=nlp, data=data)
+    assert "all missed (ask with labels): person (2)" in capsys.readouterr().out
+
+
+def test_gold_goes_where_the_component_reads_it(nlp: Any, data: Path) -> None:
+    nlp.get_pipe("gliner").cfg["gold_spans_key"] = "gold"
+    scores = evaluate(pipeline=nlp, data=data, threshold=0.0, show=False)
+    assert scores["exact"]["micro"]["support"] == 3
+
+
+def test_mistakes_end_in_one_line(
+    ruler: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = ["--pipeline", ruler, "--data", data]
+    assert "no gliner component" in error_of(capsys, *good, "--labels", "person")
+    assert "no gliner component" in error_of(capsys, *good, "--threshold", "0.5")
+    assert "allowed: exact, overlap, token" in error_of(capsys, *good, "--metrics", "bleu")
+    assert "names no metric" in error_of(capsys, *good, "--metrics", ",")
+    assert "Available names" in error_of(capsys, *good, "--reader", "nope")
+    assert "above 0 and at most 1" in error_of(capsys, *good, "--overlap-threshold", "0.0")
+    assert "does not exist" in error_of(capsys, "--pipeline", ruler, "--data", tmp_path / "nope.jsonl")
+    assert "Can't find model" in error_of(capsys, "--pipeline", tmp_path / "nope", "--data", data)
+    assert "has no value" in error_of(capsys, *good, "--output")
+    broken = tmp_path / "broken.jsonl"
+    broken.write_text(
+        '{"tokenized_text": ["a"], "ner": [[0, 0, "x"]]}\n{"tokenized_text": 1}\n', encoding="utf-8"
+    )
+    assert "broken.jsonl:2" in error_of(capsys, "--pipeline", ruler, "--data", broken)
+
+
+def test_a_failure_leaves_the_old_scores(
+    ruler: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "scores.json"
+    output.write_text("old", encoding="utf-8")
+    error_of(capsys, "--pipeline", ruler, "--data", data, "--output", output, "--threshold", "0.5")
+    assert output.read_text(encoding="utf-8") == "old"
+
+
+def test_guess_reader(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('[{"text": "a", "entities": []}]', encoding="utf-8")
+    (tmp_path / "a.conll").write_text("a O\n", encoding="utf-8")
+    (tmp_path / "brat").mkdir()
+    (tmp_path / "brat" / "a.txt").write_text("a", encoding="utf-8")
+    (tmp_path / "brat" / "a.ann").write_text("", encoding="utf-8")
+    (tmp_path / "a.spacy").write_bytes(b"")
+    assert guess_reader(data) == "gliner_json"
+    assert guess_reader(tmp_path / "a.json") == "jsonl"
+    assert guess_reader(tmp_path / "a.conll") == "conll"
+    assert guess_reader(tmp_path / "brat") == guess_reader(tmp_path / "brat" / "a.txt") == "standoff"
+    assert guess_reader(tmp_path / "a.spacy") == "spacy"
+    (tmp_path / "other.json").write_text('{"words": []}', encoding="utf-8")
+    with pytest.raises(DataError, match="--reader"):
+        guess_reader(tmp_path / "other.json")
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "conll", "standoff", "spacy"])
+def test_every_format_gives_the_same_scores(kind: str, ruler: Path, tmp_path: Path) -> None:
+    path = tmp_path / f"gold.{kind}"
+    if kind == "jsonl":
+        record = {"text": "Ann met Bo", "entities": [[0, 3, "person"], [8, 10, "person"]]}
+        path.write_text(json.dumps(record), encoding="utf-8")
+    elif kind == "conll":
+        path.write_text("Ann B-person\nmet O\nBo B-person\n", encoding="utf-8")
+    elif kind == "standoff":
+        path.mkdir()
+        (path / "a.txt").write_text("Ann met Bo", encoding="utf-8")
+        (path / "a.ann").write_text("T1\tperson 0 3\tAnn\nT2\tperson 8 10\tBo\n", encoding="utf-8")
+    else:
+        doc = Doc(spacy.blank("en").vocab, words=["Ann", "met", "Bo"])
+        doc.spans["gliner"] = [Span(doc, 0, 1, label="person"), Span(doc, 2, 3, label="person")]
+        DocBin(docs=[doc]).to_disk(path)
+    scores = evaluate(pipeline=spacy.load(ruler), data=path, show=False)
+    assert scores["exact"]["micro"] == {"p": 1.0, "r": 0.5, "f": 2 / 3, "tp": 1, "support": 2, "positives": 1}
+
+
+def test_module_runs(ruler: Path, data: Path) -> None:
+    command = [sys.executable, "-m", "gliner_pipe.evaluate", "--pipeline", str(ruler), "--data", str(data)]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "micro" in result.stdout
+    assert result.stderr == ""

@@ -1,0 +1,292 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+import venv
+import zipfile
+from email.parser import Parser
+from pathlib import Path
+
+import pytest
+import spacy
+
+import gliner_pipe
+from gliner_pipe.errors import ConfigError
+from gliner_pipe.package import package
+
+HELPERS = Path(__file__).parent / "packaging"
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+WHEEL = "my_ner_model-0.1.0-py3-none-any.whl"
+SDIST = "my_ner_model-0.1.0.tar.gz"
+CARD = "my_ner_model-0.1.0.README.md"
+CODE = """
+from spacy.language import Language
+
+@Language.component("shout")
+def shout(doc):
+    doc.user_data["shout"] = doc.text.upper()
+    return doc
+"""
+LOAD = """
+import json, spacy, my_ner_model
+from spacy.cli.info import info
+nlp = spacy.load("my_ner_model", config={"nlp.batch_size": 7})
+print(json.dumps({
+    "file": my_ner_model.__file__,
+    "entities": [[span.text, span.label_] for span in my_ner_model.load()("I saw Paris.").ents],
+    "batch_size": nlp.batch_size,
+    "pipeline": my_ner_model.load(exclude=["entity_ruler"]).pipe_names,
+    "version": my_ner_model.__version__,
+    "installed": "my_ner_model" in spacy.util.get_installed_models(),
+    "info": info("my_ner_model", silent=True)["name"],
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    nlp = spacy.blank("en")
+    ruler = nlp.add_pipe("entity_ruler")
+    ruler.add_patterns([{"label": "CITY", "pattern": "Paris"}, {"label": "ORG", "pattern": "UNO"}])
+    nlp.meta["performance"] = {"ents_f": 0.875}
+    path = tmp_path_factory.mktemp("artifacts") / "model-last"
+    nlp.to_disk(path)
+    (path.parent / "train_config.cfg").write_text("[train]\nmax_steps = 20\n", encoding="utf8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def dist(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("project") / "dist"
+    package(
+        pipeline=model,
+        name="my_ner_model",
+        metadata={"author": "Jane Doe", "license": "MIT", "description": "Finds\ncities."},
+        dist_dir=folder,
+    )
+    return folder
+
+
+def digests(folder: Path) -> dict[str, str]:
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def fresh_environment(folder: Path) -> Path:
+    """Make a virtual environment that sees this one's packages, so that nothing has to be downloaded."""
+    venv.create(folder, with_pip=False)
+    below = {"base": str(folder), "platbase": str(folder)}
+    own = Path(sysconfig.get_path("purelib", vars=below))
+    seen = sysconfig.get_path("purelib")
+    (own / "seen.pth").write_text(f"import site; site.addsitedir({seen!r})\n", encoding="utf8")
+    return folder / ("Scripts" if os.name == "nt" else "bin") / "python"
+
+
+def run(*command: str | Path) -> str:
+    result = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=ENVIRONMENT)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+def install(python: Path, file: Path) -> None:
+    run(python, "-m", "pip", "install", "--no-index", "--no-deps", "--no-build-isolation", file)
+
+
+def wheel_text(wheel: Path, name: str) -> str:
+    with zipfile.ZipFile(wheel) as archive:
+        (found,) = (item for item in archive.namelist() if item.endswith(name))
+        return archive.read(found).decode("utf8")
+
+
+def test_what_stands_in_dist(dist: Path) -> None:
+    assert sorted(path.name for path in dist.iterdir()) == sorted([WHEEL, SDIST, CARD])
+
+
+def test_metadata_of_the_wheel(dist: Path) -> None:
+    metadata = Parser().parsestr(wheel_text(dist / WHEEL, "dist-info/METADATA"))
+    assert (metadata["Name"], metadata["Version"]) == ("my_ner_model", "0.1.0")
+    assert (metadata["Summary"], metadata["Author"], metadata["License"]) == (
+        "Finds cities.",
+        "Jane Doe",
+        "MIT",
+    )
+    assert [item.split("<")[0] for item in metadata.get_all("Requires-Dist")] == ["spacy"]
+    entry_points = wheel_text(dist / WHEEL, "entry_points.txt")
+    assert entry_points.split() == ["[spacy_models]", "my_ner_model", "=", "my_ner_model"]
+
+
+def test_meta_and_card_of_the_wheel(dist: Path) -> None:
+    meta = json.loads(wheel_text(dist / WHEEL, "artifacts/meta.json"))
+    assert json.loads(wheel_text(dist / WHEEL, "my_ner_model/meta.json")) == meta
+    assert (meta["lang"], meta["name"], meta["version"]) == ("en", "my_ner_model", "0.1.0")
+    assert meta["labels"] == {"entity_ruler": ["CITY", "ORG"]}
+    assert meta["performance"] == {"ents_f": 0.875}
+    card = (dist / CARD).read_text(encoding="utf8")
+    assert wheel_text(dist / WHEEL, "my_ner_model/README.md") == card
+    for text in ("`CITY`, `ORG`", "| `ents_f` | 0.8750 |", "max_steps = 20", "## Licence\n\nMIT"):
+        assert text in card
+
+
+@pytest.mark.parametrize("file", [WHEEL, SDIST])
+def test_an_installed_package_loads(dist: Path, tmp_path: Path, file: str) -> None:
+    python = fresh_environment(tmp_path / "env")
+    install(python, dist / file)
+    found = json.loads(run(python, "-c", LOAD))
+    assert Path(found.pop("file")).is_relative_to(tmp_path)
+    assert found == {
+        "entities": [["Paris", "CITY"]],
+        "batch_size": 7,
+        "pipeline": [],
+        "version": "0.1.0",
+        "installed": True,
+        "info": "my_ner_model",
+    }
+
+
+def test_a_pipeline_in_memory_with_code_of_the_project(tmp_path: Path) -> None:
+    code = tmp_path / "src" / "shouting"
+    code.mkdir(parents=True)
+    (code / "__init__.py").touch()
+    (code / "parts.py").write_text(CODE, encoding="utf8")
+    make = "import spacy, shouting.parts; nlp = spacy.blank('en'); nlp.add_pipe('shout')"
+    # A process of its own, so that the component is not registered in this one.
+    script = f"""import sys; sys.path.insert(0, "src"); {make}
+from gliner_pipe.package import package
+package(pipeline=nlp, name="loud", version="2.0rc1", code="src/shouting", distributions=["wheel"])"""
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True, env=ENVIRONMENT)
+    python = fresh_environment(tmp_path / "env")
+    install(python, tmp_path / "dist" / "loud-2.0rc1-py3-none-any.whl")
+    load = "import spacy; print(spacy.load('loud')('hi').user_data['shout'])"
+    assert run(python, "-c", load).strip() == "HI"
+
+
+def test_the_command_reads_only_its_own_section_of_a_config(model: Path, tmp_path: Path) -> None:
+    config = f"""
+[nlp]
+lang = "en"
+components = ${{components}}
+
+[components]
+
+[components.ner]
+@factory = "not_installed_here"
+
+[train]
+nlp = ${{nlp}}
+output_path = {json.dumps(str(model))}
+
+[package]
+pipeline = ${{train.output_path}}
+name = "my_ner_model"
+distributions = ["wheel"]
+"""
+    (tmp_path / "config.cfg").write_text(config, encoding="utf8")
+    command = [
+        "-m",
+        "gliner_pipe.package",
+        "--config",
+        "config.cfg",
+        "--version",
+        "0.10",
+        "--metadata.author",
+        "7",
+    ]
+    result = subprocess.run(
+        [sys.executable, *command], cwd=tmp_path, capture_output=True, text=True, env=ENVIRONMENT
+    )
+    assert result.returncode == 0, result.stderr
+    wheel, card = "my_ner_model-0.10-py3-none-any.whl", "my_ner_model-0.10.README.md"
+    assert [line.split()[0] for line in result.stdout.splitlines()] == [f"dist/{wheel}", f"dist/{card}"]
+    assert json.loads(wheel_text(tmp_path / "dist" / wheel, "artifacts/meta.json"))["author"] == "7"
+
+
+def test_a_wrong_path_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "model-best").mkdir()
+    command = [sys.executable, "-m", "gliner_pipe.package", "--pipeline", "model-last", "--name", "x"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=ENVIRONMENT)
+    assert result.returncode == 1
+    assert result.stderr.count("\n") == 1
+    assert "'model-last', which does not exist (.: it holds model-best)" in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["model-best"]
+
+
+def test_an_installed_pipeline_can_be_packaged_again(
+    dist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with zipfile.ZipFile(dist / WHEEL) as archive:
+        archive.extractall(tmp_path / "site")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    wheel, _ = package(pipeline="my_ner_model", version="0.2", dist_dir=tmp_path, distributions="wheel")
+    assert wheel == tmp_path / "my_ner_model-0.2-py3-none-any.whl"
+    assert json.loads(wheel_text(wheel, "artifacts/meta.json"))["author"] == "Jane Doe"
+
+
+def test_the_sources_can_be_kept_and_the_pipeline_stays_as_it_is(model: Path, tmp_path: Path) -> None:
+    before = digests(model)
+    package(
+        pipeline=str(model),
+        name="my_ner_model",
+        version="1.0.0",
+        root_dir=tmp_path,
+        build_dir="build",
+        distributions="wheel",
+        artifacts_name="data",
+        exclude=["vocab/vectors"],
+    )
+    kept = tmp_path / "build" / "my_ner_model-1.0.0"
+    assert {"README.md", "pyproject.toml", "my_ner_model/data/config.cfg"} <= digests(kept).keys()
+    assert not (kept / "my_ner_model" / "data" / "vocab" / "vectors").exists()
+    (kept / "my_ner_model" / "data" / "config.cfg").write_text("changed", encoding="utf8")
+    assert digests(model) == before
+
+
+def test_a_pipeline_of_this_project_needs_it(tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    spacy.blank("en").to_disk(path)
+    meta = json.loads((path / "meta.json").read_text(encoding="utf8"))
+    (path / "meta.json").write_text(json.dumps({**meta, "requirements": ["regex>=2020"]}), encoding="utf8")
+    config = (path / "config.cfg").read_text(encoding="utf8")
+    section = '[components.gliner]\nfactory = "gliner"\nlabels = ["person"]\n'
+    config = config.replace("pipeline = []", 'pipeline = ["gliner"]').replace(
+        "[components]\n", f"[components]\n\n{section}"
+    )
+    (path / "config.cfg").write_text(config, encoding="utf8")
+    wheel, _ = package(
+        pipeline=path, name="mine", dist_dir=tmp_path, distributions="wheel", requirements="pandas>=2,<3"
+    )
+    needed = json.loads(wheel_text(wheel, "artifacts/meta.json"))["requirements"]
+    assert needed == ["regex>=2020", f"gliner_pipe>={gliner_pipe.__version__}", "pandas>=2,<3"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"name": "my-model"}, r"\[package.name\] is 'my-model'"),
+        ({"version": 0.1}, r"\[package.version\] is the number 0.1"),
+        ({"distributions": "egg"}, r"\[package.distributions\] is 'egg'"),
+        ({"metadata": {"authr": "Jane"}}, r"\[package.metadata.authr\] is not a setting"),
+        ({"artifacts_name": "../up"}, r"\[package.artifacts_name\] is '../up'"),
+        ({"exclude": "*.pt"}, r"\[package.exclude\] has '\*.pt', which matches no file"),
+        ({"code": "nowhere"}, r"\[package.code\] has 'nowhere', which is no Python package"),
+        ({"requirements": "a b"}, r"\[package.requirements\] has 'a b'"),
+    ],
+)
+def test_wrong_options_leave_nothing_behind(
+    model: Path, tmp_path: Path, options: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        package(**{"pipeline": model, "name": "my_ner_model", "dist_dir": tmp_path, **options})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the processes to kill are forks")
+def test_a_killed_run_leaves_the_old_wheel_whole(tmp_path: Path) -> None:
+    worker = HELPERS / "killed_package.py"
+    assert run(sys.executable, HELPERS / "kill_loop.py", worker, "6", "1.2", tmp_path).strip() == "6"
+    dist = tmp_path / "dist"
+    package(pipeline=tmp_path / "FIRST", name="my_ner_model", dist_dir=dist, distributions="wheel")
+    assert sorted(path.name for path in dist.iterdir()) == sorted([WHEEL, CARD])

@@ -1,0 +1,227 @@
+"""The command line, and that it trains what Python trains."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import confit
+import pytest
+import spacy
+import torch
+
+from gliner_pipe.cli import run
+from gliner_pipe.registry import registry
+from gliner_pipe.train import app, train
+from tests.training.conftest import (  # noqa: F401 (fixtures)
+    config_path,
+    records,
+    still_backbone,
+    weights,
+    write,
+)
+
+ROOT = Path(__file__).parent.parent
+
+
+def command(*arguments: str) -> None:
+    app([*arguments])
+
+
+def failure(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """Run a command that must fail with one line, and return it."""
+    with pytest.raises(SystemExit) as stopped:
+        run(lambda: app([*arguments]), arguments)
+    assert stopped.value.code == 1
+    lines = capsys.readouterr().err.strip().splitlines()
+    lines = [line for line in lines if "it/s]" not in line]
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+def test_command_line_and_python_train_the_same_weights(config_path, tmp_path):
+    command("--config", str(config_path), "--train.loggers", '["jsonl"]')
+    by_command = weights(spacy.load(tmp_path / "out" / "model-last"))
+
+    torch.manual_seed(123)
+    config = confit.Config.from_disk(config_path, resolve=True, registry=registry)
+    from_file = weights(train(**config["train"]))
+
+    random.seed(9)
+    nlp = spacy.blank("en")
+    raw = confit.Config.from_disk(config_path)
+    block = dict(raw["components"]["gliner"])
+    block.pop("@factory")
+    nlp.add_pipe("gliner", config=confit.Config(block))
+    by_hand = weights(
+        train(
+            nlp,
+            {"reader": raw["vars"]["train"], "max_length": 100},
+            raw["vars"]["dev"],
+            max_steps=4,
+            validation_interval=2,
+            batch_size="8 samples",
+            transformer_lr=1e-3,
+            task_lr=3e-3,
+            output_path=tmp_path / "other" / "model-last",
+        )
+    )
+    assert list(by_command) == list(from_file) == list(by_hand)
+    for name, value in by_command.items():
+        assert torch.equal(value, from_file[name]), name
+        assert torch.equal(value, by_hand[name]), name
+
+
+def test_overrides_and_the_config_beside_the_model(config_path, tmp_path):
+    more = write(tmp_path / "more.jsonl", records(10, seed=7))
+    command(
+        "--config", str(config_path), "--max_steps", "2", "--seed=7", "--vars.train", str(more),
+        "--components.gliner.threshold", "0.3", "--train.train_data.limit", "5", "--mixed-precision", "no",
+    )  # fmt: skip
+    written = tmp_path / "out" / "model-last" / "train_config.cfg"
+    head = written.read_text("utf8").splitlines()
+    assert head[0].startswith("# python 3.") and any(line.startswith("# torch ") for line in head)
+    config = confit.Config.from_disk(written)
+    assert (config["train"]["max_steps"], config["train"]["seed"], config["vars"]["train"]) == (2, 7, str(more))
+    assert str(config["train"]["validation_interval"]) == "${train.max_steps//2}"
+    trained = spacy.load(tmp_path / "out" / "model-last")
+    assert trained.get_pipe("gliner").threshold == 0.3
+    before = weights(trained)
+    command("--config", str(written), "--output_path", str(tmp_path / "again" / "model-last"))
+    again = weights(spacy.load(tmp_path / "again" / "model-last"))
+    assert all(torch.equal(value, again[name]) for name, value in before.items())
+
+
+def test_python_leaves_a_config_of_what_can_be_written(config_path, tmp_path):
+    given = confit.Config.from_disk(config_path, resolve=True, registry=registry)["train"]
+    train(**{**given, "max_steps": 1, "on_validation_callback": print})
+    text = (tmp_path / "out" / "train_config.cfg").read_text("utf8")
+    config = confit.Config.from_cfg_str(text)
+    assert config["train"]["max_steps"] == 1 and config["train"]["task_lr"] == 3e-3
+    assert "# Objects made in Python, not written here: " in text and "on_validation_callback" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--max_steps", "0"], "error: [train.max_steps] is 0; allowed: a whole number from 1."),
+        (["--task_lr", "high"], "[train.task_lr] input should be a valid number"),
+        (["--max_step", "3"], "[train.max_step] is no option of train; allowed: nlp, train_data"),
+        (["--vars.train", "no/where.jsonl"], "no/where.jsonl does not exist"),
+        (["--vars.dev", "no/where.jsonl"], "no/where.jsonl does not exist"),
+        (["--train.train_data.max_len", "3"], "[train.train_data.max_len] is no option of this section"),
+        (["--train.batch_size", "3 bananas"], "'3 bananas'"),
+        (["--mixed_precision", "fp8"], "[train.mixed_precision] is 'fp8'; allowed: no, fp16, bf16"),
+        (["--schedule", "up"], "[train.schedule] is 'up'; allowed: constant, cosine, linear, polynomial"),
+        (["--optimizer", "adam"], "[train.optimizer] is 'adam'; allowed: adamw, sgd, torch"),
+        (["--loggers", '["wandbb"]'], "[train.loggers] names 'wandbb'"),
+        (["--best_metric", "ner.f"], "[train.best_metric] is 'ner.f', which no scorer gives; allowed: ner.city.p"),
+        (["--val_data", "null", "--patience", "2"], "[train.patience] is set, but there is no val_data"),
+        (["--train.best_path", "{out}/model-last"], "[train.best_path] is"),
+        (["--nlp", "no_such_pipeline"], "no_such_pipeline"),
+    ],
+)
+def test_mistakes_end_in_one_line_before_anything_is_trained(config_path, tmp_path, capsys, arguments, message):
+    filled = [argument.format(out=tmp_path / "out") for argument in arguments]
+    assert message in failure(capsys, "--config", str(config_path), *filled)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_config_and_a_missing_section(tmp_path, capsys):
+    assert "nowhere.cfg" in failure(capsys, "--config", "nowhere.cfg")
+    assert "train_data" in failure(capsys)
+
+
+def test_help_explains_every_option(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        app(["--help"])
+    assert stopped.value.code == 0
+    out = capsys.readouterr().out
+    for name in ("max_steps", "batch_size", "grad_accumulation_max_tokens", "val_data", "sample_texts", "patience"):
+        assert f"--{name}" in out
+    assert "default: 2000" in out and "ForwardRef" not in out and "config_meta" not in out
+
+
+def test_names_of_eds_nlp(config_path, tmp_path, capsys):
+    given = confit.Config.from_disk(config_path, resolve=True, registry=registry)["train"]
+    given.pop("output_path")
+    train(**given, output_dir=str(tmp_path / "eds"), grad_max_norm=5.0, sub_batch_size="100 tokens", logger=[])
+    assert (tmp_path / "eds" / "model-last" / "meta.json").exists()
+    assert "note: grad_max_norm is read as max_grad_norm = 5.0" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["config.cfg", "wnut17.cfg"])
+def test_shipped_configs_resolve(name, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    config = confit.Config.from_disk(ROOT / "configs" / name)
+    resolved = confit.Config(config["train"]).resolve(root=config, registry=registry)
+    assert callable(resolved["train_data"]["reader"]) and callable(resolved["scorer"]["ner"])
+    assert "gliner" in resolved["nlp"]["components"]
+
+
+def test_the_default_config_runs(tmp_path, monkeypatch, still_backbone, capsys):
+    monkeypatch.chdir(ROOT)
+    command(
+        "--config", "configs/config.cfg", "--max_steps", "2", "--output_path", str(tmp_path / "model-last"),
+        "--components.gliner.model.encoder.backbone.model", str(still_backbone),
+    )  # fmt: skip
+    assert "Marie Curie" in capsys.readouterr().out
+    assert (tmp_path / "model-best" / "train_config.cfg").exists()
+
+
+@pytest.mark.data
+def test_the_wnut17_config_runs(tmp_path, still_backbone):
+    folder = os.environ.get("GLINER_PIPE_DATA")
+    if not folder or not (Path(folder) / "wnut17").is_dir():
+        pytest.skip("GLINER_PIPE_DATA names no folder with wnut17")
+    corpus = Path(folder) / "wnut17"
+    command(
+        "--config", str(ROOT / "configs" / "wnut17.cfg"), "--max_steps", "2", "--train.val_data.limit", "50",
+        "--vars.train", str(corpus / "train.jsonl"), "--vars.dev", str(corpus / "dev.jsonl"),
+        "--vars.model", str(still_backbone), "--output_path", str(tmp_path / "model-last"),
+    )  # fmt: skip
+    assert len(spacy.load(tmp_path / "model-last").get_pipe("gliner").labels) == 6
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
+@pytest.mark.parametrize("attempt", range(3))
+def test_a_killed_training_leaves_models_that_load(config_path, tmp_path, attempt):
+    last = tmp_path / "out" / "model-last"
+    arguments = ["--config", str(config_path), "--max_steps", "100000", "--validation_interval", "1"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gliner_pipe.train", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not last.exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        time.sleep(random.Random(attempt).uniform(0.0, 1.5))
+        assert process.poll() is None, "ended before it was killed"
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    for folder in (last, tmp_path / "out" / "model-best"):
+        loaded = spacy.load(folder)
+        assert all(torch.isfinite(value).all() for value in weights(loaded).values())
+        assert loaded("Ann lives in Oslo .").text == "Ann lives in Oslo ."
+
+
+@pytest.mark.slow
+def test_two_processes_stay_together_and_learn(config_path, tmp_path):
+    """Both start from the same weights, draw other batches, and end with the same weights."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29571"]
+    arguments = ["--config", str(config_path), "--cpu", "true", "--max_steps", "3", "--train.loggers", '["jsonl"]']
+    done = subprocess.run(
+        [*launch, "-m", "gliner_pipe.train", *arguments], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert "2 processes" in done.stdout and done.stdout.count("last model:") == 1
+    assert '"docs": 16' in (tmp_path / "out" / "train_log.jsonl").read_text("utf8")
+    assert spacy.load(tmp_path / "out" / "model-best")
