@@ -23,7 +23,7 @@ from gliner_pipe.data.sampling import LabelSampling
 from gliner_pipe.decoders.base import Candidate
 from gliner_pipe.defaults import DEFAULT_CONFIG
 from gliner_pipe.errors import ConfigError, NotInitializedError
-from gliner_pipe.labels import LabelItem, parse_labels
+from gliner_pipe.labels import LabelItem, parse_labels, refuse_references
 from gliner_pipe.model.batch import LossTerms, TrainingBatch
 from gliner_pipe.model.gliner import GLiNER, check_architecture
 from gliner_pipe.model.inference import TokenBudget, find
@@ -34,7 +34,6 @@ from gliner_pipe.supervise import make_batch
 from gliner_pipe.training.thinc_bridge import ThincBridge
 from gliner_pipe.word_splitters.base import WordSplitter
 from gliner_pipe.word_splitters.spacy import SpacyWords
-
 
 _TOKENS = SpacyWords()
 
@@ -79,6 +78,7 @@ def make_gliner(
     if isinstance(model, str):
         model = Pretrained(name=model)
     check_architecture(model, f"{where}.model")
+    refuse_references(labels, f"{where}.labels")
     if not (word_splitter is None or isinstance(word_splitter, WordSplitter)):
         allowed = f"@word_splitters = {', '.join(available('word_splitters'))}"
         raise ConfigError(f"{where}.word_splitter", f"found {described(word_splitter)}", allowed)
@@ -158,7 +158,7 @@ class Gliner(Adjustable):
         self._warned = False
         annotate.install_extensions()
 
-    # -- model and settings -----------------------------------------------------------------------------------------
+    # -- model and settings --------------------------------------------------------------------------------
 
     @property
     def max_width(self) -> int | None:
@@ -189,7 +189,7 @@ class Gliner(Adjustable):
         named = self.gliner.word_splitter
         return registry.word_splitters.get(named)() if named else _TOKENS
 
-    # -- prediction ------------------------------------------------------------------------------------------------
+    # -- prediction ----------------------------------------------------------------------------------------
 
     def __call__(self, doc: Doc) -> Doc:
         """Annotate one document."""
@@ -274,7 +274,7 @@ class Gliner(Adjustable):
             )
         return self.gliner
 
-    # -- training --------------------------------------------------------------------------------------------------
+    # -- training ------------------------------------------------------------------------------------------
 
     def initialize(
         self,
@@ -392,7 +392,7 @@ class Gliner(Adjustable):
             self._bridge = ThincBridge(self.gliner, self.cfg["task_lr_ratio"])
         self._bridge.step(sgd)
 
-    # -- saving: what nlp.config holds is not written again ----------------------------------------------------------
+    # -- saving: what nlp.config holds is not written again ------------------------------------------------
 
     def to_disk(self, path: Any, *, exclude: Iterable[str] = ()) -> None:
         """Write weights, backbone configuration, tokenizer, and settings changed since the config was made."""

@@ -71,6 +71,23 @@ def parse_labels(labels: Iterable[Any], where: str) -> tuple[LabelItem, ...]:
     return tuple(items.values())
 
 
+def refuse_references(labels: Any, where: str) -> None:
+    """Refuse labels with ``${`` in a config: spaCy writes them into its config file and takes them for references.
+
+    Raises
+    ------
+    ConfigError
+        With the label.
+    """
+    if "${" in str(labels):
+        raise ConfigError(
+            where,
+            f"found '${{' in {labels!r}",
+            "labels without it, as spaCy's config files read it as a reference",
+            "Set such labels at run time: nlp.get_pipe(...).labels = [...]",
+        )
+
+
 def _parse(label: Any, where: str) -> LabelItem:
     fields = {"label": label} if isinstance(label, str) else label
     if not isinstance(fields, Mapping):

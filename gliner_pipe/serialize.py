@@ -7,6 +7,8 @@ one changed before saving.
 
 from __future__ import annotations
 
+import json
+import math
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import srsly
 from safetensors import SafetensorError
 
-from gliner_pipe.errors import CheckpointError
+from gliner_pipe.errors import CheckpointError, ConfigError
 from gliner_pipe.model.pretrained import Pretrained
 
 if TYPE_CHECKING:
@@ -31,13 +33,13 @@ def to_disk(component: Gliner, path: Path, exclude: Iterable[str] = ()) -> None:
     path.mkdir(parents=True, exist_ok=True)
     weights = "model" not in exclude and component.gliner.is_built
     if "cfg" not in exclude:
-        srsly.write_json(path / CFG, {**_cfg(component), "weights": weights})
+        _write(path / CFG, {**_cfg(component), "weights": weights})
     if weights:
         model = component.gliner
         model.save(path / "model")
         if model.blocks is not None:
             named = {"blocks": model.blocks, "word_splitter": model.word_splitter}
-            srsly.write_json(path / "model" / BLOCKS, named)
+            _write(path / "model" / BLOCKS, named)
 
 
 def from_disk(component: Gliner, path: Path, exclude: Iterable[str] = ()) -> None:
@@ -60,7 +62,9 @@ def from_disk(component: Gliner, path: Path, exclude: Iterable[str] = ()) -> Non
         model.word_splitter = named["word_splitter"]
     try:
         model.load(folder)
-    except (OSError, SafetensorError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
+        if isinstance(error, (CheckpointError, ConfigError)):
+            raise
         reason = " ".join(str(error).split())[:300]
         raise CheckpointError(f"{folder}: cannot be read ({reason}). Save the pipeline again.") from error
     component.replace_model(model)
@@ -88,13 +92,18 @@ def from_bytes(component: Gliner, data: bytes, exclude: Iterable[str] = ()) -> N
         from_disk(component, Path(folder), exclude)
 
 
+def _write(path: Path, content: Any) -> None:
+    # not srsly: its JSON does not read back every number that it wrote
+    path.write_text(json.dumps(content, ensure_ascii=False, indent=2), encoding="utf8")
+
+
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(
             f"{path.parent}: no {path.name}. The folder is no saved 'gliner' component, or not whole."
         )
     try:
-        content: dict[str, Any] = srsly.read_json(path)
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf8"))
     except ValueError as error:
         raise CheckpointError(f"{path}: no valid JSON ({error}). Save the pipeline again.") from None
     return content
@@ -109,7 +118,18 @@ def _set_cfg(component: Gliner, saved: dict[str, Any]) -> None:
     """Take each saved setting whose configured value is still the one it was changed from."""
     configured, current = component._configured, saved["current"]
     values = {
-        key: current[key] if key in current and value == saved["configured"].get(key) else value
+        key: current[key] if key in current and _same(value, saved["configured"].get(key)) else value
         for key, value in configured.items()
     }
     component._restore(values)
+
+
+def _same(left: Any, right: Any) -> bool:
+    """Compare JSON values; numbers that spaCy's config format wrote and read may differ in the last digit."""
+    if isinstance(left, float) and isinstance(right, float):
+        return math.isclose(left, right, rel_tol=1e-9)
+    if isinstance(left, dict) and isinstance(right, dict):
+        return left.keys() == right.keys() and all(_same(left[key], right[key]) for key in left)
+    if isinstance(left, list) and isinstance(right, list):
+        return len(left) == len(right) and all(map(_same, left, right))
+    return bool(left == right)

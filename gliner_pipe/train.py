@@ -1,4 +1,4 @@
-"""Train a pipeline: ``python -m gliner_pipe.train --config configs/config.cfg``, or ``train(...)`` from Python."""
+"""Train a pipeline: ``python -m gliner_pipe.train --config configs/config.cfg``, or ``train(...)``."""
 
 # Annotations are objects here, not text: ``--help`` shows them.
 from collections.abc import Callable
@@ -12,8 +12,8 @@ import gliner_pipe.builtin  # noqa: F401 (registers the blocks)
 from gliner_pipe.cli import run
 from gliner_pipe.pipeline import PipelineArg
 from gliner_pipe.registry import registry
-from gliner_pipe.training.sections import TrainData, ValidationData
 from gliner_pipe.training.options import check_numbers, output_paths, translate
+from gliner_pipe.training.sections import TrainData, ValidationData
 from gliner_pipe.training.session import Session, console_note
 
 app = Cli(pretty_exceptions_enable=False)
@@ -56,18 +56,19 @@ def train(
 ) -> Language:
     """Train the ``gliner`` components of a pipeline.
 
-    Every option stands in the ``[train]`` section of a config file, and any option of the file can be set on the
-    command line: ``--max_steps 50``, ``--vars.train other.jsonl``, ``--components.gliner.threshold 0.4``. The same
-    options and the same seed give the same weights from the command line and from Python. For several GPUs, start
-    with ``accelerate launch -m gliner_pipe.train --config configs/config.cfg``.
+    Every option stands in the ``[train]`` section of a config file, and any option of the file can be set on
+    the command line: ``--max_steps 50``, ``--vars.train other.jsonl``, ``--components.gliner.threshold 0.4``.
+    The same options and the same seed give the same weights from the command line and from Python. For
+    several GPUs, start with ``accelerate launch -m gliner_pipe.train --config configs/config.cfg``.
 
     Parameters
     ----------
     nlp
-        The pipeline: an ``[nlp]`` section, the path or package name of a saved pipeline to go on from, or a pipeline.
+        The pipeline: an ``[nlp]`` section, the path or package name of a saved pipeline to go on from, or a
+        pipeline.
     train_data
-        What to learn from: a section with a ``reader`` (see the documentation for its other options), a path, a
-        reader, a list of examples, or a list of these, each of which gives a batch in every step.
+        What to learn from: a section with a ``reader`` (see the documentation for its other options), a path,
+        a reader, a list of examples, or a list of these, each of which gives a batch in every step.
     val_data
         What to measure on, given likewise; without it there are no scores and no best model.
     max_steps
@@ -83,25 +84,28 @@ def train(
     weight_decay
         Weight decay; biases and normalisation layers have none.
     param_groups
-        Exceptions by regular expression, e.g. ``[{"selector": "embeddings", "freeze": true}]``; keys: selector, lr,
-        weight_decay, freeze.
+        Exceptions by regular expression, e.g. ``[{"selector": "embeddings", "freeze": true}]``; keys:
+        selector, lr, weight_decay, freeze.
     warmup_rate
         Share of the steps in which the learning rates climb from 0.
     schedule
-        How they go on: ``linear`` (to 0, the default), ``cosine``, ``constant``, ``polynomial``, or a block with its
-        own warm-up: ``[train.schedule] @schedules = "cosine"``.
+        How they go on: ``linear`` (to 0, the default), ``cosine``, ``constant``, ``polynomial``, or a block
+        with its own warm-up: ``[train.schedule] @schedules = "cosine"``.
     optimizer
-        ``adamw`` (the default), ``sgd``, or a block: ``[train.optimizer] @optimizers = "torch", name = "NAdam"``.
+        ``adamw`` (the default), ``sgd``, or a block: ``[train.optimizer] @optimizers = "torch", name =
+        "NAdam"``.
     max_grad_norm
         Gradients are scaled down to this norm; null leaves them as they are.
     validation_interval
-        Steps between two validations; a tenth of max_steps by default. There is always one after the last step.
+        Steps between two validations; a tenth of max_steps by default. There is always one after the last
+        step.
     checkpoint_interval
         Steps between two savings of the last model; validation_interval by default.
     scorer
         Scorers by name, e.g. ``[scorer.ner] @scorers = "gliner_pipe.ner_exact"``; exact spans by default.
     best_metric
-        Score that decides which model is the best, e.g. ``ner.micro.f``; by default the micro F1 of the first scorer.
+        Score that decides which model is the best, e.g. ``ner.micro.f``; by default the micro F1 of the first
+        scorer.
     patience
         Validations without a better score after which the training ends.
     seed
@@ -109,7 +113,8 @@ def train(
     data_seed
         Decides the order of the data and the sampling of labels.
     output_path
-        Folder of the last model; logs and ``train_config.cfg`` go beside it. Replaced all at once at each saving.
+        Folder of the last model; logs and ``train_config.cfg`` go beside it. Replaced all at once at each
+        saving.
     best_path
         Folder of the best model; ``model-best`` beside the last one by default.
     loggers
@@ -127,7 +132,8 @@ def train(
     config_meta
         Filled by the command line.
     aliases
-        Names that EDS-NLP has for these options: grad_max_norm, output_dir, output_model_dir, sub_batch_size, logger.
+        Names that EDS-NLP has for these options: grad_max_norm, output_dir, output_model_dir, sub_batch_size,
+        logger.
 
     Returns
     -------
@@ -146,7 +152,7 @@ def train(
     given = dict(locals())
     for name in ("aliases", "config_meta"):
         given.pop(name)
-    given.update(translate(aliases, [name for name in given], console_note))
+    given.update(translate(aliases, list(given), console_note))
     check_numbers(given)
     given["output_path"], given["best_path"] = output_paths(given["output_path"], given["best_path"])
     return Session(config=(config_meta or {}).get("unresolved_config"), **given).run()

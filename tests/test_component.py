@@ -85,7 +85,9 @@ def test_predict_leaves_documents_as_they_are(nlp: Any, component: Any) -> None:
     assert [doc.to_bytes() for doc in docs] == before
     assert any(found)
     component.set_annotations(docs, found)
-    assert [[s.label_ for s in doc.spans["gliner"]] for doc in docs] == [[e.label for e in es] for es in found]
+    assert [[s.label_ for s in doc.spans["gliner"]] for doc in docs] == [
+        [e.label for e in es] for es in found
+    ]
 
 
 @pytest.mark.parametrize("text", ["", " ", "\n\n \t", "\u200b", "\u200b \u200b"])

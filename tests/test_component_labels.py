@@ -16,7 +16,17 @@ from gliner_pipe.labels import LabelItem, parse_labels
 from gliner_pipe.registry import registry
 
 TEXT = "Ada Lovelace met Charles Babbage in London."
-ODD = ["date: full", "a=b", "@mention", "${x.y}", "[list]", 'quote " here', "semi; colon # hash", "caf\u00e9", "x,y"]
+ODD = [
+    "date: full",
+    "a=b",
+    "@mention",
+    "${x.y}",
+    "[list]",
+    'quote " here',
+    "semi; colon # hash",
+    "caf\u00e9",
+    "x,y",
+]
 
 
 @pytest.fixture
@@ -56,7 +66,10 @@ def test_labels_change_at_any_time(nlp: Any, component: Any) -> None:
 def test_labels_of_a_document(nlp: Any, component: Any) -> None:
     docs = [nlp.make_doc(TEXT) for _ in range(5)]
     docs[1]._.gliner_labels = ["ship"]
-    docs[2]._.gliner_labels = [{"label": "tree", "threshold": 0.999999}, {"label": "sea", "description": "much water"}]
+    docs[2]._.gliner_labels = [
+        {"label": "tree", "threshold": 0.999999},
+        {"label": "sea", "description": "much water"},
+    ]
     docs[3]._.gliner_labels = []
     docs[4]._.gliner_labels = ["c1", "c2", "c3", "c4", "c5"]
     annotated = list(nlp.pipe(docs))
@@ -129,7 +142,15 @@ def test_documents_with_labels_of_their_own_do_not_warn(nlp: Any, component: Any
 def test_any_text_is_a_label(backbone: Path, tmp_path: Path, label: str) -> None:
     labels = [label, {"label": label + "!", "description": label, "threshold": 0.25}]
     nlp = spacy.blank("en")
-    nlp.add_pipe("gliner", config=gliner_config(backbone, labels=labels, threshold=0.0))
+    if "${" in label:
+        with pytest.raises(
+            ConfigError, match=r"\[components\.gliner\.labels\] found '\$\{'.*Set such labels at run time"
+        ):
+            nlp.add_pipe("gliner", config=gliner_config(backbone, labels=labels))
+        nlp.add_pipe("gliner", config=gliner_config(backbone, threshold=0.0))
+        nlp.get_pipe("gliner").labels = labels
+    else:
+        nlp.add_pipe("gliner", config=gliner_config(backbone, labels=labels, threshold=0.0))
     assert nlp.get_pipe("gliner").label_data == labels
     nlp.initialize()
     nlp.to_disk(tmp_path / "model")
@@ -150,7 +171,10 @@ def test_any_text_is_a_label_in_a_config_string(label: str) -> None:
     ("labels", "message"),
     [
         ("person", r"\[here\] found 'person'; allowed: a list of labels. Write \['person'\]"),
-        ({"person": "somebody"}, r'allowed: a list of labels. Write \[{"label": "person", "description": "somebody"}\]'),
+        (
+            {"person": "somebody"},
+            r'allowed: a list of labels. Write \[{"label": "person", "description": "somebody"}\]',
+        ),
         ([3], r"\[here\[0\]\] found 3; allowed: a string"),
         (["a", " "], r"\[here\[1\]\] found the label ' '"),
         ([{"name": "a"}], r"found the key 'name'; allowed: label, description, threshold"),

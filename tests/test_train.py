@@ -1,3 +1,4 @@
+# ruff: noqa: F811 (fixtures)
 """The command line, and that it trains what Python trains."""
 
 from __future__ import annotations
@@ -87,7 +88,11 @@ def test_overrides_and_the_config_beside_the_model(config_path, tmp_path):
     head = written.read_text("utf8").splitlines()
     assert head[0].startswith("# python 3.") and any(line.startswith("# torch ") for line in head)
     config = confit.Config.from_disk(written)
-    assert (config["train"]["max_steps"], config["train"]["seed"], config["vars"]["train"]) == (2, 7, str(more))
+    assert (config["train"]["max_steps"], config["train"]["seed"], config["vars"]["train"]) == (
+        2,
+        7,
+        str(more),
+    )
     assert str(config["train"]["validation_interval"]) == "${train.max_steps//2}"
     trained = spacy.load(tmp_path / "out" / "model-last")
     assert trained.get_pipe("gliner").threshold == 0.3
@@ -120,13 +125,18 @@ def test_python_leaves_a_config_of_what_can_be_written(config_path, tmp_path):
         (["--schedule", "up"], "[train.schedule] is 'up'; allowed: constant, cosine, linear, polynomial"),
         (["--optimizer", "adam"], "[train.optimizer] is 'adam'; allowed: adamw, sgd, torch"),
         (["--loggers", '["wandbb"]'], "[train.loggers] names 'wandbb'"),
-        (["--best_metric", "ner.f"], "[train.best_metric] is 'ner.f', which no scorer gives; allowed: ner.city.p"),
+        (
+            ["--best_metric", "ner.f"],
+            "[train.best_metric] is 'ner.f', which no scorer gives; allowed: ner.city.p",
+        ),
         (["--val_data", "null", "--patience", "2"], "[train.patience] is set, but there is no val_data"),
         (["--train.best_path", "{out}/model-last"], "[train.best_path] is"),
         (["--nlp", "no_such_pipeline"], "no_such_pipeline"),
     ],
 )
-def test_mistakes_end_in_one_line_before_anything_is_trained(config_path, tmp_path, capsys, arguments, message):
+def test_mistakes_end_in_one_line_before_anything_is_trained(
+    config_path, tmp_path, capsys, arguments, message
+):
     filled = [argument.format(out=tmp_path / "out") for argument in arguments]
     assert message in failure(capsys, "--config", str(config_path), *filled)
     assert not (tmp_path / "out").exists()
@@ -142,7 +152,14 @@ def test_help_explains_every_option(capsys):
         app(["--help"])
     assert stopped.value.code == 0
     out = capsys.readouterr().out
-    for name in ("max_steps", "batch_size", "grad_accumulation_max_tokens", "val_data", "sample_texts", "patience"):
+    for name in (
+        "max_steps",
+        "batch_size",
+        "grad_accumulation_max_tokens",
+        "val_data",
+        "sample_texts",
+        "patience",
+    ):
         assert f"--{name}" in out
     assert "default: 2000" in out and "ForwardRef" not in out and "config_meta" not in out
 
@@ -150,7 +167,9 @@ def test_help_explains_every_option(capsys):
 def test_names_of_eds_nlp(config_path, tmp_path, capsys):
     given = confit.Config.from_disk(config_path, resolve=True, registry=registry)["train"]
     given.pop("output_path")
-    train(**given, output_dir=str(tmp_path / "eds"), grad_max_norm=5.0, sub_batch_size="100 tokens", logger=[])
+    train(
+        **given, output_dir=str(tmp_path / "eds"), grad_max_norm=5.0, sub_batch_size="100 tokens", logger=[]
+    )
     assert (tmp_path / "eds" / "model-last" / "meta.json").exists()
     assert "note: grad_max_norm is read as max_grad_norm = 5.0" in capsys.readouterr().out
 
@@ -174,6 +193,94 @@ def test_the_default_config_runs(tmp_path, monkeypatch, still_backbone, capsys):
     assert (tmp_path / "model-best" / "train_config.cfg").exists()
 
 
+TUTORIAL = """
+[nlp]
+lang = "en"
+pipeline = ["ner"]
+batch_size = 1
+components = ${{components}}
+
+[components]
+
+[components.ner]
+@factory = "gliner"
+gold_spans_key = ${{vars.gold_span_group}}
+
+[components.ner.model]
+@architectures = "gliner_pipe.GLiNER.v1"
+
+[components.ner.model.encoder]
+@encoders = "uni_encoder"
+
+[components.ner.model.encoder.backbone]
+@backbones = "transformer"
+model = "{backbone}"
+window = 128
+stride = 96
+
+[components.ner.model.span_rep]
+@span_reps = "markerV0"
+
+[scorer]
+
+[scorer.ner]
+@metrics = "gliner_pipe.ner_exact"
+span_getter = ${{vars.gold_span_group}}
+predicted_getter = "gliner"
+
+[vars]
+train = "{sample}/brat/train"
+dev = "{sample}/brat/dev"
+gold_span_group = "gold_spans"
+
+[train]
+nlp = ${{nlp}}
+max_steps = 2000
+validation_interval = ${{train.max_steps//10}}
+warmup_rate = 0.1
+# Adapt to the VRAM of your GPU
+grad_accumulation_max_tokens = 48000
+batch_size = 2000 words
+transformer_lr = 5e-5
+task_lr = 1e-4
+scorer = ${{scorer}}
+output_path = "artifacts/model-last"
+
+[train.train_data]
+randomize = true
+# Documents will be split into sub-documents
+max_length = 384
+multi_sentence = true
+[train.train_data.reader]
+@readers = "standoff"
+path = ${{vars.train}}
+converter = "standoff"  # by default when readers==standoff
+span_setter = ${{vars.gold_span_group}}
+
+[train.val_data]
+[train.val_data.reader]
+@readers = "standoff"
+path = ${{vars.dev}}
+span_setter = ${{vars.gold_span_group}}
+
+[package]
+pipeline = ${{train.output_path}}
+name = "my_ner_model"
+"""
+
+
+def test_a_config_with_all_that_eds_nlp_writes(tmp_path, still_backbone, monkeypatch):
+    path = tmp_path / "config.cfg"
+    path.write_text(
+        TUTORIAL.format(backbone=still_backbone, sample=ROOT / "data" / "sample"), encoding="utf8"
+    )
+    monkeypatch.chdir(tmp_path)
+    command("--config", "config.cfg", "--seed", "42", "--max_steps", "2", "--train.train_data.limit", "4")
+    trained = spacy.load("artifacts/model-last")
+    assert "person" in trained.get_pipe("ner").labels
+    assert 0 <= trained.meta["performance"]["ner.micro.f"] <= 1
+
+
 @pytest.mark.data
 def test_the_wnut17_config_runs(tmp_path, still_backbone):
     folder = os.environ.get("GLINER_PIPE_DATA")
@@ -195,7 +302,9 @@ def test_a_killed_training_leaves_models_that_load(config_path, tmp_path, attemp
     last = tmp_path / "out" / "model-last"
     arguments = ["--config", str(config_path), "--max_steps", "100000", "--validation_interval", "1"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "gliner_pipe.train", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, "-m", "gliner_pipe.train", *arguments],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     try:
         deadline = time.monotonic() + 120
@@ -216,10 +325,31 @@ def test_a_killed_training_leaves_models_that_load(config_path, tmp_path, attemp
 def test_two_processes_stay_together_and_learn(config_path, tmp_path):
     """Both start from the same weights, draw other batches, and end with the same weights."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29571"]
-    arguments = ["--config", str(config_path), "--cpu", "true", "--max_steps", "3", "--train.loggers", '["jsonl"]']
+    launch = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "--master-port",
+        "29571",
+    ]
+    arguments = [
+        "--config",
+        str(config_path),
+        "--cpu",
+        "true",
+        "--max_steps",
+        "3",
+        "--train.loggers",
+        '["jsonl"]',
+    ]
     done = subprocess.run(
-        [*launch, "-m", "gliner_pipe.train", *arguments], env=environment, capture_output=True, text=True, timeout=300
+        [*launch, "-m", "gliner_pipe.train", *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     assert "2 processes" in done.stdout and done.stdout.count("last model:") == 1

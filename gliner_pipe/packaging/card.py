@@ -98,14 +98,14 @@ def _descriptions(labels: Any) -> dict[str, str]:
 
 def _scores(performance: Mapping[str, Any]) -> Iterator[str]:
     singles = list(_numbers(performance))
-    if singles:
-        yield _table(("Score", "Value"), [(f"`{name}`", _number(value)) for name, value in singles])
-    tables = list(_per_label(performance))
+    tables = list(_tables(performance))
     for name, table in tables:
         columns = list(dict.fromkeys(key for row in table.values() for key in row))
         rows = [(f"`{label}`", *(_number(row.get(key)) for key in columns)) for label, row in table.items()]
-        yield f"By label (`{name}`):"
-        yield _table(("Label", *columns), rows)
+        yield f"By label and on average, `{name}`:"
+        yield _table(("", *columns), rows)
+    if singles:
+        yield _table(("Figure", "Value"), [(f"`{name}`", _number(value)) for name, value in singles])
     if not singles and not tables:
         yield "None are stated."
 
@@ -118,12 +118,12 @@ def _numbers(scores: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
             yield from _numbers(value, f"{prefix}{name}.")
 
 
-def _per_label(scores: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _tables(scores: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
     for name, value in scores.items():
         if isinstance(value, Mapping) and _is_table(value):
             yield prefix + name, value
         elif isinstance(value, Mapping):
-            yield from _per_label(value, f"{prefix}{name}.")
+            yield from _tables(value, f"{prefix}{name}.")
 
 
 def _is_table(value: Mapping[str, Any]) -> bool:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from gliner_pipe.errors import ConfigError
+
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
@@ -20,7 +22,8 @@ PATIENCE = timedelta(hours=12)
 class TrainedModels(nn.Module):
     """All models of a pipeline that learn, as the one module that accelerate wraps.
 
-    The wrapping (autocast, gradients over processes) stays on this module: the components keep theirs as they are.
+    The wrapping (autocast, gradients over processes) stays on this module: the components keep theirs as they
+    are.
 
     Parameters
     ----------
@@ -44,7 +47,8 @@ class TrainedModels(nn.Module):
             terms = model(batches[name])
             losses[name] = (terms.total.float(), dict(terms.parts))
         if self.distributed:
-            # Processes must agree on what takes part in a step, also where a batch leaves a head without work.
+            # Processes must agree on what takes part in a step, also where a batch leaves a head without
+            # work.
             touched = sum(parameter.sum() for parameter in self.parameters() if parameter.requires_grad)
             first = self.names[0]
             losses[first] = (losses[first][0] + 0.0 * touched, losses[first][1])
@@ -60,6 +64,11 @@ def make_accelerator(mixed_precision: str, cpu: bool) -> Accelerator:
         ``no``, ``fp16`` or ``bf16``.
     cpu
         Train on the CPU even where there is a GPU.
+
+    Raises
+    ------
+    ConfigError
+        If this machine cannot do that.
     """
     from accelerate import Accelerator, InitProcessGroupKwargs
     from accelerate.state import AcceleratorState, PartialState
@@ -67,16 +76,23 @@ def make_accelerator(mixed_precision: str, cpu: bool) -> Accelerator:
     if AcceleratorState._shared_state and PartialState().num_processes == 1:
         # what an earlier training in this process chose must not decide for this one
         AcceleratorState._reset_state(reset_partial_state=True)
-    return Accelerator(
-        mixed_precision=mixed_precision,
-        cpu=cpu,
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
+    handlers = [InitProcessGroupKwargs(timeout=PATIENCE)]
+    try:
+        accelerator = Accelerator(mixed_precision=mixed_precision, cpu=cpu, kwargs_handlers=handlers)
+    except ValueError as error:
+        raise _not_here(mixed_precision, str(error)) from error
+    if mixed_precision == "fp16" and accelerator.device.type == "cpu":
+        raise _not_here(mixed_precision, "it needs a GPU")  # accelerate would train in 32 bit without a word
+    return accelerator
+
+
+def _not_here(mixed_precision: str, why: str) -> ConfigError:
+    return ConfigError(
+        "train.mixed_precision", f"is {mixed_precision!r}, which cannot be had here: {why}", "no, bf16"
     )
 
 
-def no_sync(
-    accelerator: Accelerator, module: nn.Module, last: bool
-) -> AbstractContextManager[Any]:
+def no_sync(accelerator: Accelerator, module: nn.Module, last: bool) -> AbstractContextManager[Any]:
     """Return a context in which gradients stay in this process, unless `last` sub-batch of a step."""
     return nullcontext() if last else accelerator.no_sync(module)
 

@@ -79,9 +79,7 @@ class Dataset:
         return self.section.randomize is not False
 
 
-def read_training(
-    nlp: Language, sections: Sequence[Section], batch_size: int | str
-) -> list[Dataset]:
+def read_training(nlp: Language, sections: Sequence[Section], batch_size: int | str) -> list[Dataset]:
     """Read the sections of the training data.
 
     Raises
@@ -96,12 +94,16 @@ def read_training(
         where = "train.train_data" if len(sections) == 1 else f"train.train_data.{number}"
         size = parse_size(section.batch_size or batch_size)
         if section.labels is not None:
-            raise ConfigError(f"{where}.labels", "is for val_data only", do="Set labels in the reader, or on the component")
+            raise ConfigError(
+                f"{where}.labels", "is for val_data only", do="Set labels in the reader, or on the component"
+            )
         datasets.append(Dataset(section, section.read(nlp, where), size, gold_span_getter(nlp)))
     return datasets
 
 
-def read_validation(nlp: Language, sections: Sequence[Section]) -> tuple[list[Example], Sequence[object] | None]:
+def read_validation(
+    nlp: Language, sections: Sequence[Section]
+) -> tuple[list[Example], Sequence[object] | None]:
     """Read the sections of the validation data.
 
     Returns

@@ -17,8 +17,8 @@ class LossGuard:
     Parameters
     ----------
     factor
-        The loss diverges when its running mean is this many times its own lowest value, and at least half of the
-        first loss ...
+        The loss diverges when its running mean is this many times its own lowest value, and at least half of
+        the first loss ...
     patience
         ... for this many steps on end.
     """
@@ -51,9 +51,10 @@ class LossGuard:
         self.steps_above = self.steps_above + 1 if self.mean > limit else 0
         if self.steps_above >= self.patience:
             raise TrainingError(
-                f"the loss diverges: its running mean at step {step} is {self.mean:.4g}, more than {self.factor:g} "
-                f"times its lowest value ({self.lowest:.4g}) for {self.patience} steps. "
-                f"Learning rates: {_rates(learning_rates)}. Lower them, raise warmup_rate or lower max_grad_norm"
+                f"the loss diverges: its running mean at step {step} is {self.mean:.4g}, more than "
+                f"{self.factor:g} times its lowest value ({self.lowest:.4g}) for {self.patience} steps. "
+                f"Learning rates: {_rates(learning_rates)}. "
+                "Lower them, raise warmup_rate or lower max_grad_norm"
             )
 
     def check_gradients(

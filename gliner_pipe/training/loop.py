@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from gliner_pipe.training.accelerator import TrainedModels, no_sync, summed
+from gliner_pipe.errors import TrainingError
+from gliner_pipe.training.accelerator import no_sync, summed
 from gliner_pipe.training.guard import LossGuard
 from gliner_pipe.training.steps import StepBatches
 
@@ -78,18 +79,24 @@ class Learner:
     def step(self, number: int, batches: StepBatches) -> StepResult:
         """Learn from one batch, however it is cut.
 
-        The loss is a sum over all sub-batches and processes, divided by counts over all of them, so the weights do
-        not depend on the cut.
+        The loss is a sum over all sub-batches and processes, divided by counts over all of them, so the
+        weights do not depend on the cut.
 
         Raises
         ------
         TrainingError
-            If the loss or the gradients are no numbers, or the loss diverges; the weights are then as before the step.
+            If the loss or the gradients are no numbers, the loss diverges, or the memory is full; the weights
+            are then as before the step.
         """
         scale = self._scales(batches)
-        losses = self._backward(batches, scale)
+        try:
+            losses = self._backward(batches, scale)
+        except torch.cuda.OutOfMemoryError as error:
+            raise _out_of_memory(number, batches) from error
         totals = summed(self.accelerator, {**losses, "words": batches.n_words, "docs": batches.n_docs})
-        parts = {name.removeprefix("part:"): value for name, value in totals.items() if name.startswith("part:")}
+        parts = {
+            name.removeprefix("part:"): value for name, value in totals.items() if name.startswith("part:")
+        }
         rates = self.learning_rates()
         self.guard.check(number, totals["loss"], rates, batches.sources)
         grad_norm = self._clip()
@@ -108,7 +115,10 @@ class Learner:
             for name, batch in sub_batch.items():
                 counts[name] += float(batch.count)
         counts = summed(self.accelerator, counts)
-        return {name: 1.0 / (component.denominator(counts[name]) or 1.0) for name, component in self.components.items()}
+        return {
+            name: 1.0 / (component.denominator(counts[name]) or 1.0)
+            for name, component in self.components.items()
+        }
 
     def _backward(self, batches: StepBatches, scale: Mapping[str, float]) -> dict[str, float]:
         """Add up the gradients of all sub-batches; return this process's share of the loss and its parts."""
@@ -132,6 +142,15 @@ class Learner:
         parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         limit = float("inf") if self.max_grad_norm is None else self.max_grad_norm
         return float(self.accelerator.clip_grad_norm_(parameters, limit))
+
+
+def _out_of_memory(step: int, batches: StepBatches) -> TrainingError:
+    sizes = [batch.n_pieces for sub_batch in batches.sub_batches for batch in sub_batch.values()]
+    return TrainingError(
+        f"the memory of the device is full in step {step}: {batches.n_docs} documents with "
+        f"{batches.n_words} words, in {len(batches.sub_batches)} parts of up to {max(sizes)} word pieces. "
+        f"Set grad_accumulation_max_tokens to less than {max(sizes)} (the result is the same), or max_length"
+    )
 
 
 @dataclass
@@ -177,9 +196,7 @@ def record_of(step: int, result: StepResult, seconds: float, rates: Mapping[str,
     }
 
 
-def train_steps(
-    learner: Learner, stream: Iterable[StepBatches], max_steps: int, hooks: Any
-) -> None:
+def train_steps(learner: Learner, stream: Iterable[StepBatches], max_steps: int, hooks: Any) -> None:
     """Run steps until `max_steps`, or until a validation says that it is enough.
 
     Parameters

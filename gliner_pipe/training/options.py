@@ -70,10 +70,15 @@ def check_numbers(options: Mapping[str, Any]) -> None:
     ConfigError
         About the first that cannot.
     """
-    for name in ("max_steps", "validation_interval", "checkpoint_interval", "patience", "grad_accumulation_max_tokens"):
+    for name in ("max_steps", "patience", "grad_accumulation_max_tokens"):
         value = options[name]
         if value is not None and value < 1:
             raise ConfigError(f"train.{name}", f"is {value}", "a whole number from 1")
+    for name in ("validation_interval", "checkpoint_interval"):
+        value = options[name]
+        # ${train.max_steps//10} is 0 in a short training: that means every step
+        if value is not None and value < 0:
+            raise ConfigError(f"train.{name}", f"is {value}", "a whole number")
     for name in ("transformer_lr", "task_lr"):
         if not 0 <= options[name] < float("inf"):
             raise ConfigError(f"train.{name}", f"is {options[name]}", "a number from 0, e.g. 5e-5")
@@ -81,7 +86,9 @@ def check_numbers(options: Mapping[str, Any]) -> None:
         if options[name] < 0:
             raise ConfigError(f"train.{name}", f"is {options[name]}", "a number from 0")
     if not 0 <= options["warmup_rate"] <= 1:
-        raise ConfigError("train.warmup_rate", f"is {options['warmup_rate']}", "a share of the steps, from 0 to 1")
+        raise ConfigError(
+            "train.warmup_rate", f"is {options['warmup_rate']}", "a share of the steps, from 0 to 1"
+        )
     norm = options["max_grad_norm"]
     if norm is not None and norm <= 0:
         raise ConfigError("train.max_grad_norm", f"is {norm}", "a number above 0, or null not to clip")
@@ -89,6 +96,22 @@ def check_numbers(options: Mapping[str, Any]) -> None:
         raise ConfigError(
             "train.mixed_precision", f"is {options['mixed_precision']!r}", ", ".join(MIXED_PRECISIONS)
         )
+
+
+def intervals(max_steps: int, validation: int | None, checkpoint: int | None) -> tuple[int, int]:
+    """Return the steps between two validations and between two savings, both at least 1.
+
+    Parameters
+    ----------
+    max_steps
+        Steps of the training.
+    validation
+        As given; a tenth of the steps when not given.
+    checkpoint
+        As given; that of the validation when not given.
+    """
+    interval = max(1, max_steps // 10 if validation is None else validation)
+    return interval, interval if checkpoint is None else max(1, checkpoint)
 
 
 def output_paths(output_path: str | Path, best_path: str | Path | None) -> tuple[Path, Path]:
@@ -111,6 +134,8 @@ def output_paths(output_path: str | Path, best_path: str | Path | None) -> tuple
     one, other = last.resolve(), best.resolve()
     if one == other or one in other.parents or other in one.parents:
         raise ConfigError(
-            "train.best_path", f"is {best}, with an output_path of {last}", "two folders, neither inside the other"
+            "train.best_path",
+            f"is {best}, with an output_path of {last}",
+            "two folders, neither inside the other",
         )
     return last, best

@@ -33,8 +33,8 @@ def config_text(config: Config | None, options: Mapping[str, Any], versions: Map
     Parameters
     ----------
     config
-        The config with the overrides of the command line in it and its references unresolved, from a training that
-        was started by the command line.
+        The config with the overrides of the command line in it and its references unresolved, from a training
+        that was started by the command line.
     options
         Arguments of a training that was started from Python: those that can be written are.
     versions

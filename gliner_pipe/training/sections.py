@@ -41,7 +41,8 @@ class Section:
     reader
         Called with the pipeline, yields examples.
     randomize
-        Shuffle before every pass, and split long texts at other places in every pass; true by default when training.
+        Shuffle before every pass, and split long texts at other places in every pass; true by default when
+        training.
     max_length
         Split texts of more words than this; null leaves them whole.
     multi_sentence
@@ -49,7 +50,8 @@ class Section:
     limit
         Number of documents to read.
     batch_size
-        What a step draws from this data, e.g. ``"2000 words"``; the ``batch_size`` of the training by default.
+        What a step draws from this data, e.g. ``"2000 words"``; the ``batch_size`` of the training by
+        default.
     punct_chars
         Characters that may end a sentence, where the documents do not say where sentences begin.
     check_capitalized
@@ -86,7 +88,9 @@ class Section:
             if len(example.reference):
                 examples.append(example)
         if not examples:
-            raise DataError(f"[{where}]", "holds no document with words", "at least one", "Check the path and the reader")
+            raise DataError(
+                f"[{where}]", "holds no document with words", "at least one", "Check the path and the reader"
+            )
         return examples
 
 
@@ -132,13 +136,17 @@ def make_section(options: Mapping[str, Any], where: str) -> Section:
     if unknown:
         raise ConfigError(f"{where}.{unknown[0]}", "is no option of this section", ", ".join(known))
     if "reader" not in options:
-        raise ConfigError(where, "has no reader", 'a section with e.g. @readers = "gliner_json"', f"Add [{where}.reader]")
+        raise ConfigError(
+            where, "has no reader", 'a section with e.g. @readers = "gliner_json"', f"Add [{where}.reader]"
+        )
     for name, kinds in _KINDS.items():
         value = options.get(name)
-        if value is not None and (not isinstance(value, kinds) or isinstance(value, bool) is not (kinds is bool)):
+        if value is not None and (
+            not isinstance(value, kinds) or isinstance(value, bool) is not (kinds is bool)
+        ):
             allowed = "true or false" if kinds is bool else "a whole number or null"
             raise ConfigError(f"{where}.{name}", f"is {value!r}", allowed)
-        if name in ("max_length", "limit") and value is not None and value < 0:
+        if isinstance(value, int) and value < 0:
             raise ConfigError(f"{where}.{name}", f"is {value}", "a whole number or null")
     values = {name: value for name, value in options.items() if value is not None}
     return Section(**{**values, "reader": make_reader(options["reader"], f"{where}.reader")})
@@ -167,7 +175,9 @@ def make_reader(value: Any, where: str) -> ReaderLike:
         made: ReaderLike = value
         return made
     raise ConfigError(
-        where, f"is {type(value).__name__}", "a block of @readers, a path, a list of spaCy Examples, or a function"
+        where,
+        f"is {type(value).__name__}",
+        "a block of @readers, a path, a list of spaCy Examples, or a function",
     )
 
 
@@ -180,7 +190,9 @@ def reader_of_path(path: Path) -> ReaderLike:
         If the file is missing, or its format cannot be told.
     """
     if not path.exists():
-        raise DataError(str(path), "does not exist", "a file or a folder", f"The working folder is {Path.cwd()}")
+        raise DataError(
+            str(path), "does not exist", "a file or a folder", f"The working folder is {Path.cwd()}"
+        )
     files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
     for file in files:
         suffix = file.suffix.lower()
@@ -197,10 +209,12 @@ def reader_of_path(path: Path) -> ReaderLike:
         made: ReaderLike = Config({"reader": block}).resolve(registry=registry)["reader"]
         return made
     suffixes = ", ".join([*JSON_SUFFIXES, *READERS_BY_SUFFIX])
-    raise DataError(str(path), "has no known format", f"files that end in {suffixes}", "Name a reader: @readers = ...")
+    raise DataError(
+        str(path), "has no known format", f"files that end in {suffixes}", "Name a reader: @readers = ..."
+    )
 
 
 def _are_examples(value: Any) -> bool:
-    return isinstance(value, (list, tuple)) and bool(value) and all(isinstance(item, Example) for item in value)
-
-
+    return (
+        isinstance(value, (list, tuple)) and bool(value) and all(isinstance(item, Example) for item in value)
+    )

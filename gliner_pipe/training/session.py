@@ -24,6 +24,7 @@ from gliner_pipe.training.datasets import Dataset, describe, read_training, read
 from gliner_pipe.training.loggers import RunInfo, TrainingLogger, make_loggers
 from gliner_pipe.training.loop import Learner, train_steps
 from gliner_pipe.training.optimizer import make_optimizer, parameter_groups
+from gliner_pipe.training.options import intervals
 from gliner_pipe.training.protocol import TrainableByLoop
 from gliner_pipe.training.run_config import FILE_NAME, config_text, package_versions
 from gliner_pipe.training.schedules import make_schedule
@@ -67,8 +68,8 @@ def make_scorers(scorer: Any, nlp: Language) -> dict[str, Scorer]:
     Parameters
     ----------
     scorer
-        Scorers by name, one scorer, or None for exact spans; a scorer is a function or one of the names ``exact``,
-        ``overlap`` and ``token``.
+        Scorers by name, one scorer, or None for exact spans; a scorer is a function or one of the names
+        ``exact``, ``overlap`` and ``token``.
     nlp
         The pipeline, which tells where gold and predicted spans stand.
     """
@@ -141,10 +142,12 @@ class Session:
             {name: component.model for name, component in components.items()}, accelerator.num_processes > 1
         )
         models.to(accelerator.device)
-        optimizer = make_optimizer(self.options["optimizer"], groups, accelerator.device)
+        optimizer = make_optimizer(self.options["optimizer"], groups)
         scheduler = schedule.build(optimizer, self.max_steps)
         module, optimizer = accelerator.prepare(models, optimizer)
-        learner = Learner(accelerator, components, module, optimizer, scheduler, self.options["max_grad_norm"])
+        learner = Learner(
+            accelerator, components, module, optimizer, scheduler, self.options["max_grad_norm"]
+        )
         supervisor = self._supervisor(accelerator, models, validation, loggers, note)
         # each process drops out other numbers
         torch.manual_seed(self.seed + accelerator.process_index)
@@ -158,11 +161,15 @@ class Session:
         if sections is None:
             for name in ("best_metric", "patience"):
                 if self.options[name] is not None:
-                    raise ConfigError(f"train.{name}", "is set, but there is no val_data", do="Add [train.val_data]")
+                    raise ConfigError(
+                        f"train.{name}", "is set, but there is no val_data", do="Add [train.val_data]"
+                    )
             return Validation([], {})
         scorers = make_scorers(self.options["scorer"], self.nlp)
         examples, labels = read_validation(self.nlp, sections)
-        return Validation(examples, scorers, choose_metric(self.options["best_metric"], scorers, examples), labels)
+        return Validation(
+            examples, scorers, choose_metric(self.options["best_metric"], scorers, examples), labels
+        )
 
     def _initialize(self, components: Mapping[str, TrainableByLoop], datasets: Sequence[Dataset]) -> None:
         """Make the weights; those that a component has already are kept, other components are left alone."""
@@ -192,7 +199,9 @@ class Session:
         loggers: list[TrainingLogger],
         note: Callable[[str], None],
     ) -> Supervisor:
-        interval = self.options["validation_interval"] or max(1, self.max_steps // 10)
+        interval, checkpoint_interval = intervals(
+            self.max_steps, self.options["validation_interval"], self.options["checkpoint_interval"]
+        )
         return Supervisor(
             accelerator=accelerator,
             nlp=self.nlp,
@@ -200,7 +209,7 @@ class Session:
             validation=validation,
             max_steps=self.max_steps,
             validation_interval=interval,
-            checkpoint_interval=self.options["checkpoint_interval"] or interval,
+            checkpoint_interval=checkpoint_interval,
             patience=self.options["patience"],
             output_path=self.output_path,
             best_path=self.best_path,

@@ -83,7 +83,8 @@ class StepStream(IterableDataset[StepBatches]):
         worker = get_worker_info()
         index, workers = (worker.id, worker.num_workers) if worker is not None else (0, 1)
         streams = [
-            dataset.batches(random.Random(f"{self.seed}-{number}")) for number, dataset in enumerate(self.datasets)
+            dataset.batches(random.Random(f"{self.seed}-{number}"))
+            for number, dataset in enumerate(self.datasets)
         ]
         for drawn, parts in enumerate(zip(*streams, strict=True)):
             step, rank = divmod(drawn, self.n_processes)
@@ -102,7 +103,9 @@ class StepStream(IterableDataset[StepBatches]):
             sub_batches,
             n_words=sum(len(example.reference) for example in examples),
             n_docs=len(examples),
-            sources=[source for example in examples if (source := supervision(example.reference).get("source"))],
+            sources=[
+                source for example in examples if (source := supervision(example.reference).get("source"))
+            ],
             dropped=dict(dropped),
         )
 

@@ -93,7 +93,10 @@ def choose_metric(metric: str | None, scorers: Mapping[str, Scorer], examples: S
             if name.endswith(f".{end}"):
                 return name
     raise ConfigError(
-        "train.best_metric", "is not set, and no score is called micro.f or f", ", ".join(known), "Name one of them"
+        "train.best_metric",
+        "is not set, and no score is called micro.f or f",
+        ", ".join(known),
+        "Name one of them",
     )
 
 
@@ -187,7 +190,10 @@ class Supervisor:
             entry["validation"] = {
                 name: facts[name] for name in ("docs", "words", "docs_per_second", "words_per_second")
             }
-            self.nlp.meta["performance"] = {**scores, self.validation.metric: score if score > float("-inf") else None}
+            self.nlp.meta["performance"] = {
+                **scores,
+                self.validation.metric: score if score > float("-inf") else None,
+            }
             self._keep_best(step, score, bool(entry["best"]))
         self._save(self.output_path)
         for logger in self.loggers:
@@ -215,5 +221,6 @@ class Supervisor:
             known = self.dropped.setdefault(component, Counter())
             for reason, number in counts.items():
                 if reason not in known:
-                    self.note(f"warning: [components.{component}] {number} gold annotations not learned from: {reason}")
+                    what = f"{number} gold annotations not learned from: {reason}"
+                    self.note(f"warning: [components.{component}] {what}")
             known.update(counts)

@@ -133,6 +133,11 @@ def test_spans(example):
     assert [ids(batch) for batch in result] == [[0, 1], [2, 3, 4], [5]]
 
 
+def test_padded_words(sized):
+    result = list(batches(sized([10, 1, 2, 3, 4]), "10 padded_words", shuffle=False))
+    assert [ids(batch) for batch in result] == [[0], [1, 2, 3], [4]]
+
+
 def test_no_examples():
     assert list(batches([], 4, endless=True)) == []
 

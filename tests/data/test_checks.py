@@ -55,6 +55,7 @@ def test_nothing_is_dropped_without_limits(example):
         ([(0, 5), (1, 2), (3, 4)], 2),
         ([(0, 1), (0, 1)], 1),
         ([(0, 2), (2, 4)], 0),
+        ([(0, 2), (1, 6), (5, 7)], 2),
     ],
 )
 def test_flat_ner(example, spans, overlapping):

@@ -93,6 +93,8 @@ def test_sentences_are_packed(example):
         "A b . C d .",
         "E f . G h .",
     ]
+    assert [len(p.reference) for p in pieces(whole, max_length=6)] == [6, 6]
+    assert [len(p.reference) for p in pieces(whole, max_length=9)] == [9, 3]
     assert [len(p.reference) for p in pieces(whole, max_length=7, multi_sentence=False)] == [3, 3, 3, 3]
     assert [len(p.reference) for p in pieces(whole, multi_sentence=False)] == [3, 3, 3, 3]
 

@@ -39,6 +39,7 @@ def test_io(tags):
         ("B-a I-b", "BIO", [(0, 1, "a"), (1, 2, "b")], "I- without B- before it (read as the beginning)"),
         ("L-a O", "BIOUL", [(0, 1, "a")], "L- without B- before it (read as the beginning)"),
         ("B-a O", "BIOES", [(0, 1, "a")], "entity without its last tag L- or E- (closed)"),
+        ("B-a U-a", "BIOUL", [(0, 1, "a"), (1, 2, "a")], "entity without its last tag L- or E- (closed)"),
         ("B-a I-a S-b", "BIOES", [(0, 2, "a"), (2, 3, "b")], "entity without its last tag L- or E- (closed)"),
     ],
 )

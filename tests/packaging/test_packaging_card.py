@@ -65,17 +65,17 @@ def test_scores_of_any_depth() -> None:
         "strict": {"micro": {"f": 1.0, "support": 3}, "per_label": {"person": {"p": 1.0, "r": None}}},
     }
     assert section(card(performance=performance), "Scores").splitlines() == [
-        "| Score | Value |",
+        "By label and on average, `strict.per_label`:",
+        "",
+        "|  | p | r |",
+        "| --- | --- | --- |",
+        "| `person` | 1.0000 |  |",
+        "",
+        "| Figure | Value |",
         "| --- | --- |",
         "| `ents_f` | 0.5000 |",
         "| `strict.micro.f` | 1.0000 |",
         "| `strict.micro.support` | 3 |",
-        "",
-        "By label (`strict.per_label`):",
-        "",
-        "| Label | p | r |",
-        "| --- | --- | --- |",
-        "| `person` | 1.0000 |  |",
     ]
 
 

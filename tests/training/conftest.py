@@ -12,7 +12,13 @@ import torch
 
 PEOPLE = ["Ann", "Ben", "Carla Diaz", "Dora", "Emil Berg", "Fay"]
 CITIES = ["Oslo", "Lima", "New York", "Paris", "Turin", "Cairo"]
-TEMPLATES = ["{p} lives in {c} .", "{p} left {c} and {c} .", "In {c} , {p} met {p} .", "It rained in {c} .", "{p} slept ."]
+TEMPLATES = [
+    "{p} lives in {c} .",
+    "{p} left {c} and {c} .",
+    "In {c} , {p} met {p} .",
+    "It rained in {c} .",
+    "{p} slept .",
+]
 
 CONFIG = """
 [vars]

@@ -8,8 +8,6 @@ from gliner_pipe.errors import ConfigError
 from gliner_pipe.registry import registry
 from gliner_pipe.training.optimizer import adamw, make_optimizer, parameter_groups, sgd, torch_optimizer
 
-CPU = torch.device("cpu")
-
 
 def groups_of(model, **options):
     groups = parameter_groups(
@@ -91,16 +89,14 @@ def test_nothing_to_train():
 
 def test_blocks_make_torch_optimizers():
     groups = parameter_groups({"m": nn.Linear(2, 2)}, transformer_lr=1, task_lr=0.5, weight_decay=0.1)
-    made = make_optimizer(None, groups, CPU)
+    made = make_optimizer(None, groups)
     assert isinstance(made, torch.optim.AdamW)
-    assert {group["lr"] for group in made.param_groups} == {0.5}
-    made = make_optimizer(adamw(beta2=0.9, eps=1e-6), groups, CPU)
+    assert {group["lr"] for group in made.param_groups} == {0.5} and made.defaults["fused"]
+    made = make_optimizer(adamw(beta2=0.9, eps=1e-6), groups)
     assert (made.defaults["betas"], made.defaults["eps"]) == ((0.9, 0.9), 1e-6)
-    assert make_optimizer(sgd(momentum=0.5), groups, CPU).defaults["momentum"] == 0.5
-    assert isinstance(
-        make_optimizer(torch_optimizer("NAdam", momentum_decay=0.1), groups, CPU), torch.optim.NAdam
-    )
-    assert isinstance(make_optimizer("sgd", groups, CPU), torch.optim.SGD)
+    assert make_optimizer(sgd(momentum=0.5), groups).defaults["momentum"] == 0.5
+    assert isinstance(make_optimizer(torch_optimizer("NAdam", momentum_decay=0.1), groups), torch.optim.NAdam)
+    assert isinstance(make_optimizer("sgd", groups), torch.optim.SGD)
     assert {"adamw", "sgd", "torch"} <= set(registry.optimizers.get_available())
 
 
@@ -108,7 +104,7 @@ def test_blocks_make_torch_optimizers():
 def test_fused_adamw_makes_the_same_step(fused):
     torch.manual_seed(1)
     model = nn.Linear(3, 3)
-    made = make_optimizer(adamw(fused=fused), groups_and(model), CPU)
+    made = make_optimizer(adamw(fused=fused), groups_and(model))
     model(torch.ones(1, 3)).sum().backward()
     made.step()
     torch.manual_seed(1)
@@ -126,10 +122,10 @@ def groups_and(model):
 def test_mistakes_in_the_optimizer():
     groups = groups_and(nn.Linear(2, 2))
     with pytest.raises(ConfigError, match=r"train.optimizer.*'adam'.*adamw, sgd, torch"):
-        make_optimizer("adam", groups, CPU)
+        make_optimizer("adam", groups)
     with pytest.raises(ConfigError, match=r"'NoSuch'.*AdamW"):
         torch_optimizer("NoSuch")
     with pytest.raises(ConfigError, match="AdamW does not take"):
-        make_optimizer(torch_optimizer("AdamW", nesterov=True), groups, CPU)
+        make_optimizer(torch_optimizer("AdamW", nesterov=True), groups)
     with pytest.raises(ConfigError, match="without a class"):
-        make_optimizer("torch", groups, CPU)
+        make_optimizer("torch", groups)

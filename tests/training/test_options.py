@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from gliner_pipe.errors import ConfigError
-from gliner_pipe.training.options import check_numbers, output_paths, translate
+from gliner_pipe.training.options import check_numbers, intervals, output_paths, translate
 
 GOOD = {
     "max_steps": 1,
@@ -26,7 +26,9 @@ GOOD = {
 def test_other_names():
     notes: list[str] = []
     options = translate(
-        {"grad_max_norm": 5, "output_dir": "out", "sub_batch_size": "1000 tokens", "logger": ["csv"]}, [], notes.append
+        {"grad_max_norm": 5, "output_dir": "out", "sub_batch_size": "1000 tokens", "logger": ["csv"]},
+        [],
+        notes.append,
     )
     assert options == {
         "max_grad_norm": 5.0,
@@ -38,9 +40,11 @@ def test_other_names():
 
 
 def test_unknown_options_get_a_hint():
-    with pytest.raises(ConfigError, match=r"\[train.max_step\] is no option of train.*Did you mean 'max_steps'"):
+    with pytest.raises(
+        ConfigError, match=r"\[train.max_step\] is no option of train.*Did you mean 'max_steps'"
+    ):
         translate({"max_step": 3}, ["nlp", "max_steps"], print)
-    with pytest.raises(ConfigError, match="sub_batch_size.*'4 splits'"):
+    with pytest.raises(ConfigError, match=r"sub_batch_size.*'4 splits'"):
         translate({"sub_batch_size": "4 splits"}, [], print)
 
 
@@ -52,7 +56,7 @@ def test_good_numbers_pass():
     ("name", "value"),
     [
         ("max_steps", 0),
-        ("validation_interval", 0),
+        ("validation_interval", -1),
         ("checkpoint_interval", -1),
         ("patience", 0),
         ("grad_accumulation_max_tokens", 0),
@@ -71,8 +75,18 @@ def test_bad_numbers_are_named(name, value):
 
 
 def test_output_paths():
-    assert output_paths("artifacts/model-last", None) == (Path("artifacts/model-last"), Path("artifacts/model-best"))
+    assert output_paths("artifacts/model-last", None) == (
+        Path("artifacts/model-last"),
+        Path("artifacts/model-best"),
+    )
     assert output_paths("a", "b") == (Path("a"), Path("b"))
     for last, best in (("a", "a"), ("a", "a/b"), ("a/b", "a"), ("x/model-best", None)):
-        with pytest.raises(ConfigError, match="train.best_path"):
+        with pytest.raises(ConfigError, match=r"train\.best_path"):
             output_paths(last, best)
+
+
+def test_intervals_are_at_least_one_step():
+    assert intervals(2000, None, None) == (200, 200)
+    assert intervals(2, None, None) == (1, 1)
+    assert intervals(2, 0, 0) == (1, 1)
+    assert intervals(100, 30, 7) == (30, 7)

@@ -74,5 +74,5 @@ def test_registry_and_names():
 def test_mistakes():
     with pytest.raises(ConfigError, match=r"train.schedule.*'linaer'.*constant, cosine, linear, polynomial"):
         make_schedule("linaer", 0.1)
-    with pytest.raises(ConfigError, match="warmup_rate of 1.5"):
+    with pytest.raises(ConfigError, match=r"warmup_rate of 1\.5"):
         linear(1.5)

@@ -30,7 +30,9 @@ def blank():
 
 
 def texts(value, blank, kind=TrainData):
-    return [e.reference.text for section in kind.validate(value) for e in section.read(blank, "train.train_data")]
+    return [
+        e.reference.text for section in kind.validate(value) for e in section.read(blank, "train.train_data")
+    ]
 
 
 def test_all_forms_give_the_same_examples(path, blank):

@@ -37,9 +37,10 @@ class RunInfo:
 class TrainingLogger(Protocol):
     """Takes note of a training. Only the main process calls it.
 
-    A ``step`` record holds ``step``, ``loss``, ``grad_norm``, ``lr`` (by group), ``parts`` (of the loss), ``words``,
-    ``docs`` and ``words_per_second``. A ``validation`` record holds ``step``, ``loss`` (mean since the last
-    validation), ``lr``, ``words_per_second``, ``scores`` (nested), and ``best``, whether the scores are the best so far.
+    A ``step`` record holds ``step``, ``loss``, ``grad_norm``, ``lr`` (by group), ``parts`` (of the loss),
+    ``words``, ``docs`` and ``words_per_second``. A ``validation`` record holds ``step``, ``loss`` (mean since
+    the last validation), ``lr``, ``words_per_second``, ``scores`` (nested), and ``best``, whether the scores
+    are the best so far.
     """
 
     def start(self, run: RunInfo) -> None:

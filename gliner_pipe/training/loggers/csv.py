@@ -13,10 +13,11 @@ from gliner_pipe.training.loggers.base import RunInfo, flatten
 
 @registry.loggers.register("csv")
 class CsvLogger:
-    """Writes one row a validation: step, mean loss, learning rates, speed and all scores, e.g. ``scores.ner.micro.f``.
+    """Writes one row a validation: step, mean loss, learning rates, speed and all scores, e.g.
+    ``scores.ner.micro.f``.
 
-    The first validation sets the columns. Should a later one bring others, the file is written anew with them at the
-    end, so that every row has the columns of the header.
+    The first validation sets the columns. Should a later one bring others, the file is written anew with them
+    at the end, so that every row has the columns of the header.
 
     Parameters
     ----------

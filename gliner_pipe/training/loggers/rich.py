@@ -23,8 +23,8 @@ class RichLogger:
     Parameters
     ----------
     fields
-        Scores to show, as the ends of their names, e.g. ``["micro.f", "person.f"]``; by default those that end in
-        ``micro.p``, ``micro.r`` and ``micro.f``, else the first ones.
+        Scores to show, as the ends of their names, e.g. ``["micro.f", "person.f"]``; by default those that
+        end in ``micro.p``, ``micro.r`` and ``micro.f``, else the first ones.
     interval
         Steps between two plain lines.
     """
@@ -59,7 +59,9 @@ class RichLogger:
     def step(self, record: Mapping[str, Any]) -> None:
         """Move the bar, or print a line every `interval` steps."""
         if self._progress is not None:
-            self._progress.update(self._progress.task_ids[0], completed=record["step"], status=_status(record))
+            self._progress.update(
+                self._progress.task_ids[0], completed=record["step"], status=_status(record)
+            )
         elif record["step"] % self.interval == 0 or record["step"] in (1, self._max_steps):
             self.console.print(f"step {record['step']}/{self._max_steps}  {_status(record)}", soft_wrap=True)
 

@@ -75,6 +75,11 @@ def test_discontinuous_entities(write, nlp):
     assert drop.report == {"discontinuous entity (dropped)": 1, "relation without its entity (dropped)": 1}
 
 
+def test_pieces_in_another_order(write, nlp):
+    (example,) = read(nlp, pair(write, annotations="T1\tx 17 22;0 3\tParis Ann\n"))
+    assert triples(example) == [("Ann Lee lives in Paris", "x")]
+
+
 def test_an_entity_over_two_lines_is_not_discontinuous(write, nlp):
     reader = standoff(pair(write, annotations="T1\tx 17 23;24 27\tParis. She\n"), discontinuous="drop")
     assert triples(next(reader(nlp))) == [("Paris.\nShe", "x")]
