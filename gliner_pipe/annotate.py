@@ -74,7 +74,8 @@ def _set_ents(
 ) -> None:
     """The best spans that do not overlap go to ``doc.ents``.
 
-    Entities that stand there already keep their place, or with `overwrite` give way where they overlap a new one.
+    Entities that stand there already keep their place, or with `overwrite` give way where they overlap a new
+    one.
     """
     before = list(doc.ents)
     taken = np.zeros(len(doc), dtype=bool)

@@ -15,9 +15,9 @@ from gliner_pipe.registry import registry
 class Block(nn.Module):
     """Base of all blocks.
 
-    A constructor stores its arguments and does nothing else; weights, tokenizers and files come in ``build()``, once
-    sizes are known. An argument annotated with a block class accepts a block of that family only, or a mapping such
-    as ``{"@backbones": "transformer", "window": 256}``.
+    A constructor stores its arguments and does nothing else; weights, tokenizers and files come in
+    ``build()``, once sizes are known. An argument annotated with a block class accepts a block of that family
+    only, or a mapping such as ``{"@backbones": "transformer", "window": 256}``.
     """
 
     family: ClassVar[str] = ""

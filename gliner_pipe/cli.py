@@ -64,7 +64,7 @@ def _told(error: Exception, argv: list[str]) -> str | None:
     known = isinstance(error, USER_ERRORS) and not isinstance(error, OSError)
     if config is not None and (known or _is_confit(error)) and (mistake := find_mistake(config)):
         return flat(str(mistake))
-    if isinstance(error, KeyError) and _is_confit(error) and config is not None and error.args[0] not in config:
+    if config is not None and isinstance(error, KeyError) and _is_confit(error):
         return f"[{error.args[0]}] this section is missing; found: {', '.join(config) or 'none'}."
     if isinstance(error, configparser.Error):
         files = ", ".join(map(str, _paths_and_overrides(argv)[0]))

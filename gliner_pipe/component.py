@@ -71,8 +71,8 @@ def make_gliner(
 ) -> Gliner:
     """Make the component; see :class:`Gliner` for the settings.
 
-    They are annotated as anything, for ``check_settings`` refuses what cannot be with the name of the section and of
-    what is allowed.
+    They are annotated as anything, for ``check_settings`` refuses what cannot be with the name of the section
+    and of what is allowed.
     """
     where = f"components.{name}"
     if isinstance(model, str):
@@ -116,16 +116,17 @@ class Gliner(Adjustable):
     model
         The blocks, or the name of a checkpoint.
     labels
-        What to find: strings, or mappings with ``label``, ``description`` and ``threshold``. May be changed at any
-        time (``nlp.get_pipe("gliner").labels = [...]``), for one document too (``doc._.gliner_labels = [...]``).
+        What to find: strings, or mappings with ``label``, ``description`` and ``threshold``. May be changed at
+        any time (``nlp.get_pipe("gliner").labels = [...]``), for one document too (``doc._.gliner_labels =
+        [...]``).
     word_splitter
         What the model reads as words; the document's tokens when not given.
     scorer
         For ``nlp.evaluate``.
     **settings
         See the page on configuration: ``threshold``, ``flat_ner``, ``multi_label``, ``spans_key``,
-        ``gold_spans_key``, ``annotate_ents``, ``overwrite_ents``, ``alignment_mode``, ``batch_size``, ``device``,
-        ``label_sampling`` and ``task_lr_ratio``.
+        ``gold_spans_key``, ``annotate_ents``, ``overwrite_ents``, ``alignment_mode``, ``batch_size``,
+        ``device``, ``label_sampling`` and ``task_lr_ratio``.
 
     Attributes
     ----------
@@ -183,7 +184,7 @@ class Gliner(Adjustable):
 
     @property
     def word_splitter(self) -> WordSplitter:
-        """What the words are: as configured, or else as the checkpoint says, or else the document's tokens."""
+        """What the words are: as configured, else as the checkpoint says, else the document's tokens."""
         if self._word_splitter is not None:
             return self._word_splitter
         named = self.gliner.word_splitter
@@ -244,7 +245,7 @@ class Gliner(Adjustable):
         return [annotate.Entity(c.start, c.end, items[c.label].label, c.score) for c in kept]
 
     def set_annotations(self, docs: Iterable[Doc], entities: Iterable[Sequence[annotate.Entity]]) -> None:
-        """Write entities to ``doc.spans[spans_key]``, scores in its ``attrs["scores"]``, and to ``doc.ents``."""
+        """Write entities to ``doc.spans[spans_key]`` with ``attrs["scores"]``, and to ``doc.ents``."""
         splitter = self.word_splitter
         for doc, found in zip(docs, entities, strict=True):
             annotate.annotate(doc, found, splitter, self.cfg, self.report)
@@ -256,8 +257,8 @@ class Gliner(Adjustable):
         if not self._labels and not self._warned:
             self._warned = True
             warnings.warn(
-                f"The component {self.name!r} has no labels, so it finds nothing. Set labels in the config, by "
-                f"nlp.get_pipe({self.name!r}).labels = [...] or by doc._.gliner_labels = [...].",
+                f"The component {self.name!r} has no labels, so it finds nothing. Set labels in the config, "
+                f"by nlp.get_pipe({self.name!r}).labels = [...] or by doc._.gliner_labels = [...].",
                 stacklevel=4,
             )
         return self._labels
@@ -269,8 +270,8 @@ class Gliner(Adjustable):
         if not self.gliner.is_built:
             raise NotInitializedError(
                 f"The component {self.name!r} has no weights yet. Call nlp.initialize(), train it with "
-                "python -m gliner_pipe.train, load a trained pipeline with spacy.load, or name a checkpoint in its "
-                "config (model = ...)."
+                "python -m gliner_pipe.train, load a trained pipeline with spacy.load, or name a checkpoint in "
+                "its config (model = ...)."
             )
         return self.gliner
 
@@ -346,7 +347,7 @@ class Gliner(Adjustable):
             The batch that ``collate`` made of them, if it was made already.
         """
         batch = scores if scores is not None else self.collate(list(examples))
-        return self.gliner(batch.to(self.gliner.device))  # type: ignore[no-any-return]
+        return self.gliner(batch.to(self.gliner.device))
 
     def update(
         self,
@@ -395,7 +396,7 @@ class Gliner(Adjustable):
     # -- saving: what nlp.config holds is not written again ------------------------------------------------
 
     def to_disk(self, path: Any, *, exclude: Iterable[str] = ()) -> None:
-        """Write weights, backbone configuration, tokenizer, and settings changed since the config was made."""
+        """Write weights, backbone configuration, tokenizer, and settings changed at run time."""
         serialize.to_disk(self, util.ensure_path(path), exclude)
 
     def from_disk(self, path: Any, *, exclude: Iterable[str] = ()) -> Gliner:

@@ -96,7 +96,7 @@ def check_settings(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def _check_device(name: str, where: str) -> None:
-    """Refuse what is the name of no device; whether this machine has it is asked when the model moves there."""
+    """Refuse what names no device; whether this machine has it is asked when the model moves there."""
     try:
         if name != "auto":
             torch.device(name)

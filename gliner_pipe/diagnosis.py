@@ -92,7 +92,7 @@ def _arguments(
     function: Any, block: Mapping[str, Any], family: str, name: str, where: str
 ) -> Iterator[ConfigError]:
     """Compare the keys of a block with the arguments of its function."""
-    function = inspect.unwrap(function.__init__ if isinstance(function, type) else function)
+    function = inspect.unwrap(function.__init__ if inspect.isclass(function) else function)
     parameters = {key: item for key, item in inspect.signature(function).parameters.items() if key != "self"}
     named = [key for key, item in parameters.items() if item.kind is not item.VAR_KEYWORD]
     if len(named) == len(parameters):
@@ -115,9 +115,9 @@ def _arguments(
             do = f"Add a section [{where}.{key}]" if expected else f"Add a line {key} = ..."
             yield ConfigError(where, f"lacks the setting {key}", allowed, do)
         value = block.get(key)
-        if expected and value is not None and not isinstance(value, (Reference, Block)):
-            if not (isinstance(value, Mapping) and f"@{expected}" in value):
-                yield ConfigError(f"{where}.{key}", f"found {described(value)}", allowed, "Take one of these")
+        fits = value is None or isinstance(value, (Reference, Block))
+        if expected and not fits and not (isinstance(value, Mapping) and f"@{expected}" in value):
+            yield ConfigError(f"{where}.{key}", f"found {described(value)}", allowed, "Take one of these")
 
 
 def _making(block: Mapping[str, Any], where: str, root: Mapping[str, Any]) -> Iterator[ConfigError]:

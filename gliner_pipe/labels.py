@@ -72,7 +72,7 @@ def parse_labels(labels: Iterable[Any], where: str) -> tuple[LabelItem, ...]:
 
 
 def refuse_references(labels: Any, where: str) -> None:
-    """Refuse labels with ``${`` in a config: spaCy writes them into its config file and takes them for references.
+    """Refuse labels with ``${`` in a config, which spaCy would read back as references.
 
     Raises
     ------

@@ -1,9 +1,9 @@
 """The registries of blocks: the only file that knows both confit's and spaCy's.
 
 A registry is a confit view on a catalogue namespace. Published on ``spacy.registry``, the same entry answers
-``@encoders = "uni_encoder"`` in a confit file and in ``nlp.add_pipe("gliner", config={...})``. Third parties add
-blocks through the entry point group ``gliner_pipe_<family>`` (``thinc_losses``, ``spacy_readers``,
-``spacy_scorers`` and ``spacy_architectures`` for the families that live in namespaces which thinc and spaCy own).
+``@encoders = "uni_encoder"`` in a confit file and in ``nlp.add_pipe("gliner", config={...})``. Third parties
+add blocks through the entry point group ``gliner_pipe_<family>`` (``thinc_losses``, ``spacy_readers``,
+``spacy_scorers`` and ``spacy_architectures`` for the families in namespaces that thinc and spaCy own).
 """
 
 from __future__ import annotations
@@ -73,8 +73,8 @@ class Registry(confit.Registry):  # type: ignore[misc]
                 there = catalogue._get(path)
                 if _source(there) != _source(new):
                     raise catalogue.RegistryError(
-                        f"@{self.namespace[-1]} = {name!r} is taken by {_place(there)}, so {_place(new)} cannot have "
-                        "it. Choose another name."
+                        f"@{self.namespace[-1]} = {name!r} is taken by {_place(there)}, so {_place(new)} "
+                        "cannot have it. Choose another name."
                     )
             return super(Registry, self).register(name, func=new, **options)
 
@@ -133,7 +133,7 @@ class registry(confit.RegistryCollection):  # type: ignore[misc]
     scorers = SharedRegistry(("spacy", "scorers"))
     metrics = scorers
 
-    # Training only: thinc's families of the same names have other contracts, so these stay off spacy.registry.
+    # Training only: thinc's families of the same names have other contracts; these stay off spacy.registry.
     schedules = Registry(("gliner_pipe", "schedules"), "gliner_pipe.training.schedules")
     optimizers = Registry(("gliner_pipe", "optimizers"), "gliner_pipe.training.optimizer")
     loggers = Registry(("gliner_pipe", "loggers"), "gliner_pipe.training.loggers")

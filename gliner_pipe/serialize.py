@@ -1,8 +1,8 @@
 """Saving and loading of the component.
 
-``nlp.config`` is the truth about blocks and settings. What is saved beside it: weights, the backbone's configuration
-and tokenizer, and settings that were changed at run time. A setting given to ``spacy.load(..., config=...)`` wins over
-one changed before saving.
+``nlp.config`` is the truth about blocks and settings. What is saved beside it: weights, the backbone's
+configuration and tokenizer, and settings that were changed at run time. A setting given to
+``spacy.load(..., config=...)`` wins over one changed before saving.
 """
 
 from __future__ import annotations

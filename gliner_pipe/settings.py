@@ -14,7 +14,7 @@ from gliner_pipe.errors import ConfigError
 from gliner_pipe.labels import LabelItem, parse_labels
 
 
-class Adjustable(Pipe):
+class Adjustable(Pipe):  # type: ignore[misc]
     """A pipe with labels and live settings; base of the component.
 
     Parameters
@@ -106,9 +106,10 @@ class Adjustable(Pipe):
         try:
             model.to(self.device)
         except (RuntimeError, AssertionError) as error:  # torch raises either for a device that is not there
+            reason = " ".join(str(error).split())[:200]
             raise ConfigError(
                 f"{self._where}.device",
-                f"found {self.cfg['device']!r}, which this machine cannot use ({' '.join(str(error).split())[:200]})",
+                f"found {self.cfg['device']!r}, which this machine cannot use ({reason})",
                 "auto, cpu, cuda, cuda:0 ..., mps",
                 'Take "auto" for CUDA where there is one',
             ) from error

@@ -124,7 +124,7 @@ def test_threshold_of_the_component(nlp: Any, component: Any) -> None:
 def test_no_labels_warn_once(nlp: Any, component: Any) -> None:
     component.labels = []
     with pytest.warns(UserWarning, match="'gliner' has no labels, so it finds nothing. Set labels") as caught:
-        docs = list(nlp.pipe([TEXT] * 10, batch_size=2)) + [nlp(TEXT)]
+        docs = [*nlp.pipe([TEXT] * 10, batch_size=2), nlp(TEXT)]
     assert len(caught) == 1
     assert [len(doc.spans["gliner"]) for doc in docs] == [0] * 11
 

@@ -1,4 +1,4 @@
-"""Saving and loading: the same predictions without the source of the weights, and settings that win as they should."""
+"""Saving and loading: the same predictions without the source of the weights; which settings win."""
 
 from __future__ import annotations
 
