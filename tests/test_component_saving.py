@@ -211,7 +211,7 @@ def test_what_is_broken(backbone: Path, tmp_path: Path, name: str) -> None:
         spacy.load(tmp_path / "model")
 
 
-# -- a checkpoint given by name ----------------------------------------------------------------------------------
+# -- a checkpoint given by name ---------------------------------------------------------------------------
 
 
 @pytest.fixture

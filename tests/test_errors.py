@@ -84,12 +84,14 @@ BLOCKS: dict[str, tuple[str, Any, str]] = {
     "unknown setting of the component": (
         "treshold",
         0.3,
-        r"\[components\.gliner\.treshold\] is no setting of the component gliner; allowed: .*Did you mean threshold\?",
+        r"\[components\.gliner\.treshold\] is no setting of the component gliner; "
+        r"allowed: .*Did you mean threshold\?",
     ),
     "scorer": (
         "scorer",
         {"@scorers": "gliner_pipe.ner_exct"},
-        r"\[components\.gliner\.scorer\] found @scorers = gliner_pipe\.ner_exct; allowed: .*Did you mean gliner_pipe\.ner_exact",
+        r"\[components\.gliner\.scorer\] found @scorers = gliner_pipe\.ner_exct; "
+        r"allowed: .*Did you mean gliner_pipe\.ner_exact",
     ),
 }
 
@@ -158,7 +160,8 @@ LATE: dict[str, tuple[str, Any, str]] = {
     "backbone": (
         f"{BACKBONE}.model",
         "/no/such",
-        r"\.model\.encoder\.backbone\.model\] found '/no/such', which is no folder; allowed: a folder with a Hugging",
+        r"\.model\.encoder\.backbone\.model\] found '/no/such', which is no folder; "
+        r"allowed: a folder with a Hugging",
     ),
     "device": (
         "device",
@@ -318,7 +321,8 @@ LINES = {
     ),
     "unknown component": (
         {"pipeline": '["glinr"]'},
-        r"\[nlp\.pipeline\] names a component 'glinr' that has no section; allowed: 'gliner'. Add a section \[components\.glinr\]",
+        r"\[nlp\.pipeline\] names a component 'glinr' that has no section; allowed: 'gliner'. "
+        r"Add a section \[components\.glinr\]",
     ),
     "pipeline is no list": (
         {"pipeline": '"gliner"'},

@@ -112,7 +112,8 @@ def test_add_pipe_does_not_look_for_the_model(tmp_path: Path) -> None:
 import spacy
 nlp = spacy.blank("en")
 nlp.add_pipe("gliner", name="one", config={"model": "someone/some-checkpoint"})
-nlp.add_pipe("gliner", name="two", config={"model": {"encoder": {"backbone": {"model": "someone/some-model"}}}})
+blocks = {"encoder": {"backbone": {"model": "someone/some-model"}}}
+nlp.add_pipe("gliner", name="two", config={"model": blocks})
 print(nlp.pipe_names)
 """
     )

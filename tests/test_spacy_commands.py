@@ -8,16 +8,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import spacy
-from conftest import SAMPLE
-from spacy.tokens import Doc, DocBin, Span
+from spacy.tokens import DocBin, Span
+from test_component_training import DATA
 
 pytestmark = pytest.mark.slow
-
-N_DOCS = 4
 
 CONFIG = """
 [paths]
@@ -51,8 +48,8 @@ max_width = 6
 dropout = 0.0
 
 [training]
-max_steps = 100
-eval_frequency = 50
+max_steps = 60
+eval_frequency = 20
 dropout = 0.0
 
 [training.optimizer]
@@ -61,15 +58,7 @@ learn_rate = 0.003
 """
 
 
-LABELS = tuple(
-    sorted(
-        {
-            label
-            for line in (SAMPLE / "train.jsonl").read_text(encoding="utf8").splitlines()[:N_DOCS]
-            for _, _, label in json.loads(line)["ner"]
-        }
-    )
-)
+LABELS = ("city", "person")
 
 
 def command(folder: Path, *arguments: str) -> str:
@@ -82,13 +71,12 @@ def command(folder: Path, *arguments: str) -> str:
     return done.stdout + done.stderr
 
 
-def write_corpus(source: Path, target: Path) -> None:
+def write_corpus(target: Path) -> None:
     nlp = spacy.blank("en")
     docs = DocBin(store_user_data=True)
-    for line in source.read_text(encoding="utf8").splitlines()[:N_DOCS]:
-        record: dict[str, Any] = json.loads(line)
-        doc = Doc(nlp.vocab, words=record["tokenized_text"])
-        doc.spans["gliner"] = [Span(doc, start, end + 1, label=label) for start, end, label in record["ner"]]
+    for text, entities in DATA:
+        doc = nlp.make_doc(text)
+        doc.spans["gliner"] = [Span(doc, start, end, label=label) for start, end, label in entities]
         docs.add(doc)
     docs.to_disk(target)
 
@@ -98,8 +86,8 @@ def folder(backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a filled config, corpora and a trained pipeline."""
     folder = tmp_path_factory.mktemp("spacy_train")
     (folder / "base.cfg").write_text(CONFIG.replace("{backbone}", json.dumps(str(backbone))))
-    write_corpus(SAMPLE / "train.jsonl", folder / "train.spacy")
-    write_corpus(SAMPLE / "train.jsonl", folder / "dev.spacy")  # what was learned is found again
+    write_corpus(folder / "train.spacy")
+    write_corpus(folder / "dev.spacy")  # what was learned is found again
     command(folder, "init", "fill-config", "base.cfg", "config.cfg")
     paths = ["--paths.train", "train.spacy", "--paths.dev", "dev.spacy"]
     command(folder, "train", "config.cfg", "--output", "out", *paths)

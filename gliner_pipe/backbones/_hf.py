@@ -129,10 +129,19 @@ def checked(model: Any, tokenizer: Any, where: str) -> tuple[Any, Any]:
 def max_positions(config: Any, tokenizer: Any) -> int | None:
     """Pieces that the model can take at once; None when its positions are relative and know no end."""
     kind = getattr(config, "model_type", "")
-    if kind in ("t5", "mt5", "umt5") or (kind in ("deberta-v2", "deberta") and not config.position_biased_input):
+    if kind in ("t5", "mt5", "umt5") or (
+        kind in ("deberta-v2", "deberta") and not config.position_biased_input
+    ):
         return None
     limit = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
-    if limit is not None and kind in ("roberta", "xlm-roberta", "camembert", "mpnet", "longformer", "xlm-roberta-xl"):
+    if limit is not None and kind in (
+        "roberta",
+        "xlm-roberta",
+        "camembert",
+        "mpnet",
+        "longformer",
+        "xlm-roberta-xl",
+    ):
         limit -= (config.pad_token_id or 0) + 1  # positions start after the padding id
     by_tokenizer = getattr(tokenizer, "model_max_length", None)
     if by_tokenizer and by_tokenizer < 10**6:

@@ -126,7 +126,9 @@ def layout(counts: IntArray, window: int, stride: int, min_overlap: int) -> list
     return _with_owners(bounds, ends, min_overlap // 2)
 
 
-def _with_owners(bounds: list[tuple[int, int]], ends: IntArray, reach: int) -> list[tuple[int, int, int, int]]:
+def _with_owners(
+    bounds: list[tuple[int, int]], ends: IntArray, reach: int
+) -> list[tuple[int, int, int, int]]:
     rows = []
     own_start = 0
     for index, (start, stop) in enumerate(bounds):

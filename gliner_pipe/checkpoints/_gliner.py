@@ -38,7 +38,9 @@ def blocks(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Configuration of the blocks that a ``gliner_config.json`` asks for."""
     for key, nothing in ABSENT.items():
         if config.get(key, nothing) not in (nothing, False):
-            raise CheckpointError(f"{folder}: asks for {key} = {config[key]!r}, for which there is no block yet.")
+            raise CheckpointError(
+                f"{folder}: asks for {key} = {config[key]!r}, for which there is no block yet."
+            )
     span_mode = str(config.get("span_mode", "markerV0"))
     if span_mode not in available("span_reps"):
         raise CheckpointError(

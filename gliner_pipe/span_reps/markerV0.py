@@ -62,7 +62,9 @@ class MarkerV0(SpanRep):
         """Vectors of chosen spans."""
         first, last = self._halves(words)
         wide = (-1, -1, first.shape[-1])
-        hidden = first.gather(1, spans[:, :, :1].expand(*wide)) + last.gather(1, spans[:, :, 1:].expand(*wide))
+        hidden = first.gather(1, spans[:, :, :1].expand(*wide)) + last.gather(
+            1, spans[:, :, 1:].expand(*wide)
+        )
         return self._layer(3)(self.out_project[2](hidden.relu()))
 
     def _halves(self, words: Tensor) -> tuple[Tensor, Tensor]:

@@ -133,7 +133,7 @@ def test_wrong_windows_are_refused(backbone, settings, message):
 
 def test_unknown_models_are_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("nothing")
-    with pytest.raises(ConfigError, match="folder without config.json"):
+    with pytest.raises(ConfigError, match=r"folder without config\.json"):
         build(tmp_path)
     with pytest.raises(ConfigError, match="which is no folder"):
         build("./nowhere/at/all")

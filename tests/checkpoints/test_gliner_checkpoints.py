@@ -46,7 +46,9 @@ def entities(nlp):
     for doc in nlp.pipe(TEXTS):
         group = doc.spans["gliner"]
         scores = group.attrs["scores"]
-        found.append([(s.start_char, s.end_char, s.label_, float(p)) for s, p in zip(group, scores, strict=True)])
+        found.append(
+            [(s.start_char, s.end_char, s.label_, float(p)) for s, p in zip(group, scores, strict=True)]
+        )
     return found
 
 
@@ -57,7 +59,9 @@ def test_same_entities_and_scores(tmp_path, kind, flat, multi):
     every = model.inference(TEXTS, LABELS, threshold=0.0, flat_ner=False, multi_label=True, batch_size=1)
     ranked = sorted(entity["score"] for text in every for entity in text)
     threshold = (ranked[len(ranked) // 2] + ranked[len(ranked) // 2 + 1]) / 2
-    theirs = model.inference(TEXTS, LABELS, threshold=threshold, flat_ner=flat, multi_label=multi, batch_size=1)
+    theirs = model.inference(
+        TEXTS, LABELS, threshold=threshold, flat_ner=flat, multi_label=multi, batch_size=1
+    )
     settings = {"threshold": threshold, "flat_ner": flat, "multi_label": multi, "alignment_mode": "expand"}
     nlp = spacy.blank("en")
     component = nlp.add_pipe("gliner", config={"model": str(folder), "labels": LABELS, **settings})

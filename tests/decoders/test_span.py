@@ -10,7 +10,10 @@ from gliner_pipe.decoders.span import SpanDecoder
 def candidates(draw):
     keys = draw(
         st.lists(
-            st.tuples(st.integers(0, 12), st.integers(0, 5), st.integers(0, 2)), unique=True, min_size=0, max_size=40
+            st.tuples(st.integers(0, 12), st.integers(0, 5), st.integers(0, 2)),
+            unique=True,
+            min_size=0,
+            max_size=40,
         )
     )
     found = [
@@ -44,7 +47,9 @@ def all_pairs(found, flat, multi_label):
 @given(found=candidates())
 @settings(max_examples=300, deadline=None)
 def test_same_as_all_pairs(flat, multi_label, found):
-    assert SpanDecoder().decode(found, flat=flat, multi_label=multi_label) == all_pairs(found, flat, multi_label)
+    assert SpanDecoder().decode(found, flat=flat, multi_label=multi_label) == all_pairs(
+        found, flat, multi_label
+    )
 
 
 @pytest.mark.parametrize("flat", [True, False])

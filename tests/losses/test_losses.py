@@ -37,7 +37,9 @@ def test_focal_loss_is_the_formula(alpha, gamma, smoothing, margin):
 def test_focal_loss_is_the_peers(alpha, gamma):
     peer = pytest.importorskip("gliner.modeling.loss_functions")
     logits, targets, mask = tables()
-    theirs = peer.focal_loss_with_logits(logits, targets, alpha=alpha, gamma=gamma, reduction="none", label_smoothing=0.0)
+    theirs = peer.focal_loss_with_logits(
+        logits, targets, alpha=alpha, gamma=gamma, reduction="none", label_smoothing=0.0
+    )
     ours = FocalLoss(alpha=alpha, gamma=gamma)(logits, targets, mask)
     torch.testing.assert_close(ours, theirs[mask].sum(), rtol=1e-5, atol=1e-6)
 

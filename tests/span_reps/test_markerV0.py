@@ -54,7 +54,9 @@ def test_represented_spans_score_as_in_the_table():
     table = block.score(words, labels)
     for row in range(2):
         for index, (first, last) in enumerate(spans[row].tolist()):
-            torch.testing.assert_close(scores[row, index], table[row, first, last - first], rtol=1e-5, atol=1e-6)
+            torch.testing.assert_close(
+                scores[row, index], table[row, first, last - first], rtol=1e-5, atol=1e-6
+            )
 
 
 def test_a_width_beyond_the_text_is_no_trouble():
