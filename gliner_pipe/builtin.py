@@ -4,6 +4,7 @@ import gliner_pipe.backbones.transformer
 import gliner_pipe.data.readers
 import gliner_pipe.decoders.span
 import gliner_pipe.encoders.uni_encoder
+import gliner_pipe.fusions.cross_attention
 import gliner_pipe.losses.bce
 import gliner_pipe.losses.focal
 import gliner_pipe.metrics.spans

@@ -14,6 +14,7 @@ from gliner_pipe.decoders.base import Decoder
 from gliner_pipe.decoders.span import SpanDecoder
 from gliner_pipe.encoders.base import Encoder, EncoderBatch
 from gliner_pipe.errors import CheckpointError
+from gliner_pipe.fusions.base import Fusion
 from gliner_pipe.losses.base import Loss
 from gliner_pipe.losses.focal import FocalLoss
 from gliner_pipe.model.batch import LossTerms, TrainingBatch
@@ -26,7 +27,7 @@ WEIGHTS = "model.safetensors"
 
 @registry.architectures.register("gliner_pipe.GLiNER.v1")
 class GLiNER(Block):
-    """An encoder, a span representation, a decoder and a loss.
+    """An encoder, a span representation, a decoder and a loss, with or without a fusion.
 
     Pure torch: it knows no spaCy object and can be trained, exported and timed without one.
 
@@ -40,6 +41,8 @@ class GLiNER(Block):
         The training signal.
     decoder
         Chooses among spans above the threshold.
+    fusion
+        What words and labels tell each other after the encoder; nothing when not given.
     dropout
         Dropout of the label projection.
 
@@ -56,10 +59,12 @@ class GLiNER(Block):
         span_rep: SpanRep,
         loss: Loss | None = None,
         decoder: Decoder | None = None,
+        fusion: Fusion | None = None,
         dropout: float = 0.4,
     ) -> None:
         super().__init__()
         self.encoder = encoder
+        self.fusion = fusion
         self.span_rep = span_rep
         self.loss = loss if loss is not None else FocalLoss()
         self.decoder = decoder if decoder is not None else SpanDecoder()
@@ -104,6 +109,8 @@ class GLiNER(Block):
     def make(self) -> None:
         """Make the weights of all blocks on top of the encoder, which is built already."""
         size = self.encoder.output_size
+        if self.fusion is not None:
+            self.fusion.build(size)
         self.span_rep.build(size)
         self.prompt_rep = projection(size, size, self.dropout)
 
@@ -148,6 +155,9 @@ class GLiNER(Block):
         """
         assert self.prompt_rep is not None
         words, labels = self.encoder(batch)
+        if self.fusion is not None:
+            masks = batch.windows.word_mask, batch.windows.prompt_mask
+            words, labels = self.fusion(words, labels, *masks)
         return self.span_rep.score(words, self.prompt_rep(labels))
 
     def forward(self, batch: TrainingBatch) -> LossTerms:
