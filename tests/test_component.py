@@ -200,27 +200,33 @@ def test_two_processes(nlp: Any, component: Any) -> None:
     assert all(close(entities(doc), right) for doc, right in zip(docs, expected, strict=True))
 
 
-WORDS = ["xrock-n", "-roll", "band"]
-
-
 @pytest.mark.parametrize(
-    ("mode", "expected"), [("strict", None), ("contract", None), ("expand", ["xrock-n-roll"])]
+    ("mode", "expected", "dropped"),
+    [("strict", ["z"], 2), ("contract", ["z", "z"], 1), ("expand", ["x,y", "x,y z", "z"], 0)],
 )
-def test_alignment_modes(backbone: Path, mode: str, expected: list[str] | None) -> None:
+def test_alignment_modes(backbone: Path, mode: str, expected: list[str], dropped: int) -> None:
+    """The word splitter reads ``x , y z`` where the tokens are ``x,y z``."""
     nlp = spacy.blank("en")
     config = gliner_config(backbone, alignment_mode=mode, word_splitter={"@word_splitters": "whitespace"})
     component: Any = nlp.add_pipe("gliner", config=config)
-    doc = Doc(nlp.vocab, words=WORDS, spaces=[False, True, False])
-    words = component.word_splitter.split(doc)
-    assert words.texts == ["xrock-n-roll", "band"]
-    component.set_annotations([doc], [[make_entity(0, 0, 0.9), make_entity(1, 1, 0.8)]])
-    assert [s.text for s in doc.spans["gliner"]] == ["xrock-n-roll", "band"]  # aligned in every mode
-    inside = Doc(nlp.vocab, words=["a,b", "c"], spaces=[True, False])
-    component.set_annotations([inside], [[make_entity(0, 0, 0.9), make_entity(3, 3, 0.7)]])
-    found = [span.text for span in inside.spans["gliner"]]
-    assert found == (["a,b", "c"] if mode == "expand" else ["c"])
-    assert component.report[UNALIGNED] == (0 if mode == "expand" else 1)
-    assert len(inside.spans["gliner"].attrs["scores"]) == len(found)
+    doc = Doc(nlp.vocab, words=["x,y", "z"], spaces=[True, False])
+    assert component.word_splitter.split(doc).texts == ["x", ",", "y", "z"]
+    component.set_annotations(
+        [doc], [[make_entity(0, 0, 0.9), make_entity(2, 3, 0.8), make_entity(3, 3, 0.7)]]
+    )
+    assert [span.text for span in doc.spans["gliner"]] == expected
+    assert len(doc.spans["gliner"].attrs["scores"]) == len(expected)
+    assert component.report[UNALIGNED] == dropped
+
+
+def test_an_entity_of_several_tokens(backbone: Path) -> None:
+    nlp = spacy.blank("en")
+    config = gliner_config(backbone, word_splitter={"@word_splitters": "whitespace"})
+    component: Any = nlp.add_pipe("gliner", config=config)
+    doc = Doc(nlp.vocab, words=["rock-n", "-roll", "band"], spaces=[False, True, False])
+    assert component.word_splitter.split(doc).texts == ["rock-n-roll", "band"]
+    component.set_annotations([doc], [[make_entity(0, 0, 0.9)]])
+    assert [span.text for span in doc.spans["gliner"]] == ["rock-n-roll"]
 
 
 def test_error_handler(nlp: Any, component: Any) -> None:

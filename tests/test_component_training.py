@@ -12,6 +12,7 @@ from conftest import gliner_config
 from spacy.language import Language
 from spacy.tokens import Span
 from spacy.training import Example
+from spacy.util import fix_random_seed
 
 from gliner_pipe.supervise import TOO_WIDE
 
@@ -62,12 +63,13 @@ def ready(backbone: Path) -> Language:
 
 @pytest.mark.parametrize("group", ["gliner", None])
 def test_update_lowers_the_loss(backbone: Path, group: str | None) -> None:
+    fix_random_seed(0)
     nlp = pipeline(backbone)
     gold = examples(nlp, group)
     sgd = nlp.initialize(lambda: gold)
     sgd.learn_rate = 0.003
     history = []
-    for _ in range(30):
+    for _ in range(60):
         losses: dict[str, float] = {}
         nlp.update(gold, sgd=sgd, losses=losses)
         history.append(losses["gliner"])
@@ -167,8 +169,6 @@ def test_initialize_takes_the_labels_it_is_given(backbone: Path) -> None:
 
 
 def test_the_same_seed_gives_the_same_weights(backbone: Path) -> None:
-    from spacy.util import fix_random_seed
-
     runs = []
     for _ in range(2):
         fix_random_seed(7)
@@ -204,7 +204,7 @@ def test_evaluate(ready: Language) -> None:
     component: Any = ready.get_pipe("gliner")
     component.threshold = 1.0
     assert ready.evaluate(examples(ready))["spans_gliner_f"] == 0.0
-    assert component.score([]) is not None
+    assert component.score([])["spans_gliner_f"] is None
 
 
 def test_evaluate_follows_the_spans_key(backbone: Path) -> None:

@@ -126,6 +126,18 @@ def checked(model: Any, tokenizer: Any, where: str) -> tuple[Any, Any]:
     return model, tokenizer
 
 
+def grow_embeddings(model: Any, n_tokens: int) -> None:
+    """Make room for new tokens, each close to the mean of the old ones: a vector the layers above know how to read."""
+    old = model.get_input_embeddings().weight.detach().clone()
+    if n_tokens <= len(old):
+        return
+    model.resize_token_embeddings(n_tokens, mean_resizing=False)
+    new = model.get_input_embeddings().weight
+    with torch.no_grad():
+        noise = torch.randn(len(new) - len(old), old.shape[1], dtype=old.dtype)
+        new[len(old) :] = old.mean(0) + 0.01 * old.std(0) * noise
+
+
 def max_positions(config: Any, tokenizer: Any) -> int | None:
     """Pieces that the model can take at once; None when its positions are relative and know no end."""
     kind = getattr(config, "model_type", "")

@@ -106,8 +106,7 @@ class Transformer(Backbone):
             self.model_name, f"{WHERE}.model", self.trust_remote_code, **self._options()
         )
         tokenizer.add_tokens(list(new_tokens), special_tokens=True)
-        if len(tokenizer) > encoder.get_input_embeddings().num_embeddings:
-            encoder.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        _hf.grow_embeddings(encoder, len(tokenizer))
         self._finish(encoder, tokenizer)
 
     def save_assets(self, path: Path) -> None:

@@ -74,15 +74,15 @@ def batches(
     *,
     shuffle: bool = True,
     rng: random.Random | None = None,
-    sort_window: int = 1000,
+    sort_window: int = 0,
     noise: float = 0.1,
     endless: bool = False,
     spans_key: str = DEFAULT_SPANS_KEY,
 ) -> Iterator[list[Example]]:
     """Yield batches of at most `size`.
 
-    Examples of similar length come into one batch, which saves padding; chance decides which ones, and the
-    order of the batches. An example larger than `size` makes a batch of its own; no example is left out.
+    Chance decides which examples meet, and the order of the batches. An example larger than `size` makes a batch of
+    its own; no example is left out.
 
     Parameters
     ----------
@@ -96,7 +96,9 @@ def batches(
     rng
         The only source of chance; seeded with 0 when not given.
     sort_window
-        Number of shuffled examples that are sorted by length at a time; 0 or 1 for no sorting.
+        Number of shuffled examples that are sorted by length at a time, which saves padding; 0 or 1 for no
+        sorting. Batches of like length are no fair sample of the data: where gradients are clipped, those of
+        short texts, which have few entities, weigh as much as all others, and recall suffers.
     noise
         How far a length is falsified for sorting, as a part of it (0.1: by up to 10 percent), so that the
         same examples do not always meet.
