@@ -74,6 +74,8 @@ def _told(error: Exception, argv: list[str]) -> str | None:
     if type(error) is Exception:  # confit raises bare exceptions for wrong options
         found = f"; allowed: {', '.join(config)}" if config and "existing section" in str(error) else ""
         return flat(str(error)) + found
+    if isinstance(error, TypeError) and _is_confit(error):
+        return f"an expression ${{...}} of the config cannot be computed ({flat(str(error))}). Check the values in it."
     return None
 
 

@@ -389,3 +389,8 @@ def test_a_fault_of_the_program_keeps_its_traceback(backbone: Path, tmp_path: Pa
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 1
     assert "Traceback" in done.stderr and "KeyError: 'missing'" in done.stderr
+
+
+def test_an_override_that_breaks_an_expression(backbone: Path, fails: Fails) -> None:
+    text = config_text(gliner_config(backbone), lang="${train.steps//2}")
+    fails(text, r"an expression \$\{\.\.\.\} of the config cannot be computed", "--steps", "abc")
