@@ -63,7 +63,8 @@ class CrossAttention(Fusion):
             )
         self.layers = nn.ModuleList(
             nn.ModuleList(
-                _Attention(hidden_size, self.n_heads, self.dropout, own=step[0] == step[2]) for step in self.steps
+                _Attention(hidden_size, self.n_heads, self.dropout, own=step[0] == step[2])
+                for step in self.steps
             )
             for _ in range(self.n_layers)
         )

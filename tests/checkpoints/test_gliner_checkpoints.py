@@ -37,6 +37,9 @@ def make_checkpoint(folder, kind, **changes):
     }
     torch.manual_seed(1)
     model = peer.GLiNER.from_config(config, backbone_from_pretrained=False).eval()
+    for parameter in model.parameters():
+        if parameter.dim() > 1:  # scores far apart, so that rounding decides nothing
+            torch.nn.init.normal_(parameter, std=0.15)
     model.save_pretrained(folder / "checkpoint", safe_serialization=True)
     return model, folder / "checkpoint"
 
@@ -58,7 +61,9 @@ def test_same_entities_and_scores(tmp_path, kind, flat, multi):
     model, folder = make_checkpoint(tmp_path, kind)
     every = model.inference(TEXTS, LABELS, threshold=0.0, flat_ner=False, multi_label=True, batch_size=1)
     ranked = sorted(entity["score"] for text in every for entity in text)
-    threshold = (ranked[len(ranked) // 2] + ranked[len(ranked) // 2 + 1]) / 2
+    middle = range(len(ranked) // 3, 2 * len(ranked) // 3)
+    gap = max(middle, key=lambda index: ranked[index + 1] - ranked[index])
+    threshold = (ranked[gap] + ranked[gap + 1]) / 2
     theirs = model.inference(
         TEXTS, LABELS, threshold=threshold, flat_ner=flat, multi_label=multi, batch_size=1
     )
@@ -79,7 +84,7 @@ def test_same_entities_and_scores(tmp_path, kind, flat, multi):
 def test_a_pipeline_saved_from_a_checkpoint_stands_alone(tmp_path):
     _, folder = make_checkpoint(tmp_path, "bert")
     nlp = spacy.blank("en")
-    nlp.add_pipe("gliner", config={"model": str(folder), "labels": LABELS, "threshold": 0.45})
+    nlp.add_pipe("gliner", config={"model": str(folder), "labels": LABELS, "threshold": 0.2})
     expected = entities(nlp)
     nlp.to_disk(tmp_path / "saved")
     for path in (folder, tmp_path / "backbone"):

@@ -70,7 +70,10 @@ def test_it_composes_with_a_uni_encoder(backbone):
 
     def scores(some):
         windows = model.encoder.prepare(some, [["person"]] * len(some), 6)
-        return [{c[:3]: c.score for c in text} for text in find(model, windows, [[0.0]] * len(some), TokenBudget(500))]
+        return [
+            {c[:3]: c.score for c in text}
+            for text in find(model, windows, [[0.0]] * len(some), TokenBudget(500))
+        ]
 
     together, alone = scores(texts), [scores([text])[0] for text in texts]
     for ours, theirs in zip(together, alone, strict=True):
