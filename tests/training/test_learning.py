@@ -60,7 +60,7 @@ def test_loss_falls_and_scores_rise(config_path, tmp_path, capsys):
     printed = capsys.readouterr().out.splitlines()
     assert printed[-4] == f"last model: {out / 'model-last'}"
     assert printed[-3].startswith(f"best model: {out / 'model-best'} (ner.micro.f {top:.4f} at step")
-    assert printed[-1].startswith("  [Ann | person 0.")
+    assert printed[-1].startswith("  [Ann | person ")
 
     lines = [json.loads(line) for line in (out / "train_log.jsonl").read_text("utf8").splitlines()]
     steps = [line for line in lines if line["type"] == "step"]
