@@ -43,8 +43,12 @@ def run(args: argparse.Namespace) -> dict:
     component = nlp.get_pipe("gliner")
     sentences = read(args.texts)
     docs = list(nlp.pipe(Doc(nlp.vocab, words=words) for words in sentences))
-    rich = sorted(range(len(docs)), key=lambda index: -len(docs[index].spans["gliner"]))[:8]
+    rich = sorted(range(len(docs)), key=lambda index: -len(docs[index].spans["gliner"]))[: args.sentences]
     passage = [word for index in rich for word in sentences[index]]
+    backbone = component.gliner.encoder.backbone
+    n_pieces = len(backbone.tokenize([passage])[0].ids)
+    if n_pieces > backbone.window:
+        sys.exit(f"the passage has {n_pieces} pieces, a window {backbone.window}: take fewer --sentences")
     alone = entities(nlp(Doc(nlp.vocab, words=passage)))
     others = [sentences[index] for index in range(len(sentences)) if index not in set(rich)]
     filler: list[str] = []
@@ -69,6 +73,8 @@ def run(args: argparse.Namespace) -> dict:
     kept = [row["kept"] / len(alone) for row in rows]
     return {
         "passage_words": len(passage),
+        "passage_pieces": n_pieces,
+        "window": backbone.window,
         "entities_alone": len(alone),
         "document_words": args.words + len(passage),
         "kept_mean": sum(kept) / len(kept),
@@ -105,6 +111,7 @@ def main() -> None:
     parser.add_argument("--texts", type=Path, required=True)
     parser.add_argument("--words", type=int, default=20000)
     parser.add_argument("--places", type=int, default=20)
+    parser.add_argument("--sentences", type=int, default=3, help="sentences in the passage")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path)
     parser.add_argument(

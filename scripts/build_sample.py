@@ -10,6 +10,7 @@ A document opens with ``# doc NAME SPLIT`` (``SPLIT`` is ``train`` or ``dev``)
 and ends at a blank line. The script writes, next to the source,
 
 - ``train.jsonl`` and ``dev.jsonl``: GLiNER JSON, one sentence a line;
+- ``train_docs.jsonl`` and ``dev_docs.jsonl``: the same, one document a line;
 - ``brat/train`` and ``brat/dev``: brat standoff, a ``.txt`` and an ``.ann``
   file for each document, one sentence a line in the text;
 
@@ -205,6 +206,17 @@ def parse_source(path: Path) -> list[Document]:
     return documents
 
 
+def join_gliner(document: Document) -> dict[str, list[Any]]:
+    """Return a whole document as a GLiNER record."""
+    tokens: list[str] = []
+    entities: list[list[Any]] = []
+    for sentence in document.sentences:
+        record = sentence.to_gliner()
+        entities += [[start + len(tokens), end + len(tokens), label] for start, end, label in record["ner"]]
+        tokens += record["tokenized_text"]
+    return {"tokenized_text": tokens, "ner": entities}
+
+
 def format_brat(document: Document) -> tuple[str, str]:
     """Return the text and the annotations of a document as brat standoff."""
     text = ""
@@ -232,6 +244,8 @@ def write_split(documents: list[Document], split: str, output: Path) -> None:
         for sentence in document.sentences
     ]
     write_file(output / f"{split}.jsonl", "".join(row + "\n" for row in rows))
+    whole = [json.dumps(join_gliner(document), ensure_ascii=False) for document in documents]
+    write_file(output / f"{split}_docs.jsonl", "".join(row + "\n" for row in whole))
 
     folder = output / "brat" / split
     folder.mkdir(parents=True, exist_ok=True)
