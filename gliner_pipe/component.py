@@ -24,6 +24,7 @@ from gliner_pipe.defaults import DEFAULT_CONFIG
 from gliner_pipe.errors import ConfigError, NotInitializedError
 from gliner_pipe.labels import LabelItem, refuse_references
 from gliner_pipe.model.batch import LossTerms, TrainingBatch
+from gliner_pipe.model.forks import use_one_thread_after_fork
 from gliner_pipe.model.gliner import GLiNER, check_architecture
 from gliner_pipe.model.inference import TokenBudget, find
 from gliner_pipe.model.pretrained import Pretrained
@@ -249,6 +250,7 @@ class Gliner(Adjustable):
             annotate.annotate(doc, found, splitter, self.cfg, self.report)
 
     def _ready(self) -> GLiNER:
+        use_one_thread_after_fork()
         if not self.gliner.is_built:
             raise NotInitializedError(
                 f"The component {self.name!r} has no weights yet. Call nlp.initialize(), train it with "

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import spacy
+import torch
 from conftest import gliner_config
 from spacy.tokens import Doc, DocBin, Span
 
@@ -194,8 +195,15 @@ def test_scores_survive_bytes_and_docbin(nlp: Any, component: Any) -> None:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_two_processes(nlp: Any, component: Any) -> None:
-    expected = [entities(doc) for doc in nlp.pipe(TEXTS)]
-    docs = list(nlp.pipe(TEXTS, n_process=2, batch_size=2))
+    """Also where the parent's threads are warm, which a forked process does not inherit."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        expected = [entities(doc) for doc in nlp.pipe(TEXTS)]
+        torch.ones(2000, 2000).exp()  # large enough for several threads
+        docs = list(nlp.pipe(TEXTS, n_process=2, batch_size=2))
+    finally:
+        torch.set_num_threads(threads)
     assert [doc.text for doc in docs] == TEXTS
     assert all(close(entities(doc), right) for doc, right in zip(docs, expected, strict=True))
 
