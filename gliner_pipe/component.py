@@ -21,6 +21,7 @@ from gliner_pipe.data.annotations import gold_spans
 from gliner_pipe.data.sampling import LabelSampling
 from gliner_pipe.decoders.base import Candidate
 from gliner_pipe.defaults import DEFAULT_CONFIG
+from gliner_pipe.encoders.base import Query
 from gliner_pipe.errors import ConfigError, NotInitializedError
 from gliner_pipe.labels import LabelItem, refuse_references
 from gliner_pipe.model.batch import LossTerms, TrainingBatch
@@ -228,14 +229,14 @@ class Gliner(Adjustable):
         labels = [self._labels_of(doc) for doc in docs]
         split = self.word_splitter.split
         words = [split(doc).texts if items else [] for doc, items in zip(docs, labels, strict=True)]
-        prompts = [[item.text for item in items] for items in labels]
+        queries = [Query(tuple(item.text for item in items)) for items in labels]
         with self._placed():
-            windows = model.encoder.prepare(words, prompts, model.min_overlap, self.report)
+            windows = model.encoder.prepare(words, queries, model.min_overlap, self.report)
         limits = [[self._limit(item) for item in items] for items in labels]
         if self._budget is None:
             self._budget = TokenBudget(model.encoder.backbone.max_tokens)
         found = find(model, windows, limits, self._budget)
-        return [self._decode(*pair) for pair in zip(found, labels, strict=True)]
+        return [self._decode(one.candidates, items) for one, items in zip(found, labels, strict=True)]
 
     def _decode(self, candidates: list[Candidate], items: Sequence[LabelItem]) -> list[annotate.Entity]:
         kept = self.gliner.decoder.decode(

@@ -121,6 +121,7 @@ class registry(confit.RegistryCollection):  # type: ignore[misc]
     backbones = Registry(("gliner_pipe", "backbones"))
     encoders = Registry(("gliner_pipe", "encoders"))
     fusions = Registry(("gliner_pipe", "fusions"))
+    context_encoders = Registry(("gliner_pipe", "context_encoders"))
     span_reps = Registry(("gliner_pipe", "span_reps"))
     decoders = Registry(("gliner_pipe", "decoders"))
     relation_layers = Registry(("gliner_pipe", "relation_layers"))
@@ -147,6 +148,7 @@ BLOCK_FAMILIES = (
     "backbones",
     "encoders",
     "fusions",
+    "context_encoders",
     "span_reps",
     "decoders",
     "relation_layers",

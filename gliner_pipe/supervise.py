@@ -13,8 +13,9 @@ from spacy.training import Example
 from gliner_pipe.backbones.windows import Window
 from gliner_pipe.data.annotations import gold_spans, supervision
 from gliner_pipe.data.sampling import LabelSampling, sample_labels
+from gliner_pipe.encoders.base import Query
 from gliner_pipe.model.batch import TrainingBatch
-from gliner_pipe.model.gliner import GLiNER, valid_spans
+from gliner_pipe.model.gliner import GLiNER
 from gliner_pipe.word_splitters.base import WordSplitter
 
 TOO_WIDE = "entity wider than max_width"
@@ -84,21 +85,21 @@ def make_batch(
         dropped,
     )
     texts = [splitter.split(example.reference).texts for example in examples]
-    prompts = [[definitions.get(label, label) for label in names] for names in chosen]
-    windows = model.encoder.prepare(texts, prompts, model.min_overlap, dropped)
+    queries = [Query(tuple(definitions.get(label, label) for label in names)) for names in chosen]
+    windows = model.encoder.prepare(texts, queries, model.min_overlap, dropped)
     inputs = model.encoder.collate(windows)
-    n_widths = model.max_width or 1
-    valid = valid_spans(inputs.windows, n_widths)
     rows = _gold_rows(windows, gold, chosen, model.max_width, dropped)
     targets = torch.tensor(rows, dtype=torch.long).view(-1, 4)
-    reachable = valid[tuple(targets[:, :3].unbind(1))]
+    row, first, width, _ = targets.unbind(1)
+    scorable = inputs.windows.scorable
+    reachable = scorable[row, first] & scorable[row, first + width]
     dropped[NO_PIECES] += int((~reachable).sum())
     return TrainingBatch(
         inputs=inputs,
         gold=targets[reachable],
         n_words=sum(map(len, texts)),
         n_pieces=int(inputs.windows.input_ids.numel()),
-        count=float(valid.sum()),
+        count=model.span_rep.count(inputs),
         dropped=+dropped,
     )
 

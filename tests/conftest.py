@@ -101,3 +101,43 @@ def nlp(backbone: Path) -> Any:
     nlp.add_pipe("gliner", config=gliner_config(backbone))
     nlp.initialize()
     return nlp
+
+
+def make_causal_lm(folder: Path, hidden_size: int = 32, kind: str = "gpt2") -> Path:
+    """Write a random two-layer language model with a byte-level tokenizer of its own, trained on the sample."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import AutoConfig, AutoModelForCausalLM, GPT2TokenizerFast
+
+    torch.manual_seed(0)
+    end = "<|endoftext|>"
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=600,
+        special_tokens=[end],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    lines = (SAMPLE / "train.jsonl").read_text(encoding="utf8").splitlines()
+    tokenizer.train_from_iterator((" ".join(json.loads(line)["tokenized_text"]) for line in lines), trainer)
+    fast = GPT2TokenizerFast(tokenizer_object=tokenizer, eos_token=end, bos_token=end, unk_token=end)
+    sizes: dict[str, Any] = {
+        "vocab_size": len(fast),
+        "hidden_size": hidden_size,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 128,
+        "bos_token_id": 0,
+        "eos_token_id": 0,
+        "initializer_range": 0.3,  # far from uniform: what is read decides what is written
+    }
+    if kind == "gpt2":
+        sizes = {
+            AutoConfig.for_model(kind).attribute_map.get(key, key): value for key, value in sizes.items()
+        }
+    else:
+        sizes |= {"intermediate_size": 2 * hidden_size, "num_key_value_heads": 2}
+    AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **sizes)).save_pretrained(folder)
+    fast.save_pretrained(folder)
+    return folder

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gliner_pipe.backbones.windows import Pieces, Prompt, Window
 from gliner_pipe.blocks import Block
@@ -78,7 +78,11 @@ class BackboneOutput(NamedTuple):
     prompt: Tensor
 
 
-class Backbone(Block):
+class PretrainedModule(nn.Module):
+    """Holds pretrained weights, which learn at a rate of their own (``transformer_lr``)."""
+
+
+class Backbone(Block, PretrainedModule):
     """Turns words into vectors, windows being its private matter.
 
     The order of calls is ``build`` or ``load_assets`` (once), ``tokenize``, ``windows``, ``collate``, ``forward``.

@@ -4,23 +4,58 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from gliner_pipe.backbones.base import Backbone, TensorBatch, WindowBatch
-from gliner_pipe.backbones.windows import Window
+from gliner_pipe.backbones.windows import Prompt, Window
 from gliner_pipe.blocks import Block
+
+
+class Query(NamedTuple):
+    """What a text is asked for: what the model reads for each entity label and for each relation label."""
+
+    entities: tuple[str, ...]
+    relations: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class QueryPrompt(Prompt):
+    """The prompt of a query.
+
+    Attributes
+    ----------
+    query
+        What is asked. Of ``positions``, those of the entity labels come first, then those of the relation labels; an
+        encoder that reads labels apart from the text has none.
+    """
+
+    query: Query
 
 
 @dataclass(frozen=True)
 class EncoderBatch(TensorBatch):
-    """Input of an encoder: the windows of the texts, and what an encoder needs beside them."""
+    """Input of an encoder.
+
+    Attributes
+    ----------
+    windows
+        Of the texts.
+    label_mask, relation_mask
+        True for the labels of each row, ``(rows, labels)`` and ``(rows, relation labels)``.
+    queries
+        What each row is asked for.
+    """
 
     windows: WindowBatch
+    label_mask: Tensor
+    relation_mask: Tensor
+    queries: tuple[Query, ...]
 
 
 class Encoded(NamedTuple):
@@ -31,11 +66,14 @@ class Encoded(NamedTuple):
     words
         Vectors of the words of each window, ``(rows, words, hidden)``.
     labels
-        Vectors of the labels of each window, ``(rows, labels, hidden)``.
+        Vectors of the entity labels of each window, ``(rows, labels, hidden)``; zero where there is none.
+    relations
+        Vectors of the relation labels of each window, ``(rows, relation labels, hidden)``.
     """
 
     words: Tensor
     labels: Tensor
+    relations: Tensor
 
 
 class Encoder(Block):
@@ -55,44 +93,59 @@ class Encoder(Block):
         """Load the pretrained weights and make the encoder's own."""
 
     @abstractmethod
+    def prompt(self, query: Query) -> QueryPrompt:
+        """Return what stands before the words of a text that is asked `query`."""
+
     def prepare(
         self,
         texts: Sequence[Sequence[str]],
-        labels: Sequence[Sequence[str]],
+        queries: Sequence[Query],
         min_overlap: int,
         report: Counter[str] | None = None,
     ) -> list[Window]:
-        """Cut texts into windows.
+        """Cut texts into windows, each with the prompt of its query.
 
         Parameters
         ----------
         texts
             The words of each text.
-        labels
-            What stands for each label of each text: its name or its description.
+        queries
+            What each text is asked for.
         min_overlap
             Words that neighbouring windows share.
         report
             Counts what is cut off.
         """
+        prompts = [self.prompt(query) for query in queries]
+        return self.backbone.windows(self.backbone.tokenize(texts), prompts, min_overlap, report)
 
-    @abstractmethod
     def collate(self, windows: Sequence[Window]) -> EncoderBatch:
         """Pad windows into one batch, on the CPU."""
+        queries = tuple(_query(window.prompt) for window in windows)
+        return EncoderBatch(
+            windows=self.backbone.collate(windows),
+            label_mask=_mask([len(query.entities) for query in queries]),
+            relation_mask=_mask([len(query.relations) for query in queries]),
+            queries=queries,
+        )
 
     @abstractmethod
     def forward(self, batch: EncoderBatch) -> Encoded:
         """Run a batch."""
 
-    def assets(self) -> Iterator[tuple[str, Backbone]]:
-        """Backbones whose configuration and tokenizer are saved beside the weights, by name."""
-        yield "backbone", self.backbone
-
     def save_assets(self, path: Path) -> None:
         """Write what is needed beside the weights into the folder `path`."""
-        for name, backbone in self.assets():
-            backbone.save_assets(path / name)
+        self.backbone.save_assets(path / "backbone")
 
     @abstractmethod
     def load_assets(self, path: Path) -> None:
         """Make the modules from what ``save_assets`` wrote, with weights still to be filled in."""
+
+
+def _query(prompt: Prompt) -> Query:
+    assert isinstance(prompt, QueryPrompt)
+    return prompt.query
+
+
+def _mask(lengths: Sequence[int]) -> Tensor:
+    return torch.arange(max(lengths, default=0)) < torch.tensor(lengths, dtype=torch.long)[:, None]

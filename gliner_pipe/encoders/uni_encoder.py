@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from gliner_pipe.backbones.base import Backbone
-from gliner_pipe.backbones.windows import Prompt, Window
-from gliner_pipe.encoders.base import Encoded, Encoder, EncoderBatch
+from gliner_pipe.encoders._tables import PromptTable, lay_out
+from gliner_pipe.encoders.base import Encoded, Encoder, EncoderBatch, Query, QueryPrompt
 from gliner_pipe.encoders.lstm import BiLSTM
 from gliner_pipe.registry import registry
 
@@ -35,8 +36,13 @@ class UniEncoder(Encoder):
         True: a label's vector is that of its ``<<ENT>>``; False: that of the first piece of the label itself.
     ent_token, sep_token
         The special tokens of the prompt.
+    rel_token
+        Stands before each relation label, ``<<REL>>`` in GLiNER; ``<<REL>> label ... <<SEP>>`` follows the entity
+        labels then. None for a model without relations.
+    embed_rel_token
+        As `embed_ent_token`, for relation labels.
     new_tokens
-        Special tokens that are added to the vocabulary; ``(ent_token, sep_token)`` when not given.
+        Special tokens that are added to the vocabulary; those named above when not given.
 
     Notes
     -----
@@ -50,6 +56,8 @@ class UniEncoder(Encoder):
         embed_ent_token: bool = True,
         ent_token: str = "<<ENT>>",
         sep_token: str = "<<SEP>>",
+        rel_token: str | None = None,
+        embed_rel_token: bool = True,
         new_tokens: list[str] | None = None,
     ) -> None:
         super().__init__()
@@ -57,9 +65,12 @@ class UniEncoder(Encoder):
         self.rnn_layers = rnn_layers
         self.embed_ent_token = embed_ent_token
         self.ent_token, self.sep_token = ent_token, sep_token
-        self.new_tokens = [ent_token, sep_token] if new_tokens is None else new_tokens
+        self.rel_token, self.embed_rel_token = rel_token, embed_rel_token
+        special = [token for token in (ent_token, sep_token, rel_token) if token is not None]
+        self.new_tokens = special if new_tokens is None else new_tokens
         self.rnn: BiLSTM | None = None
-        self._prompts: dict[tuple[str, ...], Prompt] = {}
+        self.table: PromptTable | None = None
+        self._prompts: dict[Query, QueryPrompt] = {}
 
     def build(self) -> None:
         """Load the backbone with the special tokens, and make the LSTM."""
@@ -69,43 +80,103 @@ class UniEncoder(Encoder):
     def load_assets(self, path: Path) -> None:
         """Make the modules from a saved folder."""
         self.backbone.load_assets(path / "backbone")
+        self.table = PromptTable.load_assets(path)
         self._make()
 
     def _make(self) -> None:
         self._prompts.clear()
         self.rnn = BiLSTM(self.output_size, self.rnn_layers) if self.rnn_layers else None
 
-    def prepare(
-        self,
-        texts: Sequence[Sequence[str]],
-        labels: Sequence[Sequence[str]],
-        min_overlap: int,
-        report: Counter[str] | None = None,
-    ) -> list[Window]:
-        """Cut texts into windows, each with the prompt of its labels."""
-        prompts = [self._prompt(tuple(names)) for names in labels]
-        return self.backbone.windows(self.backbone.tokenize(texts), prompts, min_overlap, report)
-
-    def _prompt(self, labels: tuple[str, ...]) -> Prompt:
-        if labels not in self._prompts:
+    def prompt(self, query: Query) -> QueryPrompt:
+        """Return the pieces of ``<<ENT>> label ... <<SEP>>``; the newest prompts are kept."""
+        if self.table is not None:
+            self.table.check("entity", query.entities)
+            self.table.check("relation", query.relations)
+            return QueryPrompt(
+                self.backbone.tokenize([[self.sep_token]])[0].ids, np.zeros(0, np.int64), query
+            )
+        if query not in self._prompts:
             if len(self._prompts) >= MAX_PROMPTS:
                 del self._prompts[next(iter(self._prompts))]
-            self._prompts[labels] = self._make_prompt(labels)
-        return self._prompts[labels]
+            self._prompts[query] = self._make_prompt(query)
+        return self._prompts[query]
 
-    def _make_prompt(self, labels: tuple[str, ...]) -> Prompt:
-        words = [word for label in labels for word in (self.ent_token, label)] + [self.sep_token]
+    def _make_prompt(self, query: Query) -> QueryPrompt:
+        words = [word for label in query.entities for word in (self.ent_token, label)] + [self.sep_token]
+        marked = list(range(0, 2 * len(query.entities), 2))
+        if self.rel_token is not None:
+            marked += range(len(words), len(words) + 2 * len(query.relations), 2)
+            words += [word for label in query.relations for word in (self.rel_token, label)] + [
+                self.sep_token
+            ]
         (pieces,) = self.backbone.tokenize([words])
         firsts = np.cumsum(pieces.counts) - pieces.counts
-        return Prompt(pieces.ids, firsts[0 : 2 * len(labels) : 2] + (0 if self.embed_ent_token else 1))
-
-    def collate(self, windows: Sequence[Window]) -> EncoderBatch:
-        """Pad windows into one batch, on the CPU."""
-        return EncoderBatch(self.backbone.collate(windows))
+        shift = np.ones(len(marked), np.int64)  # to the first piece of the label itself
+        shift[: len(query.entities)] -= self.embed_ent_token
+        shift[len(query.entities) :] -= self.embed_rel_token
+        return QueryPrompt(pieces.ids, firsts[marked] + shift, query)
 
     def forward(self, batch: EncoderBatch) -> Encoded:
         """Run a batch of windows."""
-        words, labels = self.backbone(batch.windows)
+        words, prompt = self.backbone(batch.windows)
         if self.rnn is not None:
             words = self.rnn(words, batch.windows.word_mask)
-        return Encoded(words, labels)
+        if self.table is not None:
+            return self._looked_up(words, batch, self.table)
+        n_labels = batch.label_mask.sum(1, keepdim=True)
+        labels = prompt[:, : batch.label_mask.shape[1]] * batch.label_mask[:, :, None]
+        places = n_labels + torch.arange(batch.relation_mask.shape[1], device=prompt.device)
+        places = places.clamp(max=max(prompt.shape[1] - 1, 0))[:, :, None].expand(-1, -1, prompt.shape[2])
+        return Encoded(words, labels, prompt.gather(1, places) * batch.relation_mask[:, :, None])
+
+    # -- a prompt that is read once --------------------------------------------------------------------------------
+
+    def compress(self, texts: Sequence[Sequence[str]], query: Query, rows: int = 8) -> None:
+        """Replace the prompt by the mean of its label vectors over texts.
+
+        From then on the labels take no room and no time, and only those of `query` can be asked for. Vectors that have
+        seen no other text lose accuracy: measure it.
+
+        Parameters
+        ----------
+        texts
+            Words of texts like those to come, each not empty.
+        query
+            The labels.
+        rows
+            Windows that are run at once.
+        """
+        self.table = None
+        windows = self.prepare(texts, [query] * len(texts), 0)
+        if not windows:
+            raise ValueError("compress() found no text; give some hundred texts like those to come.")
+        table = PromptTable(query.entities, query.relations, self.output_size)
+        was_training = self.training
+        self.eval()
+        sums = [torch.zeros_like(table.entities), torch.zeros_like(table.relations)]
+        with torch.no_grad():
+            device = next(self.parameters()).device
+            for at in range(0, len(windows), rows):
+                encoded = self(self.collate(windows[at : at + rows]).to(device))
+                sums[0] += encoded.labels.sum(0).cpu()
+                sums[1] += encoded.relations.sum(0).cpu()
+            table.entities.copy_(sums[0] / len(windows))
+            table.relations.copy_(sums[1] / len(windows))
+        self.train(was_training)
+        self.table = table.to(device)
+
+    def _looked_up(self, words: Tensor, batch: EncoderBatch, table: PromptTable) -> Encoded:
+        entities = [query.entities for query in batch.queries]
+        relations = [query.relations for query in batch.queries]
+        size = words.shape[2]
+        return Encoded(
+            words,
+            lay_out(table.vectors("entity"), entities, batch.label_mask, size),
+            lay_out(table.vectors("relation"), relations, batch.relation_mask, size),
+        )
+
+    def save_assets(self, path: Path) -> None:
+        """Write what the backbone needs, and the labels of a compressed prompt."""
+        super().save_assets(path)
+        if self.table is not None:
+            self.table.save_assets(path)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from gliner_pipe.backbones.base import TensorBatch
@@ -43,3 +45,10 @@ class LossTerms(NamedTuple):
 
     total: Tensor
     parts: dict[str, Tensor]
+
+    @classmethod
+    def of(cls, parts: Mapping[str, Tensor]) -> LossTerms:
+        """Add the parts up."""
+        return cls(
+            torch.stack(list(parts.values())).sum(), {name: part.detach() for name, part in parts.items()}
+        )

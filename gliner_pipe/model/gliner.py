@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gliner_pipe.backbones.base import WindowBatch
 from gliner_pipe.blocks import Block
+from gliner_pipe.context_encoders.base import ContextEncoder
 from gliner_pipe.decoders.base import Decoder
 from gliner_pipe.decoders.span import SpanDecoder
 from gliner_pipe.encoders.base import Encoder, EncoderBatch
@@ -20,7 +20,7 @@ from gliner_pipe.losses.focal import FocalLoss
 from gliner_pipe.model.batch import LossTerms, TrainingBatch
 from gliner_pipe.model.layers import projection
 from gliner_pipe.registry import registry
-from gliner_pipe.span_reps.base import SpanRep
+from gliner_pipe.span_reps.base import Readings, SpanRep
 
 WEIGHTS = "model.safetensors"
 
@@ -43,6 +43,8 @@ class GLiNER(Block):
         Chooses among spans above the threshold.
     fusion
         What words and labels tell each other after the encoder; nothing when not given.
+    context
+        Reads the words once more before spans are made of them; nothing when not given.
     dropout
         Dropout of the label projection.
 
@@ -60,6 +62,7 @@ class GLiNER(Block):
         loss: Loss | None = None,
         decoder: Decoder | None = None,
         fusion: Fusion | None = None,
+        context: ContextEncoder | None = None,
         dropout: float = 0.4,
     ) -> None:
         super().__init__()
@@ -68,8 +71,10 @@ class GLiNER(Block):
         self.span_rep = span_rep
         self.loss = loss if loss is not None else FocalLoss()
         self.decoder = decoder if decoder is not None else SpanDecoder()
+        self.context = context
         self.dropout = dropout
         self.prompt_rep: nn.Module | None = None
+        self._made = False
         #: Configuration of the blocks, where it is not in the pipeline's config (a checkpoint given by name).
         self.blocks: dict[str, Any] | None = None
         #: Name of the word splitter that the weights were trained with, where it is not the tokens of spaCy.
@@ -80,7 +85,7 @@ class GLiNER(Block):
     @property
     def is_built(self) -> bool:
         """Whether there are weights."""
-        return self.prompt_rep is not None
+        return self._made
 
     @property
     def device(self) -> torch.device:
@@ -112,7 +117,11 @@ class GLiNER(Block):
         if self.fusion is not None:
             self.fusion.build(size)
         self.span_rep.build(size)
-        self.prompt_rep = projection(size, size, self.dropout)
+        if self.context is not None:
+            self.context.build(size)
+        if self.span_rep.projects_labels:
+            self.prompt_rep = projection(size, size, self.dropout)
+        self._made = True
 
     def save(self, path: Path) -> None:
         """Write weights, and configuration and tokenizer of the backbone, into the folder `path`."""
@@ -145,30 +154,31 @@ class GLiNER(Block):
 
     # -- running it ------------------------------------------------------------------------------------------------
 
+    def encode(self, batch: EncoderBatch) -> Readings:
+        """Return the vectors of words and labels as the span representation wants them."""
+        words, labels, relations = self.encoder(batch)
+        if self.fusion is not None:
+            words, labels = self.fusion(words, labels, batch.windows.word_mask, batch.label_mask)
+            labels = labels * batch.label_mask[:, :, None]
+        if self.prompt_rep is not None:
+            labels = _projected(self.prompt_rep, labels)
+        span_words = words if self.context is None else self.context(words, batch.windows.word_mask)
+        return Readings(words, span_words, labels, relations)
+
     def score(self, batch: EncoderBatch) -> Tensor:
-        """Score all spans of a batch of windows.
+        """Score a batch of windows.
 
         Returns
         -------
         Tensor
-            Logits, ``(rows, words, widths, labels)``; see ``valid_spans`` for those that mean something.
+            Logits as the span representation gives them; ``(rows, words, widths, labels)`` where it scores all spans.
         """
-        assert self.prompt_rep is not None
-        words, labels = self.encoder(batch)
-        if self.fusion is not None:
-            masks = batch.windows.word_mask, batch.windows.prompt_mask
-            words, labels = self.fusion(words, labels, *masks)
-        return self.span_rep.score(words, self.prompt_rep(labels))
+        return self.span_rep.logits(self.encode(batch), batch.windows.word_mask)
 
     def forward(self, batch: TrainingBatch) -> LossTerms:
         """Loss of a batch, as sums."""
-        logits = self.score(batch.inputs)
-        targets = torch.zeros_like(logits)
-        targets[tuple(batch.gold.unbind(1))] = 1.0
-        windows = batch.inputs.windows
-        mask = valid_spans(windows, logits.shape[2])[..., None] & windows.prompt_mask[:, None, None, :]
-        loss = self.loss(logits, targets, mask)
-        return LossTerms(loss, {"span": loss.detach()})
+        read = self.encode(batch.inputs)
+        return LossTerms.of(self.span_rep.loss(read, batch.inputs, batch.gold, self.loss))
 
     def denominator(self, count: float) -> float:
         """What the summed loss of a step is divided by."""
@@ -179,21 +189,12 @@ class GLiNER(Block):
         return "" if self.is_built else "not built"
 
 
-def valid_spans(windows: WindowBatch, n_widths: int) -> Tensor:
-    """Spans that lie in their window, start in its own words, and start and end at words with pieces.
-
-    Returns
-    -------
-    Tensor
-        ``(rows, words, widths)``, boolean.
-    """
-    scorable = windows.scorable
-    n_words = scorable.shape[1]
-    position = torch.arange(n_words, device=scorable.device)
-    starts = scorable & (position >= windows.own[:, :1]) & (position < windows.own[:, 1:])
-    padded = torch.nn.functional.pad(scorable, (0, n_widths - 1))
-    ends = padded.unfold(1, n_widths, 1)
-    return starts[:, :, None] & ends
+def _projected(layer: nn.Module, labels: Tensor) -> Tensor:
+    """Apply `layer`; once for all rows where these are views of one, as thousands of labels want it."""
+    if len(labels) > 1 and labels.stride(0) == 0 and not layer.training:
+        return layer(labels[:1]).expand(len(labels), -1, -1)
+    projected: Tensor = layer(labels)
+    return projected
 
 
 def check_architecture(model: Any, where: str) -> None:

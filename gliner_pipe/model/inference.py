@@ -3,20 +3,60 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from typing import Literal
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from gliner_pipe.backbones.windows import Window
 from gliner_pipe.decoders.base import Candidate
-from gliner_pipe.model.gliner import GLiNER, valid_spans
+from gliner_pipe.encoders.base import EncoderBatch
+from gliner_pipe.model.gliner import GLiNER
+from gliner_pipe.span_reps.base import Readings
 
 logger = logging.getLogger(__name__)
 
 #: Padded pieces run at once on a CPU, and on a CUDA device before its memory is known.
 DEFAULT_TOKENS = 8192
+
+
+class SpanVectors(NamedTuple):
+    """What further heads need of one window.
+
+    Attributes
+    ----------
+    spans
+        First and last word of the distinct spans above a threshold, counted in the text and in this order,
+        ``(spans, 2)``.
+    vectors
+        Their vectors, ``(spans, hidden)``.
+    labels, relations
+        Vectors of the entity labels and of the relation labels as this window sees them, ``(labels, hidden)``.
+    """
+
+    spans: Tensor
+    vectors: Tensor
+    labels: Tensor
+    relations: Tensor
+
+
+@dataclass
+class Findings:
+    """What was found in one text.
+
+    Attributes
+    ----------
+    candidates
+        Spans above their thresholds in words of the text, ordered by start, end and label.
+    windows
+        For further heads, in the order of the windows; empty where the model has none.
+    """
+
+    candidates: list[Candidate] = field(default_factory=list)
+    windows: list[SpanVectors] = field(default_factory=list)
 
 
 class TokenBudget:
@@ -72,7 +112,7 @@ def find(
     windows: Sequence[Window],
     thresholds: Sequence[Sequence[float]],
     budget: TokenBudget,
-) -> list[list[Candidate]]:
+) -> list[Findings]:
     """Find the spans above their thresholds.
 
     Parameters
@@ -88,10 +128,11 @@ def find(
 
     Returns
     -------
-    list of list of Candidate
-        For each text, in words of the text, ordered by start, end and label.
+    list of Findings
+        One for each text.
     """
-    found: list[list[Candidate]] = [[] for _ in thresholds]
+    found = [Findings() for _ in thresholds]
+    vectors: dict[int, SpanVectors] = {}
     was_training = model.training
     model.eval()
     try:
@@ -100,7 +141,9 @@ def find(
             while todo:
                 group = todo.pop()
                 try:
-                    _run(model, [windows[index] for index in group], thresholds, budget, found)
+                    _run(
+                        model, {index: windows[index] for index in group}, thresholds, budget, found, vectors
+                    )
                 except torch.cuda.OutOfMemoryError:
                     if len(group) == 1:
                         raise
@@ -111,39 +154,62 @@ def find(
                     todo = [[rest[at] for at in part] for part in regrouped][::-1]
     finally:
         model.train(was_training)
-    for candidates in found:
-        candidates.sort(key=lambda candidate: candidate[:3])
+    for one in found:
+        one.candidates.sort(key=lambda candidate: candidate[:3])
+    for index in sorted(vectors):
+        found[windows[index].text].windows.append(vectors[index])
     return found
 
 
 def _run(
     model: GLiNER,
-    windows: Sequence[Window],
+    windows: Mapping[int, Window],
     thresholds: Sequence[Sequence[float]],
     budget: TokenBudget,
-    found: list[list[Candidate]],
+    found: list[Findings],
+    vectors: dict[int, SpanVectors],
 ) -> None:
-    """Run one group of windows and add what it finds to `found`."""
+    """Run one group of windows and add what it finds to `found` and, by window, to `vectors`."""
     device = model.device
     before = 0
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
-    batch = model.encoder.collate(windows).to(device)
-    if not batch.windows.prompt_mask.shape[1]:
+    batch = model.encoder.collate(list(windows.values())).to(device)
+    if not batch.label_mask.shape[1]:
         return
-    limits = torch.full(batch.windows.prompt_mask.shape, torch.inf)
-    for row, window in enumerate(windows):
+    limits = torch.full(batch.label_mask.shape, torch.inf)
+    for row, window in enumerate(windows.values()):
         limits[row, : len(thresholds[window.text])] = torch.tensor(thresholds[window.text])
-    probs = model.score(batch).sigmoid_()
-    keep = probs > limits.to(device)[:, None, None, :]
-    keep &= valid_spans(batch.windows, probs.shape[2])[..., None]
-    where = keep.nonzero()
-    scores = probs[keep].cpu().numpy()
-    rows, starts, widths, labels = where.cpu().numpy().T
-    texts = np.array([window.text for window in windows])[rows]
-    shift = np.array([window.start for window in windows])[rows]
-    columns = (texts, starts + shift, starts + shift + widths, labels, scores)
+    read = model.encode(batch)
+    spans = model.span_rep.find(read, batch.windows, limits.to(device))
+    rows, starts, ends, labels, scores = (column.cpu().numpy() for column in spans)
+    texts = np.array([window.text for window in windows.values()])
+    shift = np.array([window.start for window in windows.values()])
+    columns = (texts[rows], starts + shift[rows], ends + shift[rows], labels, scores)
     for text, start, end, label, score in zip(*(column.tolist() for column in columns), strict=True):
-        found[text].append(Candidate(start, end, label, score))
+        found[text].candidates.append(Candidate(start, end, label, score))
+    if model.span_rep.needs_vectors:
+        for row, (index, window) in enumerate(windows.items()):
+            here = spans.rows == row
+            vectors[index] = _vectors(
+                model, read, batch, row, spans.starts[here], spans.ends[here], window.start
+            )
     budget.observe(device, int(batch.windows.input_ids.numel()), before)
+
+
+def _vectors(
+    model: GLiNER, read: Readings, batch: EncoderBatch, row: int, starts: Tensor, ends: Tensor, shift: int
+) -> SpanVectors:
+    """Vectors of the distinct spans of one row, and of its labels."""
+    spans = torch.stack([starts, ends], 1).unique(dim=0)
+    mask = batch.windows.word_mask[row : row + 1]
+    vectors = model.span_rep.represent(read.span_words[row : row + 1], spans[None], mask)[0]
+    labels = _own(read.labels, row, batch.label_mask)
+    return SpanVectors(spans + shift, vectors, labels, _own(read.relations, row, batch.relation_mask))
+
+
+def _own(vectors: Tensor, row: int, mask: Tensor) -> Tensor:
+    """Vectors of one row, so that the batch can go; those that all rows share stay shared."""
+    one = vectors[row, : int(mask[row].sum())]
+    return one if vectors.stride(0) == 0 else one.clone()

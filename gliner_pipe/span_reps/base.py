@@ -3,10 +3,56 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
+from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
+from gliner_pipe.backbones.base import WindowBatch
 from gliner_pipe.blocks import Block
+from gliner_pipe.encoders.base import EncoderBatch
+from gliner_pipe.losses.base import Loss
+
+#: Scores that are held at once when spans are looked for; 128 MiB as fp32.
+SCORES_AT_ONCE = 1 << 25
+
+
+class Readings(NamedTuple):
+    """What words and labels have become before spans are scored.
+
+    Attributes
+    ----------
+    words
+        ``(rows, words, hidden)``.
+    span_words
+        What spans are made of: the words, read once more where there is a context encoder.
+    labels, relations
+        Entity labels and relation labels, ``(rows, labels, hidden)``.
+    """
+
+    words: Tensor
+    span_words: Tensor
+    labels: Tensor
+    relations: Tensor
+
+
+class Found(NamedTuple):
+    """Spans above their thresholds: row, first and last word, label and score of each, ``(found,)``."""
+
+    rows: Tensor
+    starts: Tensor
+    ends: Tensor
+    labels: Tensor
+    scores: Tensor
+
+    @classmethod
+    def join(cls, parts: Sequence[Found], device: torch.device) -> Found:
+        """Put parts together."""
+        if not parts:
+            none = torch.zeros(0, dtype=torch.long, device=device)
+            return cls(none, none, none, none, none.float())
+        return parts[0] if len(parts) == 1 else cls(*map(torch.cat, zip(*parts, strict=True)))
 
 
 class SpanRep(Block):
@@ -19,18 +65,24 @@ class SpanRep(Block):
     ----------
     max_width
         Words in the widest span; None where there is no limit.
+    projects_labels
+        True: labels pass through the model's label projection before they are held against spans.
+    needs_vectors
+        Set before ``build`` where a further head will ask for ``represent``.
     """
 
     family = "span_reps"
 
     max_width: int | None
+    projects_labels: bool = True
+    needs_vectors: bool = False
 
     @abstractmethod
     def build(self, hidden_size: int) -> None:
         """Make the weights for vectors of this width."""
 
     @abstractmethod
-    def score(self, words: Tensor, labels: Tensor) -> Tensor:
+    def score(self, words: Tensor, labels: Tensor, word_mask: Tensor) -> Tensor:
         """Score all spans.
 
         Parameters
@@ -39,6 +91,8 @@ class SpanRep(Block):
             ``(rows, words, hidden)``.
         labels
             ``(rows, labels, hidden)``.
+        word_mask
+            False for padding, ``(rows, words)``.
 
         Returns
         -------
@@ -48,7 +102,7 @@ class SpanRep(Block):
         """
 
     @abstractmethod
-    def represent(self, words: Tensor, spans: Tensor) -> Tensor:
+    def represent(self, words: Tensor, spans: Tensor, word_mask: Tensor) -> Tensor:
         """Vectors of chosen spans.
 
         Parameters
@@ -57,9 +111,87 @@ class SpanRep(Block):
             ``(rows, words, hidden)``.
         spans
             First and last word (inclusive) of each span, ``(rows, spans, 2)``.
+        word_mask
+            False for padding, ``(rows, words)``.
 
         Returns
         -------
         Tensor
             ``(rows, spans, hidden)``.
         """
+
+    # -- what follows is for all spans up to a width; a span representation that thinks otherwise says so --------
+
+    def logits(self, read: Readings, word_mask: Tensor) -> Tensor:
+        """Score all that was read; see ``score``."""
+        return self.score(read.span_words, read.labels, word_mask)
+
+    def find(self, read: Readings, windows: WindowBatch, limits: Tensor) -> Found:
+        """Find the spans above their thresholds.
+
+        Parameters
+        ----------
+        read
+            Words and labels.
+        windows
+            Says which words may start and end a span.
+        limits
+            Threshold of each label, in [0, 1], ``(rows, labels)``; infinite for padding.
+
+        Returns
+        -------
+        Found
+            In memory that does not grow with the number of labels, beyond what is found.
+        """
+        valid = valid_spans(windows, self.max_width or 1)[..., None]
+        words, labels = read.span_words, read.labels
+        step = max(1, SCORES_AT_ONCE // max(valid.numel(), 1))
+        parts = []
+        for at in range(0, labels.shape[1], step):
+            probs = self.score(words, labels[:, at : at + step], windows.word_mask).sigmoid_()
+            keep = (probs > limits[:, None, None, at : at + step]) & valid
+            rows, starts, widths, names = keep.nonzero().unbind(1)
+            parts.append(Found(rows, starts, starts + widths, names + at, probs[keep]))
+        return Found.join(parts, words.device)
+
+    def loss(self, read: Readings, inputs: EncoderBatch, gold: Tensor, loss: Loss) -> dict[str, Tensor]:
+        """Loss of a batch, as named sums.
+
+        Parameters
+        ----------
+        read
+            Words and labels.
+        inputs
+            Where words and labels came from.
+        gold
+            Row, first word, width - 1 and label of each gold span, ``(spans, 4)``.
+        loss
+            Of each score.
+        """
+        logits = self.logits(read, inputs.windows.word_mask)
+        targets = torch.zeros_like(logits)
+        targets[tuple(gold.unbind(1))] = 1.0
+        mask = valid_spans(inputs.windows, logits.shape[2])[..., None] & inputs.label_mask[:, None, None, :]
+        return {"span": loss(logits, targets, mask)}
+
+    def count(self, inputs: EncoderBatch) -> float:
+        """Spans that the loss of a batch is over."""
+        return float(valid_spans(inputs.windows, self.max_width or 1).sum())
+
+
+def own_starts(windows: WindowBatch) -> Tensor:
+    """Words at which a span of the window may start: its own ones that have pieces, ``(rows, words)``."""
+    position = torch.arange(windows.word_mask.shape[1], device=windows.own.device)
+    return windows.scorable & (position >= windows.own[:, :1]) & (position < windows.own[:, 1:])
+
+
+def valid_spans(windows: WindowBatch, n_widths: int) -> Tensor:
+    """Spans that lie in their window, start in its own words, and start and end at words with pieces.
+
+    Returns
+    -------
+    Tensor
+        ``(rows, words, widths)``, boolean.
+    """
+    padded = torch.nn.functional.pad(windows.scorable, (0, n_widths - 1))
+    return own_starts(windows)[:, :, None] & padded.unfold(1, n_widths, 1)

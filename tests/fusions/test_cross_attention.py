@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from gliner_pipe.backbones.transformer import Transformer
+from gliner_pipe.encoders.base import Query
 from gliner_pipe.encoders.uni_encoder import UniEncoder
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.fusions.cross_attention import CrossAttention
@@ -69,9 +70,9 @@ def test_it_composes_with_a_uni_encoder(backbone):
     texts = [["Maria", "met", "Bob"], ["Hi"] * 9]
 
     def scores(some):
-        windows = model.encoder.prepare(some, [["person"]] * len(some), 6)
+        windows = model.encoder.prepare(some, [Query(("person",))] * len(some), 6)
         return [
-            {c[:3]: c.score for c in text}
+            {c[:3]: c.score for c in text.candidates}
             for text in find(model, windows, [[0.0]] * len(some), TokenBudget(500))
         ]
 

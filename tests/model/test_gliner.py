@@ -5,12 +5,14 @@ import pytest
 import torch
 
 from gliner_pipe.backbones.transformer import Transformer
+from gliner_pipe.encoders.base import Query
 from gliner_pipe.encoders.uni_encoder import UniEncoder
 from gliner_pipe.errors import CheckpointError
 from gliner_pipe.losses.focal import FocalLoss
 from gliner_pipe.model.batch import TrainingBatch
-from gliner_pipe.model.gliner import GLiNER, valid_spans
+from gliner_pipe.model.gliner import GLiNER
 from gliner_pipe.model.inference import TokenBudget, find, plan
+from gliner_pipe.span_reps.base import valid_spans
 from gliner_pipe.span_reps.markerV0 import MarkerV0
 
 LABELS = ["person", "city"]
@@ -31,9 +33,9 @@ def build(folder, width=3, **settings):
 
 def scores(model, texts, budget=4000):
     """Every span of every text with its score, as a mapping."""
-    windows = model.encoder.prepare(texts, [LABELS] * len(texts), model.min_overlap)
+    windows = model.encoder.prepare(texts, [Query(tuple(LABELS))] * len(texts), model.min_overlap)
     found = find(model, windows, [[0.0, 0.0]] * len(texts), TokenBudget(budget))
-    return [{candidate[:3]: candidate.score for candidate in text} for text in found]
+    return [{candidate[:3]: candidate.score for candidate in text.candidates} for text in found]
 
 
 def close(ours, theirs):
@@ -90,7 +92,7 @@ def test_a_long_text_has_each_span_once_whatever_the_windows(backbone):
 def test_a_span_in_a_long_text_scores_as_in_its_window_alone(backbone):
     model = build(backbone, window=48, stride=30)
     text = TEXTS[2] * 10
-    windows = model.encoder.prepare([text], [LABELS], model.min_overlap)
+    windows = model.encoder.prepare([text], [Query(tuple(LABELS))], model.min_overlap)
     assert len(windows) > 4
     whole = scores(model, [text])[0]
     for window in windows:
@@ -102,19 +104,21 @@ def test_a_span_in_a_long_text_scores_as_in_its_window_alone(backbone):
 
 def test_a_text_without_labels_has_no_spans(backbone):
     model = build(backbone)
-    windows = model.encoder.prepare(TEXTS[:2], [[], LABELS], model.min_overlap)
+    windows = model.encoder.prepare(TEXTS[:2], [Query(()), Query(tuple(LABELS))], model.min_overlap)
     found = find(model, windows, [[], [0.0, 0.0]], TokenBudget(1000))
-    assert found[0] == []
-    assert len(found[1]) == 2
+    assert found[0].candidates == []
+    assert len(found[1].candidates) == 2
 
 
 def test_thresholds_are_by_label_and_strict(backbone):
     model = build(backbone)
     table = scores(model, [TEXTS[0]])[0]
     some = sorted(table.values())[len(table) // 2]
-    windows = model.encoder.prepare([TEXTS[0]], [LABELS], model.min_overlap)
+    windows = model.encoder.prepare([TEXTS[0]], [Query(tuple(LABELS))], model.min_overlap)
     (found,) = find(model, windows, [[some, 1.0]], TokenBudget(1000))
-    assert {c[:3] for c in found} == {key for key, score in table.items() if key[2] == 0 and score > some}
+    assert {c[:3] for c in found.candidates} == {
+        key for key, score in table.items() if key[2] == 0 and score > some
+    }
 
 
 def test_plans_hold_every_window_within_the_budget():
@@ -129,14 +133,14 @@ def test_plans_hold_every_window_within_the_budget():
 def test_find_goes_on_with_less_when_memory_runs_out(backbone, monkeypatch, caplog):
     model = build(backbone)
     expected = scores(model, TEXTS)
-    real = GLiNER.score
+    real = GLiNER.encode
 
     def short_of_memory(self, batch):
         if batch.windows.input_ids.shape[0] > 1:
             raise torch.cuda.OutOfMemoryError("no memory")
         return real(self, batch)
 
-    monkeypatch.setattr(GLiNER, "score", short_of_memory)
+    monkeypatch.setattr(GLiNER, "encode", short_of_memory)
     found = scores(model, TEXTS)
     assert all(close(a, b) for a, b in zip(expected, found, strict=True))
     assert "Out of device memory" in caplog.text
@@ -149,7 +153,7 @@ def test_find_leaves_the_mode_as_it_was(backbone):
 
 
 def training_batch(model, texts, gold):
-    windows = model.encoder.prepare(texts, [LABELS] * len(texts), model.min_overlap)
+    windows = model.encoder.prepare(texts, [Query(tuple(LABELS))] * len(texts), model.min_overlap)
     inputs = model.encoder.collate(windows)
     count = float(valid_spans(inputs.windows, model.max_width).sum())
     return TrainingBatch(inputs, torch.tensor(gold).view(-1, 4), 0, 0, count)

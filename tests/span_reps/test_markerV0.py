@@ -22,6 +22,10 @@ def built(max_width=4):
     return block
 
 
+def everywhere(words):
+    return torch.ones(words.shape[:2], dtype=torch.bool)
+
+
 def inside(n_words, max_width):
     return torch.arange(n_words)[:, None] + torch.arange(max_width) < n_words
 
@@ -30,14 +34,17 @@ def test_the_factored_form_gives_the_same_numbers():
     block, words, labels = built(), torch.randn(3, 7, 16), torch.randn(3, 5, 16)
     mask = inside(7, 4)
     torch.testing.assert_close(
-        block.score(words, labels)[:, mask], reference(block, words, labels)[:, mask], rtol=1e-5, atol=1e-6
+        block.score(words, labels, everywhere(words))[:, mask],
+        reference(block, words, labels)[:, mask],
+        rtol=1e-5,
+        atol=1e-6,
     )
 
 
 def test_the_factored_form_gives_the_same_gradients():
     block, words, labels = built(), torch.randn(2, 5, 16), torch.randn(2, 3, 16)
     grads = []
-    for score in (block.score, lambda w, c: reference(block, w, c)):
+    for score in (lambda w, c: block.score(w, c, everywhere(w)), lambda w, c: reference(block, w, c)):
         block.zero_grad()
         given = words.clone().requires_grad_()
         score(given, labels)[:, inside(5, 4)].square().sum().backward()
@@ -49,9 +56,9 @@ def test_the_factored_form_gives_the_same_gradients():
 def test_represented_spans_score_as_in_the_table():
     block, words, labels = built(), torch.randn(2, 6, 16), torch.randn(2, 3, 16)
     spans = torch.tensor([[[0, 0], [1, 3]], [[2, 5], [4, 4]]])
-    vectors = block.represent(words, spans)
+    vectors = block.represent(words, spans, everywhere(words))
     scores = torch.einsum("rsd,rcd->rsc", vectors, labels)
-    table = block.score(words, labels)
+    table = block.score(words, labels, everywhere(words))
     for row in range(2):
         for index, (first, last) in enumerate(spans[row].tolist()):
             torch.testing.assert_close(
@@ -60,4 +67,5 @@ def test_represented_spans_score_as_in_the_table():
 
 
 def test_a_width_beyond_the_text_is_no_trouble():
-    assert built(9).score(torch.randn(1, 2, 16), torch.randn(1, 1, 16)).shape == (1, 2, 9, 1)
+    words = torch.randn(1, 2, 16)
+    assert built(9).score(words, torch.randn(1, 1, 16), everywhere(words)).shape == (1, 2, 9, 1)

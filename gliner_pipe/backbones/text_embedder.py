@@ -1,0 +1,183 @@
+"""One vector for each short text: how labels are read apart from the text."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from gliner_pipe.backbones import _hf
+from gliner_pipe.backbones.base import PretrainedModule
+from gliner_pipe.backbones.layer_fusion import LayerFusion
+from gliner_pipe.errors import CheckpointError
+
+#: Texts that are run at once without gradients.
+TEXTS_AT_ONCE = 128
+
+
+class TextEmbedder(PretrainedModule):
+    """A Hugging Face encoder whose piece vectors are averaged.
+
+    Without gradients, the vector of a text is computed once and kept until the weights change.
+
+    Parameters
+    ----------
+    model
+        Hub id, folder, or installed package that holds a model.
+    pooling
+        ``mean`` of all pieces, or the ``first``, as some sentence encoders want it.
+    fuse_layers
+        Mix all layers instead of taking the last.
+    freeze
+        Keep the pretrained weights as they are.
+    where
+        Section that errors name.
+    trust_remote_code
+        Run code that comes with the model.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        pooling: Literal["mean", "first"] = "mean",
+        fuse_layers: bool = False,
+        freeze: bool = False,
+        where: str = "model",
+        trust_remote_code: bool = False,
+    ) -> None:
+        super().__init__()
+        self.model_name = model
+        self.pooling = pooling
+        self.fuse_layers = fuse_layers
+        self.freeze = freeze
+        self.where = where
+        self.trust_remote_code = trust_remote_code
+        self.encoder: Any = None
+        self.tokenizer: Any = None
+        self._kept: dict[str, Tensor] = {}
+        self._kept_for: tuple[Any, ...] = ()
+
+    def build(self, hidden_size: int) -> None:
+        """Load weights and tokenizer; a linear layer maps to `hidden_size` where the encoder's own width differs."""
+        self._finish(*_hf.load_pretrained(self.model_name, self.where, self.trust_remote_code), hidden_size)
+
+    def save_assets(self, path: Path) -> None:
+        """Write configuration and tokenizer."""
+        self.encoder.config.save_pretrained(path)
+        self.tokenizer.save_pretrained(path)
+
+    def load_assets(self, path: Path, hidden_size: int) -> None:
+        """Make the encoder from a saved configuration, without its weights and without network."""
+        self._finish(*_hf.load_saved(path, self.where, self.trust_remote_code), hidden_size)
+
+    def _finish(self, encoder: Any, tokenizer: Any, hidden_size: int) -> None:
+        self.encoder, self.tokenizer = encoder, tokenizer
+        width = encoder.config.hidden_size
+        self.fusion = LayerFusion(encoder.config.num_hidden_layers, width) if self.fuse_layers else None
+        self.projection = nn.Linear(width, hidden_size) if hidden_size != width else None
+        self.limit = _hf.max_positions(encoder.config, tokenizer)
+        if self.freeze:
+            encoder.requires_grad_(False)
+        self._kept.clear()
+
+    def forward(self, texts: Sequence[str]) -> Tensor:
+        """Return the vectors of texts, ``(texts, hidden)``."""
+        if torch.is_grad_enabled() or self.training:
+            return self._run(texts)
+        self._forget_the_outdated()
+        new = sorted(dict.fromkeys(text for text in texts if text not in self._kept), key=len)
+        for at in range(0, len(new), TEXTS_AT_ONCE):
+            part = new[at : at + TEXTS_AT_ONCE]
+            self._kept.update(zip(part, self._run(part).unbind(0), strict=True))
+        return torch.stack([self._kept[text] for text in texts])
+
+    def _run(self, texts: Sequence[str]) -> Tensor:
+        batch = self.tokenizer(
+            list(texts),
+            padding=True,
+            truncation=self.limit is not None,
+            max_length=self.limit,
+            return_tensors="pt",
+        )
+        device = next(self.encoder.parameters()).device
+        ids, mask = batch["input_ids"].to(device), batch["attention_mask"].to(device)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze):
+            output = self.encoder(
+                input_ids=ids, attention_mask=mask, output_hidden_states=self.fuse_layers, return_dict=True
+            )
+        if self.fusion is not None:
+            hidden = self.fusion([layer.float() for layer in output.hidden_states[1:]], mask)
+        else:
+            hidden = output.last_hidden_state.float()
+        if self.projection is not None:
+            hidden = self.projection(hidden)
+        if self.pooling == "first":
+            return hidden[:, 0]
+        weight = mask[:, :, None].to(hidden.dtype)
+        return (hidden * weight).sum(1) / weight.sum(1).clamp(min=1e-9)
+
+    def train(self, mode: bool = True) -> TextEmbedder:
+        """Set the training mode; a frozen encoder stays without dropout."""
+        super().train(mode)
+        if self.freeze and self.encoder is not None:
+            self.encoder.eval()
+        return self
+
+    # -- vectors that are kept -------------------------------------------------------------------------------------
+
+    def _forget_the_outdated(self) -> None:
+        parameters = list(self.parameters())
+        state = (parameters[0].data_ptr(), parameters[0].dtype, sum(p._version for p in parameters))
+        if state != self._kept_for:
+            self._kept.clear()
+            self._kept_for = state
+
+    def fingerprint(self) -> str:
+        """Return what tells these weights from others."""
+        digest = hashlib.sha256()
+        for name, parameter in self.named_parameters():
+            digest.update(name.encode())
+            digest.update(parameter.detach().float().cpu().numpy().tobytes())
+        return digest.hexdigest()
+
+    def save_vectors(self, path: Path) -> None:
+        """Write the vectors that are kept to a safetensors file, with the fingerprint of the weights."""
+        from safetensors.torch import save_file
+
+        self._forget_the_outdated()
+        names = list(self._kept)
+        vectors = torch.stack([self._kept[name] for name in names]) if names else torch.zeros(0, 0)
+        listed = torch.frombuffer(bytearray("\0".join(names).encode("utf8") or b"\0"), dtype=torch.uint8)
+        content = {"vectors": vectors.cpu().contiguous(), "texts": listed}
+        save_file(
+            content, path, metadata={"weights": self.fingerprint(), "format": "gliner_pipe label vectors 1"}
+        )
+
+    def load_vectors(self, path: Path) -> int:
+        """Take the vectors that ``save_vectors`` wrote and return how many there are.
+
+        Raises
+        ------
+        CheckpointError
+            When they were made by other weights.
+        """
+        from safetensors import safe_open
+
+        with safe_open(path, framework="pt") as file:
+            made_by = (file.metadata() or {}).get("weights")
+            if made_by != self.fingerprint():
+                raise CheckpointError(
+                    f"{path}: the label vectors were made by other weights than those of this model. Make them again."
+                )
+            vectors = file.get_tensor("vectors")
+            names = bytes(file.get_tensor("texts").tolist()).decode("utf8").split("\0")
+        if not len(vectors):
+            return 0
+        self._forget_the_outdated()
+        device = next(self.parameters()).device
+        self._kept.update(zip(names, vectors.to(device).unbind(0), strict=True))
+        return len(names)

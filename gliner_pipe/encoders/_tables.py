@@ -1,0 +1,102 @@
+"""Vectors of labels that do not depend on the text, laid out for the rows of a batch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from gliner_pipe.errors import ConfigError
+
+FILE = "prompts.json"
+
+
+def lay_out(
+    vectors: Callable[[Sequence[str]], Tensor],
+    asked: Sequence[tuple[str, ...]],
+    mask: Tensor,
+    hidden_size: int,
+) -> Tensor:
+    """Vectors of the labels of each row.
+
+    Parameters
+    ----------
+    vectors
+        Gives the vectors of distinct labels, ``(labels, hidden)``.
+    asked
+        The labels of each row.
+    mask
+        True where a row has a label, ``(rows, labels)``.
+    hidden_size
+        Width of the vectors.
+
+    Returns
+    -------
+    Tensor
+        ``(rows, labels, hidden)``; one tensor seen by all rows where these ask alike, and zero for padding.
+    """
+    unique = list(dict.fromkeys(label for labels in dict.fromkeys(asked) for label in labels))
+    if not unique:
+        return torch.zeros(*mask.shape, hidden_size, device=mask.device)
+    table = vectors(unique).to(mask.device)
+    if len(set(asked)) == 1:
+        return table.expand(len(asked), -1, -1)
+    places = {label: place for place, label in enumerate(unique)}
+    index = torch.zeros(mask.shape, dtype=torch.long)
+    for row, labels in enumerate(asked):
+        index[row, : len(labels)] = torch.tensor([places[label] for label in labels], dtype=torch.long)
+    return table[index.to(mask.device)] * mask[:, :, None]
+
+
+class PromptTable(nn.Module):
+    """Label vectors of a compressed prompt, one for each entity label and each relation label.
+
+    Parameters
+    ----------
+    entities, relations
+        What the model read for each label.
+    hidden_size
+        Width of the vectors.
+    """
+
+    def __init__(self, entities: Sequence[str], relations: Sequence[str], hidden_size: int) -> None:
+        super().__init__()
+        self.names = {"entity": list(entities), "relation": list(relations)}
+        self.hidden_size = hidden_size
+        self.entities = nn.Parameter(torch.zeros(len(entities), hidden_size), requires_grad=False)
+        self.relations = nn.Parameter(torch.zeros(len(relations), hidden_size), requires_grad=False)
+
+    def check(self, kind: str, labels: Sequence[str]) -> None:
+        """Refuse labels that have no vector."""
+        known = set(self.names[kind])
+        unknown = [label for label in labels if label not in known]
+        if unknown:
+            raise ConfigError(
+                "components.*.labels" if kind == "entity" else "components.*.relations",
+                f"found {unknown[0]!r}, for which the compressed prompt of this model has no vector",
+                ", ".join(self.names[kind]) or "none",
+                "Compress the prompt again with this label among them, or use the model before compression",
+            )
+
+    def vectors(self, kind: str) -> Callable[[Sequence[str]], Tensor]:
+        """Return what gives the vectors of labels."""
+        table = self.entities if kind == "entity" else self.relations
+        places = {label: place for place, label in enumerate(self.names[kind])}
+        return lambda labels: table[[places[label] for label in labels]]
+
+    def save_assets(self, path: Path) -> None:
+        """Write the names."""
+        path.mkdir(parents=True, exist_ok=True)
+        content = {**self.names, "hidden_size": self.hidden_size}
+        (path / FILE).write_text(json.dumps(content, ensure_ascii=False, indent=2), encoding="utf8")
+
+    @classmethod
+    def load_assets(cls, path: Path) -> PromptTable | None:
+        """Make an empty table of the names that ``save_assets`` wrote; None where it wrote none."""
+        if not (path / FILE).is_file():
+            return None
+        content = json.loads((path / FILE).read_text(encoding="utf8"))
+        return cls(content["entity"], content["relation"], content["hidden_size"])

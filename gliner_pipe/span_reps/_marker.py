@@ -1,0 +1,92 @@
+"""What the marker representations share: first and last word of a span in factored form."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gliner_pipe.model.layers import projection
+from gliner_pipe.span_reps.base import SpanRep
+
+
+class FactoredMarker(SpanRep):
+    """Base of the markers with a two-layer network on top.
+
+    With ``s_i`` and ``e_j`` the projections of first and last word, and ``c`` what the row as a whole says (nothing
+    in the plain form), a span's vector is ``W2 relu(W1 relu([s_i; e_j; c]) + b1) + b2``. The first layer splits into
+    parts, each computed once a word or once a row; the second folds into the label vectors. What is left for each
+    span is one addition and one product with the labels.
+
+    Parameters
+    ----------
+    max_width
+        Words in the widest span.
+    dropout
+        Dropout of all hidden layers.
+    """
+
+    #: Vectors that are laid side by side for a span.
+    n_parts: ClassVar[int] = 2
+
+    def __init__(self, max_width: int = 12, dropout: float = 0.4) -> None:
+        super().__init__()
+        self.max_width = max_width
+        self.dropout = dropout
+
+    def build(self, hidden_size: int) -> None:
+        """Make the projections."""
+        self.project_start = projection(hidden_size, hidden_size, self.dropout)
+        self.project_end = projection(hidden_size, hidden_size, self.dropout)
+        self.out_project = projection(self.n_parts * hidden_size, hidden_size, self.dropout)
+
+    def context(self, words: Tensor, word_mask: Tensor) -> Tensor | None:
+        """What each row as a whole adds to all its spans, ``(rows, hidden)``; None for nothing."""
+        return None
+
+    def score(self, words: Tensor, labels: Tensor, word_mask: Tensor) -> Tensor:
+        """Score all spans, one width at a time."""
+        first, last = self._halves(words, word_mask)
+        out = self._layer(3)
+        weight = (labels @ out.weight).transpose(1, 2)  # (rows, 4 hidden, labels)
+        bias = (labels @ out.bias)[:, None, :]
+        n_words, width = words.shape[1], self.max_width or 1
+        last = F.pad(last, (0, 0, 0, width - 1))
+        drop = self.out_project[2]
+        scores = []
+        for k in range(width):
+            hidden = (first + last[:, k : k + n_words]).relu_()
+            scores.append(torch.baddbmm(bias, drop(hidden), weight))
+        return torch.stack(scores, 2)
+
+    def represent(self, words: Tensor, spans: Tensor, word_mask: Tensor) -> Tensor:
+        """Vectors of chosen spans."""
+        first, last = self._halves(words, word_mask)
+        hidden = pick(first, spans[..., 0]) + pick(last, spans[..., 1])
+        return self._layer(3)(self.out_project[2](hidden.relu()))
+
+    def _halves(self, words: Tensor, word_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """What the first and the last word of a span put into the hidden layer, ``(rows, words, 4 hidden)``.
+
+        What the row as a whole puts there is in the first.
+        """
+        layer = self._layer(0)
+        size = words.shape[-1]
+        first = F.linear(self.project_start(words).relu(), layer.weight[:, :size], layer.bias)
+        last = F.linear(self.project_end(words).relu(), layer.weight[:, size : 2 * size])
+        context = self.context(words, word_mask)
+        if context is not None:
+            first = first + F.linear(context.relu(), layer.weight[:, 2 * size :])[:, None]
+        return first, last
+
+    def _layer(self, index: int) -> nn.Linear:
+        layer = self.out_project[index]
+        assert isinstance(layer, nn.Linear)
+        return layer
+
+
+def pick(vectors: Tensor, positions: Tensor) -> Tensor:
+    """Take the vectors at `positions`, ``(rows, spans)``, from ``(rows, words, hidden)``."""
+    return vectors.gather(1, positions[..., None].expand(-1, -1, vectors.shape[-1]))

@@ -1,0 +1,206 @@
+"""Start, end and inside of entities, word by word: no limit to their width."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gliner_pipe.backbones.base import WindowBatch
+from gliner_pipe.encoders.base import EncoderBatch
+from gliner_pipe.losses.base import Loss
+from gliner_pipe.registry import registry
+from gliner_pipe.span_reps._boundaries import pair_boundaries
+from gliner_pipe.span_reps.base import SCORES_AT_ONCE, Found, Readings, SpanRep, own_starts
+from gliner_pipe.span_reps.markerV0 import MarkerV0
+
+START, END, INSIDE = range(3)
+
+
+class TokenScorer(nn.Module):
+    """Scores each word as start, end and inside of an entity of each label.
+
+    With the two halves ``t0, t1`` of a projected word and ``l0, l1`` of a projected label, the scores are a network of
+    two layers over ``[t0; l0; t1 * l1]``. The first layer is applied to its three parts apart, the first two once a
+    word and once a label, so the joint vector is never built.
+
+    Parameters
+    ----------
+    hidden_size
+        Width of word and label vectors.
+    dropout
+        Of the hidden layer.
+    """
+
+    def __init__(self, hidden_size: int, dropout: float) -> None:
+        super().__init__()
+        self.proj_token = nn.Linear(hidden_size, 2 * hidden_size)
+        self.proj_label = nn.Linear(hidden_size, 2 * hidden_size)
+        self.out_mlp = nn.Sequential(
+            nn.Linear(3 * hidden_size, 4 * hidden_size),
+            nn.Dropout(dropout),
+            nn.ReLU(),
+            nn.Linear(4 * hidden_size, 3),
+        )
+
+    def forward(self, words: Tensor, labels: Tensor) -> Tensor:
+        """Return logits of start, end and inside, ``(rows, words, labels, 3)``."""
+        size = words.shape[-1]
+        first, last = self._layers()
+        word_part, word_mix = self.proj_token(words).split(size, -1)
+        label_part, label_mix = self.proj_label(labels).split(size, -1)
+        by_word = F.linear(word_part, first.weight[:, :size], first.bias)
+        by_label = F.linear(label_part, first.weight[:, size : 2 * size])
+        mix = first.weight[:, 2 * size :]
+        scores = []
+        for index in range(labels.shape[1]):
+            hidden = F.linear(word_mix * label_mix[:, index, None], mix) + by_word + by_label[:, index, None]
+            scores.append(last(self.out_mlp[1](hidden).relu()))
+        return torch.stack(scores, 2) if scores else words.new_zeros(*words.shape[:2], 0, 3)
+
+    def _layers(self) -> tuple[nn.Linear, nn.Linear]:
+        first, last = self.out_mlp[0], self.out_mlp[3]
+        assert isinstance(first, nn.Linear) and isinstance(last, nn.Linear)
+        return first, last
+
+
+@registry.span_reps.register("token_level")
+class TokenLevel(SpanRep):
+    """Each word is scored as start, end and inside of an entity; an entity is a start and an end of one label with all
+    words between them inside.
+
+    Use it for entities of any length (clauses, quotations): the cost does not grow with a width.
+
+    Parameters
+    ----------
+    represent_spans
+        Score the spans so found once more, by a vector made of their first and last word.
+    dropout
+        Of all hidden layers.
+    token_loss_coef, span_loss_coef
+        Weights of the losses of words and, with `represent_spans`, of spans.
+    neg_spans_ratio
+        Random spans beside each gold span, in training with `represent_spans`.
+    project_labels
+        Whether labels pass through the model's label projection first.
+
+    Notes
+    -----
+    Source: GLiNER's token models; the factored scorer is this project's.
+    """
+
+    max_width = None
+
+    def __init__(
+        self,
+        represent_spans: bool = False,
+        dropout: float = 0.4,
+        token_loss_coef: float = 1.0,
+        span_loss_coef: float = 1.0,
+        neg_spans_ratio: float = 1.0,
+        project_labels: bool = False,
+    ) -> None:
+        super().__init__()
+        self.represent_spans = represent_spans
+        self.dropout = dropout
+        self.token_loss_coef, self.span_loss_coef = token_loss_coef, span_loss_coef
+        self.neg_spans_ratio = neg_spans_ratio
+        self.project_labels = self.projects_labels = project_labels
+
+    def build(self, hidden_size: int) -> None:
+        """Make the scorer and, where spans need vectors, what makes them."""
+        self.scorer = TokenScorer(hidden_size, self.dropout)
+        self.marker: MarkerV0 | None = None
+        if self.represent_spans or self.needs_vectors:
+            self.marker = MarkerV0(dropout=self.dropout)
+            self.marker.build(hidden_size)
+
+    def score(self, words: Tensor, labels: Tensor, word_mask: Tensor) -> Tensor:
+        """Score all words: logits of start, end and inside, ``(rows, words, labels, 3)``."""
+        return self.scorer(words, labels)
+
+    def logits(self, read: Readings, word_mask: Tensor) -> Tensor:
+        """Score all words; these are not read once more, only spans are made of words that are."""
+        return self.score(read.words, read.labels, word_mask)
+
+    def represent(self, words: Tensor, spans: Tensor, word_mask: Tensor) -> Tensor:
+        """Vectors of chosen spans."""
+        assert self.marker is not None
+        return self.marker.represent(words, spans, word_mask)
+
+    def find(self, read: Readings, windows: WindowBatch, limits: Tensor) -> Found:
+        """Find the spans above their thresholds."""
+        starts, ends = own_starts(windows), windows.scorable
+        step = max(1, SCORES_AT_ONCE // max(3 * starts.numel(), 1))
+        parts = []
+        for at in range(0, read.labels.shape[1], step):
+            probs = self.score(read.words, read.labels[:, at : at + step], windows.word_mask).sigmoid_()
+            found = pair_boundaries(probs, starts, ends, windows.word_mask, limits[:, at : at + step])
+            parts.append(found._replace(labels=found.labels + at))
+        found = Found.join(parts, limits.device)
+        return self._rescored(found, read, windows, limits) if self.represent_spans else found
+
+    def _rescored(self, found: Found, read: Readings, windows: WindowBatch, limits: Tensor) -> Found:
+        """Score the distinct spans that were found by their vectors."""
+        spans = torch.stack([found.rows, found.starts, found.ends], 1).unique(dim=0)
+        probs = self._span_logits(read, spans, windows.word_mask).sigmoid()
+        which, names = (probs > limits[spans[:, 0]]).nonzero().unbind(1)
+        rows, starts, ends = spans[which].unbind(1)
+        return Found(rows, starts, ends, names, probs[which, names])
+
+    def _span_logits(self, read: Readings, spans: Tensor, word_mask: Tensor) -> Tensor:
+        """Logits of chosen spans, given as row, first and last word: ``(spans, labels)``."""
+        rows = spans[:, 0]
+        order = torch.arange(len(spans), device=rows.device) - torch.searchsorted(
+            rows, rows
+        )  # rows are sorted
+        size = int(order.max()) + 1 if len(spans) else 0
+        places = rows.new_zeros(len(word_mask), size, 2)
+        places[rows, order] = spans[:, 1:]
+        vectors = self.represent(read.span_words, places, word_mask)
+        return torch.einsum("rsd,rcd->rsc", vectors, read.labels)[rows, order]
+
+    def loss(self, read: Readings, inputs: EncoderBatch, gold: Tensor, loss: Loss) -> dict[str, Tensor]:
+        """Loss of words and, with ``represent_spans``, of the gold spans and as many random ones."""
+        windows = inputs.windows
+        logits = self.logits(read, windows.word_mask).transpose(2, 3)
+        targets = torch.zeros_like(logits)
+        rows, first, width, name = gold.unbind(1)
+        targets[rows, first, START, name] = 1.0
+        targets[rows, first + width, END, name] = 1.0
+        position = torch.arange(logits.shape[1], device=logits.device)
+        inside = (position >= first[:, None]) & (position <= (first + width)[:, None])
+        which, word = inside.nonzero().unbind(1)
+        targets[rows[which], word, INSIDE, name[which]] = 1.0
+        mask = windows.word_mask[:, :, None, None] & inputs.label_mask[:, None, None, :]
+        parts = {"token": self.token_loss_coef * loss(logits, targets, mask)}
+        if self.represent_spans:
+            parts["span"] = self.span_loss_coef * self._span_loss(read, inputs, gold, loss)
+        return parts
+
+    def _span_loss(self, read: Readings, inputs: EncoderBatch, gold: Tensor, loss: Loss) -> Tensor:
+        if not len(gold):
+            return read.span_words.sum() * 0.0
+        row, first, width, name = gold.unbind(1)
+        positive = torch.stack([row, first, first + width], 1)
+        spans = torch.cat([positive, self._random_spans(positive, inputs.windows.word_mask)]).unique(dim=0)
+        logits = self._span_logits(read, spans, inputs.windows.word_mask)
+        at, which = (spans[:, None] == positive).all(2).nonzero().unbind(1)
+        targets = torch.zeros_like(logits)
+        targets[at, name[which]] = 1.0
+        mask = inputs.label_mask[spans[:, 0]]
+        return loss(logits[:, None, None], targets[:, None, None], mask[:, None, None])
+
+    def _random_spans(self, positive: Tensor, word_mask: Tensor) -> Tensor:
+        """Spans of the widths of gold ones, at random places of their rows: row, first and last word."""
+        n_spans = int(len(positive) * self.neg_spans_ratio)
+        rows, first, last = positive[torch.randint(len(positive), (n_spans,), device=positive.device)].unbind(
+            1
+        )
+        lengths = word_mask.sum(1)[rows]
+        start = (torch.rand(n_spans, device=rows.device) * (lengths - (last - first))).long()
+        return torch.stack([rows, start, start + last - first], 1)
+
+    def count(self, inputs: EncoderBatch) -> float:
+        """Words times labels that the loss is over."""
+        return float((inputs.windows.word_mask.sum(1) * inputs.label_mask.sum(1)).sum())
