@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +25,19 @@ class Entity(NamedTuple):
     score: float
 
 
+@dataclass
+class Prediction:
+    """What was found in one document.
+
+    Attributes
+    ----------
+    entities
+        Ordered by start.
+    """
+
+    entities: list[Entity]
+
+
 def install_extensions() -> None:
     """Register ``doc._.gliner_labels``, the labels of one document, unless it is there."""
     if not Doc.has_extension("gliner_labels"):
@@ -32,7 +46,7 @@ def install_extensions() -> None:
 
 def annotate(
     doc: Doc,
-    entities: Sequence[Entity],
+    prediction: Prediction,
     splitter: WordSplitter,
     settings: Mapping[str, Any],
     report: Counter[str],
@@ -43,7 +57,7 @@ def annotate(
     ----------
     doc
         Changed in place.
-    entities
+    prediction
         In words.
     splitter
         What the words are.
@@ -55,7 +69,7 @@ def annotate(
     words = splitter.split(doc)
     spans: list[Span] = []
     scores: list[float] = []
-    for entity in entities:
+    for entity in prediction.entities:
         span = words.span(doc, entity.start, entity.end, entity.label, settings["alignment_mode"])
         if span is None or not len(span):
             report[UNALIGNED] += 1

@@ -19,16 +19,15 @@ from gliner_pipe import annotate, serialize
 from gliner_pipe.blocks import available, described
 from gliner_pipe.data.annotations import gold_spans
 from gliner_pipe.data.sampling import LabelSampling
-from gliner_pipe.decoders.base import Candidate
 from gliner_pipe.defaults import DEFAULT_CONFIG
-from gliner_pipe.encoders.base import Query
 from gliner_pipe.errors import ConfigError, NotInitializedError
-from gliner_pipe.labels import LabelItem, refuse_references
+from gliner_pipe.labels import refuse_references
 from gliner_pipe.model.batch import LossTerms, TrainingBatch
 from gliner_pipe.model.forks import use_one_thread_after_fork
 from gliner_pipe.model.gliner import GLiNER, check_architecture
-from gliner_pipe.model.inference import TokenBudget, find
+from gliner_pipe.model.inference import TokenBudget
 from gliner_pipe.model.pretrained import Pretrained
+from gliner_pipe.predictor import predict
 from gliner_pipe.registry import registry
 from gliner_pipe.settings import Adjustable
 from gliner_pipe.supervise import make_batch
@@ -155,7 +154,7 @@ class Gliner(Adjustable):
         self._word_splitter = word_splitter
         self.report: Counter[str] = Counter()
         self._rng = random.Random(0)
-        self._budget: TokenBudget | None = None
+        self.budget: TokenBudget | None = None
         self._bridge: ThincBridge | None = None
         annotate.install_extensions()
 
@@ -170,7 +169,7 @@ class Gliner(Adjustable):
     def gliner(self) -> GLiNER:
         """The blocks; a checkpoint given by name is loaded on first use."""
         if isinstance(self.model, Pretrained):
-            with self._placed():
+            with self.placed():
                 self.model = self.model.materialize()
             self._move(self.model)
         assert isinstance(self.model, GLiNER)
@@ -180,7 +179,7 @@ class Gliner(Adjustable):
         """Take another model, and forget what was known about the one before."""
         self._move(model)
         self.model = model
-        self._bridge = self._budget = None
+        self._bridge = self.budget = None
 
     @property
     def word_splitter(self) -> WordSplitter:
@@ -215,40 +214,22 @@ class Gliner(Adjustable):
             except Exception as error:
                 handle_error(self.name, self, docs, error)
 
-    def predict(self, docs: Iterable[Doc]) -> list[list[annotate.Entity]]:
+    def predict(self, docs: Iterable[Doc]) -> list[annotate.Prediction]:
         """Find the entities of each document, and leave the documents as they are.
 
         Returns
         -------
-        list of list of Entity
+        list of Prediction
             In words of the document; see ``set_annotations``.
         """
-        docs = list(docs)
-        model = self._ready()
-        annotate.install_extensions()  # a spawned process has none
-        labels = [self._labels_of(doc) for doc in docs]
-        split = self.word_splitter.split
-        words = [split(doc).texts if items else [] for doc, items in zip(docs, labels, strict=True)]
-        queries = [Query(tuple(item.text for item in items)) for items in labels]
-        with self._placed():
-            windows = model.encoder.prepare(words, queries, model.min_overlap, self.report)
-        limits = [[self._limit(item) for item in items] for items in labels]
-        if self._budget is None:
-            self._budget = TokenBudget(model.encoder.backbone.max_tokens)
-        found = find(model, windows, limits, self._budget)
-        return [self._decode(one.candidates, items) for one, items in zip(found, labels, strict=True)]
+        self._ready()
+        return predict(self, list(docs))
 
-    def _decode(self, candidates: list[Candidate], items: Sequence[LabelItem]) -> list[annotate.Entity]:
-        kept = self.gliner.decoder.decode(
-            candidates, flat=self.cfg["flat_ner"], multi_label=self.cfg["multi_label"]
-        )
-        return [annotate.Entity(c.start, c.end, items[c.label].label, c.score) for c in kept]
-
-    def set_annotations(self, docs: Iterable[Doc], entities: Iterable[Sequence[annotate.Entity]]) -> None:
+    def set_annotations(self, docs: Iterable[Doc], predictions: Iterable[annotate.Prediction]) -> None:
         """Write entities to ``doc.spans[spans_key]`` with ``attrs["scores"]``, and to ``doc.ents``."""
         splitter = self.word_splitter
-        for doc, found in zip(docs, entities, strict=True):
-            annotate.annotate(doc, found, splitter, self.cfg, self.report)
+        for doc, prediction in zip(docs, predictions, strict=True):
+            annotate.annotate(doc, prediction, splitter, self.cfg, self.report)
 
     def _ready(self) -> GLiNER:
         use_one_thread_after_fork()
@@ -291,7 +272,7 @@ class Gliner(Adjustable):
             )
             self.labels = sorted(label for label in seen if label)
         self._rng = random.Random(random.getrandbits(64))  # spaCy seeds the global generator
-        with self._placed():
+        with self.placed():
             if not self.gliner.is_built:
                 self.gliner.build()
         self._move(self.gliner)

@@ -96,7 +96,8 @@ class Adjustable(Pipe):  # type: ignore[misc]
             name = "cuda" if torch.cuda.is_available() else "cpu"
         return torch.device(name)
 
-    def _labels_of(self, doc: Doc) -> tuple[LabelItem, ...]:
+    def labels_of(self, doc: Doc) -> tuple[LabelItem, ...]:
+        """Labels that `doc` is asked for: its own, else those of the component."""
         own = doc._.gliner_labels
         if own is not None:
             return parse_labels(own, "doc._.gliner_labels")
@@ -109,7 +110,8 @@ class Adjustable(Pipe):  # type: ignore[misc]
             )
         return self._labels
 
-    def _limit(self, item: LabelItem) -> float:
+    def limit(self, item: LabelItem) -> float:
+        """Score that an entity of this label needs."""
         return self.threshold if item.threshold is None else item.threshold
 
     def _current(self) -> dict[str, Any]:
@@ -134,7 +136,7 @@ class Adjustable(Pipe):  # type: ignore[misc]
             ) from error
 
     @contextmanager
-    def _placed(self) -> Iterator[None]:
+    def placed(self) -> Iterator[None]:
         """Put this component's name into the sections that errors of its blocks name."""
         try:
             yield

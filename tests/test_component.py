@@ -13,7 +13,7 @@ import torch
 from conftest import gliner_config
 from spacy.tokens import Doc, DocBin, Span
 
-from gliner_pipe.annotate import TAKEN, UNALIGNED
+from gliner_pipe.annotate import TAKEN, UNALIGNED, Prediction
 from gliner_pipe.errors import NotInitializedError
 
 TEXTS = [
@@ -166,7 +166,7 @@ def test_entities_that_were_there(nlp: Any, component: Any, overwrite: bool) -> 
     component.threshold = 0.0
     doc = nlp.make_doc("a b c d")
     doc.ents = [Span(doc, 1, 3, label="OLD")]
-    component.set_annotations([doc], [[make_entity(0, 1, 0.9), make_entity(3, 3, 0.8)]])
+    component.set_annotations([doc], [Prediction([make_entity(0, 1, 0.9), make_entity(3, 3, 0.8)])])
     ents = {(ent.start, ent.end, ent.label_) for ent in doc.ents}
     assert len(doc.spans["gliner"]) == 2
     if overwrite:
@@ -220,7 +220,7 @@ def test_alignment_modes(backbone: Path, mode: str, expected: list[str], dropped
     doc = Doc(nlp.vocab, words=["x,y", "z"], spaces=[True, False])
     assert component.word_splitter.split(doc).texts == ["x", ",", "y", "z"]
     component.set_annotations(
-        [doc], [[make_entity(0, 0, 0.9), make_entity(2, 3, 0.8), make_entity(3, 3, 0.7)]]
+        [doc], [Prediction([make_entity(0, 0, 0.9), make_entity(2, 3, 0.8), make_entity(3, 3, 0.7)])]
     )
     assert [span.text for span in doc.spans["gliner"]] == expected
     assert len(doc.spans["gliner"].attrs["scores"]) == len(expected)
@@ -233,7 +233,7 @@ def test_an_entity_of_several_tokens(backbone: Path) -> None:
     component: Any = nlp.add_pipe("gliner", config=config)
     doc = Doc(nlp.vocab, words=["rock-n", "-roll", "band"], spaces=[False, True, False])
     assert component.word_splitter.split(doc).texts == ["rock-n-roll", "band"]
-    component.set_annotations([doc], [[make_entity(0, 0, 0.9)]])
+    component.set_annotations([doc], [Prediction([make_entity(0, 0, 0.9)])])
     assert [span.text for span in doc.spans["gliner"]] == ["rock-n-roll"]
 
 

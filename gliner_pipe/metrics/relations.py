@@ -102,7 +102,7 @@ def paired_relations(example: Example, spans_key: str = DEFAULT_SPANS_KEY) -> Re
     if stated is None:
         return None
     if _same_tokens(reference, predicted):
-        gold_places, places = range(len(reference) + 1), range(len(predicted) + 1)
+        gold_places = places = list(range(len(reference) + 1))
     else:
         if _letters(reference) != _letters(predicted):
             raise DataError(
@@ -193,8 +193,8 @@ def make_relations(
     Returns
     -------
     ExampleScorer
-        A scorer that gives ``strict`` and ``boundary``, each with a row for each label, the micro and the macro average,
-        and the numbers of ``examples`` that were scored and ``skipped``.
+        A scorer that gives ``strict`` and ``boundary``, each with a row for each label, the micro and the macro
+        average, and the numbers of ``examples`` that were scored and ``skipped``.
     """
     return RelationScorer(spans_key, labels, micro_key, macro_key)
 

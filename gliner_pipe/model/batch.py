@@ -12,6 +12,7 @@ from torch import Tensor
 
 from gliner_pipe.backbones.base import TensorBatch
 from gliner_pipe.encoders.base import EncoderBatch
+from gliner_pipe.model.relations import RelationTargets
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class TrainingBatch(TensorBatch):
         Words of the texts, and pieces of the padded windows.
     count
         Spans that the loss is over, known before the forward pass.
+    relations
+        What is known about relations; None where the model has none, or nothing is known.
     dropped
         Why gold spans are missing from `gold`, with their numbers.
     """
@@ -37,6 +40,7 @@ class TrainingBatch(TensorBatch):
     n_words: int
     n_pieces: int
     count: float
+    relations: RelationTargets | None = None
     dropped: Counter[str] = field(default_factory=Counter)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from gliner_pipe.blocks import Block
 from gliner_pipe.context_encoders.base import ContextEncoder
 from gliner_pipe.decoders.base import Decoder
+from gliner_pipe.decoders.generative import GenerativeDecoder
 from gliner_pipe.decoders.span import SpanDecoder
 from gliner_pipe.encoders.base import Encoder, EncoderBatch
 from gliner_pipe.errors import CheckpointError
@@ -19,8 +20,12 @@ from gliner_pipe.losses.base import Loss
 from gliner_pipe.losses.focal import FocalLoss
 from gliner_pipe.model.batch import LossTerms, TrainingBatch
 from gliner_pipe.model.layers import projection
+from gliner_pipe.model.relations import relation_losses
 from gliner_pipe.registry import registry
+from gliner_pipe.relation_layers.base import RelationLayer
 from gliner_pipe.span_reps.base import Readings, SpanRep
+from gliner_pipe.triples.base import Triple
+from gliner_pipe.triples.concat import Concat
 
 WEIGHTS = "model.safetensors"
 
@@ -45,8 +50,16 @@ class GLiNER(Block):
         What words and labels tell each other after the encoder; nothing when not given.
     context
         Reads the words once more before spans are made of them; nothing when not given.
+    relation_layer
+        Proposes pairs of entities that are tied; no relations are found when not given.
+    triple
+        Names the relation of a pair; ``concat`` when not given.
+    relation_loss
+        The training signal of pairs and relations; `loss` when not given.
     dropout
         Dropout of the label projection.
+    span_loss_coef, adjacency_loss_coef, relation_loss_coef, decoder_loss_coef
+        Weights of the losses of entities, of pairs, of relations and of written labels.
 
     Notes
     -----
@@ -63,7 +76,14 @@ class GLiNER(Block):
         decoder: Decoder | None = None,
         fusion: Fusion | None = None,
         context: ContextEncoder | None = None,
+        relation_layer: RelationLayer | None = None,
+        triple: Triple | None = None,
+        relation_loss: Loss | None = None,
         dropout: float = 0.4,
+        span_loss_coef: float = 1.0,
+        adjacency_loss_coef: float = 1.0,
+        relation_loss_coef: float = 1.0,
+        decoder_loss_coef: float = 0.5,
     ) -> None:
         super().__init__()
         self.encoder = encoder
@@ -72,6 +92,16 @@ class GLiNER(Block):
         self.loss = loss if loss is not None else FocalLoss()
         self.decoder = decoder if decoder is not None else SpanDecoder()
         self.context = context
+        self.relation_layer = relation_layer
+        self.triple = Concat(dropout) if relation_layer is not None and triple is None else triple
+        self.relation_loss = relation_loss if relation_loss is not None else self.loss
+        self.coefficients = {
+            "span": span_loss_coef,
+            "token": span_loss_coef,
+            "adjacency": adjacency_loss_coef,
+            "relation": relation_loss_coef,
+            "label": decoder_loss_coef,
+        }
         self.dropout = dropout
         self.prompt_rep: nn.Module | None = None
         self._made = False
@@ -102,6 +132,11 @@ class GLiNER(Block):
         """Words that neighbouring windows share, so that no span is cut."""
         return 2 * (self.max_width or 32)
 
+    @property
+    def writer(self) -> GenerativeDecoder | None:
+        """The decoder, where it writes labels."""
+        return self.decoder if isinstance(self.decoder, GenerativeDecoder) else None
+
     def materialize(self) -> GLiNER:
         """Return the model that stands behind this block: itself."""
         return self
@@ -109,16 +144,22 @@ class GLiNER(Block):
     def build(self) -> None:
         """Load the pretrained backbone and make the weights of all other blocks."""
         self.encoder.build()
+        if self.writer is not None:
+            self.writer.build(self.encoder.output_size)
         self.make()
 
     def make(self) -> None:
         """Make the weights of all blocks on top of the encoder, which is built already."""
         size = self.encoder.output_size
+        self.span_rep.needs_vectors = self.relation_layer is not None or self.writer is not None
         if self.fusion is not None:
             self.fusion.build(size)
         self.span_rep.build(size)
         if self.context is not None:
             self.context.build(size)
+        if self.relation_layer is not None and self.triple is not None:
+            self.relation_layer.build(size)
+            self.triple.build(size)
         if self.span_rep.projects_labels:
             self.prompt_rep = projection(size, size, self.dropout)
         self._made = True
@@ -129,6 +170,8 @@ class GLiNER(Block):
 
         path.mkdir(parents=True, exist_ok=True)
         self.encoder.save_assets(path / "encoder")
+        if self.writer is not None:
+            self.writer.save_assets(path / "decoder")
         save_model(self, str(path / WEIGHTS))
 
     def load(self, path: Path) -> None:
@@ -143,7 +186,7 @@ class GLiNER(Block):
 
         if not (path / WEIGHTS).is_file():
             raise CheckpointError(f"{path}: no {WEIGHTS}. The folder is not whole: save the pipeline again.")
-        self.encoder.load_assets(path / "encoder")
+        self.load_assets(path)
         self.make()
         try:
             load_model(self, str(path / WEIGHTS), strict=True)
@@ -151,6 +194,12 @@ class GLiNER(Block):
             raise CheckpointError(
                 f"{path / WEIGHTS} does not fit the blocks of the config: {' '.join(str(error).split())}"
             ) from None
+
+    def load_assets(self, path: Path) -> None:
+        """Make encoder and decoder from the folder `path`, with weights still to be filled in."""
+        self.encoder.load_assets(path / "encoder")
+        if self.writer is not None:
+            self.writer.load_assets(path / "decoder", self.encoder.output_size)
 
     # -- running it ------------------------------------------------------------------------------------------------
 
@@ -178,7 +227,12 @@ class GLiNER(Block):
     def forward(self, batch: TrainingBatch) -> LossTerms:
         """Loss of a batch, as sums."""
         read = self.encode(batch.inputs)
-        return LossTerms.of(self.span_rep.loss(read, batch.inputs, batch.gold, self.loss))
+        inputs = batch.inputs
+        parts = self.span_rep.loss(read, inputs, batch.gold, self.loss)
+        if batch.relations is not None and self.relation_layer is not None:
+            word_mask = inputs.windows.word_mask
+            parts |= relation_losses(self, read, word_mask, inputs.relation_mask, batch.relations)
+        return LossTerms.of({name: self.coefficients[name] * part for name, part in parts.items()})
 
     def denominator(self, count: float) -> float:
         """What the summed loss of a step is divided by."""

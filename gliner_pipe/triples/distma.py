@@ -16,7 +16,7 @@ class DistMA(Triple):
 
     Notes
     -----
-    Source: Shi et al., "DistMA", 2019; GLiNER's ``DistMA``.
+    Source: GLiNER's ``DistMA``.
     """
 
     def build(self, hidden_size: int) -> None:

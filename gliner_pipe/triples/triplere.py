@@ -10,7 +10,7 @@ from gliner_pipe.triples._distance import DistanceTriple, affine_distance
 
 @registry.triples.register("triplere")
 class TripleRE(DistanceTriple):
-    """``-g |a * h + v - b * t|``, where ``a``, ``b``, ``v`` and the number ``g`` are projections of the relation vector.
+    """``-g |a * h + v - b * t|``, where ``a``, ``b``, ``v`` and the number ``g`` are projections of the relation.
 
     Use it where relations have a direction and the scores of different relations are to have scales of their own.
     ``g`` may be negative: then the farther, the better.

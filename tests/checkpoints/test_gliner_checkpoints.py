@@ -74,7 +74,7 @@ def test_same_entities_and_scores(tmp_path, kind, flat, multi):
     count = 0
     for doc, ours, expected in zip(docs, component.predict(docs), theirs, strict=True):
         offsets = component.word_splitter.split(doc).offsets
-        found = {(offsets[e.start][0], offsets[e.end][1], e.label): e.score for e in ours}
+        found = {(offsets[e.start][0], offsets[e.end][1], e.label): e.score for e in ours.entities}
         wanted = {(e["start"], e["end"], e["label"]): e["score"] for e in expected}
         assert found == pytest.approx(wanted, abs=1e-5)
         count += len(found)

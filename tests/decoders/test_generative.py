@@ -16,6 +16,7 @@ from gliner_pipe.decoders.base import Candidate
 from gliner_pipe.decoders.generative import GenerativeDecoder
 from gliner_pipe.decoders.span import SpanDecoder
 from gliner_pipe.errors import ConfigError, NotInitializedError
+from gliner_pipe.registry import registry
 
 WORDS = [["Oslo"], ["Maria", "Lindqvist"], ["a", "well-known", "old", "painting"], ["x"], ["New", "York"], []]
 LABELS = ["city", "person", "work of art", "letter", "city", ""]
@@ -325,6 +326,18 @@ def test_refuses_values(arguments, message):
         GenerativeDecoder("any", **arguments)
 
 
+def test_made_by_config():
+    from confit import Config
+
+    text = "[decoder]\n@decoders = 'generative'\nmodel = 'any'\nmode = {}\n"
+    decoder = Config.from_str(text.format("'prompt'")).resolve(registry=registry)["decoder"]
+    assert isinstance(decoder, GenerativeDecoder)
+    assert decoder.mode == "prompt"
+    assert Config.serialize({"decoder": decoder})["decoder"]["model"] == "any"
+    with pytest.raises(Exception, match="'span' or 'prompt'"):
+        Config.from_str(text.format("'word'")).resolve(registry=registry)
+
+
 def test_refuses_models(gpt2, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # the variable is read on import
     for name, message in [
@@ -337,7 +350,7 @@ def test_refuses_models(gpt2, tmp_path, monkeypatch):
             made(name)
     with pytest.raises(ConfigError, match="128 positions"):
         made(gpt2, max_new_tokens=128)
-    with pytest.raises(ConfigError, match="holds no config.json"):
+    with pytest.raises(ConfigError, match=r"holds no config\.json"):
         GenerativeDecoder("any").load_assets(tmp_path / "missing", HIDDEN)
     with pytest.raises(ValueError, match="n_sequences is 0"):
         made(gpt2).generate(vectors(), WORDS, n_sequences=0)

@@ -132,10 +132,11 @@ def test_concat_is_gliners_pair_projection():
     torch.testing.assert_close(ours(head, relations, tail), expected)
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", [*ALL, "compatible tucker"])
 @pytest.mark.parametrize("sizes", [(2, 0, 3), (2, 4, 0), (0, 4, 3), (2, 0, 0), (1, 1, 1)])
 def test_nothing_to_score_is_no_trouble(name, sizes):
-    block = built(name).train()
+    compatible = {"compatible": True} if "compatible" in name else {}
+    block = built(name.split()[-1], **compatible).train()
     parts = triples(16, *sizes)
     out = block(*parts)
     assert out.shape == sizes
