@@ -9,17 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
 from gliner_pipe.backbones import _hf
-from gliner_pipe.checkpoints import _gliner
+from gliner_pipe.checkpoints import _assets, _gliner
 from gliner_pipe.errors import CheckpointError, ConfigError
 from gliner_pipe.model.gliner import GLiNER
 from gliner_pipe.model.pretrained import Pretrained
 
 CONFIG = "gliner_config.json"
+#: What is downloaded beside the weights.
+ASSETS = ("*.json", "*.txt", "*.model", "*_tokenizer/*")
 #: Weight files in the order in which they are looked for.
-WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+WEIGHTS = ("model.safetensors", "model.fp16.safetensors", "model.bf16.safetensors", "pytorch_model.bin")
 
 
 def read_checkpoint(name: str) -> GLiNER:
@@ -37,14 +40,16 @@ def read_checkpoint(name: str) -> GLiNER:
     """
     folder = _folder(name)
     config = _read_config(folder / CONFIG)
-    blocks = _gliner.blocks(config, folder)
+    text_encoder = _text_encoder(config)
+    blocks = _gliner.blocks(config, folder, text_encoder)
     model = Pretrained.from_blocks(blocks)
     model.word_splitter = _gliner.word_splitter(config, folder)
+    state = _gliner.rename(_read_weights(folder), config, folder)
     with tempfile.TemporaryDirectory() as assets:
-        _write_assets(config, folder, Path(assets) / "backbone")
-        model.encoder.load_assets(Path(assets))
+        _assets.write(config, folder, text_encoder, state, Path(assets))
+        model.load_assets(Path(assets))
     model.make()
-    _fill(model, _gliner.rename(_read_weights(folder)), folder)
+    _fill(model, state, folder)
     return model
 
 
@@ -56,7 +61,11 @@ def _folder(name: str) -> Path:
         from huggingface_hub import snapshot_download
 
         try:
-            folder = Path(snapshot_download(name, allow_patterns=["*.json", "*.txt", "*.model", *WEIGHTS]))
+            folder = Path(
+                snapshot_download(
+                    name, allow_patterns=["*.json", "*.txt", "*.model", "*_tokenizer/*", *WEIGHTS]
+                )
+            )
         except Exception as error:  # the hub client has a tree of its own
             reason = " ".join(str(error).split())[:200]
             raise ConfigError("model", f"{name!r} cannot be had from the hub ({reason})", _ALLOWED) from error
@@ -76,55 +85,51 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: no valid JSON ({error}).") from None
     if not isinstance(config, dict):
         raise CheckpointError(f"{path}: found {type(config).__name__}; allowed: a JSON object.")
+    if not config.get("model_name"):
+        raise CheckpointError(f"{path}: has no model_name, the text encoder. Is it a GLiNER checkpoint?")
     return config
 
 
-def _read_weights(folder: Path) -> dict[str, Tensor]:
-    from safetensors.torch import load_file
+def _text_encoder(config: Mapping[str, Any]) -> Any:
+    """Hugging Face configuration of the text encoder, from the checkpoint or else from the model it names."""
+    return _assets.hf_config(config.get("encoder_config"), config["model_name"], "model")
 
-    if (folder / WEIGHTS[0]).is_file():
-        return load_file(folder / WEIGHTS[0])
-    if (folder / WEIGHTS[1]).is_file():
-        state: dict[str, Tensor] = torch.load(folder / WEIGHTS[1], map_location="cpu", weights_only=True)
+
+def _read_weights(folder: Path) -> dict[str, Tensor]:
+    """Read the tensors, those that are stored once under several names included."""
+    for name in WEIGHTS:
+        path = folder / name
+        if not path.is_file():
+            continue
+        if path.suffix == ".bin":
+            state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+        else:
+            with safe_open(path, framework="pt") as file:
+                state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
+                for alias, kept in (file.metadata() or {}).items():
+                    if kept in state and alias not in state:
+                        state[alias] = state[kept]
         return state
     raise CheckpointError(f"{folder}: no weights; allowed: {' or '.join(WEIGHTS)}.")
 
 
-def _write_assets(config: Mapping[str, Any], folder: Path, target: Path) -> None:
-    """Put the backbone's configuration and tokenizer together, as a saved pipeline holds them."""
-    from transformers import AutoConfig, AutoTokenizer
-
-    name = config["model_name"]
-    settings = config.get("encoder_config")
-    if settings:
-        settings = dict(settings)
-        encoder_config = AutoConfig.for_model(settings.pop("model_type"), **settings)
-    else:
-        encoder_config = AutoConfig.from_pretrained(_hf.source_of(name, "model"))
-    has_tokenizer = any((folder / file).is_file() for file in ("tokenizer.json", "tokenizer_config.json"))
-    tokenizer = AutoTokenizer.from_pretrained(
-        folder if has_tokenizer else _hf.source_of(name, "model"), use_fast=True
-    )
-    ent, sep = _gliner.special_tokens(config)
-    if tokenizer.convert_tokens_to_ids(ent) in (None, tokenizer.unk_token_id):
-        tokenizer.add_tokens(["[FLERT]", ent, sep], special_tokens=True)
-    encoder_config.save_pretrained(target)
-    tokenizer.save_pretrained(target)
-
-
 def _fill(model: GLiNER, state: dict[str, Tensor], folder: Path) -> None:
-    backbone: Any = model.encoder.backbone
-    embeddings = backbone.encoder.get_input_embeddings()
-    (key,) = (k for k, p in model.named_parameters() if p is embeddings.weight)
-    rows = len(state[key]) if key in state else embeddings.num_embeddings
-    if rows < len(backbone.tokenizer):
-        raise CheckpointError(
-            f"{folder}: the tokenizer knows {len(backbone.tokenizer)} pieces, the weights {rows}. "
-            "The tokenizer is not the one of these weights."
-        )
-    if rows != embeddings.num_embeddings:
-        backbone.encoder.resize_token_embeddings(rows, mean_resizing=False)
+    for part, tokenizer, name in _assets.embedded(model):
+        embeddings = part.get_input_embeddings()
+        (key,) = (k for k, p in model.named_parameters() if p is embeddings.weight)
+        rows = len(state[key]) if key in state else embeddings.num_embeddings
+        if rows < len(tokenizer):
+            raise CheckpointError(
+                f"{folder}: the tokenizer of the {name} knows {len(tokenizer)} pieces, the weights {rows}. "
+                "The tokenizer is not the one of these weights."
+            )
+        if rows != embeddings.num_embeddings:
+            part.resize_token_embeddings(rows, mean_resizing=False)
     missing, unexpected = model.load_state_dict(state, strict=False)
+    there = {tensor.data_ptr() for key, tensor in model.state_dict().items() if key in state}
+    missing = [
+        key for key in missing if model.state_dict()[key].data_ptr() not in there
+    ]  # tied ones are there
     unexpected = [name for name in unexpected if not name.endswith("position_ids")]
     if missing or unexpected:
         raise CheckpointError(
