@@ -269,9 +269,10 @@ def special_tokens(config: Mapping[str, Any]) -> tuple[str, str, str | None]:
 
 
 def added_tokens(config: Mapping[str, Any], folder: Path) -> list[str]:
-    """Tokens that GLiNER adds, in its order, to a tokenizer that does not have them."""
+    """Tokens that GLiNER adds, in its order, to a tokenizer that does not have them yet."""
     ent, sep, rel = special_tokens(config)
-    if Architecture.of(config, folder).bi:
+    known = all(config.get(key, -1) not in (None, -1) for key in ("class_token_index", "vocab_size"))
+    if known or Architecture.of(config, folder).bi:
         return []
     return [ent, sep, rel] if rel is not None else ["[FLERT]", ent, sep]
 

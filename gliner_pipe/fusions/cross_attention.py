@@ -83,6 +83,16 @@ class CrossAttention(Fusion):
         return state["t"], state["l"]
 
 
+class _Projections(nn.Module):
+    """Queries, keys and values of all heads."""
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.query_layer = nn.Linear(hidden_size, hidden_size)
+        self.key_layer = nn.Linear(hidden_size, hidden_size)
+        self.value_layer = nn.Linear(hidden_size, hidden_size)
+
+
 class _Attention(nn.Module):
     """Attention of one sequence to another or to itself, between two layer norms."""
 
@@ -97,19 +107,22 @@ class _Attention(nn.Module):
             self.q_proj = nn.Linear(hidden_size, hidden_size)
             self.k_proj = nn.Linear(hidden_size, hidden_size)
         self.v_proj = nn.Linear(hidden_size, hidden_size)
-        self.query_layer = nn.Linear(hidden_size, hidden_size)
-        self.key_layer = nn.Linear(hidden_size, hidden_size)
-        self.value_layer = nn.Linear(hidden_size, hidden_size)
+        attention = _Projections(hidden_size)
+        if own:  # two names, as GLiNER has them
+            self.self_attn = attention
+        else:
+            self.cross_attn = attention
 
     def forward(self, reader: Tensor, source: Tensor, mask: Tensor) -> Tensor:
         reader = self.pre_norm(reader)
         query, key = reader, source
         if self.own:
             query, key, source = self.q_proj(reader), self.k_proj(reader), reader
+        layers = self.self_attn if self.own else self.cross_attn
         attended = F.scaled_dot_product_attention(
-            self._heads(self.query_layer(query)),
-            self._heads(self.key_layer(key)),
-            self._heads(self.value_layer(self.v_proj(source))),
+            self._heads(layers.query_layer(query)),
+            self._heads(layers.key_layer(key)),
+            self._heads(layers.value_layer(self.v_proj(source))),
             attn_mask=mask[:, None, None, :],
             dropout_p=self.dropout.p if self.training else 0.0,
         )
