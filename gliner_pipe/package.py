@@ -26,7 +26,8 @@ app = Cli(pretty_exceptions_enable=False)
 
 #: Options whose values are text whatever they look like.
 LITERALS = (
-    *("pipeline", "name", "version", "dist_dir", "root_dir", "build_dir", "artifacts_name", "scores"),
+    *("pipeline", "name", "version", "distributions", "dist_dir", "root_dir", "build_dir", "artifacts_name"),
+    "scores",
     *(f"metadata.{key}" for key in ("description", "author", "email", "url", "license", "notes")),
 )
 
