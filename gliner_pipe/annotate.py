@@ -1,4 +1,4 @@
-"""Writes entities into a spaCy document."""
+"""Writes entities and relations into a spaCy document."""
 
 from __future__ import annotations
 
@@ -10,17 +10,29 @@ from typing import Any, NamedTuple
 import numpy as np
 from spacy.tokens import Doc, Span, SpanGroup
 
+from gliner_pipe import relations
 from gliner_pipe.word_splitters.base import WordSplitter
 
 UNALIGNED = "entity not on token borders (alignment_mode)"
+UNTIED = "relation of an entity not on token borders (alignment_mode)"
 TAKEN = "entity kept out of doc.ents by one that was there before"
 
 
 class Entity(NamedTuple):
-    """An entity: words `start` to `end` (inclusive), its label, its score in [0, 1]."""
+    """An entity: words `start` to `end` (inclusive), its label, its score in [0, 1], labels written for it."""
 
     start: int
     end: int
+    label: str
+    score: float
+    generated: tuple[str, ...] = ()
+
+
+class Link(NamedTuple):
+    """A relation between two entities, given by their positions among the entities; its score in [0, 1]."""
+
+    head: int
+    tail: int
     label: str
     score: float
 
@@ -33,15 +45,25 @@ class Prediction:
     ----------
     entities
         Ordered by start.
+    relations
+        Between entities; None where none was asked for.
+    writes
+        Whether labels were written for the entities.
     """
 
     entities: list[Entity]
+    relations: list[Link] | None = None
+    writes: bool = False
 
 
 def install_extensions() -> None:
-    """Register ``doc._.gliner_labels``, the labels of one document, unless it is there."""
-    if not Doc.has_extension("gliner_labels"):
-        Doc.set_extension("gliner_labels", default=None)
+    """Register ``doc._.gliner_labels`` and ``doc._.gliner_relations``, what one document is asked for, and
+    ``doc._.relations``, what was found; each unless it is there.
+    """
+    for name in ("gliner_labels", "gliner_relations"):
+        if not Doc.has_extension(name):
+            Doc.set_extension(name, default=None)
+    relations.install_extension()
 
 
 def annotate(
@@ -51,7 +73,7 @@ def annotate(
     settings: Mapping[str, Any],
     report: Counter[str],
 ) -> None:
-    """Write entities to the span group of the settings and, if asked, to ``doc.ents``.
+    """Write entities to the span group of the settings and, if asked, to ``doc.ents``; relations where asked for.
 
     Parameters
     ----------
@@ -69,18 +91,41 @@ def annotate(
     words = splitter.split(doc)
     spans: list[Span] = []
     scores: list[float] = []
+    generated: list[list[str]] = []
+    aligned: list[Span | None] = []
     for entity in prediction.entities:
         span = words.span(doc, entity.start, entity.end, entity.label, settings["alignment_mode"])
         if span is None or not len(span):
             report[UNALIGNED] += 1
+            aligned.append(None)
             continue
+        aligned.append(span)
         spans.append(span)
         scores.append(entity.score)
+        generated.append(list(entity.generated))
     group = SpanGroup(doc, name=settings["spans_key"], spans=spans)
     group.attrs["scores"] = np.array(scores, dtype=np.float32)
+    if prediction.writes:
+        group.attrs["generated_labels"] = generated
     doc.spans[settings["spans_key"]] = group
+    if prediction.relations is not None:
+        _set_relations(doc, prediction.relations, aligned, report)
     if settings["annotate_ents"]:
         _set_ents(doc, spans, scores, settings["overwrite_ents"], report)
+
+
+def _set_relations(
+    doc: Doc, links: Sequence[Link], spans: Sequence[Span | None], report: Counter[str]
+) -> None:
+    """Write relations between spans; `spans` are those of the entities, None where one is not aligned."""
+    found = []
+    for link in links:
+        head, tail = spans[link.head], spans[link.tail]
+        if head is None or tail is None or (head.start, head.end) == (tail.start, tail.end):
+            report[UNTIED] += 1
+        else:
+            found.append(relations.Relation(head, tail, link.label, link.score))
+    relations.set_relations(doc, found)
 
 
 def _set_ents(

@@ -17,9 +17,9 @@ from torch import nn
 import gliner_pipe.builtin  # noqa: F401 (registers the blocks)
 from gliner_pipe import annotate, serialize
 from gliner_pipe.blocks import available, described
-from gliner_pipe.data.annotations import gold_spans
+from gliner_pipe.data.relation_sampling import RelationSampling
 from gliner_pipe.data.sampling import LabelSampling
-from gliner_pipe.defaults import DEFAULT_CONFIG
+from gliner_pipe.defaults import DEFAULT_CONFIG, SETTINGS
 from gliner_pipe.errors import ConfigError, NotInitializedError
 from gliner_pipe.labels import refuse_references
 from gliner_pipe.model.batch import LossTerms, TrainingBatch
@@ -30,7 +30,8 @@ from gliner_pipe.model.pretrained import Pretrained
 from gliner_pipe.predictor import predict
 from gliner_pipe.registry import registry
 from gliner_pipe.settings import Adjustable
-from gliner_pipe.supervise import make_batch
+from gliner_pipe.supervise import gold_labels, gold_relations, make_batch
+from gliner_pipe.supervise_heads import RelationTeaching
 from gliner_pipe.training.thinc_bridge import ThincBridge
 from gliner_pipe.word_splitters.base import WordSplitter
 from gliner_pipe.word_splitters.spacy import SpacyWords
@@ -41,7 +42,7 @@ _TOKENS = SpacyWords()
 @Language.factory(
     "gliner",
     default_config=DEFAULT_CONFIG,
-    assigns=["doc.ents", "doc.spans"],
+    assigns=["doc.ents", "doc.spans", "doc._.relations"],
     default_score_weights={
         "spans_gliner_f": 1.0,
         "spans_gliner_p": 0.0,
@@ -54,7 +55,11 @@ def make_gliner(
     name: str,
     model: Any,
     labels: Any,
+    relations: Any,
     threshold: Any,
+    relation_threshold: Any,
+    adjacency_threshold: Any,
+    relation_reach: Any,
     flat_ner: Any,
     multi_label: Any,
     spans_key: Any,
@@ -66,7 +71,12 @@ def make_gliner(
     device: Any,
     word_splitter: Any,
     label_sampling: Any,
+    relation_sampling: Any,
     task_lr_ratio: Any,
+    generate_constraints: Any,
+    n_sequences: Any,
+    use_generated_labels: Any,
+    prompt_slots: Any,
     scorer: Callable[..., Any] | None,
 ) -> Gliner:
     """Make the component; see :class:`Gliner` for the settings.
@@ -74,11 +84,13 @@ def make_gliner(
     They are annotated as anything, for ``check_settings`` refuses what cannot be with the name of the section
     and of what is allowed.
     """
+    settings = {setting: value for setting, value in locals().items() if setting in SETTINGS}
     where = f"components.{name}"
     if isinstance(model, str):
         model = Pretrained(name=model)
     check_architecture(model, f"{where}.model")
     refuse_references(labels, f"{where}.labels")
+    refuse_references(relations, f"{where}.relations")
     if not (word_splitter is None or isinstance(word_splitter, WordSplitter)):
         allowed = f"@word_splitters = {', '.join(available('word_splitters'))}"
         raise ConfigError(f"{where}.word_splitter", f"found {described(word_splitter)}", allowed)
@@ -87,25 +99,15 @@ def make_gliner(
         name,
         model,
         labels=labels,
+        relations=relations,
         word_splitter=word_splitter,
         scorer=scorer,
-        threshold=threshold,
-        flat_ner=flat_ner,
-        multi_label=multi_label,
-        spans_key=spans_key,
-        gold_spans_key=gold_spans_key,
-        annotate_ents=annotate_ents,
-        overwrite_ents=overwrite_ents,
-        alignment_mode=alignment_mode,
-        batch_size=batch_size,
-        device=device,
-        label_sampling=label_sampling,
-        task_lr_ratio=task_lr_ratio,
+        **settings,
     )
 
 
 class Gliner(Adjustable):
-    """Finds the entities whose labels it is told, at run time.
+    """Finds the entities and relations whose labels it is told, at run time.
 
     Parameters
     ----------
@@ -119,14 +121,15 @@ class Gliner(Adjustable):
         What to find: strings, or mappings with ``label``, ``description`` and ``threshold``. May be changed
         at any time (``nlp.get_pipe("gliner").labels = [...]``), for one document too (``doc._.gliner_labels =
         [...]``).
+    relations
+        What may tie two entities: as `labels`, perhaps with ``head`` and ``tail``, lists of the labels that its two
+        entities may have. Needs a model with a relation layer; ``doc._.gliner_relations`` for one document.
     word_splitter
         What the model reads as words; the document's tokens when not given.
     scorer
         For ``nlp.evaluate``.
     **settings
-        See the page on configuration: ``threshold``, ``flat_ner``, ``multi_label``, ``spans_key``,
-        ``gold_spans_key``, ``annotate_ents``, ``overwrite_ents``, ``alignment_mode``, ``batch_size``,
-        ``device``, ``label_sampling`` and ``task_lr_ratio``.
+        See the page on configuration, and ``SETTINGS`` in ``defaults.py``.
 
     Attributes
     ----------
@@ -143,13 +146,14 @@ class Gliner(Adjustable):
         model: Any = None,
         *,
         labels: Iterable[Any] = (),
+        relations: Iterable[Any] = (),
         word_splitter: WordSplitter | None = None,
         scorer: Callable[..., Any] | None = None,
         **settings: Any,
     ) -> None:
-        super().__init__(name, labels, settings)
-        self.vocab = vocab
         self.model: nn.Module = model
+        super().__init__(name, labels, relations, settings)
+        self.vocab = vocab
         self.scorer = scorer
         self._word_splitter = word_splitter
         self.report: Counter[str] = Counter()
@@ -164,6 +168,11 @@ class Gliner(Adjustable):
     def max_width(self) -> int | None:
         """Words in the widest entity that can be found; None where there is no limit."""
         return self.gliner.max_width
+
+    @property
+    def finds_relations(self) -> bool:
+        """Whether the model has what finds relations; True as long as a checkpoint given by name is not loaded."""
+        return not isinstance(self.model, GLiNER) or self.model.relation_layer is not None
 
     @property
     def gliner(self) -> GLiNER:
@@ -215,7 +224,7 @@ class Gliner(Adjustable):
                 handle_error(self.name, self, docs, error)
 
     def predict(self, docs: Iterable[Doc]) -> list[annotate.Prediction]:
-        """Find the entities of each document, and leave the documents as they are.
+        """Find the entities and relations of each document, and leave the documents as they are.
 
         Returns
         -------
@@ -226,7 +235,9 @@ class Gliner(Adjustable):
         return predict(self, list(docs))
 
     def set_annotations(self, docs: Iterable[Doc], predictions: Iterable[annotate.Prediction]) -> None:
-        """Write entities to ``doc.spans[spans_key]`` with ``attrs["scores"]``, and to ``doc.ents``."""
+        """Write entities to ``doc.spans[spans_key]`` with ``attrs["scores"]`` (and, where labels are written,
+        ``attrs["generated_labels"]``) and to ``doc.ents``, relations to ``doc._.relations``.
+        """
         splitter = self.word_splitter
         for doc, prediction in zip(docs, predictions, strict=True):
             annotate.annotate(doc, prediction, splitter, self.cfg, self.report)
@@ -250,12 +261,13 @@ class Gliner(Adjustable):
         nlp: Language | None = None,
         labels: list[Any] | None = None,
     ) -> None:
-        """Load the pretrained weights, and learn the labels if none are set; weights already there are kept.
+        """Load the pretrained weights, and learn labels and relations if none are set; weights already there are kept.
 
         Parameters
         ----------
         get_examples
-            Returns examples; their labels are taken when neither `labels` nor the component's own are given.
+            Returns examples; their labels are taken when neither `labels` nor the component's own are given, and
+            their relations when the component has none and its model finds some.
         nlp
             Not needed.
         labels
@@ -265,12 +277,9 @@ class Gliner(Adjustable):
         if labels is not None:
             self.labels = labels
         if not self._labels:
-            seen = Counter(
-                span.label_
-                for example in get_examples()
-                for span in gold_spans(example.reference, self.gold_spans_key)
-            )
-            self.labels = sorted(label for label in seen if label)
+            self.labels = gold_labels(get_examples(), self.gold_spans_key)
+        if not self._relations and self.gliner.relation_layer is not None:
+            self.relations = gold_relations(get_examples())
         self._rng = random.Random(random.getrandbits(64))  # spaCy seeds the global generator
         with self.placed():
             if not self.gliner.is_built:
@@ -296,6 +305,12 @@ class Gliner(Adjustable):
             definitions={item.label: item.text for item in self._labels},
             sampling=LabelSampling(**self.cfg["label_sampling"]),
             rng=rng or self._rng,
+            relations=RelationTeaching(
+                self.relations,
+                {item.label: item.text for item in self._relations},
+                RelationSampling(**self.cfg["relation_sampling"]),
+            ),
+            prompt_slots=self.cfg["prompt_slots"],
         )
 
     def denominator(self, count: float) -> float:

@@ -11,8 +11,18 @@ from gliner_pipe.errors import ConfigError
 from gliner_pipe.labels import check_threshold
 
 #: Settings that may be changed at run time.
+#:
+#: ``relation_threshold``: score that a relation needs; null for ``threshold``. ``adjacency_threshold``: how strongly
+#: two entities must be tied before it is asked how. ``relation_reach``: how many windows further the second entity may
+#: stand. ``relation_sampling``: how training draws pairs, see ``RelationSampling``. ``generate_constraints``: the only
+#: labels that a language model may write; null for any. ``n_sequences``: labels that it writes for an entity; null for
+#: what its block says. ``use_generated_labels``: the best of these is the entity's label. ``prompt_slots``: labels at
+#: most, where the model reads none and writes all.
 SETTINGS: dict[str, Any] = {
     "threshold": 0.5,
+    "relation_threshold": None,
+    "adjacency_threshold": 0.5,
+    "relation_reach": 1,
     "flat_ner": True,
     "multi_label": False,
     "spans_key": "gliner",
@@ -23,13 +33,19 @@ SETTINGS: dict[str, Any] = {
     "batch_size": None,
     "device": "auto",
     "label_sampling": {},
+    "relation_sampling": {},
     "task_lr_ratio": 4.0,
+    "generate_constraints": None,
+    "n_sequences": None,
+    "use_generated_labels": False,
+    "prompt_slots": 8,
 }
 
 #: The whole default configuration: MiniLM, markerV0, focal loss.
 DEFAULT_CONFIG: dict[str, Any] = {
     **SETTINGS,
     "labels": [],
+    "relations": [],
     "word_splitter": None,
     "scorer": {"@scorers": "gliner_pipe.spans_scorer.v1", "spans_key": "gliner"},
     "model": {
@@ -50,6 +66,7 @@ _KINDS: dict[type, str] = {
     int: "a whole number",
     float: "a number",
     dict: "a section",
+    list: "a list",
     type(None): "null",
 }
 _CHOICES: dict[str, tuple[type, ...]] = {
@@ -63,7 +80,15 @@ _CHOICES: dict[str, tuple[type, ...]] = {
     "device": (str,),
     "label_sampling": (dict,),
     "task_lr_ratio": (float, int),
+    "relation_reach": (int,),
+    "relation_sampling": (dict,),
+    "generate_constraints": (list, type(None)),
+    "n_sequences": (int, type(None)),
+    "use_generated_labels": (bool,),
+    "prompt_slots": (int,),
 }
+#: Whole numbers, and the least that each may be.
+_LEAST = {"batch_size": 1, "relation_reach": 0, "n_sequences": 1, "prompt_slots": 1}
 
 
 def check_settings(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -81,17 +106,27 @@ def check_settings(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
         if kinds and (not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)):
             allowed = " or ".join(_KINDS[kind] for kind in kinds)
             raise ConfigError(f"{where}.{name}", f"found {value!r} ({type(value).__name__})", allowed)
-    check_threshold(settings["threshold"], f"{where}.threshold")
+    for name in ("threshold", "adjacency_threshold", "relation_threshold"):
+        if settings[name] is not None or name != "relation_threshold":
+            check_threshold(settings[name], f"{where}.{name}")
     if settings["alignment_mode"] not in ("strict", "contract", "expand"):
         raise ConfigError(
             f"{where}.alignment_mode", f"found {settings['alignment_mode']!r}", "strict, contract, expand"
         )
-    if settings["batch_size"] is not None and settings["batch_size"] < 1:
-        raise ConfigError(f"{where}.batch_size", f"found {settings['batch_size']}", "1 or more, or null")
+    for name, least in _LEAST.items():
+        if settings[name] is not None and settings[name] < least:
+            or_null = ", or null" if type(None) in _CHOICES[name] else ""
+            raise ConfigError(f"{where}.{name}", f"found {settings[name]}", f"{least} or more{or_null}")
+    for label in settings["generate_constraints"] or ():
+        if not isinstance(label, str) or not label.strip():
+            raise ConfigError(
+                f"{where}.generate_constraints", f"found {label!r}", "strings that are not blank"
+            )
     if not 0 < settings["task_lr_ratio"] < float("inf"):
         raise ConfigError(f"{where}.task_lr_ratio", f"found {settings['task_lr_ratio']}", "a number above 0")
     _check_device(settings["device"], f"{where}.device")
-    _check_sampling(settings["label_sampling"], f"{where}.label_sampling")
+    for name in ("label_sampling", "relation_sampling"):
+        _check_sampling(settings[name], _sampling(name), f"{where}.{name}")
     return dict(settings)
 
 
@@ -104,15 +139,21 @@ def _check_device(name: str, where: str) -> None:
         raise ConfigError(where, f"found {name!r}", "auto, cpu, cuda, cuda:0 ..., mps") from None
 
 
-def _check_sampling(settings: Mapping[str, Any], where: str) -> None:
+def _sampling(name: str) -> Any:
+    """The class behind a section; imported late, as it needs what needs the settings."""
+    from gliner_pipe.data.relation_sampling import RelationSampling
     from gliner_pipe.data.sampling import LabelSampling
 
-    fields = LabelSampling.__dataclass_fields__
+    return LabelSampling if name == "label_sampling" else RelationSampling
+
+
+def _check_sampling(settings: Mapping[str, Any], kind: Any, where: str) -> None:
+    fields = kind.__dataclass_fields__
     for name, value in settings.items():
         if name not in fields:
             raise ConfigError(f"{where}.{name}", "is no setting", ", ".join(fields))
         try:
-            LabelSampling(**{name: value})
+            kind(**{name: value})
         except TypeError:
             raise ConfigError(f"{where}.{name}", f"found {value!r}", str(fields[name].type)) from None
         except ConfigError as error:

@@ -28,7 +28,15 @@ from gliner_pipe.saving import replace_file
 
 app = Cli(pretty_exceptions_enable=False)
 
-__all__ = ["evaluate", "evaluate_pipeline", "guess_reader", "main", "read_examples", "score_table"]
+__all__ = [
+    "evaluate",
+    "evaluate_pipeline",
+    "guess_reader",
+    "main",
+    "read_examples",
+    "relation_table",
+    "score_table",
+]
 
 #: Readers that `guess_reader` tells apart.
 READERS = ("gliner_json", "jsonl", "conll", "standoff", "spacy")
@@ -39,6 +47,7 @@ LITERALS = (
     "data",
     "reader",
     "labels",
+    "relations",
     "metrics",
     "output",
     "device",
@@ -54,6 +63,7 @@ def evaluate(
     data: Any,
     reader: str = "auto",
     labels: str | list[Any] | None = None,
+    relations: str | list[Any] | None = None,
     threshold: float | None = None,
     metrics: str | list[str] | dict[str, Any] = "exact,overlap,token",
     overlap_threshold: float = 0.5,
@@ -80,6 +90,8 @@ def evaluate(
     labels
         Labels to ask for and to score: ``person,organization``, or a JSON list if a label has a comma in it.
         When not given, the component's own labels, or all of the data if it has none.
+    relations
+        Relations to ask for and to score, likewise.
     threshold
         Least score of an entity, from 0 to 1.
     metrics
@@ -117,6 +129,7 @@ def evaluate(
             scorers=scorers,
             metrics=names,
             labels=split_labels(labels),
+            relations=split_labels(relations),
             threshold=threshold,
             batch_size=batch_size,
             n_process=n_process,
@@ -220,8 +233,13 @@ def score_table(scores: Mapping[str, Any]) -> Table:
         For a ``rich`` console. Support is the number of gold spans.
     """
     names = [name for name, value in scores.items() if isinstance(value, Mapping) and "micro" in value]
-    table = Table(title=Text(f"{scores['docs']} documents, {scores['words_per_second']:.0f} words/s"))
-    table.add_column("label", no_wrap=True)
+    title = f"{scores['docs']} documents, {scores['words_per_second']:.0f} words/s"
+    return _table(title, "label", scores, names)
+
+
+def _table(title: str, first: str, scores: Mapping[str, Any], names: Sequence[str]) -> Table:
+    table = Table(title=Text(title))
+    table.add_column(first, no_wrap=True)
     table.add_column("support", justify="right")
     for name in names:
         for part in "PRF":
@@ -240,6 +258,19 @@ def score_table(scores: Mapping[str, Any]) -> Table:
     return table
 
 
+def relation_table(scores: Mapping[str, Any]) -> Table:
+    """Lay out the scores of relations as `score_table` does those of entities.
+
+    Parameters
+    ----------
+    scores
+        What a scorer of relations returned.
+    """
+    names = ("strict", "boundary")
+    left_out = f", {scores['skipped']} left out" if scores["skipped"] else ""
+    return _table(f"Relations of {scores['examples']} documents{left_out}", "relation", scores, names)
+
+
 def _by_spans(names: Sequence[str]) -> list[str]:
     """Metrics that count spans come first: they say what the support is."""
     return sorted(names, key=lambda name: name == "token")
@@ -254,6 +285,8 @@ def _print(scores: Mapping[str, Any]) -> None:
     if not console.is_terminal:
         console.width = 200
     console.print(score_table(scores))
+    if "strict" in scores.get("relations", ()):
+        console.print(relation_table(scores["relations"]))
     for key, remark in (
         ("unasked_labels", "not asked for, so all missed (ask with labels)"),
         ("left_out", "not among the labels, so left out"),

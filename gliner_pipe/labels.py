@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from gliner_pipe.errors import ConfigError
+
+_KEYS = ("label", "description", "threshold")
+_Item = TypeVar("_Item", bound="LabelItem")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,26 @@ class LabelItem:
         return self.label if len(item) == 1 else item
 
 
+@dataclass(frozen=True, slots=True)
+class RelationItem(LabelItem):
+    """One relation.
+
+    Attributes
+    ----------
+    head, tail
+        Labels that the entity which it starts from, or leads to, may have; None for any.
+    """
+
+    head: tuple[str, ...] | None = None
+    tail: tuple[str, ...] | None = None
+
+    def to_config(self) -> str | dict[str, Any]:
+        """Return the relation as it stands in a config."""
+        item = LabelItem.to_config(self)
+        types = {side: list(labels) for side, labels in (("head", self.head), ("tail", self.tail)) if labels}
+        return {**({"label": item} if isinstance(item, str) else item), **types} if types else item
+
+
 def parse_labels(labels: Iterable[Any], where: str) -> tuple[LabelItem, ...]:
     """Read a list of labels; of several with one name the first counts.
 
@@ -58,15 +81,39 @@ def parse_labels(labels: Iterable[Any], where: str) -> tuple[LabelItem, ...]:
     ConfigError
         For anything else.
     """
+    return _parse_list(labels, where, LabelItem, _parse)
+
+
+def parse_relations(relations: Iterable[Any], where: str) -> tuple[RelationItem, ...]:
+    """Read a list of relations; of several with one name the first counts.
+
+    Parameters
+    ----------
+    relations
+        Strings, or mappings with ``label`` and perhaps ``description``, ``threshold``, ``head`` and ``tail``.
+    where
+        Section, for errors.
+
+    Raises
+    ------
+    ConfigError
+        For anything else.
+    """
+    return _parse_list(relations, where, RelationItem, _parse_relation)
+
+
+def _parse_list(
+    labels: Iterable[Any], where: str, kind: type[_Item], parse: Callable[[Any, str], _Item]
+) -> tuple[_Item, ...]:
     if isinstance(labels, str) or not isinstance(labels, Iterable):
         raise ConfigError(where, f"found {labels!r}", "a list of labels", f"Write [{labels!r}]")
     if isinstance(labels, Mapping):
         name, text = next(iter(labels.items()), ("person", "..."))
         do = f"Write {json.dumps([{'label': str(name), 'description': str(text)}], ensure_ascii=False)}"
         raise ConfigError(where, f"found {labels!r}", "a list of labels", do)
-    items: dict[str, LabelItem] = {}
+    items: dict[str, _Item] = {}
     for index, label in enumerate(labels):
-        item = label if isinstance(label, LabelItem) else _parse(label, f"{where}[{index}]")
+        item = label if isinstance(label, kind) else parse(label, f"{where}[{index}]")
         items.setdefault(item.label, item)
     return tuple(items.values())
 
@@ -88,13 +135,36 @@ def refuse_references(labels: Any, where: str) -> None:
         )
 
 
-def _parse(label: Any, where: str) -> LabelItem:
+def _parse_relation(relation: Any, where: str) -> RelationItem:
+    fields = _fields(relation, where, (*_KEYS, "head", "tail"))
+    item = _parse({key: value for key, value in fields.items() if key in _KEYS}, where)
+    types = {side: _types(fields.get(side), f"{where}.{side}") for side in ("head", "tail")}
+    return RelationItem(item.label, item.description, item.threshold, **types)
+
+
+def _types(labels: Any, where: str) -> tuple[str, ...] | None:
+    if labels is None:
+        return None
+    right = isinstance(labels, (list, tuple)) and labels and all(isinstance(label, str) for label in labels)
+    if not right:
+        do = f"Write [{json.dumps(labels)}]" if isinstance(labels, str) else "Leave it out for any entity"
+        raise ConfigError(where, f"found {labels!r}", "a list of entity labels", do)
+    return tuple(labels)
+
+
+def _fields(label: Any, where: str, keys: Sequence[str]) -> Mapping[str, Any]:
     fields = {"label": label} if isinstance(label, str) else label
     if not isinstance(fields, Mapping):
-        raise ConfigError(where, f"found {label!r}", 'a string, or {"label", "description", "threshold"}')
-    unknown = set(fields) - {"label", "description", "threshold"}
+        allowed = ", ".join(f'"{key}"' for key in keys)
+        raise ConfigError(where, f"found {label!r}", f"a string, or {{{allowed}}}")
+    unknown = set(fields) - set(keys)
     if unknown:
-        raise ConfigError(where, f"found the key {sorted(unknown)[0]!r}", "label, description, threshold")
+        raise ConfigError(where, f"found the key {sorted(unknown)[0]!r}", ", ".join(keys))
+    return fields
+
+
+def _parse(label: Any, where: str) -> LabelItem:
+    fields = _fields(label, where, _KEYS)
     name, description, threshold = (fields.get(key) for key in ("label", "description", "threshold"))
     if not isinstance(name, str) or not name.strip():
         raise ConfigError(where, f"found the label {name!r}", "a string that is not blank")

@@ -1,4 +1,4 @@
-"""Labels, threshold and device of a pipeline's ``gliner`` component, set for the length of a block."""
+"""Labels, relations, threshold and device of a pipeline's ``gliner`` component, set for the length of a block."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from spacy.language import Language
 
 from gliner_pipe.errors import ConfigError
-from gliner_pipe.labels import parse_labels
+from gliner_pipe.labels import LabelItem, parse_labels, parse_relations
 
 
 def gliner_components(nlp: Language) -> list[Any]:
@@ -22,6 +22,7 @@ def override(
     nlp: Language,
     *,
     labels: Sequence[Any] | None = None,
+    relations: Sequence[Any] | None = None,
     threshold: float | None = None,
     device: str | None = None,
 ) -> Iterator[None]:
@@ -34,6 +35,8 @@ def override(
     labels
         Labels to ask for, as in the component's config. A plain string keeps the description and the
         threshold that the component has for it.
+    relations
+        Relations to ask for, likewise.
     threshold
         Least score of an entity, from 0 to 1. Thresholds of single labels stay as they are.
     device
@@ -44,14 +47,18 @@ def override(
     ConfigError
         If a value cannot be, or the pipeline has not exactly one ``gliner`` component.
     """
-    values = {"labels": labels, "threshold": threshold, "device": device}
+    values = {"labels": labels, "relations": relations, "threshold": threshold, "device": device}
     given = [name for name, value in values.items() if value is not None]
     with ExitStack() as stack:
         if given:
             component = _the_component(nlp, given[0])
             if labels is not None:
                 stack.callback(setattr, component, "labels", component.label_items)
-                component.labels = _with_own_items(component, labels)
+                component.labels = _with_own_items(component.label_items, parse_labels(labels, "labels"))
+            if relations is not None:
+                stack.callback(setattr, component, "relations", component.relation_items)
+                given_relations = parse_relations(relations, "relations")
+                component.relations = _with_own_items(component.relation_items, given_relations)
             if threshold is not None:
                 if not 0 <= threshold <= 1:
                     raise ConfigError("threshold", f"is {threshold}", "a number from 0 to 1")
@@ -83,11 +90,9 @@ def _the_component(nlp: Language, setting: str) -> Any:
     )
 
 
-def _with_own_items(component: Any, labels: Sequence[Any]) -> list[Any]:
-    own = {item.label: item for item in component.label_items}
-    given = parse_labels(labels, "labels")
-    bare = {item.label for item in given if item.description is None and item.threshold is None}
-    return [own.get(item.label, item) if item.label in bare else item for item in given]
+def _with_own_items(own: Sequence[LabelItem], given: Sequence[LabelItem]) -> list[LabelItem]:
+    known = {item.label: item for item in own}
+    return [known.get(item.label, item) if item.to_config() == item.label else item for item in given]
 
 
 def _move(component: Any, device: str) -> None:

@@ -1,4 +1,4 @@
-"""Find entities in texts: ``python -m gliner_pipe.predict --help``."""
+"""Find entities and relations in texts: ``python -m gliner_pipe.predict --help``."""
 
 # no postponed annotations here: confit's --help shows the types of a signature
 import os
@@ -24,7 +24,7 @@ from gliner_pipe.registry import registry
 app = Cli(pretty_exceptions_enable=False)
 
 #: Options whose values are text whatever they look like.
-LITERALS = ("pipeline", "text", "input", "labels", "output", "device", "format", "span_getter")
+LITERALS = ("pipeline", "text", "input", "labels", "relations", "output", "device", "format", "span_getter")
 
 
 def predict_texts(
@@ -75,6 +75,7 @@ def predict(
     input: str | Path | None = None,
     lines: bool = False,
     labels: str | list[Any] | None = None,
+    relations: str | list[Any] | None = None,
     threshold: float | None = None,
     format: str = "terminal",
     html: bool = False,
@@ -101,6 +102,8 @@ def predict(
     labels
         Labels to ask for instead of the component's own: ``person,organization``, or a JSON list if a label
         has a comma in it.
+    relations
+        Relations to ask for instead of the component's own, likewise.
     threshold
         Least score of an entity, from 0 to 1.
     format
@@ -132,7 +135,8 @@ def predict(
     if html and format not in ("terminal", "html"):
         raise ConfigError("format", f"is {format!r} together with html", "one of them", "Leave out one")
     items = [TextItem(text, "text", "text")] if text is not None else read_texts(input or "-", lines=lines)
-    with override(pipeline, labels=split_labels(labels), threshold=threshold, device=device):
+    asked = {"labels": split_labels(labels), "relations": split_labels(relations)}
+    with override(pipeline, **asked, threshold=threshold, device=device):
         predictions = predict_texts(
             pipeline, items, span_getter=span_getter, batch_size=batch_size, n_process=n_process
         )

@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+import torch
 from spacy.tokens import Doc
 
 from gliner_pipe import annotate
+from gliner_pipe.annotate import Entity, Link, Prediction
+from gliner_pipe.decoders.base import Candidate
 from gliner_pipe.encoders.base import Query
-from gliner_pipe.labels import LabelItem
+from gliner_pipe.errors import ConfigError
+from gliner_pipe.labels import LabelItem, RelationItem
 from gliner_pipe.model.inference import Findings, TokenBudget, find
+from gliner_pipe.model.relations import find_relations
+from gliner_pipe.model.writing import BLANK_LABEL, bare_slots
 
 if TYPE_CHECKING:
     from gliner_pipe.component import Gliner
 
 
-def predict(component: Gliner, docs: Sequence[Doc]) -> list[annotate.Prediction]:
+class _Asked(NamedTuple):
+    """What one document is asked for: its words, labels and relations, and what the model reads for these."""
+
+    words: list[str]
+    labels: tuple[LabelItem, ...]
+    relations: tuple[RelationItem, ...]
+    query: Query
+
+
+def predict(component: Gliner, docs: Sequence[Doc]) -> list[Prediction]:
     """Find what the component looks for in documents, all at once.
 
     Parameters
@@ -30,25 +45,125 @@ def predict(component: Gliner, docs: Sequence[Doc]) -> list[annotate.Prediction]
     -------
     list of Prediction
         In words of the documents.
+
+    Raises
+    ------
+    ConfigError
+        If the component is asked for what its model cannot do.
     """
     model = component.gliner
     annotate.install_extensions()  # a spawned process has none
-    labels = [component.labels_of(doc) for doc in docs]
-    split = component.word_splitter.split
-    words = [split(doc).texts if items else [] for doc, items in zip(docs, labels, strict=True)]
-    queries = [Query(tuple(item.text for item in items)) for items in labels]
+    _check(component)
+    asked = [_ask(component, doc) for doc in docs]
     with component.placed():
-        windows = model.encoder.prepare(words, queries, model.min_overlap, component.report)
-    limits = [[component.limit(item) for item in items] for items in labels]
+        windows = model.encoder.prepare(
+            [one.words for one in asked], [one.query for one in asked], model.min_overlap, component.report
+        )
+    limits = [[component.limit(item) for item in one.labels] for one in asked]
     if component.budget is None:
         component.budget = TokenBudget(model.encoder.backbone.max_tokens)
     found = find(model, windows, limits, component.budget)
-    return [_prediction(component, *pair) for pair in zip(found, labels, strict=True)]
+    flat, multi_label = component.cfg["flat_ner"], component.cfg["multi_label"]
+    kept = [model.decoder.decode(one.candidates, flat=flat, multi_label=multi_label) for one in found]
+    generated = _write(component, found, kept, asked)
+    return [_prediction(component, *parts) for parts in zip(found, kept, generated, asked, strict=True)]
 
 
-def _prediction(component: Gliner, found: Findings, items: Sequence[LabelItem]) -> annotate.Prediction:
+def _check(component: Gliner) -> None:
+    if component.gliner.writer is not None:
+        return
+    for name in ("use_generated_labels", "generate_constraints", "n_sequences"):
+        if component.cfg[name]:
+            raise ConfigError(
+                f"components.{component.name}.{name}",
+                f"found {component.cfg[name]!r} with a model whose decoder writes no labels",
+                "false" if name == "use_generated_labels" else "null",
+                'Take @decoders = "generative"',
+            )
+
+
+def _ask(component: Gliner, doc: Doc) -> _Asked:
+    slots = bare_slots(component.gliner.writer, component.cfg["prompt_slots"])
+    labels = component.labels_of(doc) if slots is None else (LabelItem(BLANK_LABEL),) * len(slots)
+    relations = component.relations_of(doc) if labels else ()
+    words = component.word_splitter.split(doc).texts if labels else []
+    read = tuple(item.text for item in labels) if slots is None else slots
+    return _Asked(words, labels, relations, Query(read, tuple(item.text for item in relations)))
+
+
+def _write(
+    component: Gliner,
+    found: Sequence[Findings],
+    kept: Sequence[Sequence[Candidate]],
+    asked: Sequence[_Asked],
+) -> list[list[tuple[str, ...]]]:
+    """Labels written for each entity of each document: for its span, or for its slot in the window it stands in."""
+    writer = component.gliner.writer
+    if writer is None:
+        return [[() for _ in entities] for entities in kept]
+    vectors: list[torch.Tensor] = []
+    contexts: list[list[str]] = []
+    rows: list[list[int]] = []  # of each entity, which vector is its
+    for one, entities, question in zip(found, kept, asked, strict=True):
+        places: dict[tuple[int, int], tuple[int, int]] = {}
+        for number, window in enumerate(one.windows):
+            for place, (start, end) in enumerate(window.spans.tolist()):
+                places.setdefault((start, end), (number, place))
+        known: dict[tuple[int, int], int] = {}
+        rows.append([])
+        for entity in entities:
+            number, place = places[entity.start, entity.end]
+            window = one.windows[number]
+            key = (number, place if writer.mode == "span" else entity.label)
+            if key not in known:
+                known[key] = len(vectors)
+                vectors.append((window.vectors if writer.mode == "span" else window.labels)[key[1]])
+                contexts.append(question.words[entity.start : entity.end + 1])
+            rows[-1].append(known[key])
+    if not vectors:
+        return [[] for _ in kept]
+    constraints, n_sequences = component.cfg["generate_constraints"], component.cfg["n_sequences"]
+    labels = writer.generate(torch.stack(vectors), contexts, constraints, n_sequences)
+    return [[tuple(labels[row]) for row in of_one] for of_one in rows]
+
+
+def _prediction(
+    component: Gliner,
+    found: Findings,
+    kept: Sequence[Candidate],
+    generated: Sequence[tuple[str, ...]],
+    asked: _Asked,
+) -> Prediction:
+    writer = component.gliner.writer
+    named = writer is not None and (writer.mode == "prompt" or component.cfg["use_generated_labels"])
+    entities = []
+    for (start, end, index, score), written in zip(kept, generated, strict=True):
+        label = asked.labels[index].label
+        if named and written and written[0]:
+            label = written[0]
+        entities.append(Entity(start, end, label, score, written))
+    links = _links(component, found, kept, asked) if asked.relations else None
+    return Prediction(entities, links, writes=writer is not None)
+
+
+def _links(component: Gliner, found: Findings, kept: Sequence[Candidate], asked: _Asked) -> list[Link]:
+    """Relations between entities that were kept; of several labels of a span, the first that fits counts."""
+    positions: dict[tuple[int, int], list[int]] = {}
+    for position, candidate in enumerate(kept):
+        positions.setdefault((candidate.start, candidate.end), []).append(position)
+    limits = [component.limit(item) for item in asked.relations]
     settings = component.cfg
-    kept = component.gliner.decoder.decode(
-        found.candidates, flat=settings["flat_ner"], multi_label=settings["multi_label"]
+    ties = find_relations(
+        component.gliner, found.windows, limits, settings["adjacency_threshold"], settings["relation_reach"]
     )
-    return annotate.Prediction([annotate.Entity(c.start, c.end, items[c.label].label, c.score) for c in kept])
+    links = []
+    for tie in ties:
+        item = asked.relations[tie.label]
+        ends = []
+        for span, types in ((tie.head, item.head), (tie.tail, item.tail)):
+            names = ((place, asked.labels[kept[place].label].label) for place in positions.get(span, ()))
+            ends.append(next((place for place, name in names if types is None or name in types), None))
+        head, tail = ends
+        if head is not None and tail is not None:
+            links.append(Link(head, tail, item.label, tie.score))
+    return links

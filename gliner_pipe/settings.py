@@ -13,7 +13,7 @@ from spacy.tokens import Doc
 
 from gliner_pipe.defaults import SETTINGS, check_settings
 from gliner_pipe.errors import ConfigError
-from gliner_pipe.labels import LabelItem, parse_labels
+from gliner_pipe.labels import LabelItem, RelationItem, parse_labels, parse_relations
 
 
 class Adjustable(Pipe):  # type: ignore[misc]
@@ -23,7 +23,7 @@ class Adjustable(Pipe):  # type: ignore[misc]
     ----------
     name
         Name of the component in the pipeline.
-    labels
+    labels, relations
         What to find.
     settings
         Those of ``SETTINGS`` that are not at their default.
@@ -34,10 +34,13 @@ class Adjustable(Pipe):  # type: ignore[misc]
         The live settings; a change counts from the next document on, and is saved with the pipeline.
     """
 
-    def __init__(self, name: str, labels: Iterable[Any], settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self, name: str, labels: Iterable[Any], relations: Iterable[Any], settings: Mapping[str, Any]
+    ) -> None:
         self.name = name
         self._where = f"components.{name}"
         self._labels = parse_labels(labels, f"{self._where}.labels")
+        self._relations = self._parse_relations(relations, f"{self._where}.relations")
         self.cfg = check_settings({**SETTINGS, **settings}, self._where)
         self._configured = self._current()
         self._warned = False
@@ -68,6 +71,30 @@ class Adjustable(Pipe):  # type: ignore[misc]
         item = {"label": label, "description": description, "threshold": threshold}
         self._labels += parse_labels([item], f"{self._where}.labels")
         return 1
+
+    @property
+    def relations(self) -> tuple[str, ...]:
+        """Names of the relations."""
+        return tuple(item.label for item in self._relations)
+
+    @relations.setter
+    def relations(self, relations: Iterable[Any]) -> None:
+        self._relations = self._parse_relations(relations, f"{self._where}.relations")
+
+    @property
+    def relation_items(self) -> tuple[RelationItem, ...]:
+        """The relations with descriptions, thresholds and the labels of their ends."""
+        return self._relations
+
+    @property
+    def relation_data(self) -> list[str | dict[str, Any]]:
+        """The relations as they stand in a config."""
+        return [item.to_config() for item in self._relations]
+
+    @property
+    def finds_relations(self) -> bool:
+        """Whether the model has what finds relations; True as long as that is not known."""
+        return True
 
     @property
     def threshold(self) -> float:
@@ -110,18 +137,38 @@ class Adjustable(Pipe):  # type: ignore[misc]
             )
         return self._labels
 
+    def relations_of(self, doc: Doc) -> tuple[RelationItem, ...]:
+        """Relations that `doc` is asked for: its own, else those of the component."""
+        own = doc._.gliner_relations
+        if own is not None:
+            return self._parse_relations(own, "doc._.gliner_relations")
+        return self._parse_relations(self._relations, f"{self._where}.relations")
+
     def limit(self, item: LabelItem) -> float:
-        """Score that an entity of this label needs."""
-        return self.threshold if item.threshold is None else item.threshold
+        """Score that an entity of this label, or a relation, needs."""
+        if item.threshold is not None:
+            return item.threshold
+        own = self.cfg["relation_threshold"] if isinstance(item, RelationItem) else None
+        return self.threshold if own is None else float(own)
+
+    def _parse_relations(self, relations: Iterable[Any], where: str) -> tuple[RelationItem, ...]:
+        items = parse_relations(relations, where)
+        if items and not self.finds_relations:
+            raise ConfigError(
+                where,
+                f"asks for {items[0].label!r} of a model that has no relation_layer",
+                "an empty list, or a model with one",
+                "Add a relation_layer to the model and train it",
+            )
+        return items
 
     def _current(self) -> dict[str, Any]:
-        return {"labels": self.label_data, **self.cfg}
+        return {"labels": self.label_data, "relations": self.relation_data, **self.cfg}
 
     def _restore(self, values: Mapping[str, Any]) -> None:
-        self.labels = values["labels"]
-        self.cfg = check_settings(
-            {key: value for key, value in values.items() if key != "labels"}, self._where
-        )
+        self.labels, self.relations = values["labels"], values["relations"]
+        settings = {key: value for key, value in values.items() if key not in ("labels", "relations")}
+        self.cfg = check_settings(settings, self._where)
 
     def _move(self, model: torch.nn.Module) -> None:
         try:

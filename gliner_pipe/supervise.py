@@ -4,24 +4,37 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from spacy.training import Example
 
 from gliner_pipe.backbones.windows import Window
-from gliner_pipe.data.annotations import gold_spans, supervision
+from gliner_pipe.data.annotations import Supervision, gold_spans, supervision
+from gliner_pipe.data.fields import Relation
+from gliner_pipe.data.relation_sampling import vary
 from gliner_pipe.data.sampling import LabelSampling, sample_labels
 from gliner_pipe.encoders.base import Query
+from gliner_pipe.errors import DataError
 from gliner_pipe.model.batch import TrainingBatch
 from gliner_pipe.model.gliner import GLiNER
+from gliner_pipe.model.writing import BLANK_LABEL, bare_slots
+from gliner_pipe.supervise_heads import (
+    LOST,
+    Placed,
+    RelationTeaching,
+    relation_labels,
+    relation_targets,
+    writing_targets,
+)
 from gliner_pipe.word_splitters.base import WordSplitter
 
 TOO_WIDE = "entity wider than max_width"
 UNALIGNED = "entity not on word borders"
 ACROSS = "entity across a window border"
 NO_PIECES = "entity that starts or ends at a word without pieces"
+NO_SLOT = "label beyond prompt_slots"
 
 
 class Mention(NamedTuple):
@@ -32,16 +45,66 @@ class Mention(NamedTuple):
     label: str
 
 
-def mentions(example: Example, key: str, splitter: WordSplitter, dropped: Counter[str]) -> list[Mention]:
-    """Gold entities of an example in words; those not on word borders are counted in `dropped`."""
+class Gold(NamedTuple):
+    """Gold entities of an example, and relations counted in them; None where nothing is known about these."""
+
+    mentions: list[Mention]
+    relations: list[Relation] | None
+
+
+class Asked(NamedTuple):
+    """What the examples are asked for.
+
+    Attributes
+    ----------
+    labels, relations
+        Of each example.
+    names
+        For each entity of each example the one of these labels that it counts as; None where it is left out.
+    """
+
+    labels: list[list[str]]
+    relations: list[list[str]]
+    names: list[list[str | None]]
+
+
+def gold_labels(examples: Iterable[Example], key: str) -> list[str]:
+    """Labels of the entities of examples, in the order of the alphabet."""
+    return sorted({span.label_ for example in examples for span in gold_spans(example.reference, key)} - {""})
+
+
+def gold_relations(examples: Iterable[Example]) -> list[str]:
+    """Labels of the relations of examples, in the order of the alphabet."""
+    stated = (supervision(example.reference).get("relations", []) for example in examples)
+    return sorted({label for relations in stated for _, _, label in relations})
+
+
+def read_gold(
+    example: Example, key: str, splitter: WordSplitter, dropped: Counter[str], relates: bool = False
+) -> Gold:
+    """Gold entities of an example in words, and its relations; what cannot be had is counted in `dropped`."""
     spans = gold_spans(example.reference, key)
-    found = []
-    for span, place in zip(spans, splitter.split(example.reference).locate(spans), strict=True):
-        if place is None:
+    found: list[Mention] = []
+    places: list[int | None] = []
+    for span, words in zip(spans, splitter.split(example.reference).locate(spans), strict=True):
+        places.append(None if words is None else len(found))
+        if words is None:
             dropped[UNALIGNED] += 1
         else:
-            found.append(Mention(*place, span.label_))
-    return found
+            found.append(Mention(*words, span.label_))
+    stated = supervision(example.reference).get("relations") if relates else None
+    if stated is None:
+        return Gold(found, None)
+    relations = []
+    for head, tail, label in stated:
+        if not (0 <= head < len(places) and 0 <= tail < len(places)):
+            raise _no_such_entity(example, key, [head, tail, label], len(places))
+        ends = places[head], places[tail]
+        if ends[0] is None or ends[1] is None:
+            dropped[LOST] += 1
+        else:
+            relations.append((ends[0], ends[1], label))
+    return Gold(found, relations)
 
 
 def make_batch(
@@ -54,8 +117,10 @@ def make_batch(
     definitions: Mapping[str, str],
     sampling: LabelSampling,
     rng: random.Random,
+    relations: RelationTeaching | None = None,
+    prompt_slots: int = 8,
 ) -> TrainingBatch:
-    """Sample labels for each example and lay its words and gold spans out as tensors, on the CPU.
+    """Sample labels for each example and lay its words and gold annotations out as tensors, on the CPU.
 
     Parameters
     ----------
@@ -73,55 +138,152 @@ def make_batch(
         How labels are drawn.
     rng
         All chance comes from here.
+    relations
+        What is taught about relations, if the model has a relation layer.
+    prompt_slots
+        Labels at most of an example, where the model reads none and writes all.
+
+    Raises
+    ------
+    DataError
+        If a relation names an entity that is not there.
     """
+    relations = None if model.relation_layer is None else relations or RelationTeaching()
     dropped: Counter[str] = Counter()
-    gold = [mentions(example, spans_key, splitter, dropped) for example in examples]
-    chosen = sample_labels(
-        [[mention.label for mention in found] for found in gold],
-        [supervision(example.reference) for example in examples],
-        labels,
-        sampling,
-        rng,
-        dropped,
-    )
+    gold = [read_gold(example, spans_key, splitter, dropped, relations is not None) for example in examples]
+    stated = [supervision(example.reference) for example in examples]
+    slots = bare_slots(model.writer, prompt_slots)
+    if slots is None:
+        blank = model.writer is not None and rng.random() < model.writer.blank_entity_prob
+        asked = _ask(gold, stated, labels, sampling, rng, relations, blank, dropped)
+        read = [tuple(definitions.get(label, label) for label in names) for names in asked.labels]
+    else:
+        asked = _fill_slots(gold, stated, sampling, rng, relations, len(slots), dropped)
+        read = [slots] * len(gold)
     texts = [splitter.split(example.reference).texts for example in examples]
-    queries = [Query(tuple(definitions.get(label, label) for label in names)) for names in chosen]
+    read_relations = relations.definitions if relations is not None else {}
+    queries = [
+        Query(names, tuple(read_relations.get(label, label) for label in tied))
+        for names, tied in zip(read, asked.relations, strict=True)
+    ]
     windows = model.encoder.prepare(texts, queries, model.min_overlap, dropped)
     inputs = model.encoder.collate(windows)
-    rows = _gold_rows(windows, gold, chosen, model.max_width, dropped)
-    targets = torch.tensor(rows, dtype=torch.long).view(-1, 4)
+    placed = _place(windows, gold, asked, model.max_width, dropped)
+    targets = torch.tensor([one[:4] for one in placed], dtype=torch.long).view(-1, 4)
     row, first, width, _ = targets.unbind(1)
     scorable = inputs.windows.scorable
     reachable = scorable[row, first] & scorable[row, first + width]
     dropped[NO_PIECES] += int((~reachable).sum())
+    placed = [one for one, kept in zip(placed, reachable.tolist(), strict=True) if kept]
+    rows = [window.text for window in windows]
+    known = [
+        None
+        if one.relations is None
+        else [tie for tie in one.relations if names[tie[0]] is not None and names[tie[1]] is not None]
+        for one, names in zip(gold, asked.names, strict=True)
+    ]
     return TrainingBatch(
         inputs=inputs,
         gold=targets[reachable],
         n_words=sum(map(len, texts)),
         n_pieces=int(inputs.windows.input_ids.numel()),
         count=model.span_rep.count(inputs),
+        relations=None
+        if relations is None
+        else relation_targets(placed, rows, known, asked.relations, relations.sampling, rng, dropped),
+        writing=None
+        if model.writer is None
+        else writing_targets(placed, model.writer.mode, windows, texts, [one.mentions for one in gold]),
         dropped=+dropped,
     )
 
 
-def _gold_rows(
+def _ask(
+    gold: Sequence[Gold],
+    stated: Sequence[Supervision],
+    labels: Sequence[str],
+    sampling: LabelSampling,
+    rng: random.Random,
+    relations: RelationTeaching | None,
+    blank: bool,
+    dropped: Counter[str],
+) -> Asked:
+    """Labels and relations that each example is asked for; with `blank`, for entities of any kind."""
+    names: list[list[str | None]] = [[mention.label for mention in one.mentions] for one in gold]
+    hidden: list[frozenset[str]] = [frozenset() for _ in gold]
+    hidden_relations = list(hidden)
+    for i, one in enumerate(gold):
+        if relations is not None and one.relations is not None:
+            varied = vary([mention.label for mention in one.mentions], one.relations, relations.sampling, rng)
+            names[i] = varied.labels
+            hidden[i], hidden_relations[i] = varied.dropped_labels, varied.dropped_relations
+    if blank:
+        chosen = [[BLANK_LABEL] for _ in gold]
+        names = [[name and BLANK_LABEL for name in some] for some in names]
+    else:
+        present = [[name for name in some if name is not None] for some in names]
+        sampled = sample_labels(present, stated, labels, sampling, rng, dropped)
+        chosen = [
+            [label for label in some if label not in out] for some, out in zip(sampled, hidden, strict=True)
+        ]
+    known = [one.relations for one in gold]
+    tied = relation_labels(known, stated, relations, sampling, rng, dropped, hidden_relations)
+    return Asked(chosen, tied, names)
+
+
+def _fill_slots(
+    gold: Sequence[Gold],
+    stated: Sequence[Supervision],
+    sampling: LabelSampling,
+    rng: random.Random,
+    relations: RelationTeaching | None,
+    n_slots: int,
+    dropped: Counter[str],
+) -> Asked:
+    """The labels of each example in the order in which the text names them: what slots without labels stand for."""
+    slots = []
+    for one in gold:
+        found = list(dict.fromkeys(mention.label for mention in sorted(one.mentions)))
+        dropped[NO_SLOT] += len(found[n_slots:])
+        slots.append(found[:n_slots])
+    tied = relation_labels(
+        [one.relations for one in gold], stated, relations, sampling, rng, dropped, [()] * len(gold)
+    )
+    return Asked(slots, tied, [[mention.label for mention in one.mentions] for one in gold])
+
+
+def _place(
     windows: Sequence[Window],
-    gold: Sequence[Sequence[Mention]],
-    chosen: Sequence[Sequence[str]],
+    gold: Sequence[Gold],
+    asked: Asked,
     max_width: int | None,
     dropped: Counter[str],
-) -> list[tuple[int, int, int, int]]:
-    """Row, first word, width - 1 and label of each gold span that a window can hold."""
-    places = [{label: index for index, label in enumerate(names)} for names in chosen]
-    rows = []
+) -> list[Placed]:
+    """Gold spans that a window can hold, ordered by row."""
+    places = [{label: index for index, label in enumerate(names)} for names in asked.labels]
+    found = []
     for row, window in enumerate(windows):
-        for start, end, label in gold[window.text]:
-            if not window.own_start <= start < window.own_stop or label not in places[window.text]:
+        text = window.text
+        for number, ((start, end, _), name) in enumerate(
+            zip(gold[text].mentions, asked.names[text], strict=True)
+        ):
+            if name not in places[text] or not window.own_start <= start < window.own_stop:
                 continue
             if max_width is not None and end - start >= max_width:
                 dropped[TOO_WIDE] += 1
             elif end >= window.stop:
                 dropped[ACROSS] += 1
             else:
-                rows.append((row, start - window.start, end - start, places[window.text][label]))
-    return rows
+                found.append(Placed(row, start - window.start, end - start, places[text][name], text, number))
+    return found
+
+
+def _no_such_entity(example: Example, key: str, relation: list[object], n_spans: int) -> DataError:
+    source = supervision(example.reference).get("source")
+    where = source or f"document starting with {example.reference.text[:40]!r}"
+    return DataError(
+        f"{where} (relations)",
+        f"holds {relation} with {n_spans} entities in {key!r}",
+        "positions of two entities, from 0 on",
+        "Name the span group that relations count in: gold_spans_key",
+    )

@@ -1,13 +1,16 @@
-"""Build the sample NER corpus from its hand-annotated source.
+"""Build the sample corpus from its hand-annotated source.
 
 The source, ``data/sample/sentences.txt``, holds one sentence a line, with
-entities marked inline and nested where needed::
+entities marked inline, nested where needed, and relations below it::
 
     # doc news_oslo train
     [Maria Lopez|person] joined [[Oslo|city] University|organization].
+    > Maria Lopez | works_at | Oslo University
 
-A document opens with ``# doc NAME SPLIT`` (``SPLIT`` is ``train`` or ``dev``)
-and ends at a blank line. The script writes, next to the source,
+A line that begins with ``>`` is a relation of the sentence above it, head
+first, between entities that lie in no other one. A document opens with
+``# doc NAME SPLIT`` (``SPLIT`` is ``train`` or ``dev``) and ends at a blank
+line. The script writes, next to the source,
 
 - ``train.jsonl`` and ``dev.jsonl``: GLiNER JSON, one sentence a line;
 - ``train_docs.jsonl`` and ``dev_docs.jsonl``: the same, one document a line;
@@ -47,9 +50,11 @@ LABELS = (
     "disease",
     "work of art",
 )
+RELATIONS = ("has_profession", "works_at", "lives_in", "located_in", "held_on", "creator_of")
 SPLITS = ("train", "dev")
 MAX_TOKENS = 12
 TOKEN = re.compile(r"\w+(?:[-_]\w+)*|\S")
+RELATION = re.compile(r"> (?P<head>.+) \| (?P<label>\w+) \| (?P<tail>.+)")
 HEADER = re.compile(r"# doc (?P<name>\w+) (?P<split>\w+)")
 SAMPLE_DIR = Path(__file__).resolve().parent.parent / "data" / "sample"
 
@@ -69,11 +74,15 @@ class Entity:
 
 @dataclass
 class Sentence:
-    """Plain text of one sentence, its tokens' offsets and its entities."""
+    """Plain text of one sentence, its tokens' offsets, its entities and its relations.
+
+    A relation is head, tail and label; head and tail count in the entities.
+    """
 
     text: str
     tokens: list[tuple[int, int]]
     entities: list[Entity]
+    relations: list[tuple[int, int, str]] = field(default_factory=list)
 
     def to_gliner(self) -> dict[str, list[Any]]:
         """Return the sentence in the GLiNER JSON form."""
@@ -82,14 +91,45 @@ class Sentence:
         return {
             "tokenized_text": [self.text[start:end] for start, end in self.tokens],
             "ner": [[first[e.start], last[e.end], e.label] for e in self.entities],
+            "relations": [list(relation) for relation in self.relations],
         }
+
+    def is_nested(self, entity: Entity) -> bool:
+        """Return whether an entity lies inside another one."""
+        return any(o.start <= entity.start and entity.end <= o.end for o in self.entities if o is not entity)
 
     def count_nested(self) -> int:
         """Count the entities that lie inside another entity."""
-        return sum(
-            any(o.start <= e.start and e.end <= o.end for o in self.entities if o is not e)
-            for e in self.entities
-        )
+        return sum(map(self.is_nested, self.entities))
+
+    def add_relation(self, line: str) -> None:
+        """Add the relation that a line of the source states.
+
+        Raises
+        ------
+        SourceError
+            If the line is malformed, its label is unknown, an end is not the text of exactly one entity
+            that lies in no other one, or the relation stands there twice.
+        """
+        match = RELATION.fullmatch(line)
+        if match is None:
+            raise SourceError("expected '> HEAD | label | TAIL'")
+        if match["label"] not in RELATIONS:
+            raise SourceError(f"unknown relation {match['label']!r}")
+        relation = (self._outermost(match["head"]), self._outermost(match["tail"]), match["label"])
+        if relation[0] == relation[1] or relation in self.relations:
+            raise SourceError(f"{line!r} goes from an entity to itself or is stated twice")
+        self.relations.append(relation)
+
+    def _outermost(self, surface: str) -> int:
+        found = [
+            i
+            for i, e in enumerate(self.entities)
+            if self.text[e.start : e.end] == surface and not self.is_nested(e)
+        ]
+        if len(found) != 1:
+            raise SourceError(f"{len(found)} entities outside of others read {surface!r}")
+        return found[0]
 
 
 @dataclass
@@ -199,6 +239,10 @@ def parse_source(path: Path) -> list[Document]:
                 documents.append(current)
             elif current is None:
                 raise SourceError("sentence outside a document")
+            elif line.startswith(">"):
+                if not current.sentences:
+                    raise SourceError("relation before the first sentence")
+                current.sentences[-1].add_relation(line)
             else:
                 current.sentences.append(parse_sentence(line))
         except SourceError as error:
@@ -210,25 +254,33 @@ def join_gliner(document: Document) -> dict[str, list[Any]]:
     """Return a whole document as a GLiNER record."""
     tokens: list[str] = []
     entities: list[list[Any]] = []
+    relations: list[list[Any]] = []
     for sentence in document.sentences:
         record = sentence.to_gliner()
+        relations += [
+            [head + len(entities), tail + len(entities), label] for head, tail, label in record["relations"]
+        ]
         entities += [[start + len(tokens), end + len(tokens), label] for start, end, label in record["ner"]]
         tokens += record["tokenized_text"]
-    return {"tokenized_text": tokens, "ner": entities}
+    return {"tokenized_text": tokens, "ner": entities, "relations": relations}
 
 
 def format_brat(document: Document) -> tuple[str, str]:
     """Return the text and the annotations of a document as brat standoff."""
     text = ""
     lines: list[str] = []
+    relations: list[str] = []
     for sentence in document.sentences:
+        for head, tail, label in sentence.relations:
+            ends = f"Arg1:T{len(lines) + head + 1} Arg2:T{len(lines) + tail + 1}"
+            relations.append(f"R{len(relations) + 1}\t{label} {ends}\n")
         for entity in sentence.entities:
             start, end = len(text) + entity.start, len(text) + entity.end
             surface = sentence.text[entity.start : entity.end]
             label = entity.label.replace(" ", "_")
             lines.append(f"T{len(lines) + 1}\t{label} {start} {end}\t{surface}\n")
         text += sentence.text + "\n"
-    return text, "".join(lines)
+    return text, "".join(lines + relations)
 
 
 def write_file(path: Path, text: str) -> None:
@@ -266,6 +318,9 @@ def format_counts(documents: list[Document]) -> str:
         sentences = [sentence for document in chosen for sentence in document.sentences]
         counts = Counter(entity.label for s in sentences for entity in s.entities)
         counts["entities"] = counts.total()
+        found = Counter(label for s in sentences for _, _, label in s.relations)
+        counts["relations"] = found.total()
+        counts.update(found)
         counts["documents"] = len(chosen)
         counts["sentences"] = len(sentences)
         counts["without entities"] = sum(not s.entities for s in sentences)
@@ -275,13 +330,14 @@ def format_counts(documents: list[Document]) -> str:
     summary = ("documents", "sentences", "without entities", "tokens", "entities", "nested")
     rows = [f"{'':<18}{'train':>7}{'dev':>7}"]
     rows += [f"{key:<18}{columns['train'][key]:>7}{columns['dev'][key]:>7}" for key in summary]
-    rows += [f"{label:<18}{columns['train'][label]:>7}{columns['dev'][label]:>7}" for label in LABELS]
+    keys = (*LABELS, "relations", *RELATIONS)
+    rows += [f"{key:<18}{columns['train'][key]:>7}{columns['dev'][key]:>7}" for key in keys]
     return "\n".join(rows)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Build the corpus and print its counts; return the exit status."""
-    parser = argparse.ArgumentParser(description="Build the sample NER corpus.")
+    parser = argparse.ArgumentParser(description="Build the sample corpus.")
     parser.add_argument("--source", type=Path, default=SAMPLE_DIR / "sentences.txt")
     parser.add_argument("--output", type=Path, default=SAMPLE_DIR)
     args = parser.parse_args(argv)

@@ -85,10 +85,10 @@ def test_predict_leaves_documents_as_they_are(nlp: Any, component: Any) -> None:
     before = [doc.to_bytes() for doc in docs]
     found = component.predict(docs)
     assert [doc.to_bytes() for doc in docs] == before
-    assert any(found)
+    assert any(prediction.entities for prediction in found)
     component.set_annotations(docs, found)
     assert [[s.label_ for s in doc.spans["gliner"]] for doc in docs] == [
-        [e.label for e in es] for es in found
+        [entity.label for entity in prediction.entities] for prediction in found
     ]
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from gliner_pipe.backbones._hf import max_positions
@@ -97,7 +98,7 @@ class Architecture:
         return tuple(names)
 
 
-def blocks(config: Mapping[str, Any], folder: Path, text_encoder: Any) -> dict[str, Any]:
+def blocks(config: Mapping[str, Any], folder: Path, text_encoder: Any, tokenizer: Any) -> dict[str, Any]:
     """Configuration of the blocks that a ``gliner_config.json`` asks for.
 
     Parameters
@@ -108,13 +109,15 @@ def blocks(config: Mapping[str, Any], folder: Path, text_encoder: Any) -> dict[s
         Named in errors.
     text_encoder
         Hugging Face configuration of the text encoder.
+    tokenizer
+        Of the text encoder.
     """
     kind = Architecture.of(config, folder)
     dropout = config.get("dropout", 0.4)
     made: dict[str, Any] = {
         "@architectures": "gliner_pipe.GLiNER.v1",
         "dropout": dropout,
-        "encoder": _encoder(config, kind, text_encoder),
+        "encoder": _encoder(config, kind, max_positions(text_encoder, tokenizer)),
         "span_rep": _span_rep(config, kind, folder, dropout),
         "loss": {"@losses": "gliner_pipe.focal"},
         "decoder": _decoder(config, kind, dropout),
@@ -128,7 +131,9 @@ def blocks(config: Mapping[str, Any], folder: Path, text_encoder: Any) -> dict[s
             "n_heads": text_encoder.num_attention_heads,
             "dropout": dropout,
         }
-    if config.get("span_encoder_config"):
+    if config.get("span_encoder_config") and (
+        not kind.token or kind.relates or represents_spans(config, kind)
+    ):
         made["context"] = _context(config["span_encoder_config"], folder, dropout)
     if kind.relates:
         made |= _relations(config, folder, dropout)
@@ -146,10 +151,9 @@ def _span_mode(config: Mapping[str, Any], folder: Path) -> str:
     return mode
 
 
-def _encoder(config: Mapping[str, Any], kind: Architecture, text_encoder: Any) -> dict[str, Any]:
+def _encoder(config: Mapping[str, Any], kind: Architecture, limit: int | None) -> dict[str, Any]:
     # texts that GLiNER reads in one piece are one window
     room = 2 * int(config.get("max_len") or 384)
-    limit = max_positions(text_encoder, None)
     window = max(16, room if limit is None else min(room, limit - 4))
     backbone = {
         "@backbones": "transformer",
@@ -270,10 +274,13 @@ def special_tokens(config: Mapping[str, Any]) -> tuple[str, str, str | None]:
 
 def added_tokens(config: Mapping[str, Any], folder: Path) -> list[str]:
     """Tokens that GLiNER adds, in its order, to a tokenizer that does not have them yet."""
-    ent, sep, rel = special_tokens(config)
     known = all(config.get(key, -1) not in (None, -1) for key in ("class_token_index", "vocab_size"))
-    if known or Architecture.of(config, folder).bi:
-        return []
+    return [] if known or Architecture.of(config, folder).bi else all_added_tokens(config)
+
+
+def all_added_tokens(config: Mapping[str, Any]) -> list[str]:
+    """Tokens that GLiNER adds at some time; to bi-encoders, too, which have no vectors for them."""
+    ent, sep, rel = special_tokens(config)
     return [ent, sep, rel] if rel is not None else ["[FLERT]", ent, sep]
 
 
@@ -295,6 +302,14 @@ def rename(state: Mapping[str, Tensor], config: Mapping[str, Any], folder: Path)
         name = name.replace("_orig_mod.", "")
         if not name.startswith(unused):
             renamed[_swapped(name, kind.prefixes())] = tensor
+    if config.get("precomputed_prompts_mode"):
+        if "encoder.table.entities" not in renamed:
+            raise CheckpointError(
+                f"{folder}: has precomputed_prompts_mode, but no tensor precomputed_prompts. GLiNER 0.2.29 loses it "
+                "when it saves a model that it has read: take the checkpoint before that, or compress again."
+            )
+        size = renamed["encoder.table.entities"].shape[1]
+        renamed.setdefault("encoder.table.relations", torch.zeros(0, size))
     return renamed
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import pickle
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from gliner_pipe.backbones import _hf
@@ -41,12 +42,13 @@ def read_checkpoint(name: str) -> GLiNER:
     folder = _folder(name)
     config = _read_config(folder / CONFIG)
     text_encoder = _text_encoder(config)
-    blocks = _gliner.blocks(config, folder, text_encoder)
+    tokenizer = _assets.text_tokenizer(config, folder)
+    blocks = _gliner.blocks(config, folder, text_encoder, tokenizer)
     model = Pretrained.from_blocks(blocks)
     model.word_splitter = _gliner.word_splitter(config, folder)
     state = _gliner.rename(_read_weights(folder), config, folder)
     with tempfile.TemporaryDirectory() as assets:
-        _assets.write(config, folder, text_encoder, state, Path(assets))
+        _assets.write(config, folder, (text_encoder, tokenizer), state, Path(assets))
         model.load_assets(Path(assets))
     model.make()
     _fill(model, state, folder)
@@ -102,15 +104,36 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
         if not path.is_file():
             continue
         if path.suffix == ".bin":
-            state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+            state = _unpickled(path)
         else:
-            with safe_open(path, framework="pt") as file:
-                state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
-                for alias, kept in (file.metadata() or {}).items():
-                    if kept in state and alias not in state:
-                        state[alias] = state[kept]
+            try:
+                with safe_open(path, framework="pt") as file:
+                    state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
+                    aliases = file.metadata() or {}
+            except SafetensorError as error:
+                raise CheckpointError(f"{path}: no safetensors file ({error}). Is it whole?") from None
+            for alias, kept in aliases.items():
+                if kept in state and alias not in state:
+                    state[alias] = state[kept]
         return state
     raise CheckpointError(f"{folder}: no weights; allowed: {' or '.join(WEIGHTS)}.")
+
+
+def _unpickled(path: Path) -> dict[str, Tensor]:
+    """Read a pickle file of tensors; one that holds anything else, code above all, is refused."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(
+            f"{path}: holds more than tensors, or is not whole ({reason}). Nothing of it was run. Ask for the model as "
+            "model.safetensors."
+        ) from None
+    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise CheckpointError(
+            f"{path}: holds more than tensors by their names. Ask for the model as model.safetensors."
+        )
+    return state
 
 
 def _fill(model: GLiNER, state: dict[str, Tensor], folder: Path) -> None:
@@ -125,6 +148,16 @@ def _fill(model: GLiNER, state: dict[str, Tensor], folder: Path) -> None:
             )
         if rows != embeddings.num_embeddings:
             part.resize_token_embeddings(rows, mean_resizing=False)
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    wrong = [
+        f"{name} {tuple(tensor.shape)} instead of {shapes[name]}"
+        for name, tensor in state.items()
+        if shapes.get(name, tuple(tensor.shape)) != tuple(tensor.shape)
+    ]
+    if wrong:
+        raise CheckpointError(
+            f"{folder}: the tensors are not those of the blocks. Wrong shape: {', '.join(wrong)}."
+        )
     missing, unexpected = model.load_state_dict(state, strict=False)
     there = {tensor.data_ptr() for key, tensor in model.state_dict().items() if key in state}
     missing = [

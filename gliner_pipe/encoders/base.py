@@ -77,11 +77,21 @@ class Encoded(NamedTuple):
 
 
 class Encoder(Block):
-    """Lets words and labels meet; works on windows, each a row of its batch."""
+    """Lets words and labels meet; works on windows, each a row of its batch.
+
+    Attributes
+    ----------
+    reads_relations
+        Whether relation labels can be asked for.
+    reads_bare_labels
+        Whether a label may be the empty string: a place for a label that is not known.
+    """
 
     family = "encoders"
 
     backbone: Backbone
+    reads_relations: bool = True
+    reads_bare_labels: bool = False
 
     @property
     def output_size(self) -> int:

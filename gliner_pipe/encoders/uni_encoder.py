@@ -66,6 +66,8 @@ class UniEncoder(Encoder):
         self.embed_ent_token = embed_ent_token
         self.ent_token, self.sep_token = ent_token, sep_token
         self.rel_token, self.embed_rel_token = rel_token, embed_rel_token
+        self.reads_relations = rel_token is not None
+        self.reads_bare_labels = embed_ent_token  # the vector of a bare label is that of its token
         special = [token for token in (ent_token, sep_token, rel_token) if token is not None]
         self.new_tokens = special if new_tokens is None else new_tokens
         self.rnn: BiLSTM | None = None
@@ -102,13 +104,15 @@ class UniEncoder(Encoder):
         return self._prompts[query]
 
     def _make_prompt(self, query: Query) -> QueryPrompt:
-        words = [word for label in query.entities for word in (self.ent_token, label)] + [self.sep_token]
-        marked = list(range(0, 2 * len(query.entities), 2))
-        if self.rel_token is not None:
-            marked += range(len(words), len(words) + 2 * len(query.relations), 2)
-            words += [word for label in query.relations for word in (self.rel_token, label)] + [
-                self.sep_token
-            ]
+        words: list[str] = []
+        marked: list[int] = []
+        for token, labels in ((self.ent_token, query.entities), (self.rel_token, query.relations)):
+            if token is None:
+                continue
+            for label in labels:
+                marked.append(len(words))
+                words += [token, label] if label else [token]
+            words.append(self.sep_token)
         (pieces,) = self.backbone.tokenize([words])
         firsts = np.cumsum(pieces.counts) - pieces.counts
         shift = np.ones(len(marked), np.int64)  # to the first piece of the label itself

@@ -12,9 +12,11 @@ from spacy.language import Language
 from spacy.tokens import Doc
 from spacy.training import Example
 
+from gliner_pipe.data.annotations import supervision
 from gliner_pipe.errors import ConfigError, DataError
-from gliner_pipe.labels import parse_labels
+from gliner_pipe.labels import parse_labels, parse_relations
 from gliner_pipe.metrics.getters import SpanGetter, get_spans, prediction_getter
+from gliner_pipe.metrics.relations import make_relations
 from gliner_pipe.metrics.spans import METRICS, ExampleScorer, with_labels
 from gliner_pipe.overrides import gliner_components, override
 
@@ -39,6 +41,7 @@ def evaluate_pipeline(
     scorers: Mapping[str, ExampleScorer] | None = None,
     metrics: Sequence[str] = tuple(METRICS),
     labels: Sequence[Any] | None = None,
+    relations: Sequence[Any] | None = None,
     threshold: float | None = None,
     batch_size: int | None = None,
     n_process: int = 1,
@@ -51,7 +54,8 @@ def evaluate_pipeline(
     The pipeline sees words and nothing else: no gold spans, no gold labels of a document. The label set is
     the same for every document and stated in the result. With `labels`, these are asked for and scored.
     Without, the component is asked for its own labels, or for all labels of the gold data if it has none of
-    its own; scored are the labels asked for, those of the gold data and any others that were predicted.
+    its own; scored are the labels asked for, those of the gold data and any others that were predicted. Relations
+    are treated likewise, where the pipeline finds some and the data says something about them.
 
     Parameters
     ----------
@@ -67,6 +71,8 @@ def evaluate_pipeline(
     labels
         Labels to ask for and to score (strings, or mappings with ``label``, ``description`` and
         ``threshold``); gold and predicted spans of others are left out.
+    relations
+        Relations to ask for and to score, likewise.
     threshold
         Least score of an entity, for this evaluation.
     batch_size
@@ -84,10 +90,11 @@ def evaluate_pipeline(
     Returns
     -------
     dict[str, Any]
-        One entry a scorer, and ``labels``, ``unasked_labels`` (gold labels that the component is not asked
-        for, with their number of spans: all missed), ``left_out`` (gold spans outside the label set, by
-        label), ``threshold``, ``docs``, ``words``, ``seconds``, ``docs_per_second`` and ``words_per_second``
-        (wall time of ``nlp.pipe`` alone).
+        One entry a scorer, ``relations`` (see `make_relations`) where no scorers are given, the pipeline is
+        asked for relations and something is known about those of the data; and ``labels``,
+        ``unasked_labels`` (gold labels that the component is not asked for, with their number of spans: all
+        missed), ``left_out`` (gold spans outside the label set, by label), ``threshold``, ``docs``,
+        ``words``, ``seconds``, ``docs_per_second`` and ``words_per_second`` (wall time of ``nlp.pipe`` alone).
 
     Raises
     ------
@@ -105,16 +112,23 @@ def evaluate_pipeline(
     guess_getter = prediction_getter(nlp) if predicted_getter is None else predicted_getter
     support = Counter(span.label_ for eg in examples for span in get_spans(eg.reference, gold_getter))
     _check_names(scorers, metrics)
-    with override(nlp, labels=_labels_to_ask(nlp, labels, support), threshold=threshold):
+    ties = _relations_to_ask(nlp, relations, examples)
+    with override(nlp, labels=_labels_to_ask(nlp, labels, support), relations=ties, threshold=threshold):
         used_threshold, asked = _threshold(nlp), _own_labels(nlp)
+        relates = any(component.relations for component in gliner_components(nlp))
         predicted, seconds = _predict(nlp, examples, batch_size, n_process)
     if labels is None:
         seen = {span.label_ for doc in predicted for span in get_spans(doc, guess_getter)}
         scored = list(dict.fromkeys([*asked, *sorted(support), *sorted(seen)]))
     else:
         scored = [item.label for item in parse_labels(labels, "labels")]
+    related: ExampleScorer | None = None
     if scorers is None:
         scorers = default_scorers(gold_getter, guess_getter, None, overlap_threshold, metrics)
+        tied = None if relations is None else [item.label for item in parse_relations(relations, "relations")]
+        if relates and any("relations" in supervision(eg.reference) for eg in examples):
+            key = gold_getter if isinstance(gold_getter, str) else next(iter(gold_getter))
+            related = make_relations(key, tied)
     scorers = {name: with_labels(scorer, scored) for name, scorer in scorers.items()}
     pairs = [Example(doc, eg.reference) for doc, eg in zip(predicted, examples, strict=True)]
     words = sum(len(doc) for doc in predicted)
@@ -131,7 +145,10 @@ def evaluate_pipeline(
         "docs_per_second": len(predicted) / seconds,
         "words_per_second": words / seconds,
     }
-    return {**{name: plain(scorer(pairs)) for name, scorer in scorers.items()}, **facts}
+    scores = {name: plain(scorer(pairs)) for name, scorer in scorers.items()}
+    if related is not None:
+        scores["relations"] = plain(related(pairs))
+    return {**scores, **facts}
 
 
 def default_scorers(
@@ -201,6 +218,21 @@ def _labels_to_ask(
     if labels is None and gliner_components(nlp) and not _own_labels(nlp):
         return sorted(support) or None
     return labels
+
+
+def _relations_to_ask(
+    nlp: Language, relations: Sequence[Any] | None, examples: Sequence[Example]
+) -> Sequence[Any] | None:
+    """Relations to set on the component: without any of its own those of the gold data; None to leave it alone."""
+    components = gliner_components(nlp)
+    if relations is not None or len(components) != 1 or components[0].relations:
+        return relations
+    stated = (supervision(example.reference).get("relations", []) for example in examples)
+    found = sorted({label for ties in stated for _, _, label in ties})
+    component = components[0]
+    if not found or component.gliner.relation_layer is None:
+        return None
+    return found
 
 
 def _own_labels(nlp: Language) -> list[str]:

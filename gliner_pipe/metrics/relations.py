@@ -15,7 +15,7 @@ from gliner_pipe.metrics.counts import Mention, count_exact
 from gliner_pipe.metrics.getters import _edges, _letters, _same_tokens
 from gliner_pipe.metrics.spans import ExampleScorer, score_mentions
 from gliner_pipe.registry import registry
-from gliner_pipe.relations import get_relations
+from gliner_pipe.relations import RELATIONS_KEY, get_relations
 
 
 class RelationMention(NamedTuple):
@@ -197,6 +197,38 @@ def make_relations(
         average, and the numbers of ``examples`` that were scored and ``skipped``.
     """
     return RelationScorer(spans_key, labels, micro_key, macro_key)
+
+
+def score_component_relations(examples: Sequence[Example], spans_key: str) -> dict[str, Any]:
+    """Scores of relations under spaCy's names, for ``nlp.evaluate`` and ``spacy train``.
+
+    Parameters
+    ----------
+    examples
+        Gold and predicted documents.
+    spans_key
+        The span group that gold relations count in.
+
+    Returns
+    -------
+    dict[str, Any]
+        ``relations_p``, ``_r``, ``_f`` and ``_per_type`` (boundaries and labels of both entities must be right), and
+        ``relations_boundary_p`` and so on (their boundaries must). Empty where nothing was looked for, or nothing is
+        known.
+    """
+    looked_for = any(RELATIONS_KEY in example.predicted.user_data for example in examples)
+    known = any("relations" in supervision(example.reference) for example in examples)
+    if not looked_for or not known:
+        return {}
+    scores = RelationScorer(spans_key, micro_key="", macro_key=" ")(examples)
+    found: dict[str, Any] = {}
+    for prefix, name in (("relations", "strict"), ("relations_boundary", "boundary")):
+        rows = {label: {metric: row.get(metric) for metric in "prf"} for label, row in scores[name].items()}
+        micro = rows.pop("")
+        rows.pop(" ", None)
+        found |= {f"{prefix}_{metric}": micro[metric] for metric in "prf"}
+        found[f"{prefix}_per_type"] = rows
+    return found
 
 
 def _numbered(

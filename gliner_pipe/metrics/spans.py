@@ -326,7 +326,7 @@ def make_component_scorer(spans_key: str = "gliner") -> ExampleScorer:
     Returns
     -------
     ExampleScorer
-        A scorer with the keys ``spans_{spans_key}_p``, ``_r``, ``_f`` and ``_per_type``.
+        A scorer with the keys ``spans_{spans_key}_p``, ``_r``, ``_f`` and ``_per_type``, for relations too.
     """
     return partial(score_component, spans_key=spans_key)
 
@@ -352,8 +352,12 @@ def score_component(
     Returns
     -------
     dict[str, Any]
-        ``spans_{spans_key}_p``, ``_r``, ``_f`` and ``_per_type``; all None when nothing could be measured.
+        ``spans_{spans_key}_p``, ``_r``, ``_f`` and ``_per_type``; all None when nothing could be measured. Where
+        relations were looked for and something is known about them, also ``relations_p`` and so on, and
+        ``relations_boundary_p`` and so on, which do not look at the labels of entities.
     """
+    from gliner_pipe.metrics.relations import score_component_relations  # which needs this module
+
     examples = list(examples)
     gold = {id(example.reference) for example in examples}
 
@@ -374,7 +378,7 @@ def score_component(
         labeled=True,
         allow_overlap=True,
     )
-    return scores
+    return {**scores, **score_component_relations(examples, gold_spans_key or spans_key)}
 
 
 #: Names of the built-in metrics, as command lines and config files use them.

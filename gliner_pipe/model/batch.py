@@ -13,6 +13,7 @@ from torch import Tensor
 from gliner_pipe.backbones.base import TensorBatch
 from gliner_pipe.encoders.base import EncoderBatch
 from gliner_pipe.model.relations import RelationTargets
+from gliner_pipe.model.writing import WritingTargets
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,10 @@ class TrainingBatch(TensorBatch):
         Spans that the loss is over, known before the forward pass.
     relations
         What is known about relations; None where the model has none, or nothing is known.
+    writing
+        Labels to be written; None where the model writes none.
     dropped
-        Why gold spans are missing from `gold`, with their numbers.
+        Why gold annotations are missing from the targets, with their numbers.
     """
 
     inputs: EncoderBatch
@@ -41,6 +44,7 @@ class TrainingBatch(TensorBatch):
     n_pieces: int
     count: float
     relations: RelationTargets | None = None
+    writing: WritingTargets | None = None
     dropped: Counter[str] = field(default_factory=Counter)
 
 

@@ -14,13 +14,14 @@ from gliner_pipe.decoders.base import Decoder
 from gliner_pipe.decoders.generative import GenerativeDecoder
 from gliner_pipe.decoders.span import SpanDecoder
 from gliner_pipe.encoders.base import Encoder, EncoderBatch
-from gliner_pipe.errors import CheckpointError
+from gliner_pipe.errors import CheckpointError, ConfigError
 from gliner_pipe.fusions.base import Fusion
 from gliner_pipe.losses.base import Loss
 from gliner_pipe.losses.focal import FocalLoss
 from gliner_pipe.model.batch import LossTerms, TrainingBatch
 from gliner_pipe.model.layers import projection
 from gliner_pipe.model.relations import relation_losses
+from gliner_pipe.model.writing import writing_loss
 from gliner_pipe.registry import registry
 from gliner_pipe.relation_layers.base import RelationLayer
 from gliner_pipe.span_reps.base import Readings, SpanRep
@@ -142,7 +143,21 @@ class GLiNER(Block):
         return self
 
     def build(self) -> None:
-        """Load the pretrained backbone and make the weights of all other blocks."""
+        """Load the pretrained backbone and make the weights of all other blocks.
+
+        Raises
+        ------
+        ConfigError
+            If the encoder cannot read what another block needs.
+        """
+        where = "components.*.model"
+        if self.relation_layer is not None and not self.encoder.reads_relations:
+            found = "is not set, though the model has a relation_layer"
+            raise ConfigError(f"{where}.encoder.rel_token", found, "a token", 'Write rel_token = "<<REL>>"')
+        if self.writer is not None and self.writer.mode == "prompt" and not self.encoder.reads_bare_labels:
+            found = f"found 'prompt' with {type(self.encoder).__name__}"
+            allowed = "prompt with uni_encoder and embed_ent_token = true; span"
+            raise ConfigError(f"{where}.decoder.mode", found, allowed)
         self.encoder.build()
         if self.writer is not None:
             self.writer.build(self.encoder.output_size)
@@ -228,9 +243,11 @@ class GLiNER(Block):
         """Loss of a batch, as sums."""
         read = self.encode(batch.inputs)
         inputs = batch.inputs
+        word_mask = inputs.windows.word_mask
         parts = self.span_rep.loss(read, inputs, batch.gold, self.loss)
+        if batch.writing is not None and self.writer is not None:
+            parts["label"] = writing_loss(self, read, word_mask, batch.writing)
         if batch.relations is not None and self.relation_layer is not None:
-            word_mask = inputs.windows.word_mask
             parts |= relation_losses(self, read, word_mask, inputs.relation_mask, batch.relations)
         return LossTerms.of({name: self.coefficients[name] * part for name, part in parts.items()})
 
@@ -253,8 +270,6 @@ def _projected(layer: nn.Module, labels: Tensor) -> Tensor:
 
 def check_architecture(model: Any, where: str) -> None:
     """Refuse what is no GLiNER architecture."""
-    from gliner_pipe.errors import ConfigError
-
     if not (isinstance(model, Block) and model.family == "architectures"):
         raise ConfigError(
             where,

@@ -40,7 +40,8 @@ class RelationTargets(TensorBatch):
     span_mask
         False for padding, and for all entities of a row whose relations are not known, ``(rows, entities)``.
     ties
-        Row, head, tail and relation label of each gold relation, heads and tails as places in `spans`, ``(ties, 4)``.
+        Row, head, tail and relation label of each gold relation, heads and tails as places in `spans`, ``(ties, 4)``;
+        -1 for a label that is not asked for, so that the two are tied and it is not said how.
     pairs
         Row, head and tail of the pairs that are named in training: those of `ties`, and sampled ones that have no
         relation, ``(pairs, 3)``, without repetition.
@@ -81,6 +82,7 @@ def relation_losses(
         logits = torch.logit(strength.float(), eps=1e-6)
         losses["adjacency"] = model.relation_loss(logits[..., None], targets[..., None], mask[..., None])
     row, head, tail = gold.pairs.unbind(1)
+    named = gold.ties[gold.ties[:, 3] >= 0]
     at = torch.arange(len(row), device=row.device)
     logits = vectors.new_zeros(len(row), read.relations.shape[1])
     for one in row.unique().tolist():
@@ -88,9 +90,9 @@ def relation_losses(
         ends = vectors[one, head[here]][None], vectors[one, tail[here]][None]
         logits = logits.index_copy(0, here, model.triple(ends[0], read.relations[one][None], ends[1])[0])
     targets = torch.zeros_like(logits)
-    same = (gold.ties[:, None, :3] == gold.pairs).all(2)
+    same = (named[:, None, :3] == gold.pairs).all(2)
     which, pair = same.nonzero().unbind(1)
-    targets[pair, gold.ties[which, 3]] = 1.0
+    targets[pair, named[which, 3]] = 1.0
     mask = relation_mask[row]
     losses["relation"] = model.relation_loss(
         logits[:, None, None], targets[:, None, None], mask[:, None, None]

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.text import Text
@@ -23,6 +23,8 @@ from gliner_pipe.prediction.rendering import (
     Entity,
     HtmlStyle,
     html_head,
+    relation_line,
+    relations_of,
     to_html,
     to_terminal,
 )
@@ -84,11 +86,17 @@ def write(
 
 
 def write_jsonl(predictions: Iterable[Prediction], stream: TextIO) -> int:
-    """Write one object a line: ``text``, ``entities`` (start, end, label, score, text) and ``meta``."""
+    """Write one object a line: ``text``, ``entities`` (start, end, label, score, text) and ``meta``; where relations
+    were looked for also ``relations`` (head and tail as positions in ``entities``, label), with ``relation_scores``.
+    """
     escape = (stream.encoding or "").lower().replace("-", "") != "utf8"
     count = 0
-    for item, _, entities in predictions:
-        record = {"text": item.text, "entities": entities, "meta": item.meta}
+    for item, doc, entities in predictions:
+        record: dict[str, Any] = {"text": item.text, "entities": entities, "meta": item.meta}
+        relations = relations_of(doc, entities)
+        if relations is not None:
+            record["relations"] = [relation[:3] for relation in relations]
+            record["relation_scores"] = [relation.score for relation in relations]
         stream.write(json.dumps(record, ensure_ascii=escape) + "\n")
         stream.flush()
         count += 1
@@ -96,7 +104,9 @@ def write_jsonl(predictions: Iterable[Prediction], stream: TextIO) -> int:
 
 
 def write_terminal(predictions: Iterable[Prediction], stream: TextIO) -> int:
-    """Write texts with their entities in brackets; in colour on a terminal, unless NO_COLOR is set."""
+    """Write texts with their entities in brackets, and a line for each relation; in colour on a terminal, unless
+    NO_COLOR is set.
+    """
     console = Console(
         file=stream,
         color_system=None if os.environ.get("NO_COLOR") else "auto",
@@ -107,10 +117,12 @@ def write_terminal(predictions: Iterable[Prediction], stream: TextIO) -> int:
     )
     styles: dict[str, str] = {}
     count = 0
-    for item, _, entities in predictions:
+    for item, doc, entities in predictions:
         if "file" in item.meta:
             console.print(Text(f"{item.meta['file']}:", "bold underline"))
         console.print(to_terminal(item.text, entities, styles))
+        for relation in relations_of(doc, entities) or ():
+            console.print(relation_line(relation, entities))
         count += 1
     return count
 
@@ -138,7 +150,8 @@ def write_standoff(predictions: Iterable[Prediction], folder: Path) -> int:
     def docs() -> Iterator[Doc]:
         nonlocal count
         for item, doc, entities in predictions:
-            set_supervision(doc, id=item.name)
+            relations = relations_of(doc, entities) or []
+            set_supervision(doc, id=item.name, relations=[list(relation[:3]) for relation in relations])
             doc.spans[_STANDOFF] = [doc.char_span(e["start"], e["end"], label=e["label"]) for e in entities]
             count += 1
             yield doc

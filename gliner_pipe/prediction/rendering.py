@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 from itertools import pairwise
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NamedTuple, TypedDict
 
 from rich.text import Text
 from spacy import displacy
@@ -13,6 +13,7 @@ from spacy.tokens import Doc
 
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.metrics.getters import SpanGetter, get_spans
+from gliner_pipe.relations import RELATIONS_KEY, get_relations
 
 #: Styles of the labels in a terminal, dealt out in order of first appearance.
 TERMINAL_STYLES = ("cyan", "magenta", "green", "yellow", "blue", "red", "bright_cyan", "bright_magenta")
@@ -70,6 +71,54 @@ def entities_of(doc: Doc, span_getter: SpanGetter) -> list[Entity]:
         key = (span.start_char, span.end_char, span.label_)
         found[key] = Entity(start=key[0], end=key[1], label=key[2], score=scores.get(key), text=span.text)
     return sorted(found.values(), key=lambda entity: (entity["start"], -entity["end"], entity["label"]))
+
+
+class RelationRecord(NamedTuple):
+    """One relation; `head` and `tail` are positions in the list of entities."""
+
+    head: int
+    tail: int
+    label: str
+    score: float
+
+
+def relations_of(doc: Doc, entities: Sequence[Entity]) -> list[RelationRecord] | None:
+    """List the relations of a document in order of head and tail.
+
+    Parameters
+    ----------
+    doc
+        A document that a pipeline has gone over.
+    entities
+        Its entities, as `entities_of` gives them. Relations of others are left out.
+
+    Returns
+    -------
+    list of RelationRecord or None
+        None where no relations were looked for.
+    """
+    if RELATIONS_KEY not in doc.user_data:
+        return None
+    places = {(e["start"], e["end"], e["label"]): place for place, e in enumerate(entities)}
+    found = []
+    for relation in get_relations(doc):
+        head, tail = (
+            places.get((span.start_char, span.end_char, span.label_))
+            for span in (relation.head, relation.tail)
+        )
+        if head is not None and tail is not None:
+            found.append(RelationRecord(head, tail, relation.label, round(float(relation.score), 6)))
+    return sorted(found)
+
+
+def relation_line(relation: RelationRecord, entities: Sequence[Entity]) -> Text:
+    """Name a relation on a line of its own: ``Ann --[works for 0.98]-> Acme``."""
+    head, tail = (
+        " ".join(entities[place]["text"].translate(_VISIBLE).split())
+        for place in (relation.head, relation.tail)
+    )
+    label = relation.label.translate(_VISIBLE).replace("\n", " ")
+    return Text(f"  {head} --[{label} {relation.score:.2f}]-> {tail}")
 
 
 def _scores(doc: Doc) -> dict[tuple[int, int, str], float]:

@@ -52,11 +52,17 @@ class TokenScorer(nn.Module):
         by_word = F.linear(word_part, first.weight[:, :size], first.bias)
         by_label = F.linear(label_part, first.weight[:, size : 2 * size])
         mix = first.weight[:, 2 * size :]
-        scores = []
+        # written in place where no gradient is needed: small results between large ones scatter the memory
+        scores = words.new_empty(*words.shape[:2], labels.shape[1], 3)
+        kept = []
         for index in range(labels.shape[1]):
             hidden = F.linear(word_mix * label_mix[:, index, None], mix) + by_word + by_label[:, index, None]
-            scores.append(last(self.out_mlp[1](hidden).relu()))
-        return torch.stack(scores, 2) if scores else words.new_zeros(*words.shape[:2], 0, 3)
+            one = last(self.out_mlp[1](hidden).relu())
+            if torch.is_grad_enabled():
+                kept.append(one)
+            else:
+                scores[:, :, index] = one
+        return torch.stack(kept, 2) if kept else scores
 
     def _layers(self) -> tuple[nn.Linear, nn.Linear]:
         first, last = self.out_mlp[0], self.out_mlp[3]
@@ -150,7 +156,7 @@ class TokenLevel(SpanRep):
 
     def _span_logits(self, read: Readings, spans: Tensor, word_mask: Tensor) -> Tensor:
         """Logits of chosen spans, given as row, first and last word: ``(spans, labels)``."""
-        rows = spans[:, 0]
+        rows = spans[:, 0].contiguous()
         order = torch.arange(len(spans), device=rows.device) - torch.searchsorted(
             rows, rows
         )  # rows are sorted

@@ -328,7 +328,7 @@ def test_full_memory_names_the_batch(config_path, monkeypatch):
             def full(*_):
                 raise torch.cuda.OutOfMemoryError("full")
 
-            monkeypatch.setattr(self.nlp.get_pipe("gliner").model, "score", full)
+            monkeypatch.setattr(self.nlp.get_pipe("gliner").model, "encode", full)
 
     from gliner_pipe.pipeline import PipelineArg
 

@@ -44,7 +44,9 @@ class JsonlReader(Reader):
         if "text" not in value:
             do = 'Lists of words are read by @readers = "gliner_json"' if "tokenized_text" in value else ""
             raise place.error("text", f"is missing (fields: {', '.join(value) or 'none'})", "a text", do)
-        unknown_fields(value, ("text", "relations", "id", *self.entity_fields, *LABEL_FIELDS), report)
+        unknown_fields(
+            value, ("text", "relations", "relation_scores", "id", *self.entity_fields, *LABEL_FIELDS), report
+        )
         text = text_value(place, "text", value["text"])
         fields = [name for name in self.entity_fields if name in value]
         names = " or ".join(self.entity_fields)

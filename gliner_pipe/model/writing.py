@@ -1,0 +1,69 @@
+"""What a batch teaches about written labels, and the vectors that these are written from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from gliner_pipe.backbones.base import TensorBatch
+from gliner_pipe.span_reps.base import Readings
+
+if TYPE_CHECKING:
+    from gliner_pipe.decoders.generative import GenerativeDecoder
+    from gliner_pipe.model.gliner import GLiNER
+
+#: What the model is asked for where it shall find entities of any kind.
+BLANK_LABEL = "entity"
+
+
+@dataclass(frozen=True)
+class WritingTargets(TensorBatch):
+    """Labels that a language model learns to write.
+
+    Attributes
+    ----------
+    spans
+        Row, first and last word of what each label is written for, ordered by row, ``(labels, 3)``; in mode ``prompt``
+        row, slot and slot.
+    words
+        Words of each span; empty in mode ``prompt``.
+    labels
+        What is right.
+    """
+
+    spans: Tensor
+    words: tuple[tuple[str, ...], ...]
+    labels: tuple[str, ...]
+
+
+def bare_slots(writer: GenerativeDecoder | None, n_slots: int) -> tuple[str, ...] | None:
+    """What the model reads where the prompt holds entity tokens without labels; None where it holds labels."""
+    return None if writer is None or writer.mode != "prompt" else ("",) * n_slots
+
+
+def writing_loss(model: GLiNER, read: Readings, word_mask: Tensor, gold: WritingTargets) -> Tensor:
+    """Loss of written labels, as a sum.
+
+    Parameters
+    ----------
+    model
+        With a decoder that writes.
+    read
+        Words and labels.
+    word_mask
+        False for padding, ``(rows, words)``.
+    gold
+        What is right.
+    """
+    assert model.writer is not None
+    row, first, last = gold.spans.t().contiguous().unbind(0)
+    if model.writer.mode == "prompt":
+        return model.writer.loss(read.labels[row, first], gold.words, gold.labels)
+    order = torch.arange(len(row), device=row.device) - torch.searchsorted(row, row)  # rows are sorted
+    spans = row.new_zeros(len(word_mask), int(order.max()) + 1 if len(row) else 0, 2)
+    spans[row, order] = torch.stack([first, last], 1)
+    vectors = model.span_rep.represent(read.span_words, spans, word_mask)[row, order]
+    return model.writer.loss(vectors, gold.words, gold.labels)
