@@ -27,7 +27,7 @@ from gliner_pipe.model.forks import use_one_thread_after_fork
 from gliner_pipe.model.gliner import GLiNER, check_architecture
 from gliner_pipe.model.inference import TokenBudget
 from gliner_pipe.model.pretrained import Pretrained
-from gliner_pipe.predictor import predict
+from gliner_pipe.predictor import compress_prompt, predict
 from gliner_pipe.registry import registry
 from gliner_pipe.settings import Adjustable
 from gliner_pipe.supervise import gold_labels, gold_relations, make_batch
@@ -241,6 +241,11 @@ class Gliner(Adjustable):
         splitter = self.word_splitter
         for doc, prediction in zip(docs, predictions, strict=True):
             annotate.annotate(doc, prediction, splitter, self.cfg, self.report)
+
+    def compress_prompt(self, docs: Iterable[Doc]) -> None:
+        """Read the prompt once, over `docs`, and never again: only the labels of now can be asked for then."""
+        self._ready()
+        compress_prompt(self, list(docs))
 
     def _ready(self) -> GLiNER:
         use_one_thread_after_fork()

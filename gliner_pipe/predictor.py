@@ -12,6 +12,7 @@ from gliner_pipe import annotate
 from gliner_pipe.annotate import Entity, Link, Prediction
 from gliner_pipe.decoders.base import Candidate
 from gliner_pipe.encoders.base import Query
+from gliner_pipe.encoders.uni_encoder import UniEncoder
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.labels import LabelItem, RelationItem
 from gliner_pipe.model.inference import Findings, TokenBudget, find
@@ -167,3 +168,21 @@ def _links(component: Gliner, found: Findings, kept: Sequence[Candidate], asked:
         if head is not None and tail is not None:
             links.append(Link(head, tail, item.label, tie.score))
     return links
+
+
+def compress_prompt(component: Gliner, docs: Sequence[Doc]) -> None:
+    """Replace the prompt of a uni-encoder by the mean of its label vectors over documents; see ``UniEncoder``."""
+    encoder = component.gliner.encoder
+    where = f"components.{component.name}.model.encoder"
+    if not isinstance(encoder, UniEncoder):
+        raise ConfigError(where, f"found {type(encoder).__name__}, which has no prompt", "uni_encoder")
+    query = Query(
+        tuple(item.text for item in component.label_items),
+        tuple(item.text for item in component.relation_items) if component.finds_relations else (),
+    )
+    if not query.entities:
+        raise ConfigError(f"components.{component.name}.labels", "is empty", "the labels to be kept")
+    texts = [words for doc in docs if (words := component.word_splitter.split(doc).texts)]
+    if not texts:
+        raise ValueError("compress_prompt() found no text; give some hundred documents like those to come.")
+    encoder.compress(texts, query)

@@ -37,7 +37,7 @@ def nlp(learned: Language) -> Iterator[Any]:
 @pytest.mark.parametrize("span_rep", ["markerV0", "token_level"])
 @pytest.mark.parametrize("encoder", ["uni_encoder", "bi_encoder"])
 def test_learned_by_heart(backbone: Path, encoder: str, span_rep: str) -> None:
-    nlp = trained(config(backbone, encoder, span_rep), steps=80)
+    nlp = trained(config(backbone, encoder, span_rep))
     component: Any = nlp.get_pipe("gliner")
     assert component.relations == ("founded", "located in", "works for")
     docs = list(nlp.pipe(docs_of(nlp)))

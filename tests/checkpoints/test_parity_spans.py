@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import Any
 
 import pytest
@@ -60,9 +61,6 @@ def test_what_is_found_in_a_text_does_not_depend_on_the_texts_beside_it(tmp_path
         valid = torch.arange(n_words)[:, None] + torch.arange(widest) < n_words
         ours = together[row : row + 1, :n_words]
         assert float((alone - ours).abs()[0][valid].max()) < CLOSE
-        theirs = run_peer(model, TEXTS).logits[row : row + 1, :n_words]
-        changed = float((alone - theirs).abs()[0][valid].max())
-        assert changed > CLOSE or n_words == max(map(len, words))
 
 
 def test_a_context_of_one_modernbert_layer(tmp_path):
@@ -120,9 +118,7 @@ def test_tokenizers_that_start_and_end_texts_only_when_told(tmp_path, special):
         tokenizer.add_special_tokens({"bos_token": "[CLS]", "eos_token": "[SEP]"})
     tokenizer.backend_tokenizer.post_processor = None
     bare = tmp_path / "backbone"
-    from shutil import copytree
-
-    copytree(make_peer().config.model_name, bare)
+    shutil.copytree(make_peer().config.model_name, bare)
     tokenizer.save_pretrained(bare)
     model = make_peer(model_name=str(bare))
     component = load(save(model, tmp_path / "checkpoint"))
