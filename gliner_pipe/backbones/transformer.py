@@ -226,7 +226,7 @@ class Transformer(Backbone):
                 f"a prompt of at most {self.limit - self._specials - MIN_WINDOW} pieces",
                 "Ask for fewer labels at once, shorten their descriptions, or take a model with more positions",
             )
-        if room < self.window and not self._warned_room:
+        if 4 * room < 3 * self.window and not self._warned_room:  # a short prompt costs next to nothing
             self._warned_room = True
             logger.warning(
                 "The label prompt takes %d of %d positions: windows hold %d pieces of text instead of %d.",

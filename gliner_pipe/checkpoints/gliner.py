@@ -52,7 +52,7 @@ def read_checkpoint(name: str) -> GLiNER:
         model.load_assets(Path(assets))
     model.make()
     _fill(model, state, folder)
-    return model
+    return model.eval()
 
 
 def _folder(name: str) -> Path:
