@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -80,6 +80,22 @@ class BackboneOutput(NamedTuple):
 
 class PretrainedModule(nn.Module):
     """Holds pretrained weights, which learn at a rate of their own (``transformer_lr``)."""
+
+    def pretrained_modules(self) -> Sequence[nn.Module]:
+        """Modules whose weights are pretrained; by default the whole."""
+        return [self]
+
+
+def pretrained_parameters(model: nn.Module) -> Iterator[nn.Parameter]:
+    """Yield the pretrained weights of `model`.
+
+    A CNN or LSTM on top of a backbone is new: it learns with the rest of the task.
+    """
+    for module in model.modules():
+        if isinstance(module, PretrainedModule):
+            innermost = [child for child in module.modules() if isinstance(child, PretrainedModule)][-1]
+            for part in innermost.pretrained_modules():
+                yield from part.parameters()
 
 
 class Backbone(Block, PretrainedModule):

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gliner_pipe.backbones import _hf
+from gliner_pipe.backbones.base import PretrainedModule
 from gliner_pipe.decoders import _causal
 from gliner_pipe.decoders._label_trie import LabelTrie
 from gliner_pipe.decoders.span import SpanDecoder
@@ -25,7 +26,7 @@ _NOT_A_TARGET = -100
 
 
 @registry.decoders.register("generative")
-class GenerativeDecoder(SpanDecoder):
+class GenerativeDecoder(SpanDecoder, PretrainedModule):
     """Chooses entities as ``span`` does, and writes a label for each with a causal language model.
 
     Use it where the labels are not known beforehand: spans are found with broad labels (or with none but
@@ -158,6 +159,10 @@ class GenerativeDecoder(SpanDecoder):
         if self.freeze:
             decoder.requires_grad_(False)
         self.train(self.training)
+
+    def pretrained_modules(self) -> list[nn.Module]:
+        """The language model; the projection before it is new."""
+        return [] if self.decoder is None else [self.decoder]
 
     def _built(self) -> Any:
         if self.decoder is None:

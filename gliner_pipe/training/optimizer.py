@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from gliner_pipe.backbones.base import PretrainedModule
+from gliner_pipe.backbones.base import pretrained_parameters
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.registry import registry
 
@@ -243,11 +243,8 @@ def _parameters(models: Mapping[str, nn.Module]) -> Iterator[tuple[str, nn.Param
     backbone: set[int] = set()
     norms: set[int] = set()
     for model in models.values():
+        backbone.update(map(id, pretrained_parameters(model)))
         for module in model.modules():
-            if isinstance(module, PretrainedModule):
-                below = [child for child in module.modules() if isinstance(child, PretrainedModule)]
-                # a CNN or LSTM on top of a backbone is new: it learns with the rest of the task
-                backbone.update(id(parameter) for parameter in below[-1].parameters())
             if "norm" in type(module).__name__.lower():
                 norms.update(id(parameter) for parameter in module.parameters(recurse=False))
     seen: set[int] = set()

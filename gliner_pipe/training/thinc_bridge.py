@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from gliner_pipe.backbones.base import PretrainedModule
+from gliner_pipe.backbones.base import pretrained_parameters
 
 
 class ThincBridge:
@@ -23,7 +23,7 @@ class ThincBridge:
 
     def __init__(self, model: nn.Module, task_lr_ratio: float) -> None:
         self.ratio = task_lr_ratio
-        inside = {id(p) for m in model.modules() if isinstance(m, PretrainedModule) for p in m.parameters()}
+        inside = set(map(id, pretrained_parameters(model)))
         trained = [p for p in model.parameters() if p.requires_grad]
         self.parameters = trained
         self.optimizer = torch.optim.AdamW(

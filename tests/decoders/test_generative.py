@@ -9,6 +9,7 @@ import torch
 from conftest import make_backbone, make_causal_lm
 from safetensors.torch import load_model, save_model
 
+from gliner_pipe.backbones.base import pretrained_parameters
 from gliner_pipe.decoders import generative
 from gliner_pipe.decoders._causal import chunks
 from gliner_pipe.decoders._label_trie import LabelTrie
@@ -499,3 +500,11 @@ def test_loss_of_the_peer(peer):
         [label] * len(found),
     )
     assert together.item() == pytest.approx(total, rel=1e-5)
+
+
+def test_only_the_language_model_counts_as_pretrained(gpt2):
+    decoder = made(gpt2)
+    assert decoder.projection is not None
+    pretrained = set(map(id, pretrained_parameters(decoder)))
+    assert pretrained == set(map(id, decoder.decoder.parameters()))
+    assert not pretrained & set(map(id, decoder.projection.parameters()))
