@@ -106,6 +106,25 @@ class Adjustable(Pipe):  # type: ignore[misc]
         self.cfg = check_settings({**self.cfg, "threshold": value}, self._where)
 
     @property
+    def relation_threshold(self) -> float:
+        """Score that a relation needs; that of an entity where nothing else is set."""
+        value = self.cfg["relation_threshold"]
+        return self.threshold if value is None else float(value)
+
+    @relation_threshold.setter
+    def relation_threshold(self, value: float | None) -> None:
+        self.cfg = check_settings({**self.cfg, "relation_threshold": value}, self._where)
+
+    @property
+    def adjacency_threshold(self) -> float:
+        """How strongly two entities must be tied before they are asked how."""
+        return float(self.cfg["adjacency_threshold"])
+
+    @adjacency_threshold.setter
+    def adjacency_threshold(self, value: float) -> None:
+        self.cfg = check_settings({**self.cfg, "adjacency_threshold": value}, self._where)
+
+    @property
     def spans_key(self) -> str:
         """Span group that entities are written to."""
         return str(self.cfg["spans_key"])

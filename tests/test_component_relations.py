@@ -74,9 +74,11 @@ def test_relations_change_at_any_time(nlp: Any) -> None:
 
 def test_thresholds(nlp: Any) -> None:
     component = nlp.get_pipe("gliner")
-    component.cfg["relation_threshold"] = 1.0
+    assert component.relation_threshold == component.threshold
+    component.relation_threshold = 1.0
     assert not any(found(doc) for doc in nlp.pipe(docs_of(nlp)))
-    component.cfg |= {"relation_threshold": None, "adjacency_threshold": 1.0}
+    component.relation_threshold = None
+    component.adjacency_threshold = 1.0
     assert not any(found(doc) for doc in nlp.pipe(docs_of(nlp)))
     component.cfg |= {"relation_threshold": 0.0, "adjacency_threshold": 0.0}
     # every ordered pair of entities with every relation
