@@ -66,7 +66,7 @@ def test_relations_change_at_any_time(nlp: Any) -> None:
     doc = nlp(docs_of(nlp)[0])
     assert RELATIONS_KEY not in doc.user_data and doc._.relations == []
     doc = docs_of(nlp)[0]
-    doc._.gliner_relations = [{"label": "works for", "threshold": 0.9999999}]
+    doc._.gliner_relations = [{"label": "works for", "threshold": 1.0}]
     assert found(nlp(doc)) == set() and RELATIONS_KEY in doc.user_data
     doc._.gliner_relations = ["works for"]
     assert found(nlp(doc)) == EXPECTED[0]
