@@ -96,16 +96,10 @@ def paired_mentions(
     """
     gold = get_spans(example.reference, gold_getter)
     predicted = get_spans(example.predicted, predicted_getter)
-    if _same_tokens(example.reference, example.predicted):
+    edges = common_edges(example.reference, example.predicted)
+    if edges is None:
         return {(s.label_, s.start, s.end) for s in gold}, {(s.label_, s.start, s.end) for s in predicted}
-    reference_edges, predicted_edges = _edges(example.reference), _edges(example.predicted)
-    if _letters(example.reference) != _letters(example.predicted):
-        raise DataError(
-            f"document starting with {example.reference.text[:40]!r}",
-            f"was predicted on another text, starting with {example.predicted.text[:40]!r}",
-            "texts that differ in white space only",
-            "Predict on the text or the words of the gold document",
-        )
+    reference_edges, predicted_edges = edges
     gold_mentions = {(s.label_, reference_edges[s.start], reference_edges[s.end]) for s in gold}
     other_mentions = {(s.label_, predicted_edges[s.start], predicted_edges[s.end]) for s in predicted}
     if unit == "boundaries":
@@ -118,6 +112,37 @@ def paired_mentions(
             if end > start
         },
     )
+
+
+def common_edges(reference: Doc, predicted: Doc) -> tuple[list[int], list[int]] | None:
+    """Borders of the tokens of two documents, counted in characters other than white space.
+
+    Parameters
+    ----------
+    reference, predicted
+        The gold document and the other.
+
+    Returns
+    -------
+    tuple of list of int, or None
+        For each document one number more than it has tokens; None where the tokens are the same and token offsets
+        will do.
+
+    Raises
+    ------
+    DataError
+        If the two documents do not have the same text, white space apart.
+    """
+    if _same_tokens(reference, predicted):
+        return None
+    if _letters(reference) != _letters(predicted):
+        raise DataError(
+            f"document starting with {reference.text[:40]!r}",
+            f"was predicted on another text, starting with {predicted.text[:40]!r}",
+            "texts that differ in white space only",
+            "Predict on the text or the words of the gold document",
+        )
+    return _edges(reference), _edges(predicted)
 
 
 def _same_tokens(one: Doc, other: Doc) -> bool:

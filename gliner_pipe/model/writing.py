@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from gliner_pipe.backbones.base import TensorBatch
-from gliner_pipe.span_reps.base import Readings
+from gliner_pipe.span_reps.base import Readings, by_row
 
 if TYPE_CHECKING:
     from gliner_pipe.decoders.generative import GenerativeDecoder
@@ -59,11 +58,9 @@ def writing_loss(model: GLiNER, read: Readings, word_mask: Tensor, gold: Writing
         What is right.
     """
     assert model.writer is not None
-    row, first, last = gold.spans.t().contiguous().unbind(0)
     if model.writer.mode == "prompt":
-        return model.writer.loss(read.labels[row, first], gold.words, gold.labels)
-    order = torch.arange(len(row), device=row.device) - torch.searchsorted(row, row)  # rows are sorted
-    spans = row.new_zeros(len(word_mask), int(order.max()) + 1 if len(row) else 0, 2)
-    spans[row, order] = torch.stack([first, last], 1)
-    vectors = model.span_rep.represent(read.span_words, spans, word_mask)[row, order]
+        vectors = read.labels[gold.spans[:, 0], gold.spans[:, 1]]
+    else:
+        places, listed = by_row(gold.spans, len(word_mask))
+        vectors = model.span_rep.represent(read.span_words, places, word_mask)[listed]
     return model.writer.loss(vectors, gold.words, gold.labels)

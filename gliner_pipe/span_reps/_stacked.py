@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -109,6 +109,15 @@ class ConvolutionSpanRep(StackedSpanRep):
     def build(self, hidden_size: int) -> None:
         """Make the last layer."""
         self.project = nn.Sequential(nn.ReLU(), nn.Linear(hidden_size, hidden_size))
+
+    def running(self, words: Tensor, combine: Callable[[Tensor, Tensor], Tensor]) -> Iterator[Tensor]:
+        """Combine the words of all spans of one word, then of two, up to the widest, each from the one before."""
+        n_words = words.shape[1] - self.max_width + 1
+        total = words[:, :n_words]
+        yield total
+        for k in range(1, self.max_width):
+            total = combine(total, words[:, k : k + n_words])
+            yield total
 
     def output(self) -> nn.Linear:
         """Return the last layer."""

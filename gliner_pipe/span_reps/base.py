@@ -179,6 +179,29 @@ class SpanRep(Block):
         return float(valid_spans(inputs.windows, self.max_width or 1).sum())
 
 
+def by_row(spans: Tensor, n_rows: int) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """Lay spans that are listed one after the other out as ``SpanRep.represent`` takes them.
+
+    Parameters
+    ----------
+    spans
+        Row, first and last word (inclusive) of each span, ordered by row, ``(spans, 3)``.
+    n_rows
+        Rows of the batch.
+
+    Returns
+    -------
+    tuple
+        First and last word, padded with zeros to ``(rows, most spans of a row, 2)``, and the index that picks the
+        spans from such a layout in the order of the list.
+    """
+    rows = spans[:, 0].contiguous()
+    order = torch.arange(len(rows), device=rows.device) - torch.searchsorted(rows, rows)
+    places = rows.new_zeros(n_rows, int(order.max()) + 1 if len(rows) else 0, 2)
+    places[rows, order] = spans[:, 1:]
+    return places, (rows, order)
+
+
 def own_starts(windows: WindowBatch) -> Tensor:
     """Words at which a span of the window may start: its own ones that have pieces, ``(rows, words)``."""
     position = torch.arange(windows.word_mask.shape[1], device=windows.own.device)

@@ -35,11 +35,7 @@ class ConvMax(ConvolutionSpanRep):
 
     def each_width(self, words: Tensor) -> Iterator[Tensor]:
         """Give the hidden vectors of all spans, width by width."""
-        n_words = words.shape[1] - self.max_width + 1
-        largest = words[:, :n_words]
-        yield largest.relu()
-        for k in range(1, self.max_width):
-            largest = torch.maximum(largest, words[:, k : k + n_words])
+        for largest in self.running(words, torch.maximum):
             yield largest.relu()
 
     def one_width(self, words: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
@@ -33,11 +34,7 @@ class ConvMean(ConvolutionSpanRep):
 
     def each_width(self, words: Tensor) -> Iterator[Tensor]:
         """Give the hidden vectors of all spans, width by width."""
-        n_words = words.shape[1] - self.max_width + 1
-        total = words[:, :n_words]
-        yield total.relu()
-        for k in range(1, self.max_width):
-            total = total + words[:, k : k + n_words]
+        for k, total in enumerate(self.running(words, torch.add)):
             yield total.relu() / (k + 1)
 
     def one_width(self, words: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from gliner_pipe.encoders.base import EncoderBatch
 from gliner_pipe.losses.base import Loss
 from gliner_pipe.registry import registry
 from gliner_pipe.span_reps._boundaries import pair_boundaries
-from gliner_pipe.span_reps.base import SCORES_AT_ONCE, Found, Readings, SpanRep, own_starts
+from gliner_pipe.span_reps.base import SCORES_AT_ONCE, Found, Readings, SpanRep, by_row, own_starts
 from gliner_pipe.span_reps.markerV0 import MarkerV0
 
 START, END, INSIDE = range(3)
@@ -156,15 +156,9 @@ class TokenLevel(SpanRep):
 
     def _span_logits(self, read: Readings, spans: Tensor, word_mask: Tensor) -> Tensor:
         """Logits of chosen spans, given as row, first and last word: ``(spans, labels)``."""
-        rows = spans[:, 0].contiguous()
-        order = torch.arange(len(spans), device=rows.device) - torch.searchsorted(
-            rows, rows
-        )  # rows are sorted
-        size = int(order.max()) + 1 if len(spans) else 0
-        places = rows.new_zeros(len(word_mask), size, 2)
-        places[rows, order] = spans[:, 1:]
+        places, listed = by_row(spans, len(word_mask))
         vectors = self.represent(read.span_words, places, word_mask)
-        return torch.einsum("rsd,rcd->rsc", vectors, read.labels)[rows, order]
+        return torch.einsum("rsd,rcd->rsc", vectors, read.labels)[listed]
 
     def loss(self, read: Readings, inputs: EncoderBatch, gold: Tensor, loss: Loss) -> dict[str, Tensor]:
         """Loss of words and, with ``represent_spans``, of the gold spans and as many random ones."""
