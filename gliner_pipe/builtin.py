@@ -11,9 +11,13 @@ import gliner_pipe.encoders.bi_encoder
 import gliner_pipe.encoders.uni_encoder
 import gliner_pipe.fusions.cross_attention
 import gliner_pipe.losses.bce
+import gliner_pipe.losses.dice
 import gliner_pipe.losses.focal
+import gliner_pipe.metrics.confusion
 import gliner_pipe.metrics.relations
+import gliner_pipe.metrics.seqeval
 import gliner_pipe.metrics.spans
+import gliner_pipe.metrics.zero_shot
 import gliner_pipe.model.gliner
 import gliner_pipe.model.pretrained
 import gliner_pipe.relation_layers.attention

@@ -1,4 +1,6 @@
-"""Between GLiNER checkpoints and spaCy pipelines: ``python -m gliner_pipe.convert --help``."""
+"""Between GLiNER checkpoints and spaCy pipelines, and from configurations of other systems to those of this package:
+``python -m gliner_pipe.convert --help``.
+"""
 
 # no postponed annotations here: confit's --help shows the types of a signature
 import itertools
@@ -14,6 +16,8 @@ from confit import Cli
 from gliner_pipe.arguments import literal, split_labels
 from gliner_pipe.cli import run
 from gliner_pipe.errors import ConfigError
+from gliner_pipe.migration.command import convert_file
+from gliner_pipe.migration.yaml_files import SUFFIXES
 from gliner_pipe.registry import registry
 from gliner_pipe.saving import save_pipeline
 from gliner_pipe.word_splitters.whitespace import WhitespaceWords
@@ -33,22 +37,24 @@ _ALLOWED = (
 def convert(
     source: str,
     target: Path,
-    to: Literal["spacy", "gliner"] | None = None,
+    to: Literal["spacy", "gliner", "cfg"] | None = None,
     labels: Any = None,
     relations: Any = None,
     lang: str = "en",
     component: str | None = None,
 ) -> Path:
-    """Turn a GLiNER checkpoint into a spaCy pipeline, or the other way round.
+    """Turn a GLiNER checkpoint into a spaCy pipeline, or the other way round; or a YAML file of GLiNER or AutoTrain
+    into a cfg file.
 
     Parameters
     ----------
     source : str
-        A GLiNER checkpoint (folder, installed package or hub id), or the folder or name of a spaCy pipeline.
+        A GLiNER checkpoint (folder, installed package or hub id), the folder or name of a spaCy pipeline, or the
+        configuration of a training: a file that ends in .yaml, .yml or .json.
     target : Path
-        Folder that is written, all at once.
+        Folder, or .cfg file, that is written, all at once.
     to : str, optional
-        ``spacy`` or ``gliner``; by default what `source` is not.
+        ``spacy``, ``gliner`` or ``cfg``; by default what `source` is not.
     labels : list of str or str, optional
         Labels of the new pipeline: a list, or names with commas between. They can be changed at any time.
     relations : list of str or str, optional
@@ -61,14 +67,24 @@ def convert(
     Returns
     -------
     Path
-        The folder.
+        The folder or file.
 
     Raises
     ------
     ConfigError
-        If `source` is neither, or a GLiNER checkpoint cannot hold its blocks; nothing has been written then.
+        If `source` is neither, a GLiNER checkpoint cannot hold its blocks, or a configuration holds a mistake; nothing
+        has been written then.
     """
     logger.info("%s -> %s", source, target)
+    is_config = Path(source).suffix.lower() in SUFFIXES and not Path(source).is_dir()
+    if to == "cfg" and not is_config:
+        raise ConfigError("source", f"is {source!r}", f"a file that ends in {', '.join(SUFFIXES)}")
+    if is_config:
+        if to not in (None, "cfg"):
+            raise ConfigError("to", f"is {to!r}, and the source a configuration", "cfg")
+        for note in convert_file(source, target).notes:
+            logger.info("note: %s", note)
+        return target
     to = to or ("gliner" if _is_pipeline(source) else "spacy")
     if to == "gliner":
         return to_gliner(source, target, component)

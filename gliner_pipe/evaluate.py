@@ -9,8 +9,6 @@ from typing import Any
 
 from confit import Cli
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 from spacy.language import Language
 from spacy.training import Corpus, Example
 
@@ -21,10 +19,13 @@ from gliner_pipe.data.readers import ConllReader
 from gliner_pipe.errors import ConfigError, DataError
 from gliner_pipe.metrics.evaluation import evaluate_pipeline, gold_span_getter
 from gliner_pipe.metrics.spans import METRICS
+from gliner_pipe.metrics.tables import all_tables, relation_table, score_table
+from gliner_pipe.metrics.thresholds import apply_thresholds
+from gliner_pipe.metrics.thresholds import find_threshold as search_threshold
 from gliner_pipe.overrides import override
 from gliner_pipe.pipeline import PipelineArg
 from gliner_pipe.registry import registry
-from gliner_pipe.saving import replace_file
+from gliner_pipe.saving import replace_file, save_pipeline
 
 app = Cli(pretty_exceptions_enable=False)
 
@@ -49,6 +50,9 @@ LITERALS = (
     "labels",
     "relations",
     "metrics",
+    "unseen",
+    "threshold_metric",
+    "save",
     "output",
     "device",
     "span_getter",
@@ -67,12 +71,21 @@ def evaluate(
     threshold: float | None = None,
     metrics: str | list[str] | dict[str, Any] = "exact,overlap,token",
     overlap_threshold: float = 0.5,
+    confusion: bool = False,
+    unseen: str | list[str] | None = None,
+    negatives: int | None = None,
+    find_threshold: bool = False,
+    per_label: bool = False,
+    threshold_metric: str = "exact",
+    threshold_steps: int | None = None,
+    save: Path | None = None,
     span_getter: str | list[str] | None = None,
     predicted_getter: str | list[str] | None = None,
     output: Path | None = None,
     batch_size: int | None = None,
     n_process: int = 1,
     device: str | None = None,
+    seed: int = 0,
     show: bool = True,
 ) -> dict[str, Any]:
     """Score a pipeline on annotated data.
@@ -95,9 +108,25 @@ def evaluate(
     threshold
         Least score of an entity, from 0 to 1.
     metrics
-        Some of ``exact,overlap,token``; in a config also a section of scorers by name.
+        Some of ``exact,overlap,token,seqeval``; in a config also a section of scorers by name.
     overlap_threshold
         Least Dice overlap of a span that the overlap metric counts as right.
+    confusion
+        Also count which labels are taken for which others.
+    unseen
+        Labels that were not trained on, as ``labels``: asked for, and scored apart from the others.
+    negatives
+        Ask each document for the labels that it has and as many others; easier than asking it for all.
+    find_threshold
+        Find the threshold with the best F1 on the data first, set it on the pipeline and score with it.
+    per_label
+        With `find_threshold`: find one for each label, too.
+    threshold_metric
+        With `find_threshold`: ``exact``, ``overlap`` or ``token``.
+    threshold_steps
+        With `find_threshold`: how many thresholds to try; all that make a difference when not given.
+    save
+        With `find_threshold`: folder for the pipeline with its new thresholds.
     span_getter
         Where gold spans stand: the key of a span group or ``ents``; the component's own when not given.
     predicted_getter
@@ -110,25 +139,33 @@ def evaluate(
         Processes.
     device
         Where the model runs, e.g. ``cpu`` or ``cuda:0``.
+    seed
+        Of the labels that ``negatives`` draws.
     show
-        Whether to print the table of scores.
+        Whether to print the tables of scores.
 
     Returns
     -------
     dict[str, Any]
-        See `evaluate_pipeline`.
+        See `evaluate_pipeline`; with `find_threshold` also ``thresholds``, see `ThresholdSearch`.
     """
+    _check_search(find_threshold, threshold, per_label=per_label, save=save, threshold_steps=threshold_steps)
     gold_getter = gold_span_getter(pipeline) if span_getter is None else span_getter
-    scorers = metrics if isinstance(metrics, Mapping) else None
     names = [] if isinstance(metrics, Mapping) else _metric_names(metrics)
+    asked = split_labels(labels)
     examples = read_examples(data, pipeline, reader=reader, span_setter=gold_getter)
+    found: dict[str, Any] = {}
     with override(pipeline, device=device):
+        if find_threshold:
+            search = {"per_label": per_label, "metric": threshold_metric, "steps": threshold_steps}
+            search |= {"span_getter": gold_getter, "overlap_threshold": overlap_threshold}
+            found = _set_thresholds(pipeline, examples, labels=asked, batch_size=batch_size, **search)
         scores = evaluate_pipeline(
             pipeline,
             examples,
-            scorers=scorers,
+            scorers=metrics if isinstance(metrics, Mapping) else None,
             metrics=names,
-            labels=split_labels(labels),
+            labels=asked,
             relations=split_labels(relations),
             threshold=threshold,
             batch_size=batch_size,
@@ -136,7 +173,14 @@ def evaluate(
             span_getter=gold_getter,
             predicted_getter=predicted_getter,
             overlap_threshold=overlap_threshold,
+            confusion=confusion,
+            unseen=split_labels(unseen, "unseen"),
+            negatives=negatives,
+            seed=seed,
         )
+    scores |= found
+    if save is not None:
+        save_pipeline(pipeline, save)
     if output is not None:
         with replace_file(output) as path:
             path.write_text(json.dumps(scores, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -219,81 +263,28 @@ def guess_reader(path: str | Path) -> str:
     )
 
 
-def score_table(scores: Mapping[str, Any]) -> Table:
-    """Lay out scores: a line for each label, then the averages; P, R and F in percent for each metric.
-
-    Parameters
-    ----------
-    scores
-        What `evaluate_pipeline` returned.
-
-    Returns
-    -------
-    Table
-        For a ``rich`` console. Support is the number of gold spans.
-    """
-    names = [name for name, value in scores.items() if isinstance(value, Mapping) and "micro" in value]
-    title = f"{scores['docs']} documents, {scores['words_per_second']:.0f} words/s"
-    return _table(title, "label", scores, names)
+def _check_search(find_threshold: bool, threshold: float | None, **options: Any) -> None:
+    """Refuse options that go together with `find_threshold` alone, or not at all."""
+    if find_threshold and threshold is not None:
+        raise ConfigError("threshold", f"is {threshold}, and another one is to be found", "one of the two")
+    given = [name for name, value in options.items() if value not in (None, False)]
+    if given and not find_threshold:
+        raise ConfigError(given[0], "is set, but no threshold is looked for", "with find_threshold", "Add it")
 
 
-def _table(title: str, first: str, scores: Mapping[str, Any], names: Sequence[str]) -> Table:
-    table = Table(title=Text(title))
-    table.add_column(first, no_wrap=True)
-    table.add_column("support", justify="right")
-    for name in names:
-        for part in "PRF":
-            table.add_column(Text(f"{name} {part}"), justify="right")
-    rows = list(dict.fromkeys(row for name in names for row in scores[name] if row not in ("micro", "macro")))
-    for row in [*rows, "micro", "macro"]:
-        cells = [scores[name].get(row, {}) for name in names]
-        counted = next(
-            (scores[n][row]["support"] for n in _by_spans(names) if "support" in scores[n].get(row, {})), ""
-        )
-        values = [_percent(cell.get(key)) for cell in cells for key in "prf"]
-        bold = "bold" if row in ("micro", "macro") else ""
-        table.add_row(
-            Text(row), str(counted), *values, style=bold, end_section=bool(rows) and row == rows[-1]
-        )
-    return table
-
-
-def relation_table(scores: Mapping[str, Any]) -> Table:
-    """Lay out the scores of relations as `score_table` does those of entities.
-
-    Parameters
-    ----------
-    scores
-        What a scorer of relations returned.
-    """
-    names = ("strict", "boundary")
-    left_out = f", {scores['skipped']} left out" if scores["skipped"] else ""
-    return _table(f"Relations of {scores['examples']} documents{left_out}", "relation", scores, names)
-
-
-def _by_spans(names: Sequence[str]) -> list[str]:
-    """Metrics that count spans come first: they say what the support is."""
-    return sorted(names, key=lambda name: name == "token")
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f}"
+def _set_thresholds(pipeline: Language, examples: Sequence[Example], **options: Any) -> dict[str, Any]:
+    """Find thresholds, set them on the pipeline and return what there is to say about them."""
+    found = search_threshold(pipeline, examples, **options)
+    not_stored = apply_thresholds(pipeline, found)
+    return {"thresholds": {**found.to_dict(), "not_stored": not_stored}}
 
 
 def _print(scores: Mapping[str, Any]) -> None:
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = 200
-    console.print(score_table(scores))
-    if "strict" in scores.get("relations", ()):
-        console.print(relation_table(scores["relations"]))
-    for key, remark in (
-        ("unasked_labels", "not asked for, so all missed (ask with labels)"),
-        ("left_out", "not among the labels, so left out"),
-    ):
-        if scores[key]:
-            counts = ", ".join(f"{label} ({count})" for label, count in scores[key].items())
-            console.print(Text(f"Gold spans {remark}: {counts}"))
+    for table in all_tables(scores):
+        console.print(table)
 
 
 def _metric_names(metrics: str | Sequence[str]) -> list[str]:

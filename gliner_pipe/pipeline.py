@@ -1,4 +1,4 @@
-"""An [nlp] block, a path or a spaCy pipeline: all become a spaCy pipeline here."""
+"""An [nlp] block, a path, a hub id or a spaCy pipeline: all become a spaCy pipeline here."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def make_pipeline(
 
 
 class PipelineArg(Validatable):  # type: ignore[misc]
-    """Annotation of an argument that takes a pipeline, a path or package name, or an ``[nlp]`` section."""
+    """Annotation of an argument that takes a pipeline, a path, package name or hub id, or an ``[nlp]`` section."""
 
     @classmethod
     def validate(cls, value: Any, config: Any = None) -> Language:
@@ -87,11 +87,13 @@ class PipelineArg(Validatable):  # type: ignore[misc]
         if isinstance(value, Language):
             return value
         if isinstance(value, (str, Path)):
-            return spacy.load(value)
+            from gliner_pipe.hub.download import load
+
+            return load(value)
         if isinstance(value, Mapping):
             return _from_section(value)
         raise TypeError(
-            f"found {type(value).__name__}; allowed: a pipeline, its path or name, or an [nlp] section"
+            f"found {type(value).__name__}; allowed: a pipeline, its path, name or hub id, or an [nlp] section"
         )
 
 

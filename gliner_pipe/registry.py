@@ -119,6 +119,7 @@ class registry(confit.RegistryCollection):  # type: ignore[misc]
     """All registries by family name; ``@metrics`` is another name for ``@scorers``."""
 
     backbones = Registry(("gliner_pipe", "backbones"))
+    adapters = Registry(("gliner_pipe", "adapters"), "gliner_pipe.adapters")
     encoders = Registry(("gliner_pipe", "encoders"))
     fusions = Registry(("gliner_pipe", "fusions"))
     context_encoders = Registry(("gliner_pipe", "context_encoders"))
@@ -146,6 +147,7 @@ class registry(confit.RegistryCollection):  # type: ignore[misc]
 #: Families whose blocks stand inside a component's configuration.
 BLOCK_FAMILIES = (
     "backbones",
+    "adapters",
     "encoders",
     "fusions",
     "context_encoders",

@@ -40,7 +40,10 @@ _RENAME_EXCHANGE = 2
 
 
 def save_pipeline(
-    nlp: Language, path: str | os.PathLike[str], files: Mapping[str, str] | None = None
+    nlp: Language,
+    path: str | os.PathLike[str],
+    files: Mapping[str, str] | None = None,
+    write_more: Callable[[Path], object] | None = None,
 ) -> Path:
     """Write a pipeline in place of what stands at a path, all at once.
 
@@ -52,6 +55,8 @@ def save_pipeline(
         Folder of the pipeline; it and its parents are made if missing. A symbolic link is followed.
     files
         Text files to put beside the pipeline's own, by name, e.g. ``{"train_config.cfg": "..."}``.
+    write_more
+        Called with the folder, to write what is no text.
 
     Returns
     -------
@@ -67,6 +72,8 @@ def save_pipeline(
         nlp.to_disk(folder)
         for name, text in (files or {}).items():
             (folder / name).write_text(text, encoding="utf8")
+        if write_more is not None:
+            write_more(folder)
     return Path(path)
 
 

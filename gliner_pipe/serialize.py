@@ -58,7 +58,7 @@ def from_disk(component: Gliner, path: Path, exclude: Iterable[str] = ()) -> Non
     model: Any = component.model
     if isinstance(model, Pretrained):
         named = _read(folder / BLOCKS)
-        model = Pretrained.from_blocks(named["blocks"])
+        model = model.restore(named["blocks"])
         model.word_splitter = named["word_splitter"]
     try:
         model.load(folder)

@@ -1,20 +1,23 @@
 """Train a pipeline: ``python -m gliner_pipe.train --config configs/config.cfg``, or ``train(...)``."""
 
 # Annotations are objects here, not text: ``--help`` shows them.
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from confit import Cli
 from spacy.language import Language
 
 import gliner_pipe.builtin  # noqa: F401 (registers the blocks)
 from gliner_pipe.cli import run
+from gliner_pipe.migration import configured, translate
 from gliner_pipe.pipeline import PipelineArg
 from gliner_pipe.registry import registry
-from gliner_pipe.training.options import check_numbers, output_paths, translate
+from gliner_pipe.training.loggers.base import console_note
+from gliner_pipe.training.options import check_options, output_paths
 from gliner_pipe.training.sections import TrainData, ValidationData
-from gliner_pipe.training.session import Session, console_note
+from gliner_pipe.training.session import Session
 
 app = Cli(pretty_exceptions_enable=False)
 
@@ -25,31 +28,57 @@ def train(
     train_data: TrainData,
     val_data: ValidationData | None = None,
     *,
-    max_steps: int = 2000,
+    validation_split: float | None = None,
+    unseen_labels: list[str] = [],  # noqa: B006 (never changed)
+    max_steps: int | None = None,
+    max_epochs: float | None = None,
     batch_size: int | str = "2000 words",
+    gradient_accumulation_steps: int = 1,
     grad_accumulation_max_tokens: int | None = None,
+    auto_find_batch_size: bool = False,
     transformer_lr: float = 5e-5,
     task_lr: float = 1e-4,
     weight_decay: float = 0.01,
+    task_weight_decay: float | None = None,
     param_groups: list[dict[str, Any]] = [],  # noqa: B006 (never changed)
+    freeze_components: list[str] = [],  # noqa: B006 (never changed)
     warmup_rate: float = 0.1,
+    warmup_steps: int | None = None,
     schedule: Any = None,
     optimizer: Any = None,
     max_grad_norm: float | None = 1.0,
-    validation_interval: int | None = None,
-    checkpoint_interval: int | None = None,
+    ema_decay: float | None = None,
+    start_decay: float = 0.0,
+    validation_interval: int | str | None = None,
+    validate_at_start: bool = False,
     scorer: Any = None,
     best_metric: str | None = None,
     patience: int | None = None,
+    patience_threshold: float = 0.0,
+    load_best_model_at_end: bool = False,
     seed: int = 42,
     data_seed: int | None = None,
+    full_determinism: bool = False,
     output_path: str | Path = "artifacts/model-last",
     best_path: str | Path | None = None,
-    loggers: Any = ("rich", "jsonl", "csv"),
+    overwrite: bool = True,
+    checkpoint_interval: int | str | None = None,
+    save_total_limit: int | None = 1,
+    resume_from_checkpoint: str | bool | None = None,
+    ignore_data_skip: bool = False,
+    loggers: Any = "default",
+    logging_interval: int = 1,
+    run_name: str | None = None,
     sample_texts: list[str] = [],  # noqa: B006 (never changed)
     mixed_precision: str = "no",
+    compile: bool | str = False,
     cpu: bool = False,
     num_workers: int = 0,
+    push_to_hub: bool = False,
+    hub_model_id: str | None = None,
+    hub_strategy: Literal["end", "every_save", "checkpoint", "all_checkpoints"] = "every_save",
+    hub_private_repo: bool = True,
+    hub_always_push: bool = False,
     on_validation_callback: Callable[[dict[str, Any]], Any] | None = None,
     config_meta: dict[str, Any] | None = None,
     **aliases: Any,
@@ -68,39 +97,63 @@ def train(
         pipeline.
     train_data
         What to learn from: a section with a ``reader`` (see the documentation for its other options), a path,
-        a reader, a list of examples, or a list of these, each of which gives a batch in every step.
+        a reader, a list of examples or of records, or a list of these, each of which gives a batch in every
+        step.
     val_data
         What to measure on, given likewise; without it there are no scores and no best model.
+    validation_split
+        Share of the training documents to measure on instead, drawn with data_seed.
+    unseen_labels
+        Labels to keep out of the training and to measure apart: what the model makes of labels it never saw.
     max_steps
-        Number of steps.
+        Number of steps; 2000 when neither this nor max_epochs is given.
+    max_epochs
+        Length of the training in passes over the (largest) training data, instead of max_steps.
     batch_size
-        What is learned from in a step, for each process: ``"2000 words"``, ``"16 samples"``, ``"50 spans"``.
+        What is learned from at a time, for each process: ``"2000 words"``, ``"16 samples"``, ``"50 spans"``.
+    gradient_accumulation_steps
+        Number of such batches that make a step.
     grad_accumulation_max_tokens
         Cut a batch into parts of at most so many word pieces to save memory; the result is the same.
+    auto_find_batch_size
+        When the memory is full, cut batches into smaller parts and take the step again; the result is the
+        same.
     transformer_lr
         Highest learning rate of the pretrained transformers.
     task_lr
         Highest learning rate of everything else.
     weight_decay
         Weight decay; biases and normalisation layers have none.
+    task_weight_decay
+        That of everything but the pretrained transformers; weight_decay by default.
     param_groups
         Exceptions by regular expression, e.g. ``[{"selector": "embeddings", "freeze": true}]``; keys:
         selector, lr, weight_decay, freeze.
+    freeze_components
+        Parts that keep their weights: ``text_encoder``, ``labels_encoder``, ``decoder``, a dotted path of
+        blocks such as ``span_rep``, or a component of the pipeline.
     warmup_rate
         Share of the steps in which the learning rates climb from 0.
+    warmup_steps
+        The same as a number of steps, instead of warmup_rate.
     schedule
-        How they go on: ``linear`` (to 0, the default), ``cosine``, ``constant``, ``polynomial``, or a block
-        with its own warm-up: ``[train.schedule] @schedules = "cosine"``.
+        How they go on: ``linear`` (to 0, the default), ``cosine``, ``cosine_with_restarts``, ``constant``,
+        ``polynomial``, ``inverse_sqrt``, or a block with its own warm-up: ``[train.schedule] @schedules =
+        "cosine"``.
     optimizer
-        ``adamw`` (the default), ``sgd``, or a block: ``[train.optimizer] @optimizers = "torch", name =
-        "NAdam"``.
+        ``adamw`` (the default), ``sgd``, ``adafactor``, a class of torch.optim such as ``NAdam``, or a block:
+        ``[train.optimizer] @optimizers = "adamw", beta2 = 0.98``.
     max_grad_norm
         Gradients are scaled down to this norm; null leaves them as they are.
+    ema_decay
+        Keep a running mean of the weights, which is what is measured and saved: 0.999 is usual.
+    start_decay
+        Pull the weights towards where they start from, so that fine-tuning forgets less; try 100.
     validation_interval
-        Steps between two validations; a tenth of max_steps by default. There is always one after the last
-        step.
-    checkpoint_interval
-        Steps between two savings of the last model; validation_interval by default.
+        Steps between two validations, or ``"epoch"``; a tenth of max_steps by default. There is always one
+        after the last step.
+    validate_at_start
+        Measure once before the first step, too.
     scorer
         Scorers by name, e.g. ``[scorer.ner] @scorers = "gliner_pipe.ner_exact"``; exact spans by default.
     best_metric
@@ -108,32 +161,66 @@ def train(
         scorer.
     patience
         Validations without a better score after which the training ends.
+    patience_threshold
+        By how much a score must be better for that.
+    load_best_model_at_end
+        Return the pipeline with the best weights, not the last ones.
     seed
         Decides the new weights, dropout and, without data_seed, the order of the data.
     data_seed
         Decides the order of the data and the sampling of labels.
+    full_determinism
+        Have torch take no kernel whose result may differ from run to run; slower on a GPU.
     output_path
         Folder of the last model; logs and ``train_config.cfg`` go beside it. Replaced all at once at each
         saving.
     best_path
         Folder of the best model; ``model-best`` beside the last one by default.
+    overwrite
+        Whether models that are there already may be replaced.
+    checkpoint_interval
+        Steps between two savings of the last model and a checkpoint, or ``"epoch"``; validation_interval by
+        default.
+    save_total_limit
+        Checkpoints to keep in ``checkpoints``; null keeps all, 0 writes none.
+    resume_from_checkpoint
+        ``"auto"`` goes on from the newest checkpoint, if there is one; or the path of one.
+    ignore_data_skip
+        Having gone on, draw the data from its beginning instead of from where the checkpoint was.
     loggers
-        ``rich`` (the console), ``jsonl``, ``csv``, or blocks: ``[train.loggers.console] @loggers = "rich"``.
+        ``default`` (that is ``rich`` on the console, ``jsonl``, ``csv`` and ``plot``), ``tensorboard``,
+        ``wandb``, ``mlflow``, ``trackio``, or blocks: ``[train.loggers.console] @loggers = "rich"``.
+    logging_interval
+        Steps between two that the loggers are told about.
+    run_name
+        Name of this training for the trackers.
     sample_texts
         Texts in which the trained pipeline, loaded from disk, shows at the end what it finds.
     mixed_precision
         ``no``, ``bf16`` or ``fp16``.
+    compile
+        Have torch compile the pretrained transformers; a text names the backend.
     cpu
         Train on the CPU even where there is a GPU.
     num_workers
         Processes that prepare batches ahead; worth it where a fast GPU waits for the CPU.
+    push_to_hub
+        Upload what is saved to the Hugging Face hub, with the login of this machine or ``HF_TOKEN``.
+    hub_model_id
+        Repository, ``user/name``; by default the name of the folder of the models, under one's own name.
+    hub_strategy
+        ``end``, ``every_save``, ``checkpoint`` (also what is needed to go on) or ``all_checkpoints``.
+    hub_private_repo
+        Whether a new repository is private.
+    hub_always_push
+        Push every saving, also while the upload of an earlier one is under way.
     on_validation_callback
         Called with the record of every validation (Python only).
     config_meta
         Filled by the command line.
     aliases
-        Names that EDS-NLP has for these options: grad_max_norm, output_dir, output_model_dir, sub_batch_size,
-        logger.
+        Names that GLiNER, EDS-NLP, transformers and AutoTrain have for these options; see the documentation
+        on migrating.
 
     Returns
     -------
@@ -147,16 +234,27 @@ def train(
     DataError
         If the data cannot be read.
     TrainingError
-        If the loss is no number, or runs away.
+        If the loss is no number, or runs away, or the memory is full.
     """
     given = dict(locals())
     for name in ("aliases", "config_meta"):
         given.pop(name)
     given.update(translate(aliases, list(given), console_note))
-    check_numbers(given)
+    check_options(given)
     given["output_path"], given["best_path"] = output_paths(given["output_path"], given["best_path"])
     return Session(config=(config_meta or {}).get("unresolved_config"), **given).run()
 
 
+def main() -> None:
+    """Run the command line; ``--config`` takes a ``.cfg`` file, or the YAML of GLiNER and AutoTrain."""
+    arguments = sys.argv[1:]
+
+    def command() -> None:
+        arguments[:] = configured(arguments)
+        app(arguments)
+
+    run(command, arguments)
+
+
 if __name__ == "__main__":
-    run(app)
+    main()

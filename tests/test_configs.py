@@ -107,3 +107,14 @@ def as_argument(value: Any) -> str:
 def sample_labels() -> list[str]:
     rows = map(json.loads, (SAMPLE / "train.jsonl").read_text("utf8").splitlines())
     return sorted({label for row in rows for _, _, label in row["ner"]})
+
+
+def test_the_unified_yaml_trains_on_the_sample(backbone, tmp_path, monkeypatch):
+    from gliner_pipe.migration import configured
+
+    monkeypatch.chdir(ROOT)
+    arguments = configured(["--config", "configs/unified.yaml", "--max_steps", "2"])
+    app([*arguments, "--output_path", str(tmp_path / "model-last"), "--train.validation_interval", "2",
+         "--components.gliner.model.encoder.backbone.model", str(backbone), "--train.train_data.limit", "8",
+         "--components.gliner.model.encoder.backbone.hidden_size", "32"])  # fmt: skip
+    assert spacy.load(tmp_path / "model-best").get_pipe("gliner").labels

@@ -215,6 +215,138 @@ def test_every_format_gives_the_same_scores(kind: str, ruler: Path, tmp_path: Pa
     assert scores["exact"]["micro"] == {"p": 1.0, "r": 0.5, "f": 2 / 3, "tp": 1, "support": 2, "positives": 1}
 
 
+def rows_of(capsys: pytest.CaptureFixture[str]) -> list[list[str]]:
+    """Cells of the printed tables."""
+    return [line.strip("│┃ ").replace("│", " ").split() for line in capsys.readouterr().out.splitlines()]
+
+
+def test_seqeval_is_printed_as_a_report(ruler: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--pipeline", str(ruler), "--data", str(data), "--metrics", "seqeval"])
+    rows = rows_of(capsys)
+    assert ["person", "1.0000", "0.5000", "0.6667", "2"] in rows
+    assert ["city", "0.0000", "0.0000", "0.0000", "1"] in rows
+    assert ["micro", "avg", "1.0000", "0.3333", "0.5000", "3"] in rows
+    assert ["macro", "avg", "0.5000", "0.2500", "0.3333", "3"] in rows
+    assert ["weighted", "avg", "0.6667", "0.3333", "0.4444", "3"] in rows
+    assert ["token", "accuracy", "0.7143"] in rows  # 5 of 7 words
+
+
+def test_confusion(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    nlp = spacy.blank("en")
+    nlp.add_pipe("span_ruler", config={"spans_key": "found"}).add_patterns(
+        [
+            {"label": "person", "pattern": "Ann"},
+            {"label": "city", "pattern": "Bo"},
+            {"label": "city", "pattern": "met"},
+        ]
+    )
+    nlp.to_disk(tmp_path / "confused")
+    output = tmp_path / "scores.json"
+    main(
+        [
+            "--pipeline",
+            str(tmp_path / "confused"),
+            "--data",
+            str(data),
+            "--confusion",
+            "--output",
+            str(output),
+        ]
+    )
+    rows = rows_of(capsys)
+    assert ["person", "1", "1", "0"] in [[row[0], row[2], row[1], row[3]] for row in rows if len(row) == 4]
+    matrix = json.loads(output.read_text(encoding="utf-8"))["confusion"]["matrix"]
+    assert matrix == {
+        "city": {"city": 0, "person": 0, "none": 1},
+        "person": {"city": 1, "person": 1, "none": 0},
+        "none": {"city": 1, "person": 0},
+    }
+
+
+def test_unseen_labels_and_sampled_negatives(
+    nlp: Any, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nlp.get_pipe("gliner").labels = ["person"]
+    scores = evaluate(pipeline=nlp, data=data, unseen="city", negatives=1, metrics="exact")
+    assert scores["negatives"] == 1
+    assert scores["zero_shot"]["unseen"]["city"] == scores["exact"]["city"]
+    out = capsys.readouterr().out
+    assert "zero_shot: labels unseen" in out and "zero_shot: labels seen" in out
+    assert "Each document was asked for its own labels and 1 others" in out
+
+
+def test_thresholds_are_found_used_and_saved(
+    nlp: Any, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nlp.to_disk(tmp_path / "model")
+    output, saved = tmp_path / "scores.json", tmp_path / "tuned"
+    arguments = ["--pipeline", tmp_path / "model", "--data", data, "--output", output, "--save", saved]
+    main(
+        [
+            *map(str, arguments),
+            "--find_threshold",
+            "--threshold_steps",
+            "4",
+            "--metrics",
+            "exact",
+            "--device",
+            "cpu",
+        ]
+    )
+    scores = json.loads(output.read_text(encoding="utf-8"))
+    found = scores["thresholds"]
+    assert len(found["curve"]) == 4
+    assert scores["threshold"] == found["best"]["threshold"]
+    assert {key: scores["exact"]["micro"][key] for key in "prf"} == {key: found["best"][key] for key in "prf"}
+    component = spacy.load(saved).get_pipe("gliner")
+    assert component.threshold == found["best"]["threshold"]
+    assert component.cfg["device"] == "auto"
+    rows = rows_of(capsys)
+    assert "4 tried" in " ".join(word for row in rows for word in row)
+    assert any(row[-1:] == ["best"] for row in rows) and any(row[-1:] == ["before"] for row in rows)
+
+
+def test_thresholds_of_labels_are_saved(tmp_path: Path, nlp: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    component = nlp.get_pipe("gliner")
+    doc = nlp.make_doc("Ann met Bo in Rome")
+    component.threshold = 0.0
+    gold = next(iter(nlp.pipe([doc]))).spans["gliner"]
+    component.threshold = 0.5
+    entities = [[span.start, span.end - 1, span.label_] for span in gold]
+    path = tmp_path / "gold.jsonl"
+    path.write_text(
+        json.dumps({"tokenized_text": [t.text for t in doc], "ner": entities}) + "\n", encoding="utf-8"
+    )
+    copies = path.read_text(encoding="utf-8") * 5
+    path.write_text(copies, encoding="utf-8")
+    options = {
+        "find_threshold": True,
+        "per_label": True,
+        "save": tmp_path / "tuned",
+        "labels": "person,city,river",
+    }
+    scores = evaluate(pipeline=nlp, data=path, metrics="exact", **options)
+    found = scores["thresholds"]
+    assert found["labels"] and "river" in found["kept"] and found["not_stored"] == []
+    assert {key: scores["exact"]["micro"][key] for key in "prf"} == found["together"]
+    loaded = spacy.load(tmp_path / "tuned").get_pipe("gliner")
+    assert loaded.labels == ("person", "city")
+    assert {item.label: item.threshold for item in loaded.label_items if item.threshold is not None} == {
+        label: row["threshold"] for label, row in found["labels"].items()
+    }
+    out = capsys.readouterr().out
+    assert "Thresholds of labels" in out and "river (0)" in out
+
+
+def test_options_of_a_search(ruler: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good = ["--pipeline", ruler, "--data", data]
+    assert "needs one gliner component" in error_of(capsys, *good, "--find_threshold")
+    assert "one of the two" in error_of(capsys, *good, "--find_threshold", "--threshold", "0.5")
+    assert "[save] is set, but no threshold is looked for" in error_of(capsys, *good, "--save", "x")
+    assert "[per_label]" in error_of(capsys, *good, "--per-label")
+    assert "[negatives]" in error_of(capsys, *good, "--negatives", "2")
+
+
 def test_module_runs(ruler: Path, data: Path) -> None:
     command = [sys.executable, "-m", "gliner_pipe.evaluate", "--pipeline", str(ruler), "--data", str(data)]
     result = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -105,12 +105,44 @@ def load_pretrained(name: str, where: str, trust_remote_code: bool, **options: A
 
 def load_saved(folder: Path, where: str, trust_remote_code: bool, **options: Any) -> tuple[Any, Any]:
     """Model with weights still to be filled in, and tokenizer, from a folder that ``save`` wrote: no network."""
-    from transformers import AutoConfig, AutoModel, AutoTokenizer
+    from transformers import AutoConfig, AutoModel
 
     config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True, trust_remote_code=trust_remote_code)
+    tokenizer = saved_tokenizer(folder, trust_remote_code)
     model = AutoModel.from_config(config, trust_remote_code=trust_remote_code, **options)
     return checked(model, tokenizer, where)
+
+
+def saved_tokenizer(folder: Path, trust_remote_code: bool) -> Any:
+    """Tokenizer from a folder that ``save`` wrote: no network."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder, use_fast=True, trust_remote_code=trust_remote_code)
+
+
+def quantized(kind: str, where: str) -> dict[str, Any]:
+    """Options of ``from_pretrained`` for weights of 8 bits (``int8``) or 4 (``nf4``, ``fp4``), by bitsandbytes.
+
+    Raises
+    ------
+    ConfigError
+        Without a CUDA device, or without bitsandbytes.
+    """
+    if not torch.cuda.is_available():
+        do = "With None, a pipeline that was trained so loads here as well: its encoder is read in full"
+        raise ConfigError(where, f"found {kind!r} on a machine without a CUDA device", "None", do)
+    if importlib.util.find_spec("bitsandbytes") is None:
+        do = "Run pip install bitsandbytes"
+        raise ConfigError(where, f"found {kind!r}, which needs the package bitsandbytes", "None", do)
+    from transformers import BitsAndBytesConfig
+
+    if kind == "int8":
+        settings = BitsAndBytesConfig(load_in_8bit=True)
+    else:
+        settings = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type=kind, bnb_4bit_compute_dtype=torch.bfloat16
+        )
+    return {"quantization_config": settings, "device_map": {"": torch.cuda.current_device()}}
 
 
 def checked(model: Any, tokenizer: Any, where: str) -> tuple[Any, Any]:

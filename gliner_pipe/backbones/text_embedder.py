@@ -10,8 +10,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from gliner_pipe.adapters.base import Adapter
 from gliner_pipe.backbones import _hf
-from gliner_pipe.backbones.base import PretrainedModule
+from gliner_pipe.backbones._holder import EncoderHolder
 from gliner_pipe.backbones.layer_fusion import LayerFusion
 from gliner_pipe.errors import CheckpointError
 
@@ -19,7 +20,7 @@ from gliner_pipe.errors import CheckpointError
 TEXTS_AT_ONCE = 128
 
 
-class TextEmbedder(PretrainedModule):
+class TextEmbedder(EncoderHolder):
     """A Hugging Face encoder whose piece vectors are averaged.
 
     Without gradients, the vector of a text is computed once and kept until the weights change.
@@ -38,7 +39,12 @@ class TextEmbedder(PretrainedModule):
         Section that errors name.
     trust_remote_code
         Run code that comes with the model.
+    adapter
+        New weights that learn in place of the encoder's own.
     """
+
+    part = "encoder.label_encoder"
+    adapter_section = "components.*.model.encoder.label_adapter"
 
     def __init__(
         self,
@@ -48,14 +54,16 @@ class TextEmbedder(PretrainedModule):
         freeze: bool = False,
         where: str = "model",
         trust_remote_code: bool = False,
+        adapter: Adapter | None = None,
     ) -> None:
         super().__init__()
         self.model_name = model
         self.pooling = pooling
         self.fuse_layers = fuse_layers
         self.freeze = freeze
-        self.where = where
+        self.section = where
         self.trust_remote_code = trust_remote_code
+        self.adapter = adapter
         self.encoder: Any = None
         self.tokenizer: Any = None
         self._kept: dict[str, Tensor] = {}
@@ -63,25 +71,30 @@ class TextEmbedder(PretrainedModule):
 
     def build(self, hidden_size: int) -> None:
         """Load weights and tokenizer; a linear layer maps to `hidden_size` where the encoder's own width differs."""
-        self._finish(*_hf.load_pretrained(self.model_name, self.where, self.trust_remote_code), hidden_size)
-
-    def save_assets(self, path: Path) -> None:
-        """Write configuration and tokenizer."""
-        self.encoder.config.save_pretrained(path)
-        self.tokenizer.save_pretrained(path)
+        self.encoder, self.tokenizer = _hf.load_pretrained(
+            self.model_name, self.section, self.trust_remote_code
+        )
+        if self.adapter is not None:
+            self.adapt(self.adapter)
+        self._finish(hidden_size)
 
     def load_assets(self, path: Path, hidden_size: int) -> None:
-        """Make the encoder from a saved configuration, without its weights and without network."""
-        self._finish(*_hf.load_saved(path, self.where, self.trust_remote_code), hidden_size)
+        """Make the encoder from a saved configuration, with weights still to be filled in; see ``Transformer``."""
+        self._restore(path)
+        self._finish(hidden_size)
 
-    def _finish(self, encoder: Any, tokenizer: Any, hidden_size: int) -> None:
-        self.encoder, self.tokenizer = encoder, tokenizer
+    def _finish(self, hidden_size: int) -> None:
+        encoder, tokenizer = self.encoder, self.tokenizer
         width = encoder.config.hidden_size
         self.fusion = LayerFusion(encoder.config.num_hidden_layers, width) if self.fuse_layers else None
         self.projection = nn.Linear(width, hidden_size) if hidden_size != width else None
         self.limit = _hf.max_positions(encoder.config, tokenizer)
         if self.freeze:
             encoder.requires_grad_(False)
+        self.encoder_changed()
+
+    def encoder_changed(self) -> None:
+        """Forget the vectors that are kept."""
         self._kept.clear()
 
     def forward(self, texts: Sequence[str]) -> Tensor:

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from gliner_pipe.adapters.base import Adapter
 from gliner_pipe.backbones import _hf
+from gliner_pipe.backbones._holder import EncoderHolder
 from gliner_pipe.backbones.base import Backbone, BackboneOutput, WindowBatch
 from gliner_pipe.backbones.layer_fusion import LayerFusion
 from gliner_pipe.backbones.pooling import pool_words
@@ -29,7 +31,7 @@ MIN_WINDOW = 16
 
 
 @registry.backbones.register("transformer")
-class Transformer(Backbone):
+class Transformer(EncoderHolder, Backbone):
     """Any Hugging Face encoder, run over windows of a text of any length.
 
     A text that fits into one window gives the very numbers it would give without windows. Use it as the base of
@@ -63,7 +65,17 @@ class Transformer(Backbone):
         ``eager``, ``sdpa``, ``flash_attention_2`` ... as `transformers` names them.
     trust_remote_code
         Run code that comes with the model.
+    adapter
+        New weights that learn in place of the encoder's own: ``@adapters = "lora"`` or ``"peft"``. The embeddings of
+        the label prompt's special tokens learn as well.
+    quantization
+        Weights of 8 bits (``int8``) or 4 (``nf4``, ``fp4``) under an adapter of ``save = "adapter"``, to spare memory
+        in training; needs CUDA and bitsandbytes.
     """
+
+    section = f"{WHERE}.model"
+    adapter_section = f"{WHERE}.adapter"
+    part = "encoder.backbone"
 
     def __init__(
         self,
@@ -80,9 +92,12 @@ class Transformer(Backbone):
         dtype: Literal["fp32", "bf16", "fp16"] = "fp32",
         attn_implementation: str | None = None,
         trust_remote_code: bool = False,
+        adapter: Adapter | None = None,
+        quantization: Literal["int8", "nf4", "fp4"] | None = None,
     ) -> None:
         super().__init__()
         _check_windows(window, stride)
+        _check_adapter(adapter, freeze, quantization)
         self.model_name = model
         self.window, self.stride, self.training_stride = window, stride, training_stride
         self.pooling = pooling
@@ -94,6 +109,8 @@ class Transformer(Backbone):
         self.dtype = dtype
         self.attn_implementation = attn_implementation
         self.trust_remote_code = trust_remote_code
+        self.adapter = adapter
+        self.quantization = quantization
         self.encoder: Any = None
         self.tokenizer: Any = None
         self._warned_room = False
@@ -102,31 +119,36 @@ class Transformer(Backbone):
 
     def build(self, new_tokens: Sequence[str] = ()) -> None:
         """Load weights and tokenizer from the hub, a folder or a package; `new_tokens` get fresh embeddings."""
-        encoder, tokenizer = _hf.load_pretrained(
-            self.model_name, f"{WHERE}.model", self.trust_remote_code, **self._options()
+        self.encoder, self.tokenizer = _hf.load_pretrained(
+            self.model_name, self.section, self.trust_remote_code, **self._options()
         )
-        tokenizer.add_tokens(list(new_tokens), special_tokens=True)
-        _hf.grow_embeddings(encoder, len(tokenizer))
-        self._finish(encoder, tokenizer)
-
-    def save_assets(self, path: Path) -> None:
-        """Write configuration and tokenizer."""
-        self._built().config.save_pretrained(path)
-        self.tokenizer.save_pretrained(path)
+        if self.adapter is not None:
+            self._take_fingerprint()
+        self.tokenizer.add_tokens(list(new_tokens), special_tokens=True)
+        _hf.grow_embeddings(self.encoder, len(self.tokenizer))
+        if self.adapter is not None:
+            self.adapt(self.adapter, new_tokens)
+        self._finish()
 
     def load_assets(self, path: Path) -> None:
-        """Make the encoder from a saved configuration, without its weights and without network."""
-        options = self._options()
-        self._finish(*_hf.load_saved(path, f"{WHERE}.model", self.trust_remote_code, **options))
+        """Make the encoder from a saved configuration, without network.
+
+        Its weights are still to be filled in, but where the pipeline holds an adapter only: then they are loaded from
+        where they came from at first.
+        """
+        self._restore(path, **self._options())
+        self._finish()
 
     def _options(self) -> dict[str, Any]:
         options: dict[str, Any] = {"dtype": _hf.DTYPES[self.dtype]}
         if self.attn_implementation is not None:
             options["attn_implementation"] = self.attn_implementation
+        if self.quantization is not None:
+            options |= _hf.quantized(self.quantization, f"{WHERE}.quantization")
         return options
 
-    def _finish(self, encoder: Any, tokenizer: Any) -> None:
-        self.encoder, self.tokenizer = encoder, tokenizer
+    def _finish(self) -> None:
+        encoder, tokenizer = self.encoder, self.tokenizer
         self.prefix, self.suffix = _hf.special_pieces(tokenizer)
         self.limit = _hf.max_positions(encoder.config, tokenizer)
         if self.limit is not None and self.window + self._specials > self.limit:
@@ -312,6 +334,25 @@ def _shortened(text: Pieces, size: int, report: Counter[str] | None) -> Pieces:
 def _mask(rows: Sequence[Tensor]) -> Tensor:
     lengths = torch.tensor([len(row) for row in rows])
     return torch.arange(int(lengths.max())) < lengths[:, None]
+
+
+def _check_adapter(adapter: Adapter | None, freeze: bool, quantization: str | None) -> None:
+    if adapter is not None and freeze:
+        raise ConfigError(
+            f"{WHERE}.freeze",
+            "found True beside an adapter, which learns in place of the encoder",
+            "False with an adapter, or no adapter",
+        )
+    if quantization is not None and (adapter is None or adapter.save != "adapter"):
+        found = f"found {quantization!r} " + (
+            "without an adapter" if adapter is None else f"with save = {adapter.save!r}"
+        )
+        raise ConfigError(
+            f"{WHERE}.quantization",
+            found,
+            'an adapter with save = "adapter"',
+            "Quantised weights are not saved, and do not learn",
+        )
 
 
 def _check_windows(window: int, stride: int) -> None:

@@ -108,16 +108,18 @@ def blocks(config: Mapping[str, Any], folder: Path, text_encoder: Any, tokenizer
     folder
         Named in errors.
     text_encoder
-        Hugging Face configuration of the text encoder.
+        Hugging Face configuration of the text encoder; None where it cannot be had, then the window follows
+        ``max_len`` alone.
     tokenizer
-        Of the text encoder.
+        Of the text encoder, or None.
     """
     kind = Architecture.of(config, folder)
     dropout = config.get("dropout", 0.4)
+    limit = None if text_encoder is None else max_positions(text_encoder, tokenizer)
     made: dict[str, Any] = {
         "@architectures": "gliner_pipe.GLiNER.v1",
         "dropout": dropout,
-        "encoder": _encoder(config, kind, max_positions(text_encoder, tokenizer)),
+        "encoder": _encoder(config, kind, limit),
         "span_rep": _span_rep(config, kind, folder, dropout),
         "loss": {"@losses": "gliner_pipe.focal"},
         "decoder": _decoder(config, kind, dropout),
@@ -128,9 +130,10 @@ def blocks(config: Mapping[str, Any], folder: Path, text_encoder: Any, tokenizer
             "@fusions": "cross_attention",
             "pattern": config["post_fusion_schema"],
             "n_layers": config.get("num_post_fusion_layers", 1),
-            "n_heads": text_encoder.num_attention_heads,
             "dropout": dropout,
         }
+        if text_encoder is not None:
+            made["fusion"]["n_heads"] = text_encoder.num_attention_heads
     if config.get("span_encoder_config") and (
         not kind.token or kind.relates or represents_spans(config, kind)
     ):

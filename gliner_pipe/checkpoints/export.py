@@ -10,6 +10,7 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
+from gliner_pipe.adapters.models import merged
 from gliner_pipe.backbones.transformer import Transformer
 from gliner_pipe.blocks import Block
 from gliner_pipe.checkpoints import _gliner
@@ -49,11 +50,16 @@ def write_checkpoint(model: GLiNER, target: Path, word_splitter: str = "spacy") 
     Path
         The folder.
 
+    Notes
+    -----
+    Adapters are written merged, as GLiNER knows none; the model itself keeps them.
+
     Raises
     ------
     ConfigError
         Where GLiNER has no such block, or gives other numbers with it; nothing has been written then.
     """
+    model = merged(model)
     kind = _kind(model)
     config = gliner_config(model, word_splitter)
     tensors, aliases = _tensors(_gliner.restore(model.state_dict(), kind))

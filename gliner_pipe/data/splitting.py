@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -207,24 +207,72 @@ def _free_borders(doc: Doc) -> list[bool]:
     return [depth == 0 for depth in accumulate(change)]
 
 
+class Pieces:
+    """Cuts pieces out of one document.
+
+    Parameters
+    ----------
+    doc
+        The document with its annotations.
+    """
+
+    def __init__(self, doc: Doc) -> None:
+        self.doc = doc
+        self.words = [token.text for token in doc]
+        self.spaces = [bool(token.whitespace_) for token in doc]
+        self.array = doc.to_array(_ATTRIBUTES)
+
+    def cut(
+        self, start: int, end: int, groups: Mapping[str, Sequence[Span]], fields: Mapping[str, Any]
+    ) -> Example:
+        """Return the piece from the word `start` to the one before `end`.
+
+        Parameters
+        ----------
+        start, end
+            Borders, in words.
+        groups
+            Spans of the document that the piece gets, by span group; they lie within it.
+        fields
+            Supervision of the piece.
+        """
+        bare = Doc(self.doc.vocab, words=self.words[start:end], spaces=self.spaces[start:end])
+        piece = bare.copy()
+        piece.from_array(_ATTRIBUTES, self._entities_whole(start, end))
+        for key, spans in groups.items():
+            piece.spans[key] = [
+                Span(piece, span.start - start, span.end - start, span.label, span.kb_id) for span in spans
+            ]
+        set_supervision(piece, **fields)
+        return Example(bare, piece)
+
+    def _entities_whole(self, start: int, end: int) -> Any:
+        """Return the attributes of the words, without the entities of ``doc.ents`` that a border cuts."""
+        array = self.array[start:end]
+        for border in (start, end):
+            for ent in self._ents_over(border):
+                array = array.copy()
+                part = array[max(ent.start, start) - start : min(ent.end, end) - start]
+                part[:, _ATTRIBUTES.index("ENT_IOB")] = 2  # outside
+                for name in ("ENT_TYPE", "ENT_KB_ID", "ENT_ID"):
+                    part[:, _ATTRIBUTES.index(name)] = 0
+        return array
+
+    def _ents_over(self, border: int) -> list[Span]:
+        """Return the entity of ``doc.ents`` that has words on both sides of `border`, if there is one."""
+        if not 0 < border < len(self.doc) or self.doc[border].ent_iob_ != "I":
+            return []
+        return [ent for ent in self.doc.ents if ent.start < border < ent.end]
+
+
 def _pieces(example: Example, cuts: Sequence[int], spans_key: str, report: Counter[str]) -> Iterator[Example]:
     reference = example.reference
-    words = [token.text for token in reference]
-    spaces = [bool(token.whitespace_) for token in reference]
-    array = reference.to_array(_ATTRIBUTES)
+    pieces = Pieces(reference)
     groups = {key: _by_piece(list(group), cuts) for key, group in reference.spans.items()}
     supervisions = _supervisions(reference, cuts, spans_key, report)
     for number, (start, end) in enumerate(pairwise(cuts)):
-        bare = Doc(reference.vocab, words=words[start:end], spaces=spaces[start:end])
-        piece = bare.copy()
-        piece.from_array(_ATTRIBUTES, array[start:end])
-        for key, members in groups.items():
-            piece.spans[key] = [
-                Span(piece, span.start - start, span.end - start, span.label, span.kb_id)
-                for span in members[number]
-            ]
-        set_supervision(piece, **supervisions[number])
-        yield Example(bare, piece)
+        members = {key: pieces_of[number] for key, pieces_of in groups.items()}
+        yield pieces.cut(start, end, members, supervisions[number])
 
 
 def _by_piece(spans: Sequence[Span], cuts: Sequence[int]) -> list[list[Span]]:

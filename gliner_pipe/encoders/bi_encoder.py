@@ -9,11 +9,13 @@ from typing import Literal
 import numpy as np
 from torch import Tensor
 
+from gliner_pipe.adapters.base import Adapter
 from gliner_pipe.backbones.base import Backbone
 from gliner_pipe.backbones.text_embedder import TextEmbedder
 from gliner_pipe.encoders._tables import lay_out
 from gliner_pipe.encoders.base import Encoded, Encoder, EncoderBatch, Query, QueryPrompt
 from gliner_pipe.encoders.lstm import BiLSTM
+from gliner_pipe.errors import ConfigError
 from gliner_pipe.registry import registry
 
 _NONE = np.zeros(0, np.int64)
@@ -43,6 +45,8 @@ class BiEncoder(Encoder):
         Mix all layers of the label model instead of taking the last.
     trust_remote_code
         Run code that comes with the label model.
+    label_adapter
+        New weights that learn in place of the label model's own: ``@adapters = "lora"`` or ``"peft"``.
 
     Notes
     -----
@@ -58,8 +62,15 @@ class BiEncoder(Encoder):
         rnn_layers: int = 0,
         fuse_label_layers: bool = False,
         trust_remote_code: bool = False,
+        label_adapter: Adapter | None = None,
     ) -> None:
         super().__init__()
+        if label_adapter is not None and label_freeze:
+            raise ConfigError(
+                "components.*.model.encoder.label_freeze",
+                "found True beside label_adapter, which learns in place of the label model",
+                "False with an adapter, or no adapter",
+            )
         self.backbone = backbone
         self.rnn_layers = rnn_layers
         self.label_encoder = TextEmbedder(
@@ -69,6 +80,7 @@ class BiEncoder(Encoder):
             freeze=label_freeze,
             where="components.*.model.encoder.label_model",
             trust_remote_code=trust_remote_code,
+            adapter=label_adapter,
         )
         self.rnn: BiLSTM | None = None
 

@@ -31,6 +31,9 @@ class Loss(Block):
         Probability with which such a negative (or label, or span) is kept.
     label_smoothing
         Moves targets 0 and 1 towards one half by half of this.
+    width_weight
+        Weigh the loss of an entity of k words by ``1 + ln(k)``: long ones are rare, and else learned late. Heads that
+        score words, pairs or chosen spans know no widths and take no notice.
     """
 
     family = "losses"
@@ -41,8 +44,10 @@ class Loss(Block):
         masking: Masking = "none",
         negatives: float = 1.0,
         label_smoothing: float = 0.0,
+        width_weight: bool = False,
     ) -> None:
         super().__init__()
+        self.width_weight = width_weight
         self.reduction = reduction
         self.masking = masking
         self.negatives = negatives
@@ -52,7 +57,7 @@ class Loss(Block):
     def elements(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Loss of each element; both arguments and the result have one shape, targets lie in [0, 1]."""
 
-    def forward(self, logits: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, logits: Tensor, targets: Tensor, mask: Tensor, by_width: bool = False) -> Tensor:
         """Sum the loss.
 
         Parameters
@@ -61,6 +66,8 @@ class Loss(Block):
             ``(rows, words, widths, labels)``.
         mask
             True for what counts, broadcast to that shape.
+        by_width
+            Whether the third axis holds spans of 1, 2, 3 ... words.
 
         Returns
         -------
@@ -69,6 +76,9 @@ class Loss(Block):
         """
         smooth = targets * (1 - self.label_smoothing) + self.label_smoothing / 2
         losses = self.elements(logits.float(), smooth if self.label_smoothing else targets)
+        if self.width_weight and by_width:
+            widths = torch.arange(1, logits.shape[2] + 1, device=logits.device, dtype=losses.dtype)
+            losses = losses * (1 + targets * widths.log()[:, None])
         return torch.where(mask & self._kept(targets, mask), losses, 0.0).sum()
 
     def denominator(self, count: float) -> float:

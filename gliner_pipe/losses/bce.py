@@ -18,7 +18,7 @@ class BCELoss(Loss):
 
     Parameters
     ----------
-    reduction, masking, negatives, label_smoothing
+    reduction, masking, negatives, label_smoothing, width_weight
         As in every loss.
     """
 

@@ -26,7 +26,7 @@ class FocalLoss(Loss):
         How strongly easy elements are played down; 0 gives (weighted) cross entropy.
     prob_margin
         Probabilities of negatives are lowered by this first: negatives below it cost nothing.
-    reduction, masking, negatives, label_smoothing
+    reduction, masking, negatives, label_smoothing, width_weight
         As in every loss.
 
     Notes
@@ -44,8 +44,9 @@ class FocalLoss(Loss):
         masking: Masking = "none",
         negatives: float = 1.0,
         label_smoothing: float = 0.0,
+        width_weight: bool = False,
     ) -> None:
-        super().__init__(reduction, masking, negatives, label_smoothing)
+        super().__init__(reduction, masking, negatives, label_smoothing, width_weight)
         self.alpha = alpha
         self.gamma = gamma
         self.prob_margin = prob_margin

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import numpy as np
 from spacy.language import Language
@@ -37,12 +37,19 @@ def get_spans(doc: Doc, span_getter: SpanGetter) -> list[Span]:
     list[Span]
         The spans in order of the groups. A document that has none of the groups gives its ``doc.ents``.
     """
-    names = [span_getter] if isinstance(span_getter, str) else list(span_getter)
-    if "*" in names:
-        names = [name for name in names if name == "ents"] + list(doc.spans)
-    present = [name for name in names if name == "ents" or name in doc.spans]
-    groups: Iterable[Iterable[Span]] = (doc.ents if name == "ents" else doc.spans[name] for name in present)
-    return [span for group in groups for span in group] if present else list(doc.ents)
+    return [span for group in _groups(doc, span_getter) for span in group]
+
+
+def get_scores(doc: Doc, span_getter: SpanGetter) -> list[float | None]:
+    """Collect the scores of the spans that `get_spans` gives, in their order; None for a span without one.
+
+    Scores stand in ``attrs["scores"]`` of a span group, a number for each span.
+    """
+    scores: list[float | None] = []
+    for group in _groups(doc, span_getter):
+        stated = getattr(group, "attrs", {}).get("scores", ())
+        scores += [float(score) for score in stated] if len(stated) == len(group) else [None] * len(group)
+    return scores
 
 
 def prediction_getter(nlp: Language) -> SpanGetter:
@@ -63,6 +70,14 @@ def prediction_getter(nlp: Language) -> SpanGetter:
     own = [key for key, factory in keys.items() if factory == "gliner"]
     found = own or list(keys)
     return found[0] if len(found) == 1 else (found or "ents")
+
+
+def _groups(doc: Doc, span_getter: SpanGetter) -> list[Any]:
+    names = [span_getter] if isinstance(span_getter, str) else list(span_getter)
+    if "*" in names:
+        names = [name for name in names if name == "ents"] + list(doc.spans)
+    present = [name for name in names if name == "ents" or name in doc.spans]
+    return [doc.ents if name == "ents" else doc.spans[name] for name in present or ["ents"]]
 
 
 def paired_mentions(
@@ -94,24 +109,31 @@ def paired_mentions(
     DataError
         If the two documents do not have the same text, white space apart.
     """
+    gold, predicted = paired_spans(example, gold_getter, predicted_getter, unit)
+    return set(gold), {mention for mention in predicted if mention is not None}
+
+
+def paired_spans(
+    example: Example, gold_getter: SpanGetter, predicted_getter: SpanGetter, unit: Unit
+) -> tuple[list[Mention], list[Mention | None]]:
+    """As `paired_mentions`, but in the order of `get_spans` and with what stands twice.
+
+    A predicted span of nothing but white space touches no token of a reference that has other tokens: it is None where
+    tokens are asked for.
+    """
     gold = get_spans(example.reference, gold_getter)
     predicted = get_spans(example.predicted, predicted_getter)
     edges = common_edges(example.reference, example.predicted)
     if edges is None:
-        return {(s.label_, s.start, s.end) for s in gold}, {(s.label_, s.start, s.end) for s in predicted}
-    reference_edges, predicted_edges = edges
-    gold_mentions = {(s.label_, reference_edges[s.start], reference_edges[s.end]) for s in gold}
-    other_mentions = {(s.label_, predicted_edges[s.start], predicted_edges[s.end]) for s in predicted}
+        return [(s.label_, s.start, s.end) for s in gold], [(s.label_, s.start, s.end) for s in predicted]
+    gold_edges, other_edges = edges
+    others = [(s.label_, other_edges[s.start], other_edges[s.end]) for s in predicted]
     if unit == "boundaries":
-        return gold_mentions, other_mentions
-    return (
-        {(s.label_, s.start, s.end) for s in gold},
-        {
-            (label, *_touched(start, end, reference_edges))
-            for label, start, end in other_mentions
-            if end > start
-        },
-    )
+        return [(s.label_, gold_edges[s.start], gold_edges[s.end]) for s in gold], list(others)
+    touched = [
+        (label, *_touched(start, end, gold_edges)) if end > start else None for label, start, end in others
+    ]
+    return [(s.label_, s.start, s.end) for s in gold], touched
 
 
 def common_edges(reference: Doc, predicted: Doc) -> tuple[list[int], list[int]] | None:

@@ -11,9 +11,9 @@ from spacy.training import Example
 
 from gliner_pipe.data.annotations import DEFAULT_SPANS_KEY, gold_spans, supervision
 from gliner_pipe.errors import DataError
+from gliner_pipe.metrics.base import ExampleScorer, score_mentions
 from gliner_pipe.metrics.counts import Mention, count_exact
 from gliner_pipe.metrics.getters import common_edges
-from gliner_pipe.metrics.spans import ExampleScorer, score_mentions
 from gliner_pipe.registry import registry
 from gliner_pipe.relations import RELATIONS_KEY, get_relations
 
@@ -63,7 +63,7 @@ def score_relations(
     -------
     dict[str, Any]
         A row (``p``, ``r``, ``f``, ``tp``, ``support``, ``positives``) for each relation label and `micro_key`;
-        under `macro_key` the means, as `gliner_pipe.metrics.spans.score_mentions` gives them.
+        under `macro_key` the means, as `gliner_pipe.metrics.base.score_mentions` gives them.
 
     Raises
     ------

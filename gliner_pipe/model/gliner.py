@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gliner_pipe.adapters.models import merged, own_weights
 from gliner_pipe.blocks import Block
 from gliner_pipe.context_encoders.base import ContextEncoder
 from gliner_pipe.decoders.base import Decoder
@@ -180,14 +181,18 @@ class GLiNER(Block):
         self._made = True
 
     def save(self, path: Path) -> None:
-        """Write weights, and configuration and tokenizer of the backbone, into the folder `path`."""
+        """Write weights, and configuration and tokenizer of the backbone, into the folder `path`.
+
+        Adapters are written as their ``save`` says; the model itself stays as it is.
+        """
         from safetensors.torch import save_model
 
+        model = merged(self, all_of_them=False)
         path.mkdir(parents=True, exist_ok=True)
-        self.encoder.save_assets(path / "encoder")
-        if self.writer is not None:
-            self.writer.save_assets(path / "decoder")
-        save_model(self, str(path / WEIGHTS))
+        model.encoder.save_assets(path / "encoder")
+        if model.writer is not None:
+            model.writer.save_assets(path / "decoder")
+        save_model(own_weights(model), str(path / WEIGHTS))
 
     def load(self, path: Path) -> None:
         """Make all blocks from a folder that ``save`` wrote and fill in the weights; no network.
@@ -204,7 +209,7 @@ class GLiNER(Block):
         self.load_assets(path)
         self.make()
         try:
-            load_model(self, str(path / WEIGHTS), strict=True)
+            load_model(own_weights(self), str(path / WEIGHTS), strict=True)
         except RuntimeError as error:
             raise CheckpointError(
                 f"{path / WEIGHTS} does not fit the blocks of the config: {' '.join(str(error).split())}"

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
+
+from gliner_pipe.packaging.card_facts import front_matter, training_facts
+from gliner_pipe.packaging.tables import table
+from gliner_pipe.secrets import blotted_config
 
 
 def model_card(
-    meta: Mapping[str, Any], config: Mapping[str, Any], training_config: str | None, artifacts: str
+    meta: Mapping[str, Any],
+    config: Mapping[str, Any],
+    training_config: str | None,
+    artifacts: str,
+    repo_id: str | None = None,
 ) -> str:
     """Write the card in Markdown.
 
@@ -18,18 +27,21 @@ def model_card(
     config
         The pipeline's config, for the descriptions of the labels.
     training_config
-        Text of the config that the pipeline was trained with.
+        Text of the config that the pipeline was trained with; secrets in it are blotted out.
     artifacts
         Name of the pipeline's folder inside the package.
+    repo_id
+        Where on a model hub the pipeline is; without it, the card is that of a package.
 
     Returns
     -------
     str
         A front matter that model hubs read, then the sections.
     """
+    title = repo_id.rpartition("/")[2] if repo_id else meta["name"]
     sections = [
-        _front_matter(meta),
-        f"# {meta['name']}",
+        front_matter(meta, config, training_config, str(title), bool(repo_id)),
+        f"# {title}",
         meta["description"] or f"A spaCy pipeline for {meta['lang']!r}.",
         _facts(meta),
         "## What it finds",
@@ -37,20 +49,15 @@ def model_card(
         "## Scores",
         *_scores(meta["performance"]),
         "## Use",
-        _usage(meta["name"], meta["version"]),
+        _usage(meta["name"], meta["version"]) if repo_id is None else _hub_usage(meta, repo_id),
         "## Training",
-        _training(training_config, artifacts),
+        *_training(training_config, artifacts),
         "## Licence",
         meta["license"] or "None is stated. Ask the author before you use or share it.",
     ]
     if meta.get("notes"):
         sections += ["## Notes", str(meta["notes"])]
     return "\n\n".join(sections) + "\n"
-
-
-def _front_matter(meta: Mapping[str, Any]) -> str:
-    tags = "\n".join(f"- {tag}" for tag in ("spacy", "token-classification"))
-    return f"---\ntags:\n{tags}\nlanguage:\n- {meta['lang']}\nlibrary_name: spacy\n---"
 
 
 def _facts(meta: Mapping[str, Any]) -> str:
@@ -65,7 +72,7 @@ def _facts(meta: Mapping[str, Any]) -> str:
         "Home": meta["url"],
         "Sources": ", ".join(_source(item) for item in meta["sources"]),
     }
-    return _table(("", ""), [(f"**{key}**", value) for key, value in rows.items() if value])
+    return table(("", ""), [(f"**{key}**", value) for key, value in rows.items() if value])
 
 
 def _source(source: Any) -> str:
@@ -86,7 +93,7 @@ def _labels(meta: Mapping[str, Any], config: Mapping[str, Any]) -> Iterator[str]
         yield f"Component `{component}`, {len(names)} label{'s' if len(names) > 1 else ''}:"
         if described:
             rows = [(f"`{name}`", described.get(str(name), "")) for name in names]
-            yield _table(("Label", "Description"), rows)
+            yield table(("Label", "Description"), rows)
         else:
             yield ", ".join(f"`{name}`" for name in names)
 
@@ -99,13 +106,13 @@ def _descriptions(labels: Any) -> dict[str, str]:
 def _scores(performance: Mapping[str, Any]) -> Iterator[str]:
     singles = list(_numbers(performance))
     tables = list(_tables(performance))
-    for name, table in tables:
-        columns = list(dict.fromkeys(key for row in table.values() for key in row))
-        rows = [(f"`{label}`", *(_number(row.get(key)) for key in columns)) for label, row in table.items()]
+    for name, rows_of in tables:
+        columns = list(dict.fromkeys(key for row in rows_of.values() for key in row))
+        rows = [(f"`{label}`", *(_number(row.get(key)) for key in columns)) for label, row in rows_of.items()]
         yield f"By label and on average, `{name}`:"
-        yield _table(("", *columns), rows)
+        yield table(("", *columns), rows)
     if singles:
-        yield _table(("Figure", "Value"), [(f"`{name}`", _number(value)) for name, value in singles])
+        yield table(("Figure", "Value"), [(f"`{name}`", _number(value)) for name, value in singles])
     if not singles and not tables:
         yield "None are stated."
 
@@ -158,16 +165,35 @@ for key, spans in [("ents", doc.ents), *doc.spans.items()]:
 ```"""
 
 
-def _training(config: str | None, artifacts: str) -> str:
+def _hub_usage(meta: Mapping[str, Any], repo_id: str) -> str:
+    needed = " ".join(f'"{item}"' for item in [f"spacy{meta['spacy_version']}", *meta["requirements"]])
+    first, load = "import gliner_pipe", f'gliner_pipe.load("{repo_id}")'
+    if not any(item.startswith("gliner_pipe") for item in meta["requirements"]):
+        needed += " huggingface_hub"
+        first = "import spacy\nfrom huggingface_hub import snapshot_download"
+        load = f'spacy.load(snapshot_download("{repo_id}"))'
+    return f"""```bash
+pip install {needed}
+```
+
+```python
+{first}
+
+nlp = {load}
+doc = nlp("Some text.")
+for key, spans in [("ents", doc.ents), *doc.spans.items()]:
+    for span in spans:
+        print(key, span.text, span.label_)
+```
+
+It is a spaCy pipeline: `spacy.load` loads the folder that `huggingface_hub.snapshot_download("{repo_id}")` returns."""
+
+
+def _training(config: str | None, artifacts: str) -> Iterator[str]:
     if config is None:
-        return f"The pipeline's own config is `{artifacts}/config.cfg`. How it was trained is not stated."
-    return f"Trained with this config, data and settings included:\n\n```ini\n{config.strip()}\n```"
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
-
-
-def _cell(text: str) -> str:
-    return " ".join(str(text).split()).replace("|", "\\|")
+        place = (Path(artifacts) / "config.cfg").as_posix()
+        yield f"The pipeline's own config is `{place}`. How it was trained is not stated."
+        return
+    if facts := training_facts(config):
+        yield table(("", ""), [(f"**{name}**", f"`{value}`") for name, value in facts.items()])
+    yield f"Trained with this config, data and settings included:\n\n```ini\n{blotted_config(config).strip()}\n```"

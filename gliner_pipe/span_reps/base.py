@@ -172,7 +172,7 @@ class SpanRep(Block):
         targets = torch.zeros_like(logits)
         targets[tuple(gold.unbind(1))] = 1.0
         mask = valid_spans(inputs.windows, logits.shape[2])[..., None] & inputs.label_mask[:, None, None, :]
-        return {"span": loss(logits, targets, mask)}
+        return {"span": loss(logits, targets, mask, by_width=True)}
 
     def count(self, inputs: EncoderBatch) -> float:
         """Spans that the loss of a batch is over."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +13,24 @@ from spacy.training import Example
 
 from gliner_pipe.data.batching import BatchSize, batches, parse_size
 from gliner_pipe.data.checks import check_examples
+from gliner_pipe.data.chunking import chunk_examples
+from gliner_pipe.data.holdout import drop_labels, hold_out
 from gliner_pipe.data.splitting import split_examples
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.metrics.evaluation import gold_span_getter
 from gliner_pipe.training.protocol import TrainableByLoop
 from gliner_pipe.training.sections import Section
+
+__all__ = [
+    "Dataset",
+    "describe",
+    "draws",
+    "draws_per_epoch",
+    "drop_labels",
+    "hold_out",
+    "read_training",
+    "read_validation",
+]
 
 
 @dataclass(frozen=True)
@@ -50,17 +63,24 @@ class Dataset:
             Decides both.
         """
         while True:
-            yield from batches(
-                self.parts(rng), self.batch_size, shuffle=self.randomize, rng=rng, spans_key=self.spans_key
-            )
+            yield from self.one_pass(rng)
+
+    def one_pass(self, rng: random.Random) -> Iterator[list[Example]]:
+        """Yield the batches of one pass over the data."""
+        yield from batches(
+            self.parts(rng), self.batch_size, shuffle=self.randomize, rng=rng, spans_key=self.spans_key
+        )
 
     def parts(self, rng: random.Random | None = None, report: Counter[str] | None = None) -> list[Example]:
         """Return the documents, cut as the section asks for; `report` counts what that costs."""
         section = self.section
         options: dict[str, Any] = {} if section.punct_chars is None else {"punct_chars": section.punct_chars}
+        documents: Iterable[Example] = self.documents
+        if section.chunk is not None:
+            documents = chunk_examples(documents, section.chunk, spans_key=self.spans_key, report=report)
         return list(
             split_examples(
-                self.documents,
+                documents,
                 max_length=section.max_length or 0,
                 multi_sentence=section.multi_sentence,
                 randomize=self.randomize,
@@ -77,6 +97,11 @@ class Dataset:
     def randomize(self) -> bool:
         """Whether chance decides on order and cuts: so it does unless the section says otherwise."""
         return self.section.randomize is not False
+
+    @property
+    def weight(self) -> float:
+        """How often it is drawn from, where datasets have weights."""
+        return 1.0 if self.section.weight is None else self.section.weight
 
 
 def read_training(nlp: Language, sections: Sequence[Section], batch_size: int | str) -> list[Dataset]:
@@ -111,8 +136,59 @@ def read_validation(
     tuple
         All examples, and the labels to ask for if a section names them.
     """
+    for name in ("chunk", "weight"):
+        if any(getattr(section, name) is not None for section in sections):
+            found = "is for train_data only: documents are validated as a whole, each once"
+            raise ConfigError(f"train.val_data.{name}", found, do="Remove it")
     labels = next((section.labels for section in sections if section.labels is not None), None)
     return [example for section in sections for example in section.read(nlp, "train.val_data")], labels
+
+
+def draws(datasets: Sequence[Dataset], seed: int) -> Iterator[list[Example]]:
+    """Yield what is learned from, one draw after the other, without end.
+
+    Without weights a draw is one batch of each dataset. As soon as one section has a weight, a draw is one batch
+    of one dataset, chosen with a probability proportional to its weight (1 where there is none).
+
+    Parameters
+    ----------
+    datasets
+        What to draw from.
+    seed
+        The only source of chance: the same seed gives the same draws.
+    """
+    streams = [dataset.batches(random.Random(f"{seed}-{number}")) for number, dataset in enumerate(datasets)]
+    if not _weighted(datasets):
+        for parts in zip(*streams, strict=True):
+            yield [example for part in parts for example in part]
+        return
+    weights = [dataset.weight for dataset in datasets]
+    rng = random.Random(f"{seed}-mix")
+    while True:
+        yield next(rng.choices(streams, weights)[0])
+
+
+def draws_per_epoch(datasets: Sequence[Dataset], seed: int) -> int:
+    """Return the number of draws of an epoch.
+
+    Without weights it is that after which all of the largest dataset was drawn once, with weights the number of
+    batches of all datasets together. Passes that cut documents elsewhere may have a few batches more or less;
+    those of the first pass count.
+
+    Parameters
+    ----------
+    datasets, seed
+        As for :func:`draws`.
+    """
+    numbers = [
+        sum(1 for _ in dataset.one_pass(random.Random(f"{seed}-{number}")))
+        for number, dataset in enumerate(datasets)
+    ]
+    return sum(numbers) if _weighted(datasets) else max(numbers)
+
+
+def _weighted(datasets: Sequence[Dataset]) -> bool:
+    return any(dataset.section.weight is not None for dataset in datasets)
 
 
 def describe(datasets: Sequence[Dataset], component: TrainableByLoop) -> str:
@@ -125,6 +201,9 @@ def describe(datasets: Sequence[Dataset], component: TrainableByLoop) -> str:
     """
     cut: Counter[str] = Counter()
     examples = [example for dataset in datasets for example in dataset.parts(report=cut)]
+    own = component.describe_data(examples) if hasattr(component, "describe_data") else None
+    if own is not None:
+        return f"[components.{component.name}] training data: {own}"
     report = check_examples(
         examples,
         spans_key=getattr(component, "gold_spans_key", datasets[0].spans_key),

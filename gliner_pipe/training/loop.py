@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +12,9 @@ import torch
 
 from gliner_pipe.errors import TrainingError
 from gliner_pipe.training.accelerator import no_sync, summed
+from gliner_pipe.training.averaging import Anchor, WeightAverage
 from gliner_pipe.training.guard import LossGuard
-from gliner_pipe.training.steps import StepBatches
+from gliner_pipe.training.steps import StepBatches, StepStream, prefetched
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -60,6 +61,10 @@ class Learner:
         Moves the learning rates after each step.
     max_grad_norm
         Gradients are scaled down to this norm; None leaves them as they are.
+    average
+        Running mean of the weights, if one is kept.
+    anchor
+        Pulls the weights towards where they started, if anything does.
     """
 
     accelerator: Accelerator
@@ -68,6 +73,8 @@ class Learner:
     optimizer: Any
     scheduler: torch.optim.lr_scheduler.LambdaLR
     max_grad_norm: float | None
+    average: WeightAverage | None = None
+    anchor: Anchor | None = None
     guard: LossGuard = field(default_factory=LossGuard)
 
     def learning_rates(self) -> dict[str, float]:
@@ -91,7 +98,10 @@ class Learner:
         scale = self._scales(batches)
         try:
             losses = self._backward(batches, scale)
-        except torch.cuda.OutOfMemoryError as error:
+        except RuntimeError as error:
+            if not _is_memory(error):
+                raise
+            self.optimizer.zero_grad(set_to_none=True)
             raise _out_of_memory(number, batches) from error
         totals = summed(self.accelerator, {**losses, "words": batches.n_words, "docs": batches.n_docs})
         parts = {
@@ -105,6 +115,10 @@ class Learner:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if not self.accelerator.optimizer_step_was_skipped:
+            if self.anchor is not None:
+                self.anchor.pull(self.optimizer.param_groups)
+            if self.average is not None:
+                self.average.update()
             self.scheduler.step()
         return StepResult(totals["loss"], parts, grad_norm, int(totals["words"]), int(totals["docs"]))
 
@@ -144,12 +158,37 @@ class Learner:
         return float(self.accelerator.clip_grad_norm_(parameters, limit))
 
 
-def _out_of_memory(step: int, batches: StepBatches) -> TrainingError:
-    sizes = [batch.n_pieces for sub_batch in batches.sub_batches for batch in sub_batch.values()]
-    return TrainingError(
+class DeviceFullError(TrainingError):
+    """A step that does not fit into the memory; the weights are as before it.
+
+    Parameters
+    ----------
+    message
+        For the user.
+    pieces, documents
+        Word pieces of the largest part of the step, and documents of the part that has most of them.
+    """
+
+    def __init__(self, message: str, pieces: int, documents: int) -> None:
+        super().__init__(message)
+        self.pieces, self.documents = pieces, documents
+
+
+def _is_memory(error: RuntimeError) -> bool:
+    """Whether an error says that a memory is full: that of a GPU, or the machine's own."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _out_of_memory(step: int, batches: StepBatches) -> DeviceFullError:
+    pieces = max(batch.n_pieces for sub_batch in batches.sub_batches for batch in sub_batch.values())
+    documents = max(batches.sizes)
+    return DeviceFullError(
         f"the memory of the device is full in step {step}: {batches.n_docs} documents with "
-        f"{batches.n_words} words, in {len(batches.sub_batches)} parts of up to {max(sizes)} word pieces. "
-        f"Set grad_accumulation_max_tokens to less than {max(sizes)} (the result is the same), or max_length"
+        f"{batches.n_words} words, in {len(batches.sub_batches)} parts of up to {pieces} word pieces. Set "
+        f"auto_find_batch_size, or grad_accumulation_max_tokens to less than {pieces} (the result is the same), or "
+        "max_length",
+        pieces,
+        documents,
     )
 
 
@@ -177,6 +216,18 @@ class Progress:
         self.losses, self.words, self.docs, self.seconds = [], 0, 0, 0.0
         self.dropped.clear()
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return what ``load_state_dict`` takes."""
+        dropped = {name: dict(counts) for name, counts in self.dropped.items()}
+        return {**vars(self), "dropped": dropped}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from where ``state_dict`` was taken."""
+        self.losses, self.words = list(state["losses"]), state["words"]
+        self.docs, self.seconds = state["docs"], state["seconds"]
+        for name, counts in state["dropped"].items():
+            self.dropped[name].update(counts)
+
     def mean_loss(self) -> float | None:
         """Return the mean loss of the steps."""
         return sum(self.losses) / len(self.losses) if self.losses else None
@@ -196,7 +247,17 @@ def record_of(step: int, result: StepResult, seconds: float, rates: Mapping[str,
     }
 
 
-def train_steps(learner: Learner, stream: Iterable[StepBatches], max_steps: int, hooks: Any) -> None:
+def train_steps(
+    learner: Learner,
+    stream: StepStream,
+    max_steps: int,
+    hooks: Any,
+    *,
+    done: int = 0,
+    num_workers: int = 0,
+    progress: Progress | None = None,
+    shrink: Callable[[int], None] | None = None,
+) -> None:
     """Run steps until `max_steps`, or until a validation says that it is enough.
 
     Parameters
@@ -209,15 +270,41 @@ def train_steps(learner: Learner, stream: Iterable[StepBatches], max_steps: int,
         Number of steps.
     hooks
         Told about each step: ``hooks.after_step(step, record, progress)`` returns True to stop.
+    done
+        Steps that an earlier run has done.
+    num_workers
+        Processes that prepare batches.
+    progress
+        What happened since the last validation, where a training goes on.
+    shrink
+        Called with the number of word pieces that were too many for the memory; the step is then taken again in
+        smaller parts, which gives the same result. Without it, a full memory ends the training.
     """
-    progress = Progress()
-    started = time.perf_counter()
-    for number, batches in enumerate(stream, 1):
-        rates = learner.learning_rates()
-        result = learner.step(number, batches)
-        seconds = time.perf_counter() - started
-        progress.add(result, seconds, batches.dropped)
-        enough = hooks.after_step(number, record_of(number, result, seconds, rates), progress)
-        if enough or number >= max_steps:
-            return
+    progress = Progress() if progress is None else progress
+    number = done
+    while number < max_steps:
         started = time.perf_counter()
+        for batches in prefetched(stream, num_workers):
+            rates = learner.learning_rates()
+            try:
+                result = learner.step(number + 1, batches)
+            except DeviceFullError as error:
+                _make_smaller(stream, error, shrink)
+                stream.start += number - done  # the batches of this step once more
+                done = number
+                break
+            number += 1
+            seconds = time.perf_counter() - started
+            progress.add(result, seconds, batches.dropped)
+            if hooks.after_step(number, record_of(number, result, seconds, rates), progress):
+                return
+            if number >= max_steps:
+                return
+            started = time.perf_counter()
+
+
+def _make_smaller(stream: StepStream, error: DeviceFullError, shrink: Callable[[int], None] | None) -> None:
+    if shrink is None or error.documents == 1:
+        raise error
+    stream.max_tokens = error.pieces // 2
+    shrink(stream.max_tokens)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +14,8 @@ from torch import nn
 from gliner_pipe.backbones.base import pretrained_parameters
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.registry import registry
+
+logger = logging.getLogger(__name__)
 
 #: Keys of an entry of ``param_groups``.
 GROUP_KEYS = ("selector", "lr", "weight_decay", "freeze")
@@ -82,9 +85,32 @@ def sgd(momentum: float = 0.9, nesterov: bool = False) -> OptimizerBlock:
     return OptimizerBlock(torch.optim.SGD, {"momentum": momentum, "nesterov": nesterov})
 
 
+@registry.optimizers.register("adafactor")
+def adafactor(
+    beta2_decay: float = -0.8, eps: tuple[float | None, float] = (None, 1e-3), clip_threshold: float = 1.0
+) -> OptimizerBlock:
+    """Adafactor: keeps one number a row and a column instead of two a weight, for models that hardly fit the memory.
+
+    Parameters
+    ----------
+    beta2_decay
+        How the running mean of the squared gradient decays with the steps.
+    eps
+        Least of the squared gradient, and of the relative step.
+    clip_threshold
+        Largest root mean square of an update.
+
+    Notes
+    -----
+    Source: Shazeer and Stern, "Adafactor" (2018), as torch has it: learning rates are given, not found.
+    """
+    options = {"beta2_decay": beta2_decay, "eps": tuple(eps), "d": clip_threshold}
+    return OptimizerBlock(torch.optim.Adafactor, options)
+
+
 @registry.optimizers.register("torch")
 def torch_optimizer(name: str, **options: Any) -> OptimizerBlock:
-    """Any optimizer of ``torch.optim`` by its name, e.g. ``NAdam``, ``RAdam`` or ``Adafactor``.
+    """Any optimizer of ``torch.optim`` by its name; ``optimizer = "NAdam"`` is the short form.
 
     Parameters
     ----------
@@ -93,15 +119,17 @@ def torch_optimizer(name: str, **options: Any) -> OptimizerBlock:
     options
         Arguments of its constructor, without ``lr`` and ``weight_decay``.
     """
-    found = getattr(torch.optim, name, None)
-    if not (isinstance(found, type) and issubclass(found, torch.optim.Optimizer)):
-        known = sorted(
-            key
-            for key, value in vars(torch.optim).items()
-            if isinstance(value, type) and issubclass(value, torch.optim.Optimizer) and key != "Optimizer"
-        )
-        raise ConfigError("train.optimizer", f"has the name {name!r}", ", ".join(known))
-    return OptimizerBlock(found, options)
+    if name not in _torch_names():
+        raise ConfigError("train.optimizer", f"has the name {name!r}", ", ".join(_torch_names()))
+    return OptimizerBlock(getattr(torch.optim, name), options)
+
+
+def _torch_names() -> list[str]:
+    return sorted(
+        key
+        for key, value in vars(torch.optim).items()
+        if isinstance(value, type) and issubclass(value, torch.optim.Optimizer) and key != "Optimizer"
+    )
 
 
 def make_optimizer(
@@ -112,8 +140,8 @@ def make_optimizer(
     Parameters
     ----------
     optimizer
-        A block or the name of one, ``"adamw"`` when not given. Adam is fused where torch can: the same update
-        in a sixth of the time.
+        A block, the name of one or that of a class of ``torch.optim``; ``"adamw"`` when not given. Adam is fused where
+        torch can: the same update in a sixth of the time.
     groups
         Groups of parameters, as made by :func:`parameter_groups`.
     """
@@ -130,9 +158,12 @@ def _block(optimizer: OptimizerBlock | str | None) -> OptimizerBlock:
     if isinstance(optimizer, OptimizerBlock):
         return optimizer
     name = optimizer or "adamw"
+    if name in _torch_names():
+        return torch_optimizer(name)
     known = sorted(registry.optimizers.get_available())
     if name not in known:
-        raise ConfigError("train.optimizer", f"is {name!r}", ", ".join(known))
+        allowed = f"{', '.join(known)}, or a class of torch.optim: {', '.join(_torch_names())}"
+        raise ConfigError("train.optimizer", f"is {name!r}", allowed)
     if name == "torch":
         raise ConfigError("train.optimizer", "is 'torch' without a class", '@optimizers = "torch" and a name')
     made: OptimizerBlock = registry.optimizers.get(name)()
@@ -145,7 +176,9 @@ def parameter_groups(
     transformer_lr: float,
     task_lr: float,
     weight_decay: float = 0.01,
+    task_weight_decay: float | None = None,
     overrides: Sequence[Mapping[str, Any]] = (),
+    warn: Callable[[str], object] = logger.warning,
 ) -> list[dict[str, Any]]:
     """Sort the parameters to train by learning rate and weight decay.
 
@@ -163,10 +196,14 @@ def parameter_groups(
         Learning rate of everything else.
     weight_decay
         Weight decay of the parameters that decay.
+    task_weight_decay
+        That of everything but the backbones; `weight_decay` when not given.
     overrides
         Exceptions, e.g. ``[{"selector": "embeddings", "freeze": true}, {"selector": "rnn", "lr": 1e-3}]``:
         the first whose regular expression is found in a parameter's name sets its ``lr`` or ``weight_decay``,
         or freezes it.
+    warn
+        Told about a selector that matches nothing.
 
     Returns
     -------
@@ -177,8 +214,9 @@ def parameter_groups(
     Raises
     ------
     ConfigError
-        If nothing is left to train, or a selector matches no parameter.
+        If nothing is left to train.
     """
+    decays_by = (weight_decay if task_weight_decay is None else task_weight_decay, weight_decay)
     rules = [_Rule.parse(index, override) for index, override in enumerate(overrides)]
     groups: dict[str, dict[str, Any]] = {}
     for name, parameter, in_backbone, decays in _parameters(models):
@@ -192,7 +230,7 @@ def parameter_groups(
         group = "transformer" if in_backbone else "task"
         settings = {
             "lr": transformer_lr if in_backbone else task_lr,
-            "weight_decay": weight_decay if decays else 0.0,
+            "weight_decay": decays_by[in_backbone] if decays else 0.0,
         }
         if rule is not None:
             group = rule.pattern.pattern
@@ -201,11 +239,12 @@ def parameter_groups(
         groups.setdefault(group, {"params": [], "name": group, **settings})["params"].append(parameter)
     for rule in rules:
         if not rule.matched:
-            names = ", ".join(name for name, *_ in _parameters(models))
-            raise ConfigError(
-                f"train.param_groups.{rule.index}",
-                f"has the selector {rule.pattern.pattern!r}, which matches no parameter",
-                f"a regular expression found in one of: {names}",
+            parts = ", ".join(
+                dict.fromkeys(".".join(name.split(".")[:3]) for name, *_ in _parameters(models))
+            )
+            warn(
+                f"warning: [train.param_groups.{rule.index}] the selector {rule.pattern.pattern!r} matches no "
+                f"parameter. There are parameters in {parts}."
             )
     if not groups:
         raise ConfigError(

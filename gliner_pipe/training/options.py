@@ -1,10 +1,8 @@
-"""The options of a training: other spellings, and checks made before anything is loaded."""
+"""The options of a training: checks made before anything is loaded."""
 
 from __future__ import annotations
 
-import difflib
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,105 +11,65 @@ from gliner_pipe.errors import ConfigError
 MIXED_PRECISIONS = ("no", "fp16", "bf16")
 
 
-def translate(extra: Mapping[str, Any], known: list[str], note: Callable[[str], None]) -> dict[str, Any]:
-    """Return options given under the names that EDS-NLP has for them since v0.14, under their names here.
-
-    Parameters
-    ----------
-    extra
-        Options that ``train()`` does not have.
-    known
-        Those that it has.
-    note
-        Takes a line for the user.
-
-    Raises
-    ------
-    ConfigError
-        If an option is unknown under any name.
-    """
-    options: dict[str, Any] = {}
-    for name, value in extra.items():
-        if name not in ALIASES:
-            close = difflib.get_close_matches(name, [*known, *ALIASES], n=1)
-            hint = f"Did you mean {close[0]!r}?" if close else ""
-            raise ConfigError(f"train.{name}", "is no option of train", ", ".join(known), hint)
-        new_name, convert = ALIASES[name]
-        options[new_name] = convert(value)
-        note(f"note: {name} is read as {new_name} = {options[new_name]}")
-    return options
-
-
-def _tokens(value: Any) -> int:
-    match = re.fullmatch(r"\s*(\d+)(?:\s*(?:tokens|pieces))?\s*", str(value))
-    if match is None:
-        raise ConfigError("train.sub_batch_size", f"is {value!r}", 'a number of tokens, e.g. "16000 tokens"')
-    return int(match.group(1))
-
-
-def _model_last(value: Any) -> Path:
-    return Path(value) / "model-last"
-
-
-ALIASES: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
-    "grad_max_norm": ("max_grad_norm", float),
-    "output_dir": ("output_path", _model_last),
-    "output_model_dir": ("output_path", Path),
-    "sub_batch_size": ("grad_accumulation_max_tokens", _tokens),
-    "logger": ("loggers", lambda value: value),
-}
-
-
-def check_numbers(options: Mapping[str, Any]) -> None:
-    """Check that the numbers among the options of a training can work.
+def check_options(options: Mapping[str, Any]) -> None:
+    """Check that the options of a training can work, one by one and together.
 
     Raises
     ------
     ConfigError
         About the first that cannot.
     """
-    for name in ("max_steps", "patience", "grad_accumulation_max_tokens"):
+    for name, (lowest, allowed) in _LEAST.items():
         value = options[name]
-        if value is not None and value < 1:
-            raise ConfigError(f"train.{name}", f"is {value}", "a whole number from 1")
+        if value is not None and not isinstance(value, str) and not lowest <= value < float("inf"):
+            raise ConfigError(f"train.{name}", f"is {value}", allowed)
     for name in ("validation_interval", "checkpoint_interval"):
-        value = options[name]
-        # ${train.max_steps//10} is 0 in a short training: that means every step
-        if value is not None and value < 0:
-            raise ConfigError(f"train.{name}", f"is {value}", "a whole number")
-    for name in ("transformer_lr", "task_lr"):
-        if not 0 <= options[name] < float("inf"):
-            raise ConfigError(f"train.{name}", f"is {options[name]}", "a number from 0, e.g. 5e-5")
-    for name in ("weight_decay", "num_workers"):
-        if options[name] < 0:
-            raise ConfigError(f"train.{name}", f"is {options[name]}", "a number from 0")
-    if not 0 <= options["warmup_rate"] <= 1:
+        if isinstance(options[name], str) and options[name] != "epoch":
+            raise ConfigError(f"train.{name}", f"is {options[name]!r}", 'a number of steps, or "epoch"')
+    for name in ("max_epochs", "max_grad_norm"):
+        if options[name] == 0:
+            raise ConfigError(f"train.{name}", f"is {options[name]}", "a number above 0, or null")
+    if options["max_steps"] is not None and options["max_epochs"] is not None:
+        found = f"is {options['max_epochs']:g}, and max_steps is {options['max_steps']}"
+        raise ConfigError("train.max_epochs", found, "one of the two", "Set the other to null")
+    if options["warmup_rate"] > 1:
         raise ConfigError(
             "train.warmup_rate", f"is {options['warmup_rate']}", "a share of the steps, from 0 to 1"
         )
-    norm = options["max_grad_norm"]
-    if norm is not None and norm <= 0:
-        raise ConfigError("train.max_grad_norm", f"is {norm}", "a number above 0, or null not to clip")
+    for name in ("ema_decay", "validation_split"):
+        value = options[name]
+        if value is not None and not 0 < value < 1:
+            raise ConfigError(f"train.{name}", f"is {value}", "a number between 0 and 1, or null")
+    if options["validation_split"] is not None and options["val_data"] is not None:
+        raise ConfigError("train.validation_split", "is set, and there is val_data", "one of the two")
     if options["mixed_precision"] not in MIXED_PRECISIONS:
         raise ConfigError(
             "train.mixed_precision", f"is {options['mixed_precision']!r}", ", ".join(MIXED_PRECISIONS)
         )
+    if options["val_data"] is None and options["validation_split"] is None:
+        for name in ("best_metric", "patience", "load_best_model_at_end", "validate_at_start"):
+            if options[name] not in (None, False):
+                raise ConfigError(
+                    f"train.{name}",
+                    "is set, but there is no val_data",
+                    do="Add [train.val_data], or set validation_split",
+                )
 
 
-def intervals(max_steps: int, validation: int | None, checkpoint: int | None) -> tuple[int, int]:
-    """Return the steps between two validations and between two savings, both at least 1.
-
-    Parameters
-    ----------
-    max_steps
-        Steps of the training.
-    validation
-        As given; a tenth of the steps when not given.
-    checkpoint
-        As given; that of the validation when not given.
-    """
-    interval = max(1, max_steps // 10 if validation is None else validation)
-    return interval, interval if checkpoint is None else max(1, checkpoint)
+_COUNT = (1, "a whole number from 1")
+# ${train.max_steps//10} is 0 in a short training: that means every step
+_INTERVAL = (0, "a whole number")
+_NUMBER = (0, "a number from 0")
+#: Least of each number, and what is allowed.
+_LEAST: Mapping[str, tuple[int, str]] = {
+    **dict.fromkeys(("max_steps", "patience", "grad_accumulation_max_tokens"), _COUNT),
+    **dict.fromkeys(("gradient_accumulation_steps", "logging_interval"), _COUNT),
+    **dict.fromkeys(("validation_interval", "checkpoint_interval", "save_total_limit"), _INTERVAL),
+    **dict.fromkeys(("transformer_lr", "task_lr"), (0, "a number from 0, e.g. 5e-5")),
+    **dict.fromkeys(("weight_decay", "task_weight_decay", "num_workers", "start_decay"), _NUMBER),
+    **dict.fromkeys(("warmup_rate", "warmup_steps", "patience_threshold", "max_epochs"), _NUMBER),
+    "max_grad_norm": (0, "a number above 0, or null not to clip"),
+}
 
 
 def output_paths(output_path: str | Path, best_path: str | Path | None) -> tuple[Path, Path]:

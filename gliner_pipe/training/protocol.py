@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from spacy.language import Language
@@ -26,6 +27,9 @@ class TrainableByLoop(Protocol):
 
     def initialize(self, get_examples: Callable[[], Iterable[Example]], *, nlp: Language) -> None:
         """Load the pretrained weights and learn the labels."""
+
+    def from_disk(self, path: Path) -> object:
+        """Take the weights and labels that were saved in a folder."""
 
     def collate(self, examples: Sequence[Example], rng: random.Random) -> TrainingBatch:
         """Make a batch on the CPU; all chance comes from `rng`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -22,10 +22,13 @@ class Schedule:
         Share of the steps, between 0 and 1, in which the factor climbs in a straight line to 1.
     curve
         Factor after the warm-up as a function of progress, both between 0 and 1.
+    warmup_steps
+        Length of the warm-up; instead of `warmup_rate` where it is given.
     """
 
     warmup_rate: float
     curve: Callable[[float], float]
+    warmup_steps: int | None = None
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.warmup_rate <= 1.0:
@@ -38,7 +41,9 @@ class Schedule:
 
         The first step already learns (its factor is ``1 / warm-up steps``, not 0).
         """
-        warmup_steps = round(self.warmup_rate * total_steps)
+        warmup_steps = self.warmup_steps
+        if warmup_steps is None:
+            warmup_steps = round(self.warmup_rate * total_steps)
         if step < warmup_steps:
             return (step + 1) / warmup_steps
         remaining = max(1, total_steps - warmup_steps)
@@ -112,7 +117,44 @@ def polynomial(warmup_rate: float = 0.1, end_factor: float = 0.0, power: float =
     return Schedule(warmup_rate, lambda progress: end_factor + (1.0 - end_factor) * (1.0 - progress) ** power)
 
 
-def make_schedule(schedule: Schedule | str | None, warmup_rate: float) -> Schedule:
+@registry.schedules.register("cosine_with_restarts")
+def cosine_with_restarts(warmup_rate: float = 0.1, end_factor: float = 0.0, cycles: int = 2) -> Schedule:
+    """Warm up, then go down along a cosine several times, back to the full learning rate in between.
+
+    Parameters
+    ----------
+    warmup_rate
+        Share of the steps, between 0 and 1, in which the learning rate climbs from 0.
+    end_factor
+        What the learning rate is multiplied by at the bottom of each cosine.
+    cycles
+        How often it goes down.
+    """
+
+    def curve(progress: float) -> float:
+        within = 1.0 if progress >= 1.0 else (progress * cycles) % 1.0
+        return end_factor + (1.0 - end_factor) * 0.5 * (1.0 + math.cos(math.pi * within))
+
+    return Schedule(warmup_rate, curve)
+
+
+@registry.schedules.register("inverse_sqrt")
+def inverse_sqrt(warmup_rate: float = 0.1) -> Schedule:
+    """Warm up, then go down as one over the square root of the steps: never to zero, so that training can go on.
+
+    Parameters
+    ----------
+    warmup_rate
+        Share of the steps, between 0 and 1, in which the learning rate climbs from 0; it sets how fast the rate goes
+        down afterwards.
+    """
+    start = max(warmup_rate, 1e-3)
+    return Schedule(warmup_rate, lambda progress: math.sqrt(start / (start + (1 - start) * progress)))
+
+
+def make_schedule(
+    schedule: Schedule | str | None, warmup_rate: float, warmup_steps: int | None = None
+) -> Schedule:
     """Return the schedule that the options `schedule` and `warmup_rate` of a training stand for.
 
     Parameters
@@ -121,12 +163,14 @@ def make_schedule(schedule: Schedule | str | None, warmup_rate: float) -> Schedu
         A block (which has its own warm-up), or the name of one, ``"linear"`` when not given.
     warmup_rate
         Warm-up of a schedule that is given by its name.
+    warmup_steps
+        Length of the warm-up of any schedule, in steps; `warmup_rate` decides when not given.
     """
     if isinstance(schedule, Schedule):
-        return schedule
+        return schedule if warmup_steps is None else replace(schedule, warmup_steps=warmup_steps)
     name = schedule or "linear"
     known = sorted(registry.schedules.get_available())
     if name not in known:
         raise ConfigError("train.schedule", f"is {name!r}", ", ".join(known))
     made: Schedule = registry.schedules.get(name)(warmup_rate=warmup_rate)
-    return made
+    return replace(made, warmup_steps=warmup_steps)

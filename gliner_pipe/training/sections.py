@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -13,23 +14,18 @@ from spacy.language import Language
 from spacy.training import Example
 
 import gliner_pipe.data.readers  # noqa: F401 (registers the readers)
-from gliner_pipe.data.files import read_json
-from gliner_pipe.data.readers.conll import ConllReader
+from gliner_pipe.data.choosing import (
+    ReaderLike,
+    is_known,
+    reader_of_dataset,
+    reader_of_path,
+    reader_of_records,
+)
+from gliner_pipe.data.chunking import Chunk
+from gliner_pipe.data.readers.json_base import are_records
+from gliner_pipe.data.tables import is_dataset
 from gliner_pipe.errors import ConfigError, DataError
 from gliner_pipe.registry import registry
-
-#: spaCy's contract: a pipeline in, examples out.
-ReaderLike = Callable[[Language], Iterable[Example]]
-
-#: Name of the reader by the end of a file's name.
-READERS_BY_SUFFIX: Mapping[str, str] = {
-    **dict.fromkeys(ConllReader.suffixes, "conll"),
-    ".ann": "standoff",
-    ".spacy": "spacy.Corpus.v1",
-}
-#: Options that spaCy's reader has no defaults for.
-READER_OPTIONS = {"spacy.Corpus.v1": {"gold_preproc": False, "max_length": 0, "limit": 0, "augmenter": None}}
-JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
 
 
 @dataclass(frozen=True)
@@ -60,6 +56,12 @@ class Section:
         So many line breaks end a sentence.
     labels
         Validation only: labels to ask for and to score.
+    chunk
+        Training only: cut documents into chunks of ``max_words`` words, of which two neighbours share ``stride``
+        words; ``max_length`` and the other options above then hold for the chunks.
+    weight
+        Training only: how often a step draws from this data, relative to the other data (1 where it is not
+        given). Without any weight each step draws one batch of each.
     """
 
     reader: ReaderLike
@@ -72,6 +74,8 @@ class Section:
     check_capitalized: bool = True
     min_newline_count: int = 1
     labels: Sequence[Any] | None = None
+    chunk: Chunk | None = None
+    weight: float | None = None
 
     def read(self, nlp: Language, where: str) -> list[Example]:
         """Return the examples, those without words left out.
@@ -104,11 +108,13 @@ class DataArg(Validatable):  # type: ignore[misc]
         """Return the sections that `value` stands for; None for None."""
         if value is None:
             return None
-        if isinstance(value, (list, tuple)) and not _are_examples(value):
+        if isinstance(value, (list, tuple)) and not _are_data(value):
             if not value:
-                raise ConfigError(cls.where, "is an empty list", "examples, paths, readers or sections")
+                raise ConfigError(
+                    cls.where, "is an empty list", "examples, records, paths, readers or sections"
+                )
             return [section for item in value for section in cls.validate(item) or []]
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and not is_dataset(value) and "@readers" not in value:
             return [make_section(value, cls.where)]
         return [Section(make_reader(value, cls.where))]
 
@@ -149,6 +155,11 @@ def make_section(options: Mapping[str, Any], where: str) -> Section:
         if isinstance(value, int) and value < 0:
             raise ConfigError(f"{where}.{name}", f"is {value}", "a whole number or null")
     values = {name: value for name, value in options.items() if value is not None}
+    if "chunk" in values:
+        values["chunk"] = Chunk.of(values["chunk"], f"{where}.chunk")
+    weight = values.get("weight", 1.0)
+    if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 < weight < math.inf:
+        raise ConfigError(f"{where}.weight", f"is {weight!r}", "a number above 0")
     return Section(**{**values, "reader": make_reader(options["reader"], f"{where}.reader")})
 
 
@@ -163,55 +174,47 @@ _KINDS: Mapping[str, type] = {
 
 
 def make_reader(value: Any, where: str) -> ReaderLike:
-    """Return the reader that `value` stands for: a block, a path, a list of examples, or a reader already."""
+    """Return the reader that `value` stands for.
+
+    Parameters
+    ----------
+    value
+        A block, a path, a list of examples or of records, a data set of the package datasets, or a reader
+        already. Of a folder or data set with several splits, training takes ``train`` and validation
+        ``validation`` (or ``valid``, ``val``, ``dev``).
+    where
+        The section, for messages; whether it is for validation shows in its name.
+
+    Raises
+    ------
+    ConfigError
+        If it is nothing of that kind.
+    """
+    validation = "val_data" in where
+    if is_dataset(value):
+        return reader_of_dataset(value, validation=validation)
     if isinstance(value, Mapping):
         value = Config(value).resolve(registry=registry)
     if isinstance(value, (str, Path)):
-        return reader_of_path(Path(value))
+        return reader_of_path(Path(value), validation=validation)
     if _are_examples(value):
         examples = list(value)
         return lambda nlp: examples
+    if are_records(value):
+        return reader_of_records(value)
     if callable(value):
         made: ReaderLike = value
         return made
     raise ConfigError(
         where,
         f"is {type(value).__name__}",
-        "a block of @readers, a path, a list of spaCy Examples, or a function",
+        "a block of @readers, a path, a list of spaCy Examples or of records, a Dataset, or a function",
     )
 
 
-def reader_of_path(path: Path) -> ReaderLike:
-    """Return the reader for a file or folder, chosen by the ends of file names and the first record.
-
-    Raises
-    ------
-    DataError
-        If the file is missing, or its format cannot be told.
-    """
-    if not path.exists():
-        raise DataError(
-            str(path), "does not exist", "a file or a folder", f"The working folder is {Path.cwd()}"
-        )
-    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
-    for file in files:
-        suffix = file.suffix.lower()
-        if suffix in JSON_SUFFIXES:
-            _, record = next(iter(read_json(file)))
-            name = "gliner_json" if isinstance(record, dict) and "tokenized_text" in record else "jsonl"
-        elif suffix == ".txt" and file.with_suffix(".ann").exists():
-            name = "standoff"
-        elif suffix in READERS_BY_SUFFIX:
-            name = READERS_BY_SUFFIX[suffix]
-        else:
-            continue
-        block = {"@readers": name, "path": str(path), **READER_OPTIONS.get(name, {})}
-        made: ReaderLike = Config({"reader": block}).resolve(registry=registry)["reader"]
-        return made
-    suffixes = ", ".join([*JSON_SUFFIXES, *READERS_BY_SUFFIX])
-    raise DataError(
-        str(path), "has no known format", f"files that end in {suffixes}", "Name a reader: @readers = ..."
-    )
+def _are_data(value: Any) -> bool:
+    """Say whether a list holds the data itself, and not sections, paths or readers."""
+    return _are_examples(value) or (are_records(value) and is_known(value[0]) and "reader" not in value[0])
 
 
 def _are_examples(value: Any) -> bool:

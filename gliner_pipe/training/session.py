@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import os
 import random
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,35 +14,42 @@ import numpy as np
 import torch
 from confit import Config
 from rich.console import Console
-from rich.text import Text
 from spacy.language import Language
 from spacy.training import Example
 
 from gliner_pipe.errors import ConfigError
-from gliner_pipe.metrics.evaluation import gold_span_getter
-from gliner_pipe.metrics.getters import prediction_getter
-from gliner_pipe.metrics.spans import METRICS
-from gliner_pipe.training.accelerator import TrainedModels, make_accelerator
-from gliner_pipe.training.datasets import Dataset, describe, read_training, read_validation
+from gliner_pipe.training.accelerator import (
+    TrainedModels,
+    compile_backbones,
+    deterministic,
+    make_accelerator,
+)
+from gliner_pipe.training.averaging import Anchor, WeightAverage
+from gliner_pipe.training.checkpoints import FOLDER, find_checkpoint
+from gliner_pipe.training.datasets import (
+    Dataset,
+    describe,
+    draws_per_epoch,
+)
+from gliner_pipe.training.freezing import freeze
 from gliner_pipe.training.loggers import RunInfo, TrainingLogger, make_loggers
-from gliner_pipe.training.loop import Learner, train_steps
+from gliner_pipe.training.loggers.base import console_note
+from gliner_pipe.training.loop import Learner, Progress, train_steps
 from gliner_pipe.training.optimizer import make_optimizer, parameter_groups
-from gliner_pipe.training.options import intervals
+from gliner_pipe.training.plan import Plan
 from gliner_pipe.training.protocol import TrainableByLoop
+from gliner_pipe.training.reading import ask_unseen, read_data
 from gliner_pipe.training.run_config import FILE_NAME, config_text, package_versions
-from gliner_pipe.training.schedules import make_schedule
-from gliner_pipe.training.sections import Section
-from gliner_pipe.training.steps import StepStream, prefetched
+from gliner_pipe.training.schedules import Schedule, make_schedule
+from gliner_pipe.training.steps import StepStream
+from gliner_pipe.training.store import ModelStore
 from gliner_pipe.training.summary import print_summary
-from gliner_pipe.training.validation import Scorer, Supervisor, Validation, choose_metric
+from gliner_pipe.training.validation import Supervisor
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-
-def console_note(text: str) -> None:
-    """Print a line for the user."""
-    Console().print(Text(text), soft_wrap=True)
+    from gliner_pipe.hub import HubUploader
 
 
 def trainable_components(nlp: Language) -> dict[str, TrainableByLoop]:
@@ -60,32 +70,6 @@ def trainable_components(nlp: Language) -> dict[str, TrainableByLoop]:
             'Add a section with @factory = "gliner", or train the others with spacy train',
         )
     return found
-
-
-def make_scorers(scorer: Any, nlp: Language) -> dict[str, Scorer]:
-    """Return the scorers that the option `scorer` of a training stands for.
-
-    Parameters
-    ----------
-    scorer
-        Scorers by name, one scorer, or None for exact spans; a scorer is a function or one of the names
-        ``exact``, ``overlap`` and ``token``.
-    nlp
-        The pipeline, which tells where gold and predicted spans stand.
-    """
-    if scorer is None:
-        scorer = {"ner": "exact"}
-    elif not isinstance(scorer, Mapping):
-        scorer = {"ner": scorer}
-    scorers: dict[str, Scorer] = {}
-    for name, item in scorer.items():
-        if isinstance(item, str) and item in METRICS:
-            item = METRICS[item](span_getter=gold_span_getter(nlp), predicted_getter=prediction_getter(nlp))
-        if not callable(item):
-            allowed = f'a block, e.g. @scorers = "gliner_pipe.ner_exact", or one of {", ".join(METRICS)}'
-            raise ConfigError(f"train.scorer.{name}", f"is {item!r}", allowed)
-        scorers[name] = item
-    return scorers
 
 
 def set_seed(seed: int) -> None:
@@ -111,142 +95,283 @@ class Session:
     def __init__(self, *, nlp: Language, config: Config | None = None, **options: Any) -> None:
         self.nlp = nlp
         self.options = options
-        self.max_steps: int = options["max_steps"]
         self.output_path: Path = options["output_path"]
         self.best_path: Path = options["best_path"]
+        self.checkpoints = self.output_path.parent / FOLDER
         self.seed: int = options["seed"]
+        self.data_seed: int = self.seed if options["data_seed"] is None else options["data_seed"]
         self.versions = package_versions()
         self.config_text = config_text(config, options, self.versions)
 
     def run(self) -> Language:
         """Train and return the pipeline."""
+        with deterministic(self.options["full_determinism"]):
+            return self._run()
+
+    def _run(self) -> Language:
+        options = self.options
         components = trainable_components(self.nlp)
-        loggers = make_loggers(self.options["loggers"])
-        schedule = make_schedule(self.options["schedule"], self.options["warmup_rate"])
-        datasets = read_training(self.nlp, self.options["train_data"], self.options["batch_size"])
-        validation = self._read_validation()
-        accelerator = make_accelerator(self.options["mixed_precision"], self.options["cpu"])
+        speak = console_note if os.environ.get("RANK", "0") == "0" else _silent
+        loggers = make_loggers(options["loggers"], speak)
+        schedule = make_schedule(options["schedule"], options["warmup_rate"], options["warmup_steps"])
+        checkpoint = self._find_checkpoint()
+        datasets, validation = read_data(self.nlp, options, self.data_seed, speak)
+        accelerator = make_accelerator(options["mixed_precision"], options["cpu"])
+        if options["auto_find_batch_size"] and accelerator.num_processes > 1:
+            raise ConfigError(
+                "train.auto_find_batch_size",
+                f"is set, with {accelerator.num_processes} processes",
+                "one process",
+                "Set grad_accumulation_max_tokens: it gives the same result",
+            )
         note = console_note if accelerator.is_main_process else _silent
+        uploader = self._uploader(accelerator)
+        plan = self._plan(datasets, accelerator)
         for component in components.values():
             note(describe(datasets, component))
-        self._initialize(components, datasets)
-        groups = parameter_groups(
-            {name: component.model for name, component in components.items()},
-            transformer_lr=self.options["transformer_lr"],
-            task_lr=self.options["task_lr"],
-            weight_decay=self.options["weight_decay"],
-            overrides=self.options["param_groups"],
-        )
-        note(_describe(groups, accelerator))
-        models = TrainedModels(
-            {name: component.model for name, component in components.items()}, accelerator.num_processes > 1
-        )
-        models.to(accelerator.device)
-        optimizer = make_optimizer(self.options["optimizer"], groups)
-        scheduler = schedule.build(optimizer, self.max_steps)
-        module, optimizer = accelerator.prepare(models, optimizer)
-        learner = Learner(
-            accelerator, components, module, optimizer, scheduler, self.options["max_grad_norm"]
-        )
-        supervisor = self._supervisor(accelerator, models, validation, loggers, note)
-        # each process drops out other numbers
-        torch.manual_seed(self.seed + accelerator.process_index)
-        self._train(learner, supervisor, self._stream(datasets, components, accelerator))
-        if accelerator.is_main_process:
-            self._summarize(supervisor)
-        return self.nlp
-
-    def _read_validation(self) -> Validation:
-        sections: Sequence[Section] | None = self.options["val_data"]
-        if sections is None:
-            for name in ("best_metric", "patience"):
-                if self.options[name] is not None:
-                    raise ConfigError(
-                        f"train.{name}", "is set, but there is no val_data", do="Add [train.val_data]"
-                    )
-            return Validation([], {})
-        scorers = make_scorers(self.options["scorer"], self.nlp)
-        examples, labels = read_validation(self.nlp, sections)
-        return Validation(
-            examples, scorers, choose_metric(self.options["best_metric"], scorers, examples), labels
-        )
-
-    def _initialize(self, components: Mapping[str, TrainableByLoop], datasets: Sequence[Dataset]) -> None:
-        """Make the weights; those that a component has already are kept, other components are left alone."""
-        examples: list[Example] = [example for dataset in datasets for example in dataset.documents]
-        set_seed(self.seed)
-        with self.nlp.select_pipes(enable=list(components)):
-            self.nlp.initialize(lambda: examples)
-
-    def _stream(
-        self, datasets: Sequence[Dataset], components: Mapping[str, TrainableByLoop], accelerator: Accelerator
-    ) -> StepStream:
-        data_seed = self.options["data_seed"]
-        return StepStream(
-            datasets,
-            components,
-            seed=self.seed if data_seed is None else data_seed,
-            max_tokens=self.options["grad_accumulation_max_tokens"],
-            rank=accelerator.process_index,
-            n_processes=accelerator.num_processes,
-        )
-
-    def _supervisor(
-        self,
-        accelerator: Accelerator,
-        models: TrainedModels,
-        validation: Validation,
-        loggers: list[TrainingLogger],
-        note: Callable[[str], None],
-    ) -> Supervisor:
-        interval, checkpoint_interval = intervals(
-            self.max_steps, self.options["validation_interval"], self.options["checkpoint_interval"]
-        )
-        return Supervisor(
+        self._initialize(components, datasets, checkpoint)
+        ask_unseen(self.nlp, validation, options["unseen_labels"])
+        learner, models = self._learner(components, accelerator, schedule, plan, note)
+        supervisor = Supervisor(
             accelerator=accelerator,
             nlp=self.nlp,
             module=models,
             validation=validation,
-            max_steps=self.max_steps,
-            validation_interval=interval,
-            checkpoint_interval=checkpoint_interval,
-            patience=self.options["patience"],
-            output_path=self.output_path,
-            best_path=self.best_path,
-            files={FILE_NAME: self.config_text},
-            loggers=loggers,
-            callback=self.options["on_validation_callback"],
+            plan=plan,
+            patience=options["patience"],
+            patience_threshold=options["patience_threshold"],
+            logging_interval=options["logging_interval"],
+            store=self._store(learner, uploader),
+            callback=options["on_validation_callback"],
             note=note,
         )
+        stream = self._stream(datasets, components, accelerator)
+        self._train(supervisor, loggers, stream, checkpoint)
+        if accelerator.is_main_process:
+            self._end(supervisor)
+        accelerator.wait_for_everyone()
+        if options["load_best_model_at_end"] and supervisor.best_score is not None:
+            for name, component in components.items():
+                component.from_disk(self.best_path / name)
+        return self.nlp
 
-    def _train(self, learner: Learner, supervisor: Supervisor, stream: StepStream) -> None:
-        loggers = supervisor.loggers if learner.accelerator.is_main_process else []
-        run = RunInfo(self.max_steps, self.output_path.parent, self.config_text, self.versions)
-        if learner.accelerator.is_main_process:
+    # -- before the first step ---------------------------------------------------------------------------------
+
+    def _find_checkpoint(self) -> Path | None:
+        """Find what to go on from, and refuse to write over a model that is not to be replaced."""
+        checkpoint = find_checkpoint(self.options["resume_from_checkpoint"], self.checkpoints)
+        if not self.options["overwrite"] and checkpoint is None:
+            for path in (self.output_path, self.best_path):
+                if path.exists():
+                    raise ConfigError(
+                        "train.overwrite",
+                        f"is false, and {path} is there already",
+                        "a new output_path",
+                        'Set overwrite = true, or resume_from_checkpoint = "auto" to go on',
+                    )
+        return checkpoint
+
+    def _plan(self, datasets: Sequence[Dataset], accelerator: Accelerator) -> Plan:
+        batches = accelerator.num_processes * self.options["gradient_accumulation_steps"]
+        return Plan.make(
+            self.options, lambda: max(1, math.ceil(draws_per_epoch(datasets, self.data_seed) / batches))
+        )
+
+    def _uploader(self, accelerator: Accelerator) -> HubUploader | None:
+        """Return what puts models on the hub, after a look at whether it can."""
+        if not self.options["push_to_hub"] or not accelerator.is_main_process:
+            return None
+        from gliner_pipe.hub import HubUploader
+
+        uploader = HubUploader(
+            self.options["hub_model_id"],
+            self.output_path,
+            strategy=self.options["hub_strategy"],
+            private=self.options["hub_private_repo"],
+            always_push=self.options["hub_always_push"],
+        )
+        uploader.start()
+        return uploader
+
+    def _store(self, learner: Learner, uploader: HubUploader | None) -> ModelStore:
+        return ModelStore(
+            nlp=self.nlp,
+            learner=learner,
+            last=self.output_path,
+            best=self.best_path,
+            checkpoints=self.checkpoints,
+            files={FILE_NAME: self.config_text},
+            limit=self.options["save_total_limit"],
+            settings=self._settings(learner.accelerator),
+            uploader=uploader,
+        )
+
+    def _settings(self, accelerator: Accelerator) -> dict[str, Any]:
+        names = ("seed", "batch_size", "gradient_accumulation_steps", "max_steps", "max_epochs", "optimizer")
+        plain = {name: self.options[name] for name in names}
+        plain["optimizer"] = str(getattr(plain["optimizer"], "optimizer_class", plain["optimizer"]))
+        return {**plain, "data_seed": self.data_seed, "processes": accelerator.num_processes}
+
+    def _initialize(
+        self,
+        components: Mapping[str, TrainableByLoop],
+        datasets: Sequence[Dataset],
+        checkpoint: Path | None,
+    ) -> None:
+        """Make the weights, or take those of a checkpoint.
+
+        Weights that a component has already are kept, other components of the pipeline are left alone.
+        """
+        set_seed(self.seed)
+        if checkpoint is not None:
+            for name, component in components.items():
+                component.from_disk(checkpoint / name)
+            return
+        examples: list[Example] = [example for dataset in datasets for example in dataset.documents]
+        with self.nlp.select_pipes(enable=list(components)):
+            self.nlp.initialize(lambda: examples)
+
+    def _learner(
+        self,
+        components: Mapping[str, TrainableByLoop],
+        accelerator: Accelerator,
+        schedule: Schedule,
+        plan: Plan,
+        note: Callable[[str], None],
+    ) -> tuple[Learner, TrainedModels]:
+        options = self.options
+        by_name = {name: component.model for name, component in components.items()}
+        frozen = freeze(by_name, options["freeze_components"])
+        groups = parameter_groups(
+            by_name,
+            transformer_lr=options["transformer_lr"],
+            task_lr=options["task_lr"],
+            weight_decay=options["weight_decay"],
+            task_weight_decay=options["task_weight_decay"],
+            overrides=options["param_groups"],
+            warn=note,
+        )
+        note(_describe(groups, accelerator))
+        models = TrainedModels(by_name, accelerator.num_processes > 1, frozen)
+        models.to(accelerator.device)
+        if options["compile"]:
+            compile_backbones(by_name, options["compile"])
+        optimizer = make_optimizer(options["optimizer"], groups)
+        scheduler = schedule.build(optimizer, plan.max_steps)
+        learning = [parameter for group in groups for parameter in group["params"]]
+        module, optimizer = accelerator.prepare(models, optimizer)
+        learner = Learner(
+            accelerator,
+            components,
+            module,
+            optimizer,
+            scheduler,
+            options["max_grad_norm"],
+            average=None if options["ema_decay"] is None else WeightAverage(learning, options["ema_decay"]),
+            anchor=Anchor(learning, options["start_decay"]) if options["start_decay"] else None,
+        )
+        return learner, models
+
+    def _stream(
+        self, datasets: Sequence[Dataset], components: Mapping[str, TrainableByLoop], accelerator: Accelerator
+    ) -> StepStream:
+        return StepStream(
+            datasets,
+            components,
+            seed=self.data_seed,
+            max_tokens=self.options["grad_accumulation_max_tokens"],
+            rank=accelerator.process_index,
+            n_processes=accelerator.num_processes,
+            accumulation=self.options["gradient_accumulation_steps"],
+        )
+
+    # -- the steps, and what comes after them --------------------------------------------------------------------
+
+    def _train(
+        self,
+        supervisor: Supervisor,
+        loggers: list[TrainingLogger],
+        stream: StepStream,
+        checkpoint: Path | None,
+    ) -> None:
+        store, note = supervisor.store, supervisor.note
+        learner, progress, done = store.learner, Progress(), 0
+        state: dict[str, Any] = {}
+        if checkpoint is not None:
+            state = store.resume(checkpoint, note)
+            supervisor.load_state_dict(state["supervisor"])
+            progress.load_state_dict(state["progress"])
+            done = state["step"]
+            note(f"going on from {checkpoint} after step {done}")
+        if supervisor.finished or done >= supervisor.plan.max_steps:
+            note("nothing is left to do: this training has ended")
+            return
+        main = learner.accelerator.is_main_process
+        run = RunInfo(
+            supervisor.plan.max_steps,
+            self.output_path.parent,
+            self.config_text,
+            self.versions,
+            name=self.options["run_name"],
+            resumed_step=done,
+        )
+        if main:
             run.folder.mkdir(parents=True, exist_ok=True)
             (run.folder / FILE_NAME).write_text(self.config_text, encoding="utf-8")
         supervisor.module.train()
-        started: list[TrainingLogger] = []
         try:
-            for logger in loggers:
+            for logger in loggers if main else []:
                 logger.start(run)
-                started.append(logger)
-            train_steps(learner, prefetched(stream, self.options["num_workers"]), self.max_steps, supervisor)
+                supervisor.loggers.append(logger)
+            if self.options["validate_at_start"] and not done:
+                supervisor.before_first_step()
+            if not self.options["ignore_data_skip"]:
+                stream.start = done
+            # each process drops out other numbers
+            torch.manual_seed(self.seed + learner.accelerator.process_index)
+            if state:
+                store.restore_chance(state, note)
+            train_steps(
+                learner,
+                stream,
+                supervisor.plan.max_steps,
+                supervisor,
+                done=done,
+                num_workers=self.options["num_workers"],
+                progress=progress,
+                shrink=_tell_smaller(note) if self.options["auto_find_batch_size"] else None,
+            )
         finally:
             supervisor.module.eval()
-            for logger in started:
+            for logger in supervisor.loggers:
                 logger.finish()
+            if store.uploader is not None and sys.exc_info()[0] is not None:
+                store.uploader.finish(None)  # a training that failed waits for what is under way
 
-    def _summarize(self, supervisor: Supervisor) -> None:
+    def _end(self, supervisor: Supervisor) -> None:
+        """Say what there is, and have the hub hold it."""
+        best = self.best_path if supervisor.best_score is not None else None
+        if supervisor.store.uploader is not None:
+            wanted = best if self.options["load_best_model_at_end"] else None
+            supervisor.store.uploader.finish(wanted or self.output_path)
         print_summary(
             Console(highlight=False),
             self.output_path,
-            self.best_path if supervisor.best_score is not None else None,
+            best,
             supervisor.validation.metric,
             supervisor.best_score,
             supervisor.best_step,
             self.options["sample_texts"],
         )
+
+
+def _tell_smaller(note: Callable[[str], None]) -> Callable[[int], None]:
+    def tell(pieces: int) -> None:
+        note(
+            f"note: the memory is full; steps are cut into parts of at most {pieces} word pieces from here on"
+        )
+
+    return tell
 
 
 def _describe(groups: Sequence[Mapping[str, Any]], accelerator: Accelerator) -> str:

@@ -10,13 +10,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from spacy.training import Example
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from gliner_pipe.data.annotations import supervision
 from gliner_pipe.data.batching import sub_batches
 from gliner_pipe.model.batch import TrainingBatch
-from gliner_pipe.training.datasets import Dataset
+from gliner_pipe.training.datasets import Dataset, draws
 from gliner_pipe.training.protocol import TrainableByLoop
 
 #: The batches of all components for the same examples.
@@ -35,6 +36,8 @@ class StepBatches:
         Size of the whole.
     sources
         File and line of the examples, as far as known.
+    sizes
+        Documents of each sub-batch.
     dropped
         Gold annotations that cannot be learned from, by component and reason.
     """
@@ -43,6 +46,7 @@ class StepBatches:
     n_words: int
     n_docs: int
     sources: list[str]
+    sizes: list[int]
     dropped: dict[str, Counter[str]] = field(default_factory=dict)
 
 
@@ -60,7 +64,15 @@ class StepStream(IterableDataset[StepBatches]):
     max_tokens
         Most pieces of a sub-batch; None runs each batch as a whole.
     rank, n_processes
-        Number of this training process and of all of them; each draws other batches.
+        Number of this training process and of all of them; each learns from other batches.
+    accumulation
+        Batches that a process learns from in one step.
+    start
+        Steps to leave out, done by an earlier run: the others are the same as without it.
+
+    Notes
+    -----
+    Chance depends on the number of a batch alone: two processes learn from the same as one that accumulates two.
     """
 
     def __init__(
@@ -72,29 +84,38 @@ class StepStream(IterableDataset[StepBatches]):
         max_tokens: int | None,
         rank: int = 0,
         n_processes: int = 1,
+        accumulation: int = 1,
+        start: int = 0,
     ) -> None:
         self.datasets = list(datasets)
         self.components = dict(components)
         self.seed = seed
         self.max_tokens = max_tokens
         self.rank, self.n_processes = rank, n_processes
+        self.accumulation = accumulation
+        self.start = start
 
     def __iter__(self) -> Iterator[StepBatches]:
         worker = get_worker_info()
         index, workers = (worker.id, worker.num_workers) if worker is not None else (0, 1)
-        streams = [
-            dataset.batches(random.Random(f"{self.seed}-{number}"))
-            for number, dataset in enumerate(self.datasets)
-        ]
-        for drawn, parts in enumerate(zip(*streams, strict=True)):
-            step, rank = divmod(drawn, self.n_processes)
-            if rank == self.rank and step % workers == index:
-                rng = random.Random(f"{self.seed}-{step}-{rank}")
-                yield self.collate([example for part in parts for example in part], rng)
+        own: list[tuple[int, list[Example]]] = []
+        for number, examples in enumerate(draws(self.datasets, self.seed)):
+            step, slot = divmod(number, self.n_processes * self.accumulation)
+            if step < self.start or (step - self.start) % workers != index:
+                continue
+            if slot % self.n_processes == self.rank:
+                own.append((number, examples))
+            if len(own) == self.accumulation:
+                yield self.collate(own)
+                own = []
 
-    def collate(self, examples: Sequence[Example], rng: random.Random) -> StepBatches:
-        """Turn the examples of a step into batches of at most `max_tokens` pieces."""
-        sub_batches = self._cut(examples, rng)
+    def collate(self, drawn: Sequence[tuple[int, Sequence[Example]]]) -> StepBatches:
+        """Turn the batches of a step, with their numbers, into parts of at most `max_tokens` pieces."""
+        cut = [
+            part for number, some in drawn for part in self._cut(some, random.Random(f"{self.seed}-{number}"))
+        ]
+        sub_batches = [batch for batch, _ in cut]
+        examples = [example for _, some in drawn for example in some]
         dropped: defaultdict[str, Counter[str]] = defaultdict(Counter)
         for sub_batch in sub_batches:
             for name, batch in sub_batch.items():
@@ -106,20 +127,22 @@ class StepStream(IterableDataset[StepBatches]):
             sources=[
                 source for example in examples if (source := supervision(example.reference).get("source"))
             ],
+            sizes=[size for _, size in cut],
             dropped=dict(dropped),
         )
 
-    def _cut(self, examples: Sequence[Example], rng: random.Random) -> list[SubBatch]:
+    def _cut(self, examples: Sequence[Example], rng: random.Random) -> list[tuple[SubBatch, int]]:
+        """Return the parts with their numbers of documents."""
         # A word has at least one piece, so lists of more words than that need not be tried.
         size = None if self.max_tokens is None else f"{self.max_tokens} padded_words"
         return [batch for part in sub_batches(examples, size) for batch in self._halved(part, rng)]
 
-    def _halved(self, examples: Sequence[Example], rng: random.Random) -> list[SubBatch]:
+    def _halved(self, examples: Sequence[Example], rng: random.Random) -> list[tuple[SubBatch, int]]:
         state = rng.getstate()
         batch = {name: component.collate(examples, rng) for name, component in self.components.items()}
         n_pieces = max(part.n_pieces for part in batch.values())
         if self.max_tokens is None or n_pieces <= self.max_tokens or len(examples) == 1:
-            return [batch]
+            return [(batch, len(examples))]
         rng.setstate(state)  # the halves draw what the whole would have drawn
         middle = len(examples) // 2
         return self._halved(examples[:middle], rng) + self._halved(examples[middle:], rng)
@@ -139,7 +162,12 @@ def prefetched(stream: StepStream, num_workers: int) -> Iterator[StepBatches]:
         yield from stream
         return
     loader: DataLoader[Any] = DataLoader(
-        stream, batch_size=None, num_workers=num_workers, multiprocessing_context="fork", prefetch_factor=2
+        stream,
+        batch_size=None,
+        num_workers=num_workers,
+        multiprocessing_context="fork",
+        prefetch_factor=2,
+        generator=torch.Generator(),  # else it would draw from the one that dropout draws from
     )
     with warnings.catch_warnings():
         # The workers run nothing but tokenizers; no thread of this process is needed in them.

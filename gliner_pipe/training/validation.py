@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,10 +13,11 @@ from spacy.training import Example
 
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.metrics.evaluation import FACTS, evaluate_pipeline
-from gliner_pipe.saving import save_pipeline
 from gliner_pipe.training.accelerator import agreed
 from gliner_pipe.training.loggers.base import TrainingLogger, flatten
 from gliner_pipe.training.loop import Progress
+from gliner_pipe.training.plan import Plan
+from gliner_pipe.training.store import ModelStore
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -118,57 +118,89 @@ class Supervisor:
         The modules that learn: in evaluation mode while the pipeline is measured and saved.
     validation
         How it is measured.
-    max_steps, validation_interval, checkpoint_interval
-        Counted in steps.
+    plan
+        How many steps there are, and in which to validate and save.
     patience
         Validations without a better score after which the training ends; None never ends it early.
-    output_path, best_path
-        Where the last and the best model go.
-    files
-        Text files that go into both.
-    loggers
-        Told about every step and validation.
+    patience_threshold
+        What a score must be better by to count as better, for `patience` alone.
+    logging_interval
+        Steps between two that the loggers are told about.
+    store
+        Where the models and checkpoints go.
     callback
         Called with the record of each validation.
     note
         Takes a line for the user.
+    loggers
+        Told about steps and validations, once they are started.
     """
 
     accelerator: Accelerator
     nlp: Language
     module: torch.nn.Module
     validation: Validation
-    max_steps: int
-    validation_interval: int
-    checkpoint_interval: int
+    plan: Plan
     patience: int | None
-    output_path: Path
-    best_path: Path
-    files: Mapping[str, str]
-    loggers: Sequence[TrainingLogger]
+    patience_threshold: float
+    logging_interval: int
+    store: ModelStore
     callback: Callable[[dict[str, Any]], Any] | None
     note: Callable[[str], None]
+    loggers: list[TrainingLogger] = field(default_factory=list)
     best_score: float | None = None
     best_step: int = 0
+    score_to_beat: float | None = None
     validations_since_best: int = 0
+    finished: bool = False
     dropped: dict[str, Counter[str]] = field(default_factory=dict)
+
+    def before_first_step(self) -> None:
+        """Measure the weights that the training starts from; they are not saved and cannot be the best ones."""
+        if self.accelerator.is_main_process:
+            self.module.eval()
+            record: dict[str, Any] = {"step": 0, "loss": None, "lr": {}, "best": False, "scores": {}}
+            self._measure(record)
+            self._tell(record)
+            self.module.train()
+        self.accelerator.wait_for_everyone()
 
     def after_step(self, step: int, record: Mapping[str, Any], progress: Progress) -> bool:
         """Take note of a step; validate and save if it is time to; return True to end the training."""
         main = self.accelerator.is_main_process
-        if main:
+        last = step == self.plan.max_steps
+        if main and (last or step == 1 or step % self.logging_interval == 0):
             for logger in self.loggers:
                 logger.step(record)
-        if step % self.validation_interval == 0 or step == self.max_steps:
+        validate = last or step % self.plan.validation_interval == 0
+        if validate:
             enough = self._validate(step, record, progress) if main else False
             self._note_dropped(progress)
             progress.reset()
-            return agreed(self.accelerator, enough)
-        if step % self.checkpoint_interval == 0:
-            if main:
-                self._save(self.output_path)
+            self.finished = agreed(self.accelerator, enough)
+        if self.finished or last or step % self.plan.checkpoint_interval == 0:
+            if main and not validate:
+                self.module.eval()
+                self.store.save_last(step)
+                self.module.train()
+            self.store.save_checkpoint(
+                step, {"supervisor": self.state_dict(), "progress": progress.state_dict()}
+            )
             self.accelerator.wait_for_everyone()
-        return False
+        return self.finished
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what ``load_state_dict`` takes."""
+        return {
+            **{name: getattr(self, name) for name in _STATE},
+            "dropped": {name: dict(counts) for name, counts in self.dropped.items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from where ``state_dict`` was taken."""
+        for name in _STATE:
+            setattr(self, name, state[name])
+        self.dropped = {name: Counter(counts) for name, counts in state["dropped"].items()}
 
     def _validate(self, step: int, record: Mapping[str, Any], progress: Progress) -> bool:
         """Measure, log and save; return True if there was no better score for too long."""
@@ -182,36 +214,42 @@ class Supervisor:
             "best": False,
             "scores": {},
         }
-        if self.validation.examples:
-            scores, facts = self.validation(self.nlp)
-            score = self.validation.main_score(scores)
+        score = self._measure(entry)
+        if score is not None:
             entry["best"] = self.best_score is None or score > self.best_score
-            entry["scores"] = scores
-            entry["validation"] = {
-                name: facts[name] for name in ("docs", "words", "docs_per_second", "words_per_second")
-            }
-            self.nlp.meta["performance"] = {
-                **scores,
-                self.validation.metric: score if score > float("-inf") else None,
-            }
-            self._keep_best(step, score, bool(entry["best"]))
-        self._save(self.output_path)
+            if entry["best"]:
+                self.best_score, self.best_step = score, step
+                self.store.save_best(step)
+            better = self.score_to_beat is None or score > self.score_to_beat + self.patience_threshold
+            self.score_to_beat = score if better else self.score_to_beat
+            self.validations_since_best = 0 if better else self.validations_since_best + 1
+        self.store.save_last(step)
+        self._tell(entry)
+        self.module.train()
+        return self.patience is not None and self.validations_since_best >= self.patience
+
+    def _measure(self, entry: dict[str, Any]) -> float | None:
+        """Put the scores into the record of a validation; return the one that counts."""
+        if not self.validation.examples:
+            return None
+        with self.store.averaged():
+            scores, facts = self.validation(self.nlp)
+        score = self.validation.main_score(scores)
+        entry["scores"] = scores
+        entry["validation"] = {
+            name: facts[name] for name in ("docs", "words", "docs_per_second", "words_per_second")
+        }
+        self.nlp.meta["performance"] = {
+            **scores,
+            self.validation.metric: score if score > float("-inf") else None,
+        }
+        return score
+
+    def _tell(self, entry: dict[str, Any]) -> None:
         for logger in self.loggers:
             logger.validation(entry)
         if self.callback is not None:
             self.callback(entry)
-        self.module.train()
-        return self.patience is not None and self.validations_since_best >= self.patience
-
-    def _keep_best(self, step: int, score: float, better: bool) -> None:
-        if better:
-            self.best_score, self.best_step, self.validations_since_best = score, step, 0
-            self._save(self.best_path)
-        else:
-            self.validations_since_best += 1
-
-    def _save(self, path: Path) -> None:
-        save_pipeline(self.nlp, path, files=self.files)
 
     def _note_dropped(self, progress: Progress) -> None:
         """Say which gold annotations cannot be learned from, the first time each reason is met."""
@@ -224,3 +262,7 @@ class Supervisor:
                     what = f"{number} gold annotations not learned from: {reason}"
                     self.note(f"warning: [components.{component}] {what}")
             known.update(counts)
+
+
+#: What a checkpoint knows about a supervisor.
+_STATE = ("best_score", "best_step", "score_to_beat", "validations_since_best", "finished")

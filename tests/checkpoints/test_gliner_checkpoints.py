@@ -140,3 +140,22 @@ def test_pickled_weights_are_read_without_running_code(tmp_path):
     (folder / "model.safetensors").unlink()
     for name, tensor in load(folder).state_dict().items():
         assert torch.equal(tensor, expected[name])
+
+
+def test_a_checkpoint_is_trained_further_with_another_loss(tmp_path):
+    from gliner_pipe.losses.bce import BCELoss
+    from gliner_pipe.losses.focal import FocalLoss
+
+    _, folder = make_checkpoint(tmp_path, "bert")
+    nlp = spacy.blank("en")
+    loss = {"@losses": "gliner_pipe.bce", "masking": "label", "negatives": 0.5}
+    model = {"@architectures": "gliner_pipe.Pretrained.v1", "name": str(folder), "loss": loss}
+    component = nlp.add_pipe("gliner", config={"model": model, "labels": LABELS})
+    assert (
+        isinstance(component.gliner.loss, BCELoss) and component.gliner.relation_loss is component.gliner.loss
+    )
+    nlp.to_disk(tmp_path / "saved")
+    again = spacy.load(tmp_path / "saved").get_pipe("gliner").gliner
+    assert isinstance(again.loss, BCELoss) and again.loss.masking == "label"
+    plain = spacy.blank("en").add_pipe("gliner", config={"model": str(folder), "labels": LABELS})
+    assert isinstance(plain.gliner.loss, FocalLoss)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 
 from gliner_pipe.data.annotations import gold_spans, supervision
 from gliner_pipe.data.checks import check_examples
-from gliner_pipe.data.readers import conll, gliner_json, jsonl, standoff
+from gliner_pipe.data.chunking import Chunk, chunk_examples
+from gliner_pipe.data.readers import bio, conll, gliner_json, jsonl, standoff
 from gliner_pipe.data.splitting import split_examples
 from gliner_pipe.data.writers import write_gliner_json
 
@@ -61,6 +64,67 @@ def test_words(nlp, file, tmp_path):
     assert (written.entities, written.relations) == (expected["entities"], expected.get("relations", 0))
     again = check_examples(gliner_json(tmp_path / "again.jsonl")(nlp))
     assert (again.entities, again.words) == (report.entities, report.words)
+
+
+def tagged(record: dict) -> dict[str, list[str]] | None:
+    """Return words and BIO tags of a record; None if its entities overlap."""
+    tags = ["O"] * len(record["tokenized_text"])
+    for start, end, label in record["ner"]:
+        if set(tags[start : end + 1]) != {"O"}:
+            return None
+        tags[start : end + 1] = [f"B-{label}"] + [f"I-{label}"] * (end - start)
+    return {"tokens": record["tokenized_text"], "ner_tags": tags}
+
+
+@pytest.mark.parametrize("file", WORDS, ids=name)
+def test_tables(nlp, file, tmp_path):
+    """The same entities, written as tags into tables of all kinds, are the same entities."""
+    rows = [tagged(json.loads(line)) for line in file.read_text(encoding="utf8").splitlines()]
+    if None in rows:
+        pytest.skip("entities overlap")
+    expected = described(file)
+    names = sorted({tag for row in rows for tag in row["ner_tags"]})
+    features = Features({"tokens": List(Value("string")), "ner_tags": List(ClassLabel(names=names))})
+    data = Dataset.from_list(rows, features=features)
+    data.to_parquet(str(tmp_path / "a.parquet"))
+    DatasetDict(train=data).save_to_disk(tmp_path / "saved")
+    with (tmp_path / "a.csv").open("w", encoding="utf8", newline="") as handle:
+        writer = csv.writer(handle)
+        writer.writerow(["tokens", "ner_tags"])
+        writer.writerows([str(row["tokens"]), [names.index(tag) for tag in row["ner_tags"]]] for row in rows)
+    readers = [
+        bio(tmp_path / "a.parquet", tags_column="ner_tags"),
+        bio(tmp_path / "saved", tags_column="ner_tags"),
+        bio(tmp_path / "a.csv", tags_column="ner_tags", tag_names=names),
+        gliner_json(rows, fields={"tokens": "tokens", "ner": "ner_tags"}),
+    ]
+    for reader in readers:
+        report = check_examples(reader(nlp))
+        assert report.examples == expected["records"]
+        assert report.words == expected["tokens"]
+        assert report.entities == expected["labels"]
+        assert not [reason for reason in reader.report if "read as" in reason]
+
+
+@pytest.mark.parametrize("file", WORDS, ids=name)
+def test_chunks(nlp, file):
+    """Each entity that the overlap has room for is whole in a chunk, others are counted."""
+    counts: Counter[str] = Counter()
+    chunk = Chunk(max_words=40, stride=10)
+    for example in gliner_json(file)(nlp):
+        spans = gold_spans(example.reference)
+        found, words = set(), 0
+        parts = list(chunk_examples([example], chunk, report=counts))
+        for number, part in enumerate(parts):
+            start = 30 * number
+            found |= {(s.start + start, s.end + start, s.label) for s in gold_spans(part.reference)}
+            words += len(part.reference)
+        assert words == len(example.reference) + 10 * (len(parts) - 1)
+        whole = {(s.start, s.end, s.label) for s in spans}
+        assert found <= whole
+        assert {span for span in whole if span[1] - span[0] <= 11} <= found
+        counts["lost"] += len(whole - found)
+    assert counts["entity whole in no chunk (left out)"] == counts["lost"]
 
 
 @pytest.mark.parametrize("file", CHARACTERS, ids=name)

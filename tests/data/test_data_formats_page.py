@@ -8,13 +8,16 @@ from pathlib import Path
 import pytest
 
 PAGE = Path(__file__).parents[2] / "docs" / "data-formats.md"
-BLOCKS = re.findall(
-    r"^## ([^\n]+)\n(?:(?!^## ).)*?^```python\n(.*?)^```", PAGE.read_text("utf8"), re.DOTALL | re.MULTILINE
-)
+SECTIONS = re.split(r"^## ", PAGE.read_text("utf8"), flags=re.MULTILINE)
+BLOCKS = [
+    (section.split("\n", 1)[0], code)
+    for section in SECTIONS
+    for code in re.findall(r"^```python\n(.*?)^```", section, re.DOTALL | re.MULTILINE)
+]
 
 
 def test_all_blocks_are_found():
-    assert len(BLOCKS) == PAGE.read_text("utf8").count("```python") == 8
+    assert len(BLOCKS) == PAGE.read_text("utf8").count("```python") == 17
 
 
 @pytest.mark.parametrize(("heading", "code"), BLOCKS, ids=[heading for heading, _ in BLOCKS])

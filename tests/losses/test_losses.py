@@ -3,6 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from gliner_pipe.losses.bce import BCELoss
+from gliner_pipe.losses.dice import DiceLoss
 from gliner_pipe.losses.focal import FocalLoss
 
 
@@ -106,3 +107,51 @@ def test_denominators():
     assert FocalLoss(reduction="sum").denominator(50) == 1
     assert FocalLoss(reduction="mean").denominator(50) == 50
     assert FocalLoss(reduction="mean").denominator(0) == 1
+
+
+@pytest.mark.parametrize("gamma", [0.0, 1.0, 2.0])
+def test_dice_loss_is_the_peers(gamma):
+    peer = pytest.importorskip("gliner.modeling.loss_functions")
+    logits, targets, mask = tables()
+    theirs = peer.span_dice_loss(logits, targets, gamma=gamma, reduction="none")
+    ours = DiceLoss(gamma=gamma)
+    torch.testing.assert_close(ours(logits, targets, mask), theirs[mask].sum(), rtol=1e-5, atol=1e-5)
+
+
+def test_dice_loss_keeps_its_gradient_in_the_saturated_range():
+    logits = torch.tensor([[[[-30.0, 30.0]]]], requires_grad=True)
+    DiceLoss()(logits, torch.tensor([[[[1.0, 0.0]]]]), torch.ones(1, 1, 1, 2, dtype=torch.bool)).backward()
+    assert torch.isfinite(logits.grad).all()
+
+
+@pytest.mark.parametrize("loss", [BCELoss, FocalLoss, DiceLoss])
+def test_wide_entities_weigh_more_and_negatives_do_not(loss):
+    logits, targets, mask = tables()
+    plain = loss().elements(logits, targets)
+    weights = 1 + targets * torch.arange(1, 4).log()[:, None]
+    weighed = loss(width_weight=True)(logits, targets, mask, by_width=True)
+    torch.testing.assert_close(weighed, (plain * weights)[mask].sum(), rtol=1e-5, atol=1e-5)
+    assert weighed > loss()(logits, targets, mask, by_width=True)
+    # a head whose third axis is no width is left alone
+    torch.testing.assert_close(loss(width_weight=True)(logits, targets, mask), loss()(logits, targets, mask))
+
+
+def test_width_weights_are_the_peers():
+    """GLiNER weighs positives by 1 + ln(k): its loss over all spans, ours over the same."""
+    peer = pytest.importorskip("gliner.modeling.base")
+    logits, targets, _ = tables()
+
+    model = peer.UniEncoderSpanModel.__new__(peer.UniEncoderSpanModel)  # its loss needs no weights
+    torch.nn.Module.__init__(model)
+    whole = torch.ones(2, 5, 3, dtype=torch.bool)
+    theirs = model.loss(
+        logits,
+        targets,
+        torch.ones(2, 4, dtype=torch.bool),
+        whole,
+        alpha=0.75,
+        gamma=2.0,
+        use_span_width_weight=True,
+    )
+    ours = FocalLoss(width_weight=True)(logits, targets, whole[..., None].expand_as(logits), by_width=True)
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)

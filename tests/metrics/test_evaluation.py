@@ -143,6 +143,19 @@ def test_wrong_options(ruler: Language, options: dict[str, Any]) -> None:
         evaluate_pipeline(ruler, examples_for(ruler), **options)
 
 
+def test_scores_with_options_of_their_own(ruler: Language) -> None:
+    scores = evaluate_pipeline(
+        ruler, examples_for(ruler), metrics=["seqeval"], confusion=True, unseen=["city"], batch_size=1
+    )
+    assert scores["seqeval"]["per_class"]["person"]["r"] == 0.5
+    assert scores["seqeval"]["accuracy"] == pytest.approx(5 / 7)
+    assert scores["confusion"]["matrix"]["person"] == {"city": 0, "person": 1, "none": 1}
+    assert scores["zero_shot"]["unseen"]["micro"]["support"] == 1
+    for name, options in (("confusion", {"confusion": True}), ("zero_shot", {"unseen": ["city"]})):
+        with pytest.raises(ConfigError, match=rf"scorers.{name}.*any other name"):
+            evaluate_pipeline(ruler, examples_for(ruler), scorers={name: make_ner_exact()}, **options)
+
+
 def test_own_labels_of_the_component_are_asked(nlp: Language) -> None:
     examples = [make_example(nlp, "Ann met Bo in Rome", [("person", 0, 1), ("animal", 2, 3)])]
     scores = evaluate_pipeline(nlp, examples, threshold=0.0)

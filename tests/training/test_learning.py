@@ -42,7 +42,7 @@ def test_loss_falls_and_scores_rise(config_path, tmp_path, capsys):
 
     out = tmp_path / "out"
     assert sorted(item.name for item in out.iterdir()) == [
-        "model-best", "model-last", "train_config.cfg", "train_log.csv", "train_log.jsonl"
+        "checkpoints", "model-best", "model-last", "train_config.cfg", "train_log.csv", "train_log.jsonl"
     ]  # fmt: skip
     best = spacy.load(out / "model-best")
     doc = best("Ann lives in Oslo .")
@@ -144,12 +144,11 @@ def test_gradients_are_a_mean_over_counts_not_over_parts(config_path):
             constant().build(optimizer.optimizer, 1),
             None,
         )
-        import random
 
         stream = StepStream([], {"gliner": component}, seed=0, max_tokens=None)
         parts, start = [], 0
         for size in sizes:
-            parts.append(stream.collate(examples[start : start + size], random.Random(0)))
+            parts.append(stream.collate([(0, examples[start : start + size])]))
             start += size
         whole = parts[0]
         whole.sub_batches = [sub_batch for part in parts for sub_batch in part.sub_batches]
@@ -266,7 +265,9 @@ def test_without_validation_data_there_is_a_last_model_only(config_path, tmp_pat
     given = options(config_path)
     given.pop("val_data")
     train(**given)
-    assert sorted(item.name for item in (tmp_path / "out").iterdir()) == ["model-last", "train_config.cfg"]
+    assert sorted(item.name for item in (tmp_path / "out").iterdir()) == [
+        "checkpoints", "model-last", "train_config.cfg"
+    ]  # fmt: skip
     assert capsys.readouterr().out.splitlines()[-1] == f"last model: {tmp_path / 'out' / 'model-last'}"
     with pytest.raises(ConfigError, match=r"train.best_metric.*no val_data"):
         train(**{**given, "best_metric": "ner.micro.f"})

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from gliner_pipe.backbones.base import PretrainedModule
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.registry import registry
 from gliner_pipe.training.optimizer import adamw, make_optimizer, parameter_groups, sgd, torch_optimizer
@@ -70,7 +71,6 @@ def test_overrides(nlp):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ([{"selector": "nowhere"}], r"param_groups.0.*'nowhere'.*matches no parameter"),
         ([{"selector": "("}], "no regular expression"),
         ([{"lr": 1e-3}], "has no selector"),
         ([{"selector": "out", "learning_rate": 1}], "unknown key 'learning_rate'"),
@@ -129,3 +129,39 @@ def test_mistakes_in_the_optimizer():
         make_optimizer(torch_optimizer("AdamW", nesterov=True), groups)
     with pytest.raises(ConfigError, match="without a class"):
         make_optimizer("torch", groups)
+
+
+def test_a_selector_that_matches_nothing_is_told_and_does_no_harm():
+    told = []
+    groups = parameter_groups(
+        {"gliner": nn.Linear(2, 2)},
+        transformer_lr=1.0,
+        task_lr=2.0,
+        overrides=[{"selector": "nowhere"}],
+        warn=told.append,
+    )
+    assert {group["name"] for group in groups} == {"task", "task.no_decay"}
+    assert len(told) == 1 and "param_groups.0] the selector 'nowhere' matches no parameter" in told[0]
+
+
+def test_everything_but_the_backbones_may_have_its_own_weight_decay():
+    model = nn.ModuleDict({"pretrained": PretrainedModule(), "head": nn.Linear(2, 2)})
+    model["pretrained"].inner = nn.Linear(2, 2)
+    groups = parameter_groups(
+        {"gliner": model}, transformer_lr=1.0, task_lr=2.0, weight_decay=0.1, task_weight_decay=0.3
+    )
+    decays = {group["name"]: group["weight_decay"] for group in groups}
+    assert decays == {"transformer": 0.1, "transformer.no_decay": 0.0, "task": 0.3, "task.no_decay": 0.0}
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd", "adafactor", "NAdam", "RAdam", "RMSprop"])
+def test_optimizers_by_name_lower_a_loss(name):
+    torch.manual_seed(0)
+    weight = nn.Parameter(torch.ones(4, 4))
+    optimizer = make_optimizer(name, [{"params": [weight], "lr": 1e-2, "weight_decay": 0.0, "name": "task"}])
+    before = weight.square().sum().item()
+    for _ in range(20):
+        optimizer.zero_grad()
+        weight.square().sum().backward()
+        optimizer.step()
+    assert weight.square().sum().item() < before

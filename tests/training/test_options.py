@@ -1,55 +1,24 @@
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 
 import pytest
 
 from gliner_pipe.errors import ConfigError
-from gliner_pipe.training.options import check_numbers, intervals, output_paths, translate
+from gliner_pipe.train import train
+from gliner_pipe.training.options import check_options, output_paths
+from gliner_pipe.training.plan import Plan
 
 GOOD = {
-    "max_steps": 1,
-    "validation_interval": None,
-    "checkpoint_interval": None,
-    "patience": None,
-    "grad_accumulation_max_tokens": None,
-    "transformer_lr": 0.0,
-    "task_lr": 1e-4,
-    "weight_decay": 0.0,
-    "num_workers": 0,
-    "warmup_rate": 1.0,
-    "max_grad_norm": None,
-    "mixed_precision": "no",
+    name: parameter.default
+    for name, parameter in inspect.signature(train).parameters.items()
+    if parameter.default is not inspect.Parameter.empty
 }
 
 
-def test_other_names():
-    notes: list[str] = []
-    options = translate(
-        {"grad_max_norm": 5, "output_dir": "out", "sub_batch_size": "1000 tokens", "logger": ["csv"]},
-        [],
-        notes.append,
-    )
-    assert options == {
-        "max_grad_norm": 5.0,
-        "output_path": Path("out/model-last"),
-        "grad_accumulation_max_tokens": 1000,
-        "loggers": ["csv"],
-    }
-    assert notes[0] == "note: grad_max_norm is read as max_grad_norm = 5.0"
-
-
-def test_unknown_options_get_a_hint():
-    with pytest.raises(
-        ConfigError, match=r"\[train.max_step\] is no option of train.*Did you mean 'max_steps'"
-    ):
-        translate({"max_step": 3}, ["nlp", "max_steps"], print)
-    with pytest.raises(ConfigError, match=r"sub_batch_size.*'4 splits'"):
-        translate({"sub_batch_size": "4 splits"}, [], print)
-
-
 def test_good_numbers_pass():
-    check_numbers(GOOD)
+    check_options(GOOD)
 
 
 @pytest.mark.parametrize(
@@ -67,11 +36,21 @@ def test_good_numbers_pass():
         ("warmup_rate", 1.1),
         ("max_grad_norm", 0.0),
         ("mixed_precision", "fp8"),
+        ("validation_interval", "day"),
+        ("gradient_accumulation_steps", 0),
+        ("logging_interval", 0),
+        ("save_total_limit", -1),
+        ("task_weight_decay", -1.0),
+        ("warmup_steps", -1),
+        ("ema_decay", 1.0),
+        ("start_decay", -0.1),
+        ("max_epochs", 0),
+        ("patience_threshold", -1.0),
     ],
 )
 def test_bad_numbers_are_named(name, value):
     with pytest.raises(ConfigError, match=rf"\[train.{name}\] is '?{value}'?; allowed: "):
-        check_numbers({**GOOD, name: value})
+        check_options({**GOOD, name: value})
 
 
 def test_output_paths():
@@ -85,8 +64,34 @@ def test_output_paths():
             output_paths(last, best)
 
 
-def test_intervals_are_at_least_one_step():
-    assert intervals(2000, None, None) == (200, 200)
-    assert intervals(2, None, None) == (1, 1)
-    assert intervals(2, 0, 0) == (1, 1)
-    assert intervals(100, 30, 7) == (30, 7)
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"max_steps": 5, "max_epochs": 1.0}, r"train.max_epochs\] is 1, and max_steps is 5"),
+        (
+            {"validation_split": 0.1, "val_data": []},
+            r"train.validation_split\] is set, and there is val_data",
+        ),
+        (
+            {"load_best_model_at_end": True},
+            r"train.load_best_model_at_end\] is set, but there is no val_data",
+        ),
+        ({"validation_split": 1.5}, r"train.validation_split\] is 1.5; allowed: a number between 0 and 1"),
+    ],
+)
+def test_options_that_do_not_go_together(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        check_options({**GOOD, **changes})
+
+
+def plan(**changes):
+    return Plan.make({**GOOD, **changes}, lambda: 7)
+
+
+def test_a_plan_counts_steps_and_epochs():
+    assert plan() == Plan(2000, 200, 200)
+    assert plan(max_steps=2) == Plan(2, 1, 1)
+    assert plan(max_steps=2, validation_interval=0, checkpoint_interval=0) == Plan(2, 1, 1)
+    assert plan(max_steps=100, validation_interval=30, checkpoint_interval=7) == Plan(100, 30, 7)
+    assert plan(max_epochs=2.5, validation_interval="epoch") == Plan(18, 7, 7)
+    assert plan(max_steps=100, checkpoint_interval="epoch") == Plan(100, 10, 7)

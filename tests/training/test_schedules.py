@@ -72,7 +72,25 @@ def test_registry_and_names():
 
 
 def test_mistakes():
-    with pytest.raises(ConfigError, match=r"train.schedule.*'linaer'.*constant, cosine, linear, polynomial"):
+    with pytest.raises(
+        ConfigError, match=r"train.schedule.*'linaer'.*constant, cosine, cosine_with_restarts"
+    ):
         make_schedule("linaer", 0.1)
     with pytest.raises(ConfigError, match=r"warmup_rate of 1\.5"):
         linear(1.5)
+
+
+def test_the_warm_up_may_be_given_in_steps():
+    schedule = make_schedule("linear", 0.5, warmup_steps=4)
+    assert [schedule.factor(step, 100) for step in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
+    assert make_schedule(cosine(warmup_rate=0.5), 0.1, warmup_steps=2).factor(1, 100) == 1.0
+
+
+def test_restarts_and_the_inverse_square_root():
+    restarts = make_schedule("cosine_with_restarts", 0.0)
+    factors = [restarts.factor(step, 100) for step in (0, 25, 49, 50, 75, 100)]
+    assert factors[0] == factors[3] == 1.0 and factors[1] == factors[4] == pytest.approx(0.5)
+    assert factors[2] < 0.01 and factors[5] == pytest.approx(0.0, abs=1e-9)
+    root = make_schedule("inverse_sqrt", 0.1)
+    # one over the square root of the steps, counted in warm-ups
+    assert [root.factor(step, 1000) for step in (100, 400, 900)] == pytest.approx([1.0, 1 / 2, 1 / 3])

@@ -4,9 +4,13 @@ import json
 
 import pytest
 import spacy
+from confit import Config
+from datasets import Dataset, DatasetDict
 from spacy.tokens import DocBin
 
+from gliner_pipe.data.chunking import Chunk
 from gliner_pipe.errors import ConfigError, DataError
+from gliner_pipe.registry import registry
 from gliner_pipe.training.datasets import read_training, read_validation
 from gliner_pipe.training.sections import TrainData, ValidationData, make_section
 
@@ -48,6 +52,51 @@ def test_all_forms_give_the_same_examples(path, blank):
     assert texts(list(section.reader(blank)), blank) == expected
     assert texts([path, {"reader": reader, "limit": 1}], blank) == [*expected, expected[0]]
     assert TrainData.validate(None) is None
+
+
+def test_records_and_data_sets_in_memory(blank):
+    expected = ["Ann lives in Oslo . ", "Bob left . ", "Nobody left . "]
+    tagged = [
+        {"tokens": record["tokenized_text"], "tags": ["O"] * len(record["tokenized_text"])}
+        for record in RECORDS
+    ]
+    data = Dataset.from_list(tagged)
+    assert texts(RECORDS, blank) == expected
+    assert texts(tuple(RECORDS), blank) == expected
+    assert texts({"reader": RECORDS, "limit": 2}, blank) == expected[:2]
+    assert texts(tagged, blank) == expected
+    assert texts([{"text": "Ann left", "entities": []}], blank) == ["Ann left"]
+    assert texts(data, blank) == expected
+    assert texts({"reader": data}, blank) == expected
+    assert texts([RECORDS, data], blank) == expected * 2
+    splits = DatasetDict(train=data, validation=data.select([1]))
+    assert texts(splits, blank) == expected
+    assert texts(splits, blank, ValidationData) == expected[1:2]
+    assert texts({"reader": splits}, blank, ValidationData) == expected[1:2]
+
+
+def test_a_block_stands_for_its_section(path, blank):
+    assert texts({"@readers": "gliner_json", "path": str(path), "limit": 1}, blank) == [
+        "Ann lives in Oslo . "
+    ]
+
+
+def test_a_folder_gives_each_purpose_its_split(tmp_path, blank):
+    for name in ("train", "valid"):
+        row = {"tokens": [name], "ner_tags": ["O"]}
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(row), encoding="utf8")
+    assert texts(tmp_path, blank) == ["train "]
+    assert texts(str(tmp_path), blank, ValidationData) == ["valid "]
+
+
+def test_mistakes_in_records_name_the_record(blank):
+    broken = {"tokenized_text": ["a"], "ner": [[0, 0, "x"], [0, 3, "x"]]}
+    with pytest.raises(DataError, match=r"^record 3 \(ner\[1\]\[1\]\) is 3"):
+        texts([*RECORDS, broken], blank)
+    with pytest.raises(ConfigError, match=r"\[train.train_data.foo\] is no option of this section"):
+        TrainData.validate([{"foo": 1}])
+    with pytest.raises(DataError, match=r"^record 0 has the fields foo"):
+        TrainData.validate({"reader": [{"foo": 1}]})
 
 
 def test_paths_find_their_reader(tmp_path, path, blank):
@@ -131,3 +180,26 @@ def test_labels_belong_to_validation(path, blank):
     assert read_validation(blank, ValidationData.validate(section))[1] == ["person"]
     with pytest.raises(ConfigError, match="for val_data only"):
         read_training(blank, TrainData.validate(section), 1)
+
+
+@pytest.mark.parametrize(
+    "chunk", ['chunk = {"max_words": 4, "stride": 1}', "[data.chunk]\nmax_words = 4\nstride = 1"]
+)
+def test_sections_of_a_config(tmp_path, blank, chunk):
+    row = {"words": [f"w{i}" for i in range(9)], "labels": ["O"] * 9}
+    (tmp_path / "a.jsonl").write_text(json.dumps(row), encoding="utf8")
+    text = f"""
+[data]
+weight = 2.5
+{chunk}
+
+[data.reader]
+@readers = "bio"
+path = "{tmp_path / "a.jsonl"}"
+tokens_column = "words"
+tags_column = "labels"
+"""
+    (section,) = TrainData.validate(Config.from_str(text).resolve(registry=registry)["data"])
+    assert (section.chunk, section.weight) == (Chunk(4, 1), 2.5)
+    (dataset,) = read_training(blank, [section], "1 sample")
+    assert [len(part.reference) for part in dataset.parts()] == [4, 4, 3]

@@ -1,18 +1,21 @@
 """The readers of annotated files, one a format; importing this package registers them."""
 
 from gliner_pipe.data.readers.base import Reader, Record
+from gliner_pipe.data.readers.bio import BioReader, bio
 from gliner_pipe.data.readers.conll import ConllReader, conll
 from gliner_pipe.data.readers.gliner_json import GlinerJsonReader, gliner_json
 from gliner_pipe.data.readers.jsonl import JsonlReader, jsonl
 from gliner_pipe.data.readers.standoff import StandoffReader, standoff
 
 __all__ = [
+    "BioReader",
     "ConllReader",
     "GlinerJsonReader",
     "JsonlReader",
     "Reader",
     "Record",
     "StandoffReader",
+    "bio",
     "conll",
     "gliner_json",
     "jsonl",

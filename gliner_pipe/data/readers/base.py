@@ -15,7 +15,7 @@ from spacy.training import Example
 
 from gliner_pipe.data.annotations import SpanSetter, primary_key, set_spans, set_supervision
 from gliner_pipe.data.fields import Entity, Relation
-from gliner_pipe.data.files import Paths, Place, find_files
+from gliner_pipe.data.files import Place, find_files
 from gliner_pipe.errors import ConfigError, DataError
 
 logger = logging.getLogger("gliner_pipe")
@@ -83,7 +83,7 @@ class Reader:
 
     def __init__(
         self,
-        path: Paths | None,
+        path: Any,
         *,
         span_setter: SpanSetter = "gliner",
         limit: int | None = None,
@@ -115,9 +115,19 @@ class Reader:
         """Yield the records of one file; count in `report` what is unusual."""
         raise NotImplementedError
 
+    def all_records(self, report: Counter[str]) -> Iterator[Record]:
+        """Check that there is something to read, and return the records of a pass."""
+        files = self.files()
+        return (record for file in files for record in self.records(file, report))
+
     def files(self) -> list[Path]:
         """Return the files that a pass reads, in order."""
         return find_files(self.path, self.suffixes)
+
+    @property
+    def title(self) -> str:
+        """What is read, for messages."""
+        return str(self.path)
 
     def __call__(self, nlp: Language) -> Iterator[Example]:
         """Start a pass: check that the files are there, empty ``report``, and return the examples.
@@ -127,26 +137,26 @@ class Reader:
         nlp
             Gives the vocabulary and, for running text, the tokenizer.
         """
-        files = self.files()
-        self.report = Counter()
-        return self._examples(nlp, files, self.report)
+        report: Counter[str] = Counter()
+        records = self.all_records(report)
+        self.report = report
+        return self._examples(nlp, records, report)
 
-    def _examples(self, nlp: Language, files: Sequence[Path], report: Counter[str]) -> Iterator[Example]:
+    def _examples(self, nlp: Language, records: Iterator[Record], report: Counter[str]) -> Iterator[Example]:
         count = 0
         try:
-            for file in files:
-                for record in self.records(file, report):
-                    yield self.to_example(nlp, record, report)
-                    count += 1
-                    if self.limit and count >= self.limit:
-                        return
+            for record in records:
+                yield self.to_example(nlp, record, report)
+                count += 1
+                if self.limit and count >= self.limit:
+                    return
         finally:
             if report and not self._reported:
                 self._reported = True
-                logger.warning("%s: %s", self.path, render_report(report))
+                logger.warning("%s: %s", self.title, render_report(report))
         if not count:
             raise DataError(
-                str(self.path), "holds no text", "at least one text that is not empty", "Check the path"
+                self.title, "holds no text", "at least one text that is not empty", "Check the path"
             )
 
     def to_example(self, nlp: Language, record: Record, report: Counter[str]) -> Example:

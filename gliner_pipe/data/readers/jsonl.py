@@ -3,51 +3,54 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from gliner_pipe.data.annotations import SpanSetter
-from gliner_pipe.data.fields import character_entities, record_object, text_value, unknown_fields
-from gliner_pipe.data.files import Paths, Place, read_json
-from gliner_pipe.data.readers.base import LabelMap, Reader, Record
-from gliner_pipe.data.readers.gliner_json import LABEL_FIELDS, optional_fields
+from gliner_pipe.data.fields import character_entities, text_value, unknown_fields
+from gliner_pipe.data.files import Place
+from gliner_pipe.data.readers.base import LabelMap, Record
+from gliner_pipe.data.readers.json_base import LABEL_FIELDS, JsonReader, Source, Values
+from gliner_pipe.data.tables import guess_columns
+from gliner_pipe.errors import ConfigError
 from gliner_pipe.registry import registry
 
 #: Names that the field of entities may have.
 ENTITY_FIELDS = ("entities", "spans", "ner")
 
 
-class JsonlReader(Reader):
+class JsonlReader(JsonReader):
     """Reader of ``{"text": ..., "entities": [[start, end, label], ...]}``, see :func:`jsonl`."""
 
     suffixes: ClassVar[tuple[str, ...]] = (".jsonl", ".ndjson", ".json")
+    known: ClassVar[tuple[str, ...]] = ("text", "entities", "relations", "id", *LABEL_FIELDS)
+    aliases: ClassVar[Mapping[str, str]] = {"spans": "entities", "ner": "entities"}
 
     def __init__(
         self,
-        path: Paths | None,
+        path: Source | None,
         *,
         entity_field: str | None = None,
         require_gold: bool = True,
         **options: Any,
     ) -> None:
         super().__init__(path, **options)
-        self.entity_fields = ENTITY_FIELDS if entity_field is None else (entity_field,)
+        named = self.renamed.get("entities")
+        if named is not None and entity_field not in (None, named):
+            found = f"is {entity_field!r}, while fields has {named!r}"
+            raise ConfigError("entity_field", found, "one of the two", "Remove entity_field")
+        named = named or entity_field
+        self.entity_fields = ENTITY_FIELDS if named is None else (named,)
         self.require_gold = require_gold
 
-    def records(self, file: Path, report: Counter[str]) -> Iterator[Record]:
-        """Yield the records of a JSON lines or JSON array file."""
-        for place, value in read_json(file):
-            yield self._record(place, record_object(place, value), report)
-
-    def _record(self, place: Place, value: dict[str, Any], report: Counter[str]) -> Record:
-        if "text" not in value:
-            do = 'Lists of words are read by @readers = "gliner_json"' if "tokenized_text" in value else ""
-            raise place.error("text", f"is missing (fields: {', '.join(value) or 'none'})", "a text", do)
-        unknown_fields(
-            value, ("text", "relations", "relation_scores", "id", *self.entity_fields, *LABEL_FIELDS), report
-        )
-        text = text_value(place, "text", value["text"])
+    def record(self, place: Place, value: dict[str, Any], values: Values, report: Counter[str]) -> Record:
+        """Return text and entities of a record."""
+        name = self.names.get("text", "text")
+        if name not in value:
+            found = f"is missing (fields: {', '.join(value) or 'none'})"
+            raise place.error(name, found, "a text", _advice(value))
+        unknown_fields(value, (*self.names.values(), "relation_scores", *self.entity_fields), report)
+        text = text_value(place, name, value[name])
         fields = [name for name in self.entity_fields if name in value]
         names = " or ".join(self.entity_fields)
         if len(fields) > 1:
@@ -59,13 +62,19 @@ class JsonlReader(Reader):
             )
         entities = character_entities(place, fields[0], value[fields[0]], text, report) if fields else []
         return Record(
-            place, text=text, entities=entities, **optional_fields(place, value, len(entities), report)
+            place, text=text, entities=entities, **self.optional_fields(place, value, len(entities), report)
         )
+
+
+def _advice(record: Mapping[str, Any]) -> str:
+    if "tokenized_text" in record:
+        return 'Lists of words are read by @readers = "gliner_json"'
+    return 'Columns of words and tags are read by @readers = "bio"' if guess_columns(record) else ""
 
 
 @registry.readers.register("jsonl")
 def jsonl(
-    path: Paths | None,
+    path: Source | None,
     *,
     span_setter: SpanSetter = "gliner",
     limit: int | None = None,
@@ -77,6 +86,7 @@ def jsonl(
     alignment_mode: Literal["strict", "contract", "expand"] = "expand",
     entity_field: str | None = None,
     require_gold: bool = True,
+    fields: dict[str, str] | None = None,
 ) -> JsonlReader:
     """Read texts with character offsets, one JSON object a line (or one JSON array of objects).
 
@@ -89,7 +99,7 @@ def jsonl(
     Parameters
     ----------
     path
-        File, folder, pattern such as ``"corpus/*.jsonl"``, or a list of these.
+        File, folder, pattern such as ``"corpus/*.jsonl"``, or a list of these; in Python also a list of records.
     span_setter
         Where entities go: a span group, ``"ents"``, ``"*"`` (a group for each label), or several of these.
     limit
@@ -111,6 +121,8 @@ def jsonl(
         Name of the field of entities, where it is another one.
     require_gold
         Whether a record without such a field is a mistake; else it has no entities.
+    fields
+        Names of the fields in the data, where they have others: ``{"text": "body", "entities": "mentions"}``.
 
     Returns
     -------
@@ -129,4 +141,5 @@ def jsonl(
         alignment_mode=alignment_mode,
         entity_field=entity_field,
         require_gold=require_gold,
+        fields=fields,
     )

@@ -17,7 +17,8 @@ class CsvLogger:
     ``scores.ner.micro.f``.
 
     The first validation sets the columns. Should a later one bring others, the file is written anew with them
-    at the end, so that every row has the columns of the header.
+    at the end, so that every row has the columns of the header. A resumed training keeps the rows up to the step
+    that it goes on from and drops later ones.
 
     Parameters
     ----------
@@ -33,9 +34,9 @@ class CsvLogger:
         self._rows: list[dict[str, Any]] = []
 
     def start(self, run: RunInfo) -> None:
-        """Begin a new file."""
+        """Begin a new file, or go on with that of the training that is resumed."""
         self._path = run.folder / self.file_name
-        self._columns, self._rows = [], []
+        self._columns, self._rows = _read(self._path, run.resumed_step) if run.resumed_step else ([], [])
         self._rewrite()
 
     def step(self, record: Mapping[str, Any]) -> None:
@@ -68,3 +69,15 @@ class CsvLogger:
                 writer.writeheader()
             writer.writerows(self._rows)
             self._file.flush()
+
+
+def _read(path: Path, last_step: int) -> tuple[list[str], list[dict[str, Any]]]:
+    """Return the columns of a table and its rows up to a step; a row that was left unfinished is passed over."""
+    if not path.is_file():
+        return [], []
+    with path.open(encoding="utf-8", newline="") as file:
+        reader = csv.DictReader(file)
+        columns = list(reader.fieldnames or [])
+        rows = [row for row in reader if None not in row and None not in row.values()]
+    steps = [(row, row.get("step", "")) for row in rows]
+    return columns, [row for row, step in steps if step.isdigit() and int(step) <= last_step]

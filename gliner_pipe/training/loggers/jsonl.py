@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, TextIO
 
 from gliner_pipe.registry import registry
+from gliner_pipe.saving import replace_file
 from gliner_pipe.training.loggers.base import RunInfo
 
 
@@ -14,7 +16,9 @@ from gliner_pipe.training.loggers.base import RunInfo
 class JsonlLogger:
     """Writes one JSON object a line, each flushed at once: nothing is lost when the process is killed.
 
-    The lines have a ``type``: ``start`` (versions and config), ``step`` or ``validation``.
+    The lines have a ``type``: ``start`` (versions and config), ``step`` or ``validation``. A resumed training
+    keeps the lines up to the step that it goes on from, drops later ones, and adds a ``start`` with its
+    ``resumed_step``. Also called ``json``.
 
     Parameters
     ----------
@@ -27,9 +31,14 @@ class JsonlLogger:
         self._file: TextIO | None = None
 
     def start(self, run: RunInfo) -> None:
-        """Begin a new file."""
-        self._file = (run.folder / self.file_name).open("w", encoding="utf-8")
-        self._write("start", {"max_steps": run.max_steps, "versions": run.versions, "config": run.config})
+        """Begin a new file, or go on with that of the training that is resumed."""
+        path = run.folder / self.file_name
+        kept = [record for record in read_log(path) if _is_before(record, run)] if run.resumed_step else []
+        with replace_file(path) as sibling:
+            sibling.write_text("".join(_line(record) for record in kept), encoding="utf-8")
+        self._file = path.open("a", encoding="utf-8")
+        record = {"max_steps": run.max_steps, "versions": run.versions, "config": run.config}
+        self._write("start", record | ({"resumed_step": run.resumed_step} if run.resumed_step else {}))
 
     def step(self, record: Mapping[str, Any]) -> None:
         """Write a step."""
@@ -47,8 +56,30 @@ class JsonlLogger:
 
     def _write(self, kind: str, record: Mapping[str, Any]) -> None:
         if self._file is not None:
-            self._file.write(json.dumps({"type": kind, **record}, ensure_ascii=False, default=_plain) + "\n")
+            self._file.write(_line({"type": kind, **record}))
             self._file.flush()
+
+
+def read_log(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the records of a log file; a line that a killed process left unfinished is passed over."""
+    if not path.is_file():
+        return
+    with path.open(encoding="utf-8") as lines:
+        for line in lines:
+            try:
+                record = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(record, dict):
+                yield record
+
+
+def _is_before(record: Mapping[str, Any], run: RunInfo) -> bool:
+    return int(record.get("step", record.get("resumed_step", 0))) <= run.resumed_step
+
+
+def _line(record: Mapping[str, Any]) -> str:
+    return json.dumps(record, ensure_ascii=False, default=_plain) + "\n"
 
 
 def _plain(value: Any) -> Any:
@@ -56,3 +87,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return dict(value)
     return value.item() if hasattr(value, "item") else str(value)
+
+
+registry.loggers.register("json", func=JsonlLogger)

@@ -36,11 +36,13 @@ class RichLogger:
         self._live: Live | None = None
         self._progress: Progress | None = None
         self._max_steps = 0
+        self._printed = 0
         self._rows: list[tuple[list[str], dict[str, str]]] = []
 
     def start(self, run: RunInfo) -> None:
         """Show an empty bar."""
         self._max_steps = run.max_steps
+        self._printed = run.resumed_step
         self._rows = []
         self.console = Console(highlight=False)
         if not self.console.is_terminal:
@@ -52,7 +54,7 @@ class RichLogger:
             TimeRemainingColumn(),
             console=self.console,
         )
-        self._progress.add_task("train", total=run.max_steps, status="")
+        self._progress.add_task("train", total=run.max_steps, completed=run.resumed_step, status="")
         self._live = Live(self._progress, console=self.console, refresh_per_second=4)
         self._live.start()
 
@@ -62,7 +64,7 @@ class RichLogger:
             self._progress.update(
                 self._progress.task_ids[0], completed=record["step"], status=_status(record)
             )
-        elif record["step"] % self.interval == 0 or record["step"] in (1, self._max_steps):
+        elif self._is_time(record["step"]):
             self.console.print(f"step {record['step']}/{self._max_steps}  {_status(record)}", soft_wrap=True)
 
     def validation(self, record: Mapping[str, Any]) -> None:
@@ -82,6 +84,11 @@ class RichLogger:
         if self._live is not None:
             self._live.stop()
         self._live = self._progress = None
+
+    def _is_time(self, step: int) -> bool:
+        """Tell whether a plain line is due: not every step may be logged."""
+        before, self._printed = self._printed, step
+        return step // self.interval > before // self.interval or step in (1, self._max_steps)
 
     def _shown(self, scores: Mapping[str, Any]) -> dict[str, float]:
         numbers = {name: value for name, value in flatten(scores) if isinstance(value, (int, float))}

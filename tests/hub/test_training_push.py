@@ -1,0 +1,69 @@
+"""A training that pushes what it saves, and can be resumed on another machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from conftest import SAMPLE, gliner_config
+from hub.hub_server import TOKEN, HubServer
+
+from gliner_pipe.errors import ConfigError
+from gliner_pipe.hub import from_hub
+from gliner_pipe.train import train
+
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning")
+
+
+def run(backbone: Path, folder: Path, **options: object) -> object:
+    config = gliner_config(backbone, labels=["person", "city"], label_sampling={"all_labels": True})
+    return train(
+        {"lang": "en", "components": {"gliner": {"@factory": "gliner", **config}}},
+        train_data={"reader": str(SAMPLE / "train.jsonl"), "limit": 6},
+        val_data={"reader": str(SAMPLE / "dev.jsonl"), "limit": 2},
+        max_steps=2,
+        batch_size="2 samples",
+        output_path=folder / "people" / "model-last",
+        loggers=["jsonl", "tensorboard"],
+        cpu=True,
+        push_to_hub=True,
+        **options,
+    )
+
+
+def test_a_training_pushes(hub: HubServer, backbone: Path, tmp_path: Path) -> None:
+    run(backbone, tmp_path, hub_strategy="checkpoint", checkpoint_interval=1)
+    repo = hub.repos["ada/people"]
+    assert repo.private
+    files = repo.branches["main"]
+    assert {"config.cfg", "README.md", "train_config.cfg", "last-checkpoint/config.cfg"} <= set(files)
+    assert any(path.startswith("last-checkpoint/training_state/") for path in files)
+    assert not any(path.startswith("training_state/") for path in files)
+    last = repo.commits[-1]
+    assert last["summary"] == "End of the training"
+    card = files["README.md"].decode()
+    assert "model-index:" in card and "| **batch_size** | `2 samples` |" in card
+    nlp = from_hub("ada/people")
+    assert nlp.get_pipe("gliner").labels == ("person", "city")
+    assert not any(TOKEN.encode() in data for data in files.values())
+    assert not any(TOKEN.encode() in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+
+
+def test_a_hub_that_fails_does_not_end_the_training(
+    hub: HubServer, backbone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hub.broken["POST */commit/*"] = 400
+    run(backbone, tmp_path, hub_model_id="ada/mine", hub_private_repo=False)
+    assert (tmp_path / "people" / "model-last" / "config.cfg").is_file()
+    assert not hub.repos["ada/mine"].commits and not hub.repos["ada/mine"].private
+    told = capsys.readouterr().out
+    assert told.count("warning: [train.push_to_hub]") == 1 and "the hub answers 400" in told
+
+
+def test_without_a_login_nothing_is_trained(
+    hub: HubServer, backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HF_TOKEN")
+    with pytest.raises(ConfigError, match=r"\[train.push_to_hub\] needs a login of the hub"):
+        run(backbone, tmp_path)
+    assert not (tmp_path / "people" / "model-last").exists()

@@ -1,0 +1,270 @@
+from __future__ import annotations
+
+import csv
+import json
+import os
+from pathlib import Path
+
+import pytest
+from confit import Config
+
+from gliner_pipe.errors import ConfigError
+from gliner_pipe.migration import to_config
+from gliner_pipe.migration.autotrain import TokenClassificationParams, train
+from gliner_pipe.migration.tables import PARAMETERS
+from tests.migration.migration_files import resolved, written
+
+#: Names and defaults as AutoTrain documents them.
+DEFAULTS = {
+    "model": "bert-base-uncased",
+    "project_name": "project-name",
+    "tokens_column": "tokens",
+    "tags_column": "tags",
+    "train_split": "train",
+    "valid_split": None,
+    "max_samples": None,
+    "lr": 5e-5,
+    "epochs": 3,
+    "batch_size": 8,
+    "max_seq_length": 128,
+    "warmup_ratio": 0.1,
+    "gradient_accumulation": 1,
+    "optimizer": "adamw_torch",
+    "scheduler": "linear",
+    "weight_decay": 0.0,
+    "max_grad_norm": 1.0,
+    "seed": 42,
+    "mixed_precision": None,
+    "auto_find_batch_size": False,
+    "logging_steps": -1,
+    "eval_strategy": "epoch",
+    "early_stopping_patience": 5,
+    "early_stopping_threshold": 0.01,
+    "push_to_hub": False,
+    "username": None,
+    "token": None,
+    "save_total_limit": 1,
+    "log": "none",
+}
+
+FILE = """
+task: token-classification
+base_model: "{backbone}"
+project_name: "{out}"
+log: tensorboard
+backend: local
+data:
+  path: "{sample}"
+  train_split: train
+  valid_split: dev
+  column_mapping:
+    tokens_column: words
+    tags_column: labels
+params:
+  lr: 2e-5
+  epochs: 4
+  batch_size: 16
+  max_seq_length: 64
+  mixed_precision: bf16
+hub:
+  username: ${NER_USER}
+  token: ${HF_TOKEN}
+  push_to_hub: true
+"""
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    """A folder with train.csv and dev.csv, tags in words."""
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    rows = [
+        ("Ann lives in Oslo .", "B-person O O B-city O"),
+        ("Bob likes New York .", "B-person O B-city I-city O"),
+    ]
+    for split in ("train", "dev"):
+        with (folder / f"{split}.csv").open("w", newline="") as file:
+            table = csv.writer(file)
+            table.writerow(["tokens", "tags"])
+            table.writerows([[json.dumps(part.split()) for part in row] for row in rows * 4])
+    return folder
+
+
+def test_parameters_have_the_names_and_defaults_of_autotrain():
+    params = TokenClassificationParams(data_path="x")
+    assert {name: getattr(params, name) for name in DEFAULTS} == DEFAULTS
+    assert set(PARAMETERS) == {"data_path", *DEFAULTS}
+
+
+def test_configuration(backbone, corpus, tmp_path):
+    params = TokenClassificationParams(
+        data_path=str(corpus),
+        model=str(backbone),
+        project_name=str(tmp_path / "my-ner"),
+        valid_split="dev",
+        max_samples=50,
+        scheduler="cosine",
+        optimizer="adamw_hf",
+        gradient_accumulation=2,
+        mixed_precision="fp16",
+        log="wandb",
+    )
+    moved = params.to_config()
+    nlp = resolved(moved)
+    assert nlp.get_pipe("gliner").cfg["label_sampling"] == {"all_labels": True}
+    train_options = moved.config["train"]
+    reader = {"@readers": "bio", "path": str(corpus), "tokens_column": "tokens", "tags_column": "tags"}
+    assert train_options["train_data"] == {
+        "randomize": True,
+        "reader": {**reader, "split": "train", "max_samples": 50},
+    }
+    assert train_options["val_data"] == {"reader": {**reader, "split": "dev", "max_samples": 10}}
+    expected = {
+        "output_path": str(tmp_path / "my-ner" / "model-last"),
+        "transformer_lr": 5e-5,
+        "task_lr": 2e-4,
+        "max_epochs": 3.0,
+        "batch_size": "8 samples",
+        "schedule": "cosine",
+        "optimizer": "adamw",
+        "gradient_accumulation_steps": 2,
+        "mixed_precision": "fp16",
+        "loggers": ["default", "wandb"],
+        "validation_interval": "epoch",
+        "checkpoint_interval": "epoch",
+        "patience": 5,
+        "patience_threshold": 0.01,
+        "best_metric": "ner.micro.f",
+        "weight_decay": 0.0,
+        "save_total_limit": 1,
+        "seed": 42,
+    }
+    assert {key: train_options[key] for key in expected} == expected
+    assert "max_steps" not in train_options and "validation_split" not in train_options
+
+
+def test_without_a_valid_split(corpus):
+    train_options = TokenClassificationParams(data_path=str(corpus)).to_config().config["train"]
+    assert train_options["validation_split"] == 0.2 and train_options["patience"] == 5
+    moved = TokenClassificationParams(data_path="someone/a-data-set").to_config()
+    assert {"validation_split", "patience", "patience_threshold", "best_metric"} & set(
+        moved.config["train"]
+    ) == set()
+    assert any("no valid_split" in note for note in moved.notes)
+
+
+def test_windows_fit_the_encoder(backbone):
+    moved = TokenClassificationParams(data_path="x", model=str(backbone), max_seq_length=4000).to_config()
+    assert moved.config["components"]["gliner"]["model"]["encoder"]["backbone"]["window"] == 508
+    assert any(note.startswith("window = 508") for note in moved.notes)
+
+
+def test_a_gliner_model_is_gone_on_with(tmp_path):
+    (tmp_path / "gliner_config.json").write_text("{}")
+    moved = TokenClassificationParams(data_path="x", model=str(tmp_path)).to_config()
+    assert moved.config["components"]["gliner"]["model"] == str(tmp_path)
+
+
+def test_the_token_is_nowhere():
+    params = TokenClassificationParams(data_path="x", push_to_hub=True, username="me", token="hf_secret")
+    moved = params.to_config()
+    assert moved.config["train"]["hub_model_id"] == "me/project-name"
+    assert "hf_secret" not in repr(params) + moved.to_cfg()
+    assert any("HF_TOKEN" in note for note in moved.notes)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"data_path": ""}, r"\[params.data_path\] is ''; allowed: a file"),
+        ({"lr": "fast"}, r"\[params.lr\] is 'fast'; allowed: a number"),
+        ({"epochs": 0}, r"\[params.epochs\] is 0"),
+        ({"batch_size": 2.5}, r"\[params.batch_size\] is 2.5"),
+        ({"max_seq_length": 3}, r"a whole number from 16"),
+        ({"optimizer": "adamw_torc"}, r"Did you mean adamw_torch"),
+        ({"scheduler": "step"}, r"allowed: linear"),
+        ({"mixed_precision": "fp8"}, r"allowed: fp16, bf16, no"),
+        ({"log": "neptune"}, r"allowed: none, tensorboard, wandb"),
+        ({"eval_strategy": "often"}, r"allowed: no, steps, epoch"),
+    ],
+)
+def test_mistakes(values, message):
+    with pytest.raises(ConfigError, match=message):
+        TokenClassificationParams(**{"data_path": "x", **values})
+
+
+def test_nothing_is_the_default():
+    params = TokenClassificationParams(data_path="x", lr=None, max_seq_length=None, project_name="")
+    assert params.to_config().config == TokenClassificationParams(data_path="x").to_config().config
+
+
+def test_pushing_needs_an_owner():
+    with pytest.raises(ConfigError, match=r"there is no username"):
+        TokenClassificationParams(data_path="x", push_to_hub=True).to_config()
+
+
+def test_file(backbone, tmp_path, monkeypatch):
+    monkeypatch.setenv("NER_USER", "ann")
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    moved = to_config(written(tmp_path, FILE, backbone))
+    resolved(moved)
+    train_options = moved.config["train"]
+    assert train_options["hub_model_id"] == "ann/out" and train_options["push_to_hub"] is True
+    assert train_options["train_data"]["reader"]["tokens_column"] == "words"
+    assert train_options["val_data"]["reader"]["tags_column"] == "labels"
+    assert (train_options["transformer_lr"], train_options["max_epochs"]) == (2e-5, 4.0)
+    assert train_options["mixed_precision"] == "bf16" and train_options["patience"] == 5
+    assert train_options["loggers"] == ["default", "tensorboard"]
+    assert moved.config["components"]["gliner"]["model"]["encoder"]["backbone"]["window"] == 64
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("token-classification", "llm-sft", r"old.yaml:1 \(task\)\] is 'llm-sft'"),
+        ("  lr:", "  learning:", r"old.yaml:14 \(params.learning\)\] is unknown"),
+        ("log:", "logs:", r"old.yaml:4 \(logs\)\] is unknown.*'log'"),
+        ("  lr: 2e-5", "  lr: high", r"old.yaml:14 \(params.lr\)\] is 'high'"),
+        ("tokens_column", "token_column", r"\(data.column_mapping.token_column\).*'tokens_column'"),
+        ("${HF_TOKEN}", "hf_abcdef", r"old.yaml:21 \(hub.token\)\] holds a token of the hub.*HF_TOKEN"),
+        (
+            "${NER_USER}",
+            "${NOBODY_SET_THIS}",
+            r"old.yaml:20 \(hub.username\)\] names the environment variable NOBODY",
+        ),
+        (
+            "  column_mapping:\n    tokens_column: words\n    tags_column: labels",
+            "  column_mapping: 3",
+            r"old.yaml:10 \(data.column_mapping\)\] is 3; allowed: tokens_column",
+        ),
+        ("  path: ", "  paths: ", r"\(data.paths\)\] is unknown.*'path'"),
+    ],
+)
+def test_mistakes_in_a_file(old, new, message, tmp_path, monkeypatch):
+    monkeypatch.setenv("NER_USER", "ann")
+    assert FILE.count(old) == 1
+    with pytest.raises(ConfigError, match=message) as raised:
+        to_config(written(tmp_path, FILE.replace(old, new)))
+    assert "hf_abcdef" not in str(raised.value)
+
+
+def test_training(backbone, corpus, tmp_path, monkeypatch):
+    """The two lines of a script that was written for AutoTrain."""
+    monkeypatch.chdir(tmp_path)
+    params = TokenClassificationParams(
+        data_path=str(corpus),
+        model=str(backbone),
+        project_name="my-ner",
+        valid_split="dev",
+        token="hf_secret",
+        epochs=1,
+        batch_size=4,
+    )
+    nlp = train(params)
+    assert set(nlp.get_pipe("gliner").labels) == {"person", "city"}
+    folder = Path("my-ner")
+    assert (folder / "model-last" / "config.cfg").is_file() and (folder / "model-best").is_dir()
+    config = Config.from_disk(folder / "train_config.cfg")
+    assert config["train"]["train_data"]["reader"]["@readers"] == "bio"
+    assert "hf_secret" not in (folder / "train_config.cfg").read_text()
+    assert os.environ.get("HF_TOKEN") is None

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import confit
+import pytest
+import torch
+
+from gliner_pipe.errors import ConfigError
+from gliner_pipe.registry import registry
+from gliner_pipe.train import train
+from tests.training.conftest import weights
+
+
+def trained(config_path, component=None, **changes):
+    config = confit.Config.from_disk(config_path)
+    config["components"]["gliner"]["model"].update(component or {})
+    given = config.resolve(registry=registry)["train"]
+    return train(**{**given, "loggers": [], "max_steps": 2, **changes})
+
+
+@pytest.mark.parametrize(
+    ("names", "frozen"),
+    [
+        (["text_encoder"], "encoder.backbone."),
+        (["encoder.backbone.encoder.embeddings"], "encoder.backbone.encoder.embeddings."),
+        (["span_rep"], "span_rep."),
+        (["gliner.encoder"], "encoder."),
+    ],
+)
+def test_frozen_parts_stay_and_the_rest_learns(config_path, names, frozen):
+    start = weights(trained(config_path, task_lr=0.0, transformer_lr=0.0))
+    nlp = trained(config_path, freeze_components=names, weight_decay=0.1)
+    after = weights(nlp)
+    inside = [name for name in after if name.startswith(frozen)]
+    assert inside and all(torch.equal(after[name], start[name]) for name in inside)
+    assert any(not torch.equal(after[name], start[name]) for name in after if not name.startswith(frozen))
+
+
+def test_a_frozen_part_knows_no_dropout(config_path, backbone):
+    """The tiny backbone as it comes has dropout; frozen, it gives the same vectors in training as afterwards."""
+    from gliner_pipe.training.accelerator import TrainedModels
+    from gliner_pipe.training.freezing import freeze
+
+    nlp = trained(config_path)
+    model = nlp.get_pipe("gliner").model
+    models = TrainedModels({"gliner": model}, False, freeze({"gliner": model}, ["text_encoder"]))
+    models.train()
+    assert not any(module.training for module in model.encoder.backbone.modules())
+    assert model.span_rep.training
+
+
+def test_unknown_parts_and_nothing_left(config_path, tmp_path):
+    with pytest.raises(
+        ConfigError, match=r"freeze_components\] names 'text_encodr'.*allowed: gliner.*text_encoder"
+    ):
+        trained(config_path, freeze_components=["text_encodr"])
+    with pytest.raises(ConfigError, match="labels_encoder"):
+        trained(config_path, freeze_components=["labels_encoder"])
+    with pytest.raises(ConfigError, match="no parameter to train"):
+        trained(config_path, freeze_components=["gliner"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_fine_tune_off_is_really_off(config_path):
+    config = confit.Config.from_disk(config_path)
+    config["components"]["gliner"]["model"]["encoder"]["backbone"]["freeze"] = True
+    given = {**config.resolve(registry=registry)["train"], "loggers": []}
+    start = weights(train(**{**given, "task_lr": 0.0, "max_steps": 1}))
+    after = weights(train(**{**given, "max_steps": 3}))
+    inside = [name for name in after if name.startswith("encoder.backbone.encoder.")]
+    assert inside and all(torch.equal(after[name], start[name]) for name in inside)
+    assert any(not torch.equal(after[name], start[name]) for name in after)

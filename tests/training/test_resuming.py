@@ -1,0 +1,189 @@
+"""A training that is broken off and goes on ends where it would have ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import confit
+import pytest
+import spacy
+import torch
+
+from gliner_pipe.errors import ConfigError
+from gliner_pipe.registry import registry
+from gliner_pipe.train import train
+from tests.training.conftest import weights
+
+
+def options(config_path, **changes):
+    resolved = confit.Config.from_disk(config_path, resolve=True, registry=registry)
+    return {**resolved["train"], "loggers": [], "validation_interval": 2, **changes}
+
+
+class StopError(Exception):
+    """Raised in the middle of a training."""
+
+
+def broken_off(config_path, after, **changes):
+    """Train until the validation at step `after` is over."""
+
+    def stop(record):
+        if record["step"] == after:
+            raise StopError
+
+    with pytest.raises(StopError):
+        train(**options(config_path, on_validation_callback=stop, **changes))
+
+
+def same(one, other):
+    return [name for name, value in one.items() if not torch.equal(value, other[name])]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"ema_decay": 0.8, "start_decay": 10.0, "schedule": "cosine", "optimizer": "NAdam"},
+        {"gradient_accumulation_steps": 2, "num_workers": 1, "grad_accumulation_max_tokens": 60},
+        {"checkpoint_interval": 3, "validation_interval": 4, "max_steps": 10},
+    ],
+)
+def test_a_training_that_went_on_ends_with_the_same_weights(config_path, tmp_path, backbone, changes):
+    # dropout is on: the generators must go on from where they were
+    config = confit.Config.from_disk(config_path)
+    config["components"]["gliner"]["model"]["encoder"]["backbone"]["model"] = str(backbone)
+    config["components"]["gliner"]["model"]["dropout"] = 0.3
+    path = tmp_path / "dropout.cfg"
+    config.to_disk(path)
+    changes = {"max_steps": 8, **changes}
+    out = {"output_path": tmp_path / "whole" / "model-last"}
+    whole = train(**options(path, **changes, **out, loggers=["jsonl", "csv"]))
+    broken_off(path, 8 if "checkpoint_interval" in changes else 6, **changes, loggers=["jsonl", "csv"])
+    torch.manual_seed(99)
+    random.seed(99)
+    went_on = train(**options(path, **changes, resume_from_checkpoint="auto", loggers=["jsonl", "csv"]))
+    assert same(weights(whole), weights(went_on)) == []
+    for name in ("model-last", "model-best"):
+        one, other = spacy.load(tmp_path / "whole" / name), spacy.load(tmp_path / "out" / name)
+        assert same(weights(one), weights(other)) == []
+        assert one.meta["performance"] == other.meta["performance"]
+
+    def log(folder):
+        lines = [
+            json.loads(line)
+            for line in (tmp_path / folder / "train_log.jsonl").read_text("utf8").splitlines()
+        ]
+        return [(line["type"], line["step"], line["loss"]) for line in lines if line["type"] != "start"]
+
+    assert log("out") == log("whole")
+
+
+def test_checkpoints_are_pipelines_and_only_so_many_are_kept(config_path, tmp_path):
+    folder = tmp_path / "out" / "checkpoints"
+    train(**options(config_path, max_steps=6, checkpoint_interval=1, save_total_limit=2))
+    assert sorted(path.name for path in folder.iterdir()) == ["step-000005", "step-000006"]
+    assert spacy.load(folder / "step-000005")("Ann lives in Oslo .").text
+    assert (folder / "step-000005" / "train_config.cfg").is_file()
+    train(**options(config_path, max_steps=3, checkpoint_interval=1, save_total_limit=None, seed=3))
+    assert len(list(folder.iterdir())) == 5
+    other = tmp_path / "none" / "model-last"
+    train(**options(config_path, max_steps=2, save_total_limit=0, output_path=other))
+    assert not (other.parent / "checkpoints").exists()
+
+
+def test_a_training_can_be_made_longer_and_one_that_ended_stays(config_path, tmp_path, capsys):
+    short = train(**options(config_path, max_steps=4))
+    again = train(**options(config_path, max_steps=4, resume_from_checkpoint="auto"))
+    assert "nothing is left to do" in capsys.readouterr().out
+    assert same(weights(short), weights(again)) == []
+    seen = []
+    train(
+        **options(config_path, max_steps=6, resume_from_checkpoint=True, on_validation_callback=seen.append)
+    )
+    assert [record["step"] for record in seen] == [6]
+    assert "max_steps was 4 and is 6: the steps to come are others" in capsys.readouterr().out
+
+
+def test_auto_begins_where_there_is_no_checkpoint(config_path, tmp_path):
+    fresh = train(**options(config_path))
+    other = tmp_path / "other" / "model-last"
+    auto = train(**options(config_path, resume_from_checkpoint="auto", output_path=other))
+    assert same(weights(fresh), weights(auto)) == []
+    by_path = train(
+        **options(config_path, max_steps=6, resume_from_checkpoint=str(tmp_path / "out"), output_path=other)
+    )
+    assert by_path.meta["performance"]
+
+
+def test_where_no_checkpoint_is_and_one_that_is_broken(config_path, tmp_path):
+    with pytest.raises(ConfigError, match=r"resume_from_checkpoint\] is '.*nowhere', where no checkpoint is"):
+        train(**options(config_path, resume_from_checkpoint=str(tmp_path / "nowhere")))
+    train(**options(config_path, max_steps=2))
+    [state] = (tmp_path / "out" / "checkpoints").rglob("state.pt")
+    state.write_bytes(state.read_bytes()[:100])
+    with pytest.raises(ConfigError, match=r"state.pt, which cannot be read"):
+        train(**options(config_path, resume_from_checkpoint="auto"))
+
+
+def test_models_that_must_not_be_replaced(config_path, tmp_path):
+    train(**options(config_path, max_steps=2))
+    with pytest.raises(ConfigError, match=r"train.overwrite\] is false, and .*model-last is there already"):
+        train(**options(config_path, max_steps=2, overwrite=False))
+    train(**options(config_path, max_steps=4, overwrite=False, resume_from_checkpoint="auto"))
+
+
+def test_patience_counts_on_and_the_best_weights_come_back(config_path, tmp_path):
+    seen = []
+    given = {"max_steps": 40, "patience": 2, "patience_threshold": 1.0, "task_lr": 0.0, "transformer_lr": 0.0}
+    train(**options(config_path, **given, on_validation_callback=seen.append))
+    assert [record["step"] for record in seen] == [2, 4, 6]
+    train(**options(config_path, **given, resume_from_checkpoint="auto", on_validation_callback=seen.append))
+    assert len(seen) == 3
+    nlp = train(
+        **options(
+            config_path, max_steps=30, validation_interval=5, schedule="constant", load_best_model_at_end=True
+        )
+    )
+    best = spacy.load(tmp_path / "out" / "model-best")
+    assert same(weights(nlp), weights(best)) == []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
+@pytest.mark.parametrize("attempt", range(2))
+def test_killed_at_any_moment_and_resumed(config_path, tmp_path, attempt):
+    """Each run is killed after some time, until one comes to the end."""
+    whole = train(**options(config_path, max_steps=60, output_path=tmp_path / "whole" / "model-last"))
+    arguments = ["--max_steps", "60", "--validation_interval", "2", "--resume_from_checkpoint", "auto"]
+    rng = random.Random(attempt)
+    kills = 0
+    while True:
+        before = _newest(tmp_path)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "gliner_pipe.train", "--config", str(config_path), *arguments],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        if kills == 2:
+            _, errors = process.communicate(timeout=200)
+            assert process.returncode == 0, errors.decode()
+            break
+        while _newest(tmp_path) == before and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0.0, 0.6))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        kills += 1
+    assert same(weights(whole), weights(spacy.load(tmp_path / "out" / "model-last"))) == []
+
+
+def _newest(folder: Path) -> str:
+    return max((path.name for path in folder.glob("out/checkpoints/step-*")), default="")
