@@ -14,6 +14,7 @@ from spacy.training import Corpus, Example
 
 from gliner_pipe.arguments import literal, split_labels
 from gliner_pipe.cli import run
+from gliner_pipe.data.choosing import tagged_block
 from gliner_pipe.data.files import find_files, read_json
 from gliner_pipe.data.readers import ConllReader
 from gliner_pipe.errors import ConfigError, DataError
@@ -40,7 +41,7 @@ __all__ = [
 ]
 
 #: Readers that `guess_reader` tells apart.
-READERS = ("gliner_json", "jsonl", "conll", "standoff", "spacy")
+READERS = ("gliner_json", "jsonl", "conll", "bio", "standoff", "spacy")
 
 #: Options whose values are text whatever they look like.
 LITERALS = (
@@ -98,8 +99,8 @@ def evaluate(
         File, folder or pattern of annotated data; in a config also a reader, in Python also a list of
         examples.
     reader
-        ``gliner_json``, ``jsonl``, ``conll``, ``standoff``, ``spacy``, or ``auto`` to tell by ending and
-        content.
+        ``gliner_json``, ``jsonl``, ``conll``, ``bio``, ``standoff``, ``spacy``, or ``auto`` to tell by ending
+        and content.
     labels
         Labels to ask for and to score: ``person,organization``, or a JSON list if a label has a comma in it.
         When not given, the component's own labels, or all of the data if it has none.
@@ -219,10 +220,13 @@ def read_examples(
         return list(data(nlp))
     if not isinstance(data, (str, Path)):
         return list(data)
+    setter = span_setter if isinstance(span_setter, str) else list(span_setter)
+    if reader == "auto" and (block := tagged_block(Path(data))) is not None:
+        bio: Callable[..., Any] = registry.readers.get(block.pop("@readers"))
+        return list(bio(path=str(data), span_setter=setter, **block)(nlp))
     name = guess_reader(data) if reader == "auto" else reader
     if name == "spacy":
         return [example for file in find_files(str(data), (".spacy",)) for example in Corpus(file)(nlp)]
-    setter = span_setter if isinstance(span_setter, str) else list(span_setter)
     make: Callable[..., Any] = registry.readers.get(name)
     return list(make(path=str(data), span_setter=setter)(nlp))
 

@@ -11,7 +11,7 @@ import spacy
 from spacy.tokens import Doc, DocBin, Span
 
 from gliner_pipe.errors import DataError
-from gliner_pipe.evaluate import evaluate, guess_reader, main
+from gliner_pipe.evaluate import evaluate, guess_reader, main, read_examples
 
 RECORDS = [
     {
@@ -176,6 +176,19 @@ def test_a_failure_leaves_the_old_scores(
     output.write_text("old", encoding="utf-8")
     error_of(capsys, "--pipeline", ruler, "--data", data, "--output", output, "--threshold", "0.5")
     assert output.read_text(encoding="utf-8") == "old"
+
+
+def test_words_with_tags_are_told_by_their_columns(tmp_path: Path) -> None:
+    nlp = spacy.blank("en")
+    (tmp_path / "a.csv").write_text(
+        "words,ner_tags\n\"['Ann', 'left', 'Oslo']\",\"['B-person', 'O', 'B-city']\"\n", encoding="utf8"
+    )
+    record = {"tokens": ["Ann", "left"], "tags": ["B-person", "O"]}
+    (tmp_path / "a.jsonl").write_text(json.dumps(record) + "\n", encoding="utf8")
+    [table] = read_examples(tmp_path / "a.csv", nlp, span_setter="gold")
+    [lines] = read_examples(str(tmp_path / "a.jsonl"), nlp)
+    assert [(span.text, span.label_) for span in table.reference.spans["gold"]] == [("Ann", "person"), ("Oslo", "city")]
+    assert [(span.text, span.label_) for span in lines.reference.spans["gliner"]] == [("Ann", "person")]
 
 
 def test_guess_reader(data: Path, tmp_path: Path) -> None:

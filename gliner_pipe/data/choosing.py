@@ -106,6 +106,17 @@ def reader_of_dataset(data: Any, *, validation: bool = False) -> ReaderLike:
     return BioReader(part, tokens_column=guessed[0], tags_column=guessed[1])
 
 
+def tagged_block(path: Path) -> dict[str, Any] | None:
+    """Return the block of the reader ``bio`` for a file or folder of words with tags, None for anything else."""
+    if not path.exists():
+        return None
+    try:
+        block = _block(path, validation=True)
+    except DataError:
+        return None
+    return block if block["@readers"] == "bio" else None
+
+
 def is_known(record: Mapping[str, Any]) -> bool:
     """Say whether some reader reads `record`."""
     return bool({"tokenized_text", "text"} & record.keys()) or guess_columns(record) is not None
