@@ -111,7 +111,7 @@ def annotate(
     if prediction.relations is not None:
         _set_relations(doc, prediction.relations, aligned, report)
     if settings["annotate_ents"]:
-        _set_ents(doc, spans, scores, settings["overwrite_ents"], report)
+        set_ents(doc, spans, scores, settings["overwrite_ents"], report)
 
 
 def _set_relations(
@@ -128,7 +128,7 @@ def _set_relations(
     relations.set_relations(doc, found)
 
 
-def _set_ents(
+def set_ents(
     doc: Doc, spans: Sequence[Span], scores: Sequence[float], overwrite: bool, report: Counter[str]
 ) -> None:
     """The best spans that do not overlap go to ``doc.ents``.

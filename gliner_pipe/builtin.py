@@ -1,13 +1,18 @@
 """Importing this module registers every block that the package ships."""
 
+import gliner_pipe.backbones.lstm
+import gliner_pipe.backbones.text_cnn
 import gliner_pipe.backbones.transformer
 import gliner_pipe.context_encoders.deberta_v2
 import gliner_pipe.context_encoders.lstm
 import gliner_pipe.context_encoders.modernbert
 import gliner_pipe.data.readers
+import gliner_pipe.decoders.crf
 import gliner_pipe.decoders.generative
+import gliner_pipe.decoders.softmax
 import gliner_pipe.decoders.span
 import gliner_pipe.encoders.bi_encoder
+import gliner_pipe.encoders.plain
 import gliner_pipe.encoders.uni_encoder
 import gliner_pipe.fusions.cross_attention
 import gliner_pipe.losses.bce
@@ -17,9 +22,11 @@ import gliner_pipe.metrics.confusion
 import gliner_pipe.metrics.relations
 import gliner_pipe.metrics.seqeval
 import gliner_pipe.metrics.spans
+import gliner_pipe.metrics.token_tags
 import gliner_pipe.metrics.zero_shot
 import gliner_pipe.model.gliner
 import gliner_pipe.model.pretrained
+import gliner_pipe.model.token_classifier
 import gliner_pipe.relation_layers.attention
 import gliner_pipe.relation_layers.biaffine
 import gliner_pipe.relation_layers.bilinear

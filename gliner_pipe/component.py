@@ -3,36 +3,30 @@
 from __future__ import annotations
 
 import random
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from spacy import util
 from spacy.language import Language
 from spacy.tokens import Doc
-from spacy.training import Example, validate_examples, validate_get_examples
+from spacy.training import Example, validate_get_examples
 from spacy.vocab import Vocab
-from torch import nn
 
 import gliner_pipe.builtin  # noqa: F401 (registers the blocks)
-from gliner_pipe import annotate, serialize
+from gliner_pipe import annotate
 from gliner_pipe.blocks import available, described
 from gliner_pipe.data.relation_sampling import RelationSampling
 from gliner_pipe.data.sampling import LabelSampling
 from gliner_pipe.defaults import DEFAULT_CONFIG, SETTINGS
-from gliner_pipe.errors import ConfigError, NotInitializedError
+from gliner_pipe.errors import ConfigError
 from gliner_pipe.labels import refuse_references
-from gliner_pipe.model.batch import LossTerms, TrainingBatch
-from gliner_pipe.model.forks import use_one_thread_after_fork
+from gliner_pipe.model.batch import TrainingBatch
 from gliner_pipe.model.gliner import GLiNER, check_architecture
-from gliner_pipe.model.inference import TokenBudget
 from gliner_pipe.model.pretrained import Pretrained
 from gliner_pipe.predictor import compress_prompt, predict
 from gliner_pipe.registry import registry
 from gliner_pipe.settings import Adjustable
 from gliner_pipe.supervise import gold_labels, gold_relations, make_batch
 from gliner_pipe.supervise_heads import RelationTeaching
-from gliner_pipe.training.thinc_bridge import ThincBridge
 from gliner_pipe.word_splitters.base import WordSplitter
 from gliner_pipe.word_splitters.spacy import SpacyWords
 
@@ -89,6 +83,10 @@ def make_gliner(
     if isinstance(model, str):
         model = Pretrained(name=model)
     check_architecture(model, f"{where}.model")
+    if getattr(model, "is_tagger", False):
+        allowed = "gliner_pipe.GLiNER.v1, gliner_pipe.Pretrained.v1"
+        do = 'For a closed label set take @factory = "token_classifier"'
+        raise ConfigError(f"{where}.model", f"found {type(model).__name__}", allowed, do)
     refuse_references(labels, f"{where}.labels")
     refuse_references(relations, f"{where}.relations")
     if not (word_splitter is None or isinstance(word_splitter, WordSplitter)):
@@ -137,7 +135,7 @@ class Gliner(Adjustable):
         What was left out, with numbers: entities that align with no tokens, words cut at the window.
     """
 
-    is_trainable = True
+    factory = "gliner"
 
     def __init__(
         self,
@@ -151,15 +149,8 @@ class Gliner(Adjustable):
         scorer: Callable[..., Any] | None = None,
         **settings: Any,
     ) -> None:
-        self.model: nn.Module = model
-        super().__init__(name, labels, relations, settings)
-        self.vocab = vocab
-        self.scorer = scorer
+        super().__init__(vocab, name, model, scorer, labels, relations, settings)
         self._word_splitter = word_splitter
-        self.report: Counter[str] = Counter()
-        self._rng = random.Random(0)
-        self.budget: TokenBudget | None = None
-        self._bridge: ThincBridge | None = None
         annotate.install_extensions()
 
     # -- model and settings --------------------------------------------------------------------------------
@@ -184,11 +175,10 @@ class Gliner(Adjustable):
         assert isinstance(self.model, GLiNER)
         return self.model
 
-    def replace_model(self, model: GLiNER) -> None:
-        """Take another model, and forget what was known about the one before."""
-        self._move(model)
-        self.model = model
-        self._bridge = self.budget = None
+    @property
+    def network(self) -> GLiNER:
+        """The same, under the name that all components have for it."""
+        return self.gliner
 
     @property
     def word_splitter(self) -> WordSplitter:
@@ -199,29 +189,6 @@ class Gliner(Adjustable):
         return registry.word_splitters.get(named)() if named else _TOKENS
 
     # -- prediction ----------------------------------------------------------------------------------------
-
-    def __call__(self, doc: Doc) -> Doc:
-        """Annotate one document."""
-        self.set_annotations([doc], self.predict([doc]))
-        return doc
-
-    def pipe(self, stream: Iterable[Doc], *, batch_size: int = 64) -> Iterator[Doc]:
-        """Annotate a stream of documents, in real batches across documents, in their order.
-
-        Parameters
-        ----------
-        stream
-            Documents.
-        batch_size
-            Documents at once; the component's own ``batch_size`` comes first.
-        """
-        handle_error = self.get_error_handler()
-        for docs in util.minibatch(stream, size=self.cfg["batch_size"] or batch_size):
-            try:
-                self.set_annotations(docs, self.predict(docs))
-                yield from docs
-            except Exception as error:
-                handle_error(self.name, self, docs, error)
 
     def predict(self, docs: Iterable[Doc]) -> list[annotate.Prediction]:
         """Find the entities and relations of each document, and leave the documents as they are.
@@ -246,16 +213,6 @@ class Gliner(Adjustable):
         """Read the prompt once, over `docs`, and never again: only the labels of now can be asked for then."""
         self._ready()
         compress_prompt(self, list(docs))
-
-    def _ready(self) -> GLiNER:
-        use_one_thread_after_fork()
-        if not self.gliner.is_built:
-            raise NotInitializedError(
-                f"The component {self.name!r} has no weights yet. Call nlp.initialize(), train it with "
-                "python -m gliner_pipe.train, load a trained pipeline with spacy.load, or name a "
-                "checkpoint in its config (model = ...)."
-            )
-        return self.gliner
 
     # -- training ------------------------------------------------------------------------------------------
 
@@ -317,84 +274,3 @@ class Gliner(Adjustable):
             ),
             prompt_slots=self.cfg["prompt_slots"],
         )
-
-    def denominator(self, count: float) -> float:
-        """What the summed loss of a step is divided by."""
-        return self.gliner.denominator(count)
-
-    def get_loss(self, examples: Iterable[Example], scores: TrainingBatch | None = None) -> LossTerms:
-        """Loss of examples, as a sum.
-
-        Parameters
-        ----------
-        examples
-            With gold entities.
-        scores
-            The batch that ``collate`` made of them, if it was made already.
-        """
-        batch = scores if scores is not None else self.collate(list(examples))
-        return self.gliner(batch.to(self.gliner.device))
-
-    def update(
-        self,
-        examples: Iterable[Example],
-        *,
-        drop: float = 0.0,
-        sgd: Any = None,
-        losses: dict[str, float] | None = None,
-    ) -> dict[str, float]:
-        """Add the gradients of examples, for ``spacy train``.
-
-        Parameters
-        ----------
-        examples
-            With gold entities.
-        drop
-            Not used: dropout is a setting of the blocks.
-        sgd
-            A thinc optimizer whose learning rate is taken; None or False to collect gradients only.
-        losses
-            The loss is added under the component's name.
-        """
-        examples = list(examples)
-        losses = {} if losses is None else losses
-        losses.setdefault(self.name, 0.0)
-        validate_examples(examples, f"{type(self).__name__}.update")
-        examples = [example for example in examples if len(example.reference)]
-        if not examples:
-            return losses
-        batch = self.collate(examples)
-        self.gliner.train()
-        loss = self.get_loss(examples, batch).total / self.denominator(batch.count)
-        loss.backward()
-        self.report.update(batch.dropped)
-        losses[self.name] += float(loss.detach())
-        if sgd not in (None, False):
-            self.finish_update(sgd)
-        return losses
-
-    def finish_update(self, sgd: Any) -> None:
-        """Step with the gradients collected; `sgd` gives learning rate, weight decay and clipping."""
-        if self._bridge is None:
-            self._bridge = ThincBridge(self.gliner, self.cfg["task_lr_ratio"])
-        self._bridge.step(sgd)
-
-    # -- saving: what nlp.config holds is not written again ------------------------------------------------
-
-    def to_disk(self, path: Any, *, exclude: Iterable[str] = ()) -> None:
-        """Write weights, backbone configuration, tokenizer, and settings changed at run time."""
-        serialize.to_disk(self, util.ensure_path(path), exclude)
-
-    def from_disk(self, path: Any, *, exclude: Iterable[str] = ()) -> Gliner:
-        """Load what ``to_disk`` wrote; no network."""
-        serialize.from_disk(self, util.ensure_path(path), exclude)
-        return self
-
-    def to_bytes(self, *, exclude: Iterable[str] = ()) -> bytes:
-        """Return what ``to_disk`` writes, as bytes."""
-        return serialize.to_bytes(self, exclude)
-
-    def from_bytes(self, data: bytes, *, exclude: Iterable[str] = ()) -> Gliner:
-        """Load what ``to_bytes`` returned."""
-        serialize.from_bytes(self, data, exclude)
-        return self

@@ -124,13 +124,13 @@ def check_settings(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
             )
     if not 0 < settings["task_lr_ratio"] < float("inf"):
         raise ConfigError(f"{where}.task_lr_ratio", f"found {settings['task_lr_ratio']}", "a number above 0")
-    _check_device(settings["device"], f"{where}.device")
+    check_device(settings["device"], f"{where}.device")
     for name in ("label_sampling", "relation_sampling"):
         _check_sampling(settings[name], _sampling(name), f"{where}.{name}")
     return dict(settings)
 
 
-def _check_device(name: str, where: str) -> None:
+def check_device(name: str, where: str) -> None:
     """Refuse what names no device; whether this machine has it is asked when the model moves there."""
     try:
         if name != "auto":

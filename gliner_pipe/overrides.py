@@ -1,4 +1,4 @@
-"""Labels, relations, threshold and device of a pipeline's ``gliner`` component, set for the length of a block."""
+"""Labels, relations, threshold and device of a pipeline's component, set for the length of a block."""
 
 from __future__ import annotations
 
@@ -17,6 +17,16 @@ def gliner_components(nlp: Language) -> list[Any]:
     return [pipe for name, pipe in nlp.pipeline if nlp.get_pipe_meta(name).factory == "gliner"]
 
 
+def tagging_components(nlp: Language) -> list[Any]:
+    """Return the components of a pipeline whose factory is ``token_classifier``, disabled ones left out."""
+    return [pipe for name, pipe in nlp.pipeline if nlp.get_pipe_meta(name).factory == "token_classifier"]
+
+
+def thresholded_components(nlp: Language) -> list[Any]:
+    """Return the components of a pipeline that hold spans against a threshold."""
+    return [*gliner_components(nlp), *(one for one in tagging_components(nlp) if one.target == "spans")]
+
+
 @contextmanager
 def override(
     nlp: Language,
@@ -27,6 +37,8 @@ def override(
     device: str | None = None,
 ) -> Iterator[None]:
     """Change settings of the ``gliner`` component and put them back when the block ends.
+
+    A ``token_classifier`` has a threshold and a device, too, but its labels are those it was trained with.
 
     Parameters
     ----------
@@ -45,13 +57,13 @@ def override(
     Raises
     ------
     ConfigError
-        If a value cannot be, or the pipeline has not exactly one ``gliner`` component.
+        If a value cannot be, or the pipeline has not exactly one component that takes it.
     """
     values = {"labels": labels, "relations": relations, "threshold": threshold, "device": device}
     given = [name for name, value in values.items() if value is not None]
     with ExitStack() as stack:
         if given:
-            component = _the_component(nlp, given[0])
+            component = _the_component(nlp, given)
             if labels is not None:
                 stack.callback(setattr, component, "labels", component.label_items)
                 component.labels = _with_own_items(component.label_items, parse_labels(labels, "labels"))
@@ -70,10 +82,13 @@ def override(
         yield
 
 
-def _the_component(nlp: Language, setting: str) -> Any:
+def _the_component(nlp: Language, given: Sequence[str]) -> Any:
     components = gliner_components(nlp)
+    if not components and not {"labels", "relations"} & set(given):
+        components = tagging_components(nlp)
     if len(components) == 1:
         return components[0]
+    setting = given[0]
     names = ", ".join(nlp.pipe_names) or "none"
     if components:
         raise ConfigError(
@@ -99,7 +114,7 @@ def _move(component: Any, device: str) -> None:
     before = component.cfg
     component.cfg = {**before, "device": device}
     try:
-        component.gliner.to(component.device)
+        component.network.to(component.device)
     except (RuntimeError, AssertionError) as error:  # torch raises these for unknown and for missing devices
         component.cfg = before
         raise ConfigError(

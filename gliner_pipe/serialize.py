@@ -1,4 +1,4 @@
-"""Saving and loading of the component.
+"""Saving and loading of components.
 
 ``nlp.config`` is the truth about blocks and settings. What is saved beside it: weights, the backbone's
 configuration and tokenizer, and settings that were changed at run time. A setting given to
@@ -21,32 +21,32 @@ from gliner_pipe.errors import CheckpointError, ConfigError
 from gliner_pipe.model.pretrained import Pretrained
 
 if TYPE_CHECKING:
-    from gliner_pipe.component import Gliner
+    from gliner_pipe.torch_pipe import TorchPipe
 
 CFG = "cfg.json"
 BLOCKS = "blocks.json"
 
 
-def to_disk(component: Gliner, path: Path, exclude: Iterable[str] = ()) -> None:
+def to_disk(component: TorchPipe, path: Path, exclude: Iterable[str] = ()) -> None:
     """Write the component into the folder `path`."""
     exclude = set(exclude)
     path.mkdir(parents=True, exist_ok=True)
-    weights = "model" not in exclude and component.gliner.is_built
+    weights = "model" not in exclude and component.network.is_built
     if "cfg" not in exclude:
         _write(path / CFG, {**_cfg(component), "weights": weights})
     if weights:
-        model = component.gliner
+        model = component.network
         model.save(path / "model")
         if model.blocks is not None:
             named = {"blocks": model.blocks, "word_splitter": model.word_splitter}
             _write(path / "model" / BLOCKS, named)
 
 
-def from_disk(component: Gliner, path: Path, exclude: Iterable[str] = ()) -> None:
+def from_disk(component: TorchPipe, path: Path, exclude: Iterable[str] = ()) -> None:
     """Load the component from the folder `path`."""
     exclude = set(exclude)
     if "cfg" not in exclude:
-        saved = _read(path / CFG)
+        saved = _read(path / CFG, component.factory)
         _set_cfg(component, saved)
         if saved.get("weights") and "model" not in exclude and not (path / "model").is_dir():
             raise CheckpointError(
@@ -57,7 +57,7 @@ def from_disk(component: Gliner, path: Path, exclude: Iterable[str] = ()) -> Non
         return
     model: Any = component.model
     if isinstance(model, Pretrained):
-        named = _read(folder / BLOCKS)
+        named = _read(folder / BLOCKS, component.factory)
         model = model.restore(named["blocks"])
         model.word_splitter = named["word_splitter"]
     try:
@@ -70,7 +70,7 @@ def from_disk(component: Gliner, path: Path, exclude: Iterable[str] = ()) -> Non
     component.replace_model(model)
 
 
-def to_bytes(component: Gliner, exclude: Iterable[str] = ()) -> bytes:
+def to_bytes(component: TorchPipe, exclude: Iterable[str] = ()) -> bytes:
     """Pack what ``to_disk`` writes."""
     with tempfile.TemporaryDirectory() as folder:
         to_disk(component, Path(folder), exclude)
@@ -82,7 +82,7 @@ def to_bytes(component: Gliner, exclude: Iterable[str] = ()) -> bytes:
     return srsly.msgpack_dumps(files)
 
 
-def from_bytes(component: Gliner, data: bytes, exclude: Iterable[str] = ()) -> None:
+def from_bytes(component: TorchPipe, data: bytes, exclude: Iterable[str] = ()) -> None:
     """Unpack what ``to_bytes`` packed."""
     with tempfile.TemporaryDirectory() as folder:
         for name, content in srsly.msgpack_loads(data).items():
@@ -97,10 +97,10 @@ def _write(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content, ensure_ascii=False, indent=2), encoding="utf8")
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, kind: str) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(
-            f"{path.parent}: no {path.name}. The folder is no saved 'gliner' component, or not whole."
+            f"{path.parent}: no {path.name}. The folder is no saved {kind!r} component, or not whole."
         )
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf8"))
@@ -109,12 +109,12 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-def _cfg(component: Gliner) -> dict[str, Any]:
+def _cfg(component: TorchPipe) -> dict[str, Any]:
     """The settings as configured, and as they are now."""
     return {"configured": component._configured, "current": component._current()}
 
 
-def _set_cfg(component: Gliner, saved: dict[str, Any]) -> None:
+def _set_cfg(component: TorchPipe, saved: dict[str, Any]) -> None:
     """Take each saved setting whose configured value is still the one it was changed from."""
     configured, current = component._configured, saved["current"]
     values = {

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import torch
-from spacy.pipeline import Pipe
 from spacy.tokens import Doc
+from spacy.vocab import Vocab
 
 from gliner_pipe.defaults import SETTINGS, check_settings
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.labels import LabelItem, RelationItem, parse_labels, parse_relations
+from gliner_pipe.torch_pipe import TorchPipe
 
 
-class Adjustable(Pipe):  # type: ignore[misc]
+class Adjustable(TorchPipe):
     """A pipe with labels and live settings; base of the component.
 
     Parameters
     ----------
-    name
-        Name of the component in the pipeline.
+    vocab, name, model, scorer
+        See ``TorchPipe``.
     labels, relations
         What to find.
     settings
@@ -35,10 +34,16 @@ class Adjustable(Pipe):  # type: ignore[misc]
     """
 
     def __init__(
-        self, name: str, labels: Iterable[Any], relations: Iterable[Any], settings: Mapping[str, Any]
+        self,
+        vocab: Vocab,
+        name: str,
+        model: Any,
+        scorer: Callable[..., Any] | None,
+        labels: Iterable[Any],
+        relations: Iterable[Any],
+        settings: Mapping[str, Any],
     ) -> None:
-        self.name = name
-        self._where = f"components.{name}"
+        super().__init__(vocab, name, model, scorer)
         self._labels = parse_labels(labels, f"{self._where}.labels")
         self._relations = self._parse_relations(relations, f"{self._where}.relations")
         self.cfg = check_settings({**SETTINGS, **settings}, self._where)
@@ -134,14 +139,6 @@ class Adjustable(Pipe):  # type: ignore[misc]
         """Span group that gold entities are read from; ``doc.ents`` where a document has no such group."""
         return str(self.cfg["gold_spans_key"] or self.spans_key)
 
-    @property
-    def device(self) -> torch.device:
-        """Where the model runs: ``"auto"`` is CUDA if there is one, else the CPU."""
-        name = self.cfg["device"]
-        if name == "auto":
-            name = "cuda" if torch.cuda.is_available() else "cpu"
-        return torch.device(name)
-
     def labels_of(self, doc: Doc) -> tuple[LabelItem, ...]:
         """Labels that `doc` is asked for: its own, else those of the component."""
         own = doc._.gliner_labels
@@ -188,27 +185,3 @@ class Adjustable(Pipe):  # type: ignore[misc]
         self.labels, self.relations = values["labels"], values["relations"]
         settings = {key: value for key, value in values.items() if key not in ("labels", "relations")}
         self.cfg = check_settings(settings, self._where)
-
-    def _move(self, model: torch.nn.Module) -> None:
-        try:
-            model.to(self.device)
-        except (RuntimeError, AssertionError) as error:  # torch raises either for a device that is not there
-            reason = " ".join(str(error).split())[:200]
-            raise ConfigError(
-                f"{self._where}.device",
-                f"found {self.cfg['device']!r}, which this machine cannot use ({reason})",
-                "auto, cpu, cuda, cuda:0 ..., mps",
-                'Take "auto" for CUDA where there is one',
-            ) from error
-
-    @contextmanager
-    def placed(self) -> Iterator[None]:
-        """Put this component's name into the sections that errors of its blocks name."""
-        try:
-            yield
-        except ConfigError as error:
-            where = f"components.*.{error.where}" if error.where == "model" else error.where
-            if not where.startswith("components.*."):
-                raise
-            where = where.replace("components.*", self._where, 1)
-            raise ConfigError(where, error.found, error.allowed, error.do) from error

@@ -187,7 +187,10 @@ def test_words_with_tags_are_told_by_their_columns(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text(json.dumps(record) + "\n", encoding="utf8")
     [table] = read_examples(tmp_path / "a.csv", nlp, span_setter="gold")
     [lines] = read_examples(str(tmp_path / "a.jsonl"), nlp)
-    assert [(span.text, span.label_) for span in table.reference.spans["gold"]] == [("Ann", "person"), ("Oslo", "city")]
+    assert [(span.text, span.label_) for span in table.reference.spans["gold"]] == [
+        ("Ann", "person"),
+        ("Oslo", "city"),
+    ]
     assert [(span.text, span.label_) for span in lines.reference.spans["gliner"]] == [("Ann", "person")]
 
 

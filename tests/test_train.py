@@ -272,6 +272,51 @@ name = "my_ner_model"
 """
 
 
+TAGGER = """
+[nlp]
+lang = "en"
+pipeline = ["ner"]
+batch_size = 1
+components = ${{components}}
+
+# The NER pipe will be a CRF model
+[components.ner]
+@factory = "token_classifier"
+mode = "joint"
+target_span_getter = ${{vars.gold_span_group}}
+# Set spans as both to ents and in separate `ent.label` groups
+span_setter = [ "ents", "*" ]
+infer_span_setter = true
+
+[components.ner.embedding]
+@backbones = "text_cnn"
+kernel_sizes = [3]
+
+[components.ner.embedding.embedding]
+@backbones = "transformer"
+model = "{backbone}"
+window = 128
+stride = 96
+
+[scorer.ner]
+@metrics = "gliner_pipe.ner_exact"
+span_getter = ${{vars.gold_span_group}}
+"""
+
+
+def test_the_tutorial_of_eds_nlp_with_blocks_of_ours(tmp_path, still_backbone, monkeypatch):
+    """The whole file, values and all; only names of blocks and paths are others."""
+    head, rest = TAGGER, TUTORIAL[TUTORIAL.index("[vars]") :]
+    path = tmp_path / "config.cfg"
+    text = (head + rest).format(backbone=still_backbone, sample=ROOT / "data" / "sample")
+    path.write_text(text, encoding="utf8")
+    monkeypatch.chdir(tmp_path)
+    command("--config", "config.cfg", "--seed", "42", "--max_steps", "2", "--train.train_data.limit", "4")
+    trained = spacy.load("artifacts/model-last")
+    assert "person" in trained.get_pipe("ner").labels
+    assert 0 <= trained.meta["performance"]["ner.micro.f"] <= 1
+
+
 def test_a_config_with_all_that_eds_nlp_writes(tmp_path, still_backbone, monkeypatch):
     path = tmp_path / "config.cfg"
     path.write_text(

@@ -95,14 +95,14 @@ def merge_adapters(component: Any) -> None:
     Parameters
     ----------
     component
-        A ``gliner`` component, or its model.
+        A component, or its model.
 
     Raises
     ------
     ConfigError
         When there is no adapter, or its method cannot be merged; nothing has been changed then.
     """
-    model = getattr(component, "gliner", component)
+    model = getattr(component, "network", component)
     found = list(holders(model))
     if not found:
         raise ConfigError("components.*.model", "has no adapter", "a model with one")
@@ -124,7 +124,7 @@ def add_adapters(component: Any, adapter: Adapter, label_adapter: Adapter | None
     label_adapter
         For the label encoder of a bi-encoder, which is left as it is when not given.
     """
-    model = getattr(component, "gliner", component)
+    model = getattr(component, "network", component)
     tokens = getattr(model.encoder, "new_tokens", ())
     parts = [("backbone", adapter, tokens), ("label_encoder", label_adapter, ())]
     for name, block, new in parts:
@@ -148,4 +148,4 @@ def add_adapters(component: Any, adapter: Adapter, label_adapter: Adapter | None
 
 def _renew(component: Any) -> None:
     if hasattr(component, "replace_model"):
-        component.replace_model(component.gliner)  # its optimizer knows the parameters of before
+        component.replace_model(component.network)  # its optimizer knows the parameters of before

@@ -115,7 +115,7 @@ def set_spans(
         get there, and everywhere when the first place is ``"*"``, which is no single group.
     """
     positions: list[int | None] | None = None
-    for place, labels in _places(setter).items():
+    for place, labels in span_places(setter).items():
         chosen = [i for i, span in enumerate(spans) if labels is None or span.label_ in labels]
         if place == "ents":
             kept = filter_spans([spans[i] for i in chosen])
@@ -138,7 +138,7 @@ def set_spans(
 
 def primary_key(setter: SpanSetter) -> str:
     """Return the first place that `setter` names: the group that relations count in."""
-    return next(iter(_places(setter)))
+    return next(iter(span_places(setter)))
 
 
 def _set_groups(doc: Doc, spans: Iterable[Span]) -> None:
@@ -156,7 +156,7 @@ def _listed(value: Any) -> Any:
     return [_listed(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def _places(setter: SpanSetter) -> dict[str, set[str] | None]:
+def span_places(setter: SpanSetter) -> dict[str, set[str] | None]:
     """Return the labels that go to each place; None for all of them."""
     items: dict[str, Any]
     if isinstance(setter, str):

@@ -221,6 +221,13 @@ class Pieces:
         self.words = [token.text for token in doc]
         self.spaces = [bool(token.whitespace_) for token in doc]
         self.array = doc.to_array(_ATTRIBUTES)
+        places = {token.idx: token.i for token in doc}
+        #: Name, word and value of what extensions say about words: spaCy files it under the first character.
+        self.extensions = [
+            (key[1], places[key[2]], value)
+            for key, value in doc.user_data.items()
+            if isinstance(key, tuple) and key[0] == "._." and key[3] is None and key[2] in places
+        ]
 
     def cut(
         self, start: int, end: int, groups: Mapping[str, Sequence[Span]], fields: Mapping[str, Any]
@@ -243,6 +250,9 @@ class Pieces:
             piece.spans[key] = [
                 Span(piece, span.start - start, span.end - start, span.label, span.kb_id) for span in spans
             ]
+        for name, word, value in self.extensions:
+            if start <= word < end:
+                piece.user_data["._.", name, piece[word - start].idx, None] = value
         set_supervision(piece, **fields)
         return Example(bare, piece)
 

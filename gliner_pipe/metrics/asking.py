@@ -15,7 +15,7 @@ from gliner_pipe.errors import ConfigError
 from gliner_pipe.labels import LabelItem, parse_labels
 from gliner_pipe.metrics.base import ExampleScorer
 from gliner_pipe.metrics.zero_shot import ZeroShotScorer
-from gliner_pipe.overrides import gliner_components
+from gliner_pipe.overrides import gliner_components, tagging_components
 
 
 def fresh_docs(nlp: Language, examples: Iterable[Example]) -> list[Doc]:
@@ -36,8 +36,9 @@ def own_items(nlp: Language) -> list[LabelItem]:
 
 
 def own_labels(nlp: Language) -> list[str]:
-    """Names of the labels of a pipeline's ``gliner`` component."""
-    return list(dict.fromkeys(item.label for item in own_items(nlp)))
+    """Names of the labels of a pipeline's ``gliner`` component, and those that others were trained with."""
+    closed = [label for component in tagging_components(nlp) for label in component.labels]
+    return list(dict.fromkeys([*(item.label for item in own_items(nlp)), *closed]))
 
 
 def labels_to_ask(
@@ -68,6 +69,8 @@ def labels_to_ask(
     list or None
         None to leave the component alone.
     """
+    if not gliner_components(nlp) and tagging_components(nlp):
+        return None  # a closed label set: what is given says what is scored
     if labels is not None or not gliner_components(nlp):
         return labels
     own = own_items(nlp)

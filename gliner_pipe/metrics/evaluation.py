@@ -30,7 +30,12 @@ from gliner_pipe.metrics.getters import SpanGetter, get_spans, prediction_getter
 from gliner_pipe.metrics.relations import make_relations
 from gliner_pipe.metrics.spans import DEFAULT_METRICS, METRICS
 from gliner_pipe.metrics.zero_shot import make_zero_shot
-from gliner_pipe.overrides import gliner_components, override
+from gliner_pipe.overrides import (
+    gliner_components,
+    override,
+    tagging_components,
+    thresholded_components,
+)
 
 #: Keys of the result that are not scores.
 FACTS = (
@@ -153,6 +158,7 @@ def evaluate_pipeline(
     scored = _scored_labels(labels, asked, support, predicted, guess_getter)
     if scorers is None:
         scorers = default_scorers(gold_getter, guess_getter, None, overlap_threshold, metrics)
+        extra |= token_scorers(nlp)
         if relates and states_relations(examples):
             extra["relations"] = _relation_scorer(gold_getter, relations)
     pairs = [Example(doc, eg.reference) for doc, eg in zip(predicted, examples, strict=True)]
@@ -215,16 +221,23 @@ def default_scorers_for(nlp: Language, examples: Iterable[Example]) -> dict[str,
     Returns
     -------
     dict[str, ExampleScorer]
-        ``ner``, and ``relations`` if the model of the pipeline finds relations and the data says something about them.
+        ``ner``, and ``relations`` if the model of the pipeline finds relations and the data says something about them;
+        ``tags`` in place of ``ner`` for a ``token_classifier`` that tags tokens.
     """
     getter = gold_span_getter(nlp)
-    scorers: dict[str, ExampleScorer] = {
-        "ner": METRICS["exact"](span_getter=getter, predicted_getter=prediction_getter(nlp))
-    }
+    scorers = token_scorers(nlp)
+    if not scorers or gliner_components(nlp):
+        scorers["ner"] = METRICS["exact"](span_getter=getter, predicted_getter=prediction_getter(nlp))
     finds = any(component.gliner.relation_layer is not None for component in gliner_components(nlp))
     if finds and states_relations(examples):
         scorers["relations"] = make_relations(getter)
     return scorers
+
+
+def token_scorers(nlp: Language) -> dict[str, ExampleScorer]:
+    """Make the scorer of a ``token_classifier`` that tags tokens, under ``tags``; nothing without such a component."""
+    taggers = [component for component in tagging_components(nlp) if component.target != "spans"]
+    return {"tags": taggers[0].default_scorer()} if taggers else {}
 
 
 def states_relations(examples: Iterable[Example]) -> bool:
@@ -233,8 +246,8 @@ def states_relations(examples: Iterable[Example]) -> bool:
 
 
 def gold_span_getter(nlp: Language) -> str:
-    """Say where the gold spans for a pipeline stand: the ``gliner`` component's own key, or ``"gliner"``."""
-    for component in gliner_components(nlp):
+    """Say where the gold spans for a pipeline stand: its component's own key, or ``"gliner"``."""
+    for component in [*gliner_components(nlp), *tagging_components(nlp)]:
         return str(getattr(component, "gold_spans_key", None) or component.spans_key)
     return "gliner"
 
@@ -293,7 +306,7 @@ def _relation_scorer(gold_getter: SpanGetter, relations: Sequence[Any] | None) -
 
 
 def _threshold(nlp: Language) -> float | None:
-    thresholds = {component.threshold for component in gliner_components(nlp)}
+    thresholds = {component.threshold for component in thresholded_components(nlp)}
     return float(thresholds.pop()) if len(thresholds) == 1 else None
 
 

@@ -58,8 +58,8 @@ def prediction_getter(nlp: Language) -> SpanGetter:
     Returns
     -------
     SpanGetter
-        The key of its ``gliner`` component; else the keys of all components that write ``doc.spans``; else
-        ``"ents"``.
+        The keys of its ``gliner`` and ``token_classifier`` components; else those of all components that write
+        ``doc.spans``; else ``"ents"``.
     """
     keys: dict[str, str] = {}
     for name, pipe in nlp.pipeline:
@@ -67,7 +67,7 @@ def prediction_getter(nlp: Language) -> SpanGetter:
         key = getattr(pipe, "spans_key", None) or getattr(pipe, "key", None)
         if isinstance(key, str) and "doc.spans" in meta.assigns:
             keys[key] = meta.factory
-    own = [key for key, factory in keys.items() if factory == "gliner"]
+    own = [key for key, factory in keys.items() if factory in ("gliner", "token_classifier")]
     found = own or list(keys)
     return found[0] if len(found) == 1 else (found or "ents")
 

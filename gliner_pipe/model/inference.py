@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gliner_pipe.backbones.windows import Window
 from gliner_pipe.decoders.base import Candidate
@@ -107,6 +107,51 @@ def plan(windows: Sequence[Window], tokens: int) -> Iterator[list[int]]:
         yield group
 
 
+def run_groups(
+    model: nn.Module,
+    windows: Sequence[Window],
+    budget: TokenBudget,
+    run: Callable[[dict[int, Window]], int],
+) -> None:
+    """Run windows in groups of like length, without gradients; a group is halved when the device is full.
+
+    Parameters
+    ----------
+    model
+        In evaluation mode meanwhile.
+    windows
+        Of all texts.
+    budget
+        How much to run at once; it learns from each group.
+    run
+        Runs one group, windows by their number, and returns how many padded pieces that took.
+    """
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            todo = list(plan(windows, budget.tokens))[::-1]
+            while todo:
+                group = todo.pop()
+                before = 0
+                if device.type == "cuda":
+                    torch.cuda.reset_peak_memory_stats(device)
+                    before = torch.cuda.memory_allocated(device)
+                try:
+                    budget.observe(device, run({index: windows[index] for index in group}), before)
+                except torch.cuda.OutOfMemoryError:
+                    if len(group) == 1:
+                        raise
+                    torch.cuda.empty_cache()
+                    budget.halve()
+                    rest = [index for other in [group, *reversed(todo)] for index in other]
+                    regrouped = plan([windows[index] for index in rest], budget.tokens)
+                    todo = [[rest[at] for at in part] for part in regrouped][::-1]
+    finally:
+        model.train(was_training)
+
+
 def find(
     model: GLiNER,
     windows: Sequence[Window],
@@ -133,27 +178,11 @@ def find(
     """
     found = [Findings() for _ in thresholds]
     vectors: dict[int, SpanVectors] = {}
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.inference_mode():
-            todo = list(plan(windows, budget.tokens))[::-1]
-            while todo:
-                group = todo.pop()
-                try:
-                    _run(
-                        model, {index: windows[index] for index in group}, thresholds, budget, found, vectors
-                    )
-                except torch.cuda.OutOfMemoryError:
-                    if len(group) == 1:
-                        raise
-                    torch.cuda.empty_cache()
-                    budget.halve()
-                    rest = [index for other in [group, *reversed(todo)] for index in other]
-                    regrouped = plan([windows[index] for index in rest], budget.tokens)
-                    todo = [[rest[at] for at in part] for part in regrouped][::-1]
-    finally:
-        model.train(was_training)
+
+    def run(group: dict[int, Window]) -> int:
+        return _run(model, group, thresholds, found, vectors)
+
+    run_groups(model, windows, budget, run)
     for one in found:
         one.candidates.sort(key=lambda candidate: candidate[:3])
     for index in sorted(vectors):
@@ -165,19 +194,15 @@ def _run(
     model: GLiNER,
     windows: Mapping[int, Window],
     thresholds: Sequence[Sequence[float]],
-    budget: TokenBudget,
     found: list[Findings],
     vectors: dict[int, SpanVectors],
-) -> None:
-    """Run one group of windows and add what it finds to `found` and, by window, to `vectors`."""
+) -> int:
+    """Run one group of windows, add what it finds to `found` and, by window, to `vectors`; return its pieces."""
     device = model.device
-    before = 0
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
     batch = model.encoder.collate(list(windows.values())).to(device)
+    n_pieces = int(batch.windows.input_ids.numel())
     if not batch.label_mask.shape[1]:
-        return
+        return 0
     limits = torch.full(batch.label_mask.shape, torch.inf)
     for row, window in enumerate(windows.values()):
         limits[row, : len(thresholds[window.text])] = torch.tensor(thresholds[window.text])
@@ -195,7 +220,7 @@ def _run(
             vectors[index] = _vectors(
                 model, read, batch, row, spans.starts[here], spans.ends[here], window.start
             )
-    budget.observe(device, int(batch.windows.input_ids.numel()), before)
+    return n_pieces
 
 
 def _vectors(

@@ -66,8 +66,8 @@ def trainable_components(nlp: Language) -> dict[str, TrainableByLoop]:
         raise ConfigError(
             "train.nlp",
             f"has nothing to train: it has {names}",
-            'a pipeline with a component of the factory "gliner"',
-            'Add a section with @factory = "gliner", or train the others with spacy train',
+            'a pipeline with a component of the factory "gliner" or "token_classifier"',
+            "Add a section with one of these, or train the others with spacy train",
         )
     return found
 

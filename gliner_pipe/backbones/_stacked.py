@@ -1,0 +1,90 @@
+"""A backbone on top of another one: all but the vectors is the business of the one below."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from torch import Tensor
+
+from gliner_pipe.backbones.base import Backbone, BackboneOutput, WindowBatch
+from gliner_pipe.backbones.windows import Pieces, Prompt, Window
+
+
+class Stacked(Backbone):
+    """Reads the word vectors of `embedding`, window by window, and gives others.
+
+    Words without pieces keep the zero vector, and what stands at padding is never read. Vectors of labels in the prompt
+    are passed on as they are.
+
+    Attributes
+    ----------
+    embedding
+        The backbone below.
+    """
+
+    embedding: Backbone
+
+    @abstractmethod
+    def make(self, size: int) -> None:
+        """Make the layers for vectors of width `size`."""
+
+    @abstractmethod
+    def read(self, words: Tensor, mask: Tensor) -> Tensor:
+        """Map vectors ``(rows, words, hidden)``, zero at padding; `mask` is ``(rows, words)``."""
+
+    def prompted(self, prompt: Tensor) -> Tensor:
+        """Map the vectors of labels ``(rows, labels, hidden)``."""
+        return prompt
+
+    @property
+    def output_size(self) -> int:
+        """Width of the word vectors."""
+        return self.embedding.output_size
+
+    @property
+    def max_tokens(self) -> int | Literal["auto"]:
+        """Padded pieces to be run at once without gradients."""
+        return self.embedding.max_tokens
+
+    def build(self, new_tokens: Sequence[str] = ()) -> None:
+        """Build the backbone below, and make the layers."""
+        self.embedding.build(new_tokens)
+        self.make(self.embedding.output_size)
+
+    def tokenize(self, texts: Sequence[Sequence[str]]) -> list[Pieces]:
+        """Cut the words of each text into pieces."""
+        return self.embedding.tokenize(texts)
+
+    def windows(
+        self,
+        pieces: Sequence[Pieces],
+        prompts: Sequence[Prompt],
+        min_overlap: int,
+        report: Counter[str] | None = None,
+    ) -> list[Window]:
+        """Cut each text into windows."""
+        return self.embedding.windows(pieces, prompts, min_overlap, report)
+
+    def collate(self, windows: Sequence[Window]) -> WindowBatch:
+        """Pad windows into one batch."""
+        return self.embedding.collate(windows)
+
+    def forward(self, batch: WindowBatch) -> BackboneOutput:
+        """Run a batch of windows."""
+        words, prompt = self.embedding(batch)
+        mask = batch.word_mask
+        words = self.read(words * mask[:, :, None], mask).float()
+        return BackboneOutput(words * batch.scorable[:, :, None], self.prompted(prompt))
+
+    def save_assets(self, path: Path) -> None:
+        """Write what the backbone below needs."""
+        self.embedding.save_assets(path)
+
+    def load_assets(self, path: Path) -> None:
+        """Make all modules from what ``save_assets`` wrote."""
+        self.embedding.load_assets(path)
+        self.make(self.embedding.output_size)

@@ -1,0 +1,1 @@
+"""What the component ``token_classifier`` does besides running its model."""

@@ -1,0 +1,142 @@
+"""From spaCy examples to a training batch of a tagger."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import torch
+from spacy.tokens import Doc
+from spacy.training import Example
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from gliner_pipe.data.annotations import SpanSetter
+from gliner_pipe.decoders.tags_base import UNKNOWN
+from gliner_pipe.model.token_classifier import TaggingBatch, TokenClassifier
+from gliner_pipe.supervise import UNALIGNED
+from gliner_pipe.tagging.targets import SPANS, gold_of, read_values
+from gliner_pipe.word_splitters.base import Words, WordSplitter
+
+STRANGE = "label that is not among the labels"
+LOST = "entity that the tags cannot hold beside another"
+
+#: Words of a chain in training. Longer texts are cut; at a cut, the neighbouring word stands with its tag unknown.
+MAX_CHAIN = 512
+
+
+def make_batch(
+    model: TokenClassifier,
+    examples: Sequence[Example],
+    *,
+    target: str,
+    getter: SpanSetter,
+    splitter: WordSplitter,
+) -> TaggingBatch:
+    """Lay words and gold tags of examples out as tensors, on the CPU.
+
+    Parameters
+    ----------
+    model
+        With weights.
+    examples
+        With gold annotations in ``reference``.
+    target
+        ``"spans"``, or an attribute of tokens.
+    getter
+        Where gold spans stand.
+    splitter
+        What the words are.
+    """
+    dropped: Counter[str] = Counter()
+    docs = [example.reference for example in examples]
+    split = [splitter.split(doc) for doc in docs]
+    texts = [words.texts for words in split]
+    places = {label: index for index, label in enumerate(model.labels)}
+    gold = [
+        _span_tags(model, doc, words, getter, places, dropped)
+        if target == SPANS
+        else _word_tags(model, read_values(doc, target, getter), places, dropped)
+        for doc, words in zip(docs, split, strict=True)
+    ]
+    windows = model.prepare(texts, dropped)
+    inputs = model.encoder.collate(windows)
+    width = inputs.windows.word_mask.shape[1]
+    found: list[list[Tensor]] = [[] for _ in texts]
+    for row, window in enumerate(windows):
+        shift = row * width - window.start
+        found[window.text].append(torch.arange(shift + window.own_start, shift + window.own_stop))
+    rows = [
+        chain
+        for parts, tags in zip(found, gold, strict=True)
+        if parts
+        for chain in _chains(torch.cat(parts), tags)
+    ]
+    tags = pad_sequence([known for _, known in rows], batch_first=True, padding_value=UNKNOWN)
+    lengths = torch.tensor([len(known) for _, known in rows])
+    mask = torch.arange(tags.shape[1]) < lengths[:, None]
+    return TaggingBatch(
+        inputs=inputs,
+        places=pad_sequence([where for where, _ in rows], batch_first=True),
+        gold=tags,
+        mask=mask,
+        n_words=sum(map(len, texts)),
+        n_pieces=int(inputs.windows.input_ids.numel()),
+        count=model.decoder.count(mask, tags),
+        dropped=+dropped,
+    )
+
+
+def _span_tags(
+    model: TokenClassifier,
+    doc: Doc,
+    words: Words,
+    getter: SpanSetter,
+    places: Mapping[str, int],
+    dropped: Counter[str],
+) -> Tensor:
+    spans = [span for _, span in gold_of(doc, getter)]
+    found = []
+    for span, place in zip(spans, words.locate(spans), strict=True):
+        if place is None:
+            dropped[UNALIGNED] += 1
+        elif span.label_ not in places:
+            dropped[STRANGE] += 1
+        else:
+            found.append((*place, places[span.label_]))
+    tags, lost = model.decoder.encode(found, len(words.texts))
+    dropped[LOST] += lost
+    return tags
+
+
+def _word_tags(
+    model: TokenClassifier,
+    values: Sequence[str | None],
+    places: Mapping[str, int],
+    dropped: Counter[str],
+) -> Tensor:
+    spans = []
+    for word, value in enumerate(values):
+        if value is not None and value in places:
+            spans.append((word, word, places[value]))
+        else:
+            dropped[STRANGE] += value is not None
+    tags, _ = model.decoder.encode(spans, len(values))
+    unknown = [value not in places for value in values]
+    tags[torch.tensor(unknown, dtype=torch.bool)] = UNKNOWN
+    return tags
+
+
+def _chains(places: Tensor, tags: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Cut a text into chains; a word beyond a cut comes along with its tag unknown, so that any tag may precede."""
+    rows = []
+    for start in range(0, len(places), MAX_CHAIN):
+        stop = min(start + MAX_CHAIN, len(places))
+        first, last = max(start - 1, 0), min(stop + 1, len(places))
+        known = tags[first:last].clone()
+        if first < start:
+            known[0] = UNKNOWN
+        if last > stop:
+            known[-1] = UNKNOWN
+        rows.append((places[first:last], known))
+    return rows

@@ -1,0 +1,129 @@
+"""What a tagger learns: spans of a document, or an attribute of its tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from spacy.tokens import Doc, Span, Token
+from spacy.training import Example
+
+from gliner_pipe.data.annotations import SpanSetter, primary_key, span_places
+from gliner_pipe.errors import ConfigError, DataError
+
+#: Attributes of tokens that can be written, besides those of extensions (``"_.name"``).
+ATTRIBUTES = ("tag_", "pos_", "lemma_")
+SPANS = "spans"
+
+
+def check_target(target: Any, where: str) -> str:
+    """Return what is to be learned.
+
+    Raises
+    ------
+    ConfigError
+        If it is neither ``"spans"`` nor an attribute of tokens that can be written.
+    """
+    custom = isinstance(target, str) and target.startswith("_.") and target[2:].isidentifier()
+    if target == SPANS or target in ATTRIBUTES or custom:
+        return str(target)
+    do = f'Write target = "{target}_"' if f"{target}_" in ATTRIBUTES else ""
+    raise ConfigError(where, f"found {target!r}", f'{SPANS}, {", ".join(ATTRIBUTES)}, "_.name"', do)
+
+
+def install_extension(target: str) -> None:
+    """Register the extension of tokens that `target` names, unless it is there."""
+    if target.startswith("_.") and not Token.has_extension(target[2:]):
+        Token.set_extension(target[2:], default=None)
+
+
+def read_values(doc: Doc, target: str, getter: SpanSetter | None) -> list[str | None]:
+    """Return the value of each token; None where it is not known.
+
+    A document without any value of the attribute gives the labels of its gold spans, unless `getter` is None: for
+    readers that know of spans only.
+    """
+    values: list[str | None] = [_value(token, target) for token in doc]
+    if getter is not None and not any(values):
+        for _, span in gold_of(doc, getter):
+            values[span.start : span.end] = [span.label_ or None] * len(span)
+    return values
+
+
+def _value(token: Token, target: str) -> str | None:
+    found = getattr(token._, target[2:]) if target.startswith("_.") else getattr(token, target)
+    return None if found in (None, "") else str(found)
+
+
+def write_value(token: Token, target: str, value: str) -> None:
+    """Set the attribute of a token."""
+    if target.startswith("_."):
+        setattr(token._, target[2:], value)
+    else:
+        setattr(token, target, value)
+
+
+def gold_of(doc: Doc, getter: SpanSetter) -> Iterator[tuple[str, Span]]:
+    """Yield the gold spans of a document with the group that each stands in.
+
+    Parameters
+    ----------
+    doc
+        A reference document.
+    getter
+        Groups, ``"ents"``, ``"*"``, or a mapping from these to the labels that count. A document that has none of the
+        groups gives its ``doc.ents``.
+    """
+    places = span_places(getter)
+    groups: dict[str, Sequence[Span]] = {}
+    for place in places:
+        if place == "*":
+            groups |= {key: list(group) for key, group in doc.spans.items() if key not in places}
+        elif place == "ents" or place in doc.spans:
+            groups[place] = list(doc.ents if place == "ents" else doc.spans[place])
+    if not groups:
+        groups = {"ents": list(doc.ents)}
+        places = {"ents": set().union(*(labels or () for labels in places.values())) or None}
+    for key, group in groups.items():
+        wanted = places.get(key, places.get("*"))
+        for span in group:
+            if wanted is None or span.label_ in wanted:
+                yield key, span
+
+
+def gold_labels(
+    examples: Iterable[Example], target: str, getter: SpanSetter
+) -> tuple[list[str], dict[str, list[str]]]:
+    """Return the labels of examples in the order of the alphabet, and by span group."""
+    if target != SPANS:
+        values = {value for one in examples for value in read_values(one.reference, target, getter)}
+        return sorted(value for value in values if value is not None), {}
+    groups: dict[str, set[str]] = {}
+    for example in examples:
+        for key, span in gold_of(example.reference, getter):
+            if span.label_:
+                groups.setdefault(key, set()).add(span.label_)
+    return sorted(set().union(*groups.values())), {key: sorted(some) for key, some in groups.items()}
+
+
+def describe(examples: Sequence[Example], target: str, getter: SpanSetter) -> str:
+    """Say how many tokens of examples have a value.
+
+    Raises
+    ------
+    DataError
+        If none has one.
+    """
+    values = [value for one in examples for value in read_values(one.reference, target, getter)]
+    known = [value for value in values if value is not None]
+    if not known:
+        raise DataError(
+            "data",
+            f"holds {len(examples)} examples, none with token.{target} or spans in {primary_key(getter)!r}",
+            "examples with tags",
+            "Check target and target_span_getter",
+        )
+    return (
+        f"{len(examples)} examples, {len(values)} words, {len(known)} with token.{target} "
+        f"({len(set(known))} different)"
+    )

@@ -1,0 +1,392 @@
+"""The spaCy component ``token_classifier``: a tagger with a closed label set."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
+
+from spacy.language import Language
+from spacy.tokens import Doc
+from spacy.training import Example, validate_get_examples
+from spacy.vocab import Vocab
+
+import gliner_pipe.builtin  # noqa: F401 (registers the blocks)
+from gliner_pipe.annotate import Entity
+from gliner_pipe.data.annotations import SpanSetter, primary_key
+from gliner_pipe.errors import ConfigError
+from gliner_pipe.labels import parse_labels, refuse_references
+from gliner_pipe.metrics.spans import METRICS
+from gliner_pipe.metrics.token_tags import TokenTagScorer
+from gliner_pipe.model.inference import TokenBudget
+from gliner_pipe.model.token_classifier import TaggingBatch, TokenClassifier, check_tagger
+from gliner_pipe.registry import registry
+from gliner_pipe.tagging.finding import find
+from gliner_pipe.tagging.making import bottom_section, make_model
+from gliner_pipe.tagging.settings import DEFAULT_CONFIG, SETTINGS, check_settings, full_setter
+from gliner_pipe.tagging.supervise import make_batch
+from gliner_pipe.tagging.targets import SPANS, describe, gold_labels, install_extension
+from gliner_pipe.tagging.writing import write_spans, write_words
+from gliner_pipe.torch_pipe import TorchPipe
+from gliner_pipe.word_splitters.base import WordSplitter
+from gliner_pipe.word_splitters.spacy import SpacyWords
+
+_TOKENS = SpacyWords()
+
+
+@Language.factory(
+    "token_classifier",
+    default_config=DEFAULT_CONFIG,
+    assigns=["doc.ents", "doc.spans", "token.tag"],
+    default_score_weights={"tags_f": 1.0, "tags_p": 0.0, "tags_r": 0.0, "tags_per_type": None},
+)
+def make_token_classifier(
+    nlp: Language,
+    name: str,
+    model: Any,
+    embedding: Any,
+    decoder: Any,
+    mode: Any,
+    scheme: Any,
+    labels: Any,
+    target: Any,
+    target_span_getter: Any,
+    span_setter: Any,
+    infer_span_setter: Any,
+    threshold: Any,
+    overwrite_ents: Any,
+    alignment_mode: Any,
+    batch_size: Any,
+    device: Any,
+    task_lr_ratio: Any,
+    word_splitter: Any,
+    scorer: Callable[..., Any] | None,
+) -> TokenTagger:
+    """Make the component; see :class:`TokenTagger` for the settings.
+
+    They are annotated as anything, for ``check_settings`` refuses what cannot be with the name of the section
+    and of what is allowed.
+    """
+    settings = {setting: value for setting, value in locals().items() if setting in SETTINGS}
+    where = f"components.{name}"
+    refuse_references(labels, f"{where}.labels")
+    if not (word_splitter is None or isinstance(word_splitter, WordSplitter)):
+        raise ConfigError(f"{where}.word_splitter", f"found {word_splitter!r}", "a block of @word_splitters")
+    words = target != SPANS
+    if words and not (word_splitter is None or isinstance(word_splitter, SpacyWords)):
+        raise ConfigError(
+            f"{where}.word_splitter", f"is set with target = {target!r}, an attribute of tokens", "null"
+        )
+    made_here = model is None
+    if made_here:
+        model = make_model(where, words=words, embedding=embedding, decoder=decoder, mode=mode, scheme=scheme)
+    else:
+        parts = {"embedding": embedding, "decoder": decoder, "mode": mode, "scheme": scheme}
+        for part, value in parts.items():
+            if value is not None:
+                raise ConfigError(f"{where}.{part}", "is set beside model", "null", "Write it into the model")
+    check_tagger(model, f"{where}.model")
+    tagger = TokenTagger(
+        nlp.vocab, name, model, labels=labels, word_splitter=word_splitter, scorer=scorer, **settings
+    )
+    tagger.made_of_parts = made_here
+    return tagger
+
+
+class TokenTagger(TorchPipe):
+    """Finds the entities of a closed label set, or tags each token, as it was trained to.
+
+    Use it where the labels are known once and for all: it is faster than ``gliner``, which reads its labels with every
+    text, and wants more training data.
+
+    Parameters
+    ----------
+    vocab
+        Of the pipeline.
+    name
+        Name of the component in the pipeline.
+    model
+        The blocks.
+    labels
+        The label set; learned from the data by ``initialize`` when empty.
+    word_splitter
+        What the model reads as words; the document's tokens when not given.
+    scorer
+        For ``nlp.evaluate``; spans, or tags of tokens, when not given.
+    **settings
+        See ``SETTINGS`` in ``tagging/settings.py``.
+    """
+
+    factory = "token_classifier"
+    #: Whether the config has ``embedding`` and ``decoder`` in place of ``model``.
+    made_of_parts = False
+
+    def __init__(
+        self,
+        vocab: Vocab,
+        name: str = "token_classifier",
+        model: Any = None,
+        *,
+        labels: Iterable[Any] = (),
+        word_splitter: WordSplitter | None = None,
+        scorer: Callable[..., Any] | None = None,
+        **settings: Any,
+    ) -> None:
+        super().__init__(vocab, name, model, scorer)
+        self.cfg = check_settings({**SETTINGS, **settings}, self._where)
+        self._labels = self._parsed(labels)
+        self._word_splitter = word_splitter
+        self._configured = self._current()
+        install_extension(self.target)
+
+    # -- model and settings --------------------------------------------------------------------------------
+
+    @property
+    def network(self) -> TokenClassifier:
+        """The blocks; a checkpoint given by name is loaded on first use."""
+        if not isinstance(self.model, TokenClassifier):
+            with self.placed():
+                self.model = cast(Any, self.model).materialize()
+            self._move(self.model)
+            assert isinstance(self.model, TokenClassifier)
+        return self.model
+
+    def replace_model(self, model: TokenClassifier) -> None:
+        """Take another model.
+
+        Raises
+        ------
+        ConfigError
+            If the component is configured for other labels than those that the weights know.
+        """
+        if model.is_built and self._labels and self._labels != model.labels:
+            raise ConfigError(
+                f"{self._where}.labels",
+                f"found {list(self._labels)}, but the weights are those of {list(model.labels)}",
+                "the labels of the training, or none",
+                "For other labels train again: nlp.get_pipe(...).initialize(get_examples, labels=[...])",
+            )
+        super().replace_model(model)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The closed label set; empty as long as it is to be learned."""
+        if isinstance(self.model, TokenClassifier) and self.model.is_built:
+            return self.model.labels
+        return self._labels
+
+    @property
+    def label_data(self) -> list[str]:
+        """The labels as they stand in a config."""
+        return list(self.labels)
+
+    def add_label(self, label: str) -> int:
+        """Add a label before there are weights; 1 if it is new, 0 if it was there."""
+        if label in self.labels:
+            return 0
+        if self.network.is_built:
+            raise ConfigError(
+                f"{self._where}.labels",
+                f"cannot take {label!r}: the weights are those of {list(self.labels)}",
+                do="Initialize anew with all labels: initialize(get_examples, labels=[...])",
+            )
+        self._labels = (*self._labels, *self._parsed([label]))
+        return 1
+
+    @property
+    def target(self) -> str:
+        """What is learned: ``"spans"``, or an attribute of tokens."""
+        return str(self.cfg["target"])
+
+    @property
+    def setter(self) -> SpanSetter:
+        """Where spans are written to, with what is inferred."""
+        return full_setter(self.cfg)
+
+    @property
+    def gold_spans_key(self) -> str:
+        """The first place where gold spans stand."""
+        return primary_key(self.cfg["target_span_getter"])
+
+    @property
+    def spans_key(self) -> str:
+        """The place where all predicted spans can be read: the gold group, another one, or ``"ents"``."""
+        places = [place for place, labels in cast(dict[str, Any], self.setter).items() if labels is True]
+        groups = [place for place in places if place not in ("ents", "*")]
+        return next(
+            (place for place in [self.gold_spans_key, *groups, "ents", *places] if place in places), "*"
+        )
+
+    @property
+    def threshold(self) -> float:
+        """Score that a span needs."""
+        return float(self.cfg["threshold"])
+
+    @threshold.setter
+    def threshold(self, value: float) -> None:
+        self.cfg = check_settings({**self.cfg, "threshold": value}, self._where)
+
+    @property
+    def word_splitter(self) -> WordSplitter:
+        """What the words are: as configured, else as the checkpoint says, else the document's tokens."""
+        if self._word_splitter is not None:
+            return self._word_splitter
+        named = self.network.word_splitter
+        return registry.word_splitters.get(named)() if named else _TOKENS
+
+    # -- prediction ----------------------------------------------------------------------------------------
+
+    def predict(self, docs: Iterable[Doc]) -> list[list[Entity]]:
+        """Find the entities, or the label of each word, of each document, and leave the documents as they are.
+
+        Returns
+        -------
+        list of list of Entity
+            In words of the document; see ``set_annotations``.
+        """
+        model: TokenClassifier = self._ready()
+        install_extension(self.target)  # a spawned process has none
+        texts = [self.word_splitter.split(doc).texts for doc in docs]
+        with self.placed():
+            windows = model.prepare(texts, self.report)
+        if self.budget is None:
+            self.budget = TokenBudget(model.encoder.backbone.max_tokens)
+        emissions = model.score(windows, len(texts), self.budget)
+        return find(model, emissions, words=self.target != SPANS)
+
+    def set_annotations(self, docs: Iterable[Doc], predictions: Iterable[Sequence[Entity]]) -> None:
+        """Write entities to where ``span_setter`` says, with ``attrs["scores"]`` of groups; labels to tokens."""
+        splitter, setter = self.word_splitter, self.setter
+        for doc, entities in zip(docs, predictions, strict=True):
+            if self.target != SPANS:
+                write_words(doc, entities, self.target)
+                continue
+            write_spans(
+                doc,
+                [entity for entity in entities if entity.score >= self.threshold],
+                setter=setter,
+                labels=self.labels,
+                splitter=splitter,
+                settings=self.cfg,
+                report=self.report,
+            )
+
+    # -- training ------------------------------------------------------------------------------------------
+
+    def initialize(
+        self,
+        get_examples: Callable[[], Iterable[Example]],
+        *,
+        nlp: Language | None = None,
+        labels: list[Any] | None = None,
+    ) -> None:
+        """Load the pretrained weights, and learn the labels if none are set; weights already there are kept.
+
+        Parameters
+        ----------
+        get_examples
+            Returns examples; their labels are taken when neither `labels` nor the component's own are given, and the
+            groups that their spans stand in where ``span_setter`` is inferred.
+        nlp
+            Not needed.
+        labels
+            The label set. If there are weights for another one, those of the decoder are made anew.
+        """
+        validate_get_examples(get_examples, f"{type(self).__name__}.initialize")
+        model = self.network
+        getter = self.cfg["target_span_getter"]
+        wanted = self.labels if labels is None else self._parsed(labels)
+        several = not isinstance(getter, str) and self.target == SPANS
+        if not wanted or several:
+            found, groups = gold_labels(get_examples(), self.target, getter)
+            wanted = wanted or tuple(found)
+            if several:
+                setter = full_setter(self.cfg, groups)
+                self.cfg = {**self.cfg, "span_setter": setter, "infer_span_setter": False}
+        self._rng = random.Random(random.getrandbits(64))  # spaCy seeds the global generator
+        with self.placed():
+            if not model.is_built:
+                model.build(wanted)
+            elif model.labels != wanted:
+                model.make(wanted)
+                self._bridge = None
+        self._labels = model.labels
+        self._move(model)
+
+    def collate(self, examples: Sequence[Example], rng: random.Random | None = None) -> TaggingBatch:
+        """Make a training batch on the CPU.
+
+        Parameters
+        ----------
+        examples
+            With gold spans where ``target_span_getter`` says, or with the attribute of tokens.
+        rng
+            Not needed: nothing is left to chance.
+        """
+        return make_batch(
+            self._ready(),
+            examples,
+            target=self.target,
+            getter=self.cfg["target_span_getter"],
+            splitter=self.word_splitter,
+        )
+
+    def describe_data(self, examples: Sequence[Example]) -> str | None:
+        """Say how many tokens have a tag, for the beginning of a training; None where spans are learned.
+
+        Raises
+        ------
+        DataError
+            If no token has one.
+        """
+        if self.target == SPANS:
+            return None
+        return describe(examples, self.target, self.cfg["target_span_getter"])
+
+    def score(self, examples: Iterable[Example], **kwargs: Any) -> dict[str, Any]:
+        """Score predictions for ``nlp.evaluate``: ``tags_p``, ``tags_r``, ``tags_f`` and ``tags_per_type``."""
+        if self.scorer is not None:
+            scored: dict[str, Any] = super().score(examples, **kwargs)
+            return scored
+        rows = self.default_scorer()(list(examples))
+        micro = rows["micro"]
+        summary = ("micro", "macro", "accuracy")
+        per_type = {label: row for label, row in rows.items() if label not in summary}
+        return {**{f"tags_{key}": micro[key] for key in "prf"}, "tags_per_type": per_type}
+
+    def default_scorer(self) -> Callable[..., dict[str, Any]]:
+        """Return what counts exact spans, or right tags of tokens."""
+        if self.target != SPANS:
+            return TokenTagScorer(self.target, self.cfg["target_span_getter"])
+        return METRICS["exact"](span_getter=self.gold_spans_key, predicted_getter=self.spans_key)
+
+    # -- saving, and errors --------------------------------------------------------------------------------
+
+    @contextmanager
+    def placed(self) -> Iterator[None]:
+        """Put the sections that the config has into errors of blocks."""
+        try:
+            with super().placed():
+                yield
+        except ConfigError as error:
+            where = error.where
+            if self.made_of_parts:
+                where = where.replace(".model.encoder.backbone", bottom_section(self.model)).replace(
+                    ".model.decoder", ".decoder"
+                )
+            if where == error.where:
+                raise
+            raise ConfigError(where, error.found, error.allowed, error.do) from error
+
+    def _parsed(self, labels: Iterable[Any]) -> tuple[str, ...]:
+        return tuple(item.label for item in parse_labels(labels, f"{self._where}.labels"))
+
+    def _current(self) -> dict[str, Any]:
+        return {"labels": self.label_data, **self.cfg}
+
+    def _restore(self, values: Mapping[str, Any]) -> None:
+        self._labels = self._parsed(values["labels"])
+        settings = {key: value for key, value in values.items() if key != "labels"}
+        self.cfg = check_settings(settings, self._where)
+        install_extension(self.target)

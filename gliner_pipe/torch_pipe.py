@@ -1,0 +1,271 @@
+"""What all spaCy components around a torch model share: prediction in batches, training, saving, devices."""
+
+from __future__ import annotations
+
+import random
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import torch
+from spacy import util
+from spacy.pipeline import Pipe
+from spacy.tokens import Doc
+from spacy.training import Example, validate_examples
+from spacy.vocab import Vocab
+from torch import nn
+
+from gliner_pipe import serialize
+from gliner_pipe.errors import ConfigError, NotInitializedError
+from gliner_pipe.model.batch import LossTerms
+from gliner_pipe.model.forks import use_one_thread_after_fork
+from gliner_pipe.model.inference import TokenBudget
+from gliner_pipe.training.thinc_bridge import ThincBridge
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class Batch(Protocol):
+    """What a training step reads of a batch."""
+
+    @property
+    def count(self) -> float:
+        """What the loss is over."""
+
+    @property
+    def n_pieces(self) -> int:
+        """Pieces of the padded windows."""
+
+    @property
+    def dropped(self) -> Counter[str]:
+        """Gold annotations that are missing from the targets."""
+
+    def to(self, device: torch.device | str) -> Any:
+        """Return the batch on `device`."""
+
+
+class TorchPipe(Pipe):  # type: ignore[misc]
+    """A spaCy component around a torch model.
+
+    Parameters
+    ----------
+    vocab
+        Of the pipeline.
+    name
+        Name of the component in the pipeline.
+    model
+        The blocks, or what they come from.
+    scorer
+        For ``nlp.evaluate``.
+
+    Attributes
+    ----------
+    factory
+        Name under which spaCy knows the class.
+    cfg
+        The live settings, with ``batch_size``, ``device`` and ``task_lr_ratio`` among them.
+    report
+        What was left out, with numbers.
+    """
+
+    is_trainable = True
+    factory: ClassVar[str]
+    cfg: Mapping[str, Any]
+
+    def __init__(self, vocab: Vocab, name: str, model: Any, scorer: Callable[..., Any] | None = None) -> None:
+        self.vocab = vocab
+        self.name = name
+        self.model: nn.Module = model
+        self.scorer = scorer
+        self.report: Counter[str] = Counter()
+        self.budget: TokenBudget | None = None
+        self._where = f"components.{name}"
+        self._rng = random.Random(0)
+        self._bridge: ThincBridge | None = None
+
+    @property
+    @abstractmethod
+    def network(self) -> Any:
+        """The blocks, loaded if they were only named before."""
+
+    @abstractmethod
+    def predict(self, docs: Iterable[Doc]) -> list[Any]:
+        """Return what is found in each document, and leave the documents as they are."""
+
+    @abstractmethod
+    def set_annotations(self, docs: Iterable[Doc], predictions: Iterable[Any]) -> None:
+        """Write what was found into the documents."""
+
+    @abstractmethod
+    def collate(self, examples: Sequence[Example], rng: random.Random | None = None) -> Any:
+        """Make a training batch on the CPU; all chance comes from `rng`."""
+
+    @abstractmethod
+    def _current(self) -> dict[str, Any]:
+        """The settings as they are now, labels included, as JSON."""
+
+    @abstractmethod
+    def _restore(self, values: Mapping[str, Any]) -> None:
+        """Take settings that ``_current`` gave."""
+
+    def replace_model(self, model: Any) -> None:
+        """Take another model, and forget what was known about the one before."""
+        self._move(model)
+        self.model = model
+        self._bridge = self.budget = None
+
+    def _ready(self) -> Any:
+        use_one_thread_after_fork()
+        if not self.network.is_built:
+            raise NotInitializedError(
+                f"The component {self.name!r} has no weights yet. Call nlp.initialize(), train it with "
+                "python -m gliner_pipe.train, load a trained pipeline with spacy.load, or name a "
+                "checkpoint in its config (model = ...)."
+            )
+        return self.network
+
+    # -- prediction ----------------------------------------------------------------------------------------
+
+    def __call__(self, doc: Doc) -> Doc:
+        """Annotate one document."""
+        self.set_annotations([doc], self.predict([doc]))
+        return doc
+
+    def pipe(self, stream: Iterable[Doc], *, batch_size: int = 64) -> Iterator[Doc]:
+        """Annotate a stream of documents, in real batches across documents, in their order.
+
+        Parameters
+        ----------
+        stream
+            Documents.
+        batch_size
+            Documents at once; the component's own ``batch_size`` comes first.
+        """
+        handle_error = self.get_error_handler()
+        for docs in util.minibatch(stream, size=self.cfg["batch_size"] or batch_size):
+            try:
+                self.set_annotations(docs, self.predict(docs))
+                yield from docs
+            except Exception as error:
+                handle_error(self.name, self, docs, error)
+
+    # -- training ------------------------------------------------------------------------------------------
+
+    def denominator(self, count: float) -> float:
+        """What the summed loss of a step is divided by."""
+        return float(self.network.denominator(count))
+
+    def get_loss(self, examples: Iterable[Example], scores: Batch | None = None) -> LossTerms:
+        """Loss of examples, as a sum.
+
+        Parameters
+        ----------
+        examples
+            With gold annotations.
+        scores
+            The batch that ``collate`` made of them, if it was made already.
+        """
+        batch = scores if scores is not None else self.collate(list(examples))
+        terms: LossTerms = self.network(batch.to(self.network.device))
+        return terms
+
+    def update(
+        self,
+        examples: Iterable[Example],
+        *,
+        drop: float = 0.0,
+        sgd: Any = None,
+        losses: dict[str, float] | None = None,
+    ) -> dict[str, float]:
+        """Add the gradients of examples, for ``spacy train``.
+
+        Parameters
+        ----------
+        examples
+            With gold annotations.
+        drop
+            Not used: dropout is a setting of the blocks.
+        sgd
+            A thinc optimizer whose learning rate is taken; None or False to collect gradients only.
+        losses
+            The loss is added under the component's name.
+        """
+        examples = list(examples)
+        losses = {} if losses is None else losses
+        losses.setdefault(self.name, 0.0)
+        validate_examples(examples, f"{type(self).__name__}.update")
+        examples = [example for example in examples if len(example.reference)]
+        if not examples:
+            return losses
+        batch = self.collate(examples)
+        self.network.train()
+        loss = self.get_loss(examples, batch).total / self.denominator(batch.count)
+        loss.backward()
+        self.report.update(batch.dropped)
+        losses[self.name] += float(loss.detach())
+        if sgd not in (None, False):
+            self.finish_update(sgd)
+        return losses
+
+    def finish_update(self, sgd: Any) -> None:
+        """Step with the gradients collected; `sgd` gives learning rate, weight decay and clipping."""
+        if self._bridge is None:
+            self._bridge = ThincBridge(self.network, self.cfg["task_lr_ratio"])
+        self._bridge.step(sgd)
+
+    # -- saving: what nlp.config holds is not written again ------------------------------------------------
+
+    def to_disk(self, path: Any, *, exclude: Iterable[str] = ()) -> None:
+        """Write weights, backbone configuration, tokenizer, and settings changed at run time."""
+        serialize.to_disk(self, util.ensure_path(path), exclude)
+
+    def from_disk(self, path: Any, *, exclude: Iterable[str] = ()) -> Self:
+        """Load what ``to_disk`` wrote; no network."""
+        serialize.from_disk(self, util.ensure_path(path), exclude)
+        return self
+
+    def to_bytes(self, *, exclude: Iterable[str] = ()) -> bytes:
+        """Return what ``to_disk`` writes, as bytes."""
+        return serialize.to_bytes(self, exclude)
+
+    def from_bytes(self, data: bytes, *, exclude: Iterable[str] = ()) -> Self:
+        """Load what ``to_bytes`` returned."""
+        serialize.from_bytes(self, data, exclude)
+        return self
+
+    # -- device and errors ---------------------------------------------------------------------------------
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model runs: ``"auto"`` is CUDA if there is one, else the CPU."""
+        name = self.cfg["device"]
+        if name == "auto":
+            name = "cuda" if torch.cuda.is_available() else "cpu"
+        return torch.device(name)
+
+    def _move(self, model: torch.nn.Module) -> None:
+        try:
+            model.to(self.device)
+        except (RuntimeError, AssertionError) as error:  # torch raises either for a device that is not there
+            reason = " ".join(str(error).split())[:200]
+            raise ConfigError(
+                f"{self._where}.device",
+                f"found {self.cfg['device']!r}, which this machine cannot use ({reason})",
+                "auto, cpu, cuda, cuda:0 ..., mps",
+                'Take "auto" for CUDA where there is one',
+            ) from error
+
+    @contextmanager
+    def placed(self) -> Iterator[None]:
+        """Put this component's name into the sections that errors of its blocks name."""
+        try:
+            yield
+        except ConfigError as error:
+            where = f"components.*.{error.where}" if error.where == "model" else error.where
+            if not where.startswith("components.*."):
+                raise
+            where = where.replace("components.*", self._where, 1)
+            raise ConfigError(where, error.found, error.allowed, error.do) from error
