@@ -221,7 +221,7 @@ def read_examples(
     if not isinstance(data, (str, Path)):
         return list(data)
     setter = span_setter if isinstance(span_setter, str) else list(span_setter)
-    if reader == "auto" and (block := tagged_block(Path(data))) is not None:
+    if reader in ("auto", "bio") and (block := tagged_block(Path(data))) is not None:
         bio: Callable[..., Any] = registry.readers.get(block.pop("@readers"))
         return list(bio(path=str(data), span_setter=setter, **block)(nlp))
     name = guess_reader(data) if reader == "auto" else reader

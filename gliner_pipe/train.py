@@ -239,6 +239,10 @@ def train(
     given = dict(locals())
     for name in ("aliases", "config_meta"):
         given.pop(name)
+    for name, off in (("max_steps", -1), ("max_grad_norm", 0)):  # as transformers has it
+        given[name] = None if given[name] == off else given[name]
+    if "warmup_ratio" in aliases and given["warmup_steps"] == 0:
+        given["warmup_steps"] = None
     given.update(translate(aliases, list(given), console_note))
     check_options(given)
     given["output_path"], given["best_path"] = output_paths(given["output_path"], given["best_path"])

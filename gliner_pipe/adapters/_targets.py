@@ -52,7 +52,12 @@ def target_pattern(
             there = f"{numbers[0]} to {numbers[-1]}" if numbers else "none: these modules are in no layer"
             raise ConfigError(f"{where}.layers", f"found {missing[0] if missing else 'no layer'}", there)
     number = r"\d+" if layers is None else f"(?:{'|'.join(map(str, sorted(set(layers))))})"
-    return "|".join(dict.fromkeys(_pattern(name, number) for name in chosen))
+    pattern = "|".join(dict.fromkeys(_pattern(name, number) for name in chosen))
+    if layers is None:  # short, unless it would mean more modules than those chosen
+        meant = {name for name, _ in encoder.named_modules() if re.fullmatch(pattern, name)}
+        if meant != set(chosen):
+            return "|".join(map(re.escape, chosen))
+    return pattern
 
 
 def _pattern(name: str, number: str) -> str:

@@ -64,6 +64,7 @@ def reader_of_path(path: Path, *, validation: bool = False) -> ReaderLike:
     if not path.exists():
         do = f'The working folder is {Path.cwd()}. Data sets of the hub: @readers = "bio", path = "name"'
         raise DataError(str(path), "does not exist", "a file or a folder", do)
+    path = _part(path, validation)
     block = _block(path, validation)
     made: ReaderLike = Config({"reader": {**block, "path": str(path)}}).resolve(registry=registry)["reader"]
     return made
@@ -106,6 +107,18 @@ def reader_of_dataset(data: Any, *, validation: bool = False) -> ReaderLike:
     return BioReader(part, tokens_column=guessed[0], tags_column=guessed[1])
 
 
+def _part(path: Path, validation: bool) -> Path:
+    """Return the file of the part that is wanted, where a folder holds JSON files of several."""
+    if not path.is_dir() or saved_dataset(path):
+        return path
+    known = ("train", "training", "test", *VALIDATION_SPLITS)
+    files = [file for file in sorted(path.iterdir()) if file.suffix.lower() in JSON_SUFFIXES]
+    parts = {file.stem.lower(): file for file in files if file.stem.lower() in known}
+    if len(parts) < 2:
+        return path
+    return parts[_split(list(parts), str(path), validation)]
+
+
 def tagged_block(path: Path) -> dict[str, Any] | None:
     """Return the block of the reader ``bio`` for a file or folder of words with tags, None for anything else."""
     if not path.exists():
@@ -114,6 +127,8 @@ def tagged_block(path: Path) -> dict[str, Any] | None:
         block = _block(path, validation=True)
     except DataError:
         return None
+    except ConfigError as error:  # its parts have names of which none is known
+        raise DataError(str(path), error.found, error.allowed, "Name the file of the part") from None
     return block if block["@readers"] == "bio" else None
 
 

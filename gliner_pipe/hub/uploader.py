@@ -134,9 +134,10 @@ class HubUploader:
             path = LAST_CHECKPOINT if self.strategy == "checkpoint" else folder.name
         busy = any(item.step != step and not item.future.done() for item in self._uploads)
         if busy and not self.always_push:
-            if self.strategy == "all_checkpoints" and path is not None:
-                self._left_out[path] = folder
+            if path is not None:
+                self._left_out[path] = folder  # the newest takes the place of an older one
             return
+        self._left_out.pop(path or "", None)
         self._push(folder, path, step, f"Step {step}")
 
     def finish(self, folder: str | Path | None) -> str | None:
@@ -160,6 +161,11 @@ class HubUploader:
                 for path, left_out in self._left_out.items():
                     if left_out.is_dir():
                         self._push(left_out, path, -1, f"Checkpoint {left_out.name}")
+                    else:
+                        self.note(
+                            f"warning: [{_WHERE}] {left_out.name} was removed before it could be uploaded: "
+                            "raise save_total_limit, or set hub_always_push"
+                        )
                 last = self._push(Path(folder), None, -1, "End of the training")
             for item in self._uploads:
                 item.future.exception()  # waits

@@ -9,6 +9,7 @@ Examples
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -243,6 +244,13 @@ def _sections(
     reader = {key.removeprefix(prefix): value for key, value in settings.items() if key.startswith(prefix)}
     train["train_data"] = {"randomize": True, "reader": {"@readers": "bio", **reader}}
     if "valid_split" in values:
+        if glob.has_magic(reader["path"]) or Path(reader["path"]).expanduser().is_file():
+            raise ConfigError(
+                values["valid_split"].where,
+                "is set, and data_path is no data set with parts",
+                "a folder with train.csv and validation.csv, or a data set",
+                "Leave valid_split out: a fifth of the data is held out then",
+            )
         validation = {**reader, "split": values["valid_split"].value}
         if "max_samples" in reader:
             validation["max_samples"] = max(1, reader["max_samples"] // 5)
@@ -261,7 +269,7 @@ def _is_local_table(path: str) -> bool:
     """Tell whether the data are files here, not a data set with named parts."""
     place = Path(path).expanduser()
     marks = ("dataset_dict.json", "dataset_info.json", "state.json")
-    return place.exists() and not any((place / name).exists() for name in marks)
+    return glob.has_magic(path) or (place.exists() and not any((place / name).exists() for name in marks))
 
 
 def _hub(train: dict[str, Any], values: Mapping[str, Given]) -> None:

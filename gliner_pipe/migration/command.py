@@ -83,7 +83,13 @@ def _cfg_of(name: str, argv: Sequence[str]) -> str:
     options = {
         part.partition("=")[0].removeprefix("--").replace("-", "_") for part in argv if part.startswith("--")
     }
-    for given, replaced in (("max_steps", "max_epochs"), ("max_epochs", "max_steps")):
+    for given, replaced in (
+        ("max_steps", "max_epochs"),
+        ("num_steps", "max_epochs"),
+        ("max_epochs", "max_steps"),
+        ("num_train_epochs", "max_steps"),
+        ("epochs", "max_steps"),
+    ):
         if {given, f"train.{given}"} & options:
             migrated.config["train"].pop(replaced, None)
     if os.environ.get("RANK", "0") == "0":

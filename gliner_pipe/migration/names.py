@@ -133,6 +133,8 @@ def route(given: Iterable[Given]) -> Routed:
                 routed.settings[name.key], routed.places[name.key] = None, item
             continue
         if name.fate == "refused":
+            if item.value is False or item.value in ([], {}):
+                continue  # not asked for
             raise ConfigError(item.where, f"cannot be taken over: {_clause(name.meaning)}", do=name.do)
         try:
             value = name.read(item.value)

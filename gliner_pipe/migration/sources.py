@@ -83,6 +83,7 @@ def reader(path: str, kind: str, fields: Mapping[str, str], where: str) -> dict[
     """
     if kind in ("json", "jsonl") and _holds_tags(path, fields):
         kind = "bio"
+        fields = {"tokens": FIELDS["tokens"], "ner": FIELDS["ner"], **fields}
     if kind in ("bio", "csv", "tsv", "parquet"):
         columns = {
             f"{ours}_column": fields[role]

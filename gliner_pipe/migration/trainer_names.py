@@ -22,11 +22,12 @@ def _refused(name: str, meaning: str, do: str) -> Name:
 
 def _others() -> Iterator[Name]:
     yield _ignored("hub_token", f"{TOKEN}; a real token is refused.", placeholder)
-    yield _ignored("hub_always_push", "Uploads wait for each other and none is left out.", flag)
-    yield _ignored("group_by_length", "Batches are cut to texts of like length without it.", flag)
+    yield _ignored(
+        "group_by_length", "Batches are drawn evenly: those of texts of like length are no fair sample.", flag
+    )
     yield _ignored(
         "train_sampling_strategy",
-        "Batches are cut to texts of like length without it.",
+        "Batches are drawn evenly: those of texts of like length are no fair sample.",
         choice(("random", "group_by_length")),
     )
     yield _ignored("length_column_name", "The length of a text is the number of its words.", text)

@@ -266,6 +266,13 @@ def _options() -> Iterator[Name]:
     )
     yield Name("hub_private_repo", HF, "train.hub_private_repo", "Whether only you can see it there.", flag)
     yield Name(
+        "hub_always_push",
+        HF,
+        "train.hub_always_push",
+        "Push every saving, also while another is uploaded.",
+        flag,
+    )
+    yield Name(
         "resume_from_checkpoint",
         HF,
         "train.resume_from_checkpoint",

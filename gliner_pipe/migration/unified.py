@@ -199,7 +199,7 @@ def _component(
         if parts:
             name = {"@architectures": "gliner_pipe.Pretrained.v1", "name": checked["prev_path"]}
             component["model"] = {**name, **parts}
-        _not_read(checked, routed, notes)
+        _not_read(checked, routed, notes, "adapter" in parts)
         if splitter:
             component["word_splitter"] = {"@word_splitters": splitter}
         return component
@@ -212,10 +212,14 @@ def _component(
     return component
 
 
-def _not_read(checked: Mapping[str, Any], routed: Routed, notes: list[str]) -> None:
+def _not_read(checked: Mapping[str, Any], routed: Routed, notes: list[str], adapted: bool) -> None:
     """Say what a model that is gone on with decides itself, and keep its encoder as it is where that is asked for."""
     frozen = checked.get("fine_tune") is False or checked.get("freeze_token_rep") is True
-    if frozen:
+    if frozen and adapted:
+        notes.append(
+            "fine_tune = false is what an adapter does anyway: of the encoder, its weights alone learn"
+        )
+    elif frozen:
         components = routed.settings.setdefault("train.freeze_components", [])
         components += [] if "text_encoder" in components else ["text_encoder"]
     names = []
@@ -225,6 +229,7 @@ def _not_read(checked: Mapping[str, Any], routed: Routed, notes: list[str]) -> N
             item.name.target.startswith("components.gliner.model")
             and section
             and not section.startswith("loss.")
+            and name != "max_len"  # texts are split by it
             and checked.get(name) is not False
             and not (frozen and name == "freeze_token_rep")
         ):

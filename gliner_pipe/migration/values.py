@@ -140,6 +140,7 @@ def choice(options: Mapping[str, Any] | Sequence[str], *, fold: bool = True) -> 
     folded = {(name.lower() if fold else name): value for name, value in made.items()}
 
     def read(value: Any) -> Any:
+        value = "no" if value is False and "no" in folded else value  # YAML takes a bare no for false
         key = value.strip().lower() if isinstance(value, str) and fold else value
         if not isinstance(key, str) or key not in folded:
             close = get_close_matches(str(key), folded, 1)

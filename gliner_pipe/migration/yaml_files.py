@@ -69,6 +69,8 @@ def read_yaml(path: str | Path) -> Document:
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8-sig")
+        if path.suffix.lower() == ".json":
+            text = text.replace("\t", " ")  # indentation: no string of JSON holds a tab
         loader = yaml.SafeLoader(text)
         try:
             node = loader.get_single_node()

@@ -41,7 +41,8 @@ def _words(model: TokenClassifier, tags: Tensor, scores: Tensor) -> list[Entity]
     found = []
     for word, (row, chances) in enumerate(zip(tags.tolist(), scores.tolist(), strict=True)):
         labels = [owners[chain][tag] for chain, tag in enumerate(row)]
-        score, label = max((score, label) for score, label in zip(chances, labels, strict=True))
-        if label >= 0:
+        named = [pair for pair in zip(chances, labels, strict=True) if pair[1] >= 0]
+        if named:
+            score, label = max(named)
             found.append(Entity(word, word, model.labels[label], score))
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+import secrets
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -84,9 +85,21 @@ def write_checkpoint(
         torch.save(dict(state), target / STATE / FILE)
 
     save_pipeline(nlp, path, files, write_state)
-    for old in checkpoints(folder)[: -limit if limit else 0]:
-        shutil.rmtree(old, ignore_errors=True)
+    if limit:
+        later = [
+            old for old in checkpoints(folder) if old.name > path.name
+        ]  # of a training that this one replaces
+        remove([*later, *[old for old in checkpoints(folder) if old not in later][:-limit]])
     return path
+
+
+def remove(paths: Sequence[Path]) -> None:
+    """Remove checkpoints so that no half of one is ever taken for a whole."""
+    for path in paths:
+        for left in path.parent.glob(".gone-*"):
+            shutil.rmtree(left, ignore_errors=True)
+        gone = path.rename(path.with_name(f".gone-{secrets.token_hex(8)}"))
+        shutil.rmtree(gone, ignore_errors=True)
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -156,5 +169,7 @@ def read_state(path: Path) -> dict[str, Any]:
 def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> Sequence[str]:
     """Return in words how a training differs from the one that a checkpoint is of."""
     return [
-        f"{name} was {saved[name]!r} and is {now[name]!r}" for name in now if saved.get(name) != now[name]
+        f"{name} was {saved[name]!r} and is {now[name]!r}"
+        for name in now
+        if name in saved and saved[name] != now[name]
     ]

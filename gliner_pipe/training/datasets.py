@@ -140,7 +140,12 @@ def read_validation(
         if any(getattr(section, name) is not None for section in sections):
             found = "is for train_data only: documents are validated as a whole, each once"
             raise ConfigError(f"train.val_data.{name}", found, do="Remove it")
-    labels = next((section.labels for section in sections if section.labels is not None), None)
+    given = [section.labels for section in sections if section.labels is not None]
+    if any(list(other) != list(given[0]) for other in given[1:]):
+        raise ConfigError(
+            "train.val_data.labels", "differ between sections", "the same labels in all of them"
+        )
+    labels = given[0] if given else None
     return [example for section in sections for example in section.read(nlp, "train.val_data")], labels
 
 

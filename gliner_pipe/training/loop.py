@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from gliner_pipe.errors import TrainingError
-from gliner_pipe.training.accelerator import no_sync, summed
+from gliner_pipe.training.accelerator import gathered, no_sync, summed
 from gliner_pipe.training.averaging import Anchor, WeightAverage
 from gliner_pipe.training.guard import LossGuard
 from gliner_pipe.training.steps import StepBatches, StepStream, prefetched
@@ -103,7 +104,11 @@ class Learner:
                 raise
             self.optimizer.zero_grad(set_to_none=True)
             raise _out_of_memory(number, batches) from error
-        totals = summed(self.accelerator, {**losses, "words": batches.n_words, "docs": batches.n_docs})
+        # a batch without relations has no such part: all processes must sum the same numbers in the same order
+        names = {name: 0.0 for some in gathered(self.accelerator, list(losses)) for name in some}
+        totals = summed(
+            self.accelerator, {**names, **losses, "words": batches.n_words, "docs": batches.n_docs}
+        )
         parts = {
             name.removeprefix("part:"): value for name, value in totals.items() if name.startswith("part:")
         }
@@ -114,7 +119,9 @@ class Learner:
             self.guard.check_gradients(number, grad_norm, rates, batches.sources)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        if not self.accelerator.optimizer_step_was_skipped:
+        # a fused optimizer is called over infinite gradients, too, and does nothing
+        overflow = self.accelerator.scaler is not None and not math.isfinite(grad_norm)
+        if not (overflow or self.accelerator.optimizer_step_was_skipped):
             if self.anchor is not None:
                 self.anchor.pull(self.optimizer.param_groups)
             if self.average is not None:
@@ -306,5 +313,6 @@ def train_steps(
 def _make_smaller(stream: StepStream, error: DeviceFullError, shrink: Callable[[int], None] | None) -> None:
     if shrink is None or error.documents == 1:
         raise error
-    stream.max_tokens = error.pieces // 2
+    largest = error.pieces if stream.max_tokens is None else min(error.pieces, stream.max_tokens)
+    stream.max_tokens = max(1, largest // 2)
     shrink(stream.max_tokens)

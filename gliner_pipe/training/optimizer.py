@@ -233,7 +233,9 @@ def parameter_groups(
             "weight_decay": decays_by[in_backbone] if decays else 0.0,
         }
         if rule is not None:
-            group = rule.pattern.pattern
+            # a rule that does not say all leaves the parameters of backbone and heads different
+            whole = {"lr", "weight_decay"} <= rule.settings.keys()
+            group = rule.pattern.pattern if whole else f"{group}.{rule.pattern.pattern}"
             settings.update(rule.settings)
         group += "" if decays else ".no_decay"
         groups.setdefault(group, {"params": [], "name": group, **settings})["params"].append(parameter)

@@ -16,6 +16,7 @@ from gliner_pipe.metrics.evaluation import default_scorers_for, gold_span_getter
 from gliner_pipe.metrics.getters import prediction_getter
 from gliner_pipe.metrics.spans import METRICS
 from gliner_pipe.metrics.zero_shot import make_zero_shot
+from gliner_pipe.overrides import gliner_components
 from gliner_pipe.training.datasets import Dataset, read_training, read_validation
 from gliner_pipe.training.validation import Scorer, Validation, choose_metric
 
@@ -58,7 +59,7 @@ def read_data(
 def ask_unseen(nlp: Language, validation: Validation, unseen: Sequence[str]) -> None:
     """Have a validation ask for labels that the training does not know, beside those that it does."""
     if unseen and validation.labels is None:
-        known = [item for _, pipe in nlp.pipeline for item in getattr(pipe, "label_data", ())]
+        known = [item for pipe in gliner_components(nlp) for item in pipe.label_data]
         validation.labels = [*known, *unseen]
 
 
@@ -114,8 +115,9 @@ def _without(
     """Take the labels that are not to be learned out of the training data."""
     if not unseen:
         return datasets
-    for name, component in nlp.pipeline:
-        known = [label for label in unseen if label in getattr(component, "labels", ())]
+    for component in gliner_components(nlp):
+        name = component.name
+        known = [label for label in unseen if label in component.labels]
         if known:
             raise ConfigError(
                 "train.unseen_labels",

@@ -148,8 +148,20 @@ def inverse_sqrt(warmup_rate: float = 0.1) -> Schedule:
         Share of the steps, between 0 and 1, in which the learning rate climbs from 0; it sets how fast the rate goes
         down afterwards.
     """
-    start = max(warmup_rate, 1e-3)
-    return Schedule(warmup_rate, lambda progress: math.sqrt(start / (start + (1 - start) * progress)))
+    return _InverseSqrt(warmup_rate, lambda progress: 1.0)
+
+
+class _InverseSqrt(Schedule):
+    """Goes down by the number of warm-ups that the steps are, so that it depends on the length of the warm-up."""
+
+    def factor(self, step: int, total_steps: int) -> float:
+        """Return what the learning rate is multiplied by in step `step`."""
+        steps = self.warmup_steps
+        climb = round(self.warmup_rate * total_steps) if steps is None else steps
+        if step < climb:
+            return (step + 1) / climb
+        scale = max(1, climb or round(1e-3 * total_steps))
+        return math.sqrt(scale / (scale + step - climb))
 
 
 def make_schedule(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import random
@@ -20,12 +21,14 @@ from spacy.training import Example
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.training.accelerator import (
     TrainedModels,
+    agreed,
     compile_backbones,
     deterministic,
+    gathered,
     make_accelerator,
 )
 from gliner_pipe.training.averaging import Anchor, WeightAverage
-from gliner_pipe.training.checkpoints import FOLDER, find_checkpoint
+from gliner_pipe.training.checkpoints import FOLDER, checkpoints, find_checkpoint, remove
 from gliner_pipe.training.datasets import (
     Dataset,
     describe,
@@ -79,6 +82,14 @@ def set_seed(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+#: Options that a training which goes on should have as before: it is told where they differ.
+_TOLD = (
+    *("seed", "batch_size", "gradient_accumulation_steps", "grad_accumulation_max_tokens", "max_steps"),
+    *("max_epochs", "transformer_lr", "task_lr", "weight_decay", "task_weight_decay", "warmup_rate"),
+    *("warmup_steps", "max_grad_norm", "ema_decay", "start_decay", "mixed_precision"),
+)
+
+
 class Session:
     """One training; the options are those of ``gliner_pipe.train.train``.
 
@@ -102,6 +113,7 @@ class Session:
         self.data_seed: int = self.seed if options["data_seed"] is None else options["data_seed"]
         self.versions = package_versions()
         self.config_text = config_text(config, options, self.versions)
+        self._learning: list[torch.nn.Parameter] = []
 
     def run(self) -> Language:
         """Train and return the pipeline."""
@@ -123,6 +135,12 @@ class Session:
                 f"is set, with {accelerator.num_processes} processes",
                 "one process",
                 "Set grad_accumulation_max_tokens: it gives the same result",
+            )
+        if len({None if path is None else path.name for path in gathered(accelerator, checkpoint)}) > 1:
+            raise ConfigError(
+                "train.resume_from_checkpoint",
+                "finds other checkpoints in other processes",
+                "an output_path that all machines share",
             )
         note = console_note if accelerator.is_main_process else _silent
         uploader = self._uploader(accelerator)
@@ -146,14 +164,24 @@ class Session:
             note=note,
         )
         stream = self._stream(datasets, components, accelerator)
-        self._train(supervisor, loggers, stream, checkpoint)
+        try:
+            self._train(supervisor, loggers, stream, checkpoint)
+        finally:
+            for parameter in self._learning:  # a later training of this pipeline freezes what it wants
+                parameter.requires_grad_(True)
         if accelerator.is_main_process:
             self._end(supervisor)
+        if options["load_best_model_at_end"] and agreed(accelerator, supervisor.best_score is not None):
+            self._load_best(components)
         accelerator.wait_for_everyone()
-        if options["load_best_model_at_end"] and supervisor.best_score is not None:
-            for name, component in components.items():
-                component.from_disk(self.best_path / name)
         return self.nlp
+
+    def _load_best(self, components: Mapping[str, TrainableByLoop]) -> None:
+        """Take the weights of the best model, and its scores."""
+        for name, component in components.items():
+            component.from_disk(self.best_path / name)
+        meta = json.loads((self.best_path / "meta.json").read_text(encoding="utf8"))
+        self.nlp.meta["performance"] = meta.get("performance", {})
 
     # -- before the first step ---------------------------------------------------------------------------------
 
@@ -167,7 +195,9 @@ class Session:
                         "train.overwrite",
                         f"is false, and {path} is there already",
                         "a new output_path",
-                        'Set overwrite = true, or resume_from_checkpoint = "auto" to go on',
+                        "There is no checkpoint to go on from: set overwrite = true"
+                        if self.options["resume_from_checkpoint"] in (True, "auto")
+                        else 'Set overwrite = true, or resume_from_checkpoint = "auto" to go on',
                     )
         return checkpoint
 
@@ -207,9 +237,9 @@ class Session:
         )
 
     def _settings(self, accelerator: Accelerator) -> dict[str, Any]:
-        names = ("seed", "batch_size", "gradient_accumulation_steps", "max_steps", "max_epochs", "optimizer")
-        plain = {name: self.options[name] for name in names}
-        plain["optimizer"] = str(getattr(plain["optimizer"], "optimizer_class", plain["optimizer"]))
+        plain = {name: self.options[name] for name in _TOLD}
+        chosen = self.options["optimizer"]
+        plain["optimizer"] = str(getattr(chosen, "optimizer_class", chosen or "adamw"))
         return {**plain, "data_seed": self.data_seed, "processes": accelerator.num_processes}
 
     def _initialize(
@@ -241,6 +271,7 @@ class Session:
     ) -> tuple[Learner, TrainedModels]:
         options = self.options
         by_name = {name: component.model for name, component in components.items()}
+        self._learning = [p for model in by_name.values() for p in model.parameters() if p.requires_grad]
         frozen = freeze(by_name, options["freeze_components"])
         groups = parameter_groups(
             by_name,
@@ -300,11 +331,16 @@ class Session:
         if checkpoint is not None:
             state = store.resume(checkpoint, note)
             supervisor.load_state_dict(state["supervisor"])
+            elsewhere = checkpoint.resolve().parent != self.checkpoints.resolve()
+            if elsewhere or not self.best_path.is_dir():
+                supervisor.best_score = None  # that training's best model is not here
             progress.load_state_dict(state["progress"])
             done = state["step"]
             note(f"going on from {checkpoint} after step {done}")
         if supervisor.finished or done >= supervisor.plan.max_steps:
             note("nothing is left to do: this training has ended")
+            if learner.accelerator.is_main_process and not self.output_path.is_dir():
+                store.save_last(done)
             return
         main = learner.accelerator.is_main_process
         run = RunInfo(
@@ -316,6 +352,8 @@ class Session:
             resumed_step=done,
         )
         if main:
+            if checkpoint is None and self.options["save_total_limit"]:
+                remove(checkpoints(self.checkpoints))  # of a training that this one replaces
             run.folder.mkdir(parents=True, exist_ok=True)
             (run.folder / FILE_NAME).write_text(self.config_text, encoding="utf-8")
         supervisor.module.train()

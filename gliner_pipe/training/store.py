@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from spacy.language import Language
 
 from gliner_pipe.adapters.base import saving
+from gliner_pipe.errors import ConfigError
 from gliner_pipe.saving import save_pipeline
 from gliner_pipe.training.accelerator import gathered
 from gliner_pipe.training.checkpoints import (
@@ -123,7 +124,7 @@ class ModelStore:
             note(
                 f"warning: [train.resume_from_checkpoint] {text}: the steps to come are others than without the break"
             )
-        learner.optimizer.load_state_dict(state["optimizer"])
+        self._take_optimizer(state)
         _set_schedule(learner.scheduler, state["scheduler"]["last_epoch"])
         if learner.accelerator.scaler is not None and state["scaler"] is not None:
             learner.accelerator.scaler.load_state_dict(state["scaler"])
@@ -133,6 +134,27 @@ class ModelStore:
             if part is not None and state[name] is not None:
                 part.load_state_dict(state[name])
         return state
+
+    def _take_optimizer(self, state: Mapping[str, Any]) -> None:
+        """Take the state of the optimizer; its settings are those of now."""
+        optimizer = self.learner.optimizer
+        before, now = state["settings"].get("optimizer"), self.settings["optimizer"]
+        if before != now:
+            raise ConfigError("train.optimizer", f"is {now}, that of the checkpoint is {before}", str(before))
+        settings = [
+            {name: value for name, value in group.items() if name not in ("params", "lr", "initial_lr")}
+            for group in optimizer.param_groups
+        ]
+        try:
+            optimizer.load_state_dict(state["optimizer"])
+        except ValueError as error:
+            raise ConfigError(
+                "train.resume_from_checkpoint",
+                f"is of other parameters than those that learn now ({error})",
+                "the same components, freeze_components and param_groups",
+            ) from error
+        for group, own in zip(optimizer.param_groups, settings, strict=True):
+            group.update(own)
 
     def restore_chance(self, state: Mapping[str, Any], note: Callable[[str], None]) -> None:
         """Have all generators of this process go on from where the checkpoint was written."""

@@ -59,6 +59,8 @@ def compare(
     threshold, tied = lively_threshold(model, component, texts, labels)
     levels = {round(strength, 5) for strength in tied}  # some layers know few
     adjacency = gap(levels, 0.1, 0.7) if len(levels) > 3 else min(levels) - 0.01
+    if min(abs(strength - adjacency) for strength in tied) < 1e-5:  # no gap that rounding could not close
+        adjacency = min(levels) - 0.01
     assert min(abs(strength - adjacency) for strength in tied) > 1e-6
     groups = [texts] if together else [[text] for text in texts]
     probs: list[float] = []

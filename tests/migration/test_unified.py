@@ -90,6 +90,7 @@ def test_sections(backbone, tmp_path):
         "hub_model_id": "someone/model",
         "hub_strategy": "end",
         "hub_private_repo": True,
+        "hub_always_push": True,
         "ignore_data_skip": False,
         "full_determinism": False,
         "best_metric": "ner.micro.f",
@@ -203,9 +204,11 @@ def test_a_model_to_go_on_with(backbone, tmp_path):
     moved = to_config(
         written(tmp_path, FLAT.replace("prev_path: null", "prev_path: someone/gliner"), backbone)
     )
-    assert moved.config["components"]["gliner"]["model"] == "someone/gliner"
+    model = moved.config["components"]["gliner"]["model"]
+    assert model["@architectures"] == "gliner_pipe.Pretrained.v1" and model["name"] == "someone/gliner"
+    assert model["loss"]["@losses"] == "gliner_pipe.focal"
     assert any(note.startswith("model_name") and "not read" in note for note in moved.notes)
-    assert any(note.startswith("loss_alpha") and "not read" in note for note in moved.notes)
+    assert not any("loss_alpha" in note and "not read" in note for note in moved.notes)
 
 
 def test_a_frozen_model_to_go_on_with(tmp_path):

@@ -69,3 +69,18 @@ def test_fine_tune_off_is_really_off(config_path):
     inside = [name for name in after if name.startswith("encoder.backbone.encoder.")]
     assert inside and all(torch.equal(after[name], start[name]) for name in inside)
     assert any(not torch.equal(after[name], start[name]) for name in after)
+
+
+def test_a_later_training_learns_with_all_parts(config_path):
+    nlp = trained(config_path, freeze_components=["text_encoder"])
+    before = weights(nlp)
+    again = train(nlp, **_data(config_path), max_steps=2, loggers=[], transformer_lr=1e-3)
+    after = weights(again)
+    assert any(
+        not torch.equal(after[name], before[name]) for name in after if name.startswith("encoder.backbone.")
+    )
+
+
+def _data(config_path):
+    given = confit.Config.from_disk(config_path, resolve=True, registry=registry)["train"]
+    return {name: given[name] for name in ("train_data", "batch_size", "output_path")}

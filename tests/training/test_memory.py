@@ -58,3 +58,18 @@ def test_one_document_that_does_not_fit_ends_the_training(config_path, small_mem
     small_memory["pieces"] = 1
     with pytest.raises(TrainingError, match="the memory of the device is full"):
         train(**options(config_path, auto_find_batch_size=True))
+
+
+def test_a_part_of_one_document_that_does_not_fit_ends_it_too(config_path):
+    """However the other parts are cut: there is an end to cutting."""
+    from gliner_pipe.training.loop import DeviceFullError, _make_smaller
+
+    class Stream:
+        max_tokens = None
+
+    tried = []
+    with pytest.raises(DeviceFullError):
+        while True:
+            documents = 3 if Stream.max_tokens is None or Stream.max_tokens > 7 else 1
+            _make_smaller(Stream, DeviceFullError("full", 10_000, documents), tried.append)
+    assert tried == sorted(tried, reverse=True) and tried[0] == 5000 and tried[-1] <= 7

@@ -165,3 +165,17 @@ def test_optimizers_by_name_lower_a_loss(name):
         weight.square().sum().backward()
         optimizer.step()
     assert weight.square().sum().item() < before
+
+
+def test_a_rule_for_one_setting_leaves_the_others_as_they_are():
+    model = nn.ModuleDict({"pretrained": PretrainedModule(), "head": nn.Linear(2, 2)})
+    model["pretrained"].inner = nn.Linear(2, 2)
+    groups = parameter_groups(
+        {"gliner": model},
+        transformer_lr=1.0,
+        task_lr=2.0,
+        weight_decay=0.1,
+        overrides=[{"selector": "weight", "weight_decay": 0.5}, {"selector": "task", "lr": 9.0}],
+    )
+    rates = {group["name"]: (group["lr"], group["weight_decay"]) for group in groups}
+    assert rates["transformer.weight"] == (1.0, 0.5) and rates["task.weight"] == (2.0, 0.5)

@@ -98,6 +98,38 @@ def test_checkpoints_are_pipelines_and_only_so_many_are_kept(config_path, tmp_pa
     assert not (other.parent / "checkpoints").exists()
 
 
+def test_a_training_that_begins_anew_leaves_no_older_checkpoints(config_path, tmp_path):
+    folder = tmp_path / "out" / "checkpoints"
+    train(**options(config_path, max_steps=8))
+    broken_off(config_path, 2, max_steps=8, seed=3, checkpoint_interval=1)
+    assert [path.name for path in folder.iterdir()] == ["step-000001"]
+    went_on = train(**options(config_path, max_steps=8, seed=3, resume_from_checkpoint="auto"))
+    fresh = train(**options(config_path, max_steps=8, seed=3, output_path=tmp_path / "b" / "model-last"))
+    assert same(weights(went_on), weights(fresh)) == []
+
+
+def test_going_on_from_an_older_checkpoint_keeps_the_new_ones(config_path, tmp_path):
+    folder = tmp_path / "out" / "checkpoints"
+    train(**options(config_path, max_steps=6, save_total_limit=None))
+    first = folder / "step-000002"
+    train(**options(config_path, max_steps=4, resume_from_checkpoint=str(first), save_total_limit=1))
+    assert [path.name for path in folder.iterdir()] == ["step-000004"]
+
+
+def test_settings_of_now_hold_and_another_optimizer_is_refused(config_path, tmp_path, capsys):
+    train(**options(config_path, max_steps=4, checkpoint_interval=2, save_total_limit=None))
+    first = str(tmp_path / "out" / "checkpoints" / "step-000002")
+    given = {"max_steps": 4, "resume_from_checkpoint": first, "output_path": tmp_path / "b" / "model-last"}
+    with pytest.raises(ConfigError, match=r"train.optimizer\] is sgd, that of the checkpoint is adamw"):
+        train(**options(config_path, **given, optimizer="sgd"))
+    with pytest.raises(ConfigError, match="the same components, freeze_components and param_groups"):
+        train(**options(config_path, **given, freeze_components=["span_rep"]))
+    plain = weights(train(**options(config_path, **given)))
+    other = weights(train(**options(config_path, **given, weight_decay=0.9)))
+    assert "weight_decay was 0.01 and is 0.9" in capsys.readouterr().out
+    assert same(plain, other)
+
+
 def test_a_training_can_be_made_longer_and_one_that_ended_stays(config_path, tmp_path, capsys):
     short = train(**options(config_path, max_steps=4))
     again = train(**options(config_path, max_steps=4, resume_from_checkpoint="auto"))
