@@ -128,13 +128,14 @@ def test_a_saving_is_left_out_while_another_is_under_way(hub: HubServer, trainin
         uploader.saved(training.save(f"checkpoints/step-{step}", step), step, "checkpoint")
     hub.gate.set()
     uploader.finish(training.save("model-last", 99))
-    assert summaries(hub) == ["Step 1", "Step 1", "End of the training"]
-    assert state(hub) == {"last-checkpoint/training_state/optimizer.bin": b"1"}
+    # the newest checkpoint is made up for: the repository must not end with an old one
+    assert summaries(hub) == ["Step 1", "Step 1", "Checkpoint step-3", "End of the training"]
+    assert state(hub) == {"last-checkpoint/training_state/optimizer.bin": b"3"}
 
 
 def test_a_checkpoint_that_was_left_out_is_pushed_in_the_end(hub: HubServer, training: Training) -> None:
     hub.gate.clear()
-    uploader, _ = made(training, "all_checkpoints")
+    uploader, notes = made(training, "all_checkpoints")
     uploader.start()
     for step in (1, 2, 3):
         uploader.saved(training.save(f"checkpoints/step-{step}", step), step, "checkpoint")
@@ -142,6 +143,7 @@ def test_a_checkpoint_that_was_left_out_is_pushed_in_the_end(hub: HubServer, tra
     hub.gate.set()
     uploader.finish(training.save("model-last", 99))
     assert summaries(hub) == ["Step 1", "Checkpoint step-3", "End of the training"]
+    assert any("step-2 was removed before it could be uploaded" in note for note in notes)
 
 
 def test_always_push(hub: HubServer, training: Training) -> None:
