@@ -148,7 +148,7 @@ def train(
     ema_decay
         Keep a running mean of the weights, which is what is measured and saved: 0.999 is usual.
     start_decay
-        Pull the weights towards where they start from, so that fine-tuning forgets less; try 100.
+        Pull the weights towards where they start from, so that fine-tuning moves less: 100 and more.
     validation_interval
         Steps between two validations, or ``"epoch"``; a tenth of max_steps by default. There is always one
         after the last step.
