@@ -86,10 +86,9 @@ def write_checkpoint(
 
     save_pipeline(nlp, path, files, write_state)
     if limit:
-        later = [
-            old for old in checkpoints(folder) if old.name > path.name
-        ]  # of a training that this one replaces
-        remove([*later, *[old for old in checkpoints(folder) if old not in later][:-limit]])
+        whole = checkpoints(folder)
+        here = whole.index(path) + 1  # what comes after it is of a training that this one replaces
+        remove([*whole[here:], *whole[:here][:-limit]])
     return path
 
 
