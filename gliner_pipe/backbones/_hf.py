@@ -77,7 +77,9 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def load_pretrained(name: str, where: str, trust_remote_code: bool, **options: Any) -> tuple[Any, Any]:
+def load_pretrained(
+    name: str, where: str, trust_remote_code: bool, attn_implementation: str = "auto", **options: Any
+) -> tuple[Any, Any]:
     """Model with its weights, and tokenizer, of a hub id, a folder or an installed package.
 
     Raises
@@ -88,6 +90,7 @@ def load_pretrained(name: str, where: str, trust_remote_code: bool, **options: A
     from transformers import AutoModel, AutoTokenizer
 
     source = source_of(name, where)
+    options |= _attention_option(attn_implementation)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, use_fast=True, trust_remote_code=trust_remote_code)
         with quiet():
@@ -100,17 +103,33 @@ def load_pretrained(name: str, where: str, trust_remote_code: bool, **options: A
             _ALLOWED,
             "Offline, download the model first and give its folder",
         ) from error
-    return checked(model, tokenizer, where)
+    return _ready(model, tokenizer, where, attn_implementation)
 
 
-def load_saved(folder: Path, where: str, trust_remote_code: bool, **options: Any) -> tuple[Any, Any]:
+def load_saved(
+    folder: Path, where: str, trust_remote_code: bool, attn_implementation: str = "auto", **options: Any
+) -> tuple[Any, Any]:
     """Model with weights still to be filled in, and tokenizer, from a folder that ``save`` wrote: no network."""
     from transformers import AutoConfig, AutoModel
 
     config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
     tokenizer = saved_tokenizer(folder, trust_remote_code)
+    options |= _attention_option(attn_implementation)
     model = AutoModel.from_config(config, trust_remote_code=trust_remote_code, **options)
-    return checked(model, tokenizer, where)
+    return _ready(model, tokenizer, where, attn_implementation)
+
+
+def _attention_option(attn_implementation: str) -> dict[str, str]:
+    return {} if attn_implementation == "auto" else {"attn_implementation": attn_implementation}
+
+
+def _ready(model: Any, tokenizer: Any, where: str, attn_implementation: str) -> tuple[Any, Any]:
+    model, tokenizer = checked(model, tokenizer, where)
+    if attn_implementation == "auto" and getattr(model.config, "model_type", None) == "deberta-v2":
+        from gliner_pipe.backbones._deberta import replace_attention
+
+        replace_attention(model)
+    return model, tokenizer
 
 
 def saved_tokenizer(folder: Path, trust_remote_code: bool) -> Any:

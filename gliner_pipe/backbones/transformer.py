@@ -62,7 +62,8 @@ class Transformer(EncoderHolder, Backbone):
     dtype
         Numbers of the encoder: ``fp32``, ``bf16`` or ``fp16``; what comes out is fp32.
     attn_implementation
-        ``eager``, ``sdpa``, ``flash_attention_2`` ... as `transformers` names them.
+        ``auto``: the fastest that gives the same numbers, see the documentation of blocks. Or ``eager``, ``sdpa``,
+        ``flash_attention_2`` ... as `transformers` names them.
     trust_remote_code
         Run code that comes with the model.
     adapter
@@ -90,7 +91,7 @@ class Transformer(EncoderHolder, Backbone):
         freeze: bool = False,
         gradient_checkpointing: bool = False,
         dtype: Literal["fp32", "bf16", "fp16"] = "fp32",
-        attn_implementation: str | None = None,
+        attn_implementation: str | None = "auto",
         trust_remote_code: bool = False,
         adapter: Adapter | None = None,
         quantization: Literal["int8", "nf4", "fp4"] | None = None,
@@ -140,9 +141,10 @@ class Transformer(EncoderHolder, Backbone):
         self._finish()
 
     def _options(self) -> dict[str, Any]:
-        options: dict[str, Any] = {"dtype": _hf.DTYPES[self.dtype]}
-        if self.attn_implementation is not None:
-            options["attn_implementation"] = self.attn_implementation
+        options: dict[str, Any] = {
+            "dtype": _hf.DTYPES[self.dtype],
+            "attn_implementation": self.attn_implementation or "auto",
+        }
         if self.quantization is not None:
             options |= _hf.quantized(self.quantization, f"{WHERE}.quantization")
         return options

@@ -167,7 +167,7 @@ def _encoder(config: Mapping[str, Any], kind: Architecture, limit: int | None) -
         "freeze": config.get("fine_tune", True) is False,
         "window": window,
         "stride": max(1, 2 * window // 3),
-        "attn_implementation": config.get("_attn_implementation"),
+        "attn_implementation": _attention(config),
     }
     if kind.bi:
         return {
@@ -187,6 +187,12 @@ def _encoder(config: Mapping[str, Any], kind: Architecture, limit: int | None) -
         "embed_rel_token": config.get("embed_rel_token", True),
         "backbone": backbone,
     }
+
+
+def _attention(config: Mapping[str, Any]) -> str:
+    """Kind of attention; what `transformers` writes down by itself asks for nothing."""
+    kind = config.get("_attn_implementation")
+    return "auto" if kind in (None, "eager", "sdpa") else str(kind)
 
 
 def _span_rep(config: Mapping[str, Any], kind: Architecture, folder: Path, dropout: float) -> dict[str, Any]:

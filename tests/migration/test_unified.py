@@ -42,7 +42,7 @@ def test_sections(backbone, tmp_path):
         "freeze": False,
         "window": 240,
         "stride": 160,
-        "attn_implementation": None,
+        "attn_implementation": "auto",
         "gradient_checkpointing": False,
         "adapter": {"@adapters": "lora", "r": 4, "alpha": 8.0, "dropout": 0.1, "bias": "none"},
     }

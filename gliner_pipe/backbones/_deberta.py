@@ -1,0 +1,315 @@
+"""DeBERTa-v2 and v3 of `transformers` with a faster attention; imported only where there is such a model."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+from transformers.models.deberta_v2 import modeling_deberta_v2 as hf
+
+from gliner_pipe.backbones._disentangled import disentangled_attention
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def replace_attention(model: nn.Module) -> int:
+    """Exchange the attention of the DeBERTa encoders inside a model; names of weights stay as they are.
+
+    Encoders that are not built as expected (another version of `transformers`, code of their own) keep theirs.
+
+    Parameters
+    ----------
+    model
+        Any model; it is changed in place.
+
+    Returns
+    -------
+    int
+        How many encoders have the fast attention now.
+    """
+    count = 0
+    for name, encoder in list(model.named_modules()):
+        if type(encoder) is not hf.DebertaV2Encoder or not name or not _is_known(encoder):
+            continue
+        for layer in encoder.layer:
+            layer.attention.self = _as(DisentangledAttention, layer.attention.self)
+        parent, _, last = name.rpartition(".")
+        setattr(model.get_submodule(parent), last, _as(DisentangledEncoder, encoder))
+        count += 1
+    return count
+
+
+def _is_known(encoder: Any) -> bool:
+    hooks = ("get_rel_embedding", "get_rel_pos", "get_attention_mask")
+    if not all(hasattr(encoder, hook) for hook in hooks) or not hasattr(hf, "make_log_bucket_position"):
+        return False
+    names = ("hidden_states", "attention_mask", "output_attentions", "query_states")
+    expected = {*names, "relative_pos", "rel_embeddings"}
+    attentions = [layer.attention.self for layer in encoder.layer]
+    return all(
+        type(attention) is hf.DisentangledSelfAttention
+        and "forward" not in vars(attention)
+        and expected == set(inspect.signature(attention.forward).parameters)
+        and set(attention.pos_att_type) <= {"c2p", "p2c"}
+        for attention in attentions
+    )
+
+
+def _as(kind: type[Module], module: nn.Module) -> Module:
+    """Return a `kind` with the weights, hooks and settings of `module`, whose subclass it is."""
+    made = kind.__new__(kind)
+    made.__setstate__(vars(module).copy())
+    return made
+
+
+class _Kept(NamedTuple):
+    """What was computed from weights, and from which."""
+
+    weights: tuple[Tensor, ...]
+    marks: tuple[Any, ...]
+    made: tuple[Tensor | None, ...]
+
+
+def _marks(weights: tuple[Tensor, ...], dtype: torch.dtype | None) -> tuple[Any, ...]:
+    """Change whenever the numbers in `weights` do, or `dtype`."""
+    return dtype, *(
+        (
+            id(weight),
+            weight.dtype,
+            weight.device,
+            0 if weight.is_inference() else weight._version,
+            weight.data_ptr() if type(weight) in (Tensor, nn.Parameter) else 0,
+        )
+        for weight in weights
+    )
+
+
+def _weights(module: nn.Module, kind: type[nn.Module]) -> tuple[Tensor, ...] | None:
+    """Weights that the output of `module` depends on; None where it may depend on more."""
+    hooked = module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module)
+    if type(module) is not kind or hooked:
+        return None
+    return tuple(weight for weight in module._parameters.values() if weight is not None)
+
+
+class _Keeper(nn.Module):
+    """Keeps what follows from the weights alone, while no gradients are asked for and until they change.
+
+    Not all optimizers leave a trace on the weights they change (a fused one does not), so that after a run with
+    gradients nothing is kept before ``train`` or ``eval`` is called again.
+    """
+
+    _kept: _Kept | None = None
+    _learns = False
+
+    def _may_keep(self) -> bool:
+        if torch.compiler.is_compiling():
+            return False
+        if torch.is_grad_enabled():
+            self._kept, self._learns = None, True
+        return not (self._learns or self.training)
+
+    def _keep(
+        self,
+        weights: tuple[Tensor, ...],
+        make: Callable[[], tuple[Tensor | None, ...]],
+        dtype: torch.dtype | None = None,
+    ) -> tuple[Tensor | None, ...]:
+        """Return what `make` makes of `weights`, or made of them before, as numbers of `dtype`."""
+        marks = _marks(weights, dtype)
+        if self._kept is None or self._kept.marks != marks:
+            self._kept = _Kept(weights, marks, make())
+        return self._kept.made
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = vars(self).copy()
+        state.pop("_kept", None)
+        return state
+
+    def train(self: Any, mode: bool = True) -> Any:
+        self._kept, self._learns = None, False
+        return super().train(mode)
+
+    def _apply(self: Any, *args: Any, **kwargs: Any) -> Any:
+        self._kept = None
+        return super()._apply(*args, **kwargs)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self._kept = None
+        super()._load_from_state_dict(*args, **kwargs)
+
+
+class DisentangledEncoder(_Keeper, hf.DebertaV2Encoder):  # type: ignore[misc]
+    """Layers of DeBERTa; distances, masks and their embeddings are made once for all of them."""
+
+    relative_attention: bool
+    norm_rel_ebd: list[str]
+    rel_embeddings: nn.Module
+    LayerNorm: nn.Module
+    layer: Any
+
+    def get_rel_embedding(self) -> Any:
+        """Embeddings of the distances, ``(2 * span, hidden)``, or None."""
+        if not self.relative_attention or "layer_norm" not in self.norm_rel_ebd or not self._may_keep():
+            return super().get_rel_embedding()
+        parts = [_weights(self.rel_embeddings, nn.Embedding), _weights(self.LayerNorm, nn.LayerNorm)]
+        if parts[0] is None or parts[1] is None:
+            return super().get_rel_embedding()
+        return self._keep(parts[0] + parts[1], lambda: (hf.DebertaV2Encoder.get_rel_embedding(self),))[0]
+
+    def get_rel_pos(self, hidden_states: Any, query_states: Any = None, relative_pos: Any = None) -> Any:
+        """Row of the embeddings for each distance ``1 - length .. length - 1``; None where it is that distance."""
+        if not self.relative_attention or query_states is not None or relative_pos is not None:
+            return super().get_rel_pos(hidden_states, query_states, relative_pos)
+        return self.layer[0].attention.self.rows_of_distances(hidden_states.shape[-2], hidden_states.device)
+
+    def get_attention_mask(self, attention_mask: Any) -> Any:
+        """Who may see whom, ``(rows, 1, length, length)``; None where nothing is padded."""
+        if attention_mask.dim() != 2:
+            return super().get_attention_mask(attention_mask)
+        real = attention_mask.bool()
+        # elsewhere the question would make the host wait for the device
+        if real.device.type == "cpu" and not torch.compiler.is_compiling() and bool(real.all()):
+            return None
+        return real[:, None, :, None] & real[:, None, None, :]
+
+
+class DisentangledAttention(_Keeper, hf.DisentangledSelfAttention):  # type: ignore[misc]
+    """Attention of a layer; the same numbers as those of its base class.
+
+    The embeddings of the distances in use are projected once, and without gradients the projections are kept until the
+    weights change. What is not foreseen here (attention weights as output, queries of another layer) goes to the base
+    class.
+    """
+
+    query_proj: nn.Module
+    key_proj: nn.Module
+    value_proj: nn.Module
+    dropout: nn.Dropout
+    pos_dropout: nn.Dropout
+    num_attention_heads: int
+    attention_head_size: int
+    pos_att_type: list[str]
+    pos_ebd_size: int
+    position_buckets: int
+    max_relative_positions: int
+    share_att_key: bool
+    relative_attention: bool
+
+    def rows_of_distances(self, length: int, device: torch.device) -> Tensor | None:
+        """Row of the embeddings for each distance ``1 - length .. length - 1``; None for rows next to each other."""
+        span, buckets = self.pos_ebd_size, self.position_buckets
+        bucketed = buckets > 0 and self.max_relative_positions > 0
+        if not torch.compiler.is_compiling() and length <= min(span, buckets // 2 + 1 if bucketed else span):
+            return None
+        distances = torch.arange(1 - length, length, device=device)
+        if bucketed:
+            distances = hf.make_log_bucket_position(distances, buckets, self.max_relative_positions)
+        return (distances.long() + span).clamp(0, 2 * span - 1)
+
+    def forward(
+        self,
+        hidden_states: Any,
+        attention_mask: Any,
+        output_attentions: Any = False,
+        query_states: Any = None,
+        relative_pos: Any = None,
+        rel_embeddings: Any = None,
+    ) -> Any:
+        """Attend, see the base class; `relative_pos` may be what ``rows_of_distances`` returns."""
+        rows = relative_pos if relative_pos is None or relative_pos.dim() == 1 else None
+        if output_attentions or query_states is not None or rows is not relative_pos:
+            if attention_mask is None:
+                n = hidden_states.shape[1]
+                attention_mask = hidden_states.new_ones(len(hidden_states), 1, n, n)
+            relative_pos = relative_pos if rows is None else None
+            return super().forward(
+                hidden_states, attention_mask, output_attentions, query_states, relative_pos, rel_embeddings
+            )
+        shape = (*hidden_states.shape[:-1], self.num_attention_heads, self.attention_head_size)
+        query, key, value = (
+            projection(hidden_states).view(shape)
+            for projection in (self.query_proj, self.key_proj, self.value_proj)
+        )
+        position_key = position_query = None
+        if self.relative_attention:
+            if rows is None:
+                rows = self.rows_of_distances(shape[1], hidden_states.device)
+            tables = self._positions(rel_embeddings, shape[1], rows, query.dtype)
+            position_key, position_query = tables
+        mixed = disentangled_attention(
+            query,
+            key,
+            value,
+            position_key,
+            position_query,
+            None if attention_mask is None else attention_mask.bool(),
+            self._scale,
+            self.dropout.p if self.training else 0.0,
+        )
+        return mixed, None
+
+    @property
+    def _scale(self) -> float:
+        parts = 1 + ("c2p" in self.pos_att_type) + ("p2c" in self.pos_att_type)
+        return 1 / math.sqrt(self.attention_head_size * parts)
+
+    def _positions(
+        self, embeddings: Tensor, length: int, rows: Tensor | None, dtype: torch.dtype
+    ) -> tuple[Tensor | None, ...]:
+        """Tables of ``disentangled_attention``, of the distances in use."""
+        span = self.pos_ebd_size
+        kept = self._kept_tables(embeddings, dtype)
+        if kept is None and rows is None:
+            used = embeddings[span - length + 1 : span + length]
+            return self._project(self.pos_dropout(used))
+        key, query = kept or self._project(self.pos_dropout(embeddings[: 2 * span]))
+        if rows is None:
+            return (
+                None if key is None else key[:, span - length : span + length - 1],
+                None if query is None else query[:, span - length + 1 : span + length],
+            )
+        return (
+            None if key is None else key.index_select(1, 2 * span - 1 - rows.flip(0)),
+            None if query is None else query.index_select(1, rows),
+        )
+
+    def _kept_tables(self, embeddings: Tensor, dtype: torch.dtype) -> tuple[Tensor | None, ...] | None:
+        """Tables of all distances as numbers of `dtype`; None where they cannot be kept."""
+        if not self._may_keep():
+            return None
+        weights: tuple[Tensor, ...] = (embeddings,)
+        for projection in self._projections:
+            if projection is not None:
+                own = _weights(projection, nn.Linear)
+                if own is None:
+                    return None
+                weights += own
+
+        def make() -> tuple[Tensor | None, ...]:
+            tables = self._project(embeddings[: 2 * self.pos_ebd_size])
+            return tuple(None if table is None else table.contiguous() for table in tables)
+
+        return self._keep(weights, make, dtype)
+
+    @property
+    def _projections(self) -> tuple[nn.Module | None, nn.Module | None]:
+        """Of keys and queries; None for what is not in use."""
+        prefix = "" if self.share_att_key else "pos_"
+        return (
+            getattr(self, f"{prefix}key_proj") if "c2p" in self.pos_att_type else None,
+            getattr(self, f"{prefix}query_proj") if "p2c" in self.pos_att_type else None,
+        )
+
+    def _project(self, embeddings: Tensor) -> tuple[Tensor | None, ...]:
+        """Project embeddings of distances, ``(distances, hidden)``; those of keys come out in reverse order."""
+        key, query = self._projections
+        shape = (-1, self.num_attention_heads, self.attention_head_size)
+        return (
+            None if key is None else (key(embeddings).flip(0) * self._scale).view(shape).transpose(0, 1),
+            None if query is None else (query(embeddings) * self._scale).view(shape).transpose(0, 1),
+        )

@@ -1,0 +1,389 @@
+"""The fast attention gives the numbers of `transformers`' own, in every configuration and state of the weights."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from conftest import make_backbone
+from torch import nn
+
+from gliner_pipe.backbones._deberta import DisentangledAttention, DisentangledEncoder, replace_attention
+from gliner_pipe.backbones.transformer import Transformer
+
+LENGTHS = (1, 2, 7, 64, 300)  # beyond the buckets and beyond the positions
+
+
+def make(dropout=0.0, **changes):
+    from transformers import DebertaV2Config, DebertaV2Model
+
+    settings = {
+        "vocab_size": 50,
+        "hidden_size": 24,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 3,
+        "intermediate_size": 32,
+        "relative_attention": True,
+        "position_buckets": 32,
+        "max_relative_positions": -1,
+        "max_position_embeddings": 128,
+        "norm_rel_ebd": "layer_norm",
+        "share_att_key": True,
+        "pos_att_type": ["p2c", "c2p"],
+        "position_biased_input": False,
+        "type_vocab_size": 0,
+        "initializer_range": 0.3,  # far from uniform attention
+        "hidden_dropout_prob": dropout,
+        "attention_probs_dropout_prob": dropout,
+    }
+    model = DebertaV2Model(DebertaV2Config(**{**settings, **changes})).eval()
+    for (
+        name,
+        parameter,
+    ) in model.named_parameters():  # biases and norms that are zero and one would hide mistakes
+        if parameter.dim() == 1:
+            nn.init.normal_(parameter, 1.0 if "LayerNorm.weight" in name else 0.0, 0.3)
+    return model
+
+
+def pair(**changes):
+    theirs = make(**changes)
+    ours = copy.deepcopy(theirs)
+    assert replace_attention(ours) == 1
+    return theirs, ours
+
+
+def batch(length, padded=True):
+    ids = torch.randint(1, 50, (3, length))
+    mask = torch.ones(3, length, dtype=torch.long)
+    if padded:
+        mask[1, (length + 1) // 2 :] = 0
+        mask[2] = 0  # nothing but padding
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+def hidden(model, inputs):
+    with torch.no_grad():
+        return model(**inputs).last_hidden_state
+
+
+def same(model, other, inputs, within=1e-5):
+    found, expected = hidden(model, inputs).float(), hidden(other, inputs).float()
+    torch.testing.assert_close(found, expected, rtol=0, atol=within * float(expected.abs().max()))
+
+
+GRID = [
+    {},
+    {"share_att_key": False},
+    {"pos_att_type": ["c2p"]},
+    {"pos_att_type": ["p2c"], "share_att_key": False},
+    {"pos_att_type": []},
+    {"position_buckets": -1},
+    {"position_buckets": -1, "max_relative_positions": 48},
+    {"position_buckets": 16, "max_relative_positions": 40, "norm_rel_ebd": "none"},
+    {"relative_attention": False, "position_biased_input": True, "max_position_embeddings": 512},
+    {"conv_kernel_size": 3, "conv_act": "gelu"},
+    {"type_vocab_size": 2, "embedding_size": 16},
+]
+
+
+@pytest.mark.parametrize("changes", GRID, ids=str)
+def test_the_same_numbers(changes):
+    theirs, ours = pair(**changes)
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    for length in LENGTHS:
+        for padded in (False, True):
+            same(ours, theirs, batch(length, padded))
+
+
+@pytest.mark.parametrize("changes", GRID, ids=str)
+@pytest.mark.parametrize("length", [1, 7, 80])
+def test_the_same_gradients(changes, length):
+    theirs, ours = (model.double().train() for model in pair(**changes))
+    inputs = batch(length)
+    weight = torch.randn(24, dtype=torch.double)
+    for model in (theirs, ours):
+        (model(**inputs).last_hidden_state * weight).sum().backward()
+    for (name, expected), found in zip(theirs.named_parameters(), ours.parameters(), strict=True):
+        if expected.grad is None:
+            assert found.grad is None or not found.grad.any(), name
+        else:
+            within = 1e-6 * float(expected.grad.abs().max()) + 1e-7  # their scale is a number of fp32
+            torch.testing.assert_close(found.grad, expected.grad, rtol=0, atol=within, msg=name)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_short_numbers_are_no_worse_than_theirs(dtype, autocast):
+    theirs, ours = pair()
+    inputs = batch(64)
+    exact = hidden(theirs, inputs)
+    if not autocast:
+        theirs, ours = theirs.to(dtype), ours.to(dtype)
+    with torch.autocast("cpu", dtype, enabled=autocast):
+        errors = [(hidden(model, inputs).float() - exact)[:2].norm() for model in (ours, theirs)]
+    assert errors[0] < 1.3 * errors[1]
+    assert errors[0] > 0
+
+
+# -- what is kept of the weights ---------------------------------------------------------------------------------------
+
+
+def step(kind):
+    def run(model):
+        optimizer = kind(model.parameters())
+        model(**batch(9)).last_hidden_state.square().sum().backward()
+        optimizer.step()
+
+    return run
+
+
+def train_on_a_frozen_graph(model):
+    """Without a change of mode: as a model that is tuned in `eval`."""
+    step(lambda parameters: torch.optim.SGD(parameters, lr=0.01))(model)
+
+
+CHANGES = {
+    "sgd": train_on_a_frozen_graph,
+    "adamw": step(lambda parameters: torch.optim.AdamW(parameters, lr=0.01, foreach=False)),
+    "adamw, foreach": step(lambda parameters: torch.optim.AdamW(parameters, lr=0.01, foreach=True)),
+    "adamw, fused": step(lambda parameters: torch.optim.AdamW(parameters, lr=0.01, fused=True)),
+    "load_state_dict": lambda model: model.load_state_dict(make().state_dict()),
+    "load_state_dict, assigned": lambda model: model.load_state_dict(make().state_dict(), assign=True),
+    "bf16 and back": lambda model: model.bfloat16().float(),
+    "double": lambda model: model.double(),
+    "in place": lambda model: model.encoder.layer[1].attention.self.key_proj.weight.detach().mul_(2),
+    "embeddings": lambda model: model.encoder.rel_embeddings.weight.detach().mul_(2),
+    "norm": lambda model: model.encoder.LayerNorm.bias.detach().add_(1),
+    "new data": lambda model: setattr(
+        model.encoder.layer[0].attention.self.query_proj.weight, "data", torch.randn(24, 24)
+    ),
+    "new layer": lambda model: setattr(model.encoder.layer[0].attention.self, "key_proj", nn.Linear(24, 24)),
+    "numbers behind the back of autograd, in training": lambda model: (
+        model.train(),
+        model.encoder.layer[0].attention.self.key_proj.weight.data.mul_(2),
+        model.eval(),
+    ),
+}
+
+
+@pytest.mark.parametrize("changed", CHANGES)
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_what_is_kept_follows_the_weights(changed, mode):
+    theirs, ours = pair()
+    inputs = batch(64)
+    with mode():
+        ours(**inputs)
+    assert ours.encoder.layer[0].attention.self._kept is not None
+    CHANGES[changed](ours)
+    theirs = type(theirs)(theirs.config).eval().to(next(ours.parameters()).dtype)
+    theirs.load_state_dict(ours.state_dict())
+    with mode():
+        same(ours, theirs, inputs)
+
+
+def test_projections_are_made_once():
+    _, ours = pair()
+    attention = ours.encoder.layer[0].attention.self
+    hidden(ours, batch(64))
+    kept = attention._kept.made
+    for length in (3, 64, 100):
+        hidden(ours, batch(length))
+    assert attention._kept.made is kept
+    with torch.autocast("cpu", torch.bfloat16):
+        hidden(ours, batch(9))
+    assert attention._kept.made[0].dtype == torch.bfloat16
+
+
+def test_nothing_is_kept_with_gradients_or_in_training():
+    _, ours = pair()
+    inputs = batch(9)
+
+    def keeps():
+        hidden(ours, inputs)
+        parts = [m for m in ours.modules() if isinstance(m, (DisentangledAttention, DisentangledEncoder))]
+        return {part._kept is not None for part in parts}
+
+    assert keeps() == {True}
+    ours(**inputs).last_hidden_state.sum().backward()
+    assert keeps() == {False}  # a fused optimizer may be about to change the weights unseen
+    ours.train()
+    assert keeps() == {False}
+    ours.eval()
+    assert keeps() == {True}
+
+
+def test_a_hook_on_a_projection_is_heard():
+    theirs, ours = pair()
+    hidden(ours, batch(9))
+    for model in (theirs, ours):
+        model.encoder.layer[0].attention.self.key_proj.register_forward_hook(lambda *args: args[2] * 1.5)
+    same(ours, theirs, batch(9))
+
+
+# -- a model like any other --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_copies(copied):
+    theirs, ours = pair()
+    hidden(ours, batch(9))
+    again = copied(ours)
+    assert isinstance(again.encoder, DisentangledEncoder)
+    assert again.encoder.layer[0].attention.self._kept is None
+    with torch.no_grad():
+        for model in (theirs, again):
+            model.encoder.layer[0].attention.self.key_proj.weight.mul_(3)
+    same(again, theirs, batch(9))
+
+
+def test_save_pretrained(tmp_path):
+    theirs, ours = pair()
+    ours.save_pretrained(tmp_path)
+    same(type(theirs).from_pretrained(tmp_path).eval(), theirs, batch(9))
+
+
+def test_attention_weights_and_hidden_states_are_theirs():
+    theirs, ours = pair()
+    for inputs in (batch(20), batch(20, padded=False), batch(100)):
+        outputs = []
+        for model in (theirs, ours):
+            with torch.no_grad():
+                outputs.append(model(**inputs, output_attentions=True, output_hidden_states=True))
+        for kind in ("attentions", "hidden_states"):
+            for expected, found in zip(outputs[0][kind], outputs[1][kind], strict=True):
+                torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_queries_of_another_layer():
+    theirs, ours = pair()
+    theirs.z_steps = ours.z_steps = 3
+    inputs = batch(20)
+    outputs = []
+    for model in (theirs, ours):
+        try:
+            outputs.append(hidden(model, inputs))
+        except (
+            AttributeError,
+            RuntimeError,
+            TypeError,
+        ) as error:  # broken in some versions, and then in both
+            outputs.append(str(error))
+    assert type(outputs[0]) is type(outputs[1])
+    if isinstance(outputs[0], torch.Tensor):
+        torch.testing.assert_close(outputs[1], outputs[0], rtol=1e-5, atol=1e-5)
+
+
+def test_dropout_in_training():
+    _, ours = pair(dropout=0.2)
+    inputs = batch(12, padded=False)
+    exact = hidden(ours, inputs)
+    ours.train()
+    drawn = torch.stack([hidden(ours, inputs) for _ in range(2)])
+    assert not torch.allclose(drawn[0], drawn[1])
+    only_attention = copy.deepcopy(ours).eval()
+    for layer in only_attention.encoder.layer:
+        layer.attention.self.train()
+    assert not torch.allclose(hidden(only_attention, inputs), exact)
+
+
+def test_gradient_checkpointing():
+    theirs, ours = (model.train() for model in pair())
+    inputs = batch(20)
+    ours.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    for model in (theirs, ours):
+        model(**inputs).last_hidden_state.square().sum().backward()
+    for (name, expected), found in zip(theirs.named_parameters(), ours.named_parameters(), strict=True):
+        if expected.grad is not None:
+            torch.testing.assert_close(found[1].grad, expected.grad, rtol=1e-4, atol=1e-3, msg=name)
+
+
+@pytest.mark.parametrize("where", ["attention", "encoder"])
+def test_an_encoder_that_is_not_known_keeps_its_own(where):
+    theirs = make()
+    if where == "attention":
+        theirs.encoder.layer[1].attention.self.pos_att_type = ["c2p", "p2p"]
+    else:
+        theirs.encoder = type("Own", (type(theirs.encoder),), {})(theirs.config)
+    assert replace_attention(theirs) == 0
+    assert not any(isinstance(m, (DisentangledAttention, DisentangledEncoder)) for m in theirs.modules())
+
+
+# -- under the backbone ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def deberta(tmp_path_factory):
+    return make_backbone(tmp_path_factory.mktemp("deberta"), "deberta-v2")
+
+
+def built(folder, **settings):
+    torch.manual_seed(0)
+    backbone = Transformer(str(folder), **settings)
+    backbone.build()
+    return backbone.eval()
+
+
+def is_fast(module):
+    return any(isinstance(part, DisentangledAttention) for part in module.modules())
+
+
+def test_the_backbone_has_it_unless_told_otherwise(deberta):
+    assert is_fast(built(deberta)) and is_fast(built(deberta, attn_implementation=None))
+    eager = built(deberta, attn_implementation="eager")
+    assert not is_fast(eager)
+    same(built(deberta).encoder, eager.encoder, batch(40))
+
+
+def test_adapters_on_its_projections(deberta):
+    from gliner_pipe.adapters.lora import Lora
+
+    models = [
+        built(deberta, adapter=Lora(r=4, dropout=0.0), attn_implementation=kind) for kind in ("auto", "eager")
+    ]
+    models[1].load_state_dict(models[0].state_dict())
+    assert is_fast(models[0]) and not is_fast(models[1])
+    for model in models:
+        model.train()
+        for module in model.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if "lora_B" in name:
+                    parameter.fill_(0.1)
+        model.encoder(**batch(40)).last_hidden_state.square().sum().backward()
+    for (name, found), expected in zip(models[0].named_parameters(), models[1].parameters(), strict=True):
+        if expected.grad is not None:
+            torch.testing.assert_close(found.grad, expected.grad, rtol=1e-3, atol=1e-3, msg=name)
+    for model in models:
+        model.eval()
+    same(models[0].encoder, models[1].encoder, batch(40))
+    with torch.no_grad():
+        for model in models:
+            for name, parameter in model.named_parameters():
+                if "lora_B" in name:
+                    parameter.mul_(2)
+    same(models[0].encoder, models[1].encoder, batch(40))
+
+
+def test_a_saved_pipeline_has_it_and_the_same_scores(deberta, tmp_path):
+    import spacy
+    from conftest import gliner_config
+
+    nlp = spacy.blank("en")
+    nlp.add_pipe("gliner", config=gliner_config(deberta))
+    nlp.initialize()
+    nlp.to_disk(tmp_path / "out")
+    loaded = spacy.load(tmp_path / "out")
+    texts = ["Maria Lindqvist met Bob in Oslo."] * 2
+
+    def scores(pipeline):
+        return [
+            [span._.score for span in doc.spans["gliner"]] if "gliner" in doc.spans else []
+            for doc in pipeline.pipe(texts)
+        ]
+
+    model = loaded.get_pipe("gliner").model
+    assert is_fast(model)
+    assert scores(loaded) == scores(nlp)
