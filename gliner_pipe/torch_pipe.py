@@ -161,9 +161,9 @@ class TorchPipe(Pipe):  # type: ignore[misc]
     def pipe(self, stream: Iterable[Doc], *, batch_size: int = 64) -> Iterator[Doc]:
         """Annotate a stream of documents, which may have no end, in their order.
 
-        What is run at once is measured in pieces and not in documents, so that `batch_size` changes no score. Windows of
-        like length are run together, from as many documents as are read ahead: 16 times `batch_size`, yet at most 1,024
-        documents or some 32,000 words.
+        What is run at once is measured in pieces and not in documents, so that `batch_size` changes no score. Windows
+        of like length are run together, from as many documents as are read ahead: 16 times `batch_size`, yet at most
+        1,024 documents or some 32,000 words.
 
         Parameters
         ----------
@@ -175,14 +175,16 @@ class TorchPipe(Pipe):  # type: ignore[misc]
 
         Notes
         -----
-        Where a document cannot be annotated, the error handler (``nlp.set_error_handler``) gets it alone, and the others
-        come out.
+        Where a document cannot be annotated, the error handler (``nlp.set_error_handler``) gets it alone, and the
+        others come out.
         """
         own = self.cfg["batch_size"]
         n_docs = own or (1 if batch_size == 1 else min(READ_AHEAD * batch_size, MOST_DOCS))
         # where the model keeps another device busy, a thread cuts the next documents into pieces meanwhile
         in_thread = self.device.type != "cpu" and n_docs > 1
-        for docs, prepared in ahead(_buffers(stream, n_docs, MOST_WORDS), self._prepared, in_thread=in_thread):
+        for docs, prepared in ahead(
+            _buffers(stream, n_docs, MOST_WORDS), self._prepared, in_thread=in_thread
+        ):
             yield from self._annotated(docs, prepared)
 
     def _prepared(self, docs: Sequence[Doc]) -> Any:

@@ -131,7 +131,9 @@ class Encoder(Block):
         report
             Counts what is cut off.
         """
-        distinct = {id(query): query for query in queries}  # a query of 100,000 labels is not hashed for each text
+        distinct = {
+            id(query): query for query in queries
+        }  # a query of 100,000 labels is not hashed for each text
         made = {query: self.prompt(query) for query in dict.fromkeys(distinct.values())}
         shared = {key: made[query] for key, query in distinct.items()}
         prompts = [shared[id(query)] for query in queries]

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from gliner_pipe.backbones.base import to_device
 from gliner_pipe.backbones.windows import Window
 from gliner_pipe.decoders.base import Candidate
 from gliner_pipe.encoders.base import EncoderBatch
@@ -238,7 +239,8 @@ def find(
         batch = loaded[0].to(model.device)
         if batch.label_mask.shape[1]:
             here = [windows[index] for index in group]
-            columns.append(_run(model, batch, loaded[1].to(model.device), group, here, vectors))
+            thresholds_of_rows = to_device(loaded[1], model.device).expand(len(group), -1)
+            columns.append(_run(model, batch, thresholds_of_rows, group, here, vectors))
         return int(batch.windows.input_ids.numel())
 
     run_groups(model, windows, budget, load, run)
@@ -253,9 +255,9 @@ def _distinct(lists: Sequence[Sequence[float]]) -> Iterable[Sequence[float]]:
 
 
 def _limits(rows: Sequence[Tensor], mask: Tensor) -> Tensor:
-    """Threshold of each label of each row, ``(rows, labels)``; infinite for padding."""
+    """Threshold of each label of each row, ``(rows, labels)``; infinite for padding; one row where all are alike."""
     if all(row is rows[0] for row in rows):
-        return rows[0].expand(len(rows), -1)
+        return rows[0][None]
     limits = torch.full(mask.shape, torch.inf)
     for row, values in enumerate(rows):
         limits[row, : len(values)] = values

@@ -94,7 +94,9 @@ def test_comparisons_grow_with_n_log_n_whatever_the_width(flat):
         return Counted.times / len(found)
 
     few = comparisons(1000, 10)
-    assert comparisons(8000, 10) < few + 3  # a level of the tree for each doubling, and only where one is kept
+    assert (
+        comparisons(8000, 10) < few + 3
+    )  # a level of the tree for each doubling, and only where one is kept
     assert comparisons(2000, 1000) < few + 2 * 10  # on the way up and down at most two a level
 
 
