@@ -11,7 +11,7 @@ import numpy as np
 from spacy.tokens import Doc, Span, SpanGroup
 
 from gliner_pipe import relations
-from gliner_pipe.word_splitters.base import WordSplitter
+from gliner_pipe.word_splitters.base import Words, WordSplitter
 
 UNALIGNED = "entity not on token borders (alignment_mode)"
 UNTIED = "relation of an entity not on token borders (alignment_mode)"
@@ -88,7 +88,7 @@ def annotate(
     report
         Counts what could not be written.
     """
-    words = splitter.split(doc)
+    words = splitter.split(doc) if prediction.entities else Words([])
     spans: list[Span] = []
     scores: list[float] = []
     generated: list[list[str]] = []

@@ -22,7 +22,7 @@ from gliner_pipe.labels import refuse_references
 from gliner_pipe.model.batch import TrainingBatch
 from gliner_pipe.model.gliner import GLiNER, check_architecture
 from gliner_pipe.model.pretrained import Pretrained
-from gliner_pipe.predictor import compress_prompt, predict
+from gliner_pipe.predictor import Prepared, compress_prompt, prepare, run
 from gliner_pipe.registry import registry
 from gliner_pipe.settings import Adjustable
 from gliner_pipe.supervise import gold_labels, gold_relations, make_batch
@@ -190,16 +190,14 @@ class Gliner(Adjustable):
 
     # -- prediction ----------------------------------------------------------------------------------------
 
-    def predict(self, docs: Iterable[Doc]) -> list[annotate.Prediction]:
-        """Find the entities and relations of each document, and leave the documents as they are.
-
-        Returns
-        -------
-        list of Prediction
-            In words of the document; see ``set_annotations``.
-        """
+    def prepare(self, docs: Sequence[Doc]) -> Prepared:
+        """Cut documents into windows, each with the labels it is asked for."""
         self._ready()
-        return predict(self, list(docs))
+        return prepare(self, docs)
+
+    def run(self, prepared: Prepared) -> list[annotate.Prediction]:
+        """Find the entities and relations of prepared documents, in words; see ``set_annotations``."""
+        return run(self, prepared)
 
     def set_annotations(self, docs: Iterable[Doc], predictions: Iterable[annotate.Prediction]) -> None:
         """Write entities to ``doc.spans[spans_key]`` with ``attrs["scores"]`` (and, where labels are written,

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from spacy.tokens import Doc
 
 from gliner_pipe import annotate
 from gliner_pipe.annotate import Entity, Link, Prediction
+from gliner_pipe.backbones.windows import Window
 from gliner_pipe.decoders.base import Candidate
 from gliner_pipe.encoders.base import Query
 from gliner_pipe.encoders.uni_encoder import UniEncoder
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.labels import LabelItem, RelationItem
-from gliner_pipe.model.inference import Findings, TokenBudget, find
+from gliner_pipe.model.inference import Findings, find
 from gliner_pipe.model.relations import find_relations
 from gliner_pipe.model.writing import BLANK_LABEL, bare_slots
 
@@ -23,17 +25,26 @@ if TYPE_CHECKING:
     from gliner_pipe.component import Gliner
 
 
-class _Asked(NamedTuple):
-    """What one document is asked for: its words, labels and relations, and what the model reads for these."""
+class Asked(NamedTuple):
+    """What one document is asked for: its words, labels and relations, what the model reads for these, thresholds."""
 
     words: list[str]
     labels: tuple[LabelItem, ...]
     relations: tuple[RelationItem, ...]
     query: Query
+    limits: list[float]
 
 
-def predict(component: Gliner, docs: Sequence[Doc]) -> list[Prediction]:
-    """Find what the component looks for in documents, all at once.
+class Prepared(NamedTuple):
+    """What several documents are asked for, their windows, and what was cut off."""
+
+    asked: list[Asked]
+    windows: list[Window]
+    report: Counter[str]
+
+
+def prepare(component: Gliner, docs: Sequence[Doc]) -> Prepared:
+    """Cut documents into windows.
 
     Parameters
     ----------
@@ -42,28 +53,35 @@ def predict(component: Gliner, docs: Sequence[Doc]) -> list[Prediction]:
     docs
         Left as they are.
 
-    Returns
-    -------
-    list of Prediction
-        In words of the documents.
-
     Raises
     ------
     ConfigError
         If the component is asked for what its model cannot do.
     """
-    model = component.gliner
     annotate.install_extensions()  # a spawned process has none
     _check(component)
-    asked = [_ask(component, doc) for doc in docs]
+    questions: dict[Any, tuple[Query, list[float]]] = {}
+    asked = [_ask(component, doc, questions) for doc in docs]
+    model, report = component.gliner, Counter[str]()
     with component.placed():
         windows = model.encoder.prepare(
-            [one.words for one in asked], [one.query for one in asked], model.min_overlap, component.report
+            [one.words for one in asked], [one.query for one in asked], model.min_overlap, report
         )
-    limits = [[component.limit(item) for item in one.labels] for one in asked]
-    if component.budget is None:
-        component.budget = TokenBudget(model.encoder.backbone.max_tokens)
-    found = find(model, windows, limits, component.budget)
+    return Prepared(asked, windows, report)
+
+
+def run(component: Gliner, prepared: Prepared) -> list[Prediction]:
+    """Find what prepared documents are asked for, all at once.
+
+    Returns
+    -------
+    list of Prediction
+        In words of the documents.
+    """
+    model = component.gliner
+    asked, windows, report = prepared
+    found = find(model, windows, [one.limits for one in asked], component.token_budget)
+    component.report.update(report)
     flat, multi_label = component.cfg["flat_ner"], component.cfg["multi_label"]
     kept = [model.decoder.decode(one.candidates, flat=flat, multi_label=multi_label) for one in found]
     generated = _write(component, found, kept, asked)
@@ -83,20 +101,25 @@ def _check(component: Gliner) -> None:
             )
 
 
-def _ask(component: Gliner, doc: Doc) -> _Asked:
+def _ask(component: Gliner, doc: Doc, known: dict[Any, tuple[Query, list[float]]]) -> Asked:
     slots = bare_slots(component.gliner.writer, component.cfg["prompt_slots"])
     labels = component.labels_of(doc) if slots is None else (LabelItem(BLANK_LABEL),) * len(slots)
     relations = component.relations_of(doc) if labels else ()
     words = component.word_splitter.split(doc).texts if labels else []
-    read = tuple(item.text for item in labels) if slots is None else slots
-    return _Asked(words, labels, relations, Query(read, tuple(item.text for item in relations)))
+    # the labels of the component may be very many, and are one object; those of a document are told by what they say
+    key = (id(labels) if labels is component.label_items else labels, relations)
+    if key not in known:
+        read = tuple(item.text for item in labels) if slots is None else slots
+        query = Query(read, tuple(item.text for item in relations))
+        known[key] = query, [component.limit(item) for item in labels]
+    return Asked(words, labels, relations, *known[key])
 
 
 def _write(
     component: Gliner,
     found: Sequence[Findings],
     kept: Sequence[Sequence[Candidate]],
-    asked: Sequence[_Asked],
+    asked: Sequence[Asked],
 ) -> list[list[tuple[str, ...]]]:
     """Labels written for each entity of each document: for its span, or for its slot in the window it stands in."""
     writer = component.gliner.writer
@@ -133,7 +156,7 @@ def _prediction(
     found: Findings,
     kept: Sequence[Candidate],
     generated: Sequence[tuple[str, ...]],
-    asked: _Asked,
+    asked: Asked,
 ) -> Prediction:
     writer = component.gliner.writer
     named = writer is not None and (writer.mode == "prompt" or component.cfg["use_generated_labels"])
@@ -147,7 +170,7 @@ def _prediction(
     return Prediction(entities, links, writes=writer is not None)
 
 
-def _links(component: Gliner, found: Findings, kept: Sequence[Candidate], asked: _Asked) -> list[Link]:
+def _links(component: Gliner, found: Findings, kept: Sequence[Candidate], asked: Asked) -> list[Link]:
     """Relations between entities that were kept; of several labels of a span, the first that fits counts."""
     positions: dict[tuple[int, int], list[int]] = {}
     for position, candidate in enumerate(kept):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from spacy.language import Language
 from spacy.tokens import Doc
@@ -14,12 +15,12 @@ from spacy.vocab import Vocab
 
 import gliner_pipe.builtin  # noqa: F401 (registers the blocks)
 from gliner_pipe.annotate import Entity
+from gliner_pipe.backbones.windows import Window
 from gliner_pipe.data.annotations import SpanSetter, primary_key
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.labels import parse_labels, refuse_references
 from gliner_pipe.metrics.spans import METRICS
 from gliner_pipe.metrics.token_tags import TokenTagScorer
-from gliner_pipe.model.inference import TokenBudget
 from gliner_pipe.model.token_classifier import TaggingBatch, TokenClassifier, check_tagger
 from gliner_pipe.registry import registry
 from gliner_pipe.tagging.finding import find
@@ -92,6 +93,14 @@ def make_token_classifier(
     )
     tagger.made_of_parts = made_here
     return tagger
+
+
+class Prepared(NamedTuple):
+    """Windows of several documents, how many these are, and what was cut off."""
+
+    windows: list[Window]
+    n_texts: int
+    report: Counter[str]
 
 
 class TokenTagger(TorchPipe):
@@ -237,23 +246,20 @@ class TokenTagger(TorchPipe):
 
     # -- prediction ----------------------------------------------------------------------------------------
 
-    def predict(self, docs: Iterable[Doc]) -> list[list[Entity]]:
-        """Find the entities, or the label of each word, of each document, and leave the documents as they are.
-
-        Returns
-        -------
-        list of list of Entity
-            In words of the document; see ``set_annotations``.
-        """
+    def prepare(self, docs: Sequence[Doc]) -> Prepared:
+        """Cut documents into windows."""
         model: TokenClassifier = self._ready()
         install_extension(self.target)  # a spawned process has none
         texts = [self.word_splitter.split(doc).texts for doc in docs]
+        report = Counter[str]()
         with self.placed():
-            windows = model.prepare(texts, self.report)
-        if self.budget is None:
-            self.budget = TokenBudget(model.encoder.backbone.max_tokens)
-        emissions = model.score(windows, len(texts), self.budget)
-        return find(model, emissions, words=self.target != SPANS)
+            return Prepared(model.prepare(texts, report), len(texts), report)
+
+    def run(self, prepared: Prepared) -> list[list[Entity]]:
+        """Find the entities, or the label of each word, of prepared documents, in words; see ``set_annotations``."""
+        emissions = self.network.score(prepared.windows, prepared.n_texts, self.token_budget)
+        self.report.update(prepared.report)
+        return find(self.network, emissions, words=self.target != SPANS)
 
     def set_annotations(self, docs: Iterable[Doc], predictions: Iterable[Sequence[Entity]]) -> None:
         """Write entities to where ``span_setter`` says, with ``attrs["scores"]`` of groups; labels to tokens."""

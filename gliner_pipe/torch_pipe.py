@@ -19,6 +19,7 @@ from torch import nn
 
 from gliner_pipe import serialize
 from gliner_pipe.errors import ConfigError, NotInitializedError
+from gliner_pipe.model.ahead import ahead
 from gliner_pipe.model.batch import LossTerms
 from gliner_pipe.model.forks import use_one_thread_after_fork
 from gliner_pipe.model.inference import TokenBudget
@@ -26,6 +27,12 @@ from gliner_pipe.training.thinc_bridge import ThincBridge
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+
+#: Documents read ahead by ``pipe``, for each of a batch of spaCy's.
+READ_AHEAD = 16
+#: Documents, and their words, that are read ahead at most (one document at least).
+MOST_DOCS, MOST_WORDS = 1024, 1 << 15
 
 
 class Batch(Protocol):
@@ -92,8 +99,12 @@ class TorchPipe(Pipe):  # type: ignore[misc]
         """The blocks, loaded if they were only named before."""
 
     @abstractmethod
-    def predict(self, docs: Iterable[Doc]) -> list[Any]:
-        """Return what is found in each document, and leave the documents as they are."""
+    def prepare(self, docs: Sequence[Doc]) -> Any:
+        """Return what ``run`` needs of documents, made on the CPU, perhaps in a thread; they are left as they are."""
+
+    @abstractmethod
+    def run(self, prepared: Any) -> list[Any]:
+        """Return what is found in each of the documents that were prepared."""
 
     @abstractmethod
     def set_annotations(self, docs: Iterable[Doc], predictions: Iterable[Any]) -> None:
@@ -129,28 +140,81 @@ class TorchPipe(Pipe):  # type: ignore[misc]
 
     # -- prediction ----------------------------------------------------------------------------------------
 
+    @property
+    def token_budget(self) -> TokenBudget:
+        """How many pieces are run at once; it learns from one call to the next."""
+        if self.budget is None:
+            self.budget = TokenBudget(self.network.encoder.backbone.max_tokens)
+        return self.budget
+
     def __call__(self, doc: Doc) -> Doc:
         """Annotate one document."""
         self.set_annotations([doc], self.predict([doc]))
         return doc
 
+    def predict(self, docs: Iterable[Doc]) -> list[Any]:
+        """Return what is found in each document, in words, and leave the documents as they are; for
+        ``set_annotations``.
+        """
+        return self.run(self.prepare(list(docs)))
+
     def pipe(self, stream: Iterable[Doc], *, batch_size: int = 64) -> Iterator[Doc]:
-        """Annotate a stream of documents, in real batches across documents, in their order.
+        """Annotate a stream of documents, which may have no end, in their order.
+
+        What is run at once is measured in pieces and not in documents, so that `batch_size` changes no score. Windows
+        of like length are run together, from as many documents as are read ahead: 16 times `batch_size`, yet at most
+        1,024 documents or some 32,000 words.
 
         Parameters
         ----------
         stream
             Documents.
         batch_size
-            Documents at once; the component's own ``batch_size`` comes first.
+            With 1 nothing is read ahead: each document comes out before the next is read. The component's own
+            ``batch_size``, where it is set, is the number of documents read ahead.
+
+        Notes
+        -----
+        Where a document cannot be annotated, the error handler (``nlp.set_error_handler``) gets it alone, and the
+        others come out.
         """
-        handle_error = self.get_error_handler()
-        for docs in util.minibatch(stream, size=self.cfg["batch_size"] or batch_size):
+        own = self.cfg["batch_size"]
+        n_docs = own or (1 if batch_size == 1 else min(READ_AHEAD * batch_size, MOST_DOCS))
+        # where the model keeps another device busy, a thread cuts the next documents into pieces meanwhile
+        in_thread = self.device.type != "cpu" and n_docs > 1
+        for docs, prepared in ahead(
+            _buffers(stream, n_docs, MOST_WORDS), self._prepared, in_thread=in_thread
+        ):
+            yield from self._annotated(docs, prepared)
+
+    def _prepared(self, docs: Sequence[Doc]) -> Any:
+        """What ``prepare`` gives, or the error that it raised."""
+        try:
+            return self.prepare(docs)
+        except Exception as error:
+            return error
+
+    def _annotated(self, docs: list[Doc], prepared: Any) -> Iterator[Doc]:
+        """Annotate documents; if that fails the halves of them, until it is known which document was in the way."""
+        try:
+            if isinstance(prepared, Exception):
+                raise prepared
+            predictions = self.run(prepared)
+        except Exception as error:
+            if len(docs) == 1:
+                self.get_error_handler()(self.name, self, docs, error)
+                return
+            half = len(docs) // 2
+            for part in (docs[:half], docs[half:]):
+                yield from self._annotated(part, self._prepared(part))
+            return
+        for doc, prediction in zip(docs, predictions, strict=True):
             try:
-                self.set_annotations(docs, self.predict(docs))
-                yield from docs
+                self.set_annotations([doc], [prediction])
             except Exception as error:
-                handle_error(self.name, self, docs, error)
+                self.get_error_handler()(self.name, self, [doc], error)
+            else:
+                yield doc
 
     # -- training ------------------------------------------------------------------------------------------
 
@@ -269,3 +333,17 @@ class TorchPipe(Pipe):  # type: ignore[misc]
                 raise
             where = where.replace("components.*", self._where, 1)
             raise ConfigError(where, error.found, error.allowed, error.do) from error
+
+
+def _buffers(stream: Iterable[Doc], n_docs: int, n_words: int) -> Iterator[list[Doc]]:
+    """Cut a stream where a buffer holds so many documents or words; the last document may go beyond the words."""
+    buffer: list[Doc] = []
+    words = 0
+    for doc in stream:
+        buffer.append(doc)
+        words += len(doc)
+        if len(buffer) >= n_docs or words >= n_words:
+            yield buffer
+            buffer, words = [], 0
+    if buffer:
+        yield buffer

@@ -18,6 +18,13 @@ from gliner_pipe.blocks import Block
 _Batch = TypeVar("_Batch", bound="TensorBatch")
 
 
+def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """Copy a tensor to a device; to a CUDA device through pinned memory, so that nobody waits for it."""
+    if torch.device(device).type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
 @dataclass(frozen=True)
 class TensorBatch:
     """Base of the batches: tensors and plain values that move to a device together."""
@@ -28,7 +35,7 @@ class TensorBatch:
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, Tensor):
-                moved[field.name] = value.to(device, non_blocking=True)
+                moved[field.name] = to_device(value, device)
             elif isinstance(value, TensorBatch):
                 moved[field.name] = value.to(device)
         return replace(self, **moved)

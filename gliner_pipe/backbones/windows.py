@@ -46,6 +46,11 @@ class Prompt:
     ids: IntArray
     positions: IntArray
 
+    @property
+    def n_labels(self) -> int:
+        """Number of labels that are asked for."""
+        return len(self.positions)
+
 
 @dataclass(frozen=True, slots=True)
 class Window:
@@ -108,8 +113,10 @@ def layout(counts: IntArray, window: int, stride: int, min_overlap: int) -> list
         In words. The own ranges cover the text without gap or overlap; the last window reaches back as far as it
         may, so that no window is short of context.
     """
-    ends = np.concatenate([[0], np.cumsum(np.maximum(counts, 1))])
     n_words = len(counts)
+    ends = np.concatenate([[0], np.cumsum(np.maximum(counts, 1))])
+    if ends[-1] <= window:
+        return [(0, n_words, 0, n_words)]
     bounds: list[tuple[int, int]] = []
     start = 0
     while True:

@@ -37,6 +37,11 @@ class QueryPrompt(Prompt):
 
     query: Query
 
+    @property
+    def n_labels(self) -> int:
+        """Number of labels that are asked for, of relations too."""
+        return len(self.query.entities) + len(self.query.relations)
+
 
 @dataclass(frozen=True)
 class EncoderBatch(TensorBatch):
@@ -126,7 +131,12 @@ class Encoder(Block):
         report
             Counts what is cut off.
         """
-        prompts = [self.prompt(query) for query in queries]
+        distinct = {
+            id(query): query for query in queries
+        }  # a query of 100,000 labels is not hashed for each text
+        made = {query: self.prompt(query) for query in dict.fromkeys(distinct.values())}
+        shared = {key: made[query] for key, query in distinct.items()}
+        prompts = [shared[id(query)] for query in queries]
         return self.backbone.windows(self.backbone.tokenize(texts), prompts, min_overlap, report)
 
     def collate(self, windows: Sequence[Window]) -> EncoderBatch:

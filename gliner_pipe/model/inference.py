@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from itertools import islice
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from gliner_pipe.backbones.base import to_device
 from gliner_pipe.backbones.windows import Window
 from gliner_pipe.decoders.base import Candidate
 from gliner_pipe.encoders.base import EncoderBatch
+from gliner_pipe.model.ahead import ahead
 from gliner_pipe.model.gliner import GLiNER
-from gliner_pipe.span_reps.base import Readings
+from gliner_pipe.span_reps.base import Found, Readings
+
+NumberArray = npt.NDArray[np.float64]
 
 logger = logging.getLogger(__name__)
 
-#: Padded pieces run at once on a CPU, and on a CUDA device before its memory is known.
+#: Padded pieces run at once on a CUDA device before its memory is known.
 DEFAULT_TOKENS = 8192
+#: Padded pieces run at once for each thread of a CPU: what lies between two layers then stays in its cache.
+CPU_TOKENS = 1024
+
+_Loaded = TypeVar("_Loaded")
 
 
 class SpanVectors(NamedTuple):
@@ -62,8 +72,8 @@ class Findings:
 class TokenBudget:
     """How many padded pieces are run at once.
 
-    A fixed number, or ``"auto"``: on CUDA what the free memory allows, by the memory that earlier batches took a
-    piece; halved when the device runs out of memory all the same.
+    A fixed number, or ``"auto"``: on a CPU what its cache holds; on CUDA what the free memory allows, by the memory
+    that earlier batches took a piece; halved when the device runs out of memory all the same.
 
     Parameters
     ----------
@@ -75,6 +85,12 @@ class TokenBudget:
         self.auto = tokens == "auto"
         self.tokens = DEFAULT_TOKENS if tokens == "auto" else tokens
         self._bytes_per_token = 0.0
+
+    def on(self, device: torch.device) -> int:
+        """Padded pieces to be run at once on `device`."""
+        if self.auto and device.type == "cpu":
+            return min(self.tokens, CPU_TOKENS * torch.get_num_threads())
+        return self.tokens
 
     def observe(self, device: torch.device, tokens: int, before: int) -> None:
         """Learn from a batch of `tokens` pieces; `before` are the bytes allocated when it began."""
@@ -94,14 +110,37 @@ class TokenBudget:
 
 
 def plan(windows: Sequence[Window], tokens: int) -> Iterator[list[int]]:
-    """Group windows of like length, so that a group, padded, holds at most `tokens` pieces (one window at least)."""
-    order = sorted(range(len(windows)), key=lambda index: -windows[index].n_pieces)
+    """Group windows of like length, so that a group, padded, holds at most `tokens` pieces (one window at least).
+
+    Windows with one prompt go together as long as they fill groups; the rest of each prompt joins those of others that
+    have about as many labels.
+
+    Yields
+    ------
+    list of int
+        Numbers of windows, those with the most pieces first.
+    """
+    prompts: dict[int, list[int]] = {}
+    for index, window in enumerate(windows):
+        prompts.setdefault(id(window.prompt), []).append(index)
+    rest: dict[int, list[int]] = {}
+    for indices in prompts.values():
+        *full, last = _cut(windows, indices, tokens)
+        yield from full
+        rest.setdefault(windows[last[0]].prompt.n_labels.bit_length(), []).extend(last)
+    for indices in rest.values():
+        yield from _cut(windows, indices, tokens)
+
+
+def _cut(windows: Sequence[Window], indices: Sequence[int], tokens: int) -> Iterator[list[int]]:
     group: list[int] = []
-    for index in order:
-        longest = windows[group[0]].n_pieces if group else windows[index].n_pieces
+    longest = 0
+    for index in sorted(indices, key=lambda index: -windows[index].n_pieces):
         if group and longest * (len(group) + 1) > tokens:
             yield group
             group = []
+        if not group:
+            longest = windows[index].n_pieces
         group.append(index)
     if group:
         yield group
@@ -111,7 +150,8 @@ def run_groups(
     model: nn.Module,
     windows: Sequence[Window],
     budget: TokenBudget,
-    run: Callable[[dict[int, Window]], int],
+    load: Callable[[list[Window]], _Loaded],
+    run: Callable[[list[int], _Loaded], int],
 ) -> None:
     """Run windows in groups of like length, without gradients; a group is halved when the device is full.
 
@@ -123,31 +163,42 @@ def run_groups(
         Of all texts.
     budget
         How much to run at once; it learns from each group.
+    load
+        Makes the batch of a group on the CPU. Where the model is on another device, a thread loads the next group
+        while this one runs.
     run
-        Runs one group, windows by their number, and returns how many padded pieces that took.
+        Runs one group, given as numbers of windows and its batch, and returns how many padded pieces that took.
     """
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
+    todo = list(plan(windows, budget.on(device)))
+
+    def batch_of(group: list[int]) -> _Loaded:
+        return load([windows[index] for index in group])
+
     try:
         with torch.inference_mode():
-            todo = list(plan(windows, budget.tokens))[::-1]
             while todo:
-                group = todo.pop()
-                before = 0
-                if device.type == "cuda":
-                    torch.cuda.reset_peak_memory_stats(device)
-                    before = torch.cuda.memory_allocated(device)
+                done = 0
                 try:
-                    budget.observe(device, run({index: windows[index] for index in group}), before)
+                    for group, batch in ahead(todo, batch_of, in_thread=device.type != "cpu"):
+                        before = 0
+                        if device.type == "cuda":
+                            torch.cuda.reset_peak_memory_stats(device)
+                            before = torch.cuda.memory_allocated(device)
+                        budget.observe(device, run(group, batch), before)
+                        done += 1
                 except torch.cuda.OutOfMemoryError:
-                    if len(group) == 1:
+                    if len(todo[done]) == 1:
                         raise
-                    torch.cuda.empty_cache()
                     budget.halve()
-                    rest = [index for other in [group, *reversed(todo)] for index in other]
-                    regrouped = plan([windows[index] for index in rest], budget.tokens)
-                    todo = [[rest[at] for at in part] for part in regrouped][::-1]
+                todo = todo[done:]
+                if todo:
+                    torch.cuda.empty_cache()
+                    rest = [index for group in todo for index in group]
+                    regrouped = plan([windows[index] for index in rest], budget.on(device))
+                    todo = [[rest[at] for at in part] for part in regrouped]
     finally:
         model.train(was_training)
 
@@ -167,7 +218,7 @@ def find(
     windows
         Of all texts, from ``model.encoder.prepare``.
     thresholds
-        One for each label of each text, in [0, 1].
+        One for each label of each text, in [0, 1]. Texts that share a list cost nothing more than the first.
     budget
         How much to run at once.
 
@@ -176,51 +227,95 @@ def find(
     list of Findings
         One for each text.
     """
-    found = [Findings() for _ in thresholds]
+    columns: list[NumberArray] = []
     vectors: dict[int, SpanVectors] = {}
+    limits = {id(one): torch.tensor(one, dtype=torch.float32) for one in _distinct(thresholds)}
 
-    def run(group: dict[int, Window]) -> int:
-        return _run(model, group, thresholds, found, vectors)
+    def load(group: list[Window]) -> tuple[EncoderBatch, Tensor]:
+        batch = model.encoder.collate(group)
+        return batch, _limits([limits[id(thresholds[window.text])] for window in group], batch.label_mask)
 
-    run_groups(model, windows, budget, run)
-    for one in found:
-        one.candidates.sort(key=lambda candidate: candidate[:3])
+    def run(group: list[int], loaded: tuple[EncoderBatch, Tensor]) -> int:
+        batch = loaded[0].to(model.device)
+        if batch.label_mask.shape[1]:
+            here = [windows[index] for index in group]
+            thresholds_of_rows = to_device(loaded[1], model.device).expand(len(group), -1)
+            columns.append(_run(model, batch, thresholds_of_rows, group, here, vectors))
+        return int(batch.windows.input_ids.numel())
+
+    run_groups(model, windows, budget, load, run)
+    found = [Findings(candidates) for candidates in _by_text(columns, len(thresholds))]
     for index in sorted(vectors):
         found[windows[index].text].windows.append(vectors[index])
     return found
 
 
+def _distinct(lists: Sequence[Sequence[float]]) -> Iterable[Sequence[float]]:
+    return {id(one): one for one in lists}.values()
+
+
+def _limits(rows: Sequence[Tensor], mask: Tensor) -> Tensor:
+    """Threshold of each label of each row, ``(rows, labels)``; infinite for padding; one row where all are alike."""
+    if all(row is rows[0] for row in rows):
+        return rows[0][None]
+    limits = torch.full(mask.shape, torch.inf)
+    for row, values in enumerate(rows):
+        limits[row, : len(values)] = values
+    return limits
+
+
 def _run(
     model: GLiNER,
-    windows: Mapping[int, Window],
-    thresholds: Sequence[Sequence[float]],
-    found: list[Findings],
+    batch: EncoderBatch,
+    limits: Tensor,
+    indices: Sequence[int],
+    windows: Sequence[Window],
     vectors: dict[int, SpanVectors],
-) -> int:
-    """Run one group of windows, add what it finds to `found` and, by window, to `vectors`; return its pieces."""
-    device = model.device
-    batch = model.encoder.collate(list(windows.values())).to(device)
-    n_pieces = int(batch.windows.input_ids.numel())
-    if not batch.label_mask.shape[1]:
-        return 0
-    limits = torch.full(batch.label_mask.shape, torch.inf)
-    for row, window in enumerate(windows.values()):
-        limits[row, : len(thresholds[window.text])] = torch.tensor(thresholds[window.text])
+) -> NumberArray:
+    """Run one group of windows.
+
+    Returns
+    -------
+    NumberArray
+        Text, first and last word, label and score of each span above its threshold, ``(5, found)``. Vectors of spans
+        go to `vectors`, by number of the window.
+    """
     read = model.encode(batch)
-    spans = model.span_rep.find(read, batch.windows, limits.to(device))
-    rows, starts, ends, labels, scores = (column.cpu().numpy() for column in spans)
-    texts = np.array([window.text for window in windows.values()])
-    shift = np.array([window.start for window in windows.values()])
-    columns = (texts[rows], starts + shift[rows], ends + shift[rows], labels, scores)
-    for text, start, end, label, score in zip(*(column.tolist() for column in columns), strict=True):
-        found[text].candidates.append(Candidate(start, end, label, score))
+    spans = model.span_rep.find(read, batch.windows, limits)
+    found = _on_host(spans)
+    rows = found[0].astype(np.int64)
+    shift = np.array([window.start for window in windows])[rows]
+    found[0] = np.array([window.text for window in windows])[rows]
+    found[1] += shift
+    found[2] += shift
     if model.span_rep.needs_vectors:
-        for row, (index, window) in enumerate(windows.items()):
+        for row, (index, window) in enumerate(zip(indices, windows, strict=True)):
             here = spans.rows == row
             vectors[index] = _vectors(
                 model, read, batch, row, spans.starts[here], spans.ends[here], window.start
             )
-    return n_pieces
+    return found
+
+
+def _on_host(spans: Found) -> NumberArray:
+    """The five columns as one array, by one copy from the device; numbers are exact up to 2^53."""
+    kind = torch.float32 if spans.rows.device.type == "mps" else torch.float64
+    packed = torch.stack([column.to(kind) for column in spans])
+    return np.asarray(packed.cpu().numpy(), dtype=np.float64)
+
+
+def _by_text(columns: Sequence[NumberArray], n_texts: int) -> Iterator[list[Candidate]]:
+    """Candidates of each text, ordered by start, end and label."""
+    if not columns:
+        yield from ([] for _ in range(n_texts))
+        return
+    joined = np.concatenate(columns, axis=1)
+    joined = joined[:, np.lexsort(joined[3::-1])]
+    counts = np.bincount(joined[0].astype(np.int64), minlength=n_texts)
+    starts, ends, labels = joined[1:4].astype(np.int64).tolist()
+    listed = map(Candidate, starts, ends, labels, joined[4].tolist())
+    for count in counts.tolist():
+        yield list(islice(listed, count))
 
 
 def _vectors(

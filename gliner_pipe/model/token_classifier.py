@@ -211,14 +211,18 @@ class TokenClassifier(Block):
         """
         own: dict[int, Tensor] = {}
 
-        def run(group: dict[int, Window]) -> int:
-            inputs = self.encoder.collate(list(group.values())).to(self.device)
+        def run(group: list[int], loaded: EncoderBatch) -> int:
+            inputs = loaded.to(self.device)
             emissions = self.emissions(inputs)
-            for row, (index, window) in enumerate(group.items()):
-                own[index] = emissions[row, window.own_start - window.start : window.own_stop - window.start]
+            for row, index in enumerate(group):
+                window = windows[index]
+                # a copy, where the rest of the batch would stay in memory with it
+                own[index] = emissions[
+                    row, window.own_start - window.start : window.own_stop - window.start
+                ].clone()
             return int(inputs.windows.input_ids.numel())
 
-        run_groups(self, windows, budget, run)
+        run_groups(self, windows, budget, self.encoder.collate, run)
         parts: list[list[Tensor]] = [[] for _ in range(n_texts)]
         for index, window in enumerate(windows):
             parts[window.text].append(own[index])

@@ -1,3 +1,5 @@
+import random
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -65,6 +67,37 @@ def test_same_as_the_peer(flat, multi_label, found):
     theirs = peer.greedy_search(spans, flat_ner=flat, multi_label=multi_label)
     ours = SpanDecoder().decode(found, flat=flat, multi_label=multi_label)
     assert [(s.start, s.end, int(s.entity_type), s.score) for s in theirs] == [tuple(c) for c in ours]
+
+
+class Counted(int):
+    """A number of a word that counts how often any such is compared."""
+
+    times = 0
+
+    def __gt__(self, other):
+        Counted.times += 1
+        return int(self) > int(other)
+
+    def __lt__(self, other):
+        Counted.times += 1
+        return int(self) < int(other)
+
+
+@pytest.mark.parametrize("flat", [True, False])
+def test_comparisons_grow_with_n_log_n_whatever_the_width(flat):
+    def comparisons(n_words, widest):
+        rng = random.Random(0)
+        places = {(rng.randrange(n_words - widest), rng.randrange(widest)) for _ in range(4 * n_words)}
+        found = [Candidate(at, Counted(at + width), 0, rng.random()) for at, width in sorted(places)]
+        Counted.times = 0
+        SpanDecoder().decode(found, flat=flat, multi_label=False)
+        return Counted.times / len(found)
+
+    few = comparisons(1000, 10)
+    assert (
+        comparisons(8000, 10) < few + 3
+    )  # a level of the tree for each doubling, and only where one is kept
+    assert comparisons(2000, 1000) < few + 2 * 10  # on the way up and down at most two a level
 
 
 def test_many_candidates_are_no_trouble():

@@ -122,12 +122,27 @@ def test_thresholds_are_by_label_and_strict(backbone):
 
 
 def test_plans_hold_every_window_within_the_budget():
-    windows = [SimpleNamespace(n_pieces=n) for n in [5, 90, 3, 40, 41, 7, 100, 100]]
+    prompt = SimpleNamespace(n_labels=2)
+    windows = [SimpleNamespace(n_pieces=n, prompt=prompt) for n in [5, 90, 3, 40, 41, 7, 100, 100]]
     groups = list(plan(windows, 100))
     assert sorted(index for group in groups for index in group) == list(range(8))
     for group in groups:
         padded = max(windows[index].n_pieces for index in group) * len(group)
         assert padded <= 100 or len(group) == 1
+
+
+def test_windows_of_one_prompt_go_together():
+    """A group never holds few labels beside many, and two prompts only where neither fills a group."""
+    few, some, many = (SimpleNamespace(n_labels=n) for n in (3, 2, 500))
+    windows = [
+        SimpleNamespace(n_pieces=10, prompt=prompt) for prompt in [few, many, some, few] * 25 + [few, many]
+    ]
+    groups = [[windows[index].prompt for index in group] for group in plan(windows, 100)]
+    assert sorted(index for group in plan(windows, 100) for index in group) == list(range(len(windows)))
+    assert all(len(group) <= 10 for group in groups)
+    assert all(len({prompt.n_labels.bit_length() for prompt in group}) == 1 for group in groups)
+    mixed = [group for group in groups if len({id(prompt) for prompt in group}) > 1]
+    assert len(mixed) == 1  # 51 of few and 25 of some: one and five windows are left over
 
 
 def test_find_goes_on_with_less_when_memory_runs_out(backbone, monkeypatch, caplog):
