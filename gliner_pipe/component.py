@@ -17,6 +17,7 @@ from gliner_pipe.blocks import available, described
 from gliner_pipe.data.relation_sampling import RelationSampling
 from gliner_pipe.data.sampling import LabelSampling
 from gliner_pipe.defaults import DEFAULT_CONFIG, SETTINGS
+from gliner_pipe.encoders.base import Query
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.labels import refuse_references
 from gliner_pipe.model.batch import TrainingBatch
@@ -25,7 +26,7 @@ from gliner_pipe.model.pretrained import Pretrained
 from gliner_pipe.predictor import Prepared, compress_prompt, prepare, run
 from gliner_pipe.registry import registry
 from gliner_pipe.settings import Adjustable
-from gliner_pipe.supervise import gold_labels, gold_relations, make_batch
+from gliner_pipe.supervise import DrawnSpans, draw, gold_labels, gold_relations
 from gliner_pipe.supervise_heads import RelationTeaching
 from gliner_pipe.word_splitters.base import WordSplitter
 from gliner_pipe.word_splitters.spacy import SpacyWords
@@ -256,7 +257,27 @@ class Gliner(Adjustable):
         rng
             Draws the labels; the component's own generator when not given.
         """
-        return make_batch(
+        batch: TrainingBatch = self.draw(examples, rng or self._rng).whole()
+        return batch
+
+    @property
+    def repeats_prompts(self) -> bool:
+        """Whether the model reads the same windows in every pass over the training data."""
+        sampling = LabelSampling(**self.cfg["label_sampling"])
+        same = sampling.all_labels and not sampling.shuffle and self._ready().writer is None
+        return same or not len(self._ready().encoder.prompt(Query(("label",))).ids)
+
+    def draw(self, examples: Sequence[Example], rng: random.Random) -> DrawnSpans:
+        """Draw labels for examples, and cut them into windows; the training loop lays them out in parts.
+
+        Parameters
+        ----------
+        examples
+            As for ``collate``.
+        rng
+            Draws the labels.
+        """
+        return draw(
             self._ready(),
             examples,
             spans_key=self.gold_spans_key,
@@ -264,7 +285,7 @@ class Gliner(Adjustable):
             labels=self.labels,
             definitions={item.label: item.text for item in self._labels},
             sampling=LabelSampling(**self.cfg["label_sampling"]),
-            rng=rng or self._rng,
+            rng=rng,
             relations=RelationTeaching(
                 self.relations,
                 {item.label: item.text for item in self._relations},

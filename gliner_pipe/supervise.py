@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -13,11 +14,11 @@ from spacy.training import Example
 from gliner_pipe.backbones.windows import Window
 from gliner_pipe.data.annotations import Supervision, gold_spans, supervision
 from gliner_pipe.data.fields import Relation
-from gliner_pipe.data.relation_sampling import vary
+from gliner_pipe.data.relation_sampling import RelationSampling, vary
 from gliner_pipe.data.sampling import LabelSampling, sample_labels
 from gliner_pipe.encoders.base import Query
 from gliner_pipe.errors import DataError
-from gliner_pipe.model.batch import TrainingBatch
+from gliner_pipe.model.batch import Drawn, TrainingBatch
 from gliner_pipe.model.gliner import GLiNER
 from gliner_pipe.model.writing import BLANK_LABEL, bare_slots
 from gliner_pipe.supervise_heads import (
@@ -67,6 +68,14 @@ class Asked(NamedTuple):
     relations: list[list[str]]
     names: list[list[str | None]]
 
+    def of(self, texts: Sequence[int]) -> Asked:
+        """What some of the examples are asked for."""
+        return Asked(
+            [self.labels[i] for i in texts],
+            [self.relations[i] for i in texts],
+            [self.names[i] for i in texts],
+        )
+
 
 def gold_labels(examples: Iterable[Example], key: str) -> list[str]:
     """Labels of the entities of examples, in the order of the alphabet."""
@@ -107,7 +116,70 @@ def read_gold(
     return Gold(found, relations)
 
 
-def make_batch(
+@dataclass
+class DrawnSpans(Drawn):
+    """Examples with the labels that were drawn for them.
+
+    Attributes
+    ----------
+    model
+        Lays words out.
+    texts
+        Words of each text.
+    gold
+        What is right.
+    asked
+        What is asked.
+    sampling
+        How pairs without relation are drawn; None where no relations are learned.
+    seeds
+        One a text, for these.
+    """
+
+    model: GLiNER
+    texts: Sequence[Sequence[str]]
+    gold: Sequence[Gold]
+    asked: Asked
+    sampling: RelationSampling | None
+    seeds: Sequence[float]
+
+    def lay_out(self, texts: Sequence[int]) -> TrainingBatch:
+        """Make the batch of some of the texts, on the CPU."""
+        model, dropped = self.model, Counter[str]()
+        windows = self.rows_of(texts)
+        gold, words = [self.gold[i] for i in texts], [self.texts[i] for i in texts]
+        asked = self.asked.of(texts)
+        inputs = model.encoder.collate(windows)
+        placed = _place(windows, gold, asked, model.max_width, dropped)
+        targets = torch.tensor([one[:4] for one in placed], dtype=torch.long).view(-1, 4)
+        row, first, width, _ = targets.unbind(1)
+        scorable = inputs.windows.scorable
+        reachable = scorable[row, first] & scorable[row, first + width]
+        dropped[NO_PIECES] += int((~reachable).sum())
+        placed = [one for one, kept in zip(placed, reachable.tolist(), strict=True) if kept]
+        relations = None
+        if self.sampling is not None:
+            known = [_known(one, names) for one, names in zip(gold, asked.names, strict=True)]
+            chance = [random.Random(self.seeds[i]) for i in texts]
+            rows = [window.text for window in windows]
+            relations = relation_targets(placed, rows, known, asked.relations, self.sampling, chance, dropped)
+        writing = None
+        if model.writer is not None:
+            mentions = [one.mentions for one in gold]
+            writing = writing_targets(placed, model.writer.mode, windows, words, mentions)
+        return TrainingBatch(
+            inputs=inputs,
+            gold=targets[reachable],
+            n_words=sum(map(len, words)),
+            n_pieces=int(inputs.windows.input_ids.numel()),
+            count=model.span_rep.count(inputs),
+            relations=relations,
+            writing=writing,
+            dropped=+dropped,
+        )
+
+
+def draw(
     model: GLiNER,
     examples: Sequence[Example],
     *,
@@ -119,8 +191,8 @@ def make_batch(
     rng: random.Random,
     relations: RelationTeaching | None = None,
     prompt_slots: int = 8,
-) -> TrainingBatch:
-    """Sample labels for each example and lay its words and gold annotations out as tensors, on the CPU.
+) -> DrawnSpans:
+    """Sample labels for each example, and cut its words into windows.
 
     Parameters
     ----------
@@ -167,35 +239,17 @@ def make_batch(
         for names, tied in zip(read, asked.relations, strict=True)
     ]
     windows = model.encoder.prepare(texts, queries, model.min_overlap, dropped)
-    inputs = model.encoder.collate(windows)
-    placed = _place(windows, gold, asked, model.max_width, dropped)
-    targets = torch.tensor([one[:4] for one in placed], dtype=torch.long).view(-1, 4)
-    row, first, width, _ = targets.unbind(1)
-    scorable = inputs.windows.scorable
-    reachable = scorable[row, first] & scorable[row, first + width]
-    dropped[NO_PIECES] += int((~reachable).sum())
-    placed = [one for one, kept in zip(placed, reachable.tolist(), strict=True) if kept]
-    rows = [window.text for window in windows]
-    known = [
-        None
-        if one.relations is None
-        else [tie for tie in one.relations if names[tie[0]] is not None and names[tie[1]] is not None]
-        for one, names in zip(gold, asked.names, strict=True)
-    ]
-    return TrainingBatch(
-        inputs=inputs,
-        gold=targets[reachable],
-        n_words=sum(map(len, texts)),
-        n_pieces=int(inputs.windows.input_ids.numel()),
-        count=model.span_rep.count(inputs),
-        relations=None
-        if relations is None
-        else relation_targets(placed, rows, known, asked.relations, relations.sampling, rng, dropped),
-        writing=None
-        if model.writer is None
-        else writing_targets(placed, model.writer.mode, windows, texts, [one.mentions for one in gold]),
-        dropped=+dropped,
-    )
+    pairs = None if relations is None else relations.sampling
+    seeds = [] if relations is None else [rng.random() for _ in texts]
+    n_specials = model.encoder.backbone.n_specials
+    return DrawnSpans(windows, len(texts), n_specials, +dropped, model, texts, gold, asked, pairs, seeds)
+
+
+def _known(gold: Gold, names: Sequence[str | None]) -> list[Relation] | None:
+    """Relations between entities that are not left out; None where nothing is known."""
+    if gold.relations is None:
+        return None
+    return [tie for tie in gold.relations if names[tie[0]] is not None and names[tie[1]] is not None]
 
 
 def _ask(

@@ -81,7 +81,7 @@ def relation_targets(
     gold: Sequence[Sequence[Relation] | None],
     asked: Sequence[Sequence[str]],
     sampling: RelationSampling,
-    rng: random.Random,
+    rngs: Sequence[random.Random],
     dropped: Counter[str],
 ) -> RelationTargets | None:
     """Lay relations out.
@@ -98,8 +98,8 @@ def relation_targets(
         Relation labels that each text is asked for.
     sampling
         How pairs without relation are drawn.
-    rng
-        All chance comes from here.
+    rngs
+        All chance comes from here, that of each text from one of its own.
     dropped
         Counts relations that cannot be learned.
 
@@ -129,7 +129,7 @@ def relation_targets(
         if labels:
             last = max(numbers, default=-1)
             by_number = [numbers.get(number) for number in range(last + 1)]
-            found = pair_targets(held, by_number, labels, sampling, rng, dropped)
+            found = pair_targets(held, by_number, labels, sampling, rngs[rows[row]], dropped)
             pairs += [(row, pair.head, pair.tail) for pair in found]
     _count_lost(placed, gold, dropped)
     return RelationTargets(

@@ -26,7 +26,7 @@ from gliner_pipe.registry import registry
 from gliner_pipe.tagging.finding import find
 from gliner_pipe.tagging.making import bottom_section, make_model
 from gliner_pipe.tagging.settings import DEFAULT_CONFIG, SETTINGS, check_settings, full_setter
-from gliner_pipe.tagging.supervise import make_batch
+from gliner_pipe.tagging.supervise import DrawnTags, draw
 from gliner_pipe.tagging.targets import SPANS, describe, gold_labels, install_extension
 from gliner_pipe.tagging.writing import write_spans, write_words
 from gliner_pipe.torch_pipe import TorchPipe
@@ -330,7 +330,23 @@ class TokenTagger(TorchPipe):
         rng
             Not needed: nothing is left to chance.
         """
-        return make_batch(
+        batch: TaggingBatch = self.draw(examples, rng).whole()
+        return batch
+
+    @property
+    def repeats_prompts(self) -> bool:
+        """Whether the model reads the same windows in every pass over the training data: there is no prompt."""
+        return True
+
+    def draw(self, examples: Sequence[Example], rng: random.Random | None = None) -> DrawnTags:
+        """Find the tags of examples, and cut these into windows; the training loop lays them out in parts.
+
+        Parameters
+        ----------
+        examples, rng
+            As for ``collate``.
+        """
+        return draw(
             self._ready(),
             examples,
             target=self.target,

@@ -36,6 +36,8 @@ def train(
     gradient_accumulation_steps: int = 1,
     grad_accumulation_max_tokens: int | None = None,
     auto_find_batch_size: bool = False,
+    cut_by_length: bool = True,
+    feature_cache: bool | str | None = None,
     transformer_lr: float = 5e-5,
     task_lr: float = 1e-4,
     weight_decay: float = 0.01,
@@ -118,6 +120,13 @@ def train(
     auto_find_batch_size
         When the memory is full, cut batches into smaller parts and take the step again; the result is the
         same.
+    cut_by_length
+        Cut a batch into parts of like length where that saves more padding than the parts cost; the result is the
+        same.
+    feature_cache
+        Keep what a frozen backbone makes of each window, so that a text is read once and the heads train alone: true,
+        or the memory for it (``"2 GB"``; a quarter of what is free by default). By default, where texts are asked the
+        same in every pass; false never does.
     transformer_lr
         Highest learning rate of the pretrained transformers.
     task_lr

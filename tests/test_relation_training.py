@@ -97,7 +97,7 @@ def test_targets(nlp: Any) -> None:
 def test_a_label_that_is_not_asked_for_ties_all_the_same(nlp: Any) -> None:
     placed = [Placed(0, 0, 0, 0, 0, 0), Placed(0, 2, 0, 0, 0, 1)]
     targets = relation_targets(
-        placed, [0], [[(0, 1, "x"), (1, 0, "y")]], [["y"]], RelationSampling(), random.Random(0), Counter()
+        placed, [0], [[(0, 1, "x"), (1, 0, "y")]], [["y"]], RelationSampling(), [random.Random(0)], Counter()
     )
     assert targets is not None
     assert targets.ties.tolist() == [[0, 0, 1, -1], [0, 1, 0, 0]]

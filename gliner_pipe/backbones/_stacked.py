@@ -55,6 +55,11 @@ class Stacked(Backbone):
         self.embedding.build(new_tokens)
         self.make(self.embedding.output_size)
 
+    @property
+    def n_specials(self) -> int:
+        """Special pieces of a row."""
+        return self.embedding.n_specials
+
     def tokenize(self, texts: Sequence[Sequence[str]]) -> list[Pieces]:
         """Cut the words of each text into pieces."""
         return self.embedding.tokenize(texts)
@@ -75,7 +80,7 @@ class Stacked(Backbone):
 
     def forward(self, batch: WindowBatch) -> BackboneOutput:
         """Run a batch of windows."""
-        words, prompt = self.embedding(batch)
+        words, prompt = self.embedding.vectors(batch)
         mask = batch.word_mask
         words = self.read(words * mask[:, :, None], mask).float()
         return BackboneOutput(words * batch.scorable[:, :, None], self.prompted(prompt))

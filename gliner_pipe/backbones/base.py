@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
+from gliner_pipe.backbones.features import FeatureCache
 from gliner_pipe.backbones.windows import Pieces, Prompt, Window
 from gliner_pipe.blocks import Block
 
@@ -114,6 +115,9 @@ class Backbone(Block, PretrainedModule):
 
     family = "backbones"
 
+    #: What is kept of windows while the weights stay; a training sets it.
+    features: FeatureCache | None = None
+
     @property
     @abstractmethod
     def output_size(self) -> int:
@@ -123,6 +127,11 @@ class Backbone(Block, PretrainedModule):
     @abstractmethod
     def max_tokens(self) -> int | Literal["auto"]:
         """Padded pieces to be run at once without gradients."""
+
+    @property
+    def n_specials(self) -> int:
+        """Special pieces that a row has beyond those of prompt and text."""
+        return 0
 
     @abstractmethod
     def build(self, new_tokens: Sequence[str] = ()) -> None:
@@ -149,6 +158,11 @@ class Backbone(Block, PretrainedModule):
     @abstractmethod
     def forward(self, batch: WindowBatch) -> BackboneOutput:
         """Run a batch; words without pieces get the zero vector."""
+
+    def vectors(self, batch: WindowBatch) -> BackboneOutput:
+        """Run a batch, or take what is kept of its windows where there is a cache of features."""
+        output: BackboneOutput = self(batch) if self.features is None else self.features.read(self, batch)
+        return output
 
     @abstractmethod
     def save_assets(self, path: Path) -> None:

@@ -153,12 +153,12 @@ class Transformer(EncoderHolder, Backbone):
         encoder, tokenizer = self.encoder, self.tokenizer
         self.prefix, self.suffix = _hf.special_pieces(tokenizer)
         self.limit = _hf.max_positions(encoder.config, tokenizer)
-        if self.limit is not None and self.window + self._specials > self.limit:
+        if self.limit is not None and self.window + self.n_specials > self.limit:
             raise ConfigError(
                 f"{WHERE}.window",
-                f"found {self.window}, with {self._specials} special pieces beyond the {self.limit} positions of "
+                f"found {self.window}, with {self.n_specials} special pieces beyond the {self.limit} positions of "
                 f"{self.model_name!r}",
-                f"at most {self.limit - self._specials}, less the pieces of the label prompt",
+                f"at most {self.limit - self.n_specials}, less the pieces of the label prompt",
                 "Make the window smaller: texts of any length are still read, in more windows",
             )
         width = encoder.config.hidden_size
@@ -190,7 +190,8 @@ class Transformer(EncoderHolder, Backbone):
         return self.max_tokens_per_device
 
     @property
-    def _specials(self) -> int:
+    def n_specials(self) -> int:
+        """Special pieces that a row has beyond those of prompt and text."""
         return len(self.prefix) + len(self.suffix)
 
     # -- from words to windows -------------------------------------------------------------------------------------
@@ -241,13 +242,13 @@ class Transformer(EncoderHolder, Backbone):
     def _room(self, prompt_size: int) -> int:
         if self.limit is None:
             return self.window
-        room = self.limit - self._specials - prompt_size
+        room = self.limit - self.n_specials - prompt_size
         if room < MIN_WINDOW:
             raise ConfigError(
                 f"{WHERE}.window",
                 f"the label prompt takes {prompt_size} of the {self.limit} positions of {self.model_name!r} and leaves "
                 f"{max(room, 0)} for the text",
-                f"a prompt of at most {self.limit - self._specials - MIN_WINDOW} pieces",
+                f"a prompt of at most {self.limit - self.n_specials - MIN_WINDOW} pieces",
                 "Ask for fewer labels at once, shorten their descriptions, or take a model with more positions",
             )
         if 4 * room < 3 * self.window and not self._warned_room:  # a short prompt costs next to nothing

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import random
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
 from spacy.training import Example
 
 from gliner_pipe.data.annotations import DEFAULT_SPANS_KEY, gold_spans
@@ -125,32 +127,44 @@ def batches(
             return
 
 
-def sub_batches(
-    examples: Sequence[Example], max_tokens: int | str | BatchSize | None
-) -> Iterator[list[Example]]:
-    """Cut a batch into parts that go through the model one after the other.
+def cut_by_length(
+    sizes: Sequence[tuple[int, int]], most: int | None = None, overhead: float = math.inf
+) -> list[list[int]]:
+    """Cut a batch into parts of like length, such that padding and parts together cost least.
 
     Parameters
     ----------
-    examples
-        One batch.
-    max_tokens
-        Words of a part at most (or another size, see :func:`parse_size`); ``None`` for one part. An example
-        larger than that makes a part of its own.
+    sizes
+        Rows, and pieces of the longest row, of each text.
+    most
+        Padded pieces of a part; a text larger than that makes a part of its own. None for no limit.
+    overhead
+        What a part costs beyond its pieces, as a number of pieces; infinite for as few parts as `most` allows.
 
-    Yields
-    ------
-    list of Example
-        In the order of `examples`, none left out.
+    Returns
+    -------
+    list of list of int
+        The texts of each part, the longest part first; a batch that is not cut keeps its order.
     """
-    if max_tokens is None:
-        if examples:
-            yield list(examples)
-        return
-    number = isinstance(max_tokens, int) or str(max_tokens).strip().isdigit()
-    limit = parse_size(f"{max_tokens} words" if number and not isinstance(max_tokens, bool) else max_tokens)
-    for group in _packed(range(len(examples)), _costs(examples, limit.unit, DEFAULT_SPANS_KEY), limit):
-        yield [examples[i] for i in group]
+    order = sorted(range(len(sizes)), key=lambda text: sizes[text][1])
+    rows = np.concatenate([[0], np.cumsum([sizes[text][0] for text in order])])
+    least = np.zeros(len(order) + 1)
+    came_from = np.zeros(len(order) + 1, dtype=np.int64)
+    per_part = 1e12 if math.isinf(overhead) else overhead
+    for end in range(1, len(order) + 1):
+        pieces = (rows[end] - rows[:end]) * sizes[order[end - 1]][1]
+        costs = least[:end] + pieces + per_part
+        if most is not None:
+            costs[:-1][pieces[:-1] > most] = np.inf
+        came_from[end] = costs.argmin()
+        least[end] = costs[came_from[end]]
+    parts: list[list[int]] = []
+    end = len(order)
+    while end:
+        start = int(came_from[end])
+        parts.append(order[start:end])
+        end = start
+    return [sorted(part) for part in parts]
 
 
 def _costs(examples: Sequence[Example], unit: str, spans_key: str) -> list[int]:

@@ -114,7 +114,7 @@ class BiEncoder(Encoder):
 
     def forward(self, batch: EncoderBatch) -> Encoded:
         """Run a batch of windows, and the labels that have no vector yet."""
-        words = self.backbone(batch.windows).words
+        words = self.backbone.vectors(batch.windows).words
         if self.rnn is not None:
             words = self.rnn(words, batch.windows.word_mask)
         size = words.shape[2]

@@ -62,5 +62,5 @@ class PlainEncoder(Encoder):
 
     def forward(self, batch: EncoderBatch) -> Encoded:
         """Run a batch of windows; there are no vectors of labels."""
-        words, prompt = self.backbone(batch.windows)
+        words, prompt = self.backbone.vectors(batch.windows)
         return Encoded(words, prompt[:, :0], prompt[:, :0])

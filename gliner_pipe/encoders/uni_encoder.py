@@ -122,7 +122,7 @@ class UniEncoder(Encoder):
 
     def forward(self, batch: EncoderBatch) -> Encoded:
         """Run a batch of windows."""
-        words, prompt = self.backbone(batch.windows)
+        words, prompt = self.backbone.vectors(batch.windows)
         if self.rnn is not None:
             words = self.rnn(words, batch.windows.word_mask)
         if self.table is not None:

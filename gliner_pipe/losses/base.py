@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from gliner_pipe.blocks import Block
+
+#: Elements whose loss is computed at once; 4 MiB for each of some ten numbers an element.
+ELEMENTS_AT_ONCE = 1 << 20
 
 Masking = Literal["none", "global", "label", "span"]
 
@@ -63,7 +67,7 @@ class Loss(Block):
         Parameters
         ----------
         logits, targets
-            ``(rows, words, widths, labels)``.
+            ``(rows, words, widths, labels)``; targets may be boolean.
         mask
             True for what counts, broadcast to that shape.
         by_width
@@ -74,21 +78,35 @@ class Loss(Block):
         Tensor
             A number: the sum.
         """
+        rows = max(1, ELEMENTS_AT_ONCE // max(1, logits[:1].numel()))
+        mask = mask.expand(logits.shape)
+
+        def part(some: Tensor, start: int) -> Tensor:
+            here = slice(start, start + len(some))
+            return self._sum(some, targets[here], mask[here], by_width)
+
+        total: Tensor = _InParts.apply(logits, part, rows)
+        return total
+
+    def _sum(self, logits: Tensor, targets: Tensor, mask: Tensor, by_width: bool) -> Tensor:
+        """Sum the loss of some rows."""
+        logits = logits.float() if logits.dtype != torch.float64 else logits
+        targets = targets.to(logits.dtype)
         smooth = targets * (1 - self.label_smoothing) + self.label_smoothing / 2
-        losses = self.elements(logits.float(), smooth if self.label_smoothing else targets)
+        losses = self.elements(logits, smooth if self.label_smoothing else targets)
         if self.width_weight and by_width:
             widths = torch.arange(1, logits.shape[2] + 1, device=logits.device, dtype=losses.dtype)
             losses = losses * (1 + targets * widths.log()[:, None])
-        return torch.where(mask & self._kept(targets, mask), losses, 0.0).sum()
+        if self.masking != "none" and self.negatives < 1:
+            mask = mask & self._kept(targets)
+        return torch.where(mask, losses, 0.0).sum()
 
     def denominator(self, count: float) -> float:
         """What the sum of a step is divided by, given the spans it is over."""
         return max(count, 1.0) if self.reduction == "mean" else 1.0
 
-    def _kept(self, targets: Tensor, mask: Tensor) -> Tensor:
+    def _kept(self, targets: Tensor) -> Tensor:
         positive = targets > 0
-        if self.masking == "none" or self.negatives >= 1:
-            return torch.ones_like(positive)
         if self.masking == "label":
             positive_group = positive.any(2, keepdim=True).any(1, keepdim=True)
         elif self.masking == "span":
@@ -97,3 +115,31 @@ class Loss(Block):
             positive_group = positive
         drawn = torch.rand(positive_group.shape, device=targets.device) < self.negatives
         return positive_group | drawn
+
+
+class _InParts(torch.autograd.Function):
+    """The sum of a function of some rows after the other, whose gradient is taken at once.
+
+    A sum passes its gradient on as it is, so that no row needs to be remembered: beyond the scores and their gradient,
+    there is never more in memory than some rows need.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, part: Callable[[Tensor, int], Tensor], rows: int) -> Tensor:
+        total = logits.new_zeros((), dtype=torch.promote_types(logits.dtype, torch.float32))
+        grad = torch.zeros_like(logits) if ctx.needs_input_grad[0] else None
+        for start in range(0, len(logits), rows):
+            some = logits[start : start + rows].detach()
+            with torch.set_grad_enabled(grad is not None):
+                value = part(some.requires_grad_(grad is not None), start)
+            total += value.detach()
+            if grad is not None and value.requires_grad:
+                grad[start : start + rows] = torch.autograd.grad(value, some)[0]
+        if grad is not None:
+            ctx.save_for_backward(grad)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (grad,) = ctx.saved_tensors
+        return grad * grads[0].to(grad.dtype), None, None

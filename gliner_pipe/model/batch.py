@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from gliner_pipe.backbones.base import TensorBatch
+from gliner_pipe.backbones.windows import Window
 from gliner_pipe.encoders.base import EncoderBatch
 from gliner_pipe.model.relations import RelationTargets
 from gliner_pipe.model.writing import WritingTargets
@@ -60,3 +62,54 @@ class LossTerms(NamedTuple):
         return cls(
             torch.stack(list(parts.values())).sum(), {name: part.detach() for name, part in parts.items()}
         )
+
+
+@dataclass
+class Drawn(ABC):
+    """A batch before it is laid out: chance has decided, words are pieces, and nothing is padded yet.
+
+    It can be laid out in parts. What each example is asked for was drawn from the whole, so that the parts together
+    teach what the whole teaches.
+
+    Attributes
+    ----------
+    windows
+        Of all texts, in their order.
+    n_texts
+        How many these are.
+    n_specials
+        Special pieces that a row has beyond those of its window.
+    dropped
+        Why gold annotations are missing, as far as it is known without a layout.
+    """
+
+    windows: Sequence[Window]
+    n_texts: int
+    n_specials: int
+    dropped: Counter[str]
+
+    @abstractmethod
+    def lay_out(self, texts: Sequence[int]) -> Any:
+        """Make the batch of some of the texts, on the CPU."""
+
+    def whole(self) -> Any:
+        """Make the batch of all texts."""
+        batch = self.lay_out(range(self.n_texts))
+        return replace(batch, dropped=batch.dropped + self.dropped)
+
+    def sizes(self) -> list[tuple[int, int]]:
+        """Rows and pieces of the longest row of each text."""
+        found = [(0, 0)] * self.n_texts
+        for window in self.windows:
+            rows, longest = found[window.text]
+            found[window.text] = (rows + 1, max(longest, window.n_pieces + self.n_specials))
+        return found
+
+    def rows_of(self, texts: Sequence[int]) -> list[Window]:
+        """Windows of some texts, which are counted from 0 on."""
+        place = {text: index for index, text in enumerate(texts)}
+        rows: list[list[Window]] = [[] for _ in texts]
+        for window in self.windows:
+            if window.text in place:
+                rows[place[window.text]].append(replace(window, text=place[window.text]))
+        return [window for some in rows for window in some]

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gliner_pipe.model.layers import projection
+from gliner_pipe.span_reps._marker_training import train_scores
 from gliner_pipe.span_reps.base import SpanRep
 
 
@@ -53,13 +54,20 @@ class FactoredMarker(SpanRep):
         weight = (labels @ out.weight).transpose(1, 2)  # (rows, 4 hidden, labels)
         bias = (labels @ out.bias)[:, None, :]
         n_words, width = words.shape[1], self.max_width or 1
+        if torch.is_grad_enabled():
+            return train_scores(first, last, weight, bias, width, self._dropped)
         last = F.pad(last, (0, 0, 0, width - 1))
-        drop = self.out_project[2]
         scores = []
         for k in range(width):
             hidden = (first + last[:, k : k + n_words]).relu_()
-            scores.append(torch.baddbmm(bias, drop(hidden), weight))
+            scores.append(torch.baddbmm(bias, hidden, weight))
         return torch.stack(scores, 2)
+
+    @property
+    def _dropped(self) -> float:
+        drop = self.out_project[2]
+        assert isinstance(drop, nn.Dropout)
+        return drop.p if drop.training else 0.0
 
     def represent(self, words: Tensor, spans: Tensor, word_mask: Tensor) -> Tensor:
         """Vectors of chosen spans."""

@@ -169,8 +169,8 @@ class SpanRep(Block):
             Of each score.
         """
         logits = self.logits(read, inputs.windows.word_mask)
-        targets = torch.zeros_like(logits)
-        targets[tuple(gold.unbind(1))] = 1.0
+        targets = torch.zeros_like(logits, dtype=torch.bool)
+        targets[tuple(gold.unbind(1))] = True
         mask = valid_spans(inputs.windows, logits.shape[2])[..., None] & inputs.label_mask[:, None, None, :]
         return {"span": loss(logits, targets, mask, by_width=True)}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from spacy.tokens import Doc
@@ -13,6 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from gliner_pipe.data.annotations import SpanSetter
 from gliner_pipe.decoders.tags_base import UNKNOWN
+from gliner_pipe.model.batch import Drawn
 from gliner_pipe.model.token_classifier import TaggingBatch, TokenClassifier
 from gliner_pipe.supervise import UNALIGNED
 from gliner_pipe.tagging.targets import SPANS, gold_of, read_values
@@ -25,15 +27,60 @@ LOST = "entity that the tags cannot hold beside another"
 MAX_CHAIN = 512
 
 
-def make_batch(
+@dataclass
+class DrawnTags(Drawn):
+    """Examples with the tags of their words.
+
+    Attributes
+    ----------
+    model
+        Lays words out.
+    tags
+        Gold tags of the words of each text, ``(words, chains)``.
+    """
+
+    model: TokenClassifier
+    tags: Sequence[Tensor]
+
+    def lay_out(self, texts: Sequence[int]) -> TaggingBatch:
+        """Make the batch of some of the texts, on the CPU."""
+        model, gold = self.model, [self.tags[i] for i in texts]
+        windows = self.rows_of(texts)
+        inputs = model.encoder.collate(windows)
+        width = inputs.windows.word_mask.shape[1]
+        found: list[list[Tensor]] = [[] for _ in texts]
+        for row, window in enumerate(windows):
+            shift = row * width - window.start
+            found[window.text].append(torch.arange(shift + window.own_start, shift + window.own_stop))
+        rows = [
+            chain
+            for parts, tags in zip(found, gold, strict=True)
+            if parts
+            for chain in _chains(torch.cat(parts), tags)
+        ]
+        tags = pad_sequence([known for _, known in rows], batch_first=True, padding_value=UNKNOWN)
+        lengths = torch.tensor([len(known) for _, known in rows])
+        mask = torch.arange(tags.shape[1]) < lengths[:, None]
+        return TaggingBatch(
+            inputs=inputs,
+            places=pad_sequence([where for where, _ in rows], batch_first=True),
+            gold=tags,
+            mask=mask,
+            n_words=sum(map(len, gold)),
+            n_pieces=int(inputs.windows.input_ids.numel()),
+            count=model.decoder.count(mask, tags),
+        )
+
+
+def draw(
     model: TokenClassifier,
     examples: Sequence[Example],
     *,
     target: str,
     getter: SpanSetter,
     splitter: WordSplitter,
-) -> TaggingBatch:
-    """Lay words and gold tags of examples out as tensors, on the CPU.
+) -> DrawnTags:
+    """Find the gold tags of the words of examples, and cut these into windows.
 
     Parameters
     ----------
@@ -51,7 +98,6 @@ def make_batch(
     dropped: Counter[str] = Counter()
     docs = [example.reference for example in examples]
     split = [splitter.split(doc) for doc in docs]
-    texts = [words.texts for words in split]
     places = {label: index for index, label in enumerate(model.labels)}
     gold = [
         _span_tags(model, doc, words, getter, places, dropped)
@@ -59,32 +105,8 @@ def make_batch(
         else _word_tags(model, read_values(doc, target, getter), places, dropped)
         for doc, words in zip(docs, split, strict=True)
     ]
-    windows = model.prepare(texts, dropped)
-    inputs = model.encoder.collate(windows)
-    width = inputs.windows.word_mask.shape[1]
-    found: list[list[Tensor]] = [[] for _ in texts]
-    for row, window in enumerate(windows):
-        shift = row * width - window.start
-        found[window.text].append(torch.arange(shift + window.own_start, shift + window.own_stop))
-    rows = [
-        chain
-        for parts, tags in zip(found, gold, strict=True)
-        if parts
-        for chain in _chains(torch.cat(parts), tags)
-    ]
-    tags = pad_sequence([known for _, known in rows], batch_first=True, padding_value=UNKNOWN)
-    lengths = torch.tensor([len(known) for _, known in rows])
-    mask = torch.arange(tags.shape[1]) < lengths[:, None]
-    return TaggingBatch(
-        inputs=inputs,
-        places=pad_sequence([where for where, _ in rows], batch_first=True),
-        gold=tags,
-        mask=mask,
-        n_words=sum(map(len, texts)),
-        n_pieces=int(inputs.windows.input_ids.numel()),
-        count=model.decoder.count(mask, tags),
-        dropped=+dropped,
-    )
+    windows = model.prepare([words.texts for words in split], dropped)
+    return DrawnTags(windows, len(docs), model.encoder.backbone.n_specials, +dropped, model, gold)
 
 
 def _span_tags(

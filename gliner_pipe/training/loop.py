@@ -98,12 +98,16 @@ class Learner:
         """
         scale = self._scales(batches)
         try:
-            losses = self._backward(batches, scale)
+            tensors = self._backward(batches, scale)
+            norm = self._clip()
+            # the one place at which the device is waited for
+            *values, grad_norm = torch.stack([*tensors.values(), norm]).tolist()
         except RuntimeError as error:
             if not _is_memory(error):
                 raise
             self.optimizer.zero_grad(set_to_none=True)
             raise _out_of_memory(number, batches) from error
+        losses = dict(zip(tensors, values, strict=True))
         # a batch without relations has no such part: all processes must sum the same numbers in the same order
         names = {name: 0.0 for some in gathered(self.accelerator, list(losses)) for name in some}
         totals = summed(
@@ -114,7 +118,6 @@ class Learner:
         }
         rates = self.learning_rates()
         self.guard.check(number, totals["loss"], rates, batches.sources)
-        grad_norm = self._clip()
         if self.accelerator.scaler is None:  # else its steps over infinite gradients are left out
             self.guard.check_gradients(number, grad_norm, rates, batches.sources)
         self.optimizer.step()
@@ -141,7 +144,7 @@ class Learner:
             for name, component in self.components.items()
         }
 
-    def _backward(self, batches: StepBatches, scale: Mapping[str, float]) -> dict[str, float]:
+    def _backward(self, batches: StepBatches, scale: Mapping[str, float]) -> dict[str, torch.Tensor]:
         """Add up the gradients of all sub-batches; return this process's share of the loss and its parts."""
         values: defaultdict[str, Any] = defaultdict(float)
         # Gradients are averaged over processes, the loss is a sum over them.
@@ -157,12 +160,14 @@ class Learner:
             for name, (_, parts) in terms.items():
                 for part, value in parts.items():
                     values[f"part:{name}.{part}"] += scale[name] * value.detach()
-        return {name: float(value) for name, value in values.items()}
+        return dict(values)
 
-    def _clip(self) -> float:
+    def _clip(self) -> torch.Tensor:
+        """Scale the gradients down, and return their norm before that."""
         parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         limit = float("inf") if self.max_grad_norm is None else self.max_grad_norm
-        return float(self.accelerator.clip_grad_norm_(parameters, limit))
+        norm: torch.Tensor = self.accelerator.clip_grad_norm_(parameters, limit)
+        return norm.detach().float()
 
 
 class DeviceFullError(TrainingError):

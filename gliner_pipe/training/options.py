@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gliner_pipe.errors import ConfigError
+from gliner_pipe.training.features import parse_bytes
 
 MIXED_PRECISIONS = ("no", "fp16", "bf16")
 
@@ -42,6 +43,8 @@ def check_options(options: Mapping[str, Any]) -> None:
             raise ConfigError(f"train.{name}", f"is {value}", "a number between 0 and 1, or null")
     if options["validation_split"] is not None and options["val_data"] is not None:
         raise ConfigError("train.validation_split", "is set, and there is val_data", "one of the two")
+    if isinstance(options["feature_cache"], str):
+        parse_bytes(options["feature_cache"])
     if options["mixed_precision"] not in MIXED_PRECISIONS:
         raise ConfigError(
             "train.mixed_precision", f"is {options['mixed_precision']!r}", ", ".join(MIXED_PRECISIONS)

@@ -11,15 +11,15 @@ from spacy.language import Language
 from spacy.training import Example
 from torch import nn
 
-from gliner_pipe.model.batch import TrainingBatch
+from gliner_pipe.model.batch import Drawn
 
 
 @runtime_checkable
 class TrainableByLoop(Protocol):
     """A spaCy component that ``gliner_pipe.train`` can train.
 
-    Calling ``model(batch)`` with what ``collate`` made gives ``LossTerms``, whose total is a sum; the loop divides the
-    sums of all sub-batches and processes of a step by ``denominator`` of their summed counts.
+    Calling ``model(batch)`` with what ``draw(...).lay_out(...)`` made gives ``LossTerms``, whose total is a sum; the
+    loop divides the sums of all sub-batches and processes of a step by ``denominator`` of their summed counts.
     """
 
     name: str
@@ -31,8 +31,8 @@ class TrainableByLoop(Protocol):
     def from_disk(self, path: Path) -> object:
         """Take the weights and labels that were saved in a folder."""
 
-    def collate(self, examples: Sequence[Example], rng: random.Random) -> TrainingBatch:
-        """Make a batch on the CPU; all chance comes from `rng`."""
+    def draw(self, examples: Sequence[Example], rng: random.Random) -> Drawn:
+        """Settle what is learned from a batch, before it is laid out in parts; all chance comes from `rng`."""
 
     def denominator(self, count: float) -> float:
         """What the summed loss of a step is divided by."""

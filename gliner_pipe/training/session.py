@@ -19,6 +19,7 @@ from spacy.language import Language
 from spacy.training import Example
 
 from gliner_pipe.errors import ConfigError
+from gliner_pipe.model.dropout import quicken
 from gliner_pipe.training.accelerator import (
     TrainedModels,
     agreed,
@@ -34,6 +35,7 @@ from gliner_pipe.training.datasets import (
     describe,
     draws_per_epoch,
 )
+from gliner_pipe.training.features import cached_features
 from gliner_pipe.training.freezing import freeze
 from gliner_pipe.training.loggers import RunInfo, TrainingLogger, make_loggers
 from gliner_pipe.training.loggers.base import console_note
@@ -44,7 +46,7 @@ from gliner_pipe.training.protocol import TrainableByLoop
 from gliner_pipe.training.reading import ask_unseen, read_data
 from gliner_pipe.training.run_config import FILE_NAME, config_text, package_versions
 from gliner_pipe.training.schedules import Schedule, make_schedule
-from gliner_pipe.training.steps import StepStream
+from gliner_pipe.training.steps import OVERHEAD, StepStream
 from gliner_pipe.training.store import ModelStore
 from gliner_pipe.training.summary import print_summary
 from gliner_pipe.training.validation import Supervisor
@@ -165,7 +167,10 @@ class Session:
         )
         stream = self._stream(datasets, components, accelerator)
         try:
-            self._train(supervisor, loggers, stream, checkpoint)
+            with cached_features(components, options["feature_cache"]) as caches:
+                self._train(supervisor, loggers, stream, checkpoint)
+                for cache in caches:
+                    note(cache.describe())
         finally:
             for parameter in self._learning:  # a later training of this pipeline freezes what it wants
                 parameter.requires_grad_(True)
@@ -283,6 +288,7 @@ class Session:
             warn=note,
         )
         note(_describe(groups, accelerator))
+        quicken(by_name.values())
         models = TrainedModels(by_name, accelerator.num_processes > 1, frozen)
         models.to(accelerator.device)
         if options["compile"]:
@@ -314,7 +320,14 @@ class Session:
             rank=accelerator.process_index,
             n_processes=accelerator.num_processes,
             accumulation=self.options["gradient_accumulation_steps"],
+            overhead=self._overhead(accelerator),
         )
+
+    def _overhead(self, accelerator: Accelerator) -> float:
+        """What a part of a batch costs beyond its pieces, as a number of pieces."""
+        if not self.options["cut_by_length"]:
+            return math.inf
+        return OVERHEAD.get(accelerator.device.type, OVERHEAD["cuda"])
 
     # -- the steps, and what comes after them --------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import sys
 import warnings
@@ -15,11 +16,14 @@ from spacy.training import Example
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from gliner_pipe.data.annotations import supervision
-from gliner_pipe.data.batching import sub_batches
-from gliner_pipe.model.batch import TrainingBatch
+from gliner_pipe.data.batching import cut_by_length
+from gliner_pipe.model.batch import Drawn, TrainingBatch
 from gliner_pipe.training.datasets import Dataset, draws
 from gliner_pipe.training.protocol import TrainableByLoop
 
+#: What a part of a batch costs beyond its pieces, as a number of pieces. On a CPU, gradients are added up and those of
+#: the embeddings laid out once more, which was measured; a GPU is busy only with parts of some thousand pieces.
+OVERHEAD = {"cpu": 48, "cuda": 4096}
 #: The batches of all components for the same examples.
 SubBatch = dict[str, TrainingBatch]
 
@@ -67,6 +71,9 @@ class StepStream(IterableDataset[StepBatches]):
         Number of this training process and of all of them; each learns from other batches.
     accumulation
         Batches that a process learns from in one step.
+    overhead
+        What a part costs beyond its pieces, see ``cut_by_length``; infinite for no more parts than `max_tokens` asks
+        for.
     start
         Steps to leave out, done by an earlier run: the others are the same as without it.
 
@@ -85,6 +92,7 @@ class StepStream(IterableDataset[StepBatches]):
         rank: int = 0,
         n_processes: int = 1,
         accumulation: int = 1,
+        overhead: float = math.inf,
         start: int = 0,
     ) -> None:
         self.datasets = list(datasets)
@@ -93,6 +101,7 @@ class StepStream(IterableDataset[StepBatches]):
         self.max_tokens = max_tokens
         self.rank, self.n_processes = rank, n_processes
         self.accumulation = accumulation
+        self.overhead = overhead
         self.start = start
 
     def __iter__(self) -> Iterator[StepBatches]:
@@ -110,16 +119,22 @@ class StepStream(IterableDataset[StepBatches]):
                 own = []
 
     def collate(self, drawn: Sequence[tuple[int, Sequence[Example]]]) -> StepBatches:
-        """Turn the batches of a step, with their numbers, into parts of at most `max_tokens` pieces."""
-        cut = [
-            part for number, some in drawn for part in self._cut(some, random.Random(f"{self.seed}-{number}"))
-        ]
-        sub_batches = [batch for batch, _ in cut]
-        examples = [example for _, some in drawn for example in some]
+        """Turn the batches of a step, with their numbers, into parts of like length of at most `max_tokens` pieces."""
         dropped: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        sub_batches: list[SubBatch] = []
+        sizes: list[int] = []
+        for number, examples in drawn:
+            rng = random.Random(f"{self.seed}-{number}")
+            by_name = {name: component.draw(examples, rng) for name, component in self.components.items()}
+            for texts in self._cut(by_name):
+                sub_batches.append({name: one.lay_out(texts) for name, one in by_name.items()})
+                sizes.append(len(texts))
+            for name, one in by_name.items():
+                dropped[name].update(one.dropped)
         for sub_batch in sub_batches:
             for name, batch in sub_batch.items():
                 dropped[name].update(batch.dropped)
+        examples = [example for _, some in drawn for example in some]
         return StepBatches(
             sub_batches,
             n_words=sum(len(example.reference) for example in examples),
@@ -127,25 +142,18 @@ class StepStream(IterableDataset[StepBatches]):
             sources=[
                 source for example in examples if (source := supervision(example.reference).get("source"))
             ],
-            sizes=[size for _, size in cut],
+            sizes=sizes,
             dropped=dict(dropped),
         )
 
-    def _cut(self, examples: Sequence[Example], rng: random.Random) -> list[tuple[SubBatch, int]]:
-        """Return the parts with their numbers of documents."""
-        # A word has at least one piece, so lists of more words than that need not be tried.
-        size = None if self.max_tokens is None else f"{self.max_tokens} padded_words"
-        return [batch for part in sub_batches(examples, size) for batch in self._halved(part, rng)]
-
-    def _halved(self, examples: Sequence[Example], rng: random.Random) -> list[tuple[SubBatch, int]]:
-        state = rng.getstate()
-        batch = {name: component.collate(examples, rng) for name, component in self.components.items()}
-        n_pieces = max(part.n_pieces for part in batch.values())
-        if self.max_tokens is None or n_pieces <= self.max_tokens or len(examples) == 1:
-            return [(batch, len(examples))]
-        rng.setstate(state)  # the halves draw what the whole would have drawn
-        middle = len(examples) // 2
-        return self._halved(examples[:middle], rng) + self._halved(examples[middle:], rng)
+    def _cut(self, drawn: Mapping[str, Drawn]) -> list[list[int]]:
+        """Which texts go together; those of several components are cut by the larger of their sizes."""
+        all_sizes = [one.sizes() for one in drawn.values()]
+        sizes = [
+            (max(rows for rows, _ in of_text), max(pieces for _, pieces in of_text))
+            for of_text in zip(*all_sizes, strict=True)
+        ]
+        return cut_by_length(sizes, self.max_tokens, self.overhead)
 
 
 def prefetched(stream: StepStream, num_workers: int) -> Iterator[StepBatches]:

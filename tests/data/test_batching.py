@@ -1,14 +1,15 @@
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
-from itertools import islice
+from itertools import combinations, islice, pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gliner_pipe.data.batching import BatchSize, batches, parse_size, sub_batches
+from gliner_pipe.data.batching import BatchSize, batches, cut_by_length, parse_size
 from gliner_pipe.errors import ConfigError
 
 
@@ -142,12 +143,39 @@ def test_no_examples():
     assert list(batches([], 4, endless=True)) == []
 
 
-def test_sub_batches(sized):
-    pool = sized([10, 10, 30, 5, 100, 1])
-    assert [ids(part) for part in sub_batches(pool, 30)] == [[0, 1], [2], [3], [4], [5]]
-    assert [ids(part) for part in sub_batches(pool, "30")] == [[0, 1], [2], [3], [4], [5]]
-    assert [ids(part) for part in sub_batches(pool, "4 samples")] == [[0, 1, 2, 3], [4, 5]]
-    assert [ids(part) for part in sub_batches(pool, None)] == [[0, 1, 2, 3, 4, 5]]
-    assert list(sub_batches([], None)) == list(sub_batches([], 10)) == []
-    with pytest.raises(ConfigError):
-        list(sub_batches(pool, 0))
+def test_a_batch_is_cut_where_padding_costs_more_than_a_part():
+    sizes = [(1, 10), (1, 50), (1, 11), (1, 52)]
+    assert cut_by_length(sizes, overhead=20) == [[1, 3], [0, 2]]
+    assert cut_by_length(sizes, overhead=0.5) == [[3], [1], [2], [0]]
+    assert cut_by_length(sizes, overhead=90) == [[0, 1, 2, 3]]  # in their order
+    assert cut_by_length(sizes) == [[0, 1, 2, 3]]
+    assert cut_by_length([]) == []
+
+
+def test_a_part_holds_what_it_may_hold():
+    sizes = [(1, 10), (1, 50), (1, 11), (3, 52)]
+    assert cut_by_length(sizes, 60) == [[3], [1], [0, 2]]
+    assert cut_by_length(sizes, 5) == [[3], [1], [2], [0]]
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 3), st.integers(1, 40)), max_size=12),
+    st.one_of(st.none(), st.integers(1, 200)),
+    st.one_of(st.just(math.inf), st.integers(0, 100)),
+)
+def test_no_text_is_lost_and_no_cut_of_the_sorted_texts_costs_less(sizes, most, overhead):
+    parts = cut_by_length(sizes, most, overhead)
+    assert sorted(text for part in parts for text in part) == list(range(len(sizes)))
+
+    def cost(part):
+        pieces = sum(sizes[text][0] for text in part) * max(sizes[text][1] for text in part)
+        return math.inf if most is not None and pieces > most and len(part) > 1 else pieces
+
+    def total(parts):
+        return sum(map(cost, parts)) + len(parts) * min(overhead, 10**6)
+
+    order = sorted(range(len(sizes)), key=lambda text: sizes[text][1])
+    for n_cuts in range(min(len(order), 4)):
+        for at in combinations(range(1, len(order)), n_cuts):
+            bounds = [0, *at, len(order)]
+            assert total(parts) <= total([order[a:b] for a, b in pairwise(bounds)])
