@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from confit import Cli
 from spacy.language import Language
@@ -16,15 +16,33 @@ from gliner_pipe.errors import ConfigError, DataError
 from gliner_pipe.metrics.getters import SpanGetter, prediction_getter
 from gliner_pipe.overrides import override
 from gliner_pipe.pipeline import PipelineArg
+from gliner_pipe.prediction.formats import SHARD_FORMATS
 from gliner_pipe.prediction.outputs import Prediction, write
 from gliner_pipe.prediction.rendering import HtmlStyle, entities_of
+from gliner_pipe.prediction.sharded import Work, predict_shards
+from gliner_pipe.prediction.shards import Columns, holds_shards
 from gliner_pipe.prediction.texts import TextItem, read_texts
 from gliner_pipe.registry import registry
 
 app = Cli(pretty_exceptions_enable=False)
 
 #: Options whose values are text whatever they look like.
-LITERALS = ("pipeline", "text", "input", "labels", "relations", "output", "device", "format", "span_getter")
+LITERALS = (
+    "pipeline",
+    "text",
+    "input",
+    "labels",
+    "relations",
+    "output",
+    "device",
+    "format",
+    "span_getter",
+    "text_column",
+    "id_column",
+    "labels_column",
+    "keep",
+    "on_error",
+)
 
 
 def predict_texts(
@@ -77,10 +95,18 @@ def predict(
     labels: str | list[Any] | None = None,
     relations: str | list[Any] | None = None,
     threshold: float | None = None,
-    format: str = "terminal",
+    format: str | None = None,
     html: bool = False,
     html_style: HtmlStyle = "auto",
     output: Path | None = None,
+    text_column: str = "text",
+    id_column: str | None = None,
+    labels_column: str | None = None,
+    keep: str | list[str] | None = None,
+    shard_size: int | None = None,
+    on_error: Literal["stop", "skip"] = "stop",
+    save_every: float = 10.0,
+    quiet: bool = False,
     span_getter: str | list[str] | None = None,
     batch_size: int | None = None,
     n_process: int = 1,
@@ -96,7 +122,8 @@ def predict(
         One text.
     input
         Instead of `text`: ``-`` (standard input, one text a line), a folder of ``.txt`` files, a ``.jsonl``
-        file (one object with a ``text`` a line), or a text file.
+        file (one object with a ``text`` a line), a ``.jsonl.gz`` or ``.parquet`` file, or a text file. For shards: a
+        ``.parquet``, ``.jsonl`` or ``.jsonl.gz`` file, a folder of these, or a pattern such as ``"texts/*.parquet"``.
     lines
         Whether a text file holds one text a line; else it is one text.
     labels
@@ -107,14 +134,32 @@ def predict(
     threshold
         Least score of an entity, from 0 to 1.
     format
-        ``terminal``, ``jsonl``, ``standoff`` (a folder of ``.txt`` and ``.ann`` files) or ``html``.
+        ``terminal``, ``jsonl``, ``standoff`` (a folder of ``.txt`` and ``.ann`` files) or ``html``; of shards
+        ``parquet``, ``jsonl`` or ``jsonl.gz``. When not given, ``terminal``; of shards that of the input.
     html
         Short for ``--format html``.
     html_style
         ``ent`` (inside the running text), ``span`` (lines below the tokens) or ``auto`` (``span`` where
         entities overlap).
     output
-        File or folder to write to; standard output when not given.
+        File or folder to write to; standard output when not given. A folder (a name without ending) takes
+        shards, a file for each input file. Give the same command again to go on where it was broken off.
+    text_column
+        Column or field of the text.
+    id_column
+        Column or field that names a row in messages.
+    labels_column
+        Shards: column or field with a list of labels to ask for in the row; null for those of all.
+    keep
+        Shards: columns to carry along: ``id,date``; all when not given.
+    shard_size
+        Shards: rows of an output file at most; an output file for each input file when not given.
+    on_error
+        Shards: what to do about a row that cannot be read or predicted on: ``stop``, or ``skip`` and list it.
+    save_every
+        Shards: seconds between two times that finished rows are written. A kill costs no more than these.
+    quiet
+        Shards: whether to report no progress on standard error.
     span_getter
         Where the pipeline writes its spans: the key of a span group or ``ents``; found out when not given.
     batch_size
@@ -132,15 +177,61 @@ def predict(
     if (text is None) == (input is None):
         found = "are both given" if text is not None else "are both missing"
         raise ConfigError("text, input", found, "one of them", 'Write --text "..." or --input PATH')
-    if html and format not in ("terminal", "html"):
+    if html and format not in (None, "terminal", "html"):
         raise ConfigError("format", f"is {format!r} together with html", "one of them", "Leave out one")
-    items = [TextItem(text, "text", "text")] if text is not None else read_texts(input or "-", lines=lines)
+    columns = Columns(text_column, labels_column, id_column, _names(keep))
     asked = {"labels": split_labels(labels), "relations": split_labels(relations)}
     with override(pipeline, **asked, threshold=threshold, device=device):
+        if not html and input is not None and output is not None and _are_shards(input, format, output):
+            work = Work(columns, on_error == "skip", save_every, span_getter, batch_size, n_process)
+            return predict_shards(
+                pipeline,
+                input,
+                output,
+                work,
+                format=format,
+                shard_size=shard_size,
+                quiet=quiet,
+            ).predicted
+        _refuse(
+            format=format if format in ("parquet", "jsonl.gz") else None,
+            labels_column=labels_column,
+            keep=keep,
+            shard_size=shard_size,
+            on_error=None if on_error == "stop" else on_error,
+        )
+        if text is not None:
+            items: Iterable[TextItem] = [TextItem(text, "text", "text")]
+        else:
+            items = read_texts(input or "-", lines=lines, columns=columns)
         predictions = predict_texts(
             pipeline, items, span_getter=span_getter, batch_size=batch_size, n_process=n_process
         )
-        return write(predictions, "html" if html else format, output, html_style)
+        return write(predictions, "html" if html else format or "terminal", output, html_style)
+
+
+def _are_shards(input: str | Path, format: str | None, output: Path) -> bool:
+    """Tell whether shards go in and a folder of shards comes out."""
+    folder = output.is_dir() or not (output.suffix or output.exists())
+    return folder and format in (None, *SHARD_FORMATS) and str(input) != "-" and holds_shards(input)
+
+
+def _refuse(**options: Any) -> None:
+    for name, value in options.items():
+        if value is not None:
+            raise ConfigError(
+                name,
+                f"is {value!r}, which is for shards",
+                "with shards: an input of .parquet, .jsonl or .jsonl.gz files, and an output that is a folder",
+                f"Set input and output so (an output without ending), or leave out {name}",
+            )
+
+
+def _names(keep: str | list[str] | None) -> tuple[str, ...] | None:
+    if keep is None:
+        return None
+    names = keep.split(",") if isinstance(keep, str) else keep
+    return tuple(name.strip() for name in names if name.strip())
 
 
 def _items(texts: Iterable[str | TextItem], limit: int) -> Iterator[TextItem]:

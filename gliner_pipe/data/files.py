@@ -164,15 +164,33 @@ def _starts_array(path: Path) -> bool:
 
 def _json_lines(path: Path) -> Iterator[tuple[Place, Any]]:
     for number, line in read_lines(path):
-        if not line.strip():
-            continue
-        place = Place(str(path), number)
-        value, end = _parse(place, line, len(line) - len(line.lstrip()))
-        if line[end:].strip():
-            raise place.error(
-                "", f"goes on after the object: {line[end:].strip()[:30]!r}", "one JSON object a line"
-            )
-        yield place, value
+        if line.strip():
+            place = Place(str(path), number)
+            yield place, parse_line(place, line)
+
+
+def parse_line(place: Place, line: str | bytes) -> Any:
+    """Return the JSON value that a line holds.
+
+    Parameters
+    ----------
+    place
+        Of the line, for messages.
+    line
+        The line; one that is not blank. Bytes are UTF-8.
+
+    Raises
+    ------
+    DataError
+        Not UTF-8, not JSON, or more than one value.
+    """
+    text = (_decode(place, line) if isinstance(line, bytes) else line).rstrip("\r\n")
+    value, end = _parse(place, text, len(text) - len(text.lstrip()))
+    if text[end:].strip():
+        raise place.error(
+            "", f"goes on after the object: {text[end:].strip()[:30]!r}", "one JSON object a line"
+        )
+    return value
 
 
 def _json_array(path: Path) -> Iterator[tuple[Place, Any]]:

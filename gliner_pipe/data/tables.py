@@ -127,7 +127,7 @@ def table_columns(path: Path) -> list[str]:
         features = json.loads(read_text(path / "dataset_info.json")).get("features") or {}
         return [str(name) for name in features]
     if path.suffix.lower() == ".parquet":
-        with _parquet(path) as table:
+        with open_parquet(path) as table:
             return [str(name) for name in table.schema_arrow.names]
     head = next((line for _, line in read_lines(path) if line.strip()), "")
     rows = _parsed_csv(path, head)
@@ -190,8 +190,17 @@ def missing_column(place: Place, option: str, column: str, there: Sequence[str])
     return place.error(column, found, "a column of lists", f"Set {option}{value}")
 
 
-def optional_package(name: str) -> Any:
-    """Import a package of the extra ``datasets``.
+def optional_package(name: str, where: str = "readers.bio", extra: str = "datasets") -> Any:
+    """Import a package of an extra.
+
+    Parameters
+    ----------
+    name
+        Of the package, or of a module of it.
+    where
+        What needs it, for the message.
+    extra
+        Of the project, that installs it.
 
     Raises
     ------
@@ -201,9 +210,9 @@ def optional_package(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise ConfigError(
-            "readers.bio", f"needs the package {name}", do='pip install "gliner_pipe[datasets]"'
-        ) from error
+        package = name.partition(".")[0]
+        do = f'pip install "gliner_pipe[{extra}]"'
+        raise ConfigError(where, f"needs the package {package}", do=do) from error
 
 
 def _of_file(file: Path) -> Table:
@@ -269,7 +278,7 @@ def _parsed_csv(file: Path, text: str) -> list[tuple[Place, list[str]]]:
 
 def _parquet_rows(file: Path, columns: Sequence[str]) -> Iterator[Row]:
     number = 0
-    with _parquet(file) as table:
+    with open_parquet(file) as table:
         there = table.schema_arrow.names
         wanted = list(columns) if set(columns) <= set(there) else there
         for batch in table.iter_batches(columns=wanted):
@@ -279,7 +288,7 @@ def _parquet_rows(file: Path, columns: Sequence[str]) -> Iterator[Row]:
 
 
 def _parquet_names(file: Path, column: str) -> list[str] | None:
-    with _parquet(file) as table:
+    with open_parquet(file) as table:
         written = (table.schema_arrow.metadata or {}).get(b"huggingface", b"{}")
     feature = json.loads(written).get("info", {}).get("features", {}).get(column)
     while isinstance(feature, (dict, list)):
@@ -289,8 +298,22 @@ def _parquet_names(file: Path, column: str) -> list[str] | None:
     return None
 
 
-def _parquet(file: Path) -> Any:
-    parquet = optional_package("pyarrow.parquet")
+def open_parquet(file: Path, where: str = "readers.bio", extra: str = "datasets") -> Any:
+    """Open a Parquet file as a ``pyarrow.parquet.ParquetFile``, to be used in a ``with``.
+
+    Parameters
+    ----------
+    file
+        The file.
+    where, extra
+        As for `optional_package`.
+
+    Raises
+    ------
+    DataError
+        If it is no Parquet file.
+    """
+    parquet = optional_package("pyarrow.parquet", where, extra)
     try:
         return parquet.ParquetFile(str(file))
     except (OSError, ValueError) as error:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 from rich.console import Console
 from rich.text import Text
@@ -18,6 +18,7 @@ from spacy.tokens import Doc
 from gliner_pipe.data import writers
 from gliner_pipe.data.annotations import set_supervision
 from gliner_pipe.errors import ConfigError
+from gliner_pipe.prediction.chunks import Found, fields_of
 from gliner_pipe.prediction.rendering import (
     HTML_TAIL,
     Entity,
@@ -92,11 +93,8 @@ def write_jsonl(predictions: Iterable[Prediction], stream: TextIO) -> int:
     escape = (stream.encoding or "").lower().replace("-", "") != "utf8"
     count = 0
     for item, doc, entities in predictions:
-        record: dict[str, Any] = {"text": item.text, "entities": entities, "meta": item.meta}
-        relations = relations_of(doc, entities)
-        if relations is not None:
-            record["relations"] = [relation[:3] for relation in relations]
-            record["relation_scores"] = [relation.score for relation in relations]
+        found = Found(entities, relations_of(doc, entities))
+        record = {"text": item.text, **fields_of(found), "meta": item.meta}
         stream.write(json.dumps(record, ensure_ascii=escape) + "\n")
         stream.flush()
         count += 1

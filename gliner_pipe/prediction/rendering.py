@@ -40,14 +40,20 @@ _VISIBLE = {
 HtmlStyle = Literal["auto", "span", "ent"]
 
 
-class Entity(TypedDict):
-    """One entity; `start` and `end` are characters, `score` is None where the pipeline gives none."""
-
+class _Entity(TypedDict):
     start: int
     end: int
     label: str
     score: float | None
     text: str
+
+
+class Entity(_Entity, total=False):
+    """One entity; `start` and `end` are characters, `score` is None where the pipeline gives none, and
+    `generated_labels` stands there where a language model wrote labels, best first.
+    """
+
+    generated_labels: list[str]
 
 
 def entities_of(doc: Doc, span_getter: SpanGetter) -> list[Entity]:
@@ -65,11 +71,14 @@ def entities_of(doc: Doc, span_getter: SpanGetter) -> list[Entity]:
     list[Entity]
         Each span and label once, with the score that a span group holds for it.
     """
-    scores = _scores(doc)
+    scores, generated = _attributes(doc, "scores"), _attributes(doc, "generated_labels")
     found: dict[tuple[int, int, str], Entity] = {}
     for span in get_spans(doc, span_getter):
         key = (span.start_char, span.end_char, span.label_)
-        found[key] = Entity(start=key[0], end=key[1], label=key[2], score=scores.get(key), text=span.text)
+        score = round(float(scores[key]), 6) if key in scores else None
+        found[key] = Entity(start=key[0], end=key[1], label=key[2], score=score, text=span.text)
+        if key in generated:
+            found[key]["generated_labels"] = list(generated[key])
     return sorted(found.values(), key=lambda entity: (entity["start"], -entity["end"], entity["label"]))
 
 
@@ -121,14 +130,15 @@ def relation_line(relation: RelationRecord, entities: Sequence[Entity]) -> Text:
     return Text(f"  {head} --[{label} {relation.score:.2f}]-> {tail}")
 
 
-def _scores(doc: Doc) -> dict[tuple[int, int, str], float]:
-    scores: dict[tuple[int, int, str], float] = {}
+def _attributes(doc: Doc, name: str) -> dict[tuple[int, int, str], Any]:
+    """Values that span groups hold for each of their spans, by place and label."""
+    found: dict[tuple[int, int, str], Any] = {}
     for group in doc.spans.values():
-        values: Any = group.attrs.get("scores")
+        values: Any = group.attrs.get(name)
         if values is not None and len(values) == len(group):
             for span, value in zip(group, values, strict=True):
-                scores[span.start_char, span.end_char, span.label_] = round(float(value), 6)
-    return scores
+                found[span.start_char, span.end_char, span.label_] = value
+    return found
 
 
 def to_terminal(text: str, entities: Sequence[Entity], styles: dict[str, str]) -> Text:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import gzip
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from gliner_pipe.data.files import find_files, read_json, read_lines, read_text
+from gliner_pipe.data.files import Place, find_files, parse_line, read_json, read_lines, read_text
+from gliner_pipe.data.tables import open_tables
 from gliner_pipe.errors import DataError
+from gliner_pipe.prediction.shards import Columns, ending
 
 
 @dataclass(frozen=True)
@@ -34,16 +37,21 @@ class TextItem:
     meta: dict[str, Any] = field(default_factory=dict)
 
 
-def read_texts(source: str | Path, *, lines: bool = False) -> Iterator[TextItem]:
+def read_texts(
+    source: str | Path, *, lines: bool = False, columns: Columns | None = None
+) -> Iterator[TextItem]:
     """Read texts.
 
     Parameters
     ----------
     source
         ``"-"`` (standard input, one text a line), a folder (each ``.txt`` file in it or below it is one
-        text), a ``.jsonl`` file (one object with a ``text`` a line), or any other file, which is one text.
+        text), a ``.jsonl`` file (one object with a ``text`` a line), packed or not, a ``.parquet`` file, or any other
+        file, which is one text.
     lines
         Whether files that would be one text hold one text a line.
+    columns
+        Where the text stands in a record, and what names it.
 
     Yields
     ------
@@ -61,8 +69,8 @@ def read_texts(source: str | Path, *, lines: bool = False) -> Iterator[TextItem]
         return
     for path in find_files(source, (".txt",)):
         inside = path.relative_to(source).as_posix() if Path(source).is_dir() else path.name
-        if path.suffix.lower() == ".jsonl":
-            yield from _records(path)
+        if ending(path):
+            yield from _records(path, columns or Columns())
         elif lines:
             prefix = f"{inside.removesuffix('.txt')}-" if Path(source).is_dir() else ""
             yield from _numbered(read_lines(path), str(path), prefix)
@@ -85,19 +93,33 @@ def _stdin_lines(stream: IO[bytes]) -> Iterator[tuple[int, str]]:
             ) from error
 
 
-def _records(path: Path) -> Iterator[TextItem]:
-    for place, record in read_json(path):
-        if not isinstance(record, dict) or not isinstance(record.get("text"), str):
+def _records(path: Path, columns: Columns) -> Iterator[TextItem]:
+    name = "id" if columns.id is None else columns.id
+    for place, record in _read(path, (columns.text, name)):
+        if not isinstance(record, dict) or not isinstance(record.get(columns.text), str):
             found = (
                 f"is an object with {', '.join(record) or 'nothing'}"
                 if isinstance(record, dict)
                 else "is no object"
             )
-            raise place.error("", found, 'an object with a "text" that is a string')
+            raise place.error("", found, f'an object with a "{columns.text}" that is a string')
         given = record.get("meta")
         meta = dict(given) if isinstance(given, dict) else {}
-        if "id" in record:
-            meta.setdefault("id", record["id"])
+        if name in record:
+            meta.setdefault("id", record[name])
         yield TextItem(
-            record["text"], str(place), f"line-{place.line or 0:06d}", meta or {"line": place.line}
+            record[columns.text], str(place), f"line-{place.line or 0:06d}", meta or {"line": place.line}
         )
+
+
+def _read(path: Path, names: Sequence[str]) -> Iterator[tuple[Place, Any]]:
+    if path.suffix.lower() == ".parquet":
+        (table,) = open_tables(str(path), "")
+        yield from table.rows(names)
+    elif path.suffix.lower() == ".gz":
+        with gzip.open(path) as stream:
+            for number, line in enumerate(stream, 1):
+                if line.strip():
+                    yield Place(str(path), number), parse_line(Place(str(path), number), line)
+    else:
+        yield from read_json(path)

@@ -1,0 +1,202 @@
+"""Predictions as columns of Arrow, for Parquet, Ray and Spark."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from spacy.language import Language
+
+from gliner_pipe.data.tables import optional_package
+from gliner_pipe.overrides import gliner_components
+from gliner_pipe.prediction.chunks import Found
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+#: Rows of a group in a Parquet file at most, and bytes after which it ends.
+GROUP_ROWS, GROUP_BYTES = 65536, 64 << 20
+#: Marks a column of JSON texts, into which values of several types were turned.
+_AS_JSON = {b"gliner_pipe": b"json"}
+
+
+def arrow() -> Any:
+    """Import pyarrow.
+
+    Raises
+    ------
+    ConfigError
+        If it is not installed.
+    """
+    return optional_package("pyarrow", "predict", "parquet")
+
+
+@dataclass(frozen=True)
+class Schema:
+    """Which columns a pipeline adds to its texts: ``entities``, and what else it finds.
+
+    ``entities`` is ``list<struct<start, end, text, label, score>>``: characters, the end exclusive; ``score`` is null
+    where the pipeline gives none. The list is null for a text that was not predicted on, empty where nothing was found.
+
+    Parameters
+    ----------
+    relations
+        Whether there is ``relations``, ``list<struct<head, tail, label, score>>``; head and tail are positions in
+        ``entities``, counted from 0.
+    generated
+        Whether an entity has ``generated_labels``, a list of strings.
+    """
+
+    relations: bool = False
+    generated: bool = False
+
+    @classmethod
+    def of(cls, nlp: Language) -> Schema:
+        """Return that of a pipeline, with the relations that it is asked for."""
+        components = gliner_components(nlp)
+        return cls(
+            relations=any(one.finds_relations and one.relation_items for one in components),
+            generated=any(one.gliner.writer is not None for one in components),
+        )
+
+    def fields(self) -> list[pa.Field]:
+        """Return the fields of the columns."""
+        pa = arrow()
+        parts = {
+            "start": pa.int32(),
+            "end": pa.int32(),
+            "text": pa.string(),
+            "label": pa.string(),
+            "score": pa.float64(),
+        }
+        if self.generated:
+            parts["generated_labels"] = pa.list_(pa.string())
+        fields = [pa.field("entities", pa.list_(pa.struct(list(parts.items()))))]
+        if self.relations:
+            relation = {"head": pa.int32(), "tail": pa.int32(), "label": pa.string(), "score": pa.float64()}
+            fields.append(pa.field("relations", pa.list_(pa.struct(list(relation.items())))))
+        return fields
+
+    def columns(self, found: Sequence[Found | None]) -> list[pa.Array]:
+        """Return what was found in some texts as columns."""
+        pa = arrow()
+        values: list[list[Any]] = [[None if one is None else one.entities for one in found]]
+        if self.relations:
+            values.append([_relations(one) for one in found])
+        return [pa.array(value, field.type) for value, field in zip(values, self.fields(), strict=True)]
+
+    def extend(self, batch: pa.RecordBatch, found: Sequence[Found | None]) -> pa.RecordBatch:
+        """Return a batch with the columns of what was found in its rows."""
+        pa = arrow()
+        fields = [*batch.schema, *self.fields()]
+        return pa.RecordBatch.from_arrays([*batch.columns, *self.columns(found)], schema=pa.schema(fields))
+
+
+def _relations(found: Found | None) -> list[dict[str, Any]] | None:
+    if found is None or found.relations is None:
+        return None
+    return [relation._asdict() for relation in found.relations]
+
+
+def batch_of(rows: Sequence[Mapping[str, Any]]) -> pa.RecordBatch:
+    """Return rows as a batch; columns in order of first appearance, their types inferred.
+
+    A column of values that have no type in common, or none that Parquet knows, becomes one of JSON texts.
+    """
+    pa = arrow()
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    pairs = [_inferred(name, [row.get(name) for row in rows]) for name in names]
+    schema = pa.schema([field for field, _ in pairs])
+    if not names:  # a batch without columns has no rows either, unless it is made of structs
+        return pa.RecordBatch.from_struct_array(pa.array([{} for _ in rows], pa.struct([])))
+    return pa.RecordBatch.from_arrays([column for _, column in pairs], schema=schema)
+
+
+def _inferred(name: str, values: list[Any]) -> tuple[pa.Field, pa.Array]:
+    pa = arrow()
+    try:
+        column = pa.array(values)
+        if not _has_empty_struct(column.type):
+            return pa.field(name, column.type), column
+    except (pa.ArrowException, OverflowError):
+        pass
+    return pa.field(name, pa.string(), metadata=_AS_JSON), _json_texts(values)
+
+
+def _has_empty_struct(kind: Any) -> bool:
+    if arrow().types.is_struct(kind) and not kind.num_fields:
+        return True
+    return any(_has_empty_struct(kind.field(place).type) for place in range(kind.num_fields))
+
+
+def _json_texts(values: Sequence[Any]) -> pa.Array:
+    texts = [
+        None if value is None else json.dumps(value, ensure_ascii=False, default=str) for value in values
+    ]
+    return arrow().array(texts, arrow().string())
+
+
+def common_schema(schemas: Sequence[pa.Schema]) -> pa.Schema:
+    """Return the schema that fits all; fields of types that have none in common become JSON texts."""
+    pa = arrow()
+    fields: dict[str, Any] = {}
+    for schema in schemas:
+        for field in schema:
+            fields[field.name] = _common(fields[field.name], field) if field.name in fields else field
+    return pa.schema([field for name, field in sorted(fields.items(), key=lambda item: item[0] in _LAST)])
+
+
+#: Columns that stand behind those of the data.
+_LAST = ("entities", "relations")
+
+
+def _common(one: pa.Field, other: pa.Field) -> pa.Field:
+    pa = arrow()
+    if _is_json(one) or (_is_json(other) is False and one.type == other.type):
+        return one
+    text = pa.field(one.name, pa.string(), metadata=_AS_JSON)
+    if _is_json(other):
+        return text
+    try:
+        return pa.unify_schemas([pa.schema([one]), pa.schema([other])], promote_options="permissive").field(0)
+    except pa.ArrowException:
+        return text
+
+
+def _is_json(field: pa.Field) -> bool:
+    return _AS_JSON.items() <= (field.metadata or {}).items()
+
+
+def fitted(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Return a table with the columns of `schema`, which `common_schema` gave."""
+    pa = arrow()
+    columns = []
+    for field in schema:
+        if field.name not in table.schema.names:
+            columns.append(pa.nulls(len(table), field.type))
+            continue
+        column = table.column(field.name)
+        if _is_json(field) and not _is_json(table.schema.field(field.name)):
+            column = _json_texts(column.to_pylist())
+        elif column.type != field.type:
+            one = pa.table({"x": column})
+            column = pa.concat_tables(
+                [one, pa.schema([pa.field("x", field.type)]).empty_table()], promote_options="permissive"
+            ).column(0)
+        columns.append(column)
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def groups(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """Join tables of one schema to larger ones, so that a Parquet file has few groups of rows."""
+    pa = arrow()
+    held: list[Any] = []
+    for table in tables:
+        held.append(table)
+        if sum(map(len, held)) >= GROUP_ROWS or sum(one.nbytes for one in held) >= GROUP_BYTES:
+            yield pa.concat_tables(held)
+            held = []
+    if held:
+        yield pa.concat_tables(held)

@@ -1,0 +1,414 @@
+"""Shards of texts: Parquet and JSON Lines files, read in chunks of rows from any row on."""
+
+from __future__ import annotations
+
+import glob
+import gzip
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, Any, cast
+
+from gliner_pipe.data.files import BOM, Place, find_files, parse_line
+from gliner_pipe.data.tables import open_parquet, optional_package
+from gliner_pipe.errors import DataError
+from gliner_pipe.prediction.chunks import ADDED, Ask, BadRow, Chunk, check_ask, names_added
+
+#: Endings of shards that can be read.
+SUFFIXES = (".parquet", ".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
+#: Rows that are read, predicted on and written together.
+CHUNK_ROWS = 256
+
+#: What a file that is cut off or damaged raises in mid-reading (``BadGzipFile`` and pyarrow's are OSErrors).
+_BROKEN = (EOFError, zlib.error, OSError)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns of the data mean what.
+
+    Parameters
+    ----------
+    text
+        The text.
+    labels
+        A list of labels to ask for in the row, or null.
+    id
+        What names a row in messages.
+    keep
+        What is carried along beside `id`; all when not given.
+    """
+
+    text: str = "text"
+    labels: str | None = None
+    id: str | None = None
+    keep: tuple[str, ...] | None = None
+
+    def kept(self, columns: Sequence[str]) -> list[str]:
+        """Return which of the columns of a file are carried along."""
+        if self.keep is None:
+            return list(columns)
+        return [name for name in columns if name in self.keep or name == self.id]
+
+    @property
+    def needed(self) -> list[str]:
+        """The columns that must be there."""
+        named = (self.text, self.labels, self.id, *(self.keep or ()))
+        return list(dict.fromkeys(name for name in named if name is not None))
+
+
+@dataclass(frozen=True)
+class Shard:
+    """An input file, or some rows of it, that become one output file.
+
+    Parameters
+    ----------
+    path
+        The input file.
+    name
+        Path of the output file in the output folder.
+    start, stop
+        Which rows (lines, for JSON Lines), the end exclusive; to the end of the file when there is none.
+    offset
+        Byte at which row `start` begins, where that is known.
+    """
+
+    path: Path
+    name: str
+    start: int = 0
+    stop: int | None = None
+    offset: int = 0
+
+
+def ending(path: str | Path) -> str | None:
+    """Return which of `SUFFIXES` a file has."""
+    name = Path(path).name.lower()
+    return next((suffix for suffix in SUFFIXES if name.endswith(suffix)), None)
+
+
+def holds_shards(source: str | Path) -> bool:
+    """Say whether a path is a shard, or a folder or pattern with shards among its files."""
+    path = Path(source).expanduser()
+    if path.is_dir() or (glob.has_magic(str(source)) and not path.exists()):
+        try:
+            return any(ending(file) for file in find_files(source, (".gz", *SUFFIXES)))
+        except DataError:
+            return False
+    return ending(path) is not None
+
+
+def find_shards(source: str | Path, format: str | None = None, shard_size: int | None = None) -> list[Shard]:
+    """Return the shards that a path stands for.
+
+    Parameters
+    ----------
+    source
+        A file, a folder or a pattern such as ``"texts/**/*.parquet"``.
+    format
+        Of the output: ``"parquet"``, ``"jsonl"`` or ``"jsonl.gz"``; that of each file when not given.
+    shard_size
+        Rows of an output file at most.
+
+    Returns
+    -------
+    list of Shard
+        In order of their names.
+
+    Raises
+    ------
+    DataError
+        If there is none, or two files would become one.
+    """
+    path = Path(source).expanduser()
+    files = [file for file in find_files(source, (".gz", *SUFFIXES)) if ending(file)]
+    if not files:
+        raise DataError(str(source), "holds no shards", f"files that end in {', '.join(SUFFIXES)}")
+    root = path if path.is_dir() else _root(str(path)) if not path.exists() else path.parent
+    shards: list[Shard] = []
+    taken: dict[str, Path] = {}
+    for file in files:
+        suffix = ending(file) or ""
+        stem = file.relative_to(root).as_posix()[: -len(suffix)]
+        own = suffix.lstrip(".").replace("ndjson", "jsonl")
+        name = f"{stem}.{format or own}"
+        if name in taken:
+            raise DataError(
+                str(file),
+                f"would become {name}, as would {taken[name]}",
+                "files whose names differ by more than the ending",
+                "Rename one, or give a pattern that matches one of them",
+            )
+        taken[name] = file
+        shards += _cut(Shard(file, name), shard_size) if shard_size else [Shard(file, name)]
+    return shards
+
+
+def _root(pattern: str) -> Path:
+    parts = Path(pattern).parts
+    plain = next(place for place, part in enumerate(parts) if glob.has_magic(part))
+    return Path(*parts[:plain])
+
+
+def _cut(shard: Shard, size: int) -> list[Shard]:
+    """Cut a shard into pieces of `size` rows."""
+    starts = [(0, 0)]
+    if ending(shard.path) == ".parquet":
+        with _table(shard.path) as table:
+            starts = [(start, 0) for start in range(0, max(table.metadata.num_rows, 1), size)]
+    else:
+        offset = 0
+        with _open(shard.path) as (stream, _):
+            for number, line in enumerate(_lines(stream, shard.path)):
+                if number and number % size == 0:
+                    starts.append((number, offset))
+                offset += len(line)
+    suffix = next(suffix for suffix in SUFFIXES if shard.name.endswith(suffix))
+    stem = shard.name[: -len(suffix)]
+    ends: list[int | None] = [start for start, _ in starts[1:]]
+    return [
+        replace(shard, name=f"{stem}-{number:05d}{suffix}", start=start, stop=stop, offset=offset)
+        for number, ((start, offset), stop) in enumerate(zip(starts, [*ends, None], strict=True))
+    ]
+
+
+def read_chunks(
+    shard: Shard, columns: Columns, *, start: int, limit: int, skip: bool = False, rows: int = CHUNK_ROWS
+) -> Iterator[Chunk]:
+    """Read a shard from a row on.
+
+    Parameters
+    ----------
+    shard
+        Which file, and which of its rows.
+    columns
+        What its columns mean.
+    start
+        The first row to read.
+    limit
+        Characters of a text at most.
+    skip
+        Whether to go on after a bad row. Else the chunk ends before it, and its ``error`` says why.
+    rows
+        Of a chunk.
+
+    Yields
+    ------
+    Chunk
+        At least one; the last has ``last`` or ``error`` set.
+    """
+    if ending(shard.path) == ".parquet":
+        chunks = _parquet_chunks(shard, columns, start, limit, rows)
+    else:
+        chunks = _json_chunks(shard, columns, start, limit, rows)
+    try:
+        for chunk in chunks:
+            if chunk.bad and not skip:
+                yield _before_bad(chunk)
+                return
+            yield chunk
+    except DataError as error:
+        yield Chunk(shard, start, start, [], [], error=error)
+    except _BROKEN as error:
+        found = f"cannot be read to its end: {error}"
+        broken = DataError(str(shard.path), found, "a whole file", "Write it anew, then start again")
+        yield Chunk(shard, start, start, [], [], error=broken)
+
+
+def _before_bad(chunk: Chunk) -> Chunk:
+    """Cut a chunk before its first bad row."""
+    bad = chunk.bad[0]
+    return replace(
+        chunk,
+        stop=bad.number,
+        rows=chunk.rows[: bad.position],
+        asks=[ask for ask in chunk.asks if ask.position < bad.position],
+        bad=[],
+        last=False,
+        error=bad.error(),
+    )
+
+
+# -- JSON Lines ----------------------------------------------------------------------------------------------
+
+
+def _json_chunks(shard: Shard, columns: Columns, start: int, limit: int, rows: int) -> Iterator[Chunk]:
+    with _open(shard.path) as (stream, raw):
+        first = shard.start
+        stream.seek(shard.offset)
+        size = max(shard.path.stat().st_size - shard.offset, 1)
+        chunk = Chunk(shard, start, start, [], [])
+        for number, line in enumerate(_lines(stream, shard.path), first):
+            if number == shard.stop:
+                break
+            if number < start:
+                continue
+            if number - chunk.start == rows:
+                yield replace(chunk, stop=number, share=(raw.tell() - shard.offset) / size)
+                chunk = Chunk(shard, number, number, [], [])
+            chunk.stop = number + 1
+            if line.strip():
+                _add_line(chunk, number, line, columns, limit)
+        yield replace(chunk, last=True)
+
+
+def _add_line(chunk: Chunk, number: int, line: bytes, columns: Columns, limit: int) -> None:
+    """Add the object of a line to the rows of a chunk, and its text to what is asked."""
+    place = Place(str(chunk.shard.path), number + 1)
+    position = len(chunk.rows)
+    try:
+        value = parse_line(place, line.removeprefix(BOM.encode()) if number == 0 else line)
+    except DataError as error:
+        chunk.bad.append(BadRow(error.where, error.found, error.allowed, number, position))
+        return
+    if not isinstance(value, dict):
+        chunk.bad.append(BadRow(str(place), "is no object", "a JSON object a line", number, position))
+        return
+    kept = columns.kept(list(value))
+    _refuse_names(place, kept)
+    chunk.rows.append({name: value[name] for name in kept})
+    labels = value.get(columns.labels) if columns.labels else None
+    if columns.text in value:
+        wrong = check_ask(value[columns.text], labels, limit)
+    else:
+        wrong = (
+            f"has no field {columns.text!r} (fields: {', '.join(value) or 'none'})",
+            "a field with the text",
+        )
+    if wrong is None:
+        chunk.asks.append(Ask(position, value[columns.text], labels))
+    else:
+        chunk.bad.append(BadRow(_named(place, columns.id, value), *wrong, number, position))
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
+    """Open a file for reading, unpacked; beside it the file as it stands on the disk."""
+    with path.open("rb") as raw:
+        if path.suffix.lower() != ".gz":
+            yield raw, raw
+            return
+        with gzip.open(raw) as stream:
+            yield cast("IO[bytes]", stream), raw
+
+
+def _lines(stream: IO[bytes], path: Path) -> Iterator[bytes]:
+    for number, line in enumerate(stream):
+        if number == 0 and line[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            do = "Convert it: iconv -f UTF-16 -t UTF-8"
+            raise DataError(str(path), "is UTF-16 text", "UTF-8", do)
+        yield line
+
+
+# -- Parquet -------------------------------------------------------------------------------------------------
+
+
+def _parquet_chunks(shard: Shard, columns: Columns, start: int, limit: int, rows: int) -> Iterator[Chunk]:
+    with _table(shard.path) as table:
+        schema = table.schema_arrow
+        check_columns(str(shard.path), schema, columns)
+        kept = columns.kept(schema.names)
+        _refuse_names(shard.path, kept)
+        wanted = [name for name in schema.names if name in kept or name in columns.needed]
+        count = table.metadata.num_rows
+        stop = count if shard.stop is None else min(shard.stop, count)
+        if start >= stop:
+            yield Chunk(shard, start, start, _no_rows(schema, kept), [], last=True)
+        for batch in _batches(table, wanted, start, stop, rows):
+            chunk = Chunk(shard, start, start + len(batch), batch.select(kept), [])
+            add_batch(chunk, batch, columns, limit, lambda row: Place(str(shard.path), row + 1))
+            start = chunk.stop
+            chunk.share = (start - shard.start) / (stop - shard.start)
+            chunk.last = start == stop
+            yield chunk
+
+
+def _no_rows(schema: Any, names: Sequence[str]) -> Any:
+    arrow = optional_package("pyarrow", "input", "parquet")
+    return arrow.RecordBatch.from_pylist([], schema=arrow.schema([schema.field(name) for name in names]))
+
+
+def _batches(table: Any, names: Sequence[str], start: int, stop: int, rows: int) -> Iterator[Any]:
+    """Read some columns of rows `start` to `stop`; groups of rows that lie before are passed over."""
+    groups, first = list(range(table.num_row_groups)), 0
+    while groups and first + table.metadata.row_group(groups[0]).num_rows <= start:
+        first += table.metadata.row_group(groups.pop(0)).num_rows
+    for batch in table.iter_batches(batch_size=rows, row_groups=groups, columns=list(names)):
+        part = batch[max(start - first, 0) : max(stop - first, 0)]
+        first += len(batch)
+        if len(part):
+            yield part
+        if first >= stop:
+            return
+
+
+def add_batch(chunk: Chunk, batch: Any, columns: Columns, limit: int, place: Callable[[int], Place]) -> None:
+    """Ask for the texts of a ``pyarrow.RecordBatch``, whose rows are those of a chunk.
+
+    Parameters
+    ----------
+    chunk
+        Changed in place.
+    batch
+        Its rows, with the columns of texts and labels.
+    columns
+        What the columns mean.
+    limit
+        Characters of a text at most.
+    place
+        Where a row stands, by its number in the shard.
+    """
+    texts = batch.column(columns.text).to_pylist()
+    labels = batch.column(columns.labels).to_pylist() if columns.labels else [None] * len(texts)
+    for position, (text, own) in enumerate(zip(texts, labels, strict=True)):
+        wrong = check_ask(text, own, limit)
+        if wrong is None:
+            chunk.asks.append(Ask(position, text, own))
+            continue
+        row = {columns.id: batch.column(columns.id)[position].as_py()} if columns.id else {}
+        number = chunk.start + position
+        chunk.bad.append(BadRow(_named(place(number), columns.id, row), *wrong, number, position))
+
+
+def check_columns(where: str, schema: Any, columns: Columns) -> None:
+    """Refuse a ``pyarrow.Schema`` that lacks a column, or whose texts are none.
+
+    Raises
+    ------
+    DataError
+        With the columns that are there.
+    """
+    for name in columns.needed:
+        if name not in schema.names:
+            there = ", ".join(schema.names) or "none"
+            raise DataError(
+                where, f"has no column {name!r} (columns: {there})", "the columns named", "Set text_column"
+            )
+    types = optional_package("pyarrow.types", "input", "parquet")
+    kind = schema.field(columns.text).type
+    value = kind.value_type if types.is_dictionary(kind) else kind
+    known = (types.is_string, types.is_large_string, types.is_string_view, types.is_null)
+    if not any(is_known(value) for is_known in known):
+        raise DataError(
+            f"{where} ({columns.text})", f"is a column of {kind}", "a column of strings", "Set text_column"
+        )
+
+
+def _table(path: Path) -> Any:
+    return open_parquet(path, "input", "parquet")
+
+
+def _refuse_names(place: object, names: Sequence[str]) -> None:
+    for name in names_added(names):
+        raise DataError(
+            f"{place} ({name})",
+            "stands there already, where the prediction would go",
+            f"data without {', '.join(ADDED)}",
+            "Say which columns to carry along: --keep id,date",
+        )
+
+
+def _named(place: Place, name: str | None, row: Mapping[str, Any]) -> str:
+    """Say where a row stands, and what it is called if it has a name."""
+    return str(place) if name is None or row.get(name) is None else f"{place} ({name} {row[name]!r})"
