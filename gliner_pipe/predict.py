@@ -24,7 +24,19 @@ from gliner_pipe.registry import registry
 app = Cli(pretty_exceptions_enable=False)
 
 #: Options whose values are text whatever they look like.
-LITERALS = ("pipeline", "text", "input", "labels", "relations", "output", "device", "format", "span_getter")
+LITERALS = (
+    "pipeline",
+    "text",
+    "input",
+    "labels",
+    "relations",
+    "output",
+    "device",
+    "dtype",
+    "quantize",
+    "format",
+    "span_getter",
+)
 
 
 def predict_texts(
@@ -85,6 +97,9 @@ def predict(
     batch_size: int | None = None,
     n_process: int = 1,
     device: str | None = None,
+    dtype: str | None = None,
+    quantize: str | None = None,
+    compile: bool | None = None,
 ) -> int:
     """Find entities in texts.
 
@@ -123,6 +138,12 @@ def predict(
         Processes.
     device
         Where the model runs, e.g. ``cpu`` or ``cuda:0``.
+    dtype
+        Numbers that the text encoder runs with: ``fp32``, ``bf16`` or ``fp16``.
+    quantize
+        ``int8`` for linear layers of 8 bits in the text encoder, ``none`` for others.
+    compile
+        Whether torch compiles the text encoder.
 
     Returns
     -------
@@ -136,7 +157,8 @@ def predict(
         raise ConfigError("format", f"is {format!r} together with html", "one of them", "Leave out one")
     items = [TextItem(text, "text", "text")] if text is not None else read_texts(input or "-", lines=lines)
     asked = {"labels": split_labels(labels), "relations": split_labels(relations)}
-    with override(pipeline, **asked, threshold=threshold, device=device):
+    precision: dict[str, Any] = {"dtype": dtype, "quantize": quantize, "compile": compile}
+    with override(pipeline, **asked, threshold=threshold, device=device, **precision):
         predictions = predict_texts(
             pipeline, items, span_getter=span_getter, batch_size=batch_size, n_process=n_process
         )
