@@ -23,6 +23,7 @@ from gliner_pipe.labels import refuse_references
 from gliner_pipe.model.batch import TrainingBatch
 from gliner_pipe.model.gliner import GLiNER, check_architecture
 from gliner_pipe.model.pretrained import Pretrained
+from gliner_pipe.precision.running import full_precision
 from gliner_pipe.predictor import Prepared, compress_prompt, prepare, run
 from gliner_pipe.registry import registry
 from gliner_pipe.settings import Adjustable
@@ -64,6 +65,9 @@ def make_gliner(
     alignment_mode: Any,
     batch_size: Any,
     device: Any,
+    dtype: Any,
+    quantize: Any,
+    compile: Any,
     word_splitter: Any,
     label_sampling: Any,
     relation_sampling: Any,
@@ -211,7 +215,8 @@ class Gliner(Adjustable):
     def compress_prompt(self, docs: Iterable[Doc]) -> None:
         """Read the prompt once, over `docs`, and never again: only the labels of now can be asked for then."""
         self._ready()
-        compress_prompt(self, list(docs))
+        with full_precision(self.gliner):  # the vectors become weights
+            compress_prompt(self, list(docs))
 
     # -- training ------------------------------------------------------------------------------------------
 

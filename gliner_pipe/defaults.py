@@ -9,6 +9,7 @@ import torch
 
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.labels import check_threshold
+from gliner_pipe.precision.settings import PRECISION_SETTINGS, check_precision
 
 #: Settings that may be changed at run time.
 #:
@@ -32,6 +33,7 @@ SETTINGS: dict[str, Any] = {
     "alignment_mode": "strict",
     "batch_size": None,
     "device": "auto",
+    **PRECISION_SETTINGS,
     "label_sampling": {},
     "relation_sampling": {},
     "task_lr_ratio": 4.0,
@@ -125,6 +127,7 @@ def check_settings(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
     if not 0 < settings["task_lr_ratio"] < float("inf"):
         raise ConfigError(f"{where}.task_lr_ratio", f"found {settings['task_lr_ratio']}", "a number above 0")
     check_device(settings["device"], f"{where}.device")
+    check_precision(settings, where)
     for name in ("label_sampling", "relation_sampling"):
         _check_sampling(settings[name], _sampling(name), f"{where}.{name}")
     return dict(settings)

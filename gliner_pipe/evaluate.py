@@ -18,6 +18,7 @@ from gliner_pipe.data.choosing import tagged_block
 from gliner_pipe.data.files import find_files, read_json
 from gliner_pipe.data.readers import ConllReader
 from gliner_pipe.errors import ConfigError, DataError
+from gliner_pipe.metrics.comparison import compare_precision, comparison_tables
 from gliner_pipe.metrics.evaluation import evaluate_pipeline, gold_span_getter
 from gliner_pipe.metrics.spans import METRICS
 from gliner_pipe.metrics.tables import all_tables, relation_table, score_table
@@ -56,6 +57,9 @@ LITERALS = (
     "save",
     "output",
     "device",
+    "dtype",
+    "quantize",
+    "compare",
     "span_getter",
     "predicted_getter",
 )
@@ -86,6 +90,10 @@ def evaluate(
     batch_size: int | None = None,
     n_process: int = 1,
     device: str | None = None,
+    dtype: str | None = None,
+    quantize: str | None = None,
+    compile: bool | None = None,
+    compare: str | None = None,
     seed: int = 0,
     show: bool = True,
 ) -> dict[str, Any]:
@@ -140,6 +148,14 @@ def evaluate(
         Processes.
     device
         Where the model runs, e.g. ``cpu`` or ``cuda:0``.
+    dtype
+        Numbers that the text encoder runs with: ``fp32``, ``bf16`` or ``fp16``.
+    quantize
+        ``int8`` for linear layers of 8 bits in the text encoder, ``none`` for others.
+    compile
+        Whether torch compiles the text encoder.
+    compare
+        Run in another precision as well, such as ``fp32``, ``int8`` or ``bf16+int8``, and say what differs.
     seed
         Of the labels that ``negatives`` draws.
     show
@@ -148,7 +164,8 @@ def evaluate(
     Returns
     -------
     dict[str, Any]
-        See `evaluate_pipeline`; with `find_threshold` also ``thresholds``, see `ThresholdSearch`.
+        See `evaluate_pipeline`; with `find_threshold` also ``thresholds``, see `ThresholdSearch`, and with `compare`
+        ``comparison``, see `compare_precision`.
     """
     _check_search(find_threshold, threshold, per_label=per_label, save=save, threshold_steps=threshold_steps)
     gold_getter = gold_span_getter(pipeline) if span_getter is None else span_getter
@@ -156,29 +173,32 @@ def evaluate(
     asked = split_labels(labels)
     examples = read_examples(data, pipeline, reader=reader, span_setter=gold_getter)
     found: dict[str, Any] = {}
-    with override(pipeline, device=device):
+    precision: dict[str, Any] = {"dtype": dtype, "quantize": quantize, "compile": compile}
+    with override(pipeline, device=device, **precision):
         if find_threshold:
             search = {"per_label": per_label, "metric": threshold_metric, "steps": threshold_steps}
             search |= {"span_getter": gold_getter, "overlap_threshold": overlap_threshold}
             found = _set_thresholds(pipeline, examples, labels=asked, batch_size=batch_size, **search)
-        scores = evaluate_pipeline(
-            pipeline,
-            examples,
-            scorers=metrics if isinstance(metrics, Mapping) else None,
-            metrics=names,
-            labels=asked,
-            relations=split_labels(relations),
-            threshold=threshold,
-            batch_size=batch_size,
-            n_process=n_process,
-            span_getter=gold_getter,
-            predicted_getter=predicted_getter,
-            overlap_threshold=overlap_threshold,
-            confusion=confusion,
-            unseen=split_labels(unseen, "unseen"),
-            negatives=negatives,
-            seed=seed,
-        )
+        options: dict[str, Any] = {
+            "scorers": metrics if isinstance(metrics, Mapping) else None,
+            "metrics": names,
+            "labels": asked,
+            "relations": split_labels(relations),
+            "threshold": threshold,
+            "batch_size": batch_size,
+            "n_process": n_process,
+            "span_getter": gold_getter,
+            "predicted_getter": predicted_getter,
+            "overlap_threshold": overlap_threshold,
+            "confusion": confusion,
+            "unseen": split_labels(unseen, "unseen"),
+            "negatives": negatives,
+            "seed": seed,
+        }
+        if compare is not None:
+            scores = compare_precision(pipeline, examples, compare, **options)
+        else:
+            scores = evaluate_pipeline(pipeline, examples, **options)
     scores |= found
     if save is not None:
         save_pipeline(pipeline, save)
@@ -288,6 +308,8 @@ def _print(scores: Mapping[str, Any]) -> None:
     if not console.is_terminal:
         console.width = 200
     for table in all_tables(scores):
+        console.print(table)
+    for table in comparison_tables(scores["comparison"]) if "comparison" in scores else ():
         console.print(table)
 
 

@@ -1,4 +1,4 @@
-"""Labels, relations, threshold and device of a pipeline's component, set for the length of a block."""
+"""Labels, relations, threshold, device and precision of a pipeline's component, set for the length of a block."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from spacy.language import Language
 
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.labels import LabelItem, parse_labels, parse_relations
+from gliner_pipe.precision.settings import PRECISION_SETTINGS
 
 
 def gliner_components(nlp: Language) -> list[Any]:
@@ -35,10 +36,13 @@ def override(
     relations: Sequence[Any] | None = None,
     threshold: float | None = None,
     device: str | None = None,
+    dtype: str | None = None,
+    quantize: str | None = None,
+    compile: bool | None = None,
 ) -> Iterator[None]:
     """Change settings of the ``gliner`` component and put them back when the block ends.
 
-    A ``token_classifier`` has a threshold and a device, too, but its labels are those it was trained with.
+    A ``token_classifier`` has a threshold, a device and a precision, too, but its labels are those it was trained with.
 
     Parameters
     ----------
@@ -53,6 +57,9 @@ def override(
         Least score of an entity, from 0 to 1. Thresholds of single labels stay as they are.
     device
         Where the model runs, e.g. ``"cpu"`` or ``"cuda:0"``.
+    dtype, quantize, compile
+        How exactly, and how fast, its text encoder runs, as in the component's config; ``"none"`` for a `quantize` of
+        null.
 
     Raises
     ------
@@ -60,10 +67,12 @@ def override(
         If a value cannot be, or the pipeline has not exactly one component that takes it.
     """
     values = {"labels": labels, "relations": relations, "threshold": threshold, "device": device}
+    precision = {"dtype": dtype, "quantize": quantize, "compile": compile}
+    values |= precision
     given = [name for name, value in values.items() if value is not None]
     with ExitStack() as stack:
         if given:
-            component = _the_component(nlp, given)
+            component = the_component(nlp, given)
             if labels is not None:
                 stack.callback(setattr, component, "labels", component.label_items)
                 component.labels = _with_own_items(component.label_items, parse_labels(labels, "labels"))
@@ -79,10 +88,15 @@ def override(
             if device is not None:
                 stack.callback(_move, component, component.cfg["device"])
                 _move(component, device)
+            for name in PRECISION_SETTINGS:
+                if precision[name] is not None:
+                    stack.callback(_put_back, component, name, component.cfg[name])
+                    setattr(component, name, None if precision[name] == "none" else precision[name])
         yield
 
 
-def _the_component(nlp: Language, given: Sequence[str]) -> Any:
+def the_component(nlp: Language, given: Sequence[str]) -> Any:
+    """Return the one component that takes the settings of these names; without one, the first name is complained of."""
     components = gliner_components(nlp)
     if not components and not {"labels", "relations"} & set(given):
         components = tagging_components(nlp)
@@ -108,6 +122,10 @@ def _the_component(nlp: Language, given: Sequence[str]) -> Any:
 def _with_own_items(own: Sequence[LabelItem], given: Sequence[LabelItem]) -> list[LabelItem]:
     known = {item.label: item for item in own}
     return [known.get(item.label, item) if item.to_config() == item.label else item for item in given]
+
+
+def _put_back(component: Any, name: str, value: Any) -> None:
+    component.cfg = {**component.cfg, name: value}
 
 
 def _move(component: Any, device: str) -> None:

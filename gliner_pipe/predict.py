@@ -35,6 +35,8 @@ LITERALS = (
     "relations",
     "output",
     "device",
+    "dtype",
+    "quantize",
     "format",
     "span_getter",
     "text_column",
@@ -111,6 +113,9 @@ def predict(
     batch_size: int | None = None,
     n_process: int = 1,
     device: str | None = None,
+    dtype: str | None = None,
+    quantize: str | None = None,
+    compile: bool | None = None,
 ) -> int:
     """Find entities in texts.
 
@@ -168,6 +173,12 @@ def predict(
         Processes.
     device
         Where the model runs, e.g. ``cpu`` or ``cuda:0``.
+    dtype
+        Numbers that the text encoder runs with: ``fp32``, ``bf16`` or ``fp16``.
+    quantize
+        ``int8`` for linear layers of 8 bits in the text encoder, ``none`` for others.
+    compile
+        Whether torch compiles the text encoder.
 
     Returns
     -------
@@ -181,7 +192,8 @@ def predict(
         raise ConfigError("format", f"is {format!r} together with html", "one of them", "Leave out one")
     columns = Columns(text_column, labels_column, id_column, _names(keep))
     asked = {"labels": split_labels(labels), "relations": split_labels(relations)}
-    with override(pipeline, **asked, threshold=threshold, device=device):
+    precision: dict[str, Any] = {"dtype": dtype, "quantize": quantize, "compile": compile}
+    with override(pipeline, **asked, threshold=threshold, device=device, **precision):
         if not html and input is not None and output is not None and _are_shards(input, format, output):
             work = Work(columns, on_error == "skip", save_every, span_getter, batch_size, n_process)
             return predict_shards(

@@ -21,6 +21,7 @@ from gliner_pipe.backbones.layer_fusion import LayerFusion
 from gliner_pipe.backbones.pooling import pool_words
 from gliner_pipe.backbones.windows import IntArray, Pieces, Prompt, Window, layout
 from gliner_pipe.errors import ConfigError, NotInitializedError
+from gliner_pipe.precision.running import RunningEncoder
 from gliner_pipe.registry import registry
 
 logger = logging.getLogger(__name__)
@@ -114,6 +115,7 @@ class Transformer(EncoderHolder, Backbone):
         self.quantization = quantization
         self.encoder: Any = None
         self.tokenizer: Any = None
+        self.running = RunningEncoder()
         self._warned_room = False
 
     # -- making it -------------------------------------------------------------------------------------------------
@@ -178,6 +180,13 @@ class Transformer(EncoderHolder, Backbone):
                 "trained pipeline first."
             )
         return self.encoder
+
+    def _running(self) -> Any:
+        """What runs: the encoder, or what stands for it where there are no gradients."""
+        encoder = self._built()
+        if torch.is_grad_enabled() or self.training:
+            return encoder
+        return self.running.of(encoder, self.adapter_section)
 
     @property
     def output_size(self) -> int:
@@ -290,7 +299,7 @@ class Transformer(EncoderHolder, Backbone):
     def forward(self, batch: WindowBatch) -> BackboneOutput:
         """Run a batch of windows."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze):
-            output = self._built()(
+            output = self._running()(
                 input_ids=batch.input_ids,
                 attention_mask=batch.attention_mask,
                 output_hidden_states=self.fuse_layers,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from time import perf_counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from time import perf_counter, process_time
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,7 @@ FACTS = (
     "docs",
     "words",
     "seconds",
+    "cpu_seconds",
     "docs_per_second",
     "words_per_second",
 )
@@ -71,6 +72,7 @@ def evaluate_pipeline(
     unseen: Sequence[str] | None = None,
     negatives: int | None = None,
     seed: int = 0,
+    watch: Callable[[Sequence[Doc]], Any] | None = None,
 ) -> dict[str, Any]:
     """Predict on copies of the examples' words and score the result.
 
@@ -120,6 +122,8 @@ def evaluate_pipeline(
         an easier one.
     seed
         Of what is drawn.
+    watch
+        Called with the documents as predicted, in the order of the examples.
 
     Returns
     -------
@@ -129,7 +133,7 @@ def evaluate_pipeline(
         ``unasked_labels`` (gold labels that the component is not asked for, with their number of spans: all
         missed), ``left_out`` (gold spans outside the label set, by label), ``threshold``, ``negatives`` where given,
         ``docs``, ``words``, ``seconds``, ``docs_per_second`` and ``words_per_second`` (wall time of ``nlp.pipe``
-        alone).
+        alone), and ``cpu_seconds`` (CPU time of this process in it).
 
     Raises
     ------
@@ -154,7 +158,9 @@ def evaluate_pipeline(
         if negatives is not None:
             gold = ({span.label_ for span in get_spans(eg.reference, gold_getter)} for eg in examples)
             ask_sampled(nlp, docs, gold, own_items(nlp), negatives, seed)
-        predicted, seconds = _predict(nlp, docs, batch_size, n_process)
+        predicted, seconds, cpu_seconds = _predict(nlp, docs, batch_size, n_process)
+    if watch is not None:
+        watch(predicted)
     scored = _scored_labels(labels, asked, support, predicted, guess_getter)
     if scorers is None:
         scorers = default_scorers(gold_getter, guess_getter, None, overlap_threshold, metrics)
@@ -168,7 +174,7 @@ def evaluate_pipeline(
         **_label_facts(scored, asked, support),
         "threshold": used_threshold,
         **({} if negatives is None else {"negatives": negatives}),
-        **_speed_facts(predicted, seconds),
+        **_speed_facts(predicted, seconds, cpu_seconds),
     }
 
 
@@ -312,11 +318,11 @@ def _threshold(nlp: Language) -> float | None:
 
 def _predict(
     nlp: Language, docs: Sequence[Doc], batch_size: int | None, n_process: int
-) -> tuple[list[Doc], float]:
-    """Predicted documents and the seconds that the pipeline took."""
-    start = perf_counter()
+) -> tuple[list[Doc], float, float]:
+    """Predicted documents, and the seconds that the pipeline took: of wall time, and of CPU time of this process."""
+    start, cpu_start = perf_counter(), process_time()
     predicted = list(nlp.pipe(docs, batch_size=batch_size or nlp.batch_size, n_process=n_process))
-    return predicted, max(perf_counter() - start, 1e-9)
+    return predicted, max(perf_counter() - start, 1e-9), max(process_time() - cpu_start, 1e-9)
 
 
 def _scored_labels(
@@ -345,12 +351,13 @@ def _label_facts(scored: Sequence[str], asked: Sequence[str], support: Mapping[s
     }
 
 
-def _speed_facts(predicted: Sequence[Doc], seconds: float) -> dict[str, Any]:
+def _speed_facts(predicted: Sequence[Doc], seconds: float, cpu_seconds: float) -> dict[str, Any]:
     words = sum(len(doc) for doc in predicted)
     return {
         "docs": len(predicted),
         "words": words,
         "seconds": seconds,
+        "cpu_seconds": cpu_seconds,
         "docs_per_second": len(predicted) / seconds,
         "words_per_second": words / seconds,
     }

@@ -9,6 +9,7 @@ from gliner_pipe.data.annotations import SpanSetter, span_places
 from gliner_pipe.defaults import check_device
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.labels import check_threshold
+from gliner_pipe.precision.settings import PRECISION_SETTINGS, check_precision
 from gliner_pipe.tagging.targets import check_target
 
 #: Settings that may be changed at run time.
@@ -29,6 +30,7 @@ SETTINGS: dict[str, Any] = {
     "alignment_mode": "strict",
     "batch_size": None,
     "device": "auto",
+    **PRECISION_SETTINGS,
     "task_lr_ratio": 4.0,
 }
 
@@ -82,6 +84,7 @@ def check_settings(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
             f"{where}.device", f"found {settings['device']!r}", "auto, cpu, cuda, cuda:0 ..., mps"
         )
     check_device(settings["device"], f"{where}.device")
+    check_precision(settings, where)
     return dict(settings)
 
 

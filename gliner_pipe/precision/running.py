@@ -1,0 +1,129 @@
+"""The copy of an encoder that runs without gradients where less than its full precision is asked for."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from gliner_pipe.adapters import _wrapping
+from gliner_pipe.precision.int8 import Int8Linear
+from gliner_pipe.precision.settings import DTYPES, Precision
+
+logger = logging.getLogger(__name__)
+
+#: What compiles; ``torch.compile`` lists others.
+COMPILER = "inductor"
+
+
+class RunningEncoder:
+    """Stands for an encoder where it runs without gradients.
+
+    The encoder keeps its weights: it learns, and it is saved. A copy of it is made when one is first needed, and made
+    anew when the weights, the device or the precision have changed. What is the same in both is shared: with ``int8``
+    all but the linear layers. It is no module, so no part of the model's weights; a copy or a pickle of it is empty.
+
+    Attributes
+    ----------
+    precision
+        What is asked for.
+    """
+
+    def __init__(self) -> None:
+        self.precision = Precision()
+        self._copy: Any = None
+        self._made_for: tuple[Any, ...] = ()
+
+    def __reduce__(self) -> tuple[type[RunningEncoder], tuple[()]]:
+        return RunningEncoder, ()
+
+    def of(self, encoder: nn.Module, where: str) -> Any:
+        """Return what runs in the place of `encoder`; itself where nothing else is asked for."""
+        if self.precision == Precision():
+            self._copy, self._made_for = None, ()
+            return encoder
+        state = (self.precision, id(encoder), *_state(encoder))
+        if state != self._made_for:
+            self._copy = None  # two copies at once would be one too many
+            with torch.inference_mode(False), torch.no_grad():
+                self._copy = running_copy(encoder, self.precision, where)
+            self._made_for = state
+        return self._copy
+
+
+def running_copy(encoder: nn.Module, precision: Precision, where: str) -> Any:
+    """Copy an encoder, which is left as it is; adapters are merged.
+
+    Parameters
+    ----------
+    encoder
+        A Hugging Face encoder.
+    precision
+        Of the copy.
+    where
+        Section of its adapter, for errors.
+
+    Returns
+    -------
+    nn.Module
+        Shares all weights that are the same in it. The encoder itself, compiled, where nothing else is asked for.
+    """
+    dtype = DTYPES.get(precision.dtype or "")
+    if _wrapping.is_wrapped(encoder):
+        encoder = _wrapping.merged(copy.deepcopy(encoder), where)
+    weights = [weight for weight in encoder.parameters() if weight.is_floating_point()]
+    if dtype == torch.float16 and weights[0].device.type == "cpu":
+        logger.warning("dtype = 'fp16' is slow on a CPU: take 'bf16'.")
+    changes = dtype is not None and any(weight.dtype != dtype for weight in weights)
+    if changes or precision.quantize is not None:
+        # what stands in the memo is taken as it is: linear layers in int8, weights shared or with other numbers
+        memo: dict[int, Any] = {id(weight): _converted(weight, dtype) for weight in encoder.parameters()}
+        if precision.quantize is not None:
+            linears = (module for module in encoder.modules() if type(module) is nn.Linear)
+            memo |= {id(module): Int8Linear(module) for module in linears}
+        encoder = copy.deepcopy(encoder, memo).eval()
+    return torch.compile(encoder, dynamic=True, backend=COMPILER) if precision.compile else encoder
+
+
+def _converted(weight: nn.Parameter, dtype: torch.dtype | None) -> nn.Parameter:
+    if dtype is None or weight.dtype == dtype or not weight.is_floating_point():
+        return weight
+    return nn.Parameter(weight.detach().to(dtype), requires_grad=False)
+
+
+def _state(encoder: nn.Module) -> Iterator[Any]:
+    """What changes when weights do: where each is, and how often it was written to."""
+    for weight in encoder.parameters():
+        yield weight.data_ptr()
+        yield weight._version
+
+
+def running_encoders(model: nn.Module) -> Iterator[RunningEncoder]:
+    """Yield those of the text encoders of a model; label encoders, whose vectors are kept, have none."""
+    for module in model.modules():
+        running = getattr(module, "running", None)
+        if isinstance(running, RunningEncoder):
+            yield running
+
+
+def set_precision(model: nn.Module, precision: Precision) -> None:
+    """Say how the text encoder of a model runs from now on, without gradients."""
+    for running in running_encoders(model):
+        running.precision = precision
+
+
+@contextmanager
+def full_precision(model: nn.Module) -> Iterator[None]:
+    """Run with the weights themselves meanwhile, whatever is set."""
+    before = [(running, running.precision) for running in running_encoders(model)]
+    set_precision(model, Precision())
+    try:
+        yield
+    finally:
+        for running, precision in before:
+            running.precision = precision
