@@ -14,6 +14,7 @@ from spacy.training import Corpus, Example
 
 from gliner_pipe.arguments import literal, split_labels
 from gliner_pipe.cli import run
+from gliner_pipe.data.annotations import SpanSetter
 from gliner_pipe.data.choosing import tagged_block
 from gliner_pipe.data.files import find_files, read_json
 from gliner_pipe.data.readers import ConllReader
@@ -211,7 +212,7 @@ def evaluate(
 
 
 def read_examples(
-    data: Any, nlp: Language, *, reader: str = "auto", span_setter: str | Sequence[str] = "gliner"
+    data: Any, nlp: Language, *, reader: str = "auto", span_setter: SpanSetter = "gliner"
 ) -> list[Example]:
     """Read annotated data.
 
@@ -240,15 +241,14 @@ def read_examples(
         return list(data(nlp))
     if not isinstance(data, (str, Path)):
         return list(data)
-    setter = span_setter if isinstance(span_setter, str) else list(span_setter)
     if reader in ("auto", "bio") and (block := tagged_block(Path(data))) is not None:
         bio: Callable[..., Any] = registry.readers.get(block.pop("@readers"))
-        return list(bio(path=str(data), span_setter=setter, **block)(nlp))
+        return list(bio(path=str(data), span_setter=span_setter, **block)(nlp))
     name = guess_reader(data) if reader == "auto" else reader
     if name == "spacy":
         return [example for file in find_files(str(data), (".spacy",)) for example in Corpus(file)(nlp)]
     make: Callable[..., Any] = registry.readers.get(name)
-    return list(make(path=str(data), span_setter=setter)(nlp))
+    return list(make(path=str(data), span_setter=span_setter)(nlp))
 
 
 def guess_reader(path: str | Path) -> str:

@@ -16,7 +16,7 @@ from spacy.vocab import Vocab
 import gliner_pipe.builtin  # noqa: F401 (registers the blocks)
 from gliner_pipe.annotate import Entity
 from gliner_pipe.backbones.windows import Window
-from gliner_pipe.data.annotations import SpanSetter, primary_key
+from gliner_pipe.data.annotations import SpanSetter, primary_key, span_places
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.labels import parse_labels, refuse_references
 from gliner_pipe.metrics.spans import METRICS
@@ -217,18 +217,25 @@ class TokenTagger(TorchPipe):
         return full_setter(self.cfg)
 
     @property
-    def gold_spans_key(self) -> str:
-        """The first place where gold spans stand."""
-        return primary_key(self.cfg["target_span_getter"])
+    def gold_spans_key(self) -> SpanSetter:
+        """Where gold spans stand: all places, with the labels that count there."""
+        getter: SpanSetter = self.cfg["target_span_getter"]
+        places = span_places(getter)
+        return next(iter(places)) if len(places) == 1 and not any(places.values()) else getter
 
     @property
     def spans_key(self) -> str:
-        """The place where all predicted spans can be read: the gold group, another one, or ``"ents"``."""
+        """The one place where all predicted spans can be read: the gold group, another one, or ``"ents"``."""
         places = [place for place, labels in cast(dict[str, Any], self.setter).items() if labels is True]
         groups = [place for place in places if place not in ("ents", "*")]
-        return next(
-            (place for place in [self.gold_spans_key, *groups, "ents", *places] if place in places), "*"
-        )
+        gold = primary_key(self.cfg["target_span_getter"])
+        return next((place for place in [gold, *groups, "ents", *places] if place in places), "*")
+
+    @property
+    def spans_keys(self) -> list[str]:
+        """The places that hold all predicted spans together: those of the gold spans, if they are written to."""
+        gold = list(span_places(self.cfg["target_span_getter"]))
+        return gold if set(gold) <= set(span_places(self.setter)) else [self.spans_key]
 
     @property
     def threshold(self) -> float:
@@ -384,7 +391,7 @@ class TokenTagger(TorchPipe):
         """Return what counts exact spans, or right tags of tokens."""
         if self.target != SPANS:
             return TokenTagScorer(self.target, self.cfg["target_span_getter"])
-        return METRICS["exact"](span_getter=self.gold_spans_key, predicted_getter=self.spans_key)
+        return METRICS["exact"](span_getter=self.gold_spans_key, predicted_getter=self.spans_keys)
 
     # -- saving, and errors --------------------------------------------------------------------------------
 

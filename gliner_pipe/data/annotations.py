@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypedDict
 
 from spacy.tokens import Doc, Span
@@ -72,7 +72,7 @@ def set_supervision(doc: Doc, **fields: Any) -> None:
     doc.user_data[USER_DATA_KEY] = {name: value for name, value in stored.items() if value is not None}
 
 
-def gold_spans(doc: Doc, key: str = DEFAULT_SPANS_KEY) -> list[Span]:
+def gold_spans(doc: Doc, key: SpanSetter = DEFAULT_SPANS_KEY) -> list[Span]:
     """Return the gold entities of `doc`.
 
     Parameters
@@ -80,16 +80,48 @@ def gold_spans(doc: Doc, key: str = DEFAULT_SPANS_KEY) -> list[Span]:
     doc
         A reference document.
     key
-        Name of a span group. ``"ents"``, or a group that `doc` does not have, means ``doc.ents``.
+        Where they stand, see :func:`spans_by_place`; a span that stands in several places is returned once.
 
     Returns
     -------
     list of Span
         In the order in which relations count them.
     """
-    if key != "ents" and key in doc.spans:
-        return list(doc.spans[key])
-    return list(doc.ents)
+    return [span for _, _, span in each_once(spans_by_place(doc, key))]
+
+
+def spans_by_place(doc: Doc, getter: SpanSetter) -> Iterator[tuple[str, int, Span]]:
+    """Yield the spans of a document with the place that each stands in, and its position there.
+
+    Parameters
+    ----------
+    doc
+        The document.
+    getter
+        Span groups, ``"ents"``, ``"*"`` (all groups), or a mapping from these to the labels that count. A document that
+        has none of the groups gives its ``doc.ents``.
+    """
+    places = span_places(getter)
+    if "*" in places:
+        others = places.pop("*")
+        rest = {key: others for key in doc.spans if key not in places}
+        places = {**places, **rest} or {"ents": others}
+    here = {place: labels for place, labels in places.items() if place == "ents" or place in doc.spans}
+    if not here:
+        anything = any(labels is None for labels in places.values())
+        here = {"ents": None if anything else set().union(*filter(None, places.values()))}
+    for place, labels in here.items():
+        for position, span in enumerate(doc.ents if place == "ents" else doc.spans[place]):
+            if labels is None or span.label_ in labels:
+                yield place, position, span
+
+
+def each_once(spans: Iterable[tuple[str, int, Span]]) -> Iterator[tuple[str, int, Span]]:
+    """Leave out the spans that stood in an earlier place already; what one place holds twice stays twice."""
+    first: dict[tuple[int, int, int], str] = {}
+    for place, position, span in spans:
+        if first.setdefault((span.start, span.end, span.label), place) == place:
+            yield place, position, span
 
 
 def set_spans(

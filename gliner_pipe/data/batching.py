@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from spacy.training import Example
 
-from gliner_pipe.data.annotations import DEFAULT_SPANS_KEY, gold_spans
+from gliner_pipe.data.annotations import DEFAULT_SPANS_KEY, SpanSetter, gold_spans
 from gliner_pipe.errors import ConfigError
 
 #: What a batch can be measured in, with other names for the same.
@@ -79,7 +79,7 @@ def batches(
     sort_window: int = 0,
     noise: float = 0.1,
     endless: bool = False,
-    spans_key: str = DEFAULT_SPANS_KEY,
+    spans_key: SpanSetter = DEFAULT_SPANS_KEY,
 ) -> Iterator[list[Example]]:
     """Yield batches of at most `size`.
 
@@ -167,7 +167,7 @@ def cut_by_length(
     return [sorted(part) for part in parts]
 
 
-def _costs(examples: Sequence[Example], unit: str, spans_key: str) -> list[int]:
+def _costs(examples: Sequence[Example], unit: str, spans_key: SpanSetter) -> list[int]:
     measures: dict[str, Callable[[Example], int]] = {
         "words": example_length,
         "padded_words": example_length,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from spacy.tokens import Doc, Span
 from spacy.training import Example
 
-from gliner_pipe.data.annotations import DEFAULT_SPANS_KEY, gold_spans, supervision
+from gliner_pipe.data.annotations import DEFAULT_SPANS_KEY, SpanSetter, gold_spans, supervision
 from gliner_pipe.errors import DataError
 
 #: Labels that :meth:`DataReport.render` names.
@@ -54,7 +54,7 @@ class DataReport:
 def check_examples(
     examples: Iterable[Example],
     *,
-    spans_key: str = DEFAULT_SPANS_KEY,
+    spans_key: SpanSetter = DEFAULT_SPANS_KEY,
     max_width: int | None = None,
     labels: Sequence[str] | None = None,
     flat_ner: bool = True,
@@ -170,7 +170,7 @@ def _flat_count(spans: Sequence[Span]) -> int:
     return count
 
 
-def _refuse_useless(report: DataReport, spans_key: str) -> None:
+def _refuse_useless(report: DataReport, spans_key: SpanSetter) -> None:
     total = sum(report.entities.values())
     if not report.examples:
         raise DataError("data", "holds no example", "at least one", "Check the reader's path")

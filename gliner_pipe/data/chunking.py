@@ -10,7 +10,7 @@ from typing import Any
 from spacy.tokens import Doc, Span
 from spacy.training import Example
 
-from gliner_pipe.data.annotations import DEFAULT_SPANS_KEY, gold_spans, supervision
+from gliner_pipe.data.annotations import DEFAULT_SPANS_KEY, SpanSetter, gold_spans, supervision
 from gliner_pipe.data.splitting import Pieces
 from gliner_pipe.errors import ConfigError
 
@@ -65,7 +65,7 @@ def chunk_examples(
     examples: Iterable[Example],
     chunk: Chunk,
     *,
-    spans_key: str = DEFAULT_SPANS_KEY,
+    spans_key: SpanSetter = DEFAULT_SPANS_KEY,
     report: Counter[str] | None = None,
 ) -> Iterator[Example]:
     """Cut long documents into chunks that overlap.
@@ -123,7 +123,7 @@ class _Windows:
         return range(first, min(self.number, (span.end - 1) // self.step + 1))
 
 
-def _chunks(doc: Doc, windows: _Windows, spans_key: str, report: Counter[str]) -> Iterator[Example]:
+def _chunks(doc: Doc, windows: _Windows, spans_key: SpanSetter, report: Counter[str]) -> Iterator[Example]:
     groups: dict[str, list[list[Span]]] = {}
     for key, group in doc.spans.items():
         groups[key] = [[] for _ in range(windows.number)]
@@ -137,7 +137,9 @@ def _chunks(doc: Doc, windows: _Windows, spans_key: str, report: Counter[str]) -
         yield pieces.cut(*windows.borders(i), members, fields[i])
 
 
-def _supervisions(doc: Doc, windows: _Windows, spans_key: str, report: Counter[str]) -> list[dict[str, Any]]:
+def _supervisions(
+    doc: Doc, windows: _Windows, spans_key: SpanSetter, report: Counter[str]
+) -> list[dict[str, Any]]:
     """Return the supervision of each chunk, with relations that count in its spans; count what is cut."""
     places: list[dict[int, int]] = [{} for _ in range(windows.number)]
     spans = gold_spans(doc, spans_key)

@@ -10,7 +10,13 @@ from typing import Any
 from spacy.tokens import Doc
 from spacy.training import Example
 
-from gliner_pipe.data.annotations import DEFAULT_SPANS_KEY, gold_spans, set_supervision, supervision
+from gliner_pipe.data.annotations import (
+    DEFAULT_SPANS_KEY,
+    SpanSetter,
+    gold_spans,
+    set_supervision,
+    supervision,
+)
 from gliner_pipe.errors import ConfigError, DataError
 
 #: What relations of entities with a held-out label are counted as.
@@ -55,7 +61,7 @@ def hold_out(documents: Sequence[Example], share: float, seed: int) -> tuple[lis
 
 
 def drop_labels(
-    examples: list[Example], labels: Collection[str], spans_key: str = DEFAULT_SPANS_KEY
+    examples: list[Example], labels: Collection[str], spans_key: SpanSetter = DEFAULT_SPANS_KEY
 ) -> Counter[str]:
     """Take entities with some labels out of examples, so that a model does not get to see these labels.
 
@@ -94,7 +100,7 @@ def _mentions(doc: Doc, labels: set[str]) -> bool:
     return bool(named & labels) or any(span.label_ in labels for group in groups for span in group)
 
 
-def _without(doc: Doc, labels: set[str], spans_key: str, dropped: Counter[str]) -> Doc:
+def _without(doc: Doc, labels: set[str], spans_key: SpanSetter, dropped: Counter[str]) -> Doc:
     spans = gold_spans(doc, spans_key)
     dropped.update(span.label_ for span in spans if span.label_ in labels)
     places: dict[int, int] = {}

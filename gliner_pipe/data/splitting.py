@@ -12,7 +12,13 @@ from typing import Any
 from spacy.tokens import Doc, Span
 from spacy.training import Example
 
-from gliner_pipe.data.annotations import DEFAULT_SPANS_KEY, gold_spans, set_supervision, supervision
+from gliner_pipe.data.annotations import (
+    DEFAULT_SPANS_KEY,
+    SpanSetter,
+    gold_spans,
+    set_supervision,
+    supervision,
+)
 
 #: Characters that end a sentence.
 PUNCT_CHARS = tuple("!.?…‽。！？．।॥۔؟։።។᙮")  # noqa: RUF001
@@ -43,7 +49,7 @@ def split_examples(
     multi_sentence: bool = True,
     randomize: bool = False,
     rng: random.Random | None = None,
-    spans_key: str = DEFAULT_SPANS_KEY,
+    spans_key: SpanSetter = DEFAULT_SPANS_KEY,
     punct_chars: Sequence[str] = PUNCT_CHARS,
     check_capitalized: bool = True,
     min_newline_count: int = 1,
@@ -275,7 +281,9 @@ class Pieces:
         return [ent for ent in self.doc.ents if ent.start < border < ent.end]
 
 
-def _pieces(example: Example, cuts: Sequence[int], spans_key: str, report: Counter[str]) -> Iterator[Example]:
+def _pieces(
+    example: Example, cuts: Sequence[int], spans_key: SpanSetter, report: Counter[str]
+) -> Iterator[Example]:
     reference = example.reference
     pieces = Pieces(reference)
     groups = {key: _by_piece(list(group), cuts) for key, group in reference.spans.items()}
@@ -293,7 +301,7 @@ def _by_piece(spans: Sequence[Span], cuts: Sequence[int]) -> list[list[Span]]:
 
 
 def _supervisions(
-    doc: Doc, cuts: Sequence[int], spans_key: str, report: Counter[str]
+    doc: Doc, cuts: Sequence[int], spans_key: SpanSetter, report: Counter[str]
 ) -> list[dict[str, Any]]:
     """Return the supervision of each piece, with relations that count in the spans of the piece."""
     whole: dict[str, Any] = dict(supervision(doc))

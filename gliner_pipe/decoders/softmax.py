@@ -59,13 +59,16 @@ class SoftmaxTags(TagDecoder):
     def loss(self, emissions: Tensor, gold: Tensor, mask: Tensor) -> Tensor:
         """Cross-entropy, summed over words and chains; words without a known tag count nothing."""
         known = gold.masked_fill(~mask[:, :, None], UNKNOWN)
-        return F.cross_entropy(
-            emissions.flatten(0, -2),
-            known.flatten(),
-            ignore_index=UNKNOWN,
-            reduction="sum",
-            label_smoothing=self.label_smoothing,
-        )
+        with torch.autocast(emissions.device.type, enabled=False):
+            if emissions.dtype != torch.float64:
+                emissions = emissions.float()  # a sum over thousands of words has no room in half precision
+            return F.cross_entropy(
+                emissions.flatten(0, -2),
+                known.flatten(),
+                ignore_index=UNKNOWN,
+                reduction="sum",
+                label_smoothing=self.label_smoothing,
+            )
 
     def best(self, emissions: Tensor, mask: Tensor) -> Tensor:
         """Choose the best tags; the chain is walked only where the best tag of each word breaks the scheme."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from spacy.training import Example
 
+from gliner_pipe.data.annotations import SpanSetter
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.metrics.base import ExampleScorer, LabelScorer
 from gliner_pipe.metrics.counts import Mention
@@ -160,8 +161,8 @@ class ConfusionScorer(LabelScorer):
 
 @registry.scorers.register("gliner_pipe.confusion")
 def make_confusion(
-    span_getter: str | list[str] = "gliner",
-    predicted_getter: str | list[str] | None = None,
+    span_getter: SpanSetter = "gliner",
+    predicted_getter: SpanSetter | None = None,
     labels: list[str] | None = None,
     none_key: str = "none",
 ) -> ExampleScorer:
@@ -173,7 +174,7 @@ def make_confusion(
     Parameters
     ----------
     span_getter
-        Where the spans stand: the key of a span group, ``"ents"``, or a list.
+        Where the spans stand: the key of a span group, ``"ents"``, a list, or a mapping to labels.
     predicted_getter
         Where the predicted spans stand, if elsewhere.
     labels

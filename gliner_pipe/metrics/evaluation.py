@@ -12,7 +12,7 @@ from spacy.language import Language
 from spacy.tokens import Doc
 from spacy.training import Example
 
-from gliner_pipe.data.annotations import supervision
+from gliner_pipe.data.annotations import SpanSetter, supervision
 from gliner_pipe.errors import ConfigError, DataError
 from gliner_pipe.labels import parse_labels, parse_relations
 from gliner_pipe.metrics.asking import (
@@ -251,10 +251,11 @@ def states_relations(examples: Iterable[Example]) -> bool:
     return any("relations" in supervision(example.reference) for example in examples)
 
 
-def gold_span_getter(nlp: Language) -> str:
-    """Say where the gold spans for a pipeline stand: its component's own key, or ``"gliner"``."""
+def gold_span_getter(nlp: Language) -> SpanSetter:
+    """Say where the gold spans for a pipeline stand: its component's own places, or ``"gliner"``."""
     for component in [*gliner_components(nlp), *tagging_components(nlp)]:
-        return str(getattr(component, "gold_spans_key", None) or component.spans_key)
+        places: SpanSetter = getattr(component, "gold_spans_key", None) or component.spans_key
+        return places
     return "gliner"
 
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 from spacy.language import Language
 from spacy.tokens import Doc, Span
 from spacy.training import Example
 
+from gliner_pipe.data.annotations import SpanSetter, each_once, gold_spans, spans_by_place
 from gliner_pipe.errors import DataError
 from gliner_pipe.metrics.counts import Mention
 
-#: The key of a span group, "ents" for ``doc.ents``, "*" for all groups, or several of these.
-SpanGetter = str | Sequence[str]
+#: The key of a span group, "ents" for ``doc.ents``, "*" for all groups, several of these, or a mapping from these to
+#: the labels that count.
+SpanGetter = str | Sequence[str] | Mapping[str, bool | str | list[str]]
 
 #: What ``(label, start, end)`` counts: ``tokens`` of the reference, or ``boundaries`` that tell any two spans
 #: apart.
@@ -30,14 +32,16 @@ def get_spans(doc: Doc, span_getter: SpanGetter) -> list[Span]:
     doc
         The document.
     span_getter
-        The key of a span group, ``"ents"`` for ``doc.ents``, ``"*"`` for all groups, or a list of these.
+        The key of a span group, ``"ents"`` for ``doc.ents``, ``"*"`` for all groups, a list of these, or a mapping from
+        these to the labels that count.
 
     Returns
     -------
     list[Span]
-        The spans in order of the groups. A document that has none of the groups gives its ``doc.ents``.
+        The spans in order of the groups, one that several groups hold once. A document that has none of the groups
+        gives its ``doc.ents``.
     """
-    return [span for group in _groups(doc, span_getter) for span in group]
+    return gold_spans(doc, _setter(span_getter))
 
 
 def get_scores(doc: Doc, span_getter: SpanGetter) -> list[float | None]:
@@ -46,9 +50,10 @@ def get_scores(doc: Doc, span_getter: SpanGetter) -> list[float | None]:
     Scores stand in ``attrs["scores"]`` of a span group, a number for each span.
     """
     scores: list[float | None] = []
-    for group in _groups(doc, span_getter):
-        stated = getattr(group, "attrs", {}).get("scores", ())
-        scores += [float(score) for score in stated] if len(stated) == len(group) else [None] * len(group)
+    for place, position, _ in each_once(spans_by_place(doc, _setter(span_getter))):
+        group = None if place == "ents" else doc.spans[place]
+        stated = () if group is None else group.attrs.get("scores", ())
+        scores.append(float(stated[position]) if group is not None and len(stated) == len(group) else None)
     return scores
 
 
@@ -65,19 +70,18 @@ def prediction_getter(nlp: Language) -> SpanGetter:
     for name, pipe in nlp.pipeline:
         meta = nlp.get_pipe_meta(name)
         key = getattr(pipe, "spans_key", None) or getattr(pipe, "key", None)
-        if isinstance(key, str) and "doc.spans" in meta.assigns:
-            keys[key] = meta.factory
+        places = getattr(pipe, "spans_keys", [key])
+        if "doc.spans" in meta.assigns:
+            keys |= {place: meta.factory for place in places if isinstance(place, str)}
     own = [key for key, factory in keys.items() if factory in ("gliner", "token_classifier")]
     found = own or list(keys)
     return found[0] if len(found) == 1 else (found or "ents")
 
 
-def _groups(doc: Doc, span_getter: SpanGetter) -> list[Any]:
-    names = [span_getter] if isinstance(span_getter, str) else list(span_getter)
-    if "*" in names:
-        names = [name for name in names if name == "ents"] + list(doc.spans)
-    present = [name for name in names if name == "ents" or name in doc.spans]
-    return [doc.ents if name == "ents" else doc.spans[name] for name in present or ["ents"]]
+def _setter(span_getter: SpanGetter) -> SpanSetter:
+    if isinstance(span_getter, str):
+        return span_getter
+    return dict(span_getter) if isinstance(span_getter, Mapping) else list(span_getter)
 
 
 def paired_mentions(

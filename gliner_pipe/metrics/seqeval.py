@@ -8,6 +8,7 @@ from typing import Any
 
 from spacy.training import Example
 
+from gliner_pipe.data.annotations import SpanSetter
 from gliner_pipe.errors import DataError
 from gliner_pipe.metrics.base import ExampleScorer, LabelScorer, score_row
 from gliner_pipe.metrics.counts import Counts, count_exact
@@ -148,8 +149,8 @@ class SeqevalScorer(LabelScorer):
 
 @registry.scorers.register("gliner_pipe.seqeval")
 def make_seqeval(
-    span_getter: str | list[str] = "gliner",
-    predicted_getter: str | list[str] | None = None,
+    span_getter: SpanSetter = "gliner",
+    predicted_getter: SpanSetter | None = None,
     labels: list[str] | None = None,
     mode: TagMode = "strict",
     scheme: TagScheme = "IOB2",
@@ -164,7 +165,7 @@ def make_seqeval(
     Parameters
     ----------
     span_getter
-        Where the spans stand: the key of a span group, ``"ents"``, or a list.
+        Where the spans stand: the key of a span group, ``"ents"``, a list, or a mapping to labels.
     predicted_getter
         Where the predicted spans stand, if elsewhere.
     labels

@@ -10,6 +10,7 @@ from spacy.scorer import Scorer
 from spacy.tokens import Doc, Span
 from spacy.training import Example
 
+from gliner_pipe.data.annotations import SpanSetter
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.metrics.base import ExampleScorer, SpanScorer, score_mentions, score_row
 from gliner_pipe.metrics.counts import count_exact, count_overlap, count_token
@@ -33,8 +34,8 @@ __all__ = [
 
 @registry.scorers.register("gliner_pipe.ner_exact")
 def make_ner_exact(
-    span_getter: str | list[str] = "gliner",
-    predicted_getter: str | list[str] | None = None,
+    span_getter: SpanSetter = "gliner",
+    predicted_getter: SpanSetter | None = None,
     labels: list[str] | None = None,
     micro_key: str = "micro",
     macro_key: str = "macro",
@@ -46,8 +47,8 @@ def make_ner_exact(
     Parameters
     ----------
     span_getter
-        Where the spans stand: the key of a span group, ``"ents"``, or a list. A document without the group is
-        read by its ``doc.ents``.
+        Where the spans stand: the key of a span group, ``"ents"``, a list, or a mapping to labels. A document without
+        the group is read by its ``doc.ents``.
     predicted_getter
         Where the predicted spans stand, if elsewhere.
     labels
@@ -75,8 +76,8 @@ def make_ner_exact(
 
 @registry.scorers.register("gliner_pipe.ner_overlap")
 def make_ner_overlap(
-    span_getter: str | list[str] = "gliner",
-    predicted_getter: str | list[str] | None = None,
+    span_getter: SpanSetter = "gliner",
+    predicted_getter: SpanSetter | None = None,
     labels: list[str] | None = None,
     threshold: float = 0.5,
     micro_key: str = "micro",
@@ -91,7 +92,7 @@ def make_ner_overlap(
     Parameters
     ----------
     span_getter
-        Where the spans stand: the key of a span group, ``"ents"``, or a list.
+        Where the spans stand: the key of a span group, ``"ents"``, a list, or a mapping to labels.
     predicted_getter
         Where the predicted spans stand, if elsewhere.
     labels
@@ -133,8 +134,8 @@ def make_ner_overlap(
 
 @registry.scorers.register("gliner_pipe.ner_token")
 def make_ner_token(
-    span_getter: str | list[str] = "gliner",
-    predicted_getter: str | list[str] | None = None,
+    span_getter: SpanSetter = "gliner",
+    predicted_getter: SpanSetter | None = None,
     labels: list[str] | None = None,
     micro_key: str = "micro",
     macro_key: str = "macro",
@@ -146,7 +147,7 @@ def make_ner_token(
     Parameters
     ----------
     span_getter
-        Where the spans stand: the key of a span group, ``"ents"``, or a list.
+        Where the spans stand: the key of a span group, ``"ents"``, a list, or a mapping to labels.
     predicted_getter
         Where the predicted spans stand, if elsewhere.
     labels

@@ -60,7 +60,7 @@ def _known(tags: Iterable[tuple[str | None, int, int]]) -> set[Mention]:
 
 
 @registry.scorers.register("gliner_pipe.token_tags")
-def make_token_tags(target: str = "tag_", span_getter: str | list[str] = "gliner") -> ExampleScorer:
+def make_token_tags(target: str = "tag_", span_getter: SpanSetter = "gliner") -> ExampleScorer:
     """Count the tokens whose tag is right.
 
     Use it for taggers of parts of speech and the like; chunks are spans, for which ``gliner_pipe.ner_exact`` or

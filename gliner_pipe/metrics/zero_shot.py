@@ -7,6 +7,7 @@ from typing import Any
 
 from spacy.training import Example
 
+from gliner_pipe.data.annotations import SpanSetter
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.metrics.base import ExampleScorer, LabelScorer, score_mentions
 from gliner_pipe.metrics.getters import SpanGetter, paired_mentions
@@ -57,8 +58,8 @@ class ZeroShotScorer(LabelScorer):
 @registry.scorers.register("gliner_pipe.zero_shot")
 def make_zero_shot(
     unseen: list[str],
-    span_getter: str | list[str] = "gliner",
-    predicted_getter: str | list[str] | None = None,
+    span_getter: SpanSetter = "gliner",
+    predicted_getter: SpanSetter | None = None,
     labels: list[str] | None = None,
     micro_key: str = "micro",
     macro_key: str = "macro",
@@ -75,7 +76,7 @@ def make_zero_shot(
     unseen
         Labels that were not trained on; a pipeline that is evaluated with this scorer is asked for them, too.
     span_getter
-        Where the spans stand: the key of a span group, ``"ents"``, or a list.
+        Where the spans stand: the key of a span group, ``"ents"``, a list, or a mapping to labels.
     predicted_getter
         Where the predicted spans stand, if elsewhere.
     labels

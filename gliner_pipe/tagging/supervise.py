@@ -12,12 +12,12 @@ from spacy.training import Example
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from gliner_pipe.data.annotations import SpanSetter
+from gliner_pipe.data.annotations import SpanSetter, gold_spans
 from gliner_pipe.decoders.tags_base import UNKNOWN
 from gliner_pipe.model.batch import Drawn
 from gliner_pipe.model.token_classifier import TaggingBatch, TokenClassifier
 from gliner_pipe.supervise import UNALIGNED
-from gliner_pipe.tagging.targets import SPANS, gold_of, read_values
+from gliner_pipe.tagging.targets import SPANS, read_values
 from gliner_pipe.word_splitters.base import Words, WordSplitter
 
 STRANGE = "label that is not among the labels"
@@ -117,7 +117,7 @@ def _span_tags(
     places: Mapping[str, int],
     dropped: Counter[str],
 ) -> Tensor:
-    spans = [span for _, span in gold_of(doc, getter)]
+    spans = gold_spans(doc, getter)
     found = []
     for span, place in zip(spans, words.locate(spans), strict=True):
         if place is None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from spacy.tokens import Doc, Span, Token
+from spacy.tokens import Doc, Token
 from spacy.training import Example
 
-from gliner_pipe.data.annotations import SpanSetter, primary_key, span_places
+from gliner_pipe.data.annotations import SpanSetter, primary_key, spans_by_place
 from gliner_pipe.errors import ConfigError, DataError
 
 #: Attributes of tokens that can be written, besides those of extensions (``"_.name"``).
@@ -45,7 +45,7 @@ def read_values(doc: Doc, target: str, getter: SpanSetter | None) -> list[str | 
     """
     values: list[str | None] = [_value(token, target) for token in doc]
     if getter is not None and not any(values):
-        for _, span in gold_of(doc, getter):
+        for _, _, span in spans_by_place(doc, getter):
             values[span.start : span.end] = [span.label_ or None] * len(span)
     return values
 
@@ -63,34 +63,6 @@ def write_value(token: Token, target: str, value: str) -> None:
         setattr(token, target, value)
 
 
-def gold_of(doc: Doc, getter: SpanSetter) -> Iterator[tuple[str, Span]]:
-    """Yield the gold spans of a document with the group that each stands in.
-
-    Parameters
-    ----------
-    doc
-        A reference document.
-    getter
-        Groups, ``"ents"``, ``"*"``, or a mapping from these to the labels that count. A document that has none of the
-        groups gives its ``doc.ents``.
-    """
-    places = span_places(getter)
-    groups: dict[str, Sequence[Span]] = {}
-    for place in places:
-        if place == "*":
-            groups |= {key: list(group) for key, group in doc.spans.items() if key not in places}
-        elif place == "ents" or place in doc.spans:
-            groups[place] = list(doc.ents if place == "ents" else doc.spans[place])
-    if not groups:
-        groups = {"ents": list(doc.ents)}
-        places = {"ents": set().union(*(labels or () for labels in places.values())) or None}
-    for key, group in groups.items():
-        wanted = places.get(key, places.get("*"))
-        for span in group:
-            if wanted is None or span.label_ in wanted:
-                yield key, span
-
-
 def gold_labels(
     examples: Iterable[Example], target: str, getter: SpanSetter
 ) -> tuple[list[str], dict[str, list[str]]]:
@@ -100,7 +72,7 @@ def gold_labels(
         return sorted(value for value in values if value is not None), {}
     groups: dict[str, set[str]] = {}
     for example in examples:
-        for key, span in gold_of(example.reference, getter):
+        for key, _, span in spans_by_place(example.reference, getter):
             if span.label_:
                 groups.setdefault(key, set()).add(span.label_)
     return sorted(set().union(*groups.values())), {key: sorted(some) for key, some in groups.items()}

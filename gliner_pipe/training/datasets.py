@@ -11,6 +11,7 @@ from typing import Any
 from spacy.language import Language
 from spacy.training import Example
 
+from gliner_pipe.data.annotations import SpanSetter
 from gliner_pipe.data.batching import BatchSize, batches, parse_size
 from gliner_pipe.data.checks import check_examples
 from gliner_pipe.data.chunking import chunk_examples
@@ -52,7 +53,7 @@ class Dataset:
     section: Section
     documents: Sequence[Example]
     batch_size: BatchSize
-    spans_key: str
+    spans_key: SpanSetter
 
     def batches(self, rng: random.Random) -> Iterator[list[Example]]:
         """Yield batches without end; each pass over the data has its own order and its own cuts.

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from gliner_pipe.data.tags import decode_tags
 from gliner_pipe.decoders import tags_base
@@ -156,3 +157,78 @@ def test_weights_are_saved_and_loaded(name: str) -> None:
     document = torch.randn(1, 9, 4)
     first.eval(), second.eval()
     assert first.decode(list(first.emissions(document))) == second.decode(list(second.emissions(document)))
+
+
+KINDS: list[tuple[type[TagDecoder], dict[str, Any]]] = [
+    (SoftmaxTags, {"mode": "joint"}),
+    (SoftmaxTags, {"mode": "independent"}),
+    (CRFTags, {"mode": "joint"}),
+    (CRFTags, {"mode": "marginal"}),
+    (CRFTags, {"mode": "independent"}),
+]
+
+
+def ready(kind: type[TagDecoder], n_labels: int, **settings: Any) -> TagDecoder:
+    decoder = kind(scheme="bio", **settings)  # type: ignore[call-arg]
+    decoder.build(16, [f"label {index}" for index in range(n_labels)])
+    for weights in decoder.parameters():
+        torch.nn.init.normal_(weights)
+    return decoder.eval()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("kind", "settings"), KINDS)
+def test_weights_in_half_precision(kind: Any, settings: dict[str, Any], dtype: torch.dtype) -> None:
+    # the numbers of half precision, but computed with in full
+    decoder = ready(kind, 3, **settings).to(dtype)
+    words = torch.randn(4, 800, 16)
+    mask = torch.ones(4, 800, dtype=torch.bool)
+    mask[1, 500:] = False
+    gold = torch.zeros(4, 800, decoder.n_chains, dtype=torch.long)
+    emissions = decoder.emissions(words)
+    assert emissions.dtype == dtype
+    loss = decoder.loss(emissions, gold, mask)
+    loss.backward()
+    assert loss.dtype == torch.float32 and torch.isfinite(loss)
+    assert all(
+        torch.isfinite(weights.grad).all() for weights in decoder.parameters() if weights.grad is not None
+    )
+    found = decoder.decode(
+        [one[: int(number)] for one, number in zip(emissions.detach(), mask.sum(1), strict=True)]
+    )
+    whole = decoder.float()
+    assert torch.allclose(loss, whole.loss(emissions.float(), gold, mask), rtol=1e-6)
+    full = [one[: int(number)].float() for one, number in zip(emissions.detach(), mask.sum(1), strict=True)]
+    assert found == whole.decode(full) and sum(map(len, found)) > 100
+
+
+class Counting(TorchDispatchMode):
+    """Counts the operations that run inside of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.number = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.number += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("n_rows", [1, 5])
+@pytest.mark.parametrize(("kind", "settings"), KINDS)
+def test_operations_do_not_grow_with_tags_or_rows(kind: Any, settings: dict[str, Any], n_rows: int) -> None:
+    def operations(n_labels: int, n_rows: int) -> int:
+        decoder = ready(kind, n_labels, **settings)
+        emissions = decoder.emissions(torch.randn(n_rows, 30, 16))
+        mask = torch.ones(n_rows, 30, dtype=torch.bool)
+        gold = torch.zeros(n_rows, 30, decoder.n_chains, dtype=torch.long)
+        with Counting() as counting:
+            decoder.loss(emissions, gold, mask).backward()
+            with torch.no_grad():
+                tags = decoder.best(emissions, mask)
+                decoder.word_scores(emissions, mask, tags)
+                decoder.span_scores(emissions, mask, tags, decoder.spans_of(tags, mask))
+        return counting.number
+
+    # a copy more or less may be made; a loop over labels or rows would be hundreds
+    assert operations(12, n_rows) == pytest.approx(operations(2, 1), abs=10)

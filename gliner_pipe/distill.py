@@ -1,0 +1,398 @@
+"""Train a pipeline on what another one finds in texts: ``python -m gliner_pipe.distill --help``."""
+
+# no postponed annotations here: confit's --help shows the types of a signature
+import inspect
+import json
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from confit import Cli, Config
+from rich.console import Console
+from rich.text import Text
+from spacy.language import Language
+from spacy.training import Example
+
+from gliner_pipe.arguments import literal, split_labels
+from gliner_pipe.cli import run
+from gliner_pipe.data.holdout import hold_out
+from gliner_pipe.distillation.annotating import Annotated, annotate
+from gliner_pipe.distillation.measuring import scores, speeds
+from gliner_pipe.errors import ConfigError
+from gliner_pipe.metrics.evaluation import gold_span_getter
+from gliner_pipe.migration import configured, translate
+from gliner_pipe.overrides import gliner_components, override, tagging_components
+from gliner_pipe.pipeline import PipelineArg
+from gliner_pipe.prediction.texts import TextItem, read_texts
+from gliner_pipe.registry import registry
+from gliner_pipe.saving import replace_file
+from gliner_pipe.tagging.targets import SPANS
+from gliner_pipe.tagging.warm_start import warm_start as begin_with
+from gliner_pipe.tagging.warm_start import why_not
+from gliner_pipe.train import train as train_pipeline
+from gliner_pipe.training.loggers.base import console_note
+from gliner_pipe.training.sections import ValidationData
+
+app = Cli(pretty_exceptions_enable=False)
+
+#: Options whose values are text whatever they look like.
+LITERALS = ("teacher", "texts", "labels", "dev")
+#: Name of the report that is written beside the models.
+FILE_NAME = "distillation.json"
+#: What the section is where a config has none: the training is that of ``[train]``.
+_DEFAULTS = Config.from_str("[distill]\ntrain = ${train}\n")
+
+
+@dataclass
+class Distilled:
+    """A student, and how it compares with its teacher.
+
+    Attributes
+    ----------
+    nlp
+        The student.
+    texts, words, entities
+        What the teacher annotated: numbers of texts and of the student's words, and of entities by label.
+    dropped
+        What was left out of that, with numbers.
+    warm_start
+        Empty where the student began with the teacher's weights; else why it did not.
+    held_out
+        Texts that were not learned from.
+    agreement
+        Exact spans on these, the teacher's taken for right: a row for each label, ``micro`` and ``macro``.
+    speed
+        Words a second of ``teacher`` and ``student``, and their ``ratio``.
+    gold
+        Scores of ``teacher`` and ``student`` on the gold data, where there is some.
+    """
+
+    nlp: Language
+    texts: int
+    words: int
+    entities: dict[str, int]
+    dropped: dict[str, int]
+    warm_start: str
+    held_out: int
+    agreement: dict[str, Any] = field(default_factory=dict)
+    speed: dict[str, float] = field(default_factory=dict)
+    gold: dict[str, Any] = field(default_factory=dict)
+
+    def report(self) -> dict[str, Any]:
+        """Return all but the pipeline as plain data."""
+        shown = Distilled(**{**vars(self), "nlp": None})
+        return {name: value for name, value in asdict(shown).items() if name != "nlp"}
+
+    def lines(self) -> list[str]:
+        """Return the report as lines of text."""
+        found = f"{sum(self.entities.values())} entities of {len(self.entities)} labels"
+        lines = [f"annotated by the teacher: {self.texts} texts, {self.words} words, {found}"]
+        lines += [f"  left out: {number} {what}" for what, number in self.dropped.items()]
+        weights = f"its own, as {self.warm_start}" if self.warm_start else "the teacher's"
+        lines.append(f"first weights of the student: {weights}")
+        if self.agreement:
+            lines.append(
+                f"agreement with the teacher on {self.held_out} held-out texts: {_row(self.agreement)}"
+            )
+        for name, rows in self.gold.items():
+            lines.append(f"{name} on the gold data: {_row(rows)}")
+        if self.speed:
+            lines.append(
+                f"speed: teacher {self.speed['teacher']:.0f} words/s, student {self.speed['student']:.0f} words/s: "
+                f"{self.speed['ratio']:.2f} times as fast"
+            )
+        return lines
+
+
+def _row(rows: Mapping[str, Any]) -> str:
+    micro = rows["micro"]
+    if micro["f"] is None:
+        return "nothing to measure"
+    return ", ".join(f"{name} {100 * micro[key]:.1f}" for name, key in (("P", "p"), ("R", "r"), ("F1", "f")))
+
+
+def distill(
+    nlp: Any,
+    teacher: Any,
+    texts: Any,
+    *,
+    labels: str | Sequence[Any] | None = None,
+    threshold: float | None = None,
+    lines: bool | None = None,
+    limit: int | None = None,
+    held_out: float = 0.1,
+    dev: Any = None,
+    warm_start: bool | Literal["auto"] = "auto",
+    **options: Any,
+) -> Distilled:
+    """Train a pipeline on what another one finds in texts.
+
+    Parameters
+    ----------
+    nlp
+        The student: as for :func:`gliner_pipe.train.train`.
+    teacher
+        Any pipeline that writes ``doc.spans`` or ``doc.ents``: its path, package name or hub id, or the pipeline.
+    texts
+        A file of texts, one a line; a ``.jsonl`` file of objects with a ``text``; a folder of ``.txt`` files; ``-`` for
+        standard input; or, in Python, texts.
+    labels
+        Labels to ask the teacher for instead of its own, as in :func:`gliner_pipe.predict.predict`.
+    threshold
+        Least score of an entity to be learned, from 0 to 1; the teacher's own when not given.
+    lines
+        Whether each line of a text file is a text; by default so for a file, and not for the files of a folder.
+    limit
+        Number of texts to read.
+    held_out
+        Share of the texts on which agreement and speed are measured, and the training is validated; 0 for none.
+    dev
+        Gold data to validate on instead, in any form that ``val_data`` of a training may have.
+    warm_start
+        Whether a ``token_classifier`` begins with the backbone of the teacher, and with tags fitted to what this
+        found, see :func:`gliner_pipe.tagging.warm_start.warm_start`; ``"auto"`` for where the backbones are the same.
+    options
+        Those of :func:`gliner_pipe.train.train`. Of ``train_data`` all but the reader holds.
+
+    Returns
+    -------
+    Distilled
+        The student as it is after the last step, and the report, which is also written beside the models.
+
+    Raises
+    ------
+    ConfigError
+        If an option cannot work.
+    DataError
+        If there is nothing to learn from.
+    """
+    _check(options, held_out, warm_start)
+    student, teacher = PipelineArg.validate(nlp), PipelineArg.validate(teacher)
+    _check_student(student)
+    silver = _annotate(teacher, student, texts, labels, threshold, lines=lines, limit=limit)
+    learned: list[Example] = silver.examples
+    kept: list[Example] = []
+    if held_out:
+        seed = options.get("data_seed")
+        learned, kept = hold_out(silver.examples, held_out, options.get("seed", 42) if seed is None else seed)
+    with override(teacher, labels=split_labels(labels)):
+        reason = _warm(student, teacher, learned, warm_start)
+    data = options.pop("train_data", None)
+    section = (
+        {key: value for key, value in data.items() if key != "reader"} if isinstance(data, Mapping) else {}
+    )
+    student = train_pipeline(
+        nlp=student,
+        train_data={**section, "reader": learned},
+        val_data={"reader": kept} if dev is None and kept else dev,
+        **options,
+    )
+    made = Distilled(
+        student,
+        len(silver.examples),
+        silver.words,
+        dict(silver.labels.most_common()),
+        dict(silver.dropped),
+        reason,
+        len(kept),
+    )
+    if os.environ.get("RANK", "0") == "0":
+        _measure(made, teacher, kept, dev, labels=split_labels(labels), threshold=threshold)
+        _tell(made, options)
+    return made
+
+
+@app.command(name="distill", registry=registry, default_config=_DEFAULTS, merge_with_default_config=True)
+def command(
+    teacher: str | Path,
+    texts: str | Path,
+    train: dict[str, Any],
+    *,
+    labels: str | list[Any] | None = None,
+    threshold: float | None = None,
+    lines: bool | None = None,
+    limit: int | None = None,
+    held_out: float = 0.1,
+    dev: Any = None,
+    warm_start: bool | Literal["auto"] = "auto",
+    config_meta: dict[str, Any] | None = None,
+) -> Distilled:
+    """Train a pipeline on what another one finds in texts.
+
+    The config is that of a training: the pipeline of ``[train] nlp`` is the student, and all options of ``[train]``
+    hold, in the file and on the command line, but for the data, which the teacher annotates. Options of this command
+    may stand in a section ``[distill]``.
+
+    Parameters
+    ----------
+    teacher
+        Any pipeline: its folder, package name or hub id.
+    texts
+        A file of texts, one a line; a ``.jsonl`` file of objects with a ``text``; a folder of ``.txt`` files; or ``-``
+        for standard input.
+    train
+        The training; the section ``[train]``.
+    labels
+        Labels to ask the teacher for instead of its own: ``person,organization``, or a JSON list.
+    threshold
+        Least score of an entity to be learned, from 0 to 1; the teacher's own when not given.
+    lines
+        Whether each line of a text file is a text; by default so for a file, and not for the files of a folder.
+    limit
+        Number of texts to read.
+    held_out
+        Share of the texts on which agreement and speed are measured, and the training is validated; 0 for none.
+    dev
+        Gold data to validate on instead: a path, or in the config a section with a reader.
+    warm_start
+        Whether a token_classifier begins with the teacher's backbone and with tags fitted to what this found;
+        ``auto`` for where the backbones are the same.
+    config_meta
+        Filled by the command line.
+
+    Returns
+    -------
+    Distilled
+        The student and the report.
+    """
+    return distill(
+        teacher=teacher,
+        texts=texts,
+        labels=labels,
+        threshold=threshold,
+        lines=lines,
+        limit=limit,
+        held_out=held_out,
+        dev=dev,
+        warm_start=warm_start,
+        **{name: value for name, value in train.items() if name != "val_data"},
+        config_meta=config_meta,
+    )
+
+
+# -- before the training -----------------------------------------------------------------------------------------------
+
+
+def _check(options: Mapping[str, Any], held_out: Any, warm_start: Any) -> None:
+    """Refuse what cannot be before the teacher is set to work."""
+    known = [name for name in inspect.signature(train_pipeline).parameters if name != "aliases"]
+    translate({name: value for name, value in options.items() if name not in known}, known, lambda _: None)
+    for name, do in (("val_data", "Name gold data as dev"), ("validation_split", "Set held_out")):
+        if options.get(name) is not None:
+            raise ConfigError(f"train.{name}", "is set in a distillation", "null", do)
+    number = isinstance(held_out, (int, float)) and not isinstance(held_out, bool)
+    if not number or not 0 <= held_out < 1:
+        raise ConfigError("distill.held_out", f"is {held_out!r}", "a share, from 0 to below 1")
+    if warm_start not in (True, False, "auto"):
+        raise ConfigError("distill.warm_start", f"is {warm_start!r}", "true, false, auto")
+
+
+def _check_student(student: Language) -> None:
+    for component in tagging_components(student):
+        if component.target != SPANS:
+            raise ConfigError(
+                f"components.{component.name}.target",
+                f"found {component.target!r}, and a teacher finds spans",
+                f'"{SPANS}"',
+            )
+
+
+def _annotate(
+    teacher: Language, student: Language, texts: Any, labels: Any, threshold: float | None, **reading: Any
+) -> Annotated:
+    asked = split_labels(labels)
+    with override(teacher, labels=asked, threshold=threshold):
+        components = gliner_components(teacher)
+        known = list(components[0].labels) if len(components) == 1 else []
+        if components and not any(one.labels for one in components):
+            raise ConfigError(
+                "distill.labels", "are not given, and the teacher has none of its own", "at least one label"
+            )
+        return annotate(teacher, student, _items(texts, **reading), gold_span_getter(student), known)
+
+
+def _items(texts: Any, lines: bool | None, limit: int | None) -> Iterable[TextItem]:
+    if isinstance(texts, (str, Path)):
+        items: Iterable[TextItem] = read_texts(
+            texts, lines=not Path(texts).is_dir() if lines is None else lines
+        )
+    else:
+        items = (
+            one if isinstance(one, TextItem) else TextItem(one, f"text {number}", f"text-{number:06d}")
+            for number, one in enumerate(texts, 1)
+        )
+    for number, item in enumerate(items):
+        if limit is not None and number >= limit:
+            return
+        yield item
+
+
+def _warm(student: Language, teacher: Language, examples: Any, wanted: Any) -> str:
+    """Give the student its first weights, and say why not where it has others."""
+    taggers = tagging_components(student)
+    if not wanted:
+        return "warm_start is false"
+    reason = why_not(taggers[0], teacher) if len(taggers) == 1 else "the student is not one token_classifier"
+    if not reason:
+        begin_with(taggers[0], teacher, examples)
+    elif wanted is True:
+        raise ConfigError("distill.warm_start", f"is true, but {reason}", "false, auto")
+    else:
+        console_note(f"note: the student does not begin with the teacher's weights, as {reason}")
+    return reason
+
+
+# -- after it ----------------------------------------------------------------------------------------------------------
+
+
+def _measure(made: Distilled, teacher: Language, kept: Any, dev: Any, **asked: Any) -> None:
+    with override(teacher, **asked):
+        if kept:
+            made.agreement = scores(made.nlp, kept, made.nlp)
+            made.speed = speeds(teacher, made.nlp, [example.reference.text for example in kept])
+        if dev is not None:
+            sections = ValidationData.validate(dev) or []
+            gold = [one for section in sections for one in section.read(made.nlp, "distill.dev")]
+            for name, nlp in (("teacher", teacher), ("student", made.nlp)):
+                made.gold[name] = scores(nlp, gold, made.nlp)
+
+
+def _tell(made: Distilled, options: Mapping[str, Any]) -> None:
+    folder = Path(options.get("output_path") or "artifacts/model-last").parent
+    with replace_file(folder / FILE_NAME) as path:
+        path.write_text(json.dumps(made.report(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    console = Console(highlight=False)
+    for line in [*made.lines(), f"report: {folder / FILE_NAME}"]:
+        console.print(Text(line), soft_wrap=True)
+
+
+# -- command line ------------------------------------------------------------------------------------------------------
+
+
+def main() -> None:
+    """Run the command line; options that are not its own are those of ``[train]``."""
+    arguments = sys.argv[1:]
+
+    def go() -> None:
+        arguments[:] = literal(_sorted_out(configured(arguments)), LITERALS)
+        app(arguments)
+
+    run(go, arguments)
+
+
+def _sorted_out(argv: Sequence[str]) -> list[str]:
+    """Give the options of the training the name of their section, so that others in it can refer to them."""
+    own = {"config", "help", *inspect.signature(command).parameters}
+    result = []
+    for part in argv:
+        name = part.partition("=")[0].removeprefix("--").replace("-", "_")
+        train = part.startswith("--") and "." not in name and name not in own
+        result.append(f"--train.{part.removeprefix('--')}" if train else part)
+    return result
+
+
+if __name__ == "__main__":
+    main()
