@@ -266,7 +266,7 @@ def _add_line(chunk: Chunk, number: int, line: bytes, columns: Columns, limit: i
         chunk.bad.append(BadRow(str(place), "is no object", "a JSON object a line", number, position))
         return
     kept = columns.kept(list(value))
-    _refuse_names(place, kept)
+    refuse_names(place, kept)
     chunk.rows.append({name: value[name] for name in kept})
     labels = value.get(columns.labels) if columns.labels else None
     if columns.text in value:
@@ -309,7 +309,7 @@ def _parquet_chunks(shard: Shard, columns: Columns, start: int, limit: int, rows
         schema = table.schema_arrow
         check_columns(str(shard.path), schema, columns)
         kept = columns.kept(schema.names)
-        _refuse_names(shard.path, kept)
+        refuse_names(shard.path, kept)
         wanted = [name for name in schema.names if name in kept or name in columns.needed]
         count = table.metadata.num_rows
         stop = count if shard.stop is None else min(shard.stop, count)
@@ -399,7 +399,8 @@ def _table(path: Path) -> Any:
     return open_parquet(path, "input", "parquet")
 
 
-def _refuse_names(place: object, names: Sequence[str]) -> None:
+def refuse_names(place: object, names: Sequence[str]) -> None:
+    """Refuse columns to carry along that are called as those of a prediction."""
     for name in names_added(names):
         raise DataError(
             f"{place} ({name})",
