@@ -277,7 +277,7 @@ def _add_line(chunk: Chunk, number: int, line: bytes, columns: Columns, limit: i
             "a field with the text",
         )
     if wrong is None:
-        chunk.asks.append(Ask(position, value[columns.text], labels))
+        chunk.asks.append(Ask(position, value[columns.text], place, labels))
     else:
         chunk.bad.append(BadRow(_named(place, columns.id, value), *wrong, number, position))
 
@@ -362,13 +362,14 @@ def add_batch(chunk: Chunk, batch: Any, columns: Columns, limit: int, place: Cal
     texts = batch.column(columns.text).to_pylist()
     labels = batch.column(columns.labels).to_pylist() if columns.labels else [None] * len(texts)
     for position, (text, own) in enumerate(zip(texts, labels, strict=True)):
+        where = place(chunk.start + position)
         wrong = check_ask(text, own, limit)
         if wrong is None:
-            chunk.asks.append(Ask(position, text, own))
+            chunk.asks.append(Ask(position, text, where, own))
             continue
         row = {columns.id: batch.column(columns.id)[position].as_py()} if columns.id else {}
         number = chunk.start + position
-        chunk.bad.append(BadRow(_named(place(number), columns.id, row), *wrong, number, position))
+        chunk.bad.append(BadRow(_named(where, columns.id, row), *wrong, number, position))
 
 
 def check_columns(where: str, schema: Any, columns: Columns) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -119,8 +120,15 @@ def run_script(code: str, *arguments: object) -> None:
         "SPARK_LOCAL_IP": "127.0.0.1",
     }
     command = [sys.executable, "-c", code, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, env=env, check=False, timeout=280)
-    assert done.returncode == 0, done.stderr[-5000:]
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=env, start_new_session=True
+    ) as child:
+        try:
+            _, told = child.communicate(timeout=540)
+        except BaseException:
+            os.killpg(child.pid, signal.SIGKILL)  # with what it started
+            raise
+    assert child.returncode == 0, told[-5000:]
 
 
 RAY = """
@@ -152,6 +160,7 @@ spark.stop()
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     "code", [pytest.param(RAY, marks=needs_ray, id="ray"), pytest.param(SPARK, marks=needs_spark, id="spark")]
 )
