@@ -7,7 +7,19 @@ class GlinerPipeError(Exception):
     """Base class: a mistake in the input that has one clear sentence."""
 
 
-class ConfigError(GlinerPipeError, ValueError):
+class _Told:
+    """What errors in four parts share: they can go from one process to another."""
+
+    where: str
+    found: str
+    allowed: str
+    do: str
+
+    def __reduce__(self) -> tuple[type, tuple[str, str, str, str]]:
+        return type(self), (self.where, self.found, self.allowed, self.do)
+
+
+class ConfigError(_Told, GlinerPipeError, ValueError):
     """A configuration that cannot work.
 
     Parameters
@@ -27,7 +39,7 @@ class ConfigError(GlinerPipeError, ValueError):
         super().__init__(_sentence(f"[{where}]", found, allowed, do))
 
 
-class DataError(GlinerPipeError, ValueError):
+class DataError(_Told, GlinerPipeError, ValueError):
     """Input data that cannot be used.
 
     Parameters

@@ -44,6 +44,7 @@ LITERALS = (
     "labels_column",
     "keep",
     "on_error",
+    "engine",
 )
 
 
@@ -108,6 +109,8 @@ def predict(
     shard_size: int | None = None,
     on_error: Literal["stop", "skip"] = "stop",
     save_every: float = 10.0,
+    engine: Literal["local", "ray", "spark"] = "local",
+    workers: int | None = None,
     quiet: bool = False,
     span_getter: str | list[str] | None = None,
     batch_size: int | None = None,
@@ -154,17 +157,22 @@ def predict(
     id_column
         Column or field that names a row in messages.
     labels_column
-        Shards: column or field with a list of labels to ask for in the row; null for those of all.
+        For shards, column or field with a list of labels to ask for in the row; null for those of all.
     keep
-        Shards: columns to carry along: ``id,date``; all when not given.
+        For shards, columns to carry along: ``id,date``; all when not given.
     shard_size
-        Shards: rows of an output file at most; an output file for each input file when not given.
+        For shards, rows of an output file at most; an output file for each input file when not given.
     on_error
-        Shards: what to do about a row that cannot be read or predicted on: ``stop``, or ``skip`` and list it.
+        For shards, what to do about a row that cannot be read or predicted on: ``stop``, or ``skip`` and list it.
     save_every
-        Shards: seconds between two times that finished rows are written. A kill costs no more than these.
+        For shards, seconds between two times that finished rows are written. A kill costs these, and the texts in
+        hand.
+    engine
+        For shards, ``local``, ``ray`` or ``spark``. A cluster must see input and output under the same paths.
+    workers
+        Processes of Ray that predict; as many as it has CPUs (GPUs, if the model runs there) when not given.
     quiet
-        Shards: whether to report no progress on standard error.
+        For shards, whether to report no progress on standard error.
     span_getter
         Where the pipeline writes its spans: the key of a span group or ``ents``; found out when not given.
     batch_size
@@ -191,7 +199,7 @@ def predict(
     if html and format not in (None, "terminal", "html"):
         raise ConfigError("format", f"is {format!r} together with html", "one of them", "Leave out one")
     columns = Columns(text_column, labels_column, id_column, _names(keep))
-    asked = {"labels": split_labels(labels), "relations": split_labels(relations)}
+    asked: dict[str, Any] = {"labels": split_labels(labels), "relations": split_labels(relations)}
     precision: dict[str, Any] = {"dtype": dtype, "quantize": quantize, "compile": compile}
     with override(pipeline, **asked, threshold=threshold, device=device, **precision):
         if not html and input is not None and output is not None and _are_shards(input, format, output):
@@ -203,6 +211,8 @@ def predict(
                 work,
                 format=format,
                 shard_size=shard_size,
+                engine=engine,
+                workers=workers,
                 quiet=quiet,
             ).predicted
         _refuse(
@@ -211,6 +221,8 @@ def predict(
             keep=keep,
             shard_size=shard_size,
             on_error=None if on_error == "stop" else on_error,
+            engine=None if engine == "local" else engine,
+            workers=workers,
         )
         if text is not None:
             items: Iterable[TextItem] = [TextItem(text, "text", "text")]

@@ -18,10 +18,13 @@ from gliner_pipe.prediction.rendering import Entity, RelationRecord, entities_of
 
 
 class Ask(NamedTuple):
-    """A text to predict on: its position among the rows of the chunk, and the labels of its own if it has any."""
+    """A text to predict on: its position among the rows of the chunk, where it stands, and the labels of its own if it
+    has any.
+    """
 
     position: int
     text: str
+    where: object
     labels: list[Any] | None = None
 
 
@@ -142,34 +145,45 @@ def predict_chunks(
     waiting: deque[_Waiting] = deque()
 
     def texts() -> Iterator[tuple[str | Doc, int]]:
+        start = 0
         for chunk in chunks:
-            entry = _Waiting(chunk, [None] * len(chunk.rows), len(chunk.asks))
-            waiting.append(entry)
-            for ask in chunk.asks:
-                yield _asked(nlp, ask), ask.position
+            waiting.append(_Waiting(chunk, start))
+            for number, ask in enumerate(chunk.asks, start):
+                yield _asked(nlp, ask), number
+            start += len(chunk.asks)
 
     stream = nlp.pipe(texts(), as_tuples=True, batch_size=batch_size or nlp.batch_size, n_process=n_process)
-    for doc, position in stream:
-        yield from _complete(waiting)
-        entry = waiting[0]
+    for doc, number in stream:
+        yield from _before(waiting, number)
         entities = entities_of(doc, getter)
-        entry.found[position] = Found(entities, relations_of(doc, entities))
-        entry.missing -= 1
-        yield from _complete(waiting)
-    yield from _complete(waiting)
+        waiting[0].add(number, Found(entities, relations_of(doc, entities)))
+        yield from _before(waiting, number + 1)
+    yield from _before(waiting, None)
 
 
-@dataclass
 class _Waiting:
-    chunk: Chunk
-    found: list[Found | None]
-    missing: int
+    """A chunk whose documents are under way; `start` is the number of the first in the stream."""
+
+    def __init__(self, chunk: Chunk, start: int) -> None:
+        self.chunk, self.start, self.stop = chunk, start, start + len(chunk.asks)
+        self.found: list[Found | None] = [None] * len(chunk.rows)
+
+    def add(self, number: int, found: Found) -> None:
+        self.found[self.chunk.asks[number - self.start].position] = found
+
+    def done(self) -> tuple[Chunk, list[Found | None]]:
+        """The chunk with what was found; documents that an error handler of the pipeline took out are bad rows."""
+        for ask in self.chunk.asks:
+            if self.found[ask.position] is None:
+                found = "could not be predicted on: the pipeline's error handler was told why"
+                self.chunk.bad.append(BadRow(str(ask.where), found, "", self.chunk.stop, ask.position))
+        return self.chunk, self.found
 
 
-def _complete(waiting: deque[_Waiting]) -> Iterator[tuple[Chunk, list[Found | None]]]:
-    while waiting and not waiting[0].missing:
-        entry = waiting.popleft()
-        yield entry.chunk, entry.found
+def _before(waiting: deque[_Waiting], number: int | None) -> Iterator[tuple[Chunk, list[Found | None]]]:
+    """Chunks that end before a document of the stream; all at its end."""
+    while waiting and (number is None or waiting[0].stop <= number):
+        yield waiting.popleft().done()
 
 
 def _asked(nlp: Language, ask: Ask) -> str | Doc:

@@ -18,8 +18,10 @@ from gliner_pipe.prediction.fingerprint import describe_pipeline
 from gliner_pipe.prediction.formats import SHARD_FORMATS
 from gliner_pipe.prediction.job import STATE, Job, Numbers, ShardWriter, total
 from gliner_pipe.prediction.progress import Report
-from gliner_pipe.prediction.shards import Columns, Shard, ending, find_shards, read_chunks
+from gliner_pipe.prediction.shards import CHUNK_ROWS, Columns, Shard, ending, find_shards, read_chunks
 
+#: Where a prediction over shards may run.
+ENGINES = ("local", "ray", "spark")
 #: Bad rows that are shown; all are in the folder ``_predict/errors``.
 SHOWN = 10
 
@@ -89,7 +91,7 @@ def run_shards(
         nlp,
         chunks(),
         span_getter=work.span_getter,
-        batch_size=work.batch_size,
+        batch_size=work.batch_size or min(nlp.batch_size, CHUNK_ROWS),
         n_process=work.n_process,
     )
     try:
@@ -108,6 +110,8 @@ def predict_shards(
     *,
     format: str | None = None,
     shard_size: int | None = None,
+    engine: str = "local",
+    workers: int | None = None,
     quiet: bool = False,
 ) -> Numbers:
     """Predict on the shards of a file, folder or pattern, or on what an earlier run has not done of them.
@@ -126,6 +130,10 @@ def predict_shards(
         ``"parquet"``, ``"jsonl"`` or ``"jsonl.gz"``; that of each input file when not given.
     shard_size
         Rows of an output file at most; an output file for each input file when not given.
+    engine
+        ``"local"``, ``"ray"`` or ``"spark"``. A cluster must see the input and the output under the same paths.
+    workers
+        Processes of Ray that predict; as many as it has CPUs, or GPUs, when not given.
     quiet
         Whether to report nothing on standard error.
 
@@ -141,7 +149,7 @@ def predict_shards(
     DataError
         If data cannot be used.
     """
-    _check(nlp, work, format, shard_size)
+    _check(nlp, work, format, shard_size, engine)
     shards = find_shards(source, format, shard_size)
     if any(".parquet" in (ending(shard.path), Path(shard.name).suffix) for shard in shards):
         arrow()
@@ -161,8 +169,14 @@ def predict_shards(
         with Report({shard.name: _weight(shard, shards) for shard in missing}, quiet=quiet) as report:
             if len(missing) < len(shards):
                 report.say(f"{len(shards) - len(missing)} of {len(shards)} shards were whole before")
-            run_shards(nlp, job, missing, work, _Teller(report))
-        shutil.rmtree(output / STATE / "parts", ignore_errors=True)
+            if engine == "local":
+                run_shards(nlp, job, missing, work, _Teller(report))
+            elif missing:
+                from gliner_pipe.prediction.cluster import run_on_cluster  # which needs this module
+
+                run_on_cluster(nlp, job, missing, work, engine, workers, report)
+        for name in ("parts", "pipeline"):
+            shutil.rmtree(output / STATE / name, ignore_errors=True)
         numbers = total(map(job.numbers, shards))
         report.say(_summary(numbers, shards, output))
     return numbers
@@ -200,7 +214,9 @@ def _summary(numbers: Numbers, shards: Sequence[Shard], output: Path) -> str:
     return text
 
 
-def _check(nlp: Language, work: Work, format: str | None, shard_size: int | None) -> None:
+def _check(nlp: Language, work: Work, format: str | None, shard_size: int | None, engine: str) -> None:
+    if engine not in ENGINES:
+        raise ConfigError("engine", f"is {engine!r}", ", ".join(ENGINES))
     if format is not None and format not in SHARD_FORMATS:
         raise ConfigError("format", f"is {format!r}", ", ".join(SHARD_FORMATS))
     if shard_size is not None and shard_size < 1:

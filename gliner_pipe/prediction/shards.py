@@ -266,7 +266,7 @@ def _add_line(chunk: Chunk, number: int, line: bytes, columns: Columns, limit: i
         chunk.bad.append(BadRow(str(place), "is no object", "a JSON object a line", number, position))
         return
     kept = columns.kept(list(value))
-    _refuse_names(place, kept)
+    refuse_names(place, kept)
     chunk.rows.append({name: value[name] for name in kept})
     labels = value.get(columns.labels) if columns.labels else None
     if columns.text in value:
@@ -277,7 +277,7 @@ def _add_line(chunk: Chunk, number: int, line: bytes, columns: Columns, limit: i
             "a field with the text",
         )
     if wrong is None:
-        chunk.asks.append(Ask(position, value[columns.text], labels))
+        chunk.asks.append(Ask(position, value[columns.text], place, labels))
     else:
         chunk.bad.append(BadRow(_named(place, columns.id, value), *wrong, number, position))
 
@@ -309,7 +309,7 @@ def _parquet_chunks(shard: Shard, columns: Columns, start: int, limit: int, rows
         schema = table.schema_arrow
         check_columns(str(shard.path), schema, columns)
         kept = columns.kept(schema.names)
-        _refuse_names(shard.path, kept)
+        refuse_names(shard.path, kept)
         wanted = [name for name in schema.names if name in kept or name in columns.needed]
         count = table.metadata.num_rows
         stop = count if shard.stop is None else min(shard.stop, count)
@@ -362,13 +362,14 @@ def add_batch(chunk: Chunk, batch: Any, columns: Columns, limit: int, place: Cal
     texts = batch.column(columns.text).to_pylist()
     labels = batch.column(columns.labels).to_pylist() if columns.labels else [None] * len(texts)
     for position, (text, own) in enumerate(zip(texts, labels, strict=True)):
+        where = place(chunk.start + position)
         wrong = check_ask(text, own, limit)
         if wrong is None:
-            chunk.asks.append(Ask(position, text, own))
+            chunk.asks.append(Ask(position, text, where, own))
             continue
         row = {columns.id: batch.column(columns.id)[position].as_py()} if columns.id else {}
         number = chunk.start + position
-        chunk.bad.append(BadRow(_named(place(number), columns.id, row), *wrong, number, position))
+        chunk.bad.append(BadRow(_named(where, columns.id, row), *wrong, number, position))
 
 
 def check_columns(where: str, schema: Any, columns: Columns) -> None:
@@ -399,7 +400,8 @@ def _table(path: Path) -> Any:
     return open_parquet(path, "input", "parquet")
 
 
-def _refuse_names(place: object, names: Sequence[str]) -> None:
+def refuse_names(place: object, names: Sequence[str]) -> None:
+    """Refuse columns to carry along that are called as those of a prediction."""
     for name in names_added(names):
         raise DataError(
             f"{place} ({name})",

@@ -301,6 +301,27 @@ def test_going_on_after_kill(tmp_path: Path) -> None:
     assert [path.name for path in output.rglob(".*")] == []
 
 
+def test_documents_that_an_error_handler_takes_out(nlp: Any, tmp_path: Path) -> None:
+    gliner = nlp.get_pipe("gliner")
+    prepare = gliner.prepare
+
+    def failing(docs: Any) -> Any:
+        if any("13" in doc.text for doc in docs):
+            raise RuntimeError("unlucky")
+        return prepare(docs)
+
+    gliner.prepare = failing
+    nlp.set_error_handler(lambda name, pipe, docs, error: None)
+    write_json(tmp_path / "a.jsonl", rows(600))
+    assert predict(pipeline=nlp, input=tmp_path / "a.jsonl", output=tmp_path / "out", quiet=True) == 584
+    (found,) = outputs(tmp_path / "out").values()
+    lost = [row["id"] for row in found if row["entities"] is None]
+    assert [row["id"] for row in found] == list(range(600))
+    assert lost == [number for number in range(600) if "13" in str(number)]
+    listed = (tmp_path / "out/_predict/errors/a.jsonl.jsonl").read_text().splitlines()
+    assert len(listed) == len(lost) and "a.jsonl:14" in listed[0] and "error handler" in listed[0]
+
+
 def test_other_settings_are_refused(nlp: Any, tmp_path: Path) -> None:
     write_json(tmp_path / "in" / "a.jsonl", rows(2))
 
@@ -346,7 +367,8 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
     with only_writer(tmp_path / "out" / "lock"):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 1 and "is written to by another process" in done.stderr
-    subprocess.run(command, check=True)
+    with only_writer(tmp_path / "out" / "lock"):
+        pass
 
 
 def test_shards_as_texts_of_other_formats(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
