@@ -48,7 +48,11 @@ def tags(backbone):
     component = nlp.add_pipe("token_classifier", config=tagging_pipeline.config(backbone))
     examples = tagging_pipeline.examples(nlp)[12:]
     long = ["Ada", "Smith", "lives", "in", "Rome", "."] * 6
-    return nlp, component, [*examples, tagging_pipeline.example(nlp, long, [(0, 1, "person"), (4, 4, "city")])]
+    return (
+        nlp,
+        component,
+        [*examples, tagging_pipeline.example(nlp, long, [(0, 1, "person"), (4, 4, "city")])],
+    )
 
 
 @pytest.mark.parametrize("kind", [spans, relations, tags])
@@ -100,7 +104,10 @@ def test_empty_texts_and_chance(backbone):
     step = stream.collate([(0, [*examples, empty])])
     assert sum(step.sizes) == 9 and all(part["it"].n_pieces for part in step.sub_batches)
     again = component.draw(examples, random.Random(3)), component.draw(examples, random.Random(3))
-    assert again[0].asked == again[1].asked and again[0].asked != component.draw(examples, random.Random(4)).asked
+    assert (
+        again[0].asked == again[1].asked
+        and again[0].asked != component.draw(examples, random.Random(4)).asked
+    )
 
 
 def test_training_in_parts_gives_the_same_weights(config_path, monkeypatch):
