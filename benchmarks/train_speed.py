@@ -3,7 +3,8 @@
 Same backbone, data, batch size, steps and precision; each in a process of its own, one after the other, in turns. What
 is timed is the steps alone: data are read and models made before, nothing is measured or saved in between. The token
 classifier (one linear layer on the backbone) is the least that a training of this backbone can cost; that of this package
-runs in the same loop as the rest, so that what the loop itself costs is seen.
+runs in the same loop as the rest, so that what the loop itself costs is seen. Two further runs train the heads over a
+frozen backbone, with the cache of its vectors and without, on some of the texts and from the second pass on.
 
     python benchmarks/train_speed.py --data PATH/wnut17 --output benchmarks/results/train_speed.json
 
@@ -39,9 +40,9 @@ class Clock:
     def tick(self) -> None:
         self.times.append((time.process_time(), time.perf_counter()))
 
-    def result(self) -> dict:
-        (cpu, wall), (cpu_end, wall_end) = self.times[WARM_UP - 1], self.times[-1]
-        sentences = BATCH * (len(self.times) - WARM_UP)
+    def result(self, warm_up: int = WARM_UP) -> dict:
+        (cpu, wall), (cpu_end, wall_end) = self.times[warm_up - 1], self.times[-1]
+        sentences = BATCH * (len(self.times) - warm_up)
         return {
             "sentences_per_cpu_second": sentences / (cpu_end - cpu),
             "sentences_per_second": sentences / (wall_end - wall),
@@ -116,7 +117,9 @@ class Ticking:
     def finish(self) -> None: ...
 
 
-def train_here(data: Path, steps: int, work: Path, **changes) -> dict:
+def train_here(
+    data: Path, steps: int, work: Path, limit: int | None = None, warm_up: int = WARM_UP, **changes
+) -> dict:
     from confit import Config
 
     from gliner_pipe.registry import registry
@@ -126,13 +129,14 @@ def train_here(data: Path, steps: int, work: Path, **changes) -> dict:
     config["vars"] |= {"train": str(data / "train.jsonl"), "dev": str(data / "train.jsonl")}
     options = Config(config["train"]).resolve(registry=registry, root=config)
     logger = Ticking()
+    options["train_data"] = {**options["train_data"], "limit": limit}
     options |= {
         "max_steps": steps, "validation_interval": steps, "output_path": str(work / "model-last"), "val_data": None,
         "best_metric": None, "scorer": None, "sample_texts": [], "loggers": [logger],
         "batch_size": f"{BATCH} samples", "save_total_limit": 0, **changes,
     }  # fmt: skip
     train(**options)
-    return logger.clock.result()
+    return logger.clock.result(warm_up)
 
 
 def run_gliner_pipe(data: Path, steps: int, work: Path) -> dict:
@@ -146,6 +150,18 @@ def run_gliner_pipe_tagger(data: Path, steps: int, work: Path) -> dict:
     nlp = spacy.blank("en")
     nlp.add_pipe("token_classifier", config={"decoder": "softmax", "embedding": embedding})
     return train_here(data, steps, work, nlp=nlp)
+
+
+def run_frozen(data: Path, steps: int, work: Path, cache: bool = False) -> dict:
+    first_pass = 10
+    return train_here(
+        data, first_pass + steps, work, limit=first_pass * BATCH, warm_up=first_pass + 1,
+        freeze_components=["text_encoder"], feature_cache=cache,
+    )  # fmt: skip
+
+
+def run_frozen_cached(data: Path, steps: int, work: Path) -> dict:
+    return run_frozen(data, steps, work, cache=True)
 
 
 def run_token_classifier(data: Path, steps: int, work: Path) -> dict:
@@ -185,13 +201,19 @@ def run_token_classifier(data: Path, steps: int, work: Path) -> dict:
     return clock.result()
 
 
-#: Ours and theirs.
-PAIRS = {"gliner_pipe": "gliner", "gliner_pipe_tagger": "token_classifier"}
+#: What is held against what.
+PAIRS = {
+    "gliner_pipe": "gliner",
+    "gliner_pipe_tagger": "token_classifier",
+    "gliner_pipe_frozen_cached": "gliner_pipe_frozen",
+}
 WORKERS = {
     "gliner": run_gliner,
     "gliner_pipe": run_gliner_pipe,
     "token_classifier": run_token_classifier,
     "gliner_pipe_tagger": run_gliner_pipe_tagger,
+    "gliner_pipe_frozen": run_frozen,
+    "gliner_pipe_frozen_cached": run_frozen_cached,
 }
 
 
@@ -204,6 +226,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--output", type=Path)
+    parser.add_argument("--only", nargs="+", choices=PAIRS, default=list(PAIRS), help="pairs by their first")
     parser.add_argument("--worker", choices=WORKERS)
     given = parser.parse_args()
     if given.worker:
@@ -211,9 +234,11 @@ def main() -> None:
             result = WORKERS[given.worker](given.data, given.steps, Path(work))
         print("RESULT", json.dumps(result))
         return
-    runs: dict[str, list[dict]] = {name: [] for name in WORKERS}
+    pairs = {ours: theirs for ours, theirs in PAIRS.items() if ours in given.only}
+    names = [name for pair in pairs.items() for name in reversed(pair)]
+    runs: dict[str, list[dict]] = {name: [] for name in names}
     for number in range(given.rounds):
-        for name in WORKERS:
+        for name in names:
             command = [
                 sys.executable,
                 __file__,
@@ -248,7 +273,7 @@ def main() -> None:
                 ),
                 2,
             )
-            for ours, theirs in PAIRS.items()
+            for ours, theirs in pairs.items()
         },
     }
     print(json.dumps(report, indent=2))

@@ -132,9 +132,12 @@ def _keys(batch: WindowBatch) -> list[bytes]:
         (batch.piece_count, batch.word_mask),
         (batch.prompt_positions, batch.prompt_mask),
     ]
+    device = batch.input_ids.device.type
+    precision = str(torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else "").encode()
     columns = [(numbers.int().cpu(), mask.sum(1).tolist()) for numbers, mask in parts]
     return [
-        b"|".join(
+        precision
+        + b"|".join(
             length.to_bytes(4, "little") + numbers[row, :length].numpy().tobytes()
             for numbers, lengths in columns
             for length in [int(lengths[row])]

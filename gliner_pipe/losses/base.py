@@ -90,7 +90,6 @@ class Loss(Block):
 
     def _sum(self, logits: Tensor, targets: Tensor, mask: Tensor, by_width: bool) -> Tensor:
         """Sum the loss of some rows."""
-        logits = logits.float() if logits.dtype != torch.float64 else logits
         targets = targets.to(logits.dtype)
         smooth = targets * (1 - self.label_smoothing) + self.label_smoothing / 2
         losses = self.elements(logits, smooth if self.label_smoothing else targets)
@@ -126,10 +125,12 @@ class _InParts(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, part: Callable[[Tensor, int], Tensor], rows: int) -> Tensor:
-        total = logits.new_zeros((), dtype=torch.promote_types(logits.dtype, torch.float32))
-        grad = torch.zeros_like(logits) if ctx.needs_input_grad[0] else None
+        # in full precision: a gradient that is scaled up only on the way back must not be lost before
+        kind = torch.promote_types(logits.dtype, torch.float32)
+        total = logits.new_zeros((), dtype=kind)
+        grad = torch.zeros_like(logits, dtype=kind) if ctx.needs_input_grad[0] else None
         for start in range(0, len(logits), rows):
-            some = logits[start : start + rows].detach()
+            some = logits[start : start + rows].detach().to(kind)
             with torch.set_grad_enabled(grad is not None):
                 value = part(some.requires_grad_(grad is not None), start)
             total += value.detach()
@@ -137,9 +138,10 @@ class _InParts(torch.autograd.Function):
                 grad[start : start + rows] = torch.autograd.grad(value, some)[0]
         if grad is not None:
             ctx.save_for_backward(grad)
+        ctx.kind = logits.dtype
         return total
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         (grad,) = ctx.saved_tensors
-        return grad * grads[0].to(grad.dtype), None, None
+        return (grad * grads[0]).to(ctx.kind), None, None

@@ -164,14 +164,14 @@ class TokenLevel(SpanRep):
         """Loss of words and, with ``represent_spans``, of the gold spans and as many random ones."""
         windows = inputs.windows
         logits = self.logits(read, windows.word_mask).transpose(2, 3)
-        targets = torch.zeros_like(logits)
+        targets = torch.zeros_like(logits, dtype=torch.bool)
         rows, first, width, name = gold.unbind(1)
-        targets[rows, first, START, name] = 1.0
-        targets[rows, first + width, END, name] = 1.0
+        targets[rows, first, START, name] = True
+        targets[rows, first + width, END, name] = True
         position = torch.arange(logits.shape[1], device=logits.device)
         inside = (position >= first[:, None]) & (position <= (first + width)[:, None])
         which, word = inside.nonzero().unbind(1)
-        targets[rows[which], word, INSIDE, name[which]] = 1.0
+        targets[rows[which], word, INSIDE, name[which]] = True
         mask = windows.word_mask[:, :, None, None] & inputs.label_mask[:, None, None, :]
         parts = {"token": self.token_loss_coef * loss(logits, targets, mask)}
         if self.represent_spans:
@@ -186,8 +186,8 @@ class TokenLevel(SpanRep):
         spans = torch.cat([positive, self._random_spans(positive, inputs.windows.word_mask)]).unique(dim=0)
         logits = self._span_logits(read, spans, inputs.windows.word_mask)
         at, which = (spans[:, None] == positive).all(2).nonzero().unbind(1)
-        targets = torch.zeros_like(logits)
-        targets[at, name[which]] = 1.0
+        targets = torch.zeros_like(logits, dtype=torch.bool)
+        targets[at, name[which]] = True
         mask = inputs.label_mask[spans[:, 0]]
         return loss(logits[:, None, None], targets[:, None, None], mask[:, None, None])
 

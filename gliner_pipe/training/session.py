@@ -86,8 +86,16 @@ def set_seed(seed: int) -> None:
 
 #: Options that a training which goes on should have as before: it is told where they differ.
 _TOLD = (
-    *("seed", "batch_size", "gradient_accumulation_steps", "grad_accumulation_max_tokens", "max_steps"),
-    *("max_epochs", "transformer_lr", "task_lr", "weight_decay", "task_weight_decay", "warmup_rate"),
+    *("seed", "batch_size", "gradient_accumulation_steps", "grad_accumulation_max_tokens", "cut_by_length"),
+    *(
+        "max_steps",
+        "max_epochs",
+        "transformer_lr",
+        "task_lr",
+        "weight_decay",
+        "task_weight_decay",
+        "warmup_rate",
+    ),
     *("warmup_steps", "max_grad_norm", "ema_decay", "start_decay", "mixed_precision"),
 )
 

@@ -23,7 +23,7 @@ from gliner_pipe.training.protocol import TrainableByLoop
 
 #: What a part of a batch costs beyond its pieces, as a number of pieces. On a CPU, gradients are added up and those of
 #: the embeddings laid out once more, which was measured; a GPU is busy only with parts of some thousand pieces.
-OVERHEAD = {"cpu": 48, "cuda": 4096}
+OVERHEAD = {"cpu": 64, "cuda": 4096}
 #: The batches of all components for the same examples.
 SubBatch = dict[str, TrainingBatch]
 

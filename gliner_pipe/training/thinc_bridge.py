@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import nn
 
 from gliner_pipe.backbones.base import pretrained_parameters
+from gliner_pipe.training.optimizer import make_optimizer
 
 
 class ThincBridge:
@@ -26,11 +26,12 @@ class ThincBridge:
         inside = set(map(id, pretrained_parameters(model)))
         trained = [p for p in model.parameters() if p.requires_grad]
         self.parameters = trained
-        self.optimizer = torch.optim.AdamW(
+        self.optimizer = make_optimizer(
+            "adamw",
             [
                 {"params": [p for p in trained if id(p) in inside], "ratio": 1.0},
                 {"params": [p for p in trained if id(p) not in inside], "ratio": task_lr_ratio},
-            ]
+            ],
         )
 
     def step(self, sgd: Any) -> None:

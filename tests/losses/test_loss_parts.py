@@ -83,3 +83,14 @@ def test_half_precision_scores_have_a_gradient_of_their_kind():
     torch.testing.assert_close(
         value.double(), plain(FocalLoss(), half.double(), targets, mask), rtol=1e-5, atol=1e-5
     )
+
+
+def test_a_gradient_too_small_for_its_kind_is_scaled_before_it_is_rounded():
+    """As a scaler does that trains in fp16."""
+    logits = torch.full((1, 1, 1, 1), -9.0, dtype=torch.half, requires_grad=True)
+    targets, mask = torch.zeros(1, 1, 1, 1, dtype=torch.bool), torch.ones(1, 1, 1, 1, dtype=torch.bool)
+    (2.0**40 * FocalLoss()(logits, targets, mask)).backward()
+    exact = logits.detach().double().requires_grad_()
+    (2.0**40 * FocalLoss()(exact, targets, mask)).backward()
+    assert 0 < exact.grad.item() / 2.0**40 < torch.finfo(torch.half).smallest_normal / 2**10
+    torch.testing.assert_close(logits.grad.double(), exact.grad, rtol=1e-3, atol=0)

@@ -144,6 +144,17 @@ def test_new_weights_are_new_vectors(model):
     torch.testing.assert_close(after, model(batch).words)
 
 
+def test_other_precision_is_another_vector(model):
+    model.features = FeatureCache(10**9)
+    batch = batch_of(model, ["Ann lives in Oslo"])
+    exact = model.vectors(batch).words
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = model.vectors(batch).words
+        torch.testing.assert_close(rounded, model(batch).words)
+    assert not torch.equal(rounded, exact)
+    assert torch.equal(model.vectors(batch).words, exact)
+
+
 def test_what_learns_or_drops_out_is_not_kept(model, backbone):
     model.features = FeatureCache(10**9)
     batch = batch_of(model, ["Ann lives in Oslo"])

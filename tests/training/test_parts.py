@@ -1,0 +1,122 @@
+"""A batch in parts teaches what the whole teaches: the same questions, the same loss, the same gradient."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import confit
+import pytest
+import spacy
+import torch
+from spacy.training import Example
+
+from gliner_pipe.registry import registry
+from gliner_pipe.train import train
+from gliner_pipe.training.steps import OVERHEAD, StepStream
+from tests import relation_pipeline, tagging_pipeline
+from tests.conftest import gliner_config
+from tests.training.conftest import records, weights
+
+
+def spans(backbone):
+    """Labels are drawn from those of the batch."""
+    config = gliner_config(backbone, labels=["person", "city"])
+    config["model"]["loss"] = {"@losses": "gliner_pipe.focal", "label_smoothing": 0.1, "width_weight": True}
+    nlp = spacy.blank("en")
+    component = nlp.add_pipe("gliner", config=config)
+    examples = [
+        relation_pipeline.example(
+            nlp, " ".join(row["tokenized_text"]), [(a, b + 1, label) for a, b, label in row["ner"]], None
+        )
+        for row in records(8)
+    ]
+    return nlp, component, examples
+
+
+def relations(backbone):
+    """Labels, relations and pairs are drawn."""
+    settings = {"label_sampling": {}, "relation_sampling": {"vary": 0.5}}
+    nlp = spacy.blank("en")
+    component = nlp.add_pipe("gliner", config=relation_pipeline.config(backbone, **settings))
+    return nlp, component, [relation_pipeline.example(nlp, *one) for one in relation_pipeline.DATA * 2]
+
+
+def tags(backbone):
+    """A tagger, with a text of several windows among the others."""
+    nlp = spacy.blank("en")
+    component = nlp.add_pipe("token_classifier", config=tagging_pipeline.config(backbone))
+    examples = tagging_pipeline.examples(nlp)[12:]
+    long = ["Ada", "Smith", "lives", "in", "Rome", "."] * 6
+    return (
+        nlp,
+        component,
+        [*examples, tagging_pipeline.example(nlp, long, [(0, 1, "person"), (4, 4, "city")])],
+    )
+
+
+@pytest.mark.parametrize("kind", [spans, relations, tags])
+def test_parts_ask_and_teach_what_the_whole_does(backbone, kind):
+    nlp, component, examples = kind(backbone)
+    nlp.initialize(lambda: examples)
+    model = component.model
+    model.eval()  # without dropout
+    found = []
+    for overhead in (math.inf, 3, 0.1):
+        stream = StepStream([], {"it": component}, seed=1, max_tokens=None, overhead=overhead)
+        step = stream.collate([(7, examples)])
+        model.zero_grad()
+        losses = [model(part["it"]) for part in step.sub_batches]
+        total = sum(loss.total for loss in losses)
+        total.backward()
+        gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+        asked = sorted(query for part in step.sub_batches for query in part["it"].inputs.queries)
+        counts = sum(part["it"].count for part in step.sub_batches)
+        pieces = sum(part["it"].n_pieces for part in step.sub_batches)
+        words = sum(part["it"].n_words for part in step.sub_batches)
+        found.append((asked, words, step.n_docs, counts, total.detach(), gradients, pieces, step.dropped))
+    whole = found[0]
+    for other in found[1:]:
+        assert other[:4] == whole[:4] and other[7] == whole[7]
+        torch.testing.assert_close(other[4], whole[4], rtol=1e-5, atol=1e-5)
+        assert other[5].keys() == whole[5].keys()
+        for name, gradient in other[5].items():
+            torch.testing.assert_close(gradient, whole[5][name], rtol=1e-4, atol=1e-4, msg=name)
+    assert found[2][6] < whole[6]  # with less padding
+
+
+def test_parts_fit_in_what_they_may_hold(backbone):
+    nlp, component, examples = spans(backbone)
+    nlp.initialize(lambda: examples)
+    for most in (20, 40, 80):
+        stream = StepStream([], {"it": component}, seed=1, max_tokens=most)
+        step = stream.collate([(0, examples)])
+        for part, size in zip(step.sub_batches, step.sizes, strict=True):
+            assert part["it"].n_pieces <= most or size == 1
+        assert sum(step.sizes) == len(examples)
+
+
+def test_empty_texts_and_chance(backbone):
+    nlp, component, examples = spans(backbone)
+    nlp.initialize(lambda: examples)
+    empty = Example(nlp.make_doc(""), nlp.make_doc(""))
+    stream = StepStream([], {"it": component}, seed=1, max_tokens=None, overhead=0.1)
+    step = stream.collate([(0, [*examples, empty])])
+    assert sum(step.sizes) == 9 and all(part["it"].n_pieces for part in step.sub_batches)
+    again = component.draw(examples, random.Random(3)), component.draw(examples, random.Random(3))
+    assert (
+        again[0].asked == again[1].asked
+        and again[0].asked != component.draw(examples, random.Random(4)).asked
+    )
+
+
+def test_training_in_parts_gives_the_same_weights(config_path, monkeypatch):
+    resolved = confit.Config.from_disk(config_path, resolve=True, registry=registry)
+    given = {**resolved["train"], "loggers": [], "optimizer": "sgd", "max_grad_norm": 0.1, "task_lr": 0.1}
+    given["transformer_lr"] = 0.1
+    whole = weights(train(**{**given, "cut_by_length": False}))
+    monkeypatch.setitem(OVERHEAD, "cpu", 1)
+    parts = weights(train(**given))
+    assert any(not torch.equal(whole[name], parts[name]) for name in whole), "nothing was cut"
+    for name in whole:
+        assert torch.allclose(whole[name], parts[name], atol=1e-6), name
