@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from gliner_pipe.backbones import _disentangled
 from gliner_pipe.backbones._disentangled import disentangled_attention, skew
 
 
@@ -44,9 +45,10 @@ def inputs(rows, n, heads=2, width=3, dtype=torch.float64):
 
 
 @pytest.mark.parametrize("parts", ["both", "keys", "queries", "none"])
-@pytest.mark.parametrize("n", [1, 2, 5, 9])
+@pytest.mark.parametrize(("n", "block"), [(1, 64), (2, 1), (5, 64), (5, 2), (9, 4)])
 @pytest.mark.parametrize("masked", [False, True])
-def test_the_same_as_written_out(parts, n, masked):
+def test_the_same_as_written_out(parts, n, block, masked, monkeypatch):
+    monkeypatch.setattr(_disentangled, "BLOCK", block)
     content, tables = inputs(2, n)
     tables = [
         table if parts in ("both", name) else None
@@ -61,7 +63,8 @@ def test_the_same_as_written_out(parts, n, masked):
 
 
 @pytest.mark.parametrize("n", [1, 3, 6])
-def test_gradients(n):
+def test_gradients(n, monkeypatch):
+    monkeypatch.setattr(_disentangled, "BLOCK", 4)
     content, tables = inputs(1, n, width=2)
     allowed = torch.ones(1, 1, n, n, dtype=torch.bool)
     allowed[..., -1:] = n == 1
