@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers.models.deberta_v2 import modeling_deberta_v2 as hf
 
 from gliner_pipe.backbones._disentangled import disentangled_attention
+from gliner_pipe.precision.int8 import Int8Linear
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -66,6 +67,12 @@ def _as(kind: type[Module], module: nn.Module) -> Module:
     return made
 
 
+#: Modules whose output follows from their input, their weights and nothing else.
+_TRANSPARENT = (nn.Linear, nn.Embedding, nn.LayerNorm, Int8Linear)
+#: Tensors that lie in memory.
+_PLAIN = (Tensor, nn.Parameter)
+
+
 class _Kept(NamedTuple):
     """What was computed from weights, and from which."""
 
@@ -82,18 +89,19 @@ def _marks(weights: tuple[Tensor, ...], dtype: torch.dtype | None) -> tuple[Any,
             weight.dtype,
             weight.device,
             0 if weight.is_inference() else weight._version,
-            weight.data_ptr() if type(weight) in (Tensor, nn.Parameter) else 0,
+            weight.data_ptr() if type(weight) in _PLAIN and weight.layout is torch.strided else 0,
         )
         for weight in weights
     )
 
 
-def _weights(module: nn.Module, kind: type[nn.Module]) -> tuple[Tensor, ...] | None:
+def _weights(module: nn.Module) -> tuple[Tensor, ...] | None:
     """Weights that the output of `module` depends on; None where it may depend on more."""
     hooked = module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module)
-    if type(module) is not kind or hooked:
+    if type(module) not in _TRANSPARENT or hooked:
         return None
-    return tuple(weight for weight in module._parameters.values() if weight is not None)
+    own = (*module._parameters.values(), *module._buffers.values())
+    return tuple(weight for weight in own if weight is not None)
 
 
 class _Keeper(nn.Module):
@@ -156,7 +164,7 @@ class DisentangledEncoder(_Keeper, hf.DebertaV2Encoder):  # type: ignore[misc]
         """Embeddings of the distances, ``(2 * span, hidden)``, or None."""
         if not self.relative_attention or "layer_norm" not in self.norm_rel_ebd or not self._may_keep():
             return super().get_rel_embedding()
-        parts = [_weights(self.rel_embeddings, nn.Embedding), _weights(self.LayerNorm, nn.LayerNorm)]
+        parts = [_weights(self.rel_embeddings), _weights(self.LayerNorm)]
         if parts[0] is None or parts[1] is None:
             return super().get_rel_embedding()
         return self._keep(parts[0] + parts[1], lambda: (hf.DebertaV2Encoder.get_rel_embedding(self),))[0]
@@ -263,11 +271,15 @@ class DisentangledAttention(_Keeper, hf.DisentangledSelfAttention):  # type: ign
     ) -> tuple[Tensor | None, ...]:
         """Tables of ``disentangled_attention``, of the distances in use."""
         span = self.pos_ebd_size
-        kept = self._kept_tables(embeddings, dtype)
-        if kept is None and rows is None:
-            used = embeddings[span - length + 1 : span + length]
-            return self._project(self.pos_dropout(used))
-        key, query = kept or self._project(self.pos_dropout(embeddings[: 2 * span]))
+        tables = self._kept_tables(embeddings, dtype)
+        if tables is None:
+            if rows is None:
+                return self._project(self.pos_dropout(embeddings[span - length + 1 : span + length]))
+            embeddings = self.pos_dropout(embeddings[: 2 * span])
+            if torch.compiler.is_compiling() or len(rows) < 2 * span:
+                return self._project(embeddings.index_select(0, rows))
+            tables = self._project(embeddings)
+        key, query = tables
         if rows is None:
             return (
                 None if key is None else key[:, span - length : span + length - 1],
@@ -285,7 +297,7 @@ class DisentangledAttention(_Keeper, hf.DisentangledSelfAttention):  # type: ign
         weights: tuple[Tensor, ...] = (embeddings,)
         for projection in self._projections:
             if projection is not None:
-                own = _weights(projection, nn.Linear)
+                own = _weights(projection)
                 if own is None:
                     return None
                 weights += own

@@ -132,6 +132,36 @@ def _ready(model: Any, tokenizer: Any, where: str, attn_implementation: str) -> 
     return model, tokenizer
 
 
+def follow_device(model: Any, device: torch.device) -> None:
+    """Let a model with an ``auto`` attention run that of flash-attn where it can, and `sdpa` again where it cannot.
+
+    It can on a CUDA device, with weights of 16 bits, where the package is installed and the model knows it. Padded
+    positions are then not computed.
+    """
+    kind = getattr(model.config, "_attn_implementation", None)
+    if kind not in ("sdpa", FLASH) or not hasattr(model, "set_attn_implementation"):
+        return
+    if kind == "sdpa" and device.type != "cuda":
+        return
+    wanted = FLASH if _flash_runs(model, device) else "sdpa"
+    if wanted != kind:
+        model.set_attn_implementation(wanted)
+
+
+#: Name that `transformers` has for flash-attn.
+FLASH = "flash_attention_2"
+
+
+def _flash_runs(model: Any, device: torch.device) -> bool:
+    supported = getattr(model, "_supports_flash_attn", False) or getattr(
+        model, "_supports_flash_attn_2", False
+    )
+    short = next(model.parameters()).dtype in (torch.float16, torch.bfloat16)
+    return bool(
+        supported and short and device.type == "cuda" and importlib.util.find_spec("flash_attn") is not None
+    )
+
+
 def saved_tokenizer(folder: Path, trust_remote_code: bool) -> Any:
     """Tokenizer from a folder that ``save`` wrote: no network."""
     from transformers import AutoTokenizer

@@ -298,8 +298,11 @@ class Transformer(EncoderHolder, Backbone):
 
     def forward(self, batch: WindowBatch) -> BackboneOutput:
         """Run a batch of windows."""
+        encoder = self._running()
+        if (self.attn_implementation or "auto") == "auto":
+            _hf.follow_device(encoder, batch.input_ids.device)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze):
-            output = self._running()(
+            output = encoder(
                 input_ids=batch.input_ids,
                 attention_mask=batch.attention_mask,
                 output_hidden_states=self.fuse_layers,

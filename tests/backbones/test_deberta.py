@@ -1,6 +1,7 @@
 """The fast attention gives the numbers of `transformers`' own, in every configuration and state of the weights."""
 
 import copy
+import importlib.util
 import pickle
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from conftest import make_backbone
 from torch import nn
 
+from gliner_pipe.backbones import _hf
 from gliner_pipe.backbones._deberta import DisentangledAttention, DisentangledEncoder, replace_attention
 from gliner_pipe.backbones.transformer import Transformer
 
@@ -298,6 +300,26 @@ def test_gradient_checkpointing():
             torch.testing.assert_close(found[1].grad, expected.grad, rtol=1e-4, atol=1e-3, msg=name)
 
 
+def test_torch_compile():
+    theirs, ours = pair()
+    compiled = torch.compile(ours, backend="aot_eager", fullgraph=True, dynamic=True)
+    for length in (20, 64, 100):
+        same(compiled, theirs, batch(length))
+
+
+def test_int8_layers_are_kept_for_as_well():
+    from gliner_pipe.precision.running import running_copy
+    from gliner_pipe.precision.settings import Precision
+
+    _, ours = pair(hidden_size=32, num_attention_heads=2)
+    short = running_copy(ours, Precision(quantize="int8"), "components.gliner")
+    inputs = batch(40)
+    first = hidden(short, inputs)
+    assert short.encoder.layer[0].attention.self._kept is not None
+    torch.testing.assert_close(hidden(short, inputs), first, rtol=0, atol=0)
+    assert 0 < (first - hidden(ours, inputs))[:2].norm() < 0.2 * first[:2].norm()
+
+
 @pytest.mark.parametrize("where", ["attention", "encoder"])
 def test_an_encoder_that_is_not_known_keeps_its_own(where):
     theirs = make()
@@ -387,3 +409,55 @@ def test_a_saved_pipeline_has_it_and_the_same_scores(deberta, tmp_path):
     model = loaded.get_pipe("gliner").model
     assert is_fast(model)
     assert scores(loaded) == scores(nlp)
+
+
+def test_flash_attention_is_for_short_numbers_on_a_gpu(backbone, monkeypatch):
+    chosen = []
+    model = built(backbone).encoder
+    monkeypatch.setattr(type(model), "set_attn_implementation", lambda self, kind: chosen.append(kind))
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: object() if name == "flash_attn" else find_spec(name)
+    )
+    _hf.follow_device(model, torch.device("cuda"))
+    _hf.follow_device(model.bfloat16(), torch.device("cpu"))
+    assert chosen == []
+    _hf.follow_device(model, torch.device("cuda"))
+    model.config._attn_implementation = _hf.FLASH
+    _hf.follow_device(model, torch.device("cuda"))
+    assert chosen == [_hf.FLASH]
+    _hf.follow_device(model, torch.device("cpu"))
+    assert chosen == [_hf.FLASH, "sdpa"]
+    model.config._attn_implementation = "eager"  # asked for by name elsewhere
+    _hf.follow_device(model, torch.device("cuda"))
+    assert len(chosen) == 2
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("length", [7, 64, 300])
+def test_on_a_gpu(dtype, length):
+    theirs, ours = pair()
+    inputs = batch(length)
+    real = inputs["attention_mask"].bool()
+    exact = hidden(theirs, inputs)[real]
+    on_device = {name: value.cuda() for name, value in inputs.items()}
+    errors = []
+    for model in (ours, theirs):
+        model.cuda().to(dtype)
+        errors.append((hidden(model, on_device).cpu().float()[real] - exact).norm() / exact.norm())
+    assert errors[0] < max(1.3 * errors[1], 1e-4)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_gradients_on_a_gpu():
+    theirs, ours = (model.cuda().train() for model in pair())
+    inputs = {name: value.cuda() for name, value in batch(40).items()}
+    for model in (theirs, ours):
+        model(**inputs).last_hidden_state[:2].square().sum().backward()
+    for (name, expected), found in zip(theirs.named_parameters(), ours.parameters(), strict=True):
+        if expected.grad is not None:
+            within = 1e-3 * float(expected.grad.abs().max()) + 1e-3
+            torch.testing.assert_close(found.grad, expected.grad, rtol=0, atol=within, msg=name)

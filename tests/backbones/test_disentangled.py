@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from gliner_pipe.backbones import _disentangled
 from gliner_pipe.backbones._disentangled import disentangled_attention, skew
 
 
@@ -44,9 +45,10 @@ def inputs(rows, n, heads=2, width=3, dtype=torch.float64):
 
 
 @pytest.mark.parametrize("parts", ["both", "keys", "queries", "none"])
-@pytest.mark.parametrize("n", [1, 2, 5, 9])
+@pytest.mark.parametrize(("n", "block"), [(1, 64), (2, 1), (5, 64), (5, 2), (9, 4)])
 @pytest.mark.parametrize("masked", [False, True])
-def test_the_same_as_written_out(parts, n, masked):
+def test_the_same_as_written_out(parts, n, block, masked, monkeypatch):
+    monkeypatch.setattr(_disentangled, "BLOCK", block)
     content, tables = inputs(2, n)
     tables = [
         table if parts in ("both", name) else None
@@ -61,7 +63,8 @@ def test_the_same_as_written_out(parts, n, masked):
 
 
 @pytest.mark.parametrize("n", [1, 3, 6])
-def test_gradients(n):
+def test_gradients(n, monkeypatch):
+    monkeypatch.setattr(_disentangled, "BLOCK", 4)
     content, tables = inputs(1, n, width=2)
     allowed = torch.ones(1, 1, n, n, dtype=torch.bool)
     allowed[..., -1:] = n == 1
@@ -77,3 +80,23 @@ def test_dropout_keeps_the_mean():
         drawn = [disentangled_attention(*content, *tables, None, 0.5, dropout=0.3) for _ in range(2000)]
     assert not torch.equal(drawn[0], drawn[1])
     torch.testing.assert_close(torch.stack(drawn).mean(0), exact, rtol=0, atol=0.15)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_in_one_kernel(masked):
+    """What runs on a GPU, here on the CPU."""
+    content, tables = inputs(2, 6)
+    query, key, value = (x.permute(2, 0, 1, 3) for x in content)
+    forbidden = torch.rand(1, 2, 6, 6) > 0.6 if masked else None
+    if masked:
+        forbidden[0, 1, 2] = True  # sees nothing
+    found, expected = (
+        attend(query, key, value, _disentangled._bias(query, key, *tables), forbidden, 0.4, 0.0)
+        for attend in (_disentangled._in_one_kernel, _disentangled._written_out)
+    )
+    torch.testing.assert_close(found, expected)
+    weight = torch.ones(1, 2, 6, 1)
+    weight[0, 1, 2] = 0  # padding: nobody learns from what it got
+    grads = [torch.autograd.grad((weight * y).square().sum(), (*content, *tables)) for y in (found, expected)]
+    for one, other in zip(*grads, strict=True):
+        torch.testing.assert_close(one, other)
