@@ -130,14 +130,14 @@ class TextEmbedder(EncoderHolder):
         """Vectors of texts, read from the disk or made, and then written there, in parts."""
         stored: dict[str, Tensor] = {}
         if self.cache is not None:
-            stored = self._stored().get(texts)
+            stored = self.store.get(texts)
         device = next(self.parameters()).device
         missing = sorted((text for text in texts if text not in stored), key=len)
         for at in range(0, len(missing), TEXTS_AT_ONCE):
             part = missing[at : at + TEXTS_AT_ONCE]
             vectors = self._run(part)
             if self.cache is not None:
-                self._stored().put(part, vectors)
+                self.store.put(part, vectors)
             stored.update(zip(part, vectors, strict=True))
         return [stored[text].to(device) for text in texts]
 
@@ -147,7 +147,9 @@ class TextEmbedder(EncoderHolder):
         new = torch.stack(list(vectors))
         self._kept = new if self._kept is None else torch.cat([self._kept, new])
 
-    def _stored(self) -> VectorStore:
+    @property
+    def store(self) -> VectorStore:
+        """Vectors on disk that these weights make; there must be a folder for them."""
         if self._store is None:
             assert self.cache is not None
             made = (self.fingerprint(), self.pooling, self.limit, self.fuse_layers, len(self.tokenizer))

@@ -25,7 +25,7 @@ from gliner_pipe.model.relations import relation_losses
 from gliner_pipe.model.writing import writing_loss
 from gliner_pipe.registry import registry
 from gliner_pipe.relation_layers.base import RelationLayer
-from gliner_pipe.span_reps.base import Readings, SpanRep
+from gliner_pipe.span_reps.base import Readings, SpanRep, all_alike
 from gliner_pipe.triples.base import Triple
 from gliner_pipe.triples.concat import Concat
 
@@ -240,8 +240,7 @@ class GLiNER(Block):
         once for all batches where it is the same again.
         """
         rows = len(labels)
-        shared = rows == 1 or labels.stride(0) == 0
-        if layer.training or not shared:
+        if layer.training or not all_alike(labels):
             projected: Tensor = layer(labels)
             return projected
         if torch.is_grad_enabled() or self.fusion is not None or not self.encoder.reads_labels_apart:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gliner_pipe.model.layers import projection
 from gliner_pipe.span_reps._marker_training import train_scores
-from gliner_pipe.span_reps.base import SpanRep
+from gliner_pipe.span_reps.base import SpanRep, all_alike
 
 #: Numbers of hidden vectors that are held at once on a CPU: 1 MiB as fp32.
 NUMBERS_AT_ONCE = 1 << 18
@@ -116,7 +116,7 @@ def folded(labels: Tensor, layer: nn.Linear) -> tuple[Tensor, Tensor]:
         Weight ``(rows, inner, labels)`` and bias ``(rows, 1, labels)``.
     """
     rows = len(labels)
-    if rows > 1 and labels.stride(0) == 0:
+    if all_alike(labels):
         labels = labels[:1]
     weight = (labels @ layer.weight).transpose(1, 2)
     bias = (labels @ layer.bias)[:, None, :]

@@ -147,7 +147,7 @@ class SpanRep(Block):
         """
         valid = valid_spans(windows, self.max_width or 1)
         words, labels = read.span_words, read.labels
-        if labels.shape[1] >= MANY_LABELS and (len(labels) == 1 or labels.stride(0) == 0):
+        if labels.shape[1] >= MANY_LABELS and all_alike(labels):
             return self._find_among_many(words, labels[0], windows.word_mask, valid, limits)
         step = max(1, SCORES_AT_ONCE // max(valid.numel(), 1))
         parts = []
@@ -176,7 +176,7 @@ class SpanRep(Block):
             places, listed = by_row(spans, here.stop - top)
             vectors = self.represent(words[here], places, word_mask[here])[listed]
             logits = vectors @ labels.T
-            least = limits[:1] if limits.stride(0) == 0 else limits[here][spans[:, 0]]
+            least = limits[:1] if all_alike(limits) else limits[here][spans[:, 0]]
             # far fewer are left for the sigmoid; what it may round stays in
             span, name = (logits > least.clamp(max=0.999).logit() - 1e-3).nonzero().unbind(1)
             probs = logits[span, name].sigmoid()
@@ -208,6 +208,13 @@ class SpanRep(Block):
     def count(self, inputs: EncoderBatch) -> float:
         """Spans that the loss of a batch is over."""
         return float(valid_spans(inputs.windows, self.max_width or 1).sum())
+
+
+def all_alike(rows: Tensor) -> bool:
+    """Whether all rows are views of one tensor, as those of texts with one label set are: what holds for one holds for
+    all.
+    """
+    return len(rows) == 1 or rows.stride(0) == 0
 
 
 def by_row(spans: Tensor, n_rows: int) -> tuple[Tensor, tuple[Tensor, Tensor]]:

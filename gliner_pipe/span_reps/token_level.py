@@ -12,7 +12,7 @@ from gliner_pipe.losses.base import Loss
 from gliner_pipe.registry import registry
 from gliner_pipe.span_reps._boundaries import pair_boundaries
 from gliner_pipe.span_reps._marker import NUMBERS_AT_ONCE
-from gliner_pipe.span_reps.base import SCORES_AT_ONCE, Found, Readings, SpanRep, by_row, own_starts
+from gliner_pipe.span_reps.base import SCORES_AT_ONCE, Found, Readings, SpanRep, all_alike, by_row, own_starts
 from gliner_pipe.span_reps.markerV0 import MarkerV0
 
 START, END, INSIDE = range(3)
@@ -74,7 +74,7 @@ class TokenScorer(nn.Module):
         size, n_labels = words.shape[-1], labels.shape[1]
         mask = words.new_ones(words.shape[:2], dtype=torch.bool) if word_mask is None else word_mask
         first, last = self._layers()
-        shared = len(labels) == 1 or labels.stride(0) == 0
+        shared = len(labels) > 0 and all_alike(labels)
         label_part, label_mix = self.proj_label(labels[:1] if shared else labels).split(size, -1)
         by_label = F.linear(label_part, first.weight[:, size : 2 * size])
         mix = first.weight[:, 2 * size :].T
