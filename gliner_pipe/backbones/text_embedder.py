@@ -14,10 +14,13 @@ from gliner_pipe.adapters.base import Adapter
 from gliner_pipe.backbones import _hf
 from gliner_pipe.backbones._holder import EncoderHolder
 from gliner_pipe.backbones.layer_fusion import LayerFusion
+from gliner_pipe.backbones.vector_store import VectorStore
 from gliner_pipe.errors import CheckpointError
 
 #: Texts that are run at once without gradients.
 TEXTS_AT_ONCE = 128
+#: Vectors that are kept in memory at most, unless more are asked for at once.
+MOST_KEPT = 1 << 17
 
 
 class TextEmbedder(EncoderHolder):
@@ -41,6 +44,8 @@ class TextEmbedder(EncoderHolder):
         Run code that comes with the model.
     adapter
         New weights that learn in place of the encoder's own.
+    cache
+        Folder in which vectors are kept for other processes; None for memory only.
     """
 
     part = "encoder.label_encoder"
@@ -55,6 +60,7 @@ class TextEmbedder(EncoderHolder):
         where: str = "model",
         trust_remote_code: bool = False,
         adapter: Adapter | None = None,
+        cache: str | None = None,
     ) -> None:
         super().__init__()
         self.model_name = model
@@ -66,8 +72,13 @@ class TextEmbedder(EncoderHolder):
         self.adapter = adapter
         self.encoder: Any = None
         self.tokenizer: Any = None
-        self._kept: dict[str, Tensor] = {}
+        self.cache = cache
+        #: The vectors that are kept, ``(texts, hidden)``, and where that of a text stands.
+        self._kept: Tensor | None = None
+        self._places: dict[str, int] = {}
+        self._last: tuple[Sequence[str], Tensor] | None = None
         self._kept_for: tuple[Any, ...] = ()
+        self._store: VectorStore | None = None
 
     def build(self, hidden_size: int) -> None:
         """Load weights and tokenizer; a linear layer maps to `hidden_size` where the encoder's own width differs."""
@@ -95,18 +106,60 @@ class TextEmbedder(EncoderHolder):
 
     def encoder_changed(self) -> None:
         """Forget the vectors that are kept."""
-        self._kept.clear()
+        self._kept = self._last = self._store = None
+        self._places.clear()
 
     def forward(self, texts: Sequence[str]) -> Tensor:
-        """Return the vectors of texts, ``(texts, hidden)``."""
+        """Return the vectors of texts, ``(texts, hidden)``; the same tensor where they are asked for once more."""
         if torch.is_grad_enabled() or self.training:
             return self._run(texts)
         self._forget_the_outdated()
-        new = sorted(dict.fromkeys(text for text in texts if text not in self._kept), key=len)
-        for at in range(0, len(new), TEXTS_AT_ONCE):
-            part = new[at : at + TEXTS_AT_ONCE]
-            self._kept.update(zip(part, self._run(part).unbind(0), strict=True))
-        return torch.stack([self._kept[text] for text in texts])
+        if self._last is None or self._last[0] != texts:
+            new = list(dict.fromkeys(text for text in texts if text not in self._places))
+            if len(self._places) + len(new) > MOST_KEPT:
+                self._kept, new = None, list(dict.fromkeys(texts))
+                self._places.clear()
+            if new:
+                self._keep(new, self._made(new))
+            assert self._kept is not None
+            places = torch.tensor([self._places[text] for text in texts], device=self._kept.device)
+            self._last = tuple(texts), self._kept[places]
+        return self._last[1]
+
+    def _made(self, texts: list[str]) -> list[Tensor]:
+        """Vectors of texts, read from the disk or made, and then written there, in parts."""
+        stored: dict[str, Tensor] = {}
+        if self.cache is not None:
+            stored = self.store.get(texts)
+        device = next(self.parameters()).device
+        missing = sorted((text for text in texts if text not in stored), key=len)
+        for at in range(0, len(missing), TEXTS_AT_ONCE):
+            part = missing[at : at + TEXTS_AT_ONCE]
+            vectors = self._run(part)
+            if self.cache is not None:
+                self.store.put(part, vectors)
+            stored.update(zip(part, vectors, strict=True))
+        return [stored[text].to(device) for text in texts]
+
+    def _keep(self, texts: Sequence[str], vectors: Sequence[Tensor]) -> None:
+        for text in texts:
+            self._places[text] = len(self._places)
+        new = torch.stack(list(vectors))
+        self._kept = new if self._kept is None else torch.cat([self._kept, new])
+
+    @property
+    def store(self) -> VectorStore:
+        """Vectors on disk that these weights make; there must be a folder for them."""
+        if self._store is None:
+            assert self.cache is not None
+            made = (self.fingerprint(), self.pooling, self.limit, self.fuse_layers, len(self.tokenizer))
+            key = hashlib.sha256(repr(made).encode()).hexdigest()[:32]
+            size = (
+                self.encoder.config.hidden_size if self.projection is None else self.projection.out_features
+            )
+            where = f"{self.section.rpartition('.')[0]}.label_cache"
+            self._store = VectorStore(Path(self.cache), key, size, where)
+        return self._store
 
     def _run(self, texts: Sequence[str]) -> Tensor:
         batch = self.tokenizer(
@@ -146,7 +199,7 @@ class TextEmbedder(EncoderHolder):
         parameters = list(self.parameters())
         state = (parameters[0].data_ptr(), parameters[0].dtype, sum(p._version for p in parameters))
         if state != self._kept_for:
-            self._kept.clear()
+            self.encoder_changed()
             self._kept_for = state
 
     def fingerprint(self) -> str:
@@ -162,8 +215,8 @@ class TextEmbedder(EncoderHolder):
         from safetensors.torch import save_file
 
         self._forget_the_outdated()
-        names = list(self._kept)
-        vectors = torch.stack([self._kept[name] for name in names]) if names else torch.zeros(0, 0)
+        names = list(self._places)
+        vectors = torch.zeros(0, 0) if self._kept is None else self._kept
         listed = torch.frombuffer(bytearray("\0".join(names).encode("utf8") or b"\0"), dtype=torch.uint8)
         content = {"vectors": vectors.cpu().contiguous(), "texts": listed}
         save_file(
@@ -192,5 +245,7 @@ class TextEmbedder(EncoderHolder):
             return 0
         self._forget_the_outdated()
         device = next(self.parameters()).device
-        self._kept.update(zip(names, vectors.to(device).unbind(0), strict=True))
+        new = {name: place for place, name in enumerate(names) if name not in self._places}
+        if new:
+            self._keep(list(new), vectors[list(new.values())].to(device).unbind(0))
         return len(names)

@@ -25,7 +25,7 @@ def lay_out(
     Parameters
     ----------
     vectors
-        Gives the vectors of distinct labels, ``(labels, hidden)``.
+        Gives the vectors of labels, ``(labels, hidden)``.
     asked
         The labels of each row.
     mask
@@ -38,12 +38,12 @@ def lay_out(
     Tensor
         ``(rows, labels, hidden)``; one tensor seen by all rows where these ask alike, and zero for padding.
     """
-    unique = list(dict.fromkeys(label for labels in dict.fromkeys(asked) for label in labels))
-    if not unique:
+    if not mask.shape[1]:
         return torch.zeros(*mask.shape, hidden_size, device=mask.device)
+    if all(labels is asked[0] or labels == asked[0] for labels in asked):
+        return vectors(asked[0]).to(mask.device)[None].expand(len(asked), -1, -1)
+    unique = list(dict.fromkeys(label for labels in dict.fromkeys(asked) for label in labels))
     table = vectors(unique).to(mask.device)
-    if len(set(asked)) == 1:
-        return table.expand(len(asked), -1, -1)
     places = {label: place for place, label in enumerate(unique)}
     index = torch.zeros(mask.shape, dtype=torch.long)
     for row, labels in enumerate(asked):

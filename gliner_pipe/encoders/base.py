@@ -99,6 +99,11 @@ class Encoder(Block):
     reads_bare_labels: bool = False
 
     @property
+    def reads_labels_apart(self) -> bool:
+        """Whether the vectors of labels depend on nothing but the labels."""
+        return False
+
+    @property
     def output_size(self) -> int:
         """Width of word and label vectors, known once built."""
         return self.backbone.output_size

@@ -47,6 +47,9 @@ class BiEncoder(Encoder):
         Run code that comes with the label model.
     label_adapter
         New weights that learn in place of the label model's own: ``@adapters = "lora"`` or ``"peft"``.
+    label_cache
+        Folder in which the vectors of labels outlive the process, for any number of processes and models at once; they
+        are told apart by the weights that made them. None to keep vectors in memory only.
 
     Notes
     -----
@@ -63,6 +66,7 @@ class BiEncoder(Encoder):
         fuse_label_layers: bool = False,
         trust_remote_code: bool = False,
         label_adapter: Adapter | None = None,
+        label_cache: str | None = None,
     ) -> None:
         super().__init__()
         if label_adapter is not None and label_freeze:
@@ -81,6 +85,7 @@ class BiEncoder(Encoder):
             where="components.*.model.encoder.label_model",
             trust_remote_code=trust_remote_code,
             adapter=label_adapter,
+            cache=label_cache,
         )
         self.rnn: BiLSTM | None = None
 
@@ -103,6 +108,11 @@ class BiEncoder(Encoder):
 
     def _make(self) -> None:
         self.rnn = BiLSTM(self.output_size, self.rnn_layers) if self.rnn_layers else None
+
+    @property
+    def reads_labels_apart(self) -> bool:
+        """True."""
+        return True
 
     def prompt(self, query: Query) -> QueryPrompt:
         """Return a prompt of no pieces."""

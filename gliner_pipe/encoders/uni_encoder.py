@@ -89,6 +89,11 @@ class UniEncoder(Encoder):
         self._prompts.clear()
         self.rnn = BiLSTM(self.output_size, self.rnn_layers) if self.rnn_layers else None
 
+    @property
+    def reads_labels_apart(self) -> bool:
+        """Whether the prompt is compressed."""
+        return self.table is not None
+
     def prompt(self, query: Query) -> QueryPrompt:
         """Return the pieces of ``<<ENT>> label ... <<SEP>>``; the newest prompts are kept."""
         if self.table is not None:

@@ -25,7 +25,7 @@ from gliner_pipe.model.relations import relation_losses
 from gliner_pipe.model.writing import writing_loss
 from gliner_pipe.registry import registry
 from gliner_pipe.relation_layers.base import RelationLayer
-from gliner_pipe.span_reps.base import Readings, SpanRep
+from gliner_pipe.span_reps.base import Readings, SpanRep, all_alike
 from gliner_pipe.triples.base import Triple
 from gliner_pipe.triples.concat import Concat
 
@@ -106,6 +106,7 @@ class GLiNER(Block):
         }
         self.dropout = dropout
         self.prompt_rep: nn.Module | None = None
+        self._label_vectors: tuple[Any, Tensor, Tensor] | None = None
         self._made = False
         #: Configuration of the blocks, where it is not in the pipeline's config (a checkpoint given by name).
         self.blocks: dict[str, Any] | None = None
@@ -230,9 +231,26 @@ class GLiNER(Block):
             words, labels = self.fusion(words, labels, batch.windows.word_mask, batch.label_mask)
             labels = labels * batch.label_mask[:, :, None]
         if self.prompt_rep is not None:
-            labels = _projected(self.prompt_rep, labels)
+            labels = self._projected(self.prompt_rep, labels)
         span_words = words if self.context is None else self.context(words, batch.windows.word_mask)
         return Readings(words, span_words, labels, relations)
+
+    def _projected(self, layer: nn.Module, labels: Tensor) -> Tensor:
+        """Apply `layer`: once for all rows where these are views of one tensor, as thousands of labels want it, and
+        once for all batches where it is the same again.
+        """
+        rows = len(labels)
+        if layer.training or not all_alike(labels):
+            projected: Tensor = layer(labels)
+            return projected
+        if torch.is_grad_enabled() or self.fusion is not None or not self.encoder.reads_labels_apart:
+            return layer(labels[:1]).expand(rows, -1, -1)
+        weights = [(weight.data_ptr(), weight._version) for weight in layer.parameters()]
+        key = (labels.data_ptr(), labels.shape[1:], weights)
+        if self._label_vectors is None or self._label_vectors[0] != key:
+            # the vectors that went in are kept too, so that no others can come to lie where they are
+            self._label_vectors = key, labels, layer(labels[:1])
+        return self._label_vectors[2].expand(rows, -1, -1)
 
     def score(self, batch: EncoderBatch) -> Tensor:
         """Score a batch of windows.
@@ -263,14 +281,6 @@ class GLiNER(Block):
     def extra_repr(self) -> str:
         """Say whether there are weights."""
         return "" if self.is_built else "not built"
-
-
-def _projected(layer: nn.Module, labels: Tensor) -> Tensor:
-    """Apply `layer`; once for all rows where these are views of one, as thousands of labels want it."""
-    if len(labels) > 1 and labels.stride(0) == 0 and not layer.training:
-        return layer(labels[:1]).expand(len(labels), -1, -1)
-    projected: Tensor = layer(labels)
-    return projected
 
 
 def check_architecture(model: Any, where: str) -> None:

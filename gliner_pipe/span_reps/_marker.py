@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 import torch
@@ -10,7 +11,10 @@ from torch import Tensor, nn
 
 from gliner_pipe.model.layers import projection
 from gliner_pipe.span_reps._marker_training import train_scores
-from gliner_pipe.span_reps.base import SpanRep
+from gliner_pipe.span_reps.base import SpanRep, all_alike
+
+#: Numbers of hidden vectors that are held at once on a CPU: 1 MiB as fp32.
+NUMBERS_AT_ONCE = 1 << 18
 
 
 class FactoredMarker(SpanRep):
@@ -51,8 +55,9 @@ class FactoredMarker(SpanRep):
         """Score all spans, one width at a time."""
         first, last = self._halves(words, word_mask)
         out = self._layer(3)
-        weight = (labels @ out.weight).transpose(1, 2)  # (rows, 4 hidden, labels)
-        bias = (labels @ out.bias)[:, None, :]
+        weight, bias = folded(labels, out)
+        if not torch.is_grad_enabled():
+            return _score_in_place(first, last, weight, bias, self.max_width or 1)
         n_words, width = words.shape[1], self.max_width or 1
         if torch.is_grad_enabled():
             return train_scores(first, last, weight, bias, width, self._dropped)
@@ -93,6 +98,52 @@ class FactoredMarker(SpanRep):
         layer = self.out_project[index]
         assert isinstance(layer, nn.Linear)
         return layer
+
+
+def folded(labels: Tensor, layer: nn.Linear) -> tuple[Tensor, Tensor]:
+    """Fold a layer that stands before the product with the labels into them.
+
+    Parameters
+    ----------
+    labels
+        ``(rows, labels, hidden)``; where all rows see one tensor, the work is done once.
+    layer
+        From ``inner`` to ``hidden``.
+
+    Returns
+    -------
+    (Tensor, Tensor)
+        Weight ``(rows, inner, labels)`` and bias ``(rows, 1, labels)``.
+    """
+    rows = len(labels)
+    if all_alike(labels):
+        labels = labels[:1]
+    weight = (labels @ layer.weight).transpose(1, 2)
+    bias = (labels @ layer.bias)[:, None, :]
+    return weight.expand(rows, -1, -1), bias.expand(rows, -1, -1)
+
+
+def _score_in_place(first: Tensor, last: Tensor, weight: Tensor, bias: Tensor, n_widths: int) -> Tensor:
+    """Score all spans that end in the row, without gradients.
+
+    On a CPU some words at a time, so that their hidden vectors never leave its cache.
+    """
+    rows, n_words, size = first.shape
+    scores = first.new_zeros(rows, n_words, n_widths, weight.shape[2])
+    on_cpu = first.device.type == "cpu"
+    n_rows = max(1, NUMBERS_AT_ONCE // (size * n_words)) if on_cpu else rows
+    step = min(n_words, max(1, NUMBERS_AT_ONCE // size)) if on_cpu else n_words
+    buffer = first.new_empty(min(rows, n_rows) * step * size)
+    for top in range(0, rows, n_rows):
+        some = slice(top, min(rows, top + n_rows))
+        for at in range(0, n_words, step):
+            for k in range(min(n_widths, n_words - at)):
+                stop = min(at + step, n_words - k)
+                shape = (some.stop - some.start, stop - at, size)
+                hidden = buffer[: math.prod(shape)].view(shape)
+                torch.add(first[some, at:stop], last[some, at + k : stop + k], out=hidden).relu_()
+                scores[some, at:stop, k] = torch.baddbmm(bias[some], hidden, weight[some])
+    return scores
 
 
 def pick(vectors: Tensor, positions: Tensor) -> Tensor:

@@ -16,6 +16,8 @@ from gliner_pipe.losses.base import Loss
 
 #: Scores that are held at once when spans are looked for; 128 MiB as fp32.
 SCORES_AT_ONCE = 1 << 25
+#: From so many labels on, shared by all rows, a vector is made for each span that can be.
+MANY_LABELS = 512
 
 
 class Readings(NamedTuple):
@@ -58,8 +60,8 @@ class Found(NamedTuple):
 class SpanRep(Block):
     """Scores spans against labels.
 
-    Two calls, so that no vector is ever made for each of the ``words x widths`` spans: ``score`` for all of them,
-    ``represent`` for the few that a further head needs.
+    Two calls, so that no vector need be made for each of the ``words x widths`` spans: ``score`` for all of them,
+    ``represent`` for the few that a further head needs, or where labels are so many that vectors pay.
 
     Attributes
     ----------
@@ -143,15 +145,44 @@ class SpanRep(Block):
         Found
             In memory that does not grow with the number of labels, beyond what is found.
         """
-        valid = valid_spans(windows, self.max_width or 1)[..., None]
+        valid = valid_spans(windows, self.max_width or 1)
         words, labels = read.span_words, read.labels
+        if labels.shape[1] >= MANY_LABELS and all_alike(labels):
+            return self._find_among_many(words, labels[0], windows.word_mask, valid, limits)
         step = max(1, SCORES_AT_ONCE // max(valid.numel(), 1))
         parts = []
         for at in range(0, labels.shape[1], step):
             probs = self.score(words, labels[:, at : at + step], windows.word_mask).sigmoid_()
-            keep = (probs > limits[:, None, None, at : at + step]) & valid
+            keep = (probs > limits[:, None, None, at : at + step]) & valid[..., None]
             rows, starts, widths, names = keep.nonzero().unbind(1)
             parts.append(Found(rows, starts, starts + widths, names + at, probs[keep]))
+        return Found.join(parts, words.device)
+
+    def _find_among_many(
+        self, words: Tensor, labels: Tensor, word_mask: Tensor, valid: Tensor, limits: Tensor
+    ) -> Found:
+        """Find spans for labels, ``(labels, hidden)``, that all rows share and that are so many that a vector for each
+        span is cheaper than what saves it.
+        """
+        rows, starts, widths = valid.nonzero().unbind(1)
+        ends = starts + widths
+        step = max(1, SCORES_AT_ONCE // len(labels))
+        parts = []
+        for at in range(0, len(rows), step):
+            spans = torch.stack([rows[at : at + step], starts[at : at + step], ends[at : at + step]], 1)
+            top = int(spans[0, 0])
+            here = slice(top, int(spans[-1, 0]) + 1)
+            spans[:, 0] -= top
+            places, listed = by_row(spans, here.stop - top)
+            vectors = self.represent(words[here], places, word_mask[here])[listed]
+            logits = vectors @ labels.T
+            least = limits[:1] if all_alike(limits) else limits[here][spans[:, 0]]
+            # far fewer are left for the sigmoid; what it may round stays in
+            span, name = (logits > least.clamp(max=0.999).logit() - 1e-3).nonzero().unbind(1)
+            probs = logits[span, name].sigmoid()
+            keep = probs > limits[rows[at + span], name]
+            span, name, probs = span[keep], name[keep], probs[keep]
+            parts.append(Found(rows[at + span], starts[at + span], ends[at + span], name, probs))
         return Found.join(parts, words.device)
 
     def loss(self, read: Readings, inputs: EncoderBatch, gold: Tensor, loss: Loss) -> dict[str, Tensor]:
@@ -177,6 +208,13 @@ class SpanRep(Block):
     def count(self, inputs: EncoderBatch) -> float:
         """Spans that the loss of a batch is over."""
         return float(valid_spans(inputs.windows, self.max_width or 1).sum())
+
+
+def all_alike(rows: Tensor) -> bool:
+    """Whether all rows are views of one tensor, as those of texts with one label set are: what holds for one holds for
+    all.
+    """
+    return len(rows) == 1 or rows.stride(0) == 0
 
 
 def by_row(spans: Tensor, n_rows: int) -> tuple[Tensor, tuple[Tensor, Tensor]]:

@@ -11,7 +11,8 @@ from gliner_pipe.encoders.base import EncoderBatch
 from gliner_pipe.losses.base import Loss
 from gliner_pipe.registry import registry
 from gliner_pipe.span_reps._boundaries import pair_boundaries
-from gliner_pipe.span_reps.base import SCORES_AT_ONCE, Found, Readings, SpanRep, by_row, own_starts
+from gliner_pipe.span_reps._marker import NUMBERS_AT_ONCE
+from gliner_pipe.span_reps.base import SCORES_AT_ONCE, Found, Readings, SpanRep, all_alike, by_row, own_starts
 from gliner_pipe.span_reps.markerV0 import MarkerV0
 
 START, END, INSIDE = range(3)
@@ -43,8 +44,18 @@ class TokenScorer(nn.Module):
             nn.Linear(4 * hidden_size, 3),
         )
 
-    def forward(self, words: Tensor, labels: Tensor) -> Tensor:
-        """Return logits of start, end and inside, ``(rows, words, labels, 3)``."""
+    def forward(self, words: Tensor, labels: Tensor, word_mask: Tensor | None = None) -> Tensor:
+        """Return logits of start, end and inside, ``(rows, words, labels, 3)``.
+
+        Parameters
+        ----------
+        words, labels
+            ``(rows, words, hidden)`` and ``(rows, labels, hidden)``.
+        word_mask
+            True for words, ``(rows, words)``. Without gradients, padding is passed over and gets zeros.
+        """
+        if not torch.is_grad_enabled():
+            return self._score_words(words, labels, word_mask)
         size = words.shape[-1]
         first, last = self._layers()
         word_part, word_mix = self.proj_token(words).split(size, -1)
@@ -52,17 +63,36 @@ class TokenScorer(nn.Module):
         by_word = F.linear(word_part, first.weight[:, :size], first.bias)
         by_label = F.linear(label_part, first.weight[:, size : 2 * size])
         mix = first.weight[:, 2 * size :]
-        # written in place where no gradient is needed: small results between large ones scatter the memory
-        scores = words.new_empty(*words.shape[:2], labels.shape[1], 3)
-        kept = []
+        scores = []
         for index in range(labels.shape[1]):
             hidden = F.linear(word_mix * label_mix[:, index, None], mix) + by_word + by_label[:, index, None]
-            one = last(self.out_mlp[1](hidden).relu())
-            if torch.is_grad_enabled():
-                kept.append(one)
-            else:
-                scores[:, :, index] = one
-        return torch.stack(kept, 2) if kept else scores
+            scores.append(last(self.out_mlp[1](hidden).relu()))
+        return torch.stack(scores, 2) if scores else words.new_zeros(*words.shape[:2], 0, 3)
+
+    def _score_words(self, words: Tensor, labels: Tensor, word_mask: Tensor | None) -> Tensor:
+        """The same for words that are there; on a CPU some at a time, so that hidden vectors never leave its cache."""
+        size, n_labels = words.shape[-1], labels.shape[1]
+        mask = words.new_ones(words.shape[:2], dtype=torch.bool) if word_mask is None else word_mask
+        first, last = self._layers()
+        shared = len(labels) > 0 and all_alike(labels)
+        label_part, label_mix = self.proj_label(labels[:1] if shared else labels).split(size, -1)
+        by_label = F.linear(label_part, first.weight[:, size : 2 * size])
+        mix = first.weight[:, 2 * size :].T
+        rows, there = mask.nonzero()[:, 0], words[mask]
+        step = max(1, NUMBERS_AT_ONCE // (4 * size)) if words.device.type == "cpu" else max(1, len(there))
+        # written in place: small results between large ones scatter the memory
+        scores = words.new_zeros(*mask.shape, n_labels, 3)
+        found = words.new_empty(len(there), n_labels, 3)
+        for at in range(0, len(there), step):
+            some = slice(at, at + step)
+            row = 0 if shared else rows[some]
+            word_part, word_mix = self.proj_token(there[some]).split(size, -1)
+            by_word = F.linear(word_part, first.weight[:, :size], first.bias)
+            for index in range(n_labels):
+                hidden = torch.addmm(by_word, word_mix * label_mix[row, index], mix)
+                found[some, index] = last(hidden.add_(by_label[row, index]).relu_())
+        scores[mask] = found
+        return scores
 
     def _layers(self) -> tuple[nn.Linear, nn.Linear]:
         first, last = self.out_mlp[0], self.out_mlp[3]
@@ -123,7 +153,7 @@ class TokenLevel(SpanRep):
 
     def score(self, words: Tensor, labels: Tensor, word_mask: Tensor) -> Tensor:
         """Score all words: logits of start, end and inside, ``(rows, words, labels, 3)``."""
-        return self.scorer(words, labels)
+        return self.scorer(words, labels, word_mask)
 
     def logits(self, read: Readings, word_mask: Tensor) -> Tensor:
         """Score all words; these are not read once more, only spans are made of words that are."""

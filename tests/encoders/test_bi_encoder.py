@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +12,13 @@ import spacy
 import torch
 from conftest import make_backbone
 
+from gliner_pipe.backbones import text_embedder
+from gliner_pipe.backbones.text_embedder import TextEmbedder
 from gliner_pipe.backbones.transformer import Transformer
+from gliner_pipe.backbones.vector_store import VectorStore
 from gliner_pipe.encoders.base import Query
 from gliner_pipe.encoders.bi_encoder import BiEncoder
-from gliner_pipe.errors import CheckpointError
+from gliner_pipe.errors import CheckpointError, ConfigError
 
 WORDS = ["Maria", "read", "Solaris", "in", "Lima", "."]
 
@@ -85,7 +90,7 @@ def test_vectors_are_kept_in_a_file_for_the_same_weights(encoder: BiEncoder, tmp
     with torch.inference_mode():
         expected = encoder.encode_labels(labels)
     encoder.label_encoder.save_vectors(tmp_path / "labels.safetensors")
-    encoder.label_encoder._kept.clear()
+    encoder.label_encoder.encoder_changed()
     assert encoder.label_encoder.load_vectors(tmp_path / "labels.safetensors") == 4
     encoder.label_encoder._run = None  # type: ignore[assignment, method-assign]
     with torch.inference_mode():
@@ -94,6 +99,83 @@ def test_vectors_are_kept_in_a_file_for_the_same_weights(encoder: BiEncoder, tmp
         next(encoder.label_encoder.parameters()).mul_(2)
     with pytest.raises(CheckpointError, match="made by other weights"):
         encoder.label_encoder.load_vectors(tmp_path / "labels.safetensors")
+
+
+def test_the_same_labels_give_the_same_tensor(encoder: BiEncoder) -> None:
+    """So that what is made of thousands of vectors is made once."""
+    with torch.inference_mode():
+        first = encoder.encode_labels(("person", "city"))
+        assert encoder.encode_labels(("person", "city")) is first
+        assert encoder.encode_labels(("city", "person", "city")).equal(first[[1, 0, 1]])
+
+
+def test_no_more_vectors_are_kept_in_memory_than_allowed(
+    encoder: BiEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text_embedder, "MOST_KEPT", 5)
+    embedder = encoder.label_encoder
+    with torch.inference_mode():
+        before = embedder(["0"])
+        for number in range(20):
+            embedder([str(number), str(number + 1)])
+            assert len(embedder._places) <= 5
+        assert len(embedder([str(number) for number in range(9)])) == 9
+        torch.testing.assert_close(embedder(["0"]), before, rtol=0, atol=1e-6)
+
+
+def embedder_with_cache(backbone: Path, cache: Path) -> TextEmbedder:
+    torch.manual_seed(0)
+    made = TextEmbedder(str(backbone), where="components.*.model.encoder.label_model", cache=str(cache))
+    made.build(32)
+    return made.eval()
+
+
+def test_vectors_outlive_the_process_on_disk(backbone: Path, tmp_path: Path) -> None:
+    texts = ["person", "città", "", 'a "quoted" one', "x" * 3000]
+    one = embedder_with_cache(backbone, tmp_path / "cache")
+    with torch.inference_mode():
+        expected = one(texts)
+    another = embedder_with_cache(backbone, tmp_path / "cache")
+    real, read = another._run, []
+    another._run = lambda some: read.extend(some) or real(some)  # type: ignore[method-assign, func-returns-value]
+    with torch.inference_mode():
+        assert another(texts[::-1]).equal(expected.flip(0))
+        assert read == []
+        another(["person", "date"])
+        assert read == ["date"]
+        with torch.no_grad():
+            next(another.parameters()).mul_(1.5)
+        other = another(texts)
+    assert read[1:] == sorted(texts, key=len)  # other weights have a file of their own
+    assert not other.allclose(expected)
+    assert len(list((tmp_path / "cache").glob("*.sqlite"))) == 2
+
+
+def test_several_processes_write_one_cache(tmp_path: Path) -> None:
+    """Each writes 40 times what the others write too, and finds at once all that it wrote."""
+    code = """
+import sys, torch
+from pathlib import Path
+from gliner_pipe.backbones.vector_store import VectorStore
+store = VectorStore(Path(sys.argv[1]), "key", 3, "here")
+for at in range(40):
+    texts = [f"label {number}" for number in range(at, at + 5)]
+    store.put(texts, torch.arange(at, at + 5.0)[:, None].expand(-1, 3))
+    assert {text: int(vector[0]) for text, vector in store.get(texts).items()} == dict(zip(texts, range(at, at + 5)))
+"""
+    runs = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path)]) for _ in range(3)]
+    assert [run.wait() for run in runs] == [0, 0, 0]
+    store = VectorStore(tmp_path, "key", 3, "here")
+    assert len(store.get([f"label {number}" for number in range(2000)])) == 44
+
+
+def test_a_cache_that_cannot_be_used_is_one_clear_error(backbone: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with (
+        torch.inference_mode(),
+        pytest.raises(ConfigError, match=r"encoder\.label_cache.*cannot be used.*null"),
+    ):
+        embedder_with_cache(backbone, tmp_path / "file")(["person"])
 
 
 @pytest.mark.slow
@@ -127,14 +209,20 @@ def test_thousands_of_labels_at_once(backbone: Path, kind: str, monkeypatch: pyt
     expected = found(some)
     assert expected
     sizes = []
-    real = component.gliner.span_rep.score
+    span_rep = component.gliner.span_rep
+    score, represent = span_rep.score, span_rep.represent
 
-    def seen(words: Any, labels: Any, word_mask: Any) -> Any:
-        logits = real(words, labels, word_mask)
+    def scored(words: Any, labels: Any, word_mask: Any) -> Any:
+        logits = score(words, labels, word_mask)
         sizes.append(logits.numel())
         return logits
 
-    monkeypatch.setattr(component.gliner.span_rep, "score", seen)
+    def represented(words: Any, spans: Any, word_mask: Any) -> Any:
+        sizes.append(spans.shape[0] * spans.shape[1] * len(names))
+        return represent(words, spans, word_mask)
+
+    monkeypatch.setattr(span_rep, "score", scored)
+    monkeypatch.setattr(span_rep, "represent", represented)
     for module in (base, token_level):
         monkeypatch.setattr(module, "SCORES_AT_ONCE", 20_000)
     again = found(some)

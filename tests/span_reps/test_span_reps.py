@@ -1,6 +1,7 @@
 """Every span representation over words and widths: GLiNER's numbers, and no number from a neighbour in the batch."""
 
 import importlib
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,6 +9,8 @@ from confit import Config
 from confit.errors import ConfitValidationError
 
 from gliner_pipe.registry import registry
+from gliner_pipe.span_reps import base
+from gliner_pipe.span_reps.base import Readings
 from gliner_pipe.span_reps.markerV1 import MarkerV1
 from gliner_pipe.span_reps.query import Query
 
@@ -126,6 +129,53 @@ def test_batch_mates_and_padding_change_nothing(name):
     inside = mask[:, :, None] & torch.nn.functional.pad(mask, (0, 3)).unfold(1, 4, 1)
     again = block.score(words, labels, mask)[inside]
     torch.testing.assert_close(again, table[inside], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", MARKERS)
+@pytest.mark.parametrize("at_once", [1, 300, 1 << 18])
+def test_scores_without_gradients_are_those_with_them(name, at_once, monkeypatch):
+    """However many numbers are held at once, for rows with labels of their own and with shared ones."""
+    monkeypatch.setattr("gliner_pipe.span_reps._marker.NUMBERS_AT_ONCE", at_once)
+    block = built(name)
+    words, labels, mask, lengths = ragged(16)
+    for some in (labels, labels[:1].expand(4, -1, -1)):
+        expected = block.score(words, some, mask)
+        with torch.no_grad():
+            scores = block.score(words, some, mask)
+        assert scores.isfinite().all()
+        for row, length in enumerate(lengths):
+            inside = valid(length, 4)
+            ours, theirs = scores[row, :length][inside], expected[row, :length][inside]
+            torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("at_once", [1, 60, 1 << 25])
+def test_many_labels_find_the_same_as_few(name, at_once, monkeypatch):
+    """With vectors of all spans, in parts of any size: the same spans with the same scores."""
+    block = built(name)
+    words, labels, mask, _ = ragged(16)
+    labels = labels[:1].expand(4, -1, -1)
+    own = torch.tensor([[0, 6], [1, 3], [0, 6], [0, 1]])
+    counts = mask.long()
+    counts[2, 4] = 0  # a word without pieces
+    windows = SimpleNamespace(word_mask=mask, own=own, scorable=counts > 0)
+    read = Readings(words, words, labels, labels[:, :0])
+    limits = torch.tensor([0.5, 0.0, 1.0, 0.7, 0.3])
+
+    def found(many, limits):
+        monkeypatch.setattr(base, "MANY_LABELS", many)
+        monkeypatch.setattr(base, "SCORES_AT_ONCE", at_once)
+        with torch.no_grad():
+            columns = block.find(read, windows, limits)
+        spans = zip(*(column.tolist() for column in columns[:4]), strict=True)
+        return dict(zip(spans, columns.scores.tolist(), strict=True))
+
+    for given in (limits.expand(4, -1), limits.repeat(4, 1) * torch.tensor([[1.0], [0.9], [1.0], [0.5]])):
+        few, many = found(10**9, given), found(1, given)
+        assert len(few) > 40
+        assert few.keys() == many.keys()
+        assert all(abs(few[span] - many[span]) < 1e-5 for span in few)
 
 
 @pytest.mark.parametrize("name", OTHERS)
