@@ -191,7 +191,7 @@ def predict(
     if html and format not in (None, "terminal", "html"):
         raise ConfigError("format", f"is {format!r} together with html", "one of them", "Leave out one")
     columns = Columns(text_column, labels_column, id_column, _names(keep))
-    asked = {"labels": split_labels(labels), "relations": split_labels(relations)}
+    asked: dict[str, Any] = {"labels": split_labels(labels), "relations": split_labels(relations)}
     precision: dict[str, Any] = {"dtype": dtype, "quantize": quantize, "compile": compile}
     with override(pipeline, **asked, threshold=threshold, device=device, **precision):
         if not html and input is not None and output is not None and _are_shards(input, format, output):
