@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers.models.deberta_v2 import modeling_deberta_v2 as hf
 
 from gliner_pipe.backbones._disentangled import disentangled_attention
+from gliner_pipe.precision.int8 import Int8Linear
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -91,6 +92,8 @@ def _marks(weights: tuple[Tensor, ...], dtype: torch.dtype | None) -> tuple[Any,
 def _weights(module: nn.Module, kind: type[nn.Module]) -> tuple[Tensor, ...] | None:
     """Weights that the output of `module` depends on; None where it may depend on more."""
     hooked = module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module)
+    if isinstance(module, Int8Linear) and kind is nn.Linear and not hooked:
+        return (module.scales,)  # it never changes
     if type(module) is not kind or hooked:
         return None
     return tuple(weight for weight in module._parameters.values() if weight is not None)

@@ -15,6 +15,7 @@ from conftest import gliner_config, make_backbone, make_causal_lm
 from torch import nn
 
 from gliner_pipe.errors import ConfigError
+from gliner_pipe.model.inference import find
 from gliner_pipe.precision import running
 from gliner_pipe.precision.int8 import Int8Linear
 from gliner_pipe.precision.settings import Precision
@@ -32,13 +33,13 @@ REDUCED = [
 ]
 
 
-def scores(nlp: Any, texts: list[str] = TEXTS) -> dict[tuple[Any, ...], float]:
+def scores(nlp: Any, texts: list[str] = TEXTS, component: Any = None) -> dict[tuple[Any, ...], float]:
     """Score of every span for every label, as the threshold is 0."""
-    return {
-        (number, span.start, span.end, span.label_): score
-        for number, doc in enumerate(nlp.pipe(texts))
-        for span, score in zip(doc.spans["gliner"], doc.spans["gliner"].attrs["scores"], strict=True)
-    }
+    component = component or nlp.get_pipe("gliner")
+    prepared = component.prepare([nlp.make_doc(text) for text in texts])
+    limits = [asked.limits for asked in prepared.asked]
+    found = find(component.gliner, prepared.windows, limits, component.token_budget)
+    return {(at, *one[:3]): one.score for at, text in enumerate(found) for one in text.candidates}
 
 
 def differs(one: Any, other: Any) -> float:
@@ -54,6 +55,12 @@ def change(component: Any, **settings: Any) -> Any:
 
 def backbone_of(nlp: Any) -> Any:
     return nlp.get_pipe(nlp.pipe_names[-1]).network.encoder.backbone
+
+
+def fresh(nlp: Any) -> Any:
+    """Another pipeline with the same weights."""
+    made = type(nlp).from_config(nlp.config)
+    return made.from_bytes(nlp.to_bytes())
 
 
 def files(folder: Path) -> dict[str, str]:
@@ -93,7 +100,7 @@ def test_close_to_full_precision_and_back(wide: Any, settings: dict[str, Any]) -
     change(component, **settings)
     reduced = scores(wide)
     change(component, dtype=None, quantize=None)
-    assert 0 < differs(reduced, before) < 0.02 * spread
+    assert 0 < differs(reduced, before) < 0.05 * spread
     assert scores(wide) == before  # the very same bits
 
 
@@ -202,6 +209,7 @@ def test_a_prompt_is_compressed_in_full_precision(backbone: Path) -> None:
 def test_saving_writes_the_weights_as_they_are(
     everything: Any, settings: dict[str, Any], tmp_path: Path
 ) -> None:
+    scores(everything)  # the strings are in the vocabulary now
     everything.to_disk(tmp_path / "before")
     change(everything.get_pipe("gliner"), **settings)
     expected = scores(everything)
@@ -225,12 +233,8 @@ def test_bytes_copies_and_pickles(everything: Any) -> None:
     assert size == len(pickle.dumps(component.gliner))
     change(component, quantize="int8")
     for other in (copy.deepcopy(component), pickle.loads(pickle.dumps(component))):
-        assert other.quantize == "int8"
-        found = other(everything.make_doc(TEXTS[0])).spans["gliner"].attrs["scores"]
-        assert found == [score for key, score in expected.items() if key[0] == 0]
-    again = spacy.blank("en")
-    again.add_pipe("gliner", config=everything.config["components"]["gliner"])
-    again.from_bytes(everything.to_bytes())
+        assert other.quantize == "int8" and scores(everything, component=other) == expected
+    again = fresh(everything)
     assert again.get_pipe("gliner").quantize == "int8" and scores(again) == expected
 
 
@@ -238,9 +242,12 @@ def test_processes(everything: Any) -> None:
     change(everything.get_pipe("gliner"), dtype="bf16")
     expected = scores(everything)
     docs = everything.pipe(TEXTS, n_process=2, batch_size=1)
-    found = [doc.spans["gliner"].attrs["scores"] for doc in docs]
-    flat = [score for one in found for score in one]
-    assert flat == pytest.approx(list(expected.values()), abs=1e-4)
+    for at, doc in enumerate(docs):
+        spans = doc.spans["gliner"]
+        assert len(spans)
+        for span, score in zip(spans, spans.attrs["scores"], strict=True):
+            key = (at, span.start, span.end - 1, ["person", "city"].index(span.label_))
+            assert score == pytest.approx(expected[key], abs=1e-4)
 
 
 def test_config_and_spacy_load(backbone: Path, tmp_path: Path) -> None:
@@ -264,6 +271,7 @@ def test_config_and_spacy_load(backbone: Path, tmp_path: Path) -> None:
 def test_training_is_untouched_and_makes_the_copy_anew(backbone: Path, settings: dict[str, Any]) -> None:
     weights = []
     for used in ({}, settings):
+        torch.manual_seed(0)
         nlp = tagging_pipeline.trained(backbone, steps=2, decoder="softmax", **used)
         weights.append(nlp.get_pipe("token_classifier").network.state_dict())
     assert all(torch.equal(one, weights[1][name]) for name, one in weights[0].items())
@@ -277,10 +285,20 @@ def test_training_is_untouched_and_makes_the_copy_anew(backbone: Path, settings:
     nlp.update(gold, sgd=nlp.resume_training())
     found = component.predict(docs)
     assert component.network.encoder.backbone.running._copy is not old
-    fresh = spacy.blank("en")
-    fresh.add_pipe("token_classifier", config=nlp.config["components"]["token_classifier"])
-    fresh.from_bytes(nlp.to_bytes())
-    assert fresh.get_pipe("token_classifier").predict(docs) == found
+    assert fresh(nlp).get_pipe("token_classifier").predict(docs) == found
+
+
+def test_an_optimizer_that_leaves_no_trace(everything: Any) -> None:
+    change(everything.get_pipe("gliner"), dtype="bf16")
+    component = everything.get_pipe("gliner")
+    before = scores(everything)
+    example = spacy.training.Example.from_dict(
+        everything.make_doc(TEXTS[0]), {"entities": [(0, 3, "person")]}
+    )
+    optimizer = torch.optim.AdamW(component.network.parameters(), lr=0.01, fused=True)
+    component.get_loss([example]).total.backward()
+    optimizer.step()
+    assert differs(scores(everything), before) > 0.001
 
 
 # -- compile -------------------------------------------------------------------------------------------------------
