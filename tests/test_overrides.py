@@ -67,3 +67,14 @@ def test_two_components_are_ambiguous(nlp: Any) -> None:
         pass
     with override(nlp):
         pass
+
+
+def test_precision_comes_back(nlp: Any) -> None:
+    component = nlp.get_pipe("gliner")
+    component.quantize = "int8"
+    with override(nlp, dtype="bf16", quantize="none", compile=False):
+        assert (component.dtype, component.quantize, component.compile) == ("bf16", None, False)
+    assert (component.dtype, component.quantize, component.compile) == (None, "int8", False)
+    with pytest.raises(ConfigError, match="fp32, bf16, fp16"), override(nlp, dtype="half"):
+        pass
+    assert component.dtype is None

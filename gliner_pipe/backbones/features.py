@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from gliner_pipe.precision.running import full_precision
+
 if TYPE_CHECKING:
     from gliner_pipe.backbones.base import Backbone, BackboneOutput, WindowBatch
 
@@ -62,7 +64,7 @@ class FeatureCache:
         alone = batch.input_ids.device.type == "cpu"
         for some in [[one] for one in new] if alone else [new] if new else []:
             rows = _rows(batch, [row for _, row in some])
-            with torch.no_grad():
+            with torch.no_grad(), full_precision(backbone):
                 words, prompt = backbone(rows)
             n_words, n_labels = rows.word_mask.sum(1).tolist(), rows.prompt_mask.sum(1).tolist()
             for index, (key, _) in enumerate(some):

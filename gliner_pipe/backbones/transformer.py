@@ -185,6 +185,7 @@ class Transformer(EncoderHolder, Backbone):
         """What runs: the encoder, or what stands for it where there are no gradients."""
         encoder = self._built()
         if torch.is_grad_enabled() or self.training:
+            self.running.forget()  # not all optimizers leave a trace on the weights that they change
             return encoder
         return self.running.of(encoder, self.adapter_section)
 

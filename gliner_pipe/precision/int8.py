@@ -67,8 +67,10 @@ class Int8Linear(nn.Module):
             "",
         )
         if self.bias is None:
-            return (products * largest).to(inputs.dtype)
-        return torch.addcmul(self.bias, products, largest).to(inputs.dtype)
+            products.mul_(largest)
+        else:
+            torch.addcmul(self.bias, products, largest, out=products)
+        return products.to(inputs.dtype)
 
     def extra_repr(self) -> str:
         """Say how wide it is."""

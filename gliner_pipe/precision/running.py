@@ -45,7 +45,7 @@ class RunningEncoder:
     def of(self, encoder: nn.Module, where: str) -> Any:
         """Return what runs in the place of `encoder`; itself where nothing else is asked for."""
         if self.precision == Precision():
-            self._copy, self._made_for = None, ()
+            self.forget()
             return encoder
         state = (self.precision, id(encoder), *_state(encoder))
         if state != self._made_for:
@@ -54,6 +54,10 @@ class RunningEncoder:
                 self._copy = running_copy(encoder, self.precision, where)
             self._made_for = state
         return self._copy
+
+    def forget(self) -> None:
+        """Give up the copy; the next is made when it is needed."""
+        self._copy, self._made_for = None, ()
 
 
 def running_copy(encoder: nn.Module, precision: Precision, where: str) -> Any:
