@@ -56,6 +56,7 @@ def read_model(
     any_names: bool = False,
     scheme: Scheme | None = None,
     constrained: bool = False,
+    all_pieces: bool = False,
     window: int | None = None,
     stride: int | None = None,
     trust_remote_code: bool = False,
@@ -70,7 +71,7 @@ def read_model(
         The tags by the number of the output, in place of those of the model's configuration.
     any_names
         Take tags whose names say nothing (``LABEL_0``) for tags of no label; they are refused otherwise.
-    scheme, constrained
+    scheme, constrained, all_pieces
         Of the decoder; the scheme is that of the tags when not given.
     window, stride
         Pieces in a window, and from one to the next.
@@ -91,7 +92,9 @@ def read_model(
         raise ConfigError(
             "model.scheme", f"found {scheme!r} for a model whose tags are in {tags.scheme!r}", "null"
         )
-    blocks = _blocks(name, theirs, tokenizer, head, scheme or tags.scheme, constrained, window, stride)
+    blocks = _blocks(
+        name, theirs, tokenizer, head, scheme or tags.scheme, constrained, all_pieces, window, stride
+    )
     if trust_remote_code:
         _bottom(blocks)["trust_remote_code"] = True
     model = PretrainedTokenClassifier.from_blocks(blocks)
@@ -212,6 +215,7 @@ def _blocks(
     head: Head,
     scheme: str,
     constrained: bool,
+    all_pieces: bool,
     window: int | None,
     stride: int | None,
 ) -> dict[str, Any]:
@@ -244,6 +248,7 @@ def _blocks(
             "scheme": scheme,
             "constrained": constrained,
             "dropout": head.dropout,
+            "all_pieces": all_pieces,
         },
     }
 

@@ -37,6 +37,8 @@ class PretrainedTokenClassifier(Named):
     constrained
         Take the most probable of all sequences of tags that the scheme allows. False: the most probable tag of each
         word, as `transformers` does.
+    all_pieces
+        In training, learn all pieces of a word, and not the first alone.
     window, stride
         Pieces in a window, and from one to the next; by default what the model can read at once, up to 510.
     adapter
@@ -55,6 +57,7 @@ class PretrainedTokenClassifier(Named):
         labels: Literal["checkpoint", "data"] = "checkpoint",
         scheme: Scheme | None = None,
         constrained: bool = False,
+        all_pieces: bool = False,
         window: int | None = None,
         stride: int | None = None,
         adapter: Adapter | None = None,
@@ -66,6 +69,7 @@ class PretrainedTokenClassifier(Named):
         self.labels_from = labels
         self.scheme = scheme
         self.constrained = constrained
+        self.all_pieces = all_pieces
         self.window, self.stride = window, stride
         self.adapter = adapter
         self.trust_remote_code = trust_remote_code
@@ -80,6 +84,7 @@ class PretrainedTokenClassifier(Named):
             any_names=self.labels_from == "data",
             scheme=self.scheme,
             constrained=self.constrained,
+            all_pieces=self.all_pieces,
             window=self.window,
             stride=self.stride,
             trust_remote_code=self.trust_remote_code,

@@ -403,6 +403,18 @@ def test_what_cannot_be_written(
     assert not (tmp_path / "out").exists()
 
 
+def test_simple_aggregation_needs_all_pieces(backbone: Path, tmp_path: Path) -> None:
+    """Raw texts, read by transformers with what its users write, give the entities of the pipeline."""
+    nlp = taught(backbone, 30, decoder=SOFTMAX | {"all_pieces": True})
+    other = theirs(to_transformers(nlp, tmp_path / "out"), "simple")
+    for text in ("Ada Smith lives in Rome .", "Grace Smith lives in London .", "Oslo is a city ."):
+        doc = nlp(text)
+        entities = [(one["start"], one["end"], one["entity_group"]) for one in other(text)]
+        assert entities == [(span.start_char, span.end_char, span.label_) for span in doc.spans["gliner"]]
+        assert len(entities) == 1 + text.count("Smith")
+    assert max(len(other.tokenizer.tokenize(word)) for word in ("Smith", "London", "Rome")) > 1
+
+
 # -- the command -------------------------------------------------------------------------------------------------------
 
 
