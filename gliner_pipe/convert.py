@@ -163,6 +163,24 @@ def to_transformers(
         return write_model(tagger._ready(), Path(target), drop_transitions=drop_transitions)
 
 
+def check_tagger_of(nlp: spacy.language.Language) -> None:
+    """Refuse a pipeline whose tagger ``to_transformers`` could not write once it is trained.
+
+    Raises
+    ------
+    ConfigError
+        If there is no tagger, there are several, or transformers has no such blocks.
+    """
+    from gliner_pipe.checkpoints.export_token_classification import check_parts
+    from gliner_pipe.model.token_classifier import TokenClassifier
+    from gliner_pipe.token_classifier import TokenTagger
+
+    tagger: Any = _component(nlp, TokenTagger, None)
+    if isinstance(tagger.model, TokenClassifier):
+        with tagger.placed():
+            check_parts(tagger.model)
+
+
 def to_gliner(source: str | spacy.language.Language, target: Path, component: str | None = None) -> Path:
     """Write the component of a pipeline as a GLiNER checkpoint.
 

@@ -79,7 +79,7 @@ def hf_model(model: TokenClassifier, *, drop_transitions: bool = False) -> tuple
     """Make the model of `transformers` that gives the same scores, and its tokenizer; see :func:`write_model`."""
     from transformers import AutoModelForTokenClassification
 
-    _check_parts(model, drop_transitions)
+    check_parts(model, drop_transitions)
     model = merged(model)
     backbone = transformer_of(model)
     config = copy.deepcopy(backbone.encoder.config)
@@ -113,8 +113,14 @@ def _refuse(where: str, found: str, allowed: str, do: str = "") -> ConfigError:
     )
 
 
-def _check_parts(model: TokenClassifier, drop_transitions: bool) -> None:
-    """Refuse what would give other entities."""
+def check_parts(model: TokenClassifier, drop_transitions: bool = False) -> None:
+    """Refuse what would give other entities, of a model with weights or without.
+
+    Raises
+    ------
+    ConfigError
+        About the first such block.
+    """
     encoder, backbone, decoder = model.encoder, transformer_of(model), model.decoder
     if not isinstance(encoder, PlainEncoder):
         raise _refuse("encoder", f"found {type(encoder).__name__}", "@encoders = plain")
@@ -130,12 +136,12 @@ def _check_parts(model: TokenClassifier, drop_transitions: bool) -> None:
         raise _refuse(
             "encoder.backbone.pooling", f"found {backbone.pooling!r}", "first", "Train with pooling = first"
         )
-    if isinstance(model.encoder.backbone, Dense) and backbone.projection is not None:
+    if isinstance(model.encoder.backbone, Dense) and backbone.hidden_size is not None:
         raise _refuse("encoder.backbone.embedding.hidden_size", "found a projection under dense", "None")
-    if decoder.n_chains > 1:
+    if decoder.chain_a_label and (not model.is_built or decoder.n_chains > 1):
         raise _refuse(
             "decoder.mode",
-            f"found a chain of tags for each of {decoder.n_chains} labels",
+            "found a chain of tags for each label",
             "joint: one chain",
         )
     if isinstance(decoder, CRFTags):
