@@ -95,6 +95,9 @@ def convert(
             return to_transformers(nlp, target, component, drop_transitions=drop_transitions)
         return to_gliner(nlp, target, component)
     if _is_token_classifier(source):
+        for option, value in (("labels", labels), ("relations", relations)):
+            if value is not None:
+                raise ConfigError(option, f"is {value!r}, and the source has a closed label set", "nothing")
         return save_pipeline(from_transformers(source, lang), target)
     nlp = from_gliner(source, split_labels(labels) or [], split_labels(relations, "relations") or [], lang)
     return save_pipeline(nlp, target)

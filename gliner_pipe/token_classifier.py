@@ -6,7 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple, NoReturn, cast
+from typing import Any, NamedTuple, cast
 
 from spacy.language import Language
 from spacy.tokens import Doc
@@ -24,6 +24,7 @@ from gliner_pipe.metrics.token_tags import TokenTagScorer
 from gliner_pipe.model.pretrained_token_classifier import PretrainedTokenClassifier
 from gliner_pipe.model.token_classifier import TaggingBatch, TokenClassifier, check_tagger
 from gliner_pipe.registry import registry
+from gliner_pipe.tagging.checking import check_labels, check_target_of
 from gliner_pipe.tagging.finding import find
 from gliner_pipe.tagging.making import bottom_section, make_model
 from gliner_pipe.tagging.settings import DEFAULT_CONFIG, SETTINGS, check_settings, full_setter
@@ -175,17 +176,9 @@ class TokenTagger(TorchPipe):
         ConfigError
             If the component is configured for other labels than those that the weights know.
         """
-        if model.is_built and self._labels and self._labels != model.labels:
-            self._refuse_labels(model)
+        if model.is_built:
+            check_labels(self._labels, model, self._where, ordered=True)
         super().replace_model(model)
-
-    def _refuse_labels(self, model: TokenClassifier) -> NoReturn:
-        raise ConfigError(
-            f"{self._where}.labels",
-            f"found {list(self._labels)}, but the weights are those of {list(model.labels)}",
-            "the labels of the training, or none",
-            "For other labels train again: nlp.get_pipe(...).initialize(get_examples, labels=[...])",
-        )
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -262,15 +255,8 @@ class TokenTagger(TorchPipe):
 
     def _ready(self) -> Any:
         model: TokenClassifier = super()._ready()
-        if self._labels and set(self._labels) != set(model.labels):
-            self._refuse_labels(model)
-        if model.blocks is not None and model.decoder.scheme == "word" and self.target == SPANS:
-            raise ConfigError(
-                f"{self._where}.target",
-                f"found {SPANS!r} for a model that has a label for each word ({', '.join(model.labels[:3])} ...)",
-                'an attribute of tokens: tag_, pos_, "_.name"',
-                'Write target = "tag_"',
-            )
+        check_labels(self._labels, model, self._where, ordered=False)
+        check_target_of(model, self.target, self._where)
         return model
 
     # -- prediction ----------------------------------------------------------------------------------------

@@ -424,6 +424,8 @@ def test_convert_both_ways(tagger: Any, tmp_path: Path) -> None:
     assert is_model(folder)
     nlp = spacy.load(convert(str(folder), tmp_path / "back"))
     assert found(nlp(Doc(nlp.vocab, WORDS))) == found(tagger(Doc(tagger.vocab, WORDS)))
+    with pytest.raises(ConfigError, match=r"labels\] is 'city', and the source has a closed label set"):
+        convert(str(folder), tmp_path / "no", labels="city")
     with pytest.raises(ConfigError, match=r"component\] the pipeline has 0 components.*no gliner"):
         convert(str(tmp_path / "pipeline"), tmp_path / "no", to="gliner")
 
