@@ -1,5 +1,6 @@
 """Importing this module registers every block that the package ships."""
 
+import gliner_pipe.backbones.dense
 import gliner_pipe.backbones.lstm
 import gliner_pipe.backbones.text_cnn
 import gliner_pipe.backbones.transformer
@@ -26,6 +27,7 @@ import gliner_pipe.metrics.token_tags
 import gliner_pipe.metrics.zero_shot
 import gliner_pipe.model.gliner
 import gliner_pipe.model.pretrained
+import gliner_pipe.model.pretrained_token_classifier
 import gliner_pipe.model.token_classifier
 import gliner_pipe.relation_layers.attention
 import gliner_pipe.relation_layers.biaffine

@@ -1,5 +1,5 @@
-"""Between GLiNER checkpoints and spaCy pipelines, and from configurations of other systems to those of this package:
-``python -m gliner_pipe.convert --help``.
+"""Between spaCy pipelines and GLiNER checkpoints or token classification models of transformers, and from
+configurations of other systems to those of this package: ``python -m gliner_pipe.convert --help``.
 """
 
 # no postponed annotations here: confit's --help shows the types of a signature
@@ -29,7 +29,8 @@ app = Cli(pretty_exceptions_enable=False)
 LITERALS = ("source", "target", "labels", "relations", "lang", "component", "to")
 
 _ALLOWED = (
-    "a GLiNER checkpoint (folder, installed package or hub id), or the folder or name of a spaCy pipeline"
+    "a GLiNER checkpoint or a token classification model of transformers (folder, installed package or hub id), or the "
+    "folder or name of a spaCy pipeline"
 )
 
 
@@ -37,24 +38,25 @@ _ALLOWED = (
 def convert(
     source: str,
     target: Path,
-    to: Literal["spacy", "gliner", "cfg"] | None = None,
+    to: Literal["spacy", "gliner", "transformers", "cfg"] | None = None,
     labels: Any = None,
     relations: Any = None,
     lang: str = "en",
     component: str | None = None,
+    drop_transitions: bool = False,
 ) -> Path:
-    """Turn a GLiNER checkpoint into a spaCy pipeline, or the other way round; or a YAML file of GLiNER or AutoTrain
-    into a cfg file.
+    """Turn a GLiNER checkpoint or a token classification model of transformers into a spaCy pipeline, or the other way
+    round; or a YAML file of GLiNER or AutoTrain into a cfg file.
 
     Parameters
     ----------
     source : str
-        A GLiNER checkpoint (folder, installed package or hub id), the folder or name of a spaCy pipeline, or the
-        configuration of a training: a file that ends in .yaml, .yml or .json.
+        A GLiNER checkpoint or a token classification model (folder, installed package or hub id), the folder or name of
+        a spaCy pipeline, or the configuration of a training: a file that ends in .yaml, .yml or .json.
     target : Path
         Folder, or .cfg file, that is written, all at once.
     to : str, optional
-        ``spacy``, ``gliner`` or ``cfg``; by default what `source` is not.
+        ``spacy``, ``gliner``, ``transformers`` or ``cfg``; by default what `source` is not.
     labels : list of str or str, optional
         Labels of the new pipeline: a list, or names with commas between. They can be changed at any time.
     relations : list of str or str, optional
@@ -63,6 +65,8 @@ def convert(
         Language of the new pipeline, whose tokenizer it takes.
     component : str, optional
         Name of the component to take from a spaCy pipeline that has several.
+    drop_transitions : bool
+        Write a tagger with a CRF for transformers although that knows no transitions; its entities may be others then.
 
     Returns
     -------
@@ -85,9 +89,16 @@ def convert(
         for note in convert_file(source, target).notes:
             logger.info("note: %s", note)
         return target
-    to = to or ("gliner" if _is_pipeline(source) else "spacy")
-    if to == "gliner":
-        return to_gliner(source, target, component)
+    if to in ("gliner", "transformers") or (to is None and _is_pipeline(source)):
+        nlp = spacy.load(source)
+        if (to or _kind_of(nlp, component)) == "transformers":
+            return to_transformers(nlp, target, component, drop_transitions=drop_transitions)
+        return to_gliner(nlp, target, component)
+    if _is_token_classifier(source):
+        for option, value in (("labels", labels), ("relations", relations)):
+            if value is not None:
+                raise ConfigError(option, f"is {value!r}, and the source has a closed label set", "nothing")
+        return save_pipeline(from_transformers(source, lang), target)
     nlp = from_gliner(source, split_labels(labels) or [], split_labels(relations, "relations") or [], lang)
     return save_pipeline(nlp, target)
 
@@ -103,6 +114,74 @@ def from_gliner(
     component: Any = nlp.add_pipe("gliner", config=config)
     assert component.gliner.is_built
     return nlp
+
+
+def from_transformers(source: str, lang: str = "en") -> spacy.language.Language:
+    """Make a pipeline of a token classification model, with its weights.
+
+    A model without ``O`` has a label for each word, which goes to ``token.tag_``.
+    """
+    nlp = spacy.blank(lang)
+    component: Any = nlp.add_pipe("token_classifier", config={"model": source})
+    if component.network.decoder.scheme == "word":
+        logger.info("%s has a label for each word: they are written to token.tag_", source)
+        model = component.network
+        nlp.remove_pipe("token_classifier")
+        component = nlp.add_pipe("token_classifier", config={"model": source, "target": "tag_"})
+        component.replace_model(model)
+    return nlp
+
+
+def to_transformers(
+    source: str | spacy.language.Language,
+    target: Path,
+    component: str | None = None,
+    *,
+    drop_transitions: bool = False,
+) -> Path:
+    """Write the tagger of a pipeline as a folder that ``AutoModelForTokenClassification`` reads.
+
+    Parameters
+    ----------
+    source
+        A pipeline, its folder, or its name.
+    target
+        Folder. In one that holds pipelines, as the folder of a training, the files are put beside these.
+    component
+        Its name; needed only where a pipeline has several.
+    drop_transitions
+        Write a CRF without what it knows of sequences: entities may be others then. It is refused otherwise.
+
+    Raises
+    ------
+    ConfigError
+        Where transformers has no such layer; nothing has been written then.
+    """
+    from gliner_pipe.checkpoints.export_token_classification import write_model
+    from gliner_pipe.token_classifier import TokenTagger
+
+    nlp = spacy.load(source) if isinstance(source, str) else source
+    tagger: Any = _component(nlp, TokenTagger, component)
+    with tagger.placed():
+        return write_model(tagger._ready(), Path(target), drop_transitions=drop_transitions)
+
+
+def check_tagger_of(nlp: spacy.language.Language) -> None:
+    """Refuse a pipeline whose tagger ``to_transformers`` could not write once it is trained.
+
+    Raises
+    ------
+    ConfigError
+        If there is no tagger, there are several, or transformers has no such blocks.
+    """
+    from gliner_pipe.checkpoints.export_token_classification import check_parts
+    from gliner_pipe.model.token_classifier import TokenClassifier
+    from gliner_pipe.token_classifier import TokenTagger
+
+    tagger: Any = _component(nlp, TokenTagger, None)
+    if isinstance(tagger.model, TokenClassifier):
+        with tagger.placed():
+            check_parts(tagger.model)
 
 
 def to_gliner(source: str | spacy.language.Language, target: Path, component: str | None = None) -> Path:
@@ -121,15 +200,7 @@ def to_gliner(source: str | spacy.language.Language, target: Path, component: st
     from gliner_pipe.component import Gliner
 
     nlp = spacy.load(source) if isinstance(source, str) else source
-    found = {name: pipe for name, pipe in nlp.pipeline if isinstance(pipe, Gliner)}
-    if component is None and len(found) == 1:
-        component = next(iter(found))
-    if component not in found:
-        named = (
-            f"found {component!r}" if component else f"the pipeline has {len(found)} components of this kind"
-        )
-        raise ConfigError("component", named, ", ".join(found) or "no component: the pipeline has no gliner")
-    pipe = found[component]
+    pipe: Any = _component(nlp, Gliner, component)
     words = "whitespace" if isinstance(pipe.word_splitter, WhitespaceWords) else "spacy"
     if words == "spacy" and nlp.lang != "en":
         logger.warning(
@@ -138,13 +209,70 @@ def to_gliner(source: str | spacy.language.Language, target: Path, component: st
     return write_checkpoint(pipe.gliner, target, words)
 
 
+def _component(nlp: spacy.language.Language, kind: Any, component: str | None) -> Any:
+    """Return the component of a class that is named, or the only one."""
+    found = {name: pipe for name, pipe in nlp.pipeline if isinstance(pipe, kind)}
+    if component is None and len(found) == 1:
+        component = next(iter(found))
+    if component not in found:
+        named = (
+            f"found {component!r}" if component else f"the pipeline has {len(found)} components of this kind"
+        )
+        none = f"no component: the pipeline has no {kind.factory}"
+        raise ConfigError("component", named, ", ".join(found) or none)
+    return found[component]
+
+
+def _kind_of(nlp: spacy.language.Language, component: str | None) -> str:
+    """What a pipeline becomes: that of its named component, else of its first."""
+    from gliner_pipe.component import Gliner
+    from gliner_pipe.token_classifier import TokenTagger
+
+    kinds = {
+        name: "gliner" if isinstance(pipe, Gliner) else "transformers"
+        for name, pipe in nlp.pipeline
+        if isinstance(pipe, (Gliner, TokenTagger))
+    }
+    if len(set(kinds.values())) > 1 and component is None:
+        raise ConfigError(
+            "to", "is not given, and the pipeline has components of both kinds", "gliner, transformers"
+        )
+    return kinds.get(component or "") or next(iter(kinds.values()), "gliner")
+
+
 def _is_pipeline(source: str) -> bool:
+    from gliner_pipe.checkpoints.token_classification import is_model
+
     folder = Path(source)
     if folder.is_dir():
-        if (folder / "meta.json").is_file() or (folder / "gliner_config.json").is_file():
-            return (folder / "meta.json").is_file()
-        raise ConfigError("source", f"{source!r} holds neither meta.json nor gliner_config.json", _ALLOWED)
+        pipeline = (folder / "meta.json").is_file()
+        if pipeline or (folder / "gliner_config.json").is_file() or is_model(folder):
+            return pipeline
+        found = f"{source!r} holds neither meta.json nor gliner_config.json, nor the config.json of a token classifier"
+        raise ConfigError("source", found, _ALLOWED)
     return bool(spacy.util.is_package(source))
+
+
+def _is_token_classifier(source: str) -> bool:
+    """Whether a folder, package or hub id holds a token classification model, and no GLiNER checkpoint."""
+    from gliner_pipe.backbones._hf import locate
+    from gliner_pipe.checkpoints.token_classification import CONFIG, is_model
+
+    folder = locate(source)
+    if folder is not None or source.count("/") != 1:
+        return folder is not None and is_model(folder)
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    for name in ("gliner_config.json", CONFIG):
+        try:
+            file = Path(hf_hub_download(source, name))
+        except EntryNotFoundError:  # not there; or not in the cache, offline
+            continue
+        except Exception:  # the hub client has a tree of its own; reading the model says what is wrong
+            return False
+        return name == CONFIG and is_model(file.parent)
+    return False
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -18,7 +18,7 @@ import srsly
 from safetensors import SafetensorError
 
 from gliner_pipe.errors import CheckpointError, ConfigError
-from gliner_pipe.model.pretrained import Pretrained
+from gliner_pipe.model.pretrained import Named
 
 if TYPE_CHECKING:
     from gliner_pipe.torch_pipe import TorchPipe
@@ -56,7 +56,7 @@ def from_disk(component: TorchPipe, path: Path, exclude: Iterable[str] = ()) -> 
     if "model" in exclude or not folder.is_dir():
         return
     model: Any = component.model
-    if isinstance(model, Pretrained):
+    if isinstance(model, Named):
         named = _read(folder / BLOCKS, component.factory)
         model = model.restore(named["blocks"])
         model.word_splitter = named["word_splitter"]

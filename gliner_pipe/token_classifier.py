@@ -21,8 +21,10 @@ from gliner_pipe.errors import ConfigError
 from gliner_pipe.labels import parse_labels, refuse_references
 from gliner_pipe.metrics.spans import METRICS
 from gliner_pipe.metrics.token_tags import TokenTagScorer
+from gliner_pipe.model.pretrained_token_classifier import PretrainedTokenClassifier
 from gliner_pipe.model.token_classifier import TaggingBatch, TokenClassifier, check_tagger
 from gliner_pipe.registry import registry
+from gliner_pipe.tagging.checking import check_labels, check_target_of
 from gliner_pipe.tagging.finding import find
 from gliner_pipe.tagging.making import bottom_section, make_model
 from gliner_pipe.tagging.settings import DEFAULT_CONFIG, SETTINGS, check_settings, full_setter
@@ -82,6 +84,8 @@ def make_token_classifier(
         raise ConfigError(
             f"{where}.word_splitter", f"is set with target = {target!r}, an attribute of tokens", "null"
         )
+    if isinstance(model, str):
+        model = PretrainedTokenClassifier(name=model)
     made_here = model is None
     if made_here:
         model = make_model(where, words=words, embedding=embedding, decoder=decoder, mode=mode, scheme=scheme)
@@ -119,7 +123,7 @@ class TokenTagger(TorchPipe):
     name
         Name of the component in the pipeline.
     model
-        The blocks.
+        The blocks, or the name of a token classification model.
     labels
         The label set; learned from the data by ``initialize`` when empty.
     word_splitter
@@ -172,13 +176,8 @@ class TokenTagger(TorchPipe):
         ConfigError
             If the component is configured for other labels than those that the weights know.
         """
-        if model.is_built and self._labels and self._labels != model.labels:
-            raise ConfigError(
-                f"{self._where}.labels",
-                f"found {list(self._labels)}, but the weights are those of {list(model.labels)}",
-                "the labels of the training, or none",
-                "For other labels train again: nlp.get_pipe(...).initialize(get_examples, labels=[...])",
-            )
+        if model.is_built:
+            check_labels(self._labels, model, self._where, ordered=True)
         super().replace_model(model)
 
     @property
@@ -254,6 +253,12 @@ class TokenTagger(TorchPipe):
         named = self.network.word_splitter
         return registry.word_splitters.get(named)() if named else _TOKENS
 
+    def _ready(self) -> Any:
+        model: TokenClassifier = super()._ready()
+        check_labels(self._labels, model, self._where, ordered=False)
+        check_target_of(model, self.target, self._where)
+        return model
+
     # -- prediction ----------------------------------------------------------------------------------------
 
     def prepare(self, docs: Sequence[Doc]) -> Prepared:
@@ -312,7 +317,9 @@ class TokenTagger(TorchPipe):
         validate_get_examples(get_examples, f"{type(self).__name__}.initialize")
         model = self.network
         getter = self.cfg["target_span_getter"]
-        wanted = self.labels if labels is None else self._parsed(labels)
+        wanted = self._labels if labels is None else self._parsed(labels)
+        if not wanted and model.keeps_labels:
+            wanted = model.labels
         several = not isinstance(getter, str) and self.target == SPANS
         if not wanted or several:
             found, groups = gold_labels(get_examples(), self.target, getter)
@@ -325,7 +332,7 @@ class TokenTagger(TorchPipe):
             if not model.is_built:
                 model.build(wanted)
             elif model.labels != wanted:
-                model.make(wanted)
+                model.remake(wanted)
                 self._bridge = None
         self._labels = model.labels
         self._move(model)

@@ -1,6 +1,7 @@
 """Train a pipeline: ``python -m gliner_pipe.train --config configs/config.cfg``, or ``train(...)``."""
 
 # Annotations are objects here, not text: ``--help`` shows them.
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from spacy.language import Language
 
 import gliner_pipe.builtin  # noqa: F401 (registers the blocks)
 from gliner_pipe.cli import run
+from gliner_pipe.convert import check_tagger_of, to_transformers
 from gliner_pipe.migration import configured, translate
 from gliner_pipe.pipeline import PipelineArg
 from gliner_pipe.registry import registry
@@ -63,6 +65,7 @@ def train(
     full_determinism: bool = False,
     output_path: str | Path = "artifacts/model-last",
     best_path: str | Path | None = None,
+    transformers_path: str | Path | None = None,
     overwrite: bool = True,
     checkpoint_interval: int | str | None = None,
     save_total_limit: int | None = 1,
@@ -185,6 +188,9 @@ def train(
         saving.
     best_path
         Folder of the best model; ``model-best`` beside the last one by default.
+    transformers_path
+        Folder into which the trained tagger is written for ``AutoModelForTokenClassification`` as well, beside what
+        is there: with the best weights where load_best_model_at_end is set, the last ones otherwise.
     overwrite
         Whether models that are there already may be replaced.
     checkpoint_interval
@@ -246,7 +252,7 @@ def train(
         If the loss is no number, or runs away, or the memory is full.
     """
     given = dict(locals())
-    for name in ("aliases", "config_meta"):
+    for name in ("aliases", "config_meta", "transformers_path"):
         given.pop(name)
     for name, off in (("max_steps", -1), ("max_grad_norm", 0)):  # as transformers has it
         given[name] = None if given[name] == off else given[name]
@@ -255,7 +261,13 @@ def train(
     given.update(translate(aliases, list(given), console_note))
     check_options(given)
     given["output_path"], given["best_path"] = output_paths(given["output_path"], given["best_path"])
-    return Session(config=(config_meta or {}).get("unresolved_config"), **given).run()
+    if transformers_path is not None:
+        check_tagger_of(nlp)
+    trained = Session(config=(config_meta or {}).get("unresolved_config"), **given).run()
+    if transformers_path is not None and os.environ.get("RANK", "0") == "0":
+        to_transformers(trained, Path(transformers_path))
+        console_note(f"for transformers: {transformers_path}")
+    return trained
 
 
 def main() -> None:

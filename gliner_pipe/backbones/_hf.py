@@ -87,12 +87,12 @@ def load_pretrained(
     ConfigError
         When they cannot be had; the hub's own words are in the message.
     """
-    from transformers import AutoModel, AutoTokenizer
+    from transformers import AutoModel
 
     source = source_of(name, where)
     options |= _attention_option(attn_implementation)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, use_fast=True, trust_remote_code=trust_remote_code)
+        tokenizer = tokenizer_of(source, trust_remote_code)
         with quiet():
             model = AutoModel.from_pretrained(source, trust_remote_code=trust_remote_code, **options)
     except (OSError, ValueError, ImportError) as error:
@@ -104,6 +104,21 @@ def load_pretrained(
             "Offline, download the model first and give its folder",
         ) from error
     return _ready(model, tokenizer, where, attn_implementation)
+
+
+def tokenizer_of(source: str, trust_remote_code: bool) -> Any:
+    """Tokenizer of a hub id or folder, for texts that come as words.
+
+    Byte-level tokenizers (RoBERTa, ModernBERT) read the blank before a word as part of it: they get one before each.
+    """
+    from transformers import AutoTokenizer
+
+    options: dict[str, Any] = {"use_fast": True, "trust_remote_code": trust_remote_code}
+    tokenizer = AutoTokenizer.from_pretrained(source, **options)
+    before = getattr(getattr(tokenizer, "backend_tokenizer", None), "pre_tokenizer", None)
+    if "ByteLevel(add_prefix_space=False" in repr(before):
+        tokenizer = AutoTokenizer.from_pretrained(source, add_prefix_space=True, **options)
+    return tokenizer
 
 
 def load_saved(

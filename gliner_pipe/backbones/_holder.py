@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,9 @@ class EncoderHolder(PretrainedModule):
     adapter
         The block that says so.
     checkpoint
-        The GLiNER checkpoint that the encoder came from, where it is not the encoder of `model_name`.
+        The checkpoint that the encoder came from, where it is not the encoder of `model_name`.
+    read_base
+        Reads the encoder of that checkpoint; that of a GLiNER checkpoint when not given.
     """
 
     encoder: Any
@@ -50,6 +52,7 @@ class EncoderHolder(PretrainedModule):
     adapter: Adapter | None
     quantization: str | None = None
     checkpoint: str | None = None
+    read_base: Callable[[str, bool], Any] | None = None
     _names_of_base: tuple[str, ...] = ()
     _base_is_changed: bool = False
     #: What tells the base from others, and whether it was made of some of its weights only.
@@ -218,6 +221,8 @@ class EncoderHolder(PretrainedModule):
     def _base_encoder(self, name: str, options: dict[str, Any]) -> Any:
         if self.checkpoint is None:
             return _hf.load_pretrained(name, self.section, self.trust_remote_code, **options)[0]
+        if self.read_base is not None:
+            return self.read_base(name, self.trust_remote_code)
         from gliner_pipe.checkpoints.gliner import read_checkpoint
 
         return read_checkpoint(name).get_submodule(self.part).encoder

@@ -34,6 +34,9 @@ class SoftmaxTags(TagDecoder):
         Share of the gold tag's probability that is spread over all tags.
     dropout
         Of the word vectors.
+    all_pieces
+        Learn all pieces of a word, those behind the first as its inside, as AutoTrain does. What is found here stays
+        the tag of the first piece; Hugging Face's pipelines need it, with ``aggregation_strategy = "simple"``.
     """
 
     def __init__(
@@ -43,6 +46,7 @@ class SoftmaxTags(TagDecoder):
         constrained: bool = True,
         label_smoothing: float = 0.0,
         dropout: float = 0.1,
+        all_pieces: bool = False,
     ) -> None:
         super().__init__()
         self.scheme: Scheme = scheme
@@ -50,6 +54,7 @@ class SoftmaxTags(TagDecoder):
         self.constrained = constrained
         self.label_smoothing = label_smoothing
         self.dropout = dropout
+        self.all_pieces = all_pieces
 
     @property
     def chain_a_label(self) -> bool:

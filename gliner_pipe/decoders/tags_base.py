@@ -106,6 +106,8 @@ class TagDecoder(Block):
     scheme: Scheme
     constrained: bool
     dropout: float
+    #: Whether all pieces of a word are learned, and not the first alone.
+    all_pieces: bool = False
 
     @property
     @abstractmethod

@@ -21,6 +21,7 @@ from confit import Config
 from spacy.language import Language
 
 from gliner_pipe.errors import ConfigError
+from gliner_pipe.migration.autotrain_names import BACKBONE
 from gliner_pipe.migration.blocks import pretrained_config
 from gliner_pipe.migration.joining import join
 from gliner_pipe.migration.names import Given, route, unknown
@@ -31,10 +32,12 @@ from gliner_pipe.migration.yaml_files import Document
 
 #: Share of local data that is measured on where no split of it is named, as in AutoTrain.
 VALIDATION_SPLIT = 0.2
-#: New layers learn so many times as fast as the encoder.
+#: What is new in a GLiNER model learns so many times as fast as the encoder.
 TASK_LR_RATIO = 4
+#: Encoders whose token classification models have one more layer.
+DENSE = ("modernbert",)
 
-_TASKS = ("token-classification", "text-token-classification", "ner")
+TASKS = ("token-classification", "text-token-classification", "ner")
 #: Sections of AutoTrain's files, and their keys by the parameter that each is.
 _TOP = {"base_model": "model", "project_name": "project_name", "log": "log"}
 _DATA = {"path": "data_path", "train_split": "train_split", "valid_split": "valid_split"}
@@ -51,7 +54,7 @@ _ENVIRONMENT = re.compile(r"\$\{(\w+)\}")
 
 @dataclass
 class TokenClassificationParams:
-    """Parameters of a training, by the names and with the defaults that they have in AutoTrain.
+    """Parameters of a training, by the names and with the defaults that they have in AutoTrain; ``tag_names`` is ours.
 
     Use it to run a script that was written for AutoTrain; what each becomes is in the documentation, on the page about
     moving here.
@@ -92,6 +95,7 @@ class TokenClassificationParams:
     token: str | None = field(default=None, repr=False)
     save_total_limit: int = 1
     log: str = "none"
+    tag_names: list[str] | None = None
 
     def __post_init__(self) -> None:
         for item in self.given():
@@ -119,7 +123,10 @@ class TokenClassificationParams:
 
 
 def train(params: TokenClassificationParams) -> Language:
-    """Train with parameters of AutoTrain; the models are in ``<project_name>/model-last`` and ``model-best``.
+    """Train a tagger with parameters of AutoTrain.
+
+    ``<project_name>`` is what ``AutoModelForTokenClassification.from_pretrained`` reads, as after a training by
+    AutoTrain; the pipelines of spaCy are in ``model-last`` and ``model-best`` in it.
 
     Returns
     -------
@@ -146,9 +153,9 @@ def config_of_document(document: Document) -> Migrated:
     ConfigError
         If it is about another task, or a key or value cannot be.
     """
-    task = str(document.data.get("task", _TASKS[0])).replace("_", "-")
-    if task not in _TASKS:
-        raise ConfigError(document.where("task"), f"is {document.data['task']!r}", _TASKS[0])
+    task = str(document.data.get("task", TASKS[0])).replace("_", "-")
+    if task not in TASKS:
+        raise ConfigError(document.where("task"), f"is {document.data['task']!r}", TASKS[0])
     given = [item for item in _from_document(document) if not item.absent]
     said = {item.name.name for item in given}
     if "data_path" not in said:
@@ -223,17 +230,22 @@ def _migrated(given: list[Given], source: str) -> Migrated:
         if key.startswith("train.") and key.count(".") == 1
     }
     _sections(train, settings, values, notes)
-    train["task_lr"] = TASK_LR_RATIO * settings["train.transformer_lr"]
-    notes.append(
-        f"task_lr = {train['task_lr']:g}: what is new learns {TASK_LR_RATIO} times as fast as the encoder"
-    )
     if "validation_interval" in train:
         train["checkpoint_interval"] = train["validation_interval"]
     _hub(train, values)
-    component = {"labels": [], "label_sampling": {"all_labels": True}, "model": _model(settings, notes)}
     names = {"ner": "gliner_pipe.ner_exact", "seqeval": "gliner_pipe.seqeval"}
     scorers = {key: {"@scorers": name, "span_getter": "gliner"} for key, name in names.items()}
-    return Migrated(assemble(component, scorers, train), source, notes)
+    name, window = str(settings[f"{BACKBONE}.model"]), int(settings[f"{BACKBONE}.window"])
+    if _is_gliner(name):
+        notes.append("max_seq_length is not used: the GLiNER model has windows of its own")
+        train["task_lr"] = TASK_LR_RATIO * train["transformer_lr"]
+        notes.append(f"task_lr = {train['task_lr']:g}: what is new learns {TASK_LR_RATIO} times as fast")
+        component: dict[str, Any] = {"labels": [], "label_sampling": {"all_labels": True}, "model": name}
+        return Migrated(assemble(component, scorers, train), source, notes)
+    train["task_lr"] = train["transformer_lr"]  # AutoTrain has one rate for all weights
+    train["transformers_path"] = str(Path(train["output_path"]).parent)
+    component = {"labels": [], **_blocks(name, window, notes)}
+    return Migrated(assemble(component, scorers, train, "token_classifier"), source, notes)
 
 
 def _sections(
@@ -263,6 +275,7 @@ def _sections(
         notes.append(f"{', '.join(dropped)}: not set, as there is no valid_split")
         return
     train["best_metric"] = "ner.micro.f"
+    train["load_best_model_at_end"] = True
 
 
 def _is_local_table(path: str) -> bool:
@@ -285,39 +298,34 @@ def _hub(train: dict[str, Any], values: Mapping[str, Given]) -> None:
     train["hub_model_id"] = f"{values['username'].value}/{project}"
 
 
-def _model(settings: Mapping[str, Any], notes: list[str]) -> Any:
-    """Return the blocks that learn a closed label set, or the GLiNER model that is gone on with.
-
-    A component that tags words will come in here beside these.
-    """
-    from gliner_pipe.backbones._hf import locate, max_positions
+def _is_gliner(name: str) -> bool:
+    from gliner_pipe.backbones._hf import locate
     from gliner_pipe.checkpoints.gliner import CONFIG
 
-    prefix = "components.gliner.model.encoder.backbone."
-    name, window = settings[f"{prefix}model"], settings[f"{prefix}window"]
     folder = locate(name, CONFIG)
-    if folder is not None and (folder / CONFIG).is_file():
-        notes.append("max_seq_length is not used: the GLiNER model has windows of its own")
-        return name
+    return folder is not None and (folder / CONFIG).is_file()
+
+
+def _blocks(name: str, window: int, notes: list[str]) -> dict[str, Any]:
+    """Return the blocks of a tagger: over an encoder, or those of a token classification model that is gone on with."""
+    from gliner_pipe.backbones._hf import max_positions, special_pieces
+
     encoder, tokenizer = pretrained_config(name, notes)
     limit = None if encoder is None else max_positions(encoder, tokenizer)
-    if limit is not None and window > limit - 4:
-        notes.append(f"window = {limit - 4}: {name} takes no more; longer texts are read in several windows")
-        window = limit - 4
-    return {
-        "@architectures": "gliner_pipe.GLiNER.v1",
-        "dropout": 0.1,
-        "encoder": {
-            "@encoders": "uni_encoder",
-            "embed_ent_token": False,
-            "rnn_layers": 0,
-            "backbone": {
-                "@backbones": "transformer",
-                "model": name,
-                "window": window,
-                "stride": max(1, 2 * window // 3),
-            },
-        },
-        "span_rep": {"@span_reps": "markerV0", "max_width": 12, "dropout": 0.1},
-        "loss": {"@losses": "gliner_pipe.focal", "alpha": 0.75, "gamma": 2.0},
-    }
+    if limit is not None:
+        most = limit - sum(map(len, special_pieces(tokenizer)))
+        if window > most:
+            notes.append(f"window = {most}: {name} takes no more; longer texts are read in several windows")
+            window = most
+    size = {"window": window, "stride": max(1, 2 * window // 3)}
+    architectures = getattr(encoder, "architectures", None) or ()
+    if any(str(one).endswith("ForTokenClassification") for one in architectures):
+        notes.append(
+            f"{name} is a token classifier: tags that it has in common with the data keep their weights"
+        )
+        model = {"@architectures": "gliner_pipe.PretrainedTokenClassifier.v1", "name": name, "labels": "data"}
+        return {"model": {**model, "scheme": "bio", "all_pieces": True, **size}}
+    embedding: dict[str, Any] = {"@backbones": "transformer", "model": name, **size}
+    if encoder is not None and encoder.model_type in DENSE:  # as transformers has it before the classifier
+        embedding = {"@backbones": "dense", "embedding": embedding}
+    return {"embedding": embedding, "decoder": {"@decoders": "softmax", "scheme": "bio", "all_pieces": True}}

@@ -12,18 +12,37 @@ from gliner_pipe.migration.option_values import (
     model_last,
     placeholder,
 )
-from gliner_pipe.migration.values import choice, clipping, flag, number, samples, text, whole
+from gliner_pipe.migration.values import choice, clipping, flag, number, samples, text, texts, whole
 
 A = ("AutoTrain",)
-BACKBONE = "components.gliner.model.encoder.backbone"
+BACKBONE = "components.token_classifier.embedding"
 
 #: In the order of AutoTrain's documentation.
 AUTOTRAIN: tuple[Name, ...] = (
     Name("data_path", A, "train.train_data.reader.path", "File, folder, or data set of the hub.", text),
-    Name("model", A, f"{BACKBONE}.model", "The encoder; a GLiNER model is gone on with.", text),
-    Name("project_name", A, "train.output_path", "The models are written into this folder.", model_last),
+    Name(
+        "model",
+        A,
+        f"{BACKBONE}.model",
+        "The encoder; a token classification model of transformers, or a GLiNER model, is gone on with.",
+        text,
+    ),
+    Name(
+        "project_name",
+        A,
+        "train.output_path",
+        "Folder of the trained model, for transformers; the pipelines are in model-last and model-best in it.",
+        model_last,
+    ),
     Name("tokens_column", A, "train.train_data.reader.tokens_column", "Column of the words.", text),
     Name("tags_column", A, "train.train_data.reader.tags_column", "Column of their tags.", text),
+    Name(
+        "tag_names",
+        A,
+        "train.train_data.reader.tag_names",
+        "The tags by their numbers, where the data does not name them (AutoTrain has no such parameter).",
+        texts,
+    ),
     Name("train_split", A, "train.train_data.reader.split", "Part of the data to learn from.", text),
     Name(
         "valid_split",
@@ -43,7 +62,7 @@ AUTOTRAIN: tuple[Name, ...] = (
         "lr",
         A,
         "train.transformer_lr",
-        "Highest learning rate of the encoder; what is new has four times as much.",
+        "Highest learning rate.",
         number(),
     ),
     Name("epochs", A, "train.max_epochs", "Passes over the data.", number(0, above=True)),

@@ -100,12 +100,17 @@ def _from_gliner(document: Document) -> Migrated:
     return Migrated(assemble(component, scorers, train), str(document.path), notes)
 
 
-def assemble(component: Mapping[str, Any], scorers: Mapping[str, Any], train: Mapping[str, Any]) -> Config:
-    """Return a complete configuration with one component."""
+def assemble(
+    component: Mapping[str, Any],
+    scorers: Mapping[str, Any],
+    train: Mapping[str, Any],
+    factory: str = "gliner",
+) -> Config:
+    """Return a complete configuration with one component, named like its factory."""
     return Config(
         {
-            "nlp": {"lang": "en", "pipeline": ["gliner"], "components": Reference("components")},
-            "components": {"gliner": {"@factory": "gliner", **component}},
+            "nlp": {"lang": "en", "pipeline": [factory], "components": Reference("components")},
+            "components": {factory: {"@factory": factory, **component}},
             "scorer": dict(scorers),
             "train": {"nlp": Reference("nlp"), "scorer": Reference("scorer"), **train},
         }

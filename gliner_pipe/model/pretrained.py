@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any
 
 from confit import Config
@@ -15,8 +16,22 @@ from gliner_pipe.model.gliner import GLiNER
 from gliner_pipe.registry import registry
 
 
+class Named(Block):
+    """Stands for a model that brings its own blocks, until it is opened."""
+
+    family = "architectures"
+
+    @abstractmethod
+    def materialize(self) -> Any:
+        """Read the model and return the blocks with its weights."""
+
+    @abstractmethod
+    def restore(self, blocks: dict[str, Any]) -> Any:
+        """Compose the blocks of a saved pipeline that came from this model; weights are still to be filled in."""
+
+
 @registry.architectures.register("gliner_pipe.Pretrained.v1")
-class Pretrained(Block):
+class Pretrained(Named):
     """A GLiNER checkpoint: a folder, an installed package that holds one, or a hub id.
 
     ``model = "urchade/gliner_small-v2.1"`` in the component's section is the short form. The checkpoint is opened on

@@ -93,6 +93,8 @@ class TokenClassifier(Block):
         self.blocks: dict[str, Any] | None = None
         #: Name of the word splitter that the weights were trained with, where it is not the tokens of spaCy.
         self.word_splitter: str | None = None
+        #: False where a training takes its labels from the data, whatever labels the weights are of.
+        self.keeps_labels = True
 
     # -- making it -------------------------------------------------------------------------------------------------
 
@@ -140,6 +142,19 @@ class TokenClassifier(Block):
         self.decoder.build(self.encoder.output_size, self.labels)
         self.decoder.to(device)
         self._made = True
+
+    def remake(self, labels: Sequence[str]) -> None:
+        """Make the weights for other labels; tags that both label sets have keep what scores them."""
+        known, old = {name: place for place, name in enumerate(self.decoder.tags)}, self.decoder.project
+        was_one, before = self.decoder.n_chains == 1 and not self.decoder.chain_a_label, self.decoder.scheme
+        self.make(labels)
+        if not was_one or self.decoder.scheme != before:
+            return
+        shared = [(place, known[name]) for place, name in enumerate(self.decoder.tags) if name in known]
+        with torch.no_grad():
+            for place, other in shared:
+                self.decoder.project.weight[place] = old.weight[other]
+                self.decoder.project.bias[place] = old.bias[other]
 
     def save(self, path: Path) -> None:
         """Write weights, labels, and configuration and tokenizer of the backbone, into the folder `path`.

@@ -17,6 +17,7 @@ from gliner_pipe.decoders.tags_base import UNKNOWN
 from gliner_pipe.model.batch import Drawn
 from gliner_pipe.model.token_classifier import TaggingBatch, TokenClassifier
 from gliner_pipe.supervise import UNALIGNED
+from gliner_pipe.tagging.pieces import by_pieces
 from gliner_pipe.tagging.targets import SPANS, read_values
 from gliner_pipe.word_splitters.base import Words, WordSplitter
 
@@ -36,11 +37,14 @@ class DrawnTags(Drawn):
     model
         Lays words out.
     tags
-        Gold tags of the words of each text, ``(words, chains)``.
+        Gold tags of the words of each text, or of their pieces, ``(words, chains)``.
+    lengths
+        Words of each text.
     """
 
     model: TokenClassifier
     tags: Sequence[Tensor]
+    lengths: Sequence[int]
 
     def lay_out(self, texts: Sequence[int]) -> TaggingBatch:
         """Make the batch of some of the texts, on the CPU."""
@@ -66,7 +70,7 @@ class DrawnTags(Drawn):
             places=pad_sequence([where for where, _ in rows], batch_first=True),
             gold=tags,
             mask=mask,
-            n_words=sum(map(len, gold)),
+            n_words=sum(self.lengths[i] for i in texts),
             n_pieces=int(inputs.windows.input_ids.numel()),
             count=model.decoder.count(mask, tags),
         )
@@ -106,7 +110,10 @@ def draw(
         for doc, words in zip(docs, split, strict=True)
     ]
     windows = model.prepare([words.texts for words in split], dropped)
-    return DrawnTags(windows, len(docs), model.encoder.backbone.n_specials, +dropped, model, gold)
+    lengths = list(map(len, gold))
+    if model.decoder.all_pieces:
+        windows, gold = by_pieces(model, windows, gold)
+    return DrawnTags(windows, len(docs), model.encoder.backbone.n_specials, +dropped, model, gold, lengths)
 
 
 def _span_tags(

@@ -3,15 +3,23 @@ from __future__ import annotations
 import csv
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
+import datasets
 import pytest
+import spacy
+import torch
 from confit import Config
+from transformers import AutoConfig, AutoModelForTokenClassification, AutoTokenizer, pipeline
 
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.migration import to_config
 from gliner_pipe.migration.autotrain import TokenClassificationParams, train
 from gliner_pipe.migration.tables import PARAMETERS
+from gliner_pipe.registry import registry
+from gliner_pipe.train import train as train_pipeline
 from tests.migration.migration_files import resolved, written
 
 #: Names and defaults as AutoTrain documents them.
@@ -93,7 +101,7 @@ def corpus(tmp_path):
 def test_parameters_have_the_names_and_defaults_of_autotrain():
     params = TokenClassificationParams(data_path="x")
     assert {name: getattr(params, name) for name in DEFAULTS} == DEFAULTS
-    assert set(PARAMETERS) == {"data_path", *DEFAULTS}
+    assert set(PARAMETERS) == {"data_path", "tag_names", *DEFAULTS}
 
 
 def test_configuration(backbone, corpus, tmp_path):
@@ -111,7 +119,8 @@ def test_configuration(backbone, corpus, tmp_path):
     )
     moved = params.to_config()
     nlp = resolved(moved)
-    assert nlp.get_pipe("gliner").cfg["label_sampling"] == {"all_labels": True}
+    decoder = nlp.get_pipe("token_classifier").model.decoder
+    assert (decoder.scheme, decoder.mode, decoder.all_pieces) == ("bio", "joint", True)
     train_options = moved.config["train"]
     reader = {"@readers": "bio", "path": str(corpus), "tokens_column": "tokens", "tags_column": "tags"}
     assert train_options["train_data"] == {
@@ -122,7 +131,9 @@ def test_configuration(backbone, corpus, tmp_path):
     expected = {
         "output_path": str(tmp_path / "my-ner" / "model-last"),
         "transformer_lr": 5e-5,
-        "task_lr": 2e-4,
+        "task_lr": 5e-5,
+        "transformers_path": str(tmp_path / "my-ner"),
+        "load_best_model_at_end": True,
         "max_epochs": 3.0,
         "batch_size": "8 samples",
         "schedule": "cosine",
@@ -147,22 +158,24 @@ def test_without_a_valid_split(corpus):
     train_options = TokenClassificationParams(data_path=str(corpus)).to_config().config["train"]
     assert train_options["validation_split"] == 0.2 and train_options["patience"] == 5
     moved = TokenClassificationParams(data_path="someone/a-data-set").to_config()
-    assert {"validation_split", "patience", "patience_threshold", "best_metric"} & set(
-        moved.config["train"]
-    ) == set()
+    assert {
+        *("validation_split", "patience", "patience_threshold"),
+        *("best_metric", "load_best_model_at_end"),
+    } & set(moved.config["train"]) == set()
     assert any("no valid_split" in note for note in moved.notes)
 
 
 def test_windows_fit_the_encoder(backbone):
     moved = TokenClassificationParams(data_path="x", model=str(backbone), max_seq_length=4000).to_config()
-    assert moved.config["components"]["gliner"]["model"]["encoder"]["backbone"]["window"] == 508
-    assert any(note.startswith("window = 508") for note in moved.notes)
+    assert moved.config["components"]["token_classifier"]["embedding"]["window"] == 510
+    assert any(note.startswith("window = 510") for note in moved.notes)
 
 
 def test_a_gliner_model_is_gone_on_with(tmp_path):
     (tmp_path / "gliner_config.json").write_text("{}")
     moved = TokenClassificationParams(data_path="x", model=str(tmp_path)).to_config()
     assert moved.config["components"]["gliner"]["model"] == str(tmp_path)
+    assert moved.config["train"]["task_lr"] == 2e-4 and "transformers_path" not in moved.config["train"]
 
 
 def test_the_token_is_nowhere():
@@ -215,7 +228,7 @@ def test_file(backbone, tmp_path, monkeypatch):
     assert (train_options["transformer_lr"], train_options["max_epochs"]) == (2e-5, 4.0)
     assert train_options["mixed_precision"] == "bf16" and train_options["patience"] == 5
     assert train_options["loggers"] == ["default", "tensorboard"]
-    assert moved.config["components"]["gliner"]["model"]["encoder"]["backbone"]["window"] == 64
+    assert moved.config["components"]["token_classifier"]["embedding"]["window"] == 64
 
 
 @pytest.mark.parametrize(
@@ -249,7 +262,7 @@ def test_mistakes_in_a_file(old, new, message, tmp_path, monkeypatch):
 
 
 def test_training(backbone, corpus, tmp_path, monkeypatch):
-    """The two lines of a script that was written for AutoTrain."""
+    """The two lines of a script that was written for AutoTrain, and what is read afterwards."""
     monkeypatch.chdir(tmp_path)
     params = TokenClassificationParams(
         data_path=str(corpus),
@@ -257,14 +270,87 @@ def test_training(backbone, corpus, tmp_path, monkeypatch):
         project_name="my-ner",
         valid_split="dev",
         token="hf_secret",
-        epochs=1,
+        epochs=20,
+        lr=5e-3,
         batch_size=4,
     )
     nlp = train(params)
-    assert set(nlp.get_pipe("gliner").labels) == {"person", "city"}
+    assert nlp.get_pipe("token_classifier").labels == ("city", "person")
     folder = Path("my-ner")
     assert (folder / "model-last" / "config.cfg").is_file() and (folder / "model-best").is_dir()
     config = Config.from_disk(folder / "train_config.cfg")
     assert config["train"]["train_data"]["reader"]["@readers"] == "bio"
     assert "hf_secret" not in (folder / "train_config.cfg").read_text()
     assert os.environ.get("HF_TOKEN") is None
+    ner = pipeline("token-classification", model="./my-ner", aggregation_strategy="simple", device="cpu")
+    text = "Bob likes New York ."
+    assert [(one["start"], one["end"], one["entity_group"]) for one in ner(text)] == [
+        (0, 3, "person"),
+        (10, 18, "city"),
+    ]
+    best = spacy.load("my-ner/model-best")
+    assert [(ent.text, ent.label_) for ent in best(text).ents] == [("Bob", "person"), ("New York", "city")]
+
+
+def test_a_token_classifier_is_gone_on_with(backbone, corpus, tmp_path):
+    """What AutoTrain or any other training of transformers has made; new labels begin anew."""
+    known = tmp_path / "known"
+    names = {0: "O", 1: "B-person", 2: "I-person", 3: "B-date", 4: "I-date"}
+    settings = AutoConfig.from_pretrained(backbone, id2label=names, label2id={v: k for k, v in names.items()})
+    AutoModelForTokenClassification.from_config(settings).save_pretrained(known)
+    AutoTokenizer.from_pretrained(backbone).save_pretrained(known)
+    out = tmp_path / "out"
+    params = TokenClassificationParams(
+        data_path=str(corpus), model=str(known), project_name=str(out), valid_split="dev", epochs=1, lr=1e-9
+    )
+    moved = params.to_config()
+    model = moved.config["components"]["token_classifier"]["model"]
+    assert model["name"] == str(known) and model["labels"] == "data" and model["window"] == 128
+    train(params)
+    made = AutoModelForTokenClassification.from_pretrained(out)
+    assert made.config.id2label == {0: "O", 1: "B-city", 2: "I-city", 3: "B-person", 4: "I-person"}
+    before = AutoModelForTokenClassification.from_pretrained(known).classifier.weight
+    assert torch.allclose(made.classifier.weight[[0, 3, 4]], before[[0, 1, 2]], atol=1e-6)
+
+
+def test_numbers_for_tags(backbone, tmp_path):
+    """Whole numbers whose names are in the features, in a folder of save_to_disk."""
+    tags = datasets.Sequence(datasets.ClassLabel(names=["O", "B-person", "I-person", "B-city"]))
+    features = datasets.Features({"tokens": datasets.Sequence(datasets.Value("string")), "tags": tags})
+    rows = {"tokens": [["Ann", "Lee", "in", "Oslo"]] * 4, "tags": [[1, 2, 0, 3]] * 4}
+    part = datasets.Dataset.from_dict(rows, features=features)
+    datasets.DatasetDict({"train": part, "validation": part}).save_to_disk(tmp_path / "ner_data")
+    out = tmp_path / "out"
+    params = TokenClassificationParams(
+        data_path=str(tmp_path / "ner_data"),
+        model=str(backbone),
+        project_name=str(out),
+        valid_split="validation",
+        epochs=1,
+    )
+    assert train(params).get_pipe("token_classifier").labels == ("city", "person")
+    assert AutoConfig.from_pretrained(out).label2id["I-person"] == 4
+
+
+def test_file_on_the_command_line(backbone, corpus, tmp_path):
+    text = FILE[: FILE.index("hub:")].replace("log: tensorboard\n", "").replace("  column_mapping:\n", "")
+    text = text.replace("    tokens_column: words\n    tags_column: labels\n", "").replace("bf16", "none")
+    source = written(
+        tmp_path, text.replace("{sample}", str(corpus)).replace("epochs: 4", "epochs: 1"), backbone
+    )
+    command = [sys.executable, "-m", "gliner_pipe.train", "--config", str(source), "--cpu", "true"]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert AutoConfig.from_pretrained(tmp_path / "out").id2label[1] == "B-city"
+
+
+def test_decoders_that_transformers_does_not_have_are_refused_before_the_training(backbone, corpus, tmp_path):
+    options = TokenClassificationParams(
+        data_path=str(corpus), model=str(backbone), project_name=str(tmp_path / "out")
+    ).to_config()
+    options.config["components"]["token_classifier"]["decoder"] = {"@decoders": "crf"}
+    resolved_options = Config(options.config).resolve(registry=registry)["train"]
+    with pytest.raises(ConfigError, match=r"\[components\.token_classifier\.decoder\] found crf"):
+        train_pipeline(**resolved_options)
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,89 @@
+"""Train a tagger with the command line of AutoTrain:
+``python -m gliner_pipe.autotrain token-classification --train --model bert-base-cased --data-path FOLDER ...``.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import MISSING, fields
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from gliner_pipe.cli import run
+from gliner_pipe.errors import ConfigError
+from gliner_pipe.migration.autotrain import TASKS, TokenClassificationParams, train
+from gliner_pipe.migration.names import unknown
+from gliner_pipe.migration.tables import PARAMETERS
+from gliner_pipe.migration.values import flag
+
+__all__ = ["TokenClassificationParams", "main", "parse", "train"]
+
+#: Options of AutoTrain that say nothing here: it trains, and on this machine.
+_NOTHING = ("train", "backend")
+
+
+def parse(argv: Sequence[str]) -> TokenClassificationParams:
+    """Read the arguments that AutoTrain takes for token classification.
+
+    Parameters
+    ----------
+    argv
+        The task, then options: ``--data-path FOLDER``, ``--data_path=FOLDER``, ``--push-to-hub``.
+
+    Raises
+    ------
+    ConfigError
+        If the task is another one, or an option is unknown, has no value or one that cannot be.
+    """
+    rest = list(argv)
+    if rest and not rest[0].startswith("-"):
+        task = rest.pop(0)
+        if task not in TASKS:
+            raise ConfigError("task", f"is {task!r}", TASKS[0])
+    given: dict[str, Any] = {}
+    while rest:
+        option, joined, value = rest.pop(0).partition("=")
+        name = option.removeprefix("--").replace("-", "_")
+        if not option.startswith("--") or (name not in PARAMETERS and name not in _NOTHING):
+            names = [f"--{known.replace('_', '-')}" for known in PARAMETERS]
+            raise unknown(option, option, names, ", ".join(names))
+        switch = name == "train" or (name in PARAMETERS and PARAMETERS[name].read is flag)
+        if not joined and name != "train" and rest and not rest[0].startswith("--"):
+            value = rest.pop(0)
+        elif not joined:
+            if not switch:
+                raise ConfigError(option, "has no value", do=f"Write {option} VALUE")
+            value = "true"
+        if name not in _NOTHING:
+            given[name] = value.split(",") if name == "tag_names" else value
+    if "data_path" not in given:
+        raise ConfigError("--data-path", "is missing", "a file, a folder or a data set")
+    return TokenClassificationParams(**given)
+
+
+def _help() -> None:
+    table = Table("option", "default", "what it does", box=None, pad_edge=False)
+    for item in fields(TokenClassificationParams):
+        default = "required" if item.default is MISSING else str(item.default)
+        table.add_row(f"--{item.name.replace('_', '-')}", default, PARAMETERS[item.name].meaning)
+    console = Console()
+    console.print(
+        "python -m gliner_pipe.autotrain token-classification --train --data-path PATH ...\n", markup=False
+    )
+    console.print(table)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or {"--help", "-h"} & set(arguments):
+        _help()
+        return
+    run(lambda: train(parse(arguments)), [])
+
+
+if __name__ == "__main__":
+    main()

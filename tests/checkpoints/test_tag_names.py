@@ -1,0 +1,59 @@
+"""Every way to write tags is read as one of our schemes."""
+
+from __future__ import annotations
+
+import pytest
+
+from gliner_pipe.checkpoints._tag_names import read_tags
+
+
+@pytest.mark.parametrize(
+    ("names", "scheme", "labels", "tags"),
+    [
+        (["O", "B-PER", "I-PER", "B-LOC", "I-LOC"], "bio", ["PER", "LOC"], ["O", "B-PER", "I-PER"]),
+        (["B-PER", "I-PER", "O"], "bio", ["PER"], ["B-PER", "I-PER", "O"]),
+        (["O", "I-PER", "I-LOC"], "io", ["PER", "LOC"], ["O", "I-PER", "I-LOC"]),
+        (["O", "PER", "LOC"], "io", ["PER", "LOC"], ["O", "I-PER", "I-LOC"]),
+        (["O", "B-PER", "I-PER", "MISC"], "bio", ["PER", "MISC"], ["O", "B-PER", "I-PER", "I-MISC"]),
+        (["O", "B_PER", "I_PER"], "bio", ["PER"], ["O", "B-PER", "I-PER"]),
+        (["O", "PER-B", "PER-I"], "bio", ["PER"], ["O", "B-PER", "I-PER"]),
+        (["PER_B", "PER_I", "O"], "bio", ["PER"], ["B-PER", "I-PER", "O"]),
+        (["B-A", "I-A", "L-A", "U-A", "O"], "bioul", ["A"], ["B-A", "I-A", "L-A", "U-A", "O"]),
+        (["O", "S-A", "B-A", "I-A", "E-A"], "bioul", ["A"], ["O", "U-A", "B-A", "I-A", "L-A"]),
+        (["O", "B-A", "M-A", "E-A", "S-A"], "bioul", ["A"], ["O", "B-A", "I-A", "L-A", "U-A"]),
+        (["O", "B-A-b", "I-A-b"], "bio", ["A-b"], ["O", "B-A-b", "I-A-b"]),
+        (["O", "B_CELL", "CELL"], "io", ["B_CELL", "CELL"], ["O", "I-B_CELL", "I-CELL"]),
+        (
+            ["NOUN", "VERB", "-LRB-", "."],
+            "word",
+            ["NOUN", "VERB", "-LRB-", "."],
+            ["NOUN", "VERB", "-LRB-", "."],
+        ),
+    ],
+)
+def test_dialects(names: list[str], scheme: str, labels: list[str], tags: list[str]) -> None:
+    found = read_tags(names)
+    assert found.scheme == scheme and list(found.labels) == labels
+    places = {place: tag for tag, place in found.places.items()}
+    assert [places[place] for place in range(len(names))][: len(tags)] == tags
+    assert sorted(row for row in found.rows(found.scheme) if row is not None) == list(range(len(names)))
+
+
+def test_tags_that_a_model_does_not_have() -> None:
+    found = read_tags(["B-A", "I-A", "B-B"])
+    assert found.rows("bio") == [None, 0, 1, 2, None]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["O"], "names no label"),
+        (["O", ""], "names no label"),
+        (["O", "B-A", "B-A"], "has the tag 'B-A' twice"),
+        (["O", "O", "A"], "has the tag 'O' twice"),
+        (["O", "I-A", "M-A", "E-A"], "has the tag 'I-A' twice"),
+    ],
+)
+def test_mistakes(names: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_tags(names)
