@@ -86,7 +86,7 @@ def _reading(model: GLiNER, *, apart: bool, fused: bool) -> Stage:
         if fused and model.span_rep.needs_vectors:
             outputs.append("span_words")
     elif model.fusion is not None:
-        inputs["labels"] = torch.randn(2, 3, model.encoder.output_size)
+        inputs["label_vectors"] = torch.randn(2, 3, model.encoder.output_size)
         inputs["label_mask"] = torch.tensor([[True, True, True], [True, True, False]])
         outputs.append("labels")
     if fused and not model.span_rep.needs_vectors:

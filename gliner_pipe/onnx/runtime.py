@@ -154,8 +154,11 @@ class OnnxGLiNER(GLiNER):
         queries: tuple[Query, ...] = batch.queries
         entities = [query.entities for query in queries]
         relations = [query.relations for query in queries]
+        labels = laid_out("entity", entities, batch.label_mask, True)
+        # those that a graph reads, and those that are what there is where it reads none
         return {
-            "labels": laid_out("entity", entities, batch.label_mask, True),
+            "label_vectors": labels,
+            "labels": labels,
             "relations": laid_out("relation", relations, batch.relation_mask, False),
         }
 

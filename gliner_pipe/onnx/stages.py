@@ -35,6 +35,7 @@ AXES: dict[str, tuple[str | None, ...]] = {
     "relation_mask": ("rows", "relations"),
     "words": ("rows", "words", None),
     "labels": ("rows", "labels", None),
+    "label_vectors": ("rows", "labels", None),
     "spans": ("rows", "spans", None),
     "entities": ("groups", "entities", None),
     "mask": ("groups", "entities"),
@@ -116,7 +117,7 @@ class Read(nn.Module):
         encoded = self.model.encoder(batch)
         if labels_apart(self.model):
             words = encoded.words
-            encoded = Encoded(words, tensors.get("labels", words[:, :0]), words[:, :0])
+            encoded = Encoded(words, tensors.get("label_vectors", words[:, :0]), words[:, :0])
         read = self.model.read(encoded, windows.word_mask, label_mask)
         made: dict[str, Any] = read._asdict()
         if "logits" in self.outputs:
