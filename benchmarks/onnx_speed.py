@@ -115,7 +115,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
                 "entities": len(there),
                 "of torch alone": len(here.keys() - there.keys()),
                 "of this alone": len(there.keys() - here.keys()),
-                "largest difference of a score": max((abs(here[key] - there[key]) for key in both), default=0.0),
+                "largest difference of a score": max(
+                    (abs(here[key] - there[key]) for key in both), default=0.0
+                ),
                 "f1": round(f1(there, items), 4),
             }
             if kind in changes:

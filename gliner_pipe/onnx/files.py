@@ -29,7 +29,9 @@ def open_graphs(path: Path, threads: int | None, providers: Sequence[str]) -> di
     """
     found = {file.stem: Graph(file, threads, providers) for file in sorted(path.glob(f"*{SUFFIX}"))}
     if MODEL not in found:
-        raise CheckpointError(f"{path}: no {MODEL}{SUFFIX}. The folder is not whole: export the pipeline again.")
+        raise CheckpointError(
+            f"{path}: no {MODEL}{SUFFIX}. The folder is not whole: export the pipeline again."
+        )
     return found
 
 

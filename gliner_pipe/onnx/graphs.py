@@ -61,7 +61,9 @@ class Graph:
             return runtime.InferenceSession(str(self.path), options, providers=self.providers)
         except Exception as error:  # onnxruntime's own exceptions have no common base
             reason = " ".join(str(error).split())[:300]
-            raise CheckpointError(f"{self.path}: cannot be opened ({reason}). Export the pipeline again.") from error
+            raise CheckpointError(
+                f"{self.path}: cannot be opened ({reason}). Export the pipeline again."
+            ) from error
 
     def run(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Run the graph.
@@ -109,4 +111,6 @@ def check_providers(providers: Sequence[str], where: str) -> None:
 def check_threads(threads: int | None, where: str) -> None:
     """Refuse a number of threads below 1."""
     if threads is not None and threads < 1:
-        raise ConfigError(f"{where}.threads", f"found {threads}", "1 or more, or null for as many as torch uses")
+        raise ConfigError(
+            f"{where}.threads", f"found {threads}", "1 or more, or null for as many as torch uses"
+        )

@@ -99,4 +99,6 @@ def _labels(model: GLiNER) -> Stage:
     embedder = model.encoder.label_encoder
     pieces = embedder.tokenizer(["person", "town or city"], padding=True, return_tensors="pt")
     inputs = {name: pieces[name] for name in ("input_ids", "attention_mask")}
-    return Stage(stages.LABELS, stages.ReadLabels(model), inputs, ("vectors", "projected"), "encoder.label_model")
+    return Stage(
+        stages.LABELS, stages.ReadLabels(model), inputs, ("vectors", "projected"), "encoder.label_model"
+    )

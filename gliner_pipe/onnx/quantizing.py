@@ -48,5 +48,7 @@ def quantize(path: Path) -> int:
 
 def _of_encoder(node: Any) -> bool:
     """Whether a node stems from a pretrained encoder; the exporter writes down which module it was in."""
-    scopes = next((item.value for item in node.metadata_props if item.key == "pkg.torch.onnx.name_scopes"), "")
+    scopes = next(
+        (item.value for item in node.metadata_props if item.key == "pkg.torch.onnx.name_scopes"), ""
+    )
     return ".backbone." in scopes or ".embedder." in scopes or "embedder.encoder" in scopes

@@ -16,7 +16,14 @@ from gliner_pipe.model.batch import LossTerms, TrainingBatch
 from gliner_pipe.model.gliner import GLiNER
 from gliner_pipe.onnx import stages
 from gliner_pipe.onnx.blocks import GraphPairs, GraphSpans, GraphTokens, GraphTriples, Scored, ScoredSpans
-from gliner_pipe.onnx.files import VECTORS, WHERE, cannot_train, copy_folder, load_without_weights, open_graphs
+from gliner_pipe.onnx.files import (
+    VECTORS,
+    WHERE,
+    cannot_train,
+    copy_folder,
+    load_without_weights,
+    open_graphs,
+)
 from gliner_pipe.onnx.graphs import CPU, Graph, check_providers, check_threads, providers_for
 from gliner_pipe.onnx.label_vectors import LabelVectors
 from gliner_pipe.registry import registry
@@ -139,7 +146,10 @@ class OnnxGLiNER(GLiNER):
         none = torch.zeros(*batch.relation_mask.shape, 0)
         if "logits" in made:
             return Scored(
-                made["logits"], made.get("span_words", none), made.get("labels", none), made.get("relations", none)
+                made["logits"],
+                made.get("span_words", none),
+                made.get("labels", none),
+                made.get("relations", none),
             )
         words = made["words"]
         return Readings(words, made.get("span_words", words), made["labels"], made.get("relations", none))

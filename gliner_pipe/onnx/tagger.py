@@ -91,7 +91,9 @@ class OnnxTokenClassifier(TokenClassifier):
         self.graphs = open_graphs(path, self.threads, self.providers or [CPU])
         for name in (LABELS, DECODER):
             if not (path / name).is_file():
-                raise CheckpointError(f"{path}: no {name}. The folder is not whole: export the pipeline again.")
+                raise CheckpointError(
+                    f"{path}: no {name}. The folder is not whole: export the pipeline again."
+                )
         load_without_weights(self.encoder, path / "encoder")
         self.labels = tuple(json.loads((path / LABELS).read_text(encoding="utf8")))
         self.decoder.build(self.encoder.output_size, self.labels)

@@ -87,10 +87,12 @@ def _name_axes(program: Any, stage: Stage) -> None:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Show neither the exporter's notes nor warnings about its own workings."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.__trace", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`", category=FutureWarning)
+        warnings.filterwarnings(
+            "ignore", message=r"`isinstance\(treespec, LeafSpec\)`", category=FutureWarning
+        )
         warnings.filterwarnings("ignore", message="While compiling, we found certain side effects")
         try:
             for logger in loggers:

@@ -13,7 +13,6 @@ from spacy.language import Language
 
 from gliner_pipe.encoders.uni_encoder import UniEncoder
 from gliner_pipe.errors import ConfigError
-from gliner_pipe.model.gliner import GLiNER
 from gliner_pipe.model.token_classifier import TokenClassifier
 from gliner_pipe.onnx.comparing import Difference, compare, compare_taggers
 from gliner_pipe.onnx.files import VECTORS
@@ -35,7 +34,9 @@ logger = logging.getLogger(__name__)
 TOLERANCE = 1e-3
 
 
-def write_onnx(nlp: Language, target: Path, *, int8: bool = False, threads: int | None = None) -> dict[str, Difference]:
+def write_onnx(
+    nlp: Language, target: Path, *, int8: bool = False, threads: int | None = None
+) -> dict[str, Difference]:
     """Write a pipeline whose models are graphs; the pipeline itself stays as it is.
 
     Parameters
@@ -61,7 +62,9 @@ def write_onnx(nlp: Language, target: Path, *, int8: bool = False, threads: int 
     """
     found = {name: pipe for name, pipe in nlp.pipeline if isinstance(pipe, TorchPipe)}
     if not found:
-        raise ConfigError("pipeline", f"has {', '.join(nlp.pipe_names) or 'nothing'}", "a gliner or token_classifier")
+        raise ConfigError(
+            "pipeline", f"has {', '.join(nlp.pipe_names) or 'nothing'}", "a gliner or token_classifier"
+        )
     report = {}
     before = {name: (pipe.model, dict(nlp._pipe_configs[name])) for name, pipe in found.items()}
     with tempfile.TemporaryDirectory() as folder:
@@ -125,7 +128,9 @@ def without_training(section: Any) -> Any:
         return section
     kept = {}
     for key, value in section.items():
-        if key in ("adapter", "label_adapter", "quantization", "loss", "relation_loss") and not isinstance(value, str):
+        if key in ("adapter", "label_adapter", "quantization", "loss", "relation_loss") and not isinstance(
+            value, str
+        ):
             continue
         kept[key] = without_training(value)
     return kept
