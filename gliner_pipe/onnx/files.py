@@ -40,6 +40,8 @@ def load_without_weights(encoder: Encoder, path: Path) -> None:
     with torch.device("meta"):
         encoder.load_assets(path)
     encoder.requires_grad_(False).eval()
+    for module in encoder.modules():
+        vars(module).pop("running", None)  # there is nothing that could run in another precision
 
 
 def copy_folder(source: Path, target: Path) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -31,7 +35,7 @@ class GraphLSTM(nn.Module):
         sides = ["", "_reverse"] if lstm.bidirectional else [""]
         rows, length, _ = words.shape
         lengths = mask.sum(1).to(torch.int32)
-        attributes = {
+        attributes: dict[str, Any] = {
             "hidden_size": lstm.hidden_size,
             "direction": "bidirectional" if lstm.bidirectional else "forward",
         }
@@ -95,7 +99,7 @@ class GraphTokenScorer(TokenScorer):
     def forward(self, words: Tensor, labels: Tensor) -> Tensor:
         """Return logits of start, end and inside, ``(rows, words, labels, 3)``."""
         size = words.shape[-1]
-        first, last = self.out_mlp[0], self.out_mlp[3]
+        first, last = self._layers()
         word_part, word_mix = self.proj_token(words).split(size, -1)
         label_part, label_mix = self.proj_label(labels).split(size, -1)
         by_word = F.linear(word_part, first.weight[:, :size], first.bias)
@@ -104,7 +108,11 @@ class GraphTokenScorer(TokenScorer):
         return last((mixed + by_word[:, :, None] + by_label[:, None]).relu())
 
 
-_FORMS = ((BiLSTM, GraphBiLSTM), (LstmContext, GraphLstmContext), (TokenScorer, GraphTokenScorer))
+_FORMS: tuple[tuple[type[nn.Module], Callable[[Any], nn.Module]], ...] = (
+    (BiLSTM, GraphBiLSTM),
+    (LstmContext, GraphLstmContext),
+    (TokenScorer, GraphTokenScorer),
+)
 
 
 def for_graphs(model: nn.Module) -> nn.Module:
@@ -115,4 +123,24 @@ def for_graphs(model: nn.Module) -> nn.Module:
         for kind, form in _FORMS:
             if type(module) is kind:
                 made[id(module)] = form(module)
+    if "gliner_pipe.backbones._deberta" in sys.modules:
+        made |= _plain_deberta(model)
     return (replaced(model, made) if made else model).eval()
+
+
+def _plain_deberta(model: nn.Module) -> dict[int, nn.Module]:
+    """Encoders with the attention of `transformers`, whose lengths are not bound to those of an example."""
+    from transformers.models.deberta_v2 import modeling_deberta_v2 as hf
+
+    from gliner_pipe.backbones import _deberta
+
+    made: dict[int, nn.Module] = {}
+    for encoder in model.modules():
+        if type(encoder) is _deberta.DisentangledEncoder:
+            attentions = {
+                id(part): _deberta.as_kind(hf.DisentangledSelfAttention, part)
+                for part in encoder.modules()
+                if type(part) is _deberta.DisentangledAttention
+            }
+            made[id(encoder)] = _deberta.as_kind(hf.DebertaV2Encoder, replaced(encoder, attentions))
+    return made

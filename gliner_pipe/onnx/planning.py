@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -96,7 +97,7 @@ def _reading(model: GLiNER, *, apart: bool, fused: bool) -> Stage:
 
 def _labels(model: GLiNER) -> Stage:
     """From the pieces of labels to their vectors."""
-    embedder = model.encoder.label_encoder
+    embedder: Any = model.encoder.label_encoder
     pieces = embedder.tokenizer(["person", "town or city"], padding=True, return_tensors="pt")
     inputs = {name: pieces[name] for name in ("input_ids", "attention_mask")}
     return Stage(

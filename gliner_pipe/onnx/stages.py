@@ -154,7 +154,7 @@ class ReadLabels(nn.Module):
 
     def __init__(self, model: GLiNER) -> None:
         super().__init__()
-        self.embedder = model.encoder.label_encoder
+        self.embedder: Any = model.encoder.label_encoder
         self.projection = None if model.fusion is not None else model.prompt_rep
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -24,6 +24,7 @@ from gliner_pipe.onnx.runtime import OnnxGLiNER
 from gliner_pipe.onnx.stages import LABELS, MODEL
 from gliner_pipe.onnx.tagger import OnnxTokenClassifier, save_decoder
 from gliner_pipe.onnx.tracing import trace
+from gliner_pipe.precision.running import full_precision
 from gliner_pipe.registry import registry
 from gliner_pipe.saving import save_pipeline
 from gliner_pipe.torch_pipe import TorchPipe
@@ -32,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 #: Scores of a graph in single precision are at most so far from those of the model.
 TOLERANCE = 1e-3
+#: Graphs are written from the weights as they are, and run as they are written.
+FULL_PRECISION = {"dtype": None, "quantize": None, "compile": False}
 
 
 def write_onnx(
@@ -66,19 +69,19 @@ def write_onnx(
             "pipeline", f"has {', '.join(nlp.pipe_names) or 'nothing'}", "a gliner or token_classifier"
         )
     report = {}
-    before = {name: (pipe.model, dict(nlp._pipe_configs[name])) for name, pipe in found.items()}
+    before = {name: (pipe._ready(), pipe.cfg, dict(nlp._pipe_configs[name])) for name, pipe in found.items()}
     with tempfile.TemporaryDirectory() as folder:
         try:
             for name, pipe in found.items():
                 with pipe.placed():
                     made, report[name] = write_component(pipe, Path(folder, name), int8=int8)
                 made.threads = threads
-                pipe.model = made
+                pipe.model, pipe.cfg = made, {**pipe.cfg, **FULL_PRECISION}
                 nlp._pipe_configs[name] = {**nlp._pipe_configs[name], **_settings(made)}
             save_pipeline(nlp, target)
         finally:
-            for name, (model, config) in before.items():
-                found[name].model = model
+            for name, (model, cfg, config) in before.items():
+                found[name].model, found[name].cfg = model, cfg
                 nlp._pipe_configs[name] = config
     return report
 
@@ -92,6 +95,15 @@ def write_component(pipe: Any, folder: Path, *, int8: bool = False) -> tuple[Any
         The model that runs them, and how far its scores are from those of before.
     """
     network = pipe._ready()
+    device = network.device
+    try:
+        with full_precision(network.to("cpu")):
+            return _write_network(pipe, network, folder, int8=int8)
+    finally:
+        network.to(device)
+
+
+def _write_network(pipe: Any, network: Any, folder: Path, *, int8: bool) -> tuple[Any, Difference]:
     if isinstance(network, (OnnxGLiNER, OnnxTokenClassifier)):
         raise ConfigError("components.*.model", "found graphs already", "a model of torch")
     folder.mkdir(parents=True)
@@ -145,7 +157,7 @@ def _settings(made: Any) -> dict[str, Any]:
         "threads": made.threads,
         "providers": made.providers,
     }
-    settings: dict[str, Any] = {"model": model}
+    settings: dict[str, Any] = {"model": model, **FULL_PRECISION}
     if is_tagger:
         settings |= dict.fromkeys(("embedding", "decoder", "mode", "scheme"))
     if made.word_splitter is not None:
