@@ -31,7 +31,7 @@ TEXTS = [
     "Ada Lovelace was born in London and wrote the first program .",
     "Rome burns",
     "",
-    "Yesterday " * 60,
+    "She met Bob in Rome and left . " * 7,
     "Paris is far from Oslo , she said on Monday .",
 ]
 
@@ -60,7 +60,7 @@ def check_same(one: Language, two: Language) -> int:
 
 def made(backbone: Path, **changes: Any) -> Language:
     """A pipeline whose windows hold 48 pieces and whose random scores are often above the threshold."""
-    settings = gliner_config(backbone, threshold=0.45)
+    settings = gliner_config(backbone, threshold=0.47)
     settings["model"]["encoder"]["backbone"] |= {"window": 48, "stride": 32}
     for key, value in changes.items():
         if isinstance(value, dict) and key == "encoder":
