@@ -29,6 +29,8 @@ import gliner_pipe.model.gliner
 import gliner_pipe.model.pretrained
 import gliner_pipe.model.pretrained_token_classifier
 import gliner_pipe.model.token_classifier
+import gliner_pipe.onnx.runtime
+import gliner_pipe.onnx.tagger
 import gliner_pipe.relation_layers.attention
 import gliner_pipe.relation_layers.biaffine
 import gliner_pipe.relation_layers.bilinear

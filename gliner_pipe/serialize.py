@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import shutil
 import tempfile
+import weakref
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,13 +86,27 @@ def to_bytes(component: TorchPipe, exclude: Iterable[str] = ()) -> bytes:
 
 
 def from_bytes(component: TorchPipe, data: bytes, exclude: Iterable[str] = ()) -> None:
-    """Unpack what ``to_bytes`` packed."""
-    with tempfile.TemporaryDirectory() as folder:
+    """Unpack what ``to_bytes`` packed; a model that goes on reading its files keeps them as long as it lives."""
+    folder = Path(tempfile.mkdtemp())
+    kept = False
+    try:
         for name, content in srsly.msgpack_loads(data).items():
-            path = Path(folder) / name
+            path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-        from_disk(component, Path(folder), exclude)
+        from_disk(component, folder, exclude)
+        kept = getattr(component.model, "folder", None) == folder / "model"
+        if kept:
+            weakref.finalize(component.model, _remove, folder, os.getpid())
+    finally:
+        if not kept:
+            shutil.rmtree(folder)
+
+
+def _remove(folder: Path, process: int) -> None:
+    """Remove a folder, unless in a process that was forked from the one that made it."""
+    if os.getpid() == process:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write(path: Path, content: Any) -> None:

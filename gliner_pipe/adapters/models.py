@@ -41,7 +41,7 @@ def merged(model: _Module, *, all_of_them: bool = True) -> _Module:
             twin = _twin(holder)
             twin.encoder = _plain(holder)
             made[id(holder)] = twin
-    return _replaced(model, made) if made else model
+    return replaced(model, made) if made else model
 
 
 def own_weights(model: _Module) -> _Module:
@@ -50,7 +50,7 @@ def own_weights(model: _Module) -> _Module:
     for holder in holders(model):
         made[id(holder)] = twin = _twin(holder)
         twin.encoder = None
-    return _replaced(model, made) if made else model
+    return replaced(model, made) if made else model
 
 
 def _plain(holder: EncoderHolder) -> Any:
@@ -72,12 +72,12 @@ def _twin(module: _Module) -> _Module:
     return twin
 
 
-def _replaced(module: _Module, made: Mapping[int, nn.Module]) -> Any:
+def replaced(module: _Module, made: Mapping[int, nn.Module]) -> Any:
     """Copy what lies on the way to the parts that are replaced, and share the rest."""
     if id(module) in made:
         return made[id(module)]
     children = {
-        name: child if child is None else _replaced(child, made) for name, child in module._modules.items()
+        name: child if child is None else replaced(child, made) for name, child in module._modules.items()
     }
     if all(child is module._modules[name] for name, child in children.items()):
         return module

@@ -37,9 +37,9 @@ def replace_attention(model: nn.Module) -> int:
         if type(encoder) is not hf.DebertaV2Encoder or not name or not _is_known(encoder):
             continue
         for layer in encoder.layer:
-            layer.attention.self = _as(DisentangledAttention, layer.attention.self)
+            layer.attention.self = as_kind(DisentangledAttention, layer.attention.self)
         parent, _, last = name.rpartition(".")
-        setattr(model.get_submodule(parent), last, _as(DisentangledEncoder, encoder))
+        setattr(model.get_submodule(parent), last, as_kind(DisentangledEncoder, encoder))
         count += 1
     return count
 
@@ -60,7 +60,7 @@ def _is_known(encoder: Any) -> bool:
     )
 
 
-def _as(kind: type[Module], module: nn.Module) -> Module:
+def as_kind(kind: type[Module], module: nn.Module) -> Module:
     """Return a `kind` with the weights, hooks and settings of `module`, whose subclass it is."""
     made = kind.__new__(kind)
     made.__setstate__(vars(module).copy())

@@ -170,7 +170,10 @@ class TextEmbedder(EncoderHolder):
             return_tensors="pt",
         )
         device = next(self.encoder.parameters()).device
-        ids, mask = batch["input_ids"].to(device), batch["attention_mask"].to(device)
+        return self.embed(batch["input_ids"].to(device), batch["attention_mask"].to(device))
+
+    def embed(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Return the vectors of texts that were cut into pieces, ``(texts, pieces)`` to ``(texts, hidden)``."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze):
             output = self.encoder(
                 input_ids=ids, attention_mask=mask, output_hidden_states=self.fuse_layers, return_dict=True

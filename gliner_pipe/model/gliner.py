@@ -14,7 +14,7 @@ from gliner_pipe.context_encoders.base import ContextEncoder
 from gliner_pipe.decoders.base import Decoder
 from gliner_pipe.decoders.generative import GenerativeDecoder
 from gliner_pipe.decoders.span import SpanDecoder
-from gliner_pipe.encoders.base import Encoder, EncoderBatch
+from gliner_pipe.encoders.base import Encoded, Encoder, EncoderBatch
 from gliner_pipe.errors import CheckpointError, ConfigError
 from gliner_pipe.fusions.base import Fusion
 from gliner_pipe.losses.base import Loss
@@ -226,23 +226,27 @@ class GLiNER(Block):
 
     def encode(self, batch: EncoderBatch) -> Readings:
         """Return the vectors of words and labels as the span representation wants them."""
-        words, labels, relations = self.encoder(batch)
+        return self.read(self.encoder(batch), batch.windows.word_mask, batch.label_mask)
+
+    def read(self, encoded: Encoded, word_mask: Tensor, label_mask: Tensor) -> Readings:
+        """Return what follows the encoder: fusion, label projection and context encoder."""
+        words, labels, relations = encoded
         if self.fusion is not None:
-            words, labels = self.fusion(words, labels, batch.windows.word_mask, batch.label_mask)
-            labels = labels * batch.label_mask[:, :, None]
+            words, labels = self.fusion(words, labels, word_mask, label_mask)
+            labels = labels * label_mask[:, :, None]
         if self.prompt_rep is not None:
             labels = self._projected(self.prompt_rep, labels)
-        span_words = words if self.context is None else self.context(words, batch.windows.word_mask)
+        span_words = words if self.context is None else self.context(words, word_mask)
         return Readings(words, span_words, labels, relations)
 
     def _projected(self, layer: nn.Module, labels: Tensor) -> Tensor:
         """Apply `layer`: once for all rows where these are views of one tensor, as thousands of labels want it, and
         once for all batches where it is the same again.
         """
-        rows = len(labels)
-        if layer.training or not all_alike(labels):
+        if layer.training or torch.compiler.is_compiling() or not all_alike(labels):
             projected: Tensor = layer(labels)
             return projected
+        rows = len(labels)
         if torch.is_grad_enabled() or self.fusion is not None or not self.encoder.reads_labels_apart:
             return layer(labels[:1]).expand(rows, -1, -1)
         weights = [(weight.data_ptr(), weight._version) for weight in layer.parameters()]

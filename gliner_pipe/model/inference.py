@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -169,7 +169,7 @@ def run_groups(
     run
         Runs one group, given as numbers of windows and its batch, and returns how many padded pieces that took.
     """
-    device = next(model.parameters()).device
+    device = cast(torch.device, model.device)
     was_training = model.training
     model.eval()
     todo = list(plan(windows, budget.on(device)))

@@ -18,6 +18,9 @@ from gliner_pipe.errors import ConfigError
 #: Distributions that come with spaCy.
 WITH_SPACY = ("spacy", "spacy-legacy", "spacy-loggers", "thinc", "srsly", "catalogue", "confection")
 
+#: Distributions of extras that blocks need when they run, by the package that the blocks are in.
+OF_EXTRAS = {"gliner_pipe.onnx": "onnxruntime"}
+
 
 def function_modules(config: Mapping[str, Any]) -> dict[str, str]:
     """Find the modules of the registered functions that a pipeline is built from.
@@ -83,6 +86,8 @@ def third_party(modules: Mapping[str, str], code: Sequence[str]) -> list[str]:
         top = module.split(".")[0]
         if top in code:
             continue
+        if extra := OF_EXTRAS.get(module.rpartition(".")[0]):
+            found.add(_range(extra, Version(version(extra))))
         name = owners.get(top, [top])[0]
         if canonicalize_name(name) in WITH_SPACY:
             continue

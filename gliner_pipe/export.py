@@ -1,0 +1,86 @@
+"""Write a pipeline in a form that runs elsewhere: ``python -m gliner_pipe.export --help``."""
+
+# no postponed annotations here: confit's --help shows the types of a signature
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from confit import Cli
+from spacy.language import Language
+
+import gliner_pipe.component  # noqa: F401 (registers the blocks)
+from gliner_pipe.arguments import literal
+from gliner_pipe.cli import run
+from gliner_pipe.errors import ConfigError
+from gliner_pipe.pipeline import PipelineArg
+from gliner_pipe.registry import registry
+
+logger = logging.getLogger("gliner_pipe.export")
+app = Cli(pretty_exceptions_enable=False)
+
+
+@app.command(name="export", registry=registry)
+def export(
+    pipeline: PipelineArg,
+    output: Path,
+    onnx: bool = False,
+    int8: bool = False,
+    threads: int | None = None,
+) -> Path:
+    """Write a trained pipeline whose models are ONNX graphs, to be run by onnxruntime.
+
+    The folder is a spaCy pipeline like any other: ``spacy.load``, ``predict``, ``evaluate`` and ``package`` take it. It
+    holds no weights of torch and cannot be trained. Needs ``pip install "gliner_pipe[onnx]"``.
+
+    Parameters
+    ----------
+    pipeline : str
+        A trained pipeline: its folder, name or hub id.
+    output : Path
+        Folder that is written, all at once.
+    onnx : bool
+        Write ONNX graphs; there is no other form yet, so it must be given.
+    int8 : bool
+        Products of the encoder with weights of 8 bits: faster and smaller, and scores change a little. What changes is
+        reported; measure it with ``python -m gliner_pipe.evaluate``.
+    threads : int, optional
+        Threads that onnxruntime may use in the new pipeline; as many as torch uses when not given.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    ConfigError
+        If a block cannot be exported; nothing has been written then.
+    """
+    if not onnx:
+        raise ConfigError("onnx", "is not given", "--onnx", "It is the only form there is")
+    from gliner_pipe.onnx.writing import write_onnx
+
+    assert isinstance(pipeline, Language)
+    for name, difference in write_onnx(pipeline, output, int8=int8, threads=threads).items():
+        logger.info(
+            "%s: scores differ by %.2g on average and by %.2g at most, over %d scores of some sentences",
+            name,
+            difference.mean,
+            difference.largest,
+            difference.scores,
+        )
+    size = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
+    logger.info("%s: %.1f MB", output, size / 1e6)
+    return output
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    run(lambda: app(literal(arguments, ("pipeline", "output"))), arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""What stands in for the heads of a model and runs graphs."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from gliner_pipe.backbones.base import WindowBatch
+from gliner_pipe.onnx.files import NoWeights
+from gliner_pipe.onnx.graphs import Graph
+from gliner_pipe.relation_layers.base import RelationLayer
+from gliner_pipe.span_reps import base
+from gliner_pipe.span_reps.base import Found, SpanRep, valid_spans
+from gliner_pipe.span_reps.token_level import TokenLevel
+from gliner_pipe.triples.base import Triple
+
+
+class Scored(NamedTuple):
+    """What a graph says of windows where it scores their spans at once; see ``Readings``.
+
+    Attributes
+    ----------
+    logits
+        ``(rows, words, widths, labels)``.
+    span_words, labels, relations
+        For further heads; of no width where there are none.
+    """
+
+    logits: Tensor
+    span_words: Tensor
+    labels: Tensor
+    relations: Tensor
+
+
+class GraphSpans(NoWeights, SpanRep):
+    """Scores all spans up to a width.
+
+    Parameters
+    ----------
+    block
+        The span representation that was exported.
+    scores, spans
+        Graphs that score spans and make vectors of chosen ones; None where nobody asks.
+    """
+
+    def __init__(self, block: SpanRep, scores: Graph | None, spans: Graph | None) -> None:
+        super().__init__()
+        self.max_width = block.max_width
+        self.projects_labels, self.needs_vectors = block.projects_labels, spans is not None
+        self.graphs = {"scores": scores, "spans": spans}
+
+    def score(self, words: Tensor, labels: Tensor, word_mask: Tensor) -> Tensor:
+        """Score all spans."""
+        return _score(self.graphs["scores"], words, labels, word_mask)
+
+    def represent(self, words: Tensor, spans: Tensor, word_mask: Tensor) -> Tensor:
+        """Vectors of chosen spans."""
+        return _represent(self.graphs["spans"], words, spans, word_mask)
+
+
+class ScoredSpans(GraphSpans):
+    """Finds spans whose scores came with the vectors of the words."""
+
+    def find(self, read: Scored, windows: WindowBatch, limits: Tensor) -> Found:  # type: ignore[override]
+        """Find the spans above their thresholds."""
+        probs = read.logits.sigmoid_()
+        keep = (probs > limits[:, None, None]) & valid_spans(windows, self.max_width or 1)[..., None]
+        rows, starts, widths, names = keep.nonzero().unbind(1)
+        return Found(rows, starts, starts + widths, names, probs[keep])
+
+
+class GraphTokens(NoWeights, TokenLevel):
+    """Scores each word as start, end and inside of an entity.
+
+    Parameters
+    ----------
+    block
+        The span representation that was exported.
+    scores, spans
+        As in ``GraphSpans``.
+    hidden_size
+        Width of the vectors.
+    """
+
+    def __init__(self, block: TokenLevel, scores: Graph, spans: Graph | None, hidden_size: int) -> None:
+        super().__init__(represent_spans=block.represent_spans, project_labels=block.project_labels)
+        self.needs_vectors = block.needs_vectors
+        self.hidden_size = hidden_size
+        self.graphs = {"scores": scores, "spans": spans}
+
+    def score(self, words: Tensor, labels: Tensor, word_mask: Tensor) -> Tensor:
+        """Score all words, for as many labels at once as the memory of their hidden layer allows."""
+        step = max(1, base.SCORES_AT_ONCE // max(4 * self.hidden_size * word_mask.numel(), 1))
+        parts = [_score(self.graphs["scores"], words, some, word_mask) for some in labels.split(step, 1)]
+        return torch.cat(parts, 2)
+
+    def represent(self, words: Tensor, spans: Tensor, word_mask: Tensor) -> Tensor:
+        """Vectors of chosen spans."""
+        return _represent(self.graphs["spans"], words, spans, word_mask)
+
+
+class GraphPairs(NoWeights, RelationLayer):
+    """Proposes pairs of entities."""
+
+    def __init__(self, graph: Graph) -> None:
+        super().__init__()
+        self.graphs = {"pairs": graph}
+
+    def forward(self, entities: Tensor, mask: Tensor) -> Tensor:
+        """Score all ordered pairs."""
+        return self.graphs["pairs"].run({"entities": entities, "mask": mask})["strengths"]
+
+
+class GraphTriples(NoWeights, Triple):
+    """Names the relations of pairs."""
+
+    def __init__(self, graph: Graph) -> None:
+        super().__init__()
+        self.graphs = {"triples": graph}
+
+    def forward(self, head: Tensor, relations: Tensor, tail: Tensor) -> Tensor:
+        """Score all pairs for all relations."""
+        return self.graphs["triples"].run({"head": head, "relations": relations, "tail": tail})["logits"]
+
+
+def _score(graph: Graph | None, words: Tensor, labels: Tensor, word_mask: Tensor) -> Tensor:
+    assert graph is not None
+    return graph.run({"words": words, "labels": labels, "word_mask": word_mask})["logits"]
+
+
+def _represent(graph: Graph | None, words: Tensor, spans: Tensor, word_mask: Tensor) -> Tensor:
+    assert graph is not None
+    return graph.run({"words": words, "spans": spans, "word_mask": word_mask})["vectors"]

@@ -1,0 +1,116 @@
+"""A graph on disk, run by onnxruntime."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gliner_pipe.errors import CheckpointError, ConfigError
+from gliner_pipe.onnx.library import library
+
+SUFFIX = ".onnx"
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+WHERE = "components.*.model"
+
+
+class Graph:
+    """Opens its file when it is first run; once more in a process that was forked, which has none of the threads.
+
+    Parameters
+    ----------
+    path
+        The file.
+    threads
+        Threads that one run may use; as many as torch uses when None.
+    providers
+        Execution providers of onnxruntime, the best first.
+    """
+
+    def __init__(self, path: Path, threads: int | None, providers: Sequence[str]) -> None:
+        self.path = path
+        self.threads = threads
+        self.providers = list(providers)
+        self._session: Any = None
+        self._process = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_session": None}
+
+    def __deepcopy__(self, _: Any) -> Graph:
+        return Graph(self.path, self.threads, self.providers)
+
+    @property
+    def session(self) -> Any:
+        """The ``onnxruntime.InferenceSession``."""
+        if self._session is None or self._process != os.getpid():
+            self._session, self._process = self._open(), os.getpid()
+        return self._session
+
+    def _open(self) -> Any:
+        runtime = library("onnxruntime", WHERE)
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = self.threads or torch.get_num_threads()
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        try:
+            return runtime.InferenceSession(str(self.path), options, providers=self.providers)
+        except Exception as error:  # onnxruntime's own exceptions have no common base
+            reason = " ".join(str(error).split())[:300]
+            raise CheckpointError(
+                f"{self.path}: cannot be opened ({reason}). Export the pipeline again."
+            ) from error
+
+    def run(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Run the graph.
+
+        Parameters
+        ----------
+        values
+            Inputs by name; what the graph does not read is left out.
+
+        Returns
+        -------
+        dict of Tensor
+            Outputs by name, on the CPU.
+        """
+        session = self.session
+        feed = {item.name: values[item.name].cpu().numpy() for item in session.get_inputs()}
+        names = [item.name for item in session.get_outputs()]
+        return dict(zip(names, map(torch.from_numpy, session.run(names, feed)), strict=True))
+
+
+def providers_for(device: torch.device) -> list[str]:
+    """Execution providers for a device.
+
+    Raises
+    ------
+    RuntimeError
+        If the onnxruntime that is installed has none for it.
+    """
+    if device.type == "cpu":
+        return [CPU]
+    known = library("onnxruntime", WHERE).get_available_providers()
+    if device.type == "cuda" and CUDA in known:
+        return [CUDA, CPU]
+    raise RuntimeError(f"this onnxruntime has {', '.join(known)} only; for CUDA install onnxruntime-gpu")
+
+
+def check_providers(providers: Sequence[str], where: str) -> None:
+    """Refuse execution providers that are not there."""
+    known = library("onnxruntime", where).get_available_providers()
+    for name in providers:
+        if name not in known:
+            raise ConfigError(f"{where}.providers", f"found {name!r}", ", ".join(known))
+
+
+def check_threads(threads: int | None, where: str) -> None:
+    """Refuse a number of threads below 1."""
+    if threads is not None and threads < 1:
+        raise ConfigError(
+            f"{where}.threads", f"found {threads}", "1 or more, or null for as many as torch uses"
+        )

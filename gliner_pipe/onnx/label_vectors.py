@@ -1,0 +1,81 @@
+"""Vectors of labels that do not depend on the text: each is had once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from gliner_pipe.backbones.text_embedder import TEXTS_AT_ONCE
+from gliner_pipe.encoders._tables import PromptTable
+from gliner_pipe.encoders.bi_encoder import BiEncoder
+from gliner_pipe.model.gliner import GLiNER
+from gliner_pipe.onnx.graphs import Graph
+
+
+class LabelVector(NamedTuple):
+    """Vector of a label, as it was read and as spans are held against it; ``(hidden,)`` each."""
+
+    read: Tensor
+    projected: Tensor
+
+
+class LabelVectors:
+    """Looks vectors up, and has the graph of the label model make those that are missing.
+
+    Parameters
+    ----------
+    encoder
+        Cuts labels into pieces; None where all vectors are known.
+    graph
+        Of the label model.
+    """
+
+    def __init__(self, encoder: BiEncoder | None, graph: Graph | None) -> None:
+        self.encoder = encoder
+        self.graph = graph
+        self.kept: dict[tuple[str, str], LabelVector] = {}
+
+    def of(self, kind: str, labels: Sequence[str], *, projected: bool) -> Tensor:
+        """Return the vectors of labels of a `kind`, ``entity`` or ``relation``: ``(labels, hidden)``."""
+        new = [label for label in dict.fromkeys(labels) if (kind, label) not in self.kept]
+        for at in range(0, len(new), TEXTS_AT_ONCE):
+            some = new[at : at + TEXTS_AT_ONCE]
+            self.kept.update(zip([(kind, label) for label in some], self._make(some), strict=True))
+        found = [self.kept[kind, label] for label in labels]
+        return torch.stack([one.projected if projected else one.read for one in found])
+
+    def _make(self, labels: Sequence[str]) -> list[LabelVector]:
+        assert self.encoder is not None and self.graph is not None
+        embedder: Any = self.encoder.label_encoder
+        pieces = embedder.tokenizer(
+            list(labels),
+            padding=True,
+            truncation=embedder.limit is not None,
+            max_length=embedder.limit,
+            return_tensors="pt",
+        )
+        made = self.graph.run(dict(pieces))
+        return [LabelVector(*pair) for pair in zip(made["vectors"], made["projected"], strict=True)]
+
+    def load(self, path: Path, table: PromptTable) -> None:
+        """Take the vectors of a compressed prompt from a file."""
+        content = load_file(path)
+        for kind, names in table.names.items():
+            vectors = zip(content[f"{kind}.read"], content[f"{kind}.projected"], strict=True)
+            for name, pair in zip(names, vectors, strict=True):
+                self.kept[kind, name] = LabelVector(*pair)
+
+
+def save_table(model: GLiNER, table: PromptTable, path: Path) -> None:
+    """Write the vectors of a compressed prompt to a file."""
+    content = {}
+    project = model.prompt_rep if model.fusion is None else None
+    for kind, vectors in (("entity", table.entities), ("relation", table.relations)):
+        content[f"{kind}.read"] = vectors.detach().clone()
+        content[f"{kind}.projected"] = (vectors if project is None else project(vectors)).detach().clone()
+    save_file(content, path)

@@ -1,0 +1,272 @@
+"""Pipelines whose models are graphs: the same entities and relations as those they were made of."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import spacy
+import torch
+from conftest import gliner_config
+from spacy.language import Language
+from spacy.tokens import Doc
+from spacy.training import Example
+from tagging_pipeline import config as tagger_config
+from tagging_pipeline import examples
+
+from gliner_pipe.errors import CheckpointError, ConfigError
+from gliner_pipe.export import export, main
+from gliner_pipe.onnx.writing import write_onnx
+from gliner_pipe.package import package
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+
+TEXTS = [
+    "Ada Lovelace was born in London and wrote the first program .",
+    "Rome burns",
+    "",
+    "She met Bob in Rome and left . " * 7,
+    "Paris is far from Oslo , she said on Monday .",
+]
+
+
+def found(doc: Doc) -> dict[tuple[Any, ...], float]:
+    """Scores of entities and relations by place and label."""
+    group = doc.spans["gliner"]
+    scores = {
+        (span.start, span.end, span.label_): float(score)
+        for span, score in zip(group, group.attrs["scores"], strict=True)
+    }
+    for link in doc._.relations or [] if Doc.has_extension("relations") else []:
+        scores[link.head.start, link.head.end, link.tail.start, link.tail.end, link.label] = link.score
+    return scores
+
+
+def check_same(one: Language, two: Language) -> int:
+    """Compare what two pipelines find in texts that share batches, and count it."""
+    total = 0
+    for left, right in zip(one.pipe(TEXTS), two.pipe(TEXTS), strict=True):
+        expected = found(left)
+        assert found(right) == pytest.approx(expected, abs=1e-5)
+        total += len(expected)
+    return total
+
+
+def made(backbone: Path, **changes: Any) -> Language:
+    """A pipeline whose windows hold 48 pieces and whose random scores are often above the threshold."""
+    settings = gliner_config(backbone, threshold=0.47)
+    settings["model"]["encoder"]["backbone"] |= {"window": 48, "stride": 32}
+    for key, value in changes.items():
+        if isinstance(value, dict) and key == "encoder":
+            settings["model"]["encoder"] |= value
+        elif key.startswith("model_"):
+            settings["model"][key.removeprefix("model_")] = value
+        else:
+            settings[key] = value
+    nlp = spacy.blank("en")
+    nlp.add_pipe("gliner", config=settings)
+    nlp.initialize()
+    return nlp
+
+
+@pytest.fixture(scope="module")
+def uni(backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Language, Path]:
+    """Spans and relations, with an LSTM; the graphs in a folder."""
+    torch.manual_seed(3)
+    nlp = made(
+        backbone,
+        encoder={"rel_token": "<<REL>>", "rnn_layers": 1},
+        model_relation_layer={"@relation_layers": "mlp"},
+        model_triple={"@triples": "transe", "margin": 9.0},
+        relations=["knows", "is in"],
+        relation_threshold=0.0,
+        adjacency_threshold=0.0,
+    )
+    folder = tmp_path_factory.mktemp("uni") / "pipeline"
+    export(pipeline=nlp, output=folder, onnx=True)
+    return nlp, folder
+
+
+@pytest.fixture(scope="module")
+def tagger(backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Language, Path]:
+    """A tagger with a CRF whose steps have scores, exported with weights of 8 bits."""
+    torch.manual_seed(0)
+    nlp = spacy.blank("en")
+    nlp.add_pipe("token_classifier", config=tagger_config(backbone, "crf"))
+    nlp.initialize(lambda: examples(nlp))
+    component: Any = nlp.get_pipe("token_classifier")
+    with torch.no_grad():
+        for step in component.network.decoder.steps.values():
+            step.normal_()
+    return nlp, tmp_path_factory.mktemp("tagger")
+
+
+def test_entities_and_relations_are_the_same(uni: tuple[Language, Path]) -> None:
+    nlp, folder = uni
+    other = spacy.load(folder)
+    assert check_same(nlp, other) > 100
+    assert any(doc._.relations for doc in other.pipe(TEXTS))
+
+
+def test_labels_are_chosen_at_run_time(uni: tuple[Language, Path]) -> None:
+    nlp, folder = uni
+    other = spacy.load(folder)
+    for labels, relations in (
+        (["day"], ["a", "b", "c"]),
+        (["person", "city", "day of the week", "food", "x"], []),
+    ):
+        for pipeline in (nlp, other):
+            component: Any = pipeline.get_pipe("gliner")
+            component.labels, component.relations = labels, relations
+        assert check_same(nlp, other) > 10
+    for pipeline in (nlp, other):
+        component = pipeline.get_pipe("gliner")
+        component.labels, component.relations = ["person", "city"], ["knows", "is in"]
+
+
+def test_the_folder_holds_no_weights_of_torch(uni: tuple[Language, Path]) -> None:
+    names = {path.name for path in (uni[1] / "gliner" / "model").rglob("*")}
+    assert names >= {"model.onnx", "spans.onnx", "pairs.onnx", "tokenizer.json"}
+    assert not any(name.endswith((".safetensors", ".bin", ".pt")) for name in names)
+    assert "triples.onnx" not in names  # it has no weights, and runs as it is
+
+
+def test_saved_packed_and_moved(uni: tuple[Language, Path], tmp_path: Path) -> None:
+    other = spacy.load(uni[1])
+    other.to_disk(tmp_path / "again")
+    expected = [found(doc) for doc in other.pipe(TEXTS)]
+    again = spacy.load(tmp_path / "again")
+    again.to_disk(tmp_path / "again")  # in its own place
+    assert [found(doc) for doc in again.pipe(TEXTS)] == expected
+    packed = again.to_bytes()
+    shutil.rmtree(tmp_path / "again")
+    unpacked = spacy.load(uni[1]).from_bytes(packed)
+    assert [found(doc) for doc in unpacked.pipe(TEXTS)] == expected
+    assert unpacked.to_bytes() == packed
+
+
+def test_in_several_processes(uni: tuple[Language, Path]) -> None:
+    other = spacy.load(uni[1])
+    expected = [found(doc) for doc in other.pipe(TEXTS)]
+    assert [found(doc) for doc in other.pipe(TEXTS, n_process=2, batch_size=2)] == expected
+
+
+def test_packaged(uni: tuple[Language, Path], tmp_path: Path) -> None:
+    package(pipeline=uni[1], name="tiny_graphs", dist_dir=tmp_path)
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
+        names = wheel.namelist()
+        metadata = wheel.read(next(name for name in names if name.endswith("METADATA"))).decode()
+    assert any(name.endswith("gliner/model/model.onnx") for name in names)
+    assert "Requires-Dist: onnxruntime" in metadata
+
+
+def test_settings_of_the_session(uni: tuple[Language, Path]) -> None:
+    model = "components.gliner.model"
+    other = spacy.load(uni[1], config={f"{model}.threads": 2, f"{model}.providers": ["CPUExecutionProvider"]})
+    component: Any = other.get_pipe("gliner")
+    other(TEXTS[0])
+    session = component.gliner.graphs["model"].session
+    assert session.get_session_options().intra_op_num_threads == 2
+    assert session.get_providers() == ["CPUExecutionProvider"]
+    with pytest.raises(ConfigError, match=r"providers\] found 'Abacus'; allowed: .*CPUExecutionProvider"):
+        spacy.load(uni[1], config={f"{model}.providers": ["Abacus"]})
+    with pytest.raises(Exception, match="found 0; allowed: 1 or more"):
+        spacy.load(uni[1], config={f"{model}.threads": 0})
+
+
+def test_it_cannot_be_trained(uni: tuple[Language, Path]) -> None:
+    other = spacy.load(uni[1])
+    example = Example.from_dict(other.make_doc("Ada sings"), {})
+    with pytest.raises(ConfigError, match="graphs for onnxruntime, which cannot be trained"):
+        other.update([example])
+    with pytest.raises(ConfigError, match=r"components.gliner.model\] found graphs already"):
+        write_onnx(other, uni[1].parent / "never")
+
+
+def test_a_folder_that_is_not_whole(uni: tuple[Language, Path], tmp_path: Path) -> None:
+    shutil.copytree(uni[1], tmp_path / "broken")
+    graph = tmp_path / "broken" / "gliner" / "model" / "model.onnx"
+    graph.write_bytes(b"no graph")
+    with pytest.raises(CheckpointError, match=r"model\.onnx: cannot be opened"):
+        spacy.load(tmp_path / "broken")("Ada sings")
+    graph.unlink()
+    with pytest.raises(CheckpointError, match=r"no model\.onnx\. .* export the pipeline again"):
+        spacy.load(tmp_path / "broken")
+
+
+def test_labels_apart_and_words_scored(backbone: Path, tmp_path: Path) -> None:
+    """A bi-encoder whose words are scored and whose labels are read by a graph of their own, each once."""
+    nlp = made(
+        backbone,
+        encoder={"@encoders": "bi_encoder", "label_model": str(backbone)},
+        model_span_rep={"@span_reps": "token_level", "represent_spans": True},
+    )
+    export(pipeline=nlp, output=tmp_path / "bi", onnx=True)
+    other = spacy.load(tmp_path / "bi")
+    assert check_same(nlp, other) > 20
+    for pipeline in (nlp, other):
+        pipeline.get_pipe("gliner").labels = ["person", "a town or a city", "day", "food"]
+    assert check_same(nlp, other) > 20
+    vectors = other.get_pipe("gliner").gliner.label_vectors
+    assert {label for _, label in vectors.kept} >= {"person", "city", "food"}
+
+
+def test_tagger(tagger: tuple[Language, Path]) -> None:
+    nlp, folder = tagger
+    report = write_onnx(nlp, folder / "fp32")["token_classifier"]
+    assert report.largest < 1e-5 and report.scores > 100
+    assert check_same(nlp, spacy.load(folder / "fp32")) > 5
+
+
+def test_weights_of_eight_bits(tagger: tuple[Language, Path]) -> None:
+    import onnx
+
+    nlp, folder = tagger
+    report = write_onnx(nlp, folder / "int8", int8=True)["token_classifier"]
+    assert 1e-5 < report.largest < 0.1 and 0 < report.mean < report.largest
+    nodes = onnx.load(folder / "int8" / "token_classifier" / "model" / "model.onnx").graph.node
+    kinds = [node.op_type for node in nodes]
+    assert kinds.count("MatMulInteger") == 12  # six products in each of two layers
+    assert kinds.count("Gemm") + kinds.count("MatMul") >= 1  # the layer of the tags
+    assert len(spacy.load(folder / "int8")(TEXTS[0]).spans["gliner"]) > 0
+
+
+def test_what_no_graph_can_hold_is_named(backbone: Path, tmp_path: Path) -> None:
+    nlp = made(backbone)
+    component: Any = nlp.get_pipe("gliner")
+
+    class Odd(type(component.gliner.span_rep)):  # type: ignore[misc]
+        def score(self, words: Any, labels: Any, word_mask: Any) -> Any:
+            return super().score(words, labels, word_mask) * float(words.sum().item())
+
+    component.gliner.span_rep.__class__ = Odd
+    with pytest.raises(ConfigError, match=r"components\.gliner\.model\.\w+\] cannot be written as a graph"):
+        write_onnx(nlp, tmp_path / "never")
+    assert not (tmp_path / "never").exists()
+    assert isinstance(component.model, type(component.gliner))  # as it was
+
+
+def test_mistakes_on_the_command_line(
+    nlp: Language, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nlp.to_disk(tmp_path / "model")
+    options = ["--pipeline", str(tmp_path / "model"), "--output", str(tmp_path / "out")]
+    for more, message in (([], "[onnx] is not given"), (["--onnx"], 'Run pip install "gliner_pipe[onnx]"')):
+        monkeypatch.setitem(sys.modules, "onnxscript", None)
+        with pytest.raises(SystemExit):
+            main([*options, *more])
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_configuration_says_what_is_run(uni: tuple[Language, Path]) -> None:
+    config = spacy.load(uni[1]).config["components"]["gliner"]["model"]
+    assert config["@architectures"] == "gliner_pipe.ONNX.v1"
+    assert config["model"]["span_rep"]["max_width"] == 6
+    assert json.loads((uni[1] / "gliner" / "cfg.json").read_text(encoding="utf8"))["weights"] is True
