@@ -9,37 +9,32 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from spacy.language import Language
-from spacy.tokens import Doc
 from spacy.training import Example
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from gliner_pipe.adapters.models import merged
 from gliner_pipe.backbones.lstm import Lstm
 from gliner_pipe.backbones.transformer import Transformer
-from gliner_pipe.decoders.tags_base import TagDecoder
-from gliner_pipe.encoders.base import Query
+from gliner_pipe.decoders.tags_base import UNKNOWN, TagDecoder
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.overrides import gliner_components, tagging_components
 
 if TYPE_CHECKING:
-    from gliner_pipe.component import Gliner
     from gliner_pipe.token_classifier import TokenTagger
 
-#: Words that the first weights of the tags are made from, and examples of a batch.
-WORDS, BATCH = 20_000, 16
-#: Texts that label vectors are the mean over, and windows that are read at once.
-TEXTS, ROWS = 100, 8
-#: Share of the covariance that is replaced by that of independent numbers, and words that a mean is to rest on.
-SHRINKAGE, ENOUGH = 0.1, 10.0
+#: Words that the first weights of the tags are made from, examples that are read at once, and rows of a batch of these.
+WORDS, BATCH, ROWS = 20_000, 16, 256
+#: Iterations in which they are found, and what the square of a weight costs.
+ITERATIONS, PENALTY = 60, 1e-4
 
 
 def warm_start(tagger: TokenTagger, teacher: Language, examples: Sequence[Example]) -> None:
     """Begin a tagger with the backbone and the labels of another pipeline, and with tags that fit what it annotated.
 
-    The backbone is taken over whole, without the prompt that a ``gliner`` read before the text. A label vector of
-    ``gliner`` is held against spans behind two layers that are not linear, so it cannot be the weight of a tag; what it
-    says of words can: each tag starts with the weights that tell its words from the others in `examples` (a linear
-    discriminant), and a label of few words borrows from the labels whose vectors are most like its own.
+    The backbone is taken over whole, without the prompt that a ``gliner`` reads before the text. The vector of a label
+    is held against spans there, behind two layers that are not linear, so it cannot be the weight of a tag. What it
+    says of words can: the decoder is fitted to what the teacher found in `examples`, with the backbone as it is.
 
     Parameters
     ----------
@@ -58,8 +53,8 @@ def warm_start(tagger: TokenTagger, teacher: Language, examples: Sequence[Exampl
 
     Notes
     -----
-    A trained head before the backbone moves keeps what the backbone knows: "Fine-Tuning can Distort Pretrained
-    Features" (Kumar et al., 2022), arXiv:2202.10054.
+    Tags that fit the backbone before it moves keep what it knows: "Fine-Tuning can Distort Pretrained Features" (Kumar
+    et al., 2022), arXiv:2202.10054.
     """
     reason = why_not(tagger, teacher)
     if reason:
@@ -73,11 +68,7 @@ def warm_start(tagger: TokenTagger, teacher: Language, examples: Sequence[Exampl
         model.make(labels)
     tagger._move(model)
     tagger.initialize(lambda: examples)
-    is_gliner = component in gliner_components(teacher)
-    texts = [example.reference for example in examples[:TEXTS]]
-    vectors = label_vectors(component, texts, labels) if is_gliner else None
-    words, gold = read_words(tagger, examples)
-    fit_tags(model.decoder, words, gold, vectors)
+    fit_tags(model.decoder, read_words(tagger, examples))
 
 
 def source_of(nlp: Language) -> Any:
@@ -148,37 +139,8 @@ def _copy(target: Any, source: Any) -> None:
 
 
 @torch.no_grad()
-def label_vectors(component: Gliner, docs: Sequence[Doc], labels: Sequence[str]) -> Tensor:
-    """Return what a ``gliner`` holds against spans for each label, ``(labels, hidden)``.
-
-    Labels that stand in the prompt have another vector in each text: it is the mean over `docs`, as
-    ``compress_prompt`` takes it. Those that are read apart from the text have one.
-
-    Parameters
-    ----------
-    component
-        With weights.
-    docs
-        Texts, of which at least one has a word.
-    labels
-        Labels, with the descriptions that the component has for them.
-    """
-    model = component.gliner
-    described = {item.label: item.text for item in component.label_items}
-    query = Query(tuple(described.get(label, label) for label in labels))
-    texts = [words for doc in docs if (words := component.word_splitter.split(doc).texts)]
-    model.eval()
-    windows = model.encoder.prepare(texts, [query] * len(texts), model.min_overlap)
-    total = torch.zeros(())
-    for at in range(0, len(windows), ROWS):
-        batch = model.encoder.collate(windows[at : at + ROWS]).to(model.device)
-        total = total + model.encode(batch).labels.sum(0).float().cpu()
-    return total / len(windows)
-
-
-@torch.no_grad()
-def read_words(tagger: TokenTagger, examples: Sequence[Example]) -> tuple[Tensor, Tensor]:
-    """Return the vectors that the backbone gives to words, and the gold tags of these.
+def read_words(tagger: TokenTagger, examples: Sequence[Example]) -> list[tuple[Tensor, Tensor]]:
+    """Return what the backbone makes of the words of texts, and the gold tags of these.
 
     Parameters
     ----------
@@ -189,21 +151,20 @@ def read_words(tagger: TokenTagger, examples: Sequence[Example]) -> tuple[Tensor
 
     Returns
     -------
-    tuple of Tensor
-        ``(words, hidden)`` and ``(words, chains)``, those with a known tag.
+    list of tuple of Tensor
+        For each text, or part of a long one, ``(words, hidden)`` and ``(words, chains)``.
     """
     model = tagger.network
     was_training = model.training
     model.eval()
-    vectors, gold = [], []
+    rows: list[tuple[Tensor, Tensor]] = []
     for some in _batches(examples):
         batch = tagger.collate(some)
-        words = model.encoder(batch.inputs.to(model.device)).words.flatten(0, 1).cpu()
-        known = batch.mask & (batch.gold >= 0).any(-1)
-        vectors.append(words[batch.places[known]])
-        gold.append(batch.gold[known])
+        words = model.encoder(batch.inputs.to(model.device)).words.flatten(0, 1)
+        for places, gold, length in zip(batch.places, batch.gold, batch.mask.sum(1).tolist(), strict=True):
+            rows.append((words[places[:length].to(words.device)], gold[:length].to(words.device)))
     model.train(was_training)
-    return torch.cat(vectors), torch.cat(gold)
+    return rows
 
 
 def _batches(examples: Sequence[Example]) -> Iterator[Sequence[Example]]:
@@ -217,59 +178,40 @@ def _batches(examples: Sequence[Example]) -> Iterator[Sequence[Example]]:
             yield some
 
 
-@torch.no_grad()
-def fit_tags(decoder: TagDecoder, words: Tensor, gold: Tensor, labels: Tensor | None = None) -> None:
-    """Set the layer that scores tags to the linear discriminant of words with known tags.
+def fit_tags(decoder: TagDecoder, rows: Sequence[tuple[Tensor, Tensor]]) -> None:
+    """Find the weights of a decoder that suit word vectors best, which stay as they are.
 
     Parameters
     ----------
     decoder
-        Built.
-    words
-        Vectors, ``(words, hidden)``.
-    gold
-        Tags, below 0 where not known, ``(words, chains)``.
-    labels
-        Vectors of the labels, ``(labels, size)``: the mean of the words of a tag leans on those of the same tag of
-        labels alike, the more the fewer words there are.
+        Built. With one layer on the vectors this is a convex problem, so where it starts makes no difference.
+    rows
+        Word vectors and gold tags of texts, from ``read_words``.
     """
-    words = words.double()
-    centre = words.mean(0)
-    words = words - centre
-    n_tags = len(decoder.tags)
-    sums = torch.zeros(decoder.n_chains * n_tags, words.shape[1], dtype=torch.double)
-    counts = torch.zeros(len(sums), dtype=torch.double)
-    for chain, tags in enumerate(gold.T):
-        known = tags >= 0
-        places = tags[known] + chain * n_tags
-        sums.index_add_(0, places, words[known])
-        counts += places.bincount(minlength=len(sums))
-    # of each chain, how often a tag is met
-    rates = (counts + 1).view(decoder.n_chains, n_tags)
-    rates = (rates / rates.sum(1, keepdim=True)).flatten()
-    if labels is not None:
-        alike = _alike(decoder, labels.double())
-        others, number = alike @ sums, alike @ counts
-        trust = torch.where(number > 0, ENOUGH, 0.0)
-        sums = sums + trust[:, None] * others / number.clamp(min=1e-9)[:, None]
-        counts = counts + trust
-    means = sums / counts.clamp(min=1)[:, None]
-    within = words
-    if decoder.n_chains == 1:
-        within = words - means[gold[:, 0]]
-    spread = within.T @ within / len(words)
-    plain = torch.eye(len(spread), dtype=torch.double) * spread.diagonal().mean()
-    weight = torch.linalg.solve((1 - SHRINKAGE) * spread + SHRINKAGE * plain, means.T).T
-    bias = rates.log() - (weight * means).sum(1) / 2 - weight @ centre
-    decoder.project.weight.copy_(weight)
-    decoder.project.bias.copy_(bias)
+    batches = []
+    rows = sorted(rows, key=lambda row: len(row[0]))
+    for at in range(0, len(rows), ROWS):
+        vectors, gold = zip(*rows[at : at + ROWS], strict=True)
+        mask = pad_sequence([torch.ones(len(one), dtype=torch.bool, device=one.device) for one in gold], True)
+        batches.append((pad_sequence(list(vectors), True), pad_sequence(list(gold), True, UNKNOWN), mask))
+    count = sum(decoder.count(mask, gold) for _, gold, mask in batches) or 1.0
+    weights = list(decoder.parameters())
+    optimizer = torch.optim.LBFGS(weights, max_iter=ITERATIONS, line_search_fn="strong_wolfe")
 
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        total = torch.zeros((), device=weights[0].device)
+        for words, gold, mask in batches:
+            loss = decoder.loss(decoder.emissions(words), gold, mask) / count
+            loss.backward()
+            total += loss.detach()
+        penalty = PENALTY * torch.stack([weight.pow(2).sum() for weight in weights]).sum()
+        penalty.backward()
+        return total + penalty.detach()
 
-def _alike(decoder: TagDecoder, labels: Tensor) -> Tensor:
-    """How much each tag of each chain borrows from each other: of its prefix, by the likeness of their labels."""
-    tags = decoder.tables.labels.flatten()
-    prefixes = torch.tensor([ord(prefix) for prefix in decoder.tables.prefixes * decoder.n_chains])
-    unit = torch.nn.functional.normalize(labels - labels.mean(0), dim=1)
-    likeness = (unit @ unit.T).clamp(min=0.0).fill_diagonal_(0.0)
-    inside = (tags[:, None] >= 0) & (tags >= 0) & (prefixes[:, None] == prefixes)
-    return torch.where(inside, likeness[tags[:, None], tags], 0.0)
+    was_training = decoder.training
+    decoder.eval()
+    with torch.enable_grad():
+        optimizer.step(closure)
+    optimizer.zero_grad()
+    decoder.train(was_training)

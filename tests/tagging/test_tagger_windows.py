@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import statistics
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -126,3 +129,50 @@ def test_a_backbone_without_overlap_in_training(backbone: Path) -> None:
 def test_short_texts_do_not_care(backbone: Path) -> None:
     nlp = trained(backbone, steps=20)
     assert found(nlp("Ada Smith lives in Rome .")) == [("Ada Smith", "person"), ("Rome", "city")]
+
+
+def records(name: str) -> list[dict[str, Any]]:
+    path = Path(os.environ.get("GLINER_PIPE_DATA") or "/nonexistent") / "lener_br" / name
+    if not path.is_file():
+        pytest.skip("GLINER_PIPE_DATA names no folder with lener_br")
+    return [json.loads(line) for line in path.read_text(encoding="utf8").splitlines()]
+
+
+@pytest.mark.data
+def test_court_decisions_have_no_borders(backbone: Path) -> None:
+    """A decision of 22,000 words, moved against the windows: what is found does not care where their borders are."""
+    nlp = spacy.blank("pt")
+    settings = config(backbone, "crf")
+    settings["embedding"] |= {"window": 96, "stride": 64}
+    nlp.add_pipe("token_classifier", config=settings)
+    component = nlp.get_pipe("token_classifier")
+    sentences = [one for one in records("train.jsonl") if one["ner"]]
+    gold = [example(nlp, one["tokenized_text"], one["ner"]) for one in sentences[:1600]]
+    optimizer = nlp.initialize(lambda: gold)
+    optimizer.learn_rate = 0.004
+    for at in range(0, len(gold), 16):
+        nlp.update(gold[at : at + 16], sgd=optimizer)
+    long = max(records("docs_test.jsonl"), key=lambda one: len(one["tokenized_text"]))
+    words: list[str] = long["tokenized_text"]
+    doc = nlp(Doc(nlp.vocab, words))
+    assert len(doc) > 22_000
+    starts = {span.start // 2000 for span in doc.spans["gliner"]}
+    assert starts == set(range(12))  # all over the text
+    # for each entity and each place of the windows: whether one ends in it, and whether it is found
+    places = []
+    for shift in range(0, 64, 11):
+        moved = ["."] * shift + words[:8000]
+        doc = nlp(Doc(nlp.vocab, moved))
+        borders = {window.own_stop - shift for window in component.network.prepare([moved])}
+        places.append((borders, {(s.start - shift, s.end - shift, s.label_) for s in doc.spans["gliner"]}))
+    apart, across = [], []
+    for entity in set().union(*(listed for _, listed in places)):
+        cut = [any(at in borders for at in range(entity[0] + 1, entity[1])) for borders, _ in places]
+        there = [entity in listed for _, listed in places]
+        whole = [one for one, crosses in zip(there, cut, strict=True) if not crosses]
+        if sum(whole) > 1 and any(cut):
+            apart.append((sum(whole) - 1) / (len(whole) - 1))  # once more, having been found once
+            across.append(sum(a and b for a, b in zip(there, cut, strict=True)) / sum(cut))
+    print(len(apart), statistics.mean(apart), statistics.mean(across))
+    assert len(apart) > 50
+    assert statistics.mean(across) > statistics.mean(apart) - 0.05
