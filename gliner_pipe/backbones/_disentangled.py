@@ -75,10 +75,11 @@ def disentangled_attention(
     # heads first: a product with distances is one large product a head, and nothing is repeated for each row
     query, key, value = (x.permute(2, 0, 1, 3).contiguous() for x in (query, key, value))
     bias = _bias(query, key, position_key, position_query)
-    attend = _in_one_kernel if query.is_cuda and bias is not None else _written_out
-    mixed = attend(
-        query, key, value, bias, None if allowed is None else ~allowed.transpose(0, 1), scale, dropout
-    )
+    forbidden = None if allowed is None else ~allowed.transpose(0, 1)
+    if query.is_cuda and bias is not None:
+        mixed = _in_one_kernel(query, key, value, bias, forbidden, scale, dropout)
+    else:
+        mixed = _written_out(query, key, value, bias, forbidden, scale, dropout)
     return mixed.permute(1, 2, 0, 3).reshape(rows, n, heads * width)
 
 

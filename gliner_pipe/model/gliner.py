@@ -106,7 +106,7 @@ class GLiNER(Block):
         }
         self.dropout = dropout
         self.prompt_rep: nn.Module | None = None
-        self._label_vectors: tuple[Any, Tensor, Tensor] | None = None
+        self._kept_labels: tuple[Any, Tensor, Tensor] | None = None
         self._made = False
         #: Configuration of the blocks, where it is not in the pipeline's config (a checkpoint given by name).
         self.blocks: dict[str, Any] | None = None
@@ -251,10 +251,10 @@ class GLiNER(Block):
             return layer(labels[:1]).expand(rows, -1, -1)
         weights = [(weight.data_ptr(), weight._version) for weight in layer.parameters()]
         key = (labels.data_ptr(), labels.shape[1:], weights)
-        if self._label_vectors is None or self._label_vectors[0] != key:
+        if self._kept_labels is None or self._label_vectors[0] != key:
             # the vectors that went in are kept too, so that no others can come to lie where they are
-            self._label_vectors = key, labels, layer(labels[:1])
-        return self._label_vectors[2].expand(rows, -1, -1)
+            self._kept_labels = key, labels, layer(labels[:1])
+        return self._kept_labels[2].expand(rows, -1, -1)
 
     def score(self, batch: EncoderBatch) -> Tensor:
         """Score a batch of windows.

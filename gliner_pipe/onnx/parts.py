@@ -96,7 +96,7 @@ class GraphTokenScorer(TokenScorer):
         nn.Module.__init__(self)
         self.proj_token, self.proj_label, self.out_mlp = module.proj_token, module.proj_label, module.out_mlp
 
-    def forward(self, words: Tensor, labels: Tensor) -> Tensor:
+    def forward(self, words: Tensor, labels: Tensor, word_mask: Tensor | None = None) -> Tensor:
         """Return logits of start, end and inside, ``(rows, words, labels, 3)``."""
         size = words.shape[-1]
         first, last = self._layers()
