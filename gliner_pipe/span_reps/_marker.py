@@ -56,17 +56,10 @@ class FactoredMarker(SpanRep):
         first, last = self._halves(words, word_mask)
         out = self._layer(3)
         weight, bias = folded(labels, out)
+        width = self.max_width or 1
         if not torch.is_grad_enabled():
-            return _score_in_place(first, last, weight, bias, self.max_width or 1)
-        n_words, width = words.shape[1], self.max_width or 1
-        if torch.is_grad_enabled():
-            return train_scores(first, last, weight, bias, width, self._dropped)
-        last = F.pad(last, (0, 0, 0, width - 1))
-        scores = []
-        for k in range(width):
-            hidden = (first + last[:, k : k + n_words]).relu_()
-            scores.append(torch.baddbmm(bias, hidden, weight))
-        return torch.stack(scores, 2)
+            return _score_in_place(first, last, weight, bias, width)
+        return train_scores(first, last, weight, bias, width, self._dropped)
 
     @property
     def _dropped(self) -> float:
