@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -166,7 +167,7 @@ def predict_shards(
     }
     with job.begun(settings, shards):
         missing = [shard for shard in shards if job.numbers(shard) is None]
-        with Report({shard.name: _weight(shard, shards) for shard in missing}, quiet=quiet) as report:
+        with Report(_weights(missing, shards), quiet=quiet) as report:
             if len(missing) < len(shards):
                 report.say(f"{len(shards) - len(missing)} of {len(shards)} shards were whole before")
             if engine == "local":
@@ -200,9 +201,10 @@ class _Teller:
         self.report.update(chunk.shard.name, share, chunk.stop - chunk.start)
 
 
-def _weight(shard: Shard, shards: Sequence[Shard]) -> float:
-    pieces = sum(other.path == shard.path for other in shards)
-    return (shard.path.stat().st_size + 1) / pieces
+def _weights(missing: Sequence[Shard], shards: Sequence[Shard]) -> dict[str, float]:
+    """How large shards are: their part of the size of the file, and at least something."""
+    pieces = Counter(shard.path for shard in shards)
+    return {shard.name: (shard.path.stat().st_size + 1) / pieces[shard.path] for shard in missing}
 
 
 def _summary(numbers: Numbers, shards: Sequence[Shard], output: Path) -> str:

@@ -152,7 +152,7 @@ from gliner_pipe.predict import predict
 from gliner_pipe.prediction import predict_spark
 model, source, output = map(Path, sys.argv[1:])
 spark = SparkSession.builder.master("local[2]").config("spark.ui.enabled", "false").getOrCreate()
-found = predict_spark(spark.read.parquet(str(source)).repartition(2), model, threshold=0.0)
+found = predict_spark(spark.read.option("recursiveFileLookup", "true").parquet(str(source)).repartition(2), model, threshold=0.0)
 found.coalesce(1).write.parquet(str(output / "dataset"))
 predict(pipeline=model, input=source, output=output / "shards", threshold=0.0, engine="spark")
 spark.stop()
