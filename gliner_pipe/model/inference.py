@@ -182,7 +182,9 @@ def run_groups(
             while todo:
                 done = 0
                 try:
-                    for group, batch in ahead(todo, batch_of, in_thread=device.type != "cpu"):
+                    for group, batch in ahead(
+                        todo, batch_of, in_thread=device.type != "cpu" and len(todo) > 1
+                    ):
                         before = 0
                         if device.type == "cuda":
                             torch.cuda.reset_peak_memory_stats(device)
