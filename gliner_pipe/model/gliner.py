@@ -251,7 +251,7 @@ class GLiNER(Block):
             return layer(labels[:1]).expand(rows, -1, -1)
         weights = [(weight.data_ptr(), weight._version) for weight in layer.parameters()]
         key = (labels.data_ptr(), labels.shape[1:], weights)
-        if self._kept_labels is None or self._label_vectors[0] != key:
+        if self._kept_labels is None or self._kept_labels[0] != key:
             # the vectors that went in are kept too, so that no others can come to lie where they are
             self._kept_labels = key, labels, layer(labels[:1])
         return self._kept_labels[2].expand(rows, -1, -1)

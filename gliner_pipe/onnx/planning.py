@@ -46,7 +46,7 @@ def gliner_stages(model: GLiNER) -> Iterator[Stage]:
     if isinstance(model.span_rep, StackedSpanRep) and model.span_rep.needs_vectors:
         raise ConfigError(
             "components.*.model.span_rep",
-            f"found {described(model.span_rep)} in a model with relations; its vectors of chosen spans cannot be exported",
+            f"found {described(model.span_rep)}, whose vectors of spans no graph can hold, under a relation_layer",
             "marker, markerV0, markerV1, markerV2, token_level",
         )
     apart = labels_apart(model)

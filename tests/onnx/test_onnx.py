@@ -260,7 +260,7 @@ def test_relations_over_stacked_spans_are_refused(backbone: Path, tmp_path: Path
         model_span_rep={"@span_reps": "conv_max"},
     )
     with pytest.raises(
-        ConfigError, match=r"gliner\.model\.span_rep\] found .*conv_max.* in a model with relations"
+        ConfigError, match=r"gliner\.model\.span_rep\] found .*conv_max.* under a relation_layer"
     ):
         write_onnx(nlp, tmp_path / "never")
 
