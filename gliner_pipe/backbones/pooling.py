@@ -27,6 +27,8 @@ def pool_words(hidden: Tensor, start: Tensor, count: Tensor, how: str) -> Tensor
     if how in ("first", "last"):
         at = start if how == "first" else start + (count - 1).clamp(min=0)
         return hidden.gather(1, at[:, :, None].expand(-1, -1, width)) * (count > 0)[:, :, None]
+    if torch.onnx.is_in_onnx_export():
+        return _pool_by_mask(hidden, start, count, how)
     rows, words = count.shape
     flat_words = torch.arange(rows * words, device=hidden.device).repeat_interleave(count.flatten())
     first_of_word = (count.flatten().cumsum(0) - count.flatten()).repeat_interleave(count.flatten())
@@ -39,3 +41,16 @@ def pool_words(hidden: Tensor, start: Tensor, count: Tensor, how: str) -> Tensor
         at = flat_words[:, None].expand(-1, width)
         pooled = pooled.scatter_reduce(0, at, pieces, "amax", include_self=False)
     return pooled.view(rows, words, width)
+
+
+def _pool_by_mask(hidden: Tensor, start: Tensor, count: Tensor, how: str) -> Tensor:
+    """The mean or maximum of each word's pieces, without a tensor whose size depends on what is in others."""
+    at = torch.arange(hidden.shape[1], device=hidden.device)
+    inside = (at >= start[:, :, None]) & (at < (start + count)[:, :, None])  # (rows, words, pieces)
+    if how == "mean":
+        return inside.to(hidden.dtype) @ hidden / count.clamp(min=1)[:, :, None]
+    # pieces of no word go to a place behind all words
+    of_word = torch.where(inside.any(1), inside.to(torch.uint8).argmax(1), count.shape[1])
+    lowest = hidden.new_full((hidden.shape[0], count.shape[1] + 1, hidden.shape[2]), -torch.inf)
+    pooled = lowest.scatter_reduce(1, of_word[:, :, None].expand_as(hidden), hidden, "amax")[:, :-1]
+    return torch.where(count[:, :, None] > 0, pooled, 0.0)

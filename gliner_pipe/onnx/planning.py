@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gliner_pipe.blocks import described
 from gliner_pipe.encoders.base import Query
 from gliner_pipe.encoders.bi_encoder import BiEncoder
 from gliner_pipe.errors import ConfigError
@@ -15,6 +16,7 @@ from gliner_pipe.model.gliner import GLiNER
 from gliner_pipe.model.token_classifier import TokenClassifier
 from gliner_pipe.onnx import stages
 from gliner_pipe.onnx.stages import PROMPT, WINDOWS, Stage, labels_apart
+from gliner_pipe.span_reps._stacked import StackedSpanRep
 
 WORDS = (["Ada", "Lovelace", "wrote", "programs"], ["Rome", "burns", "."])
 ENTITIES, RELATIONS = ("person", "city", "year"), ("born in", "part of")
@@ -41,11 +43,17 @@ def gliner_stages(model: GLiNER) -> Iterator[Stage]:
             "found @decoders = generative, whose language model writes word by word and cannot be exported",
             "@decoders = span",
         )
+    if isinstance(model.span_rep, StackedSpanRep) and model.span_rep.needs_vectors:
+        raise ConfigError(
+            "components.*.model.span_rep",
+            f"found {described(model.span_rep)}, whose vectors of spans no graph can hold, under a relation_layer",
+            "marker, markerV0, markerV1, markerV2, token_level",
+        )
     apart = labels_apart(model)
     fused = not apart and model.max_width is not None
     yield _reading(model, apart=apart, fused=fused)
     size = model.encoder.output_size
-    words, labels = torch.randn(2, 5, size), torch.randn(2, 3, size)
+    words, labels = torch.zeros(2, 5, size), torch.zeros(2, 3, size)
     mask = torch.arange(5) < torch.tensor([[5], [3]])
     if not fused:
         inputs = {"words": words, "labels": labels, "word_mask": mask}
@@ -87,7 +95,7 @@ def _reading(model: GLiNER, *, apart: bool, fused: bool) -> Stage:
         if fused and model.span_rep.needs_vectors:
             outputs.append("span_words")
     elif model.fusion is not None:
-        inputs["label_vectors"] = torch.randn(2, 3, model.encoder.output_size)
+        inputs["label_vectors"] = torch.zeros(2, 3, model.encoder.output_size)
         inputs["label_mask"] = torch.tensor([[True, True, True], [True, True, False]])
         outputs.append("labels")
     if fused and not model.span_rep.needs_vectors:

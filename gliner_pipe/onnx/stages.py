@@ -113,9 +113,10 @@ class Read(nn.Module):
         label_mask = tensors.get("label_mask", none)
         if "prompt_mask" in tensors:
             torch._check(label_mask.shape[1] <= windows.prompt_mask.shape[1])
-        batch = EncoderBatch(windows, label_mask, tensors.get("relation_mask", none), ())
-        encoded = self.model.encoder(batch)
-        if labels_apart(self.model):
+        apart = labels_apart(self.model)
+        asked = (none, none) if apart else (label_mask, tensors.get("relation_mask", none))
+        encoded = self.model.encoder(EncoderBatch(windows, *asked, ()))
+        if apart:
             words = encoded.words
             encoded = Encoded(words, tensors.get("label_vectors", words[:, :0]), words[:, :0])
         read = self.model.read(encoded, windows.word_mask, label_mask)

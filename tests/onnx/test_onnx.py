@@ -252,6 +252,19 @@ def test_what_no_graph_can_hold_is_named(backbone: Path, tmp_path: Path) -> None
     assert isinstance(component.model, type(component.gliner))  # as it was
 
 
+def test_relations_over_stacked_spans_are_refused(backbone: Path, tmp_path: Path) -> None:
+    nlp = made(
+        backbone,
+        encoder={"rel_token": "<<REL>>"},
+        model_relation_layer={"@relation_layers": "dot"},
+        model_span_rep={"@span_reps": "conv_max"},
+    )
+    with pytest.raises(
+        ConfigError, match=r"gliner\.model\.span_rep\] found .*conv_max.* under a relation_layer"
+    ):
+        write_onnx(nlp, tmp_path / "never")
+
+
 def test_mistakes_on_the_command_line(
     nlp: Language, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
