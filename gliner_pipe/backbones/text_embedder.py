@@ -112,6 +112,8 @@ class TextEmbedder(EncoderHolder):
     def forward(self, texts: Sequence[str]) -> Tensor:
         """Return the vectors of texts, ``(texts, hidden)``; the same tensor where they are asked for once more."""
         if torch.is_grad_enabled() or self.training:
+            if any(weight.requires_grad for weight in self.parameters()):
+                self.encoder_changed()  # a step may follow, and fused optimizers leave no trace on weights
             return self._run(texts)
         self._forget_the_outdated()
         if self._last is None or self._last[0] != texts:

@@ -30,6 +30,8 @@ from gliner_pipe.triples.base import Triple
 from gliner_pipe.triples.concat import Concat
 
 WEIGHTS = "model.safetensors"
+#: Labels that are projected at once where their vectors are kept.
+LABELS_AT_ONCE = 8192
 
 
 @registry.architectures.register("gliner_pipe.GLiNER.v1")
@@ -253,7 +255,8 @@ class GLiNER(Block):
         key = (labels.data_ptr(), labels.shape[1:], weights)
         if self._kept_labels is None or self._kept_labels[0] != key:
             # the vectors that went in are kept too, so that no others can come to lie where they are
-            self._kept_labels = key, labels, layer(labels[:1])
+            parts = [layer(part) for part in labels[:1].split(LABELS_AT_ONCE, 1)]
+            self._kept_labels = key, labels, torch.cat(parts, 1)
         return self._kept_labels[2].expand(rows, -1, -1)
 
     def score(self, batch: EncoderBatch) -> Tensor:
@@ -268,6 +271,7 @@ class GLiNER(Block):
 
     def forward(self, batch: TrainingBatch) -> LossTerms:
         """Loss of a batch, as sums."""
+        self._kept_labels = None  # a step may follow, and fused optimizers leave no trace on weights
         read = self.encode(batch.inputs)
         inputs = batch.inputs
         word_mask = inputs.windows.word_mask

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any
 import pytest
 import spacy
 import torch
-from conftest import make_backbone
+from conftest import gliner_config, make_backbone
+from spacy.training import Example
 
 from gliner_pipe.backbones import text_embedder
 from gliner_pipe.backbones.text_embedder import TextEmbedder
@@ -230,3 +232,39 @@ def test_thousands_of_labels_at_once(backbone: Path, kind: str, monkeypatch: pyt
     assert len(sizes) > 4
     key = lambda e: (e.start, e.end, e.label)  # noqa: E731
     assert sorted(map(key, again)) == sorted(map(key, expected))
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_nothing_kept_outlives_a_step_of_an_optimizer_that_leaves_no_trace(
+    backbone: Path, frozen: bool
+) -> None:
+    nlp = spacy.blank("en")
+    config = gliner_config(backbone, threshold=0.0)
+    config["model"]["encoder"] |= {
+        "@encoders": "bi_encoder",
+        "label_model": str(backbone),
+        "label_freeze": frozen,
+    }
+    component = nlp.add_pipe("gliner", config=config)
+    nlp.initialize()
+    doc = nlp.make_doc("Maria met Bob in Lima")
+    doc.ents = [doc.char_span(0, 5, "person")]
+
+    def scores() -> Any:
+        return nlp("Maria met Bob in Lima").spans["gliner"].attrs["scores"]
+
+    before = scores()
+    network = component.network
+    step = torch.optim.AdamW(
+        [weight for weight in network.parameters() if weight.requires_grad], 0.002, fused=True
+    )
+    network.train()
+    network(component.collate([Example(doc.copy(), doc)])).total.backward()
+    step.step()
+    after = scores()
+    fresh = copy.deepcopy(network)
+    fresh.encoder.label_encoder.encoder_changed()
+    fresh._kept_labels = None
+    component.replace_model(fresh)
+    assert after.shape != before.shape or (after != before).any()
+    assert after.tolist() == scores().tolist()
