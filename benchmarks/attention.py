@@ -119,13 +119,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--encoders", nargs="+", choices=sorted(ENCODERS), default=list(ENCODERS))
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--output", type=Path)
+    parser.add_argument("--output", type=Path, help="JSON; what it holds already is not measured again")
     args = parser.parse_args()
     torch.set_num_threads(1)
     rows = []
+    if args.output and args.output.is_file():
+        rows = json.loads(args.output.read_text(encoding="utf8"))["results"]
+    done = [[row[key] for key in ("encoder", "dtype", "rows x pieces", "what")] for row in rows]
     for name in args.encoders:
-        cases = [(dtype, shape, False) for dtype in DTYPES for shape in SHAPES]
+        cases = [(dtype, shape, False) for shape in SHAPES for dtype in DTYPES]
         for dtype, shape, training in [*cases, ("fp32", TRAINING_SHAPE, True)]:
+            if [name, dtype, "x".join(map(str, shape)), "training step" if training else "inference"] in done:
+                continue
             rows.append(compare(name, dtype, shape, training, args.repeats))
             print(json.dumps(rows[-1]), flush=True)
             if args.output:
