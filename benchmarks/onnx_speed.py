@@ -88,6 +88,8 @@ def size(folder: Path) -> float:
 def run(args: argparse.Namespace) -> dict[str, Any]:
     torch.set_num_threads(1)
     nlp = spacy.load(args.pipeline) if args.pipeline else trained(args.train, args.steps)
+    if args.labels:
+        nlp.get_pipe("gliner").labels = args.labels
     items = read(args.test, args.sentences)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -103,7 +105,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         for _ in range(args.rounds):
             for kind in kinds:
                 times[kind].append(annotate(pipelines[kind], items)[0])
-        report: dict[str, Any] = {"sentences": len(items), "labels": len(LABELS), "rounds": args.rounds}
+        report: dict[str, Any] = {
+            "sentences": len(items),
+            "labels": len(nlp.get_pipe("gliner").labels),
+            "rounds": args.rounds,
+        }
         for kind in kinds:
             here, there = found["torch"], found[kind]
             both = here.keys() & there.keys()
@@ -128,6 +134,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--pipeline", type=Path)
+    parser.add_argument("--labels", nargs="+", help="what to ask for, in place of the pipeline's own")
     parser.add_argument("--train", type=Path)
     parser.add_argument("--test", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=150)

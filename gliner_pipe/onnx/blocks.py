@@ -59,6 +59,20 @@ class GraphSpans(NoWeights, SpanRep):
         """Vectors of chosen spans."""
         return _represent(self.graphs["spans"], words, spans, word_mask)
 
+    def _find_among_many(
+        self, words: Tensor, labels: Tensor, word_mask: Tensor, valid: Tensor, limits: Tensor
+    ) -> Found:
+        """Find spans for labels that all rows share, some labels at a time: a graph scores no chosen spans."""
+        step = max(1, base.SCORES_AT_ONCE // max(valid.numel(), 1))
+        parts = []
+        for at in range(0, labels.shape[0], step):
+            some = labels[at : at + step].expand(words.shape[0], -1, -1)
+            probs = self.score(words, some, word_mask).sigmoid_()
+            keep = (probs > limits[:, None, None, at : at + step]) & valid[..., None]
+            rows, starts, widths, names = keep.nonzero().unbind(1)
+            parts.append(Found(rows, starts, starts + widths, names + at, probs[keep]))
+        return Found.join(parts, words.device)
+
 
 class ScoredSpans(GraphSpans):
     """Finds spans whose scores came with the vectors of the words."""

@@ -57,6 +57,8 @@ class FactoredMarker(SpanRep):
         out = self._layer(3)
         weight, bias = folded(labels, out)
         width = self.max_width or 1
+        if torch.onnx.is_in_onnx_export():
+            return _score_in_graph(first, last, weight, bias, width)
         if not torch.is_grad_enabled():
             return _score_in_place(first, last, weight, bias, width)
         return train_scores(first, last, weight, bias, width, self._dropped)
@@ -108,12 +110,20 @@ def folded(labels: Tensor, layer: nn.Linear) -> tuple[Tensor, Tensor]:
     (Tensor, Tensor)
         Weight ``(rows, inner, labels)`` and bias ``(rows, 1, labels)``.
     """
-    rows = len(labels)
+    rows = labels.shape[0]
     if all_alike(labels):
         labels = labels[:1]
     weight = (labels @ layer.weight).transpose(1, 2)
     bias = (labels @ layer.bias)[:, None, :]
     return weight.expand(rows, -1, -1), bias.expand(rows, -1, -1)
+
+
+def _score_in_graph(first: Tensor, last: Tensor, weight: Tensor, bias: Tensor, n_widths: int) -> Tensor:
+    """Score all spans by steps whose number does not depend on the batch."""
+    n_words = first.shape[1]
+    last = F.pad(last, (0, 0, 0, n_widths - 1))
+    hidden = [(first + last[:, k : k + n_words]).relu() for k in range(n_widths)]
+    return torch.stack([torch.baddbmm(bias, one, weight) for one in hidden], 2)
 
 
 def _score_in_place(first: Tensor, last: Tensor, weight: Tensor, bias: Tensor, n_widths: int) -> Tensor:

@@ -214,7 +214,7 @@ def all_alike(rows: Tensor) -> bool:
     """Whether all rows are views of one tensor, as those of texts with one label set are: what holds for one holds for
     all.
     """
-    return len(rows) == 1 or rows.stride(0) == 0
+    return rows.shape[0] == 1 or rows.stride(0) == 0
 
 
 def by_row(spans: Tensor, n_rows: int) -> tuple[Tensor, tuple[Tensor, Tensor]]:
