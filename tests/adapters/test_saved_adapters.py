@@ -164,7 +164,8 @@ def test_the_adapter_is_one_of_peft(own: Path, tmp_path: Path) -> None:
     batch.pop("token_type_ids", None)
     with torch.no_grad():
         theirs, ours = model(**batch), encoder(nlp).eval().encoder(**batch)
-    assert torch.equal(theirs.last_hidden_state, ours.last_hidden_state)
+    # the attention of DeBERTa is another one here, whose sums have another order
+    torch.testing.assert_close(theirs.last_hidden_state, ours.last_hidden_state, rtol=1e-5, atol=1e-5)
 
 
 def test_without_its_base_an_adapter_says_what_it_needs(base: Path, tmp_path: Path) -> None:
