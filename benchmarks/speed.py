@@ -50,10 +50,10 @@ def timed(run: Callable[[], Any]) -> float:
 
 
 def measure(
-    case: Case, source: list[list[str]], rounds: int, work: Path, limits: dict[str, float]
+    case: Case, source: list[list[str]], rounds: int, work: Path, limits: dict[str, float], scale: int = 1
 ) -> dict[str, Any]:
     """Measure one case."""
-    texts = texts_of(case.text, N_TEXTS[case.text], source)
+    texts = texts_of(case.text, scale * N_TEXTS[case.text], source)
     folder = checkpoint(case, work)
     plain = Case(case.backbone, case.architecture, case.text, case.labels)
     threshold = fitting_threshold(pipeline(plain, folder), texts[:6])
@@ -218,6 +218,7 @@ def main() -> None:
     parser.add_argument("--suite", choices=("quick", "full", "growth"), default="quick")
     parser.add_argument("--data", type=Path, default=SAMPLE)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--scale", type=int, default=1, help="how many times as many texts")
     parser.add_argument("--only", help="run only what has this in its name")
     parser.add_argument("--no-memory", action="store_true", help="measure no memory")
     parser.add_argument("--output", type=Path)
@@ -244,7 +245,7 @@ def main() -> None:
             report["peak_gflops"] = {name: round(value / 1e9, 1) for name, value in limits.items()}
             report["cases"] = []
             for case in cases:
-                row = measure(case, source, given.rounds, Path(work), limits)
+                row = measure(case, source, given.rounds, Path(work), limits, given.scale)
                 gc.collect()
                 if not given.no_memory and (case.text, case.labels) == ("mixed", 5):
                     folder = checkpoint(case, Path(work))
