@@ -3,7 +3,8 @@
 Each case is measured in turns, several rounds in one process with one thread, as process CPU time: `gliner` with its
 documented call (8 texts a batch, label vectors of a bi-encoder made beforehand), `nlp.pipe` over raw text, and the encoder
 alone in transformers over the same pieces without any padding. Beside them stands the peak of the machine's matrix products
-and the share of it that the work, counted without padding, amounts to. Memory is the peak of a process of its own.
+and the share of it that the work, counted without padding, amounts to. Memory is the peak of a process of its own, for mixed texts
+and five labels.
 
     python benchmarks/speed.py --suite full --output benchmarks/results/speed.json --plot docs/assets/speed.png
     python benchmarks/speed.py --suite growth --output benchmarks/results/speed_growth.json
@@ -18,7 +19,6 @@ import gc
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -50,10 +50,10 @@ def timed(run: Callable[[], Any]) -> float:
 
 
 def measure(
-    case: Case, source: list[list[str]], rounds: int, work: Path, limits: dict[str, float]
+    case: Case, source: list[list[str]], rounds: int, work: Path, limits: dict[str, float], scale: int = 1
 ) -> dict[str, Any]:
     """Measure one case."""
-    texts = texts_of(case.text, N_TEXTS[case.text], source)
+    texts = texts_of(case.text, scale * N_TEXTS[case.text], source)
     folder = checkpoint(case, work)
     plain = Case(case.backbone, case.architecture, case.text, case.labels)
     threshold = fitting_threshold(pipeline(plain, folder), texts[:6])
@@ -110,7 +110,7 @@ def _agreement(theirs: list[list[dict[str, Any]]], ours: list[Any]) -> float:
 # -- growth ------------------------------------------------------------------------------------------------------------
 
 
-def growth(source: list[list[str]], rounds: int, work: Path) -> list[dict[str, Any]]:
+def growth(source: list[list[str]], rounds: int, work: Path, only: str = "") -> list[dict[str, Any]]:
     """CPU seconds of 1000 words by length of the text, number of labels, and size of the batch."""
     rows: list[dict[str, Any]] = []
     words = [word for sentence in source for word in sentence]
@@ -118,6 +118,8 @@ def growth(source: list[list[str]], rounds: int, work: Path) -> list[dict[str, A
     def add(
         what: str, at: int, case: Case, texts: list[str], batch: int = 64, with_peer: bool = True
     ) -> None:
+        if only not in f"{what} {at}":
+            return
         folder = checkpoint(case, work)
         threshold = fitting_threshold(pipeline(case, folder), texts[:2])
         nlp = pipeline(case, folder, threshold, batch_size=batch)
@@ -162,7 +164,8 @@ def memory(case: Case, side: str, folder: Path, source: list[list[str]]) -> int:
         Peer(case, folder, 0.99)(texts)
     else:
         list(pipeline(case, folder, 0.99).pipe(texts))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    status = Path("/proc/self/status").read_text()  # unlike getrusage, without what the parent process had
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) // 1024
 
 
 def memory_apart(case: Case, side: str, folder: Path, given: argparse.Namespace) -> int | None:
@@ -203,6 +206,11 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def _write(report: dict[str, Any], path: Path | None) -> None:
+    if path is not None:
+        path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -210,7 +218,8 @@ def main() -> None:
     parser.add_argument("--suite", choices=("quick", "full", "growth"), default="quick")
     parser.add_argument("--data", type=Path, default=SAMPLE)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", help="run only the cases whose name has this in it")
+    parser.add_argument("--scale", type=int, default=1, help="how many times as many texts")
+    parser.add_argument("--only", help="run only what has this in its name")
     parser.add_argument("--no-memory", action="store_true", help="measure no memory")
     parser.add_argument("--output", type=Path)
     parser.add_argument("--plot", type=Path)
@@ -227,7 +236,7 @@ def main() -> None:
     report: dict[str, Any] = {"machine": platform.processor() or platform.machine(), "threads": 1}
     with tempfile.TemporaryDirectory() as work:
         if given.suite == "growth":
-            report["growth"] = growth(source, given.rounds, Path(work))
+            report["growth"] = growth(source, given.rounds, Path(work), given.only or "")
         else:
             cases = [case for case in suite(given.suite) if not given.only or given.only in case.name]
             limits = {
@@ -236,18 +245,18 @@ def main() -> None:
             report["peak_gflops"] = {name: round(value / 1e9, 1) for name, value in limits.items()}
             report["cases"] = []
             for case in cases:
-                row = measure(case, source, given.rounds, Path(work), limits)
+                row = measure(case, source, given.rounds, Path(work), limits, given.scale)
                 gc.collect()
-                if not given.no_memory:
+                if not given.no_memory and (case.text, case.labels) == ("mixed", 5):
                     folder = checkpoint(case, Path(work))
                     sides = ("gliner", "gliner_pipe")
                     row["peak_mb"] = {side: memory_apart(case, side, folder, given) for side in sides}
                 report["cases"].append(row)
                 print(case.name, row, flush=True)
+                _write(report, given.output)
             print(report["peak_gflops"])
             print(table(report["cases"]))
-    if given.output:
-        given.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf8")
+    _write(report, given.output)
     if given.plot:
         from speed_parts.plot import draw
 

@@ -37,10 +37,11 @@ def backbone_folder(kind: str, work: Path) -> Path:
     tokenizer = AutoTokenizer.from_pretrained(minilm())
     tokenizer.model_max_length = 2048
     sizes: dict[str, Any] = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
-    if kind == "deberta-v3-small":
+    if kind.startswith("deberta-v3"):
         kind_name = "deberta-v2"
         sizes |= {
-            "hidden_size": 768, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 3072,
+            "hidden_size": 768, "num_hidden_layers": 6 if kind.endswith("small") else 12,
+            "num_attention_heads": 12, "intermediate_size": 3072,
             "max_position_embeddings": 512, "relative_attention": True, "position_buckets": 256,
             "norm_rel_ebd": "layer_norm", "share_att_key": True, "pos_att_type": ["p2c", "c2p"],
             "max_relative_positions": -1, "position_biased_input": False, "type_vocab_size": 0,
@@ -85,8 +86,39 @@ def checkpoint(case: Case, work: Path) -> Path:
         for name, weight in component.gliner.named_parameters():
             if weight.dim() > 1 and not name.startswith("encoder."):
                 nn.init.normal_(weight, std=1.6 / weight.shape[1] ** 0.5)
-    write_checkpoint(component.gliner.eval(), folder, "whitespace")
+        _spread(component.gliner.eval())
+    write_checkpoint(component.gliner, folder, "whitespace")
     return folder
+
+
+def _spread(model: Any) -> None:
+    """Scale the last layer so that the largest score of a sentence is near 1, and none is 1."""
+    from gliner_pipe.encoders.base import Query
+
+    words = [
+        "Maria",
+        "Lindqvist",
+        "joined",
+        "the",
+        "university",
+        "of",
+        "Oslo",
+        "in",
+        "March",
+        "and",
+        "flew",
+        "to",
+        "Lima",
+        "with",
+        "Ana",
+        "Silva",
+        ".",
+    ]
+    windows = model.encoder.prepare([words], [Query(tuple(label_names(5)))], model.min_overlap)
+    largest = float(model.score(model.encoder.collate(windows)).abs().max())
+    last = model.span_rep.scorer.out_mlp[3] if hasattr(model.span_rep, "scorer") else model.prompt_rep[3]
+    for weight in last.parameters():
+        weight.mul_(6 / largest)
 
 
 def pipeline(case: Case, folder: Path, threshold: float = 0.5, **settings: Any) -> Any:
@@ -115,8 +147,11 @@ def fitting_threshold(nlp: Any, texts: Sequence[str]) -> float:
     )  # without a limit to their width, spans are too many to list them all
     found = find(model, windows, [[floor] * len(query.entities)] * len(words), TokenBudget(PIECES_AT_ONCE))
     scores = sorted((candidate.score for one in found for candidate in one.candidates), reverse=True)
-    wanted = round(ENTITIES_A_WORD * sum(map(len, words)))
-    return float(scores[min(wanted, len(scores) - 1)]) if scores else 0.5
+    wanted = ENTITIES_A_WORD * sum(map(len, words))
+    places = range(max(1, int(wanted / 2)), min(int(2 * wanted), len(scores)))
+    # in the widest gap between two scores, so that rounding decides about no span
+    at = max(places, key=lambda place: scores[place - 1] - scores[place], default=0)
+    return (scores[at - 1] + scores[at]) / 2 if at else 0.5
 
 
 class Peer:
