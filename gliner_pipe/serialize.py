@@ -70,7 +70,7 @@ def from_disk(component: TorchPipe, path: Path, exclude: Iterable[str] = ()) -> 
             raise
         reason = " ".join(str(error).split())[:300]
         raise CheckpointError(f"{folder}: cannot be read ({reason}). Save the pipeline again.") from error
-    component.replace_model(model)
+    component.replace_model(model.eval())
 
 
 def to_bytes(component: TorchPipe, exclude: Iterable[str] = ()) -> bytes:

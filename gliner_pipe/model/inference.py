@@ -19,6 +19,7 @@ from gliner_pipe.decoders.base import Candidate
 from gliner_pipe.encoders.base import EncoderBatch
 from gliner_pipe.model.ahead import ahead
 from gliner_pipe.model.gliner import GLiNER
+from gliner_pipe.model.modes import evaluating
 from gliner_pipe.span_reps.base import Found, Readings
 
 NumberArray = npt.NDArray[np.float64]
@@ -170,39 +171,32 @@ def run_groups(
         Runs one group, given as numbers of windows and its batch, and returns how many padded pieces that took.
     """
     device = cast(torch.device, model.device)
-    was_training = model.training
-    model.eval()
     todo = list(plan(windows, budget.on(device)))
 
     def batch_of(group: list[int]) -> _Loaded:
         return load([windows[index] for index in group])
 
-    try:
-        with torch.inference_mode():
-            while todo:
-                done = 0
-                try:
-                    for group, batch in ahead(
-                        todo, batch_of, in_thread=device.type != "cpu" and len(todo) > 1
-                    ):
-                        before = 0
-                        if device.type == "cuda":
-                            torch.cuda.reset_peak_memory_stats(device)
-                            before = torch.cuda.memory_allocated(device)
-                        budget.observe(device, run(group, batch), before)
-                        done += 1
-                except torch.cuda.OutOfMemoryError:
-                    if len(todo[done]) == 1:
-                        raise
-                    budget.halve()
-                todo = todo[done:]
-                if todo:
-                    torch.cuda.empty_cache()
-                    rest = [index for group in todo for index in group]
-                    regrouped = plan([windows[index] for index in rest], budget.on(device))
-                    todo = [[rest[at] for at in part] for part in regrouped]
-    finally:
-        model.train(was_training)
+    with evaluating(model), torch.inference_mode():
+        while todo:
+            done = 0
+            try:
+                for group, batch in ahead(todo, batch_of, in_thread=device.type != "cpu" and len(todo) > 1):
+                    before = 0
+                    if device.type == "cuda":
+                        torch.cuda.reset_peak_memory_stats(device)
+                        before = torch.cuda.memory_allocated(device)
+                    budget.observe(device, run(group, batch), before)
+                    done += 1
+            except torch.cuda.OutOfMemoryError:
+                if len(todo[done]) == 1:
+                    raise
+                budget.halve()
+            todo = todo[done:]
+            if todo:
+                torch.cuda.empty_cache()
+                rest = [index for group in todo for index in group]
+                regrouped = plan([windows[index] for index in rest], budget.on(device))
+                todo = [[rest[at] for at in part] for part in regrouped]
 
 
 def find(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gliner_pipe.backbones.base import TensorBatch
+from gliner_pipe.model.modes import evaluating
 from gliner_pipe.span_reps.base import Readings
 
 if TYPE_CHECKING:
@@ -130,9 +131,7 @@ def find_relations(
     """
     assert model.relation_layer is not None and model.triple is not None
     found = []
-    was_training = model.training
-    model.eval()
-    with torch.inference_mode():
+    with evaluating(model), torch.inference_mode():
         for group, new in _groups(windows, reach):
             spans = torch.cat([window.spans for window in group])
             vectors = torch.cat([window.vectors for window in group])
@@ -156,7 +155,6 @@ def find_relations(
                 columns = spans[head[pair]], spans[tail[pair]], label, scores[pair, label]
                 for h, t, name, score in zip(*(column.tolist() for column in columns), strict=True):
                     found.append(Tie((h[0], h[1]), (t[0], t[1]), name, score))
-    model.train(was_training)
     return found
 
 
