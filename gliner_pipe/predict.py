@@ -16,11 +16,12 @@ from gliner_pipe.errors import ConfigError, DataError
 from gliner_pipe.metrics.getters import SpanGetter, prediction_getter
 from gliner_pipe.overrides import override
 from gliner_pipe.pipeline import PipelineArg
+from gliner_pipe.prediction.finding import holds_shards
 from gliner_pipe.prediction.formats import SHARD_FORMATS
 from gliner_pipe.prediction.outputs import Prediction, write
 from gliner_pipe.prediction.rendering import HtmlStyle, entities_of
 from gliner_pipe.prediction.sharded import Work, predict_shards
-from gliner_pipe.prediction.shards import Columns, holds_shards
+from gliner_pipe.prediction.shards import Columns
 from gliner_pipe.prediction.texts import TextItem, read_texts
 from gliner_pipe.registry import registry
 
@@ -260,7 +261,7 @@ def _names(keep: str | list[str] | None) -> tuple[str, ...] | None:
 
 def _items(texts: Iterable[str | TextItem], limit: int) -> Iterator[TextItem]:
     for number, text in enumerate(texts, 1):
-        item = TextItem(text, f"text {number}", f"text-{number:06d}") if isinstance(text, str) else text
+        item = TextItem.of(text, number)
         if len(item.text) > limit:
             raise DataError(
                 item.where, f"has {len(item.text)} characters", f"at most {limit}", "Split the text"

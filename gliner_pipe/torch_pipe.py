@@ -23,8 +23,7 @@ from gliner_pipe.model.ahead import ahead
 from gliner_pipe.model.batch import LossTerms
 from gliner_pipe.model.forks import use_one_thread_after_fork
 from gliner_pipe.model.inference import TokenBudget
-from gliner_pipe.precision.running import running_encoders, set_precision
-from gliner_pipe.precision.settings import Precision, check_device, check_precision
+from gliner_pipe.precision.component import RunsInPrecision
 from gliner_pipe.training.thinc_bridge import ThincBridge
 
 if TYPE_CHECKING:
@@ -56,7 +55,7 @@ class Batch(Protocol):
         """Return the batch on `device`."""
 
 
-class TorchPipe(Pipe):  # type: ignore[misc]
+class TorchPipe(RunsInPrecision, Pipe):  # type: ignore[misc]
     """A spaCy component around a torch model.
 
     Parameters
@@ -324,59 +323,6 @@ class TorchPipe(Pipe):  # type: ignore[misc]
                 "auto, cpu, cuda, cuda:0 ..., mps",
                 'Take "auto" for CUDA where there is one',
             ) from error
-
-    # -- precision -----------------------------------------------------------------------------------------
-
-    @property
-    def dtype(self) -> str | None:
-        """Numbers that the text encoder runs with: ``"fp32"``, ``"bf16"``, ``"fp16"``, or None for those it has.
-
-        As `quantize` and `compile`, it is about running without gradients: training and saving use the weights as they
-        are.
-        """
-        return Precision.of(self.cfg).dtype
-
-    @dtype.setter
-    def dtype(self, value: str | None) -> None:
-        self._change_precision(dtype=value)
-
-    @property
-    def quantize(self) -> str | None:
-        """``"int8"`` for linear layers of 8 bits in the text encoder, or None."""
-        return Precision.of(self.cfg).quantize
-
-    @quantize.setter
-    def quantize(self, value: str | None) -> None:
-        self._change_precision(quantize=value)
-
-    @property
-    def compile(self) -> bool:
-        """Whether torch compiles the text encoder."""
-        return Precision.of(self.cfg).compile
-
-    @compile.setter
-    def compile(self, value: bool) -> None:
-        self._change_precision(compile=value)
-
-    def _change_precision(self, **changes: Any) -> None:
-        cfg = {**self.cfg, **changes}
-        check_precision(cfg, self._where)
-        check_device(Precision.of(cfg), self.device, self._where)
-        self.cfg = cfg
-
-    def _set_precision(self) -> None:
-        """Tell the text encoder what the settings are now."""
-        precision = Precision.of(self.cfg)
-        if precision != Precision():
-            check_precision(self.cfg, self._where)
-            check_device(precision, self.network.device, self._where)
-            if not any(running_encoders(self.network)):
-                raise ConfigError(
-                    f"{self._where}.model",
-                    f"has no transformer that could run in {precision}",
-                    "dtype = null, quantize = null and compile = false for this model",
-                )
-        set_precision(self.network, precision)
 
     @contextmanager
     def placed(self) -> Iterator[None]:

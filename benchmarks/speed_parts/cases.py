@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import random
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-#: Shapes of encoders; all but MiniLM have random weights, which time does not depend on.
-BACKBONES = ("minilm", "deberta-v3-small", "deberta-v3-base", "modernbert-base")
+from common import records
+
 ARCHITECTURES = ("uni_span", "uni_token", "bi_span", "bi_token")
 #: Words of a text: mean and deviation of the logarithm, least and most.
 LENGTHS = {"short": (8, 0.3, 4, 12), "mixed": (22, 0.6, 4, 80), "long": (150, 0.1, 120, 180)}
@@ -120,8 +119,7 @@ def suite(name: str) -> list[Case]:
 
 def sentences(path: Path) -> list[list[str]]:
     """Words of the sentences of a file in GLiNER's format."""
-    lines = path.read_text(encoding="utf8").splitlines()
-    return [json.loads(line)["tokenized_text"] for line in lines]
+    return [record["tokenized_text"] for record in records(path)]
 
 
 def texts_of(kind: str, number: int, source: list[list[str]], seed: int = 0) -> list[str]:

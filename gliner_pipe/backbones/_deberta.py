@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers.models.deberta_v2 import modeling_deberta_v2 as hf
 
 from gliner_pipe.backbones._disentangled import disentangled_attention
+from gliner_pipe.model.marks import marks
 from gliner_pipe.precision.int8 import Int8Linear
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -69,8 +70,6 @@ def as_kind(kind: type[Module], module: nn.Module) -> Module:
 
 #: Modules whose output follows from their input, their weights and nothing else.
 _TRANSPARENT = (nn.Linear, nn.Embedding, nn.LayerNorm, Int8Linear)
-#: Tensors that lie in memory.
-_PLAIN = (Tensor, nn.Parameter)
 
 
 class _Kept(NamedTuple):
@@ -79,20 +78,6 @@ class _Kept(NamedTuple):
     weights: tuple[Tensor, ...]
     marks: tuple[Any, ...]
     made: tuple[Tensor | None, ...]
-
-
-def _marks(weights: tuple[Tensor, ...], dtype: torch.dtype | None) -> tuple[Any, ...]:
-    """Change whenever the numbers in `weights` do, or `dtype`."""
-    return dtype, *(
-        (
-            id(weight),
-            weight.dtype,
-            weight.device,
-            0 if weight.is_inference() else weight._version,
-            weight.data_ptr() if type(weight) in _PLAIN and weight.layout is torch.strided else 0,
-        )
-        for weight in weights
-    )
 
 
 def _weights(module: nn.Module) -> tuple[Tensor, ...] | None:
@@ -128,9 +113,9 @@ class _Keeper(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> tuple[Tensor | None, ...]:
         """Return what `make` makes of `weights`, or made of them before, as numbers of `dtype`."""
-        marks = _marks(weights, dtype)
-        if self._kept is None or self._kept.marks != marks:
-            self._kept = _Kept(weights, marks, make())
+        now = (dtype, *marks(weights))
+        if self._kept is None or self._kept.marks != now:
+            self._kept = _Kept(weights, now, make())
         return self._kept.made
 
     def __getstate__(self) -> dict[str, Any]:

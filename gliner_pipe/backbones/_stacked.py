@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -93,3 +93,11 @@ class Stacked(Backbone):
         """Make all modules from what ``save_assets`` wrote."""
         self.embedding.load_assets(path)
         self.make(self.embedding.output_size)
+
+
+def stack_of(backbone: Any) -> list[Any]:
+    """Return a backbone and those below it, the one that stands on no other last."""
+    found = [backbone]
+    while hasattr(found[-1], "embedding"):
+        found.append(found[-1].embedding)
+    return found

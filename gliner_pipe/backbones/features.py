@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from gliner_pipe.model.marks import marks
 from gliner_pipe.precision.running import full_precision
 
 if TYPE_CHECKING:
@@ -98,10 +99,10 @@ class FeatureCache:
         )
 
     def _forget_the_outdated(self, backbone: Backbone) -> None:
-        state = tuple((weight.data_ptr(), weight._version, weight.dtype) for weight in backbone.parameters())
-        if state != self._made_by:
+        now = marks(backbone.parameters())
+        if now != self._made_by:
             self.clear()
-            self._made_by = state
+            self._made_by = now
 
 
 def is_still(module: nn.Module) -> bool:

@@ -16,6 +16,7 @@ from gliner_pipe.backbones._holder import EncoderHolder
 from gliner_pipe.backbones.layer_fusion import LayerFusion
 from gliner_pipe.backbones.vector_store import VectorStore
 from gliner_pipe.errors import CheckpointError
+from gliner_pipe.model.marks import marks
 
 #: Texts that are run at once without gradients.
 TEXTS_AT_ONCE = 128
@@ -164,15 +165,20 @@ class TextEmbedder(EncoderHolder):
         return self._store
 
     def _run(self, texts: Sequence[str]) -> Tensor:
-        batch = self.tokenizer(
-            list(texts),
-            padding=True,
-            truncation=self.limit is not None,
-            max_length=self.limit,
-            return_tensors="pt",
+        pieces, device = self.cut(texts), next(self.encoder.parameters()).device
+        return self.embed(pieces["input_ids"].to(device), pieces["attention_mask"].to(device))
+
+    def cut(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """Return the pieces of texts, padded, on the CPU: ``input_ids`` and ``attention_mask``, ``(texts, pieces)``."""
+        return dict(
+            self.tokenizer(
+                list(texts),
+                padding=True,
+                truncation=self.limit is not None,
+                max_length=self.limit,
+                return_tensors="pt",
+            )
         )
-        device = next(self.encoder.parameters()).device
-        return self.embed(batch["input_ids"].to(device), batch["attention_mask"].to(device))
 
     def embed(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Return the vectors of texts that were cut into pieces, ``(texts, pieces)`` to ``(texts, hidden)``."""
@@ -201,11 +207,10 @@ class TextEmbedder(EncoderHolder):
     # -- vectors that are kept -------------------------------------------------------------------------------------
 
     def _forget_the_outdated(self) -> None:
-        parameters = list(self.parameters())
-        state = (parameters[0].data_ptr(), parameters[0].dtype, sum(p._version for p in parameters))
-        if state != self._kept_for:
+        now = marks(self.parameters())
+        if now != self._kept_for:
             self.encoder_changed()
-            self._kept_for = state
+            self._kept_for = now
 
     def fingerprint(self) -> str:
         """Return what tells these weights from others."""

@@ -17,6 +17,7 @@ from gliner_pipe.decoders._label_trie import LabelTrie
 from gliner_pipe.decoders.span import SpanDecoder
 from gliner_pipe.errors import ConfigError, NotInitializedError
 from gliner_pipe.model.layers import projection
+from gliner_pipe.model.modes import evaluating
 from gliner_pipe.registry import registry
 
 WHERE = "components.*.model.decoder"
@@ -259,17 +260,12 @@ class GenerativeDecoder(SpanDecoder, PretrainedModule):
             n_labels, n_new = min(n_labels, len(trie)), trie.depth
         read = self._context_pieces(contexts, [n_new] * len(vectors))
         found: list[list[str]] = [[] for _ in read]
-        training = self.training
-        self.eval()
-        try:
-            with torch.inference_mode():
-                sizes = [1 + len(pieces) + n_new for pieces in read]
-                for chunk in _causal.chunks(sizes, CHUNK_PIECES // n_labels):
-                    rows = self._rows(vectors[chunk], [read[row] for row in chunk])
-                    for row, labels in zip(chunk, self._write(rows, n_labels, n_new, trie), strict=True):
-                        found[row] = labels
-        finally:
-            self.train(training)
+        with evaluating(self), torch.inference_mode():
+            sizes = [1 + len(pieces) + n_new for pieces in read]
+            for chunk in _causal.chunks(sizes, CHUNK_PIECES // n_labels):
+                rows = self._rows(vectors[chunk], [read[row] for row in chunk])
+                for row, labels in zip(chunk, self._write(rows, n_labels, n_new, trie), strict=True):
+                    found[row] = labels
         return found
 
     def _write(

@@ -13,6 +13,7 @@ from gliner_pipe.backbones.base import Backbone
 from gliner_pipe.encoders._tables import PromptTable, lay_out
 from gliner_pipe.encoders.base import Encoded, Encoder, EncoderBatch, Query, QueryPrompt
 from gliner_pipe.encoders.lstm import BiLSTM
+from gliner_pipe.model.modes import evaluating
 from gliner_pipe.registry import registry
 
 #: Label sets whose prompts are kept.
@@ -160,10 +161,8 @@ class UniEncoder(Encoder):
         if not windows:
             raise ValueError("compress() found no text; give some hundred texts like those to come.")
         table = PromptTable(query.entities, query.relations, self.output_size)
-        was_training = self.training
-        self.eval()
         sums = [torch.zeros_like(table.entities), torch.zeros_like(table.relations)]
-        with torch.no_grad():
+        with evaluating(self), torch.no_grad():
             device = next(self.parameters()).device
             for at in range(0, len(windows), rows):
                 encoded = self(self.collate(windows[at : at + rows]).to(device))
@@ -171,7 +170,6 @@ class UniEncoder(Encoder):
                 sums[1] += encoded.relations.sum(0).cpu()
             table.entities.copy_(sums[0] / len(windows))
             table.relations.copy_(sums[1] / len(windows))
-        self.train(was_training)
         self.table = table.to(device)
 
     def _looked_up(self, words: Tensor, batch: EncoderBatch, table: PromptTable) -> Encoded:

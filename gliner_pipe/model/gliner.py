@@ -8,19 +8,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gliner_pipe.adapters.models import merged, own_weights
+from gliner_pipe.adapters.models import merged
 from gliner_pipe.blocks import Block
 from gliner_pipe.context_encoders.base import ContextEncoder
 from gliner_pipe.decoders.base import Decoder
 from gliner_pipe.decoders.generative import GenerativeDecoder
 from gliner_pipe.decoders.span import SpanDecoder
 from gliner_pipe.encoders.base import Encoded, Encoder, EncoderBatch
-from gliner_pipe.errors import CheckpointError, ConfigError
+from gliner_pipe.errors import ConfigError
 from gliner_pipe.fusions.base import Fusion
 from gliner_pipe.losses.base import Loss
 from gliner_pipe.losses.focal import FocalLoss
 from gliner_pipe.model.batch import LossTerms, TrainingBatch
+from gliner_pipe.model.files import check_weights, fill_weights, write_weights
 from gliner_pipe.model.layers import projection
+from gliner_pipe.model.marks import marks
 from gliner_pipe.model.relations import relation_losses
 from gliner_pipe.model.writing import writing_loss
 from gliner_pipe.registry import registry
@@ -29,7 +31,6 @@ from gliner_pipe.span_reps.base import Readings, SpanRep, all_alike
 from gliner_pipe.triples.base import Triple
 from gliner_pipe.triples.concat import Concat
 
-WEIGHTS = "model.safetensors"
 #: Labels that are projected at once where their vectors are kept.
 LABELS_AT_ONCE = 8192
 
@@ -188,14 +189,12 @@ class GLiNER(Block):
 
         Adapters are written as their ``save`` says; the model itself stays as it is.
         """
-        from safetensors.torch import save_model
-
         model = merged(self, all_of_them=False)
         path.mkdir(parents=True, exist_ok=True)
         model.encoder.save_assets(path / "encoder")
         if model.writer is not None:
             model.writer.save_assets(path / "decoder")
-        save_model(own_weights(model), str(path / WEIGHTS))
+        write_weights(model, path)
 
     def load(self, path: Path) -> None:
         """Make all blocks from a folder that ``save`` wrote and fill in the weights; no network.
@@ -205,18 +204,10 @@ class GLiNER(Block):
         CheckpointError
             When the weights are not those of these blocks, with the names that differ.
         """
-        from safetensors.torch import load_model
-
-        if not (path / WEIGHTS).is_file():
-            raise CheckpointError(f"{path}: no {WEIGHTS}. The folder is not whole: save the pipeline again.")
+        check_weights(path)
         self.load_assets(path)
         self.make()
-        try:
-            load_model(own_weights(self), str(path / WEIGHTS), strict=True)
-        except RuntimeError as error:
-            raise CheckpointError(
-                f"{path / WEIGHTS} does not fit the blocks of the config: {' '.join(str(error).split())}"
-            ) from None
+        fill_weights(self, path)
 
     def load_assets(self, path: Path) -> None:
         """Make encoder and decoder from the folder `path`, with weights still to be filled in."""
@@ -251,8 +242,7 @@ class GLiNER(Block):
         rows = len(labels)
         if torch.is_grad_enabled() or self.fusion is not None or not self.encoder.reads_labels_apart:
             return layer(labels[:1]).expand(rows, -1, -1)
-        weights = [(weight.data_ptr(), weight._version) for weight in layer.parameters()]
-        key = (labels.data_ptr(), labels.shape[1:], weights)
+        key = (labels.data_ptr(), labels.shape[1:], marks(layer.parameters()))
         if self._kept_labels is None or self._kept_labels[0] != key:
             # the vectors that went in are kept too, so that no others can come to lie where they are
             parts = [layer(part) for part in labels[:1].split(LABELS_AT_ONCE, 1)]

@@ -11,12 +11,11 @@ from torch import nn
 
 from gliner_pipe.encoders.base import Encoder
 from gliner_pipe.errors import CheckpointError, ConfigError
-from gliner_pipe.onnx.graphs import SUFFIX, Graph
+from gliner_pipe.onnx.graphs import SUFFIX, WHERE, Graph
 from gliner_pipe.onnx.stages import MODEL
 
 #: Label vectors of a compressed prompt.
 VECTORS = "label_vectors.safetensors"
-WHERE = "components.*.model"
 
 
 def open_graphs(path: Path, threads: int | None, providers: Sequence[str]) -> dict[str, Graph]:

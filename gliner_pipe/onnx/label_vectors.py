@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -51,15 +51,7 @@ class LabelVectors:
 
     def _make(self, labels: Sequence[str]) -> list[LabelVector]:
         assert self.encoder is not None and self.graph is not None
-        embedder: Any = self.encoder.label_encoder
-        pieces = embedder.tokenizer(
-            list(labels),
-            padding=True,
-            truncation=embedder.limit is not None,
-            max_length=embedder.limit,
-            return_tensors="pt",
-        )
-        made = self.graph.run(dict(pieces))
+        made = self.graph.run(self.encoder.label_encoder.cut(labels))
         return [LabelVector(*pair) for pair in zip(made["vectors"], made["projected"], strict=True)]
 
     def load(self, path: Path, table: PromptTable) -> None:

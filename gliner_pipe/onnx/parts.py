@@ -98,14 +98,10 @@ class GraphTokenScorer(TokenScorer):
 
     def forward(self, words: Tensor, labels: Tensor, word_mask: Tensor | None = None) -> Tensor:
         """Return logits of start, end and inside, ``(rows, words, labels, 3)``."""
-        size = words.shape[-1]
-        first, last = self._layers()
-        word_part, word_mix = self.proj_token(words).split(size, -1)
-        label_part, label_mix = self.proj_label(labels).split(size, -1)
-        by_word = F.linear(word_part, first.weight[:, :size], first.bias)
-        by_label = F.linear(label_part, first.weight[:, size : 2 * size])
-        mixed = F.linear(word_mix[:, :, None] * label_mix[:, None], first.weight[:, 2 * size :])
-        return last((mixed + by_word[:, :, None] + by_label[:, None]).relu())
+        (by_word, word_mix), (by_label, label_mix) = self._of_words(words), self._of_labels(labels)
+        mixed = F.linear(word_mix[:, :, None] * label_mix[:, None], self._mix())
+        scores: Tensor = self._layers()[1]((mixed + by_word[:, :, None] + by_label[:, None]).relu())
+        return scores
 
 
 _FORMS: tuple[tuple[type[nn.Module], Callable[[Any], nn.Module]], ...] = (

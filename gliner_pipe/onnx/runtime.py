@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,27 +11,19 @@ from gliner_pipe.encoders._tables import lay_out
 from gliner_pipe.encoders.base import EncoderBatch, Query
 from gliner_pipe.encoders.bi_encoder import BiEncoder
 from gliner_pipe.encoders.uni_encoder import UniEncoder
-from gliner_pipe.model.batch import LossTerms, TrainingBatch
 from gliner_pipe.model.gliner import GLiNER
 from gliner_pipe.onnx import stages
 from gliner_pipe.onnx.blocks import GraphPairs, GraphSpans, GraphTokens, GraphTriples, Scored, ScoredSpans
-from gliner_pipe.onnx.files import (
-    VECTORS,
-    WHERE,
-    cannot_train,
-    copy_folder,
-    load_without_weights,
-    open_graphs,
-)
-from gliner_pipe.onnx.graphs import CPU, Graph, check_providers, check_threads, providers_for
+from gliner_pipe.onnx.files import VECTORS, load_without_weights
 from gliner_pipe.onnx.label_vectors import LabelVectors
+from gliner_pipe.onnx.running import RunsGraphs
 from gliner_pipe.registry import registry
 from gliner_pipe.span_reps.base import Readings
 from gliner_pipe.span_reps.token_level import TokenLevel
 
 
 @registry.architectures.register("gliner_pipe.ONNX.v1")
-class OnnxGLiNER(GLiNER):
+class OnnxGLiNER(RunsGraphs, GLiNER):
     """Runs the graphs of an exported GLiNER model; the same windows, thresholds, labels and decoding as ever.
 
     ``python -m gliner_pipe.export --onnx`` writes pipelines with this block. It needs ``onnxruntime``, and cannot be
@@ -57,44 +48,11 @@ class OnnxGLiNER(GLiNER):
             relation_layer=model.relation_layer,
             triple=model.triple,
         )
-        check_threads(threads, WHERE)
-        self.threads = threads
-        self.providers = providers
         self._exported = (model.span_rep,)  # a tuple, for it is no part of this model
-        self.folder: Path | None = None
-        self.graphs: dict[str, Graph] = {}
         self.label_vectors: LabelVectors | None = None
-        self.eval()
+        self.set_session(threads, providers)
 
     # -- making it -------------------------------------------------------------------------------------------------
-
-    @property
-    def device(self) -> torch.device:
-        """Where batches are wanted: onnxruntime itself moves them on."""
-        return torch.device("cpu")
-
-    def to(self, *args: Any, **kwargs: Any) -> OnnxGLiNER:
-        """Take the execution provider of a device, where none are given."""
-        if self.providers is None:
-            chosen = providers_for(torch.device(*args, **kwargs))
-            for graph in self.graphs.values():
-                graph.providers = chosen
-        return self
-
-    def build(self) -> None:
-        """Refuse: there is nothing to train.
-
-        Raises
-        ------
-        ConfigError
-            Always.
-        """
-        raise cannot_train()
-
-    def save(self, path: Path) -> None:
-        """Copy the graphs into the folder `path`."""
-        assert self.folder is not None
-        copy_folder(self.folder, path)
 
     def load(self, path: Path) -> None:
         """Take the graphs of a folder; they are opened when they are first run.
@@ -104,11 +62,9 @@ class OnnxGLiNER(GLiNER):
         CheckpointError
             When there are none.
         """
-        if self.providers is not None:
-            check_providers(self.providers, WHERE)
-        self.graphs = graphs = open_graphs(path, self.threads, self.providers or [CPU])
+        self.take_graphs(path)
         load_without_weights(self.encoder, path / "encoder")
-        self.folder = path
+        graphs = self.graphs
         scores, spans = graphs.get(stages.SCORES), graphs.get(stages.SPANS)
         (block,) = self._exported
         if isinstance(block, TokenLevel):
@@ -171,26 +127,3 @@ class OnnxGLiNER(GLiNER):
             "labels": labels,
             "relations": laid_out("relation", relations, batch.relation_mask, False),
         }
-
-    def train(self, mode: bool = True) -> OnnxGLiNER:
-        """Refuse to be trained.
-
-        Raises
-        ------
-        ConfigError
-            If it is to be.
-        """
-        if mode:
-            raise cannot_train()
-        super().train(False)
-        return self
-
-    def forward(self, batch: TrainingBatch) -> LossTerms:
-        """Refuse: there is no loss.
-
-        Raises
-        ------
-        ConfigError
-            Always.
-        """
-        raise cannot_train()

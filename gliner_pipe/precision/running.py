@@ -12,8 +12,10 @@ import torch
 from torch import nn
 
 from gliner_pipe.adapters import _wrapping
+from gliner_pipe.backbones._hf import DTYPES
+from gliner_pipe.model.marks import marks
 from gliner_pipe.precision.int8 import Int8Linear
-from gliner_pipe.precision.settings import DTYPES, Precision
+from gliner_pipe.precision.settings import Precision
 
 logger = logging.getLogger(__name__)
 
@@ -47,12 +49,12 @@ class RunningEncoder:
         if self.precision == Precision():
             self.forget()
             return encoder
-        state = (self.precision, id(encoder), *_state(encoder))
-        if state != self._made_for:
+        now = (self.precision, id(encoder), *marks(encoder.parameters()))
+        if now != self._made_for:
             self._copy = None  # two copies at once would be one too many
             with torch.inference_mode(False), torch.no_grad():
                 self._copy = running_copy(encoder, self.precision, where)
-            self._made_for = state
+            self._made_for = now
         return self._copy
 
     def forget(self) -> None:
@@ -100,17 +102,10 @@ def _converted(weight: nn.Parameter, dtype: torch.dtype | None) -> nn.Parameter:
     return nn.Parameter(weight.detach().to(dtype), requires_grad=False)
 
 
-def _state(encoder: nn.Module) -> Iterator[Any]:
-    """What changes when weights do: where each is, and how often it was written to."""
-    for weight in encoder.parameters():
-        yield weight.data_ptr()
-        yield weight._version
-
-
 def running_encoders(model: nn.Module) -> Iterator[RunningEncoder]:
     """Yield those of the text encoders of a model; label encoders, whose vectors are kept, have none."""
     for module in model.modules():
-        running = getattr(module, "running", None)
+        running = vars(module).get("running")  # a module's own way to look for what it lacks is slow
         if isinstance(running, RunningEncoder):
             yield running
 

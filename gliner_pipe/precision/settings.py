@@ -10,10 +10,9 @@ from typing import Any, NamedTuple
 
 import torch
 
+from gliner_pipe.backbones._hf import DTYPES
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.precision.int8 import check_int8
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 #: Settings of the components, with their defaults.
 #:

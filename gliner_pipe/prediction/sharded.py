@@ -15,11 +15,12 @@ from gliner_pipe.metrics.getters import SpanGetter
 from gliner_pipe.overrides import gliner_components
 from gliner_pipe.prediction.arrow import Schema, arrow
 from gliner_pipe.prediction.chunks import Chunk, predict_chunks
+from gliner_pipe.prediction.finding import find_shards
 from gliner_pipe.prediction.fingerprint import describe_pipeline
 from gliner_pipe.prediction.formats import SHARD_FORMATS
 from gliner_pipe.prediction.job import STATE, Job, Numbers, ShardWriter, total
 from gliner_pipe.prediction.progress import Report
-from gliner_pipe.prediction.shards import CHUNK_ROWS, Columns, Shard, ending, find_shards, read_chunks
+from gliner_pipe.prediction.shards import CHUNK_ROWS, Columns, Shard, ending, read_chunks
 
 #: Where a prediction over shards may run.
 ENGINES = ("local", "ray", "spark")

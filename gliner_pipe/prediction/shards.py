@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import gzip
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, cast
 
-from gliner_pipe.data.files import BOM, Place, find_files, parse_line
+from gliner_pipe.data.files import BOM, Place, parse_line
 from gliner_pipe.data.tables import open_parquet, optional_package
 from gliner_pipe.errors import DataError
 from gliner_pipe.prediction.chunks import ADDED, Ask, BadRow, Chunk, check_ask, names_added
@@ -88,91 +87,6 @@ def ending(path: str | Path) -> str | None:
     return next((suffix for suffix in SUFFIXES if name.endswith(suffix)), None)
 
 
-def holds_shards(source: str | Path) -> bool:
-    """Say whether a path is a shard, or a folder or pattern with shards among its files."""
-    path = Path(source).expanduser()
-    if path.is_dir() or (glob.has_magic(str(source)) and not path.exists()):
-        try:
-            return any(ending(file) for file in find_files(source, (".gz", *SUFFIXES)))
-        except DataError:
-            return False
-    return ending(path) is not None
-
-
-def find_shards(source: str | Path, format: str | None = None, shard_size: int | None = None) -> list[Shard]:
-    """Return the shards that a path stands for.
-
-    Parameters
-    ----------
-    source
-        A file, a folder or a pattern such as ``"texts/**/*.parquet"``.
-    format
-        Of the output: ``"parquet"``, ``"jsonl"`` or ``"jsonl.gz"``; that of each file when not given.
-    shard_size
-        Rows of an output file at most.
-
-    Returns
-    -------
-    list of Shard
-        In order of their names.
-
-    Raises
-    ------
-    DataError
-        If there is none, or two files would become one.
-    """
-    path = Path(source).expanduser()
-    files = [file for file in find_files(source, (".gz", *SUFFIXES)) if ending(file)]
-    if not files:
-        raise DataError(str(source), "holds no shards", f"files that end in {', '.join(SUFFIXES)}")
-    root = path if path.is_dir() else _root(str(path)) if not path.exists() else path.parent
-    shards: list[Shard] = []
-    taken: dict[str, Path] = {}
-    for file in files:
-        suffix = ending(file) or ""
-        stem = file.relative_to(root).as_posix()[: -len(suffix)]
-        own = suffix.lstrip(".").replace("ndjson", "jsonl")
-        name = f"{stem}.{format or own}"
-        if name in taken:
-            raise DataError(
-                str(file),
-                f"would become {name}, as would {taken[name]}",
-                "files whose names differ by more than the ending",
-                "Rename one, or give a pattern that matches one of them",
-            )
-        taken[name] = file
-        shards += _cut(Shard(file, name), shard_size) if shard_size else [Shard(file, name)]
-    return shards
-
-
-def _root(pattern: str) -> Path:
-    parts = Path(pattern).parts
-    plain = next(place for place, part in enumerate(parts) if glob.has_magic(part))
-    return Path(*parts[:plain])
-
-
-def _cut(shard: Shard, size: int) -> list[Shard]:
-    """Cut a shard into pieces of `size` rows."""
-    starts = [(0, 0)]
-    if ending(shard.path) == ".parquet":
-        with _table(shard.path) as table:
-            starts = [(start, 0) for start in range(0, max(table.metadata.num_rows, 1), size)]
-    else:
-        offset = 0
-        with _open(shard.path) as (stream, _):
-            for number, line in enumerate(_lines(stream, shard.path)):
-                if number and number % size == 0:
-                    starts.append((number, offset))
-                offset += len(line)
-    suffix = next(suffix for suffix in SUFFIXES if shard.name.endswith(suffix))
-    stem = shard.name[: -len(suffix)]
-    ends: list[int | None] = [start for start, _ in starts[1:]]
-    return [
-        replace(shard, name=f"{stem}-{number:05d}{suffix}", start=start, stop=stop, offset=offset)
-        for number, ((start, offset), stop) in enumerate(zip(starts, [*ends, None], strict=True))
-    ]
-
-
 def read_chunks(
     shard: Shard, columns: Columns, *, start: int, limit: int, skip: bool = False, rows: int = CHUNK_ROWS
 ) -> Iterator[Chunk]:
@@ -234,12 +148,12 @@ def _before_bad(chunk: Chunk) -> Chunk:
 
 
 def _json_chunks(shard: Shard, columns: Columns, start: int, limit: int, rows: int) -> Iterator[Chunk]:
-    with _open(shard.path) as (stream, raw):
+    with open_bytes(shard.path) as (stream, raw):
         first = shard.start
         stream.seek(shard.offset)
         size = max(shard.path.stat().st_size - shard.offset, 1)
         chunk = Chunk(shard, start, start, [], [])
-        for number, line in enumerate(_lines(stream, shard.path), first):
+        for number, line in enumerate(lines_of(stream, shard.path), first):
             if number == shard.stop:
                 break
             if number < start:
@@ -283,7 +197,7 @@ def _add_line(chunk: Chunk, number: int, line: bytes, columns: Columns, limit: i
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
+def open_bytes(path: Path) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
     """Open a file for reading, unpacked; beside it the file as it stands on the disk."""
     with path.open("rb") as raw:
         if path.suffix.lower() != ".gz":
@@ -293,7 +207,8 @@ def _open(path: Path) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
             yield cast("IO[bytes]", stream), raw
 
 
-def _lines(stream: IO[bytes], path: Path) -> Iterator[bytes]:
+def lines_of(stream: IO[bytes], path: Path) -> Iterator[bytes]:
+    """Yield the lines of a file that is open; UTF-16 is refused."""
     for number, line in enumerate(stream):
         if number == 0 and line[:2] in (b"\xff\xfe", b"\xfe\xff"):
             do = "Convert it: iconv -f UTF-16 -t UTF-8"
@@ -305,7 +220,7 @@ def _lines(stream: IO[bytes], path: Path) -> Iterator[bytes]:
 
 
 def _parquet_chunks(shard: Shard, columns: Columns, start: int, limit: int, rows: int) -> Iterator[Chunk]:
-    with _table(shard.path) as table:
+    with open_table(shard.path) as table:
         schema = table.schema_arrow
         check_columns(str(shard.path), schema, columns)
         kept = columns.kept(schema.names)
@@ -396,7 +311,8 @@ def check_columns(where: str, schema: Any, columns: Columns) -> None:
         )
 
 
-def _table(path: Path) -> Any:
+def open_table(path: Path) -> Any:
+    """Open a Parquet file."""
     return open_parquet(path, "input", "parquet")
 
 

@@ -36,6 +36,11 @@ class TextItem:
     name: str
     meta: dict[str, Any] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, text: str | TextItem, number: int) -> TextItem:
+        """Return a text that came alone, the `number` th of its like, as one with an origin."""
+        return cls(text, f"text {number}", f"text-{number:06d}") if isinstance(text, str) else text
+
 
 def read_texts(
     source: str | Path, *, lines: bool = False, columns: Columns | None = None

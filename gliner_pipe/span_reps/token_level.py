@@ -56,13 +56,8 @@ class TokenScorer(nn.Module):
         """
         if not torch.is_grad_enabled():
             return self._score_words(words, labels, word_mask)
-        size = words.shape[-1]
-        first, last = self._layers()
-        word_part, word_mix = self.proj_token(words).split(size, -1)
-        label_part, label_mix = self.proj_label(labels).split(size, -1)
-        by_word = F.linear(word_part, first.weight[:, :size], first.bias)
-        by_label = F.linear(label_part, first.weight[:, size : 2 * size])
-        mix = first.weight[:, 2 * size :]
+        (by_word, word_mix), (by_label, label_mix) = self._of_words(words), self._of_labels(labels)
+        mix, last = self._mix(), self._layers()[1]
         scores = []
         for index in range(labels.shape[1]):
             hidden = F.linear(word_mix * label_mix[:, index, None], mix) + by_word + by_label[:, index, None]
@@ -73,11 +68,9 @@ class TokenScorer(nn.Module):
         """The same for words that are there; on a CPU some at a time, so that hidden vectors never leave its cache."""
         size, n_labels = words.shape[-1], labels.shape[1]
         mask = words.new_ones(words.shape[:2], dtype=torch.bool) if word_mask is None else word_mask
-        first, last = self._layers()
         shared = len(labels) > 0 and all_alike(labels)
-        label_part, label_mix = self.proj_label(labels[:1] if shared else labels).split(size, -1)
-        by_label = F.linear(label_part, first.weight[:, size : 2 * size])
-        mix = first.weight[:, 2 * size :].T
+        by_label, label_mix = self._of_labels(labels[:1] if shared else labels)
+        mix, last = self._mix().T, self._layers()[1]
         rows, there = mask.nonzero()[:, 0], words[mask]
         step = max(1, NUMBERS_AT_ONCE // (4 * size)) if words.device.type == "cpu" else max(1, len(there))
         # written in place: small results between large ones scatter the memory
@@ -86,13 +79,29 @@ class TokenScorer(nn.Module):
         for at in range(0, len(there), step):
             some = slice(at, at + step)
             row = 0 if shared else rows[some]
-            word_part, word_mix = self.proj_token(there[some]).split(size, -1)
-            by_word = F.linear(word_part, first.weight[:, :size], first.bias)
+            by_word, word_mix = self._of_words(there[some])
             for index in range(n_labels):
                 hidden = torch.addmm(by_word, word_mix * label_mix[row, index], mix)
                 found[some, index] = last(hidden.add_(by_label[row, index]).relu_())
         scores[mask] = found
         return scores
+
+    def _of_words(self, words: Tensor) -> tuple[Tensor, Tensor]:
+        """What words put into the hidden layer by themselves, and what is multiplied with labels first."""
+        part, mix = self.proj_token(words).split(words.shape[-1], -1)
+        first = self._layers()[0]
+        return F.linear(part, first.weight[:, : part.shape[-1]], first.bias), mix
+
+    def _of_labels(self, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The same of labels."""
+        size = labels.shape[-1]
+        part, mix = self.proj_label(labels).split(size, -1)
+        return F.linear(part, self._layers()[0].weight[:, size : 2 * size]), mix
+
+    def _mix(self) -> Tensor:
+        """Weights of the products of words and labels in the hidden layer, ``(4 hidden, hidden)``."""
+        weight = self._layers()[0].weight
+        return weight[:, 2 * weight.shape[1] // 3 :]
 
     def _layers(self) -> tuple[nn.Linear, nn.Linear]:
         first, last = self.out_mlp[0], self.out_mlp[3]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from gliner_pipe.backbones._stacked import stack_of
 from gliner_pipe.backbones.base import Backbone
 from gliner_pipe.blocks import available, described
 from gliner_pipe.decoders.tags_base import TagDecoder
@@ -77,10 +78,7 @@ def make_model(
 
 def bottom_section(model: Any) -> str:
     """Return the section of the backbone that stands on no other."""
-    section, backbone = ".embedding", model.encoder.backbone
-    while hasattr(backbone, "embedding"):
-        section, backbone = f"{section}.embedding", backbone.embedding
-    return section
+    return ".embedding" * len(stack_of(model.encoder.backbone))
 
 
 def _tag_decoders() -> list[str]:

@@ -14,10 +14,12 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from gliner_pipe.adapters.models import merged
+from gliner_pipe.backbones._stacked import stack_of
 from gliner_pipe.backbones.lstm import Lstm
 from gliner_pipe.backbones.transformer import Transformer
 from gliner_pipe.decoders.tags_base import UNKNOWN, TagDecoder
 from gliner_pipe.errors import ConfigError
+from gliner_pipe.model.modes import evaluating
 from gliner_pipe.overrides import gliner_components, tagging_components
 
 if TYPE_CHECKING:
@@ -84,7 +86,7 @@ def why_not(tagger: TokenTagger, teacher: Language) -> str:
         return "the teacher has not exactly one gliner or token_classifier component"
     if tagger.network.is_built:
         return "the student has weights of its own"
-    ours, theirs = bottom_of(tagger.network.encoder.backbone), bottom_of(component.network.encoder.backbone)
+    ours, theirs = (stack_of(one.network.encoder.backbone)[-1] for one in (tagger, component))
     if not (isinstance(ours, Transformer) and isinstance(theirs, Transformer)):
         return "one of the backbones is no transformer"
     if ours.adapter is not None:
@@ -92,13 +94,6 @@ def why_not(tagger: TokenTagger, teacher: Language) -> str:
     if _name(ours) != _name(theirs):
         return f"the student's backbone is {ours.model_name!r}, the teacher's {theirs.model_name!r}"
     return ""
-
-
-def bottom_of(backbone: Any) -> Any:
-    """Return the backbone that stands on no other."""
-    while hasattr(backbone, "embedding"):
-        backbone = backbone.embedding
-    return backbone
 
 
 def _name(backbone: Transformer) -> str:
@@ -116,11 +111,11 @@ def take_backbone(backbone: Any, encoder: Any) -> None:
     encoder
         With weights; those of its LSTM are taken, too, where `backbone` has one of this size.
     """
-    source = bottom_of(encoder.backbone)
+    source = stack_of(encoder.backbone)[-1]
     with tempfile.TemporaryDirectory() as folder:
         source.save_assets(Path(folder))
         backbone.load_assets(Path(folder))
-    ours = bottom_of(backbone)
+    ours = stack_of(backbone)[-1]
     ours.encoder.load_state_dict(source.encoder.state_dict())
     for part in ("projection", "fusion"):
         _copy(getattr(ours, part), getattr(source, part))
@@ -155,15 +150,14 @@ def read_words(tagger: TokenTagger, examples: Sequence[Example]) -> list[tuple[T
         For each text, or part of a long one, ``(words, hidden)`` and ``(words, chains)``.
     """
     model = tagger.network
-    was_training = model.training
-    model.eval()
     rows: list[tuple[Tensor, Tensor]] = []
-    for some in _batches(examples):
-        batch = tagger.collate(some)
-        words = model.encoder(batch.inputs.to(model.device)).words.flatten(0, 1)
-        for places, gold, length in zip(batch.places, batch.gold, batch.mask.sum(1).tolist(), strict=True):
-            rows.append((words[places[:length].to(words.device)], gold[:length].to(words.device)))
-    model.train(was_training)
+    with evaluating(model):
+        for some in _batches(examples):
+            batch = tagger.collate(some)
+            words = model.encoder(batch.inputs.to(model.device)).words.flatten(0, 1)
+            lengths = batch.mask.sum(1).tolist()
+            for places, gold, length in zip(batch.places, batch.gold, lengths, strict=True):
+                rows.append((words[places[:length].to(words.device)], gold[:length].to(words.device)))
     return rows
 
 
@@ -209,9 +203,6 @@ def fit_tags(decoder: TagDecoder, rows: Sequence[tuple[Tensor, Tensor]]) -> None
         penalty.backward()
         return total + penalty.detach()
 
-    was_training = decoder.training
-    decoder.eval()
-    with torch.enable_grad():
+    with evaluating(decoder), torch.enable_grad():
         optimizer.step(closure)
     optimizer.zero_grad()
-    decoder.train(was_training)
