@@ -172,9 +172,25 @@ class Peer:
 
 
 class Bare:
-    """The encoder alone as transformers runs it, over the same pieces, rows of one length at a time: no padding."""
+    """The encoder alone as transformers runs it, over the same pieces, in rows of like length.
 
-    def __init__(self, case: Case, work: Path, nlp: Any, texts: Sequence[str]) -> None:
+    Parameters
+    ----------
+    pieces
+        Pieces at once.
+    padded
+        Rows of different lengths in one batch, as many as go into it; else one length at a time, without any padding.
+    """
+
+    def __init__(
+        self,
+        case: Case,
+        work: Path,
+        nlp: Any,
+        texts: Sequence[str],
+        pieces: int = PIECES_AT_ONCE,
+        padded: bool = False,
+    ) -> None:
         from transformers import AutoModel
 
         from gliner_pipe.encoders.base import Query
@@ -189,19 +205,32 @@ class Bare:
         self.model.resize_token_embeddings(len(encoder.backbone.tokenizer), mean_resizing=False)
         self.lengths = sorted(len(row) for row in rows)
         self.n_words = sum(map(len, words))
-        self.batches: list[torch.Tensor] = []
+        self.batches: list[dict[str, torch.Tensor]] = []
         rows.sort(key=len)
         group: list[torch.Tensor] = []
         for row in rows:
-            if group and (len(row) != len(group[0]) or (len(group) + 1) * len(row) > PIECES_AT_ONCE):
-                self.batches.append(torch.stack(group))
+            other = bool(group) and not padded and len(row) != len(group[0])
+            if group and (other or (len(group) + 1) * len(row) > pieces):
+                self._add(group)
                 group = []
             group.append(row)
-        self.batches.append(torch.stack(group))
+        self._add(group)
         if case.precision == "bf16":
             self.model.bfloat16()
+
+    def _add(self, rows: list[torch.Tensor]) -> None:
+        batch = {"input_ids": nn.utils.rnn.pad_sequence(rows, batch_first=True)}
+        if len(rows[0]) != len(rows[-1]):
+            lengths = torch.tensor([len(row) for row in rows])
+            batch["attention_mask"] = (torch.arange(int(lengths[-1])) < lengths[:, None]).long()
+        self.batches.append(batch)
+
+    def to(self, device: str, dtype: torch.dtype) -> None:
+        """Move all to a device."""
+        self.model.to(device, dtype)
+        self.batches = [{name: x.to(device) for name, x in batch.items()} for batch in self.batches]
 
     def __call__(self) -> None:
         with torch.inference_mode():
             for batch in self.batches:
-                self.model(input_ids=batch)
+                self.model(**batch)

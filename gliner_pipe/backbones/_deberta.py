@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers.models.deberta_v2 import modeling_deberta_v2 as hf
 
 from gliner_pipe.backbones._disentangled import disentangled_attention
+from gliner_pipe.backbones._flash_deberta import flash_attention, flash_runs
 from gliner_pipe.model.marks import marks
 from gliner_pipe.precision.int8 import Int8Linear
 
@@ -72,12 +73,17 @@ def as_kind(kind: type[Module], module: nn.Module) -> Module:
 _TRANSPARENT = (nn.Linear, nn.Embedding, nn.LayerNorm, Int8Linear)
 
 
+#: What follows from weights, or parts of it.
+_Tables = tuple[Tensor | None, Tensor | None]
+_NO_TABLES: _Tables = (None, None)
+
+
 class _Kept(NamedTuple):
     """What was computed from weights, and from which."""
 
     weights: tuple[Tensor, ...]
     marks: tuple[Any, ...]
-    made: tuple[Tensor | None, ...]
+    made: _Tables
 
 
 def _weights(module: nn.Module) -> tuple[Tensor, ...] | None:
@@ -109,11 +115,11 @@ class _Keeper(nn.Module):
     def _keep(
         self,
         weights: tuple[Tensor, ...],
-        make: Callable[[], tuple[Tensor | None, ...]],
-        dtype: torch.dtype | None = None,
-    ) -> tuple[Tensor | None, ...]:
-        """Return what `make` makes of `weights`, or made of them before, as numbers of `dtype`."""
-        now = (dtype, *marks(weights))
+        make: Callable[[], _Tables],
+        kind: Any = None,
+    ) -> _Tables:
+        """Return what `make` makes of `weights`, or made of them before, if that was of the same `kind`."""
+        now = (kind, *marks(weights))
         if self._kept is None or self._kept.marks != now:
             self._kept = _Kept(weights, now, make())
         return self._kept.made
@@ -152,7 +158,7 @@ class DisentangledEncoder(_Keeper, hf.DebertaV2Encoder):  # type: ignore[misc]
         parts = [_weights(self.rel_embeddings), _weights(self.LayerNorm)]
         if parts[0] is None or parts[1] is None:
             return super().get_rel_embedding()
-        return self._keep(parts[0] + parts[1], lambda: (hf.DebertaV2Encoder.get_rel_embedding(self),))[0]
+        return self._keep(parts[0] + parts[1], lambda: (hf.DebertaV2Encoder.get_rel_embedding(self), None))[0]
 
     def get_rel_pos(self, hidden_states: Any, query_states: Any = None, relative_pos: Any = None) -> Any:
         """Row of the embeddings for each distance ``1 - length .. length - 1``; None where it is that distance."""
@@ -228,21 +234,23 @@ class DisentangledAttention(_Keeper, hf.DisentangledSelfAttention):  # type: ign
             projection(hidden_states).view(shape)
             for projection in (self.query_proj, self.key_proj, self.value_proj)
         )
+        dropout = self.dropout.p if self.training else 0.0
+        allowed = None if attention_mask is None else attention_mask.bool()
+        if flash_runs(query, dropout):
+            buckets, reach, tables = 0, 1, _NO_TABLES
+            if self.relative_attention:
+                buckets, reach = self.position_buckets, self.max_relative_positions
+                tables = self._all_positions(rel_embeddings, query.dtype)
+            mixed = flash_attention(query, key, value, *tables, allowed, self._scale, buckets, reach)
+            if mixed is not None:
+                return mixed, None
         position_key = position_query = None
         if self.relative_attention:
             if rows is None:
                 rows = self.rows_of_distances(shape[1], hidden_states.device)
-            tables = self._positions(rel_embeddings, shape[1], rows, query.dtype)
-            position_key, position_query = tables
+            position_key, position_query = self._positions(rel_embeddings, shape[1], rows, query.dtype)
         mixed = disentangled_attention(
-            query,
-            key,
-            value,
-            position_key,
-            position_query,
-            None if attention_mask is None else attention_mask.bool(),
-            self._scale,
-            self.dropout.p if self.training else 0.0,
+            query, key, value, position_key, position_query, allowed, self._scale, dropout
         )
         return mixed, None
 
@@ -251,19 +259,24 @@ class DisentangledAttention(_Keeper, hf.DisentangledSelfAttention):  # type: ign
         parts = 1 + ("c2p" in self.pos_att_type) + ("p2c" in self.pos_att_type)
         return 1 / math.sqrt(self.attention_head_size * parts)
 
-    def _positions(
-        self, embeddings: Tensor, length: int, rows: Tensor | None, dtype: torch.dtype
-    ) -> tuple[Tensor | None, ...]:
+    def _all_positions(self, embeddings: Tensor, dtype: torch.dtype) -> _Tables:
+        """Tables of ``flash_attention``, of all distances."""
+        tables = self._kept_tables(embeddings, dtype, self._project)
+        if tables is None:
+            tables = self._project(self.pos_dropout(embeddings[: 2 * self.pos_ebd_size]))
+        return tables
+
+    def _positions(self, embeddings: Tensor, length: int, rows: Tensor | None, dtype: torch.dtype) -> _Tables:
         """Tables of ``disentangled_attention``, of the distances in use."""
         span = self.pos_ebd_size
-        tables = self._kept_tables(embeddings, dtype)
+        tables = self._kept_tables(embeddings, dtype, self._scaled)
         if tables is None:
             if rows is None:
-                return self._project(self.pos_dropout(embeddings[span - length + 1 : span + length]))
+                return self._scaled(self.pos_dropout(embeddings[span - length + 1 : span + length]))
             embeddings = self.pos_dropout(embeddings[: 2 * span])
             if torch.compiler.is_compiling() or len(rows) < 2 * span:
-                return self._project(embeddings.index_select(0, rows))
-            tables = self._project(embeddings)
+                return self._scaled(embeddings.index_select(0, rows))
+            tables = self._scaled(embeddings)
         key, query = tables
         if rows is None:
             return (
@@ -275,8 +288,10 @@ class DisentangledAttention(_Keeper, hf.DisentangledSelfAttention):  # type: ign
             None if query is None else query.index_select(1, rows),
         )
 
-    def _kept_tables(self, embeddings: Tensor, dtype: torch.dtype) -> tuple[Tensor | None, ...] | None:
-        """Tables of all distances as numbers of `dtype`; None where they cannot be kept."""
+    def _kept_tables(
+        self, embeddings: Tensor, dtype: torch.dtype, project: Callable[[Tensor], _Tables]
+    ) -> _Tables | None:
+        """Tables of all distances that `project` makes, as numbers of `dtype`; None where they cannot be kept."""
         if not self._may_keep():
             return None
         weights: tuple[Tensor, ...] = (embeddings,)
@@ -287,11 +302,11 @@ class DisentangledAttention(_Keeper, hf.DisentangledSelfAttention):  # type: ign
                     return None
                 weights += own
 
-        def make() -> tuple[Tensor | None, ...]:
-            tables = self._project(embeddings[: 2 * self.pos_ebd_size])
-            return tuple(None if table is None else table.contiguous() for table in tables)
+        def make() -> _Tables:
+            key, query = project(embeddings[: 2 * self.pos_ebd_size])
+            return None if key is None else key.contiguous(), None if query is None else query.contiguous()
 
-        return self._keep(weights, make, dtype)
+        return self._keep(weights, make, (dtype, project.__name__))
 
     @property
     def _projections(self) -> tuple[nn.Module | None, nn.Module | None]:
@@ -302,11 +317,19 @@ class DisentangledAttention(_Keeper, hf.DisentangledSelfAttention):  # type: ign
             getattr(self, f"{prefix}query_proj") if "p2c" in self.pos_att_type else None,
         )
 
-    def _project(self, embeddings: Tensor) -> tuple[Tensor | None, ...]:
-        """Project embeddings of distances, ``(distances, hidden)``; those of keys come out in reverse order."""
-        key, query = self._projections
-        shape = (-1, self.num_attention_heads, self.attention_head_size)
+    def _scaled(self, embeddings: Tensor) -> _Tables:
+        """Project embeddings of distances, times the scale; those of keys come out in reverse order."""
+        key, query = self._project(embeddings)
         return (
-            None if key is None else (key(embeddings).flip(0) * self._scale).view(shape).transpose(0, 1),
-            None if query is None else (query(embeddings) * self._scale).view(shape).transpose(0, 1),
+            None if key is None else key.flip(1) * self._scale,
+            None if query is None else query * self._scale,
         )
+
+    def _project(self, embeddings: Tensor) -> _Tables:
+        """Project embeddings of distances, ``(distances, hidden)`` to ``(heads, distances, width)``."""
+        shape = (-1, self.num_attention_heads, self.attention_head_size)
+        key, query = (
+            None if projection is None else projection(embeddings).view(shape).transpose(0, 1)
+            for projection in self._projections
+        )
+        return key, query

@@ -174,6 +174,7 @@ class TextEmbedder(EncoderHolder):
             self.tokenizer(
                 list(texts),
                 padding=True,
+                padding_side="right",
                 truncation=self.limit is not None,
                 max_length=self.limit,
                 return_tensors="pt",

@@ -9,7 +9,7 @@ import torch
 from conftest import make_backbone
 from torch import nn
 
-from gliner_pipe.backbones import _hf
+from gliner_pipe.backbones import _deberta, _flash_deberta, _hf
 from gliner_pipe.backbones._deberta import DisentangledAttention, DisentangledEncoder, replace_attention
 from gliner_pipe.backbones.transformer import Transformer
 
@@ -448,6 +448,113 @@ def test_flash_attention_is_for_short_numbers_on_a_gpu(backbone, monkeypatch):
     model.config._attn_implementation = "eager"  # asked for by name elsewhere
     _hf.follow_device(model, torch.device("cuda"))
     assert len(chosen) == 2
+
+
+# -- the kernel of flashdeberta ------------------------------------------------------------------------------------------
+
+
+def written_out(q, k, v, lengths, position_key, position_query, causal, scale, buckets, reach):
+    """What the kernel computes, by its documentation: tensors are ``(rows, heads, length, width)``."""
+    from transformers.models.deberta_v2.modeling_deberta_v2 import make_log_bucket_position
+
+    n = q.shape[2]
+    distances = torch.arange(n)[:, None] - torch.arange(n)
+    if buckets:
+        distances = make_log_bucket_position(distances, buckets, reach).long()
+    span = buckets or reach
+    slots = (distances + span).clamp(0, 2 * span - 1).expand(*q.shape[:2], n, n)
+    scores = q @ k.transpose(2, 3)
+    if position_key is not None:
+        scores = scores + (q @ position_key.transpose(2, 3)).gather(3, slots)
+    if position_query is not None:
+        asked = (k @ position_query.transpose(2, 3)).gather(3, slots.transpose(2, 3))
+        scores = scores + asked.transpose(2, 3)
+    if lengths is not None:
+        scores = scores.masked_fill(torch.arange(n) >= lengths[:, None, None, None], -1e9)
+    return (scores * scale).softmax(3) @ v
+
+
+@pytest.fixture
+def flash(monkeypatch):
+    """Let the kernel be used here, written out; returns what it was called with."""
+    calls = []
+
+    def kernel(*arguments):
+        calls.append(arguments)
+        return written_out(*arguments)
+
+    monkeypatch.setattr(_flash_deberta, "_kernel", lambda: kernel)
+    monkeypatch.setattr(_deberta, "flash_runs", lambda query, dropout: not _flash_deberta._failed)
+    monkeypatch.setattr(_flash_deberta, "_failed", False)
+    return calls
+
+
+@pytest.mark.parametrize("changes", GRID, ids=str)
+def test_the_kernel_is_asked_for_the_same_numbers(changes, flash):
+    theirs, ours = pair(**changes)
+    for length in (1, 7, 100):
+        inputs = batch(length)
+        inputs["attention_mask"][2, :1] = 1  # what no query sees differs, and is read by nobody
+        real = inputs["attention_mask"].bool()
+        for _ in range(2):  # the second time with tables that were kept
+            torch.testing.assert_close(
+                hidden(ours, inputs)[real], hidden(theirs, inputs)[real], rtol=0, atol=1e-4
+            )
+    assert len(flash) == 2 * 3 * 2
+
+
+def test_training_through_the_kernel(flash):
+    theirs, ours = (model.double().train() for model in pair())
+    inputs = batch(40)
+    for model in (theirs, ours):
+        model(**inputs).last_hidden_state[0].square().sum().backward()
+    assert flash
+    for (name, expected), found in zip(theirs.named_parameters(), ours.parameters(), strict=True):
+        if expected.grad is not None:
+            within = 1e-6 * float(expected.grad.abs().max()) + 1e-7
+            torch.testing.assert_close(found.grad, expected.grad, rtol=0, atol=within, msg=name)
+
+
+def test_a_kernel_that_fails_is_left(flash, monkeypatch, caplog):
+    def broken(*_):
+        raise ValueError("no such instruction")
+
+    monkeypatch.setattr(_flash_deberta, "_kernel", lambda: broken)
+    theirs, ours = pair()
+    inputs = batch(40)
+    same(ours, theirs, inputs)
+    same(ours, theirs, inputs)
+    assert caplog.text.count("no such instruction") == 1 and _flash_deberta._failed
+
+
+def test_the_kernel_is_for_16_bits_on_a_gpu():
+    assert not _flash_deberta.flash_runs(torch.ones(1, 2, 3, 16, dtype=torch.bfloat16), 0.0)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_the_kernel_on_a_gpu(monkeypatch):
+    pytest.importorskip("flashdeberta")
+    theirs, ours = pair(hidden_size=64, num_attention_heads=2)
+    calls, kernel = [], _flash_deberta._kernel()
+    assert kernel is not None
+
+    def counted(*arguments):
+        calls.append(arguments)
+        return kernel(*arguments)
+
+    monkeypatch.setattr(_flash_deberta, "_kernel", lambda: counted)
+    for length in (7, 64, 300):
+        inputs = batch(length)
+        real = inputs["attention_mask"].bool()
+        exact = hidden(theirs.float().cpu(), inputs)[real]
+        on_device = {name: value.cuda() for name, value in inputs.items()}
+        errors = [
+            (hidden(model.cuda().bfloat16(), on_device).cpu().float()[real] - exact).norm() / exact.norm()
+            for model in (ours, theirs)
+        ]
+        assert errors[0] < 1.5 * errors[1]
+    assert len(calls) == 6 and not _flash_deberta._failed
 
 
 @pytest.mark.cuda
