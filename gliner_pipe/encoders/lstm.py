@@ -5,6 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from gliner_pipe.precision.running import RunningHead
+
 
 class BiLSTM(nn.Module):
     """Reads each row to its own length, so padding never changes a number.
@@ -20,10 +22,18 @@ class BiLSTM(nn.Module):
     def __init__(self, hidden_size: int, n_layers: int) -> None:
         super().__init__()
         self.lstm = nn.LSTM(hidden_size, hidden_size // 2, n_layers, batch_first=True, bidirectional=True)
+        self.running = RunningHead()
 
     def forward(self, words: Tensor, mask: Tensor) -> Tensor:
         """Map ``(rows, words, hidden)`` to the same shape; `mask` is ``(rows, words)``."""
-        lengths = mask.sum(1).cpu()
-        packed = pack_padded_sequence(words, lengths, batch_first=True, enforce_sorted=False)
-        output, _ = pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=words.shape[1])
-        return output
+        lstm = self.running.of(self.lstm)
+        if lstm is self.lstm:
+            return _read(lstm, words, mask)
+        return _read(lstm, words.to(lstm.weight_ih_l0.dtype), mask).to(words.dtype)
+
+
+def _read(lstm: nn.LSTM, words: Tensor, mask: Tensor) -> Tensor:
+    lengths = mask.sum(1).cpu()
+    packed = pack_padded_sequence(words, lengths, batch_first=True, enforce_sorted=False)
+    output, _ = pad_packed_sequence(lstm(packed)[0], batch_first=True, total_length=words.shape[1])
+    return output

@@ -1,4 +1,4 @@
-"""The copy of an encoder that runs without gradients where less than its full precision is asked for."""
+"""The copies of modules that run without gradients where less than their full precision is asked for."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ logger = logging.getLogger(__name__)
 COMPILER = "inductor"
 
 
-class RunningEncoder:
-    """Stands for an encoder where it runs without gradients.
+class Running:
+    """Stands for a module where it runs without gradients.
 
-    The encoder keeps its weights: it learns, and it is saved. A copy of it is made when one is first needed, and made
+    The module keeps its weights: it learns, and it is saved. A copy of it is made when one is first needed, and made
     anew when the weights, the device or the precision have changed. What is the same in both is shared: with ``int8``
     all but the linear layers. It is no module, so no part of the model's weights; a copy or a pickle of it is empty.
 
@@ -41,34 +41,61 @@ class RunningEncoder:
         self._copy: Any = None
         self._made_for: tuple[Any, ...] = ()
 
-    def __reduce__(self) -> tuple[type[RunningEncoder], tuple[()]]:
-        return RunningEncoder, ()
+    def __reduce__(self) -> tuple[type[Running], tuple[()]]:
+        return type(self), ()
 
-    def of(self, encoder: nn.Module, where: str) -> Any:
-        """Return what runs in the place of `encoder`; itself where nothing else is asked for."""
-        if self.precision == Precision():
+    def _in_place_of(self, module: nn.Module, precision: Precision, where: str) -> Any:
+        if precision == Precision():
             self.forget()
-            return encoder
-        now = (self.precision, id(encoder), *marks(encoder.parameters()))
+            return module
+        now = (precision, id(module), *marks(module.parameters()))
         if now != self._made_for:
             self._copy = None  # two copies at once would be one too many
             with torch.inference_mode(False), torch.no_grad():
-                self._copy = running_copy(encoder, self.precision, where)
+                self._copy = self._make(module, precision, where)
             self._made_for = now
         return self._copy
+
+    def _make(self, module: nn.Module, precision: Precision, where: str) -> Any:
+        return running_copy(module, precision, where)
 
     def forget(self) -> None:
         """Give up the copy; the next is made when it is needed."""
         self._copy, self._made_for = None, ()
 
 
+class RunningEncoder(Running):
+    """Stands for a text encoder."""
+
+    def of(self, encoder: nn.Module, where: str) -> Any:
+        """Return what runs in the place of `encoder`; itself where nothing else is asked for."""
+        return self._in_place_of(encoder, self.precision, where)
+
+    def _make(self, module: nn.Module, precision: Precision, where: str) -> Any:
+        if precision.dtype == "fp16" and next(module.parameters()).device.type == "cpu":
+            logger.warning("dtype = 'fp16' is slow on a CPU: take 'bf16'.")
+        return super()._make(module, precision, where)
+
+
+class RunningHead(Running):
+    """Stands for a module on top of a text encoder, which follows ``dtype`` but is neither quantized nor compiled."""
+
+    def of(self, head: nn.Module) -> Any:
+        """Return what runs in the place of `head`; itself where nothing else is asked for, or with gradients."""
+        if torch.is_grad_enabled() or head.training:
+            self.forget()  # not all optimizers leave a trace on the weights that they change
+            return head
+        dtype = self.precision.dtype
+        return self._in_place_of(head, Precision(None if dtype == "fp32" else dtype), "")
+
+
 def running_copy(encoder: nn.Module, precision: Precision, where: str) -> Any:
-    """Copy an encoder, which is left as it is; adapters are merged.
+    """Copy an encoder or a head, which is left as it is; adapters are merged.
 
     Parameters
     ----------
     encoder
-        A Hugging Face encoder.
+        A Hugging Face encoder, or what stands on top of one.
     precision
         Of the copy.
     where
@@ -83,8 +110,6 @@ def running_copy(encoder: nn.Module, precision: Precision, where: str) -> Any:
     if _wrapping.is_wrapped(encoder):
         encoder = _wrapping.merged(copy.deepcopy(encoder), where)
     weights = [weight for weight in encoder.parameters() if weight.is_floating_point()]
-    if dtype == torch.float16 and weights[0].device.type == "cpu":
-        logger.warning("dtype = 'fp16' is slow on a CPU: take 'bf16'.")
     changes = dtype is not None and any(weight.dtype != dtype for weight in weights)
     if changes or precision.quantize is not None:
         # what stands in the memo is taken as it is: linear layers in int8, weights shared or with other numbers
@@ -93,6 +118,9 @@ def running_copy(encoder: nn.Module, precision: Precision, where: str) -> Any:
             linears = (module for module in encoder.modules() if type(module) is nn.Linear)
             memo |= {id(module): Int8Linear(module) for module in linears}
         encoder = copy.deepcopy(encoder, memo).eval()
+        for module in encoder.modules():
+            if isinstance(module, nn.RNNBase):
+                module.flatten_parameters()  # on a GPU its kernel wants them in one piece
     return torch.compile(encoder, dynamic=True, backend=COMPILER) if precision.compile else encoder
 
 
@@ -102,24 +130,28 @@ def _converted(weight: nn.Parameter, dtype: torch.dtype | None) -> nn.Parameter:
     return nn.Parameter(weight.detach().to(dtype), requires_grad=False)
 
 
-def running_encoders(model: nn.Module) -> Iterator[RunningEncoder]:
-    """Yield those of the text encoders of a model; label encoders, whose vectors are kept, have none."""
+def _all_running(model: nn.Module) -> Iterator[Running]:
     for module in model.modules():
         running = vars(module).get("running")  # a module's own way to look for what it lacks is slow
-        if isinstance(running, RunningEncoder):
+        if isinstance(running, Running):
             yield running
 
 
+def running_encoders(model: nn.Module) -> Iterator[RunningEncoder]:
+    """Yield those of the text encoders of a model; label encoders, whose vectors are kept, have none."""
+    return (running for running in _all_running(model) if isinstance(running, RunningEncoder))
+
+
 def set_precision(model: nn.Module, precision: Precision) -> None:
-    """Say how the text encoder of a model runs from now on, without gradients."""
-    for running in running_encoders(model):
+    """Say how a model runs from now on, without gradients."""
+    for running in _all_running(model):
         running.precision = precision
 
 
 @contextmanager
 def full_precision(model: nn.Module) -> Iterator[None]:
     """Run with the weights themselves meanwhile, whatever is set."""
-    before = [(running, running.precision) for running in running_encoders(model)]
+    before = [(running, running.precision) for running in _all_running(model)]
     set_precision(model, Precision())
     try:
         yield

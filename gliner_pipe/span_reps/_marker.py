@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gliner_pipe.model.layers import projection
+from gliner_pipe.precision.running import RunningHead
 from gliner_pipe.span_reps._marker_training import train_scores
 from gliner_pipe.span_reps.base import SpanRep, all_alike
 
@@ -40,6 +41,7 @@ class FactoredMarker(SpanRep):
         super().__init__()
         self.max_width = max_width
         self.dropout = dropout
+        self.running = RunningHead()
 
     def build(self, hidden_size: int) -> None:
         """Make the projections."""
@@ -53,7 +55,7 @@ class FactoredMarker(SpanRep):
 
     def score(self, words: Tensor, labels: Tensor, word_mask: Tensor) -> Tensor:
         """Score all spans, one width at a time."""
-        first, last = self._halves(words, word_mask)
+        first, last = self._run_halves(words, word_mask)
         out = self._layer(3)
         weight, bias = folded(labels, out)
         width = self.max_width or 1
@@ -71,9 +73,17 @@ class FactoredMarker(SpanRep):
 
     def represent(self, words: Tensor, spans: Tensor, word_mask: Tensor) -> Tensor:
         """Vectors of chosen spans."""
-        first, last = self._halves(words, word_mask)
+        first, last = self._run_halves(words, word_mask)
         hidden = pick(first, spans[..., 0]) + pick(last, spans[..., 1])
         return self._layer(3)(self.out_project[2](hidden.relu()))
+
+    def _run_halves(self, words: Tensor, word_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """``_halves`` in the numbers that are asked for, as numbers like those of `words`."""
+        head = self.running.of(self)
+        if head is self:
+            return self._halves(words, word_mask)
+        first, last = head._halves(words.to(head._layer(0).weight.dtype), word_mask)
+        return first.to(words.dtype), last.to(words.dtype)
 
     def _halves(self, words: Tensor, word_mask: Tensor) -> tuple[Tensor, Tensor]:
         """What the first and the last word of a span put into the hidden layer, ``(rows, words, 4 hidden)``.

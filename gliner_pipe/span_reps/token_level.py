@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from gliner_pipe.backbones.base import WindowBatch
 from gliner_pipe.encoders.base import EncoderBatch
 from gliner_pipe.losses.base import Loss
+from gliner_pipe.precision.running import RunningHead
 from gliner_pipe.registry import registry
 from gliner_pipe.span_reps._boundaries import pair_boundaries
 from gliner_pipe.span_reps._marker import NUMBERS_AT_ONCE
@@ -43,6 +44,7 @@ class TokenScorer(nn.Module):
             nn.ReLU(),
             nn.Linear(4 * hidden_size, 3),
         )
+        self.running = RunningHead()
 
     def forward(self, words: Tensor, labels: Tensor, word_mask: Tensor | None = None) -> Tensor:
         """Return logits of start, end and inside, ``(rows, words, labels, 3)``.
@@ -55,7 +57,12 @@ class TokenScorer(nn.Module):
             True for words, ``(rows, words)``. Without gradients, padding is passed over and gets zeros.
         """
         if not torch.is_grad_enabled():
-            return self._score_words(words, labels, word_mask)
+            head = self.running.of(self)
+            if head is self:
+                return self._score_words(words, labels, word_mask)
+            kind = head.proj_token.weight.dtype
+            found: Tensor = head._score_words(words.to(kind), labels.to(kind), word_mask)
+            return found.to(words.dtype)
         (by_word, word_mix), (by_label, label_mix) = self._of_words(words), self._of_labels(labels)
         mix, last = self._mix(), self._layers()[1]
         scores = []

@@ -75,10 +75,14 @@ def wide(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return pipeline(folder)
 
 
+#: Settings that show every span.
+EVERYTHING = {"threshold": 0.0, "flat_ner": False, "multi_label": True}
+
+
 def pipeline(backbone: Path, **settings: Any) -> Any:
     torch.manual_seed(0)
     nlp = spacy.blank("en")
-    found = {"threshold": 0.0, "flat_ner": False, "multi_label": True, **settings}
+    found = {**EVERYTHING, **settings}
     nlp.add_pipe("gliner", config=gliner_config(backbone, **found))
     nlp.initialize()
     return nlp
@@ -102,6 +106,34 @@ def test_close_to_full_precision_and_back(wide: Any, settings: dict[str, Any]) -
     change(component, dtype=None, quantize=None)
     assert 0 < differs(reduced, before) < 0.05 * spread
     assert scores(wide) == before  # the very same bits
+
+
+@pytest.mark.parametrize("span_rep", ["markerV0", "markerV1", "markerV2", "token_level"])
+def test_heads_follow_the_numbers(backbone: Path, span_rep: str) -> None:
+    nlp = pipeline(backbone)
+    config = gliner_config(backbone)["model"] | {"span_rep": {"@span_reps": span_rep}}
+    nlp.replace_pipe("gliner", "gliner", config={"model": config, "labels": ["person", "city"], **EVERYTHING})
+    nlp.initialize()
+    component = nlp.get_pipe("gliner")
+    if span_rep == "token_level":
+        component.threshold = 0.4
+    before, weights = scores(nlp), copy.deepcopy(component.gliner.state_dict())
+    head = component.gliner.span_rep
+    heads = [component.gliner.encoder.rnn, head.scorer if span_rep == "token_level" else head]
+    change(component, quantize="int8")
+    scores(nlp)
+    assert [one.running._copy for one in heads] == [None, None]
+    change(component, dtype="bf16", quantize=None)
+    reduced = scores(nlp)
+    for one in heads:
+        assert {weight.dtype for weight in one.running._copy.parameters()} == {torch.bfloat16}
+    common = reduced.keys() & before.keys()
+    assert len(common) > 0.9 * len(before)
+    assert 0 < max(abs(reduced[key] - before[key]) for key in common) < 0.02
+    change(component, dtype=None)
+    assert scores(nlp) == before
+    for name, weight in component.gliner.state_dict().items():
+        assert torch.equal(weight, weights[name])
 
 
 def test_fp32_is_what_the_model_has(everything: Any) -> None:
