@@ -13,6 +13,7 @@ from transformers.models.deberta_v2 import modeling_deberta_v2 as hf
 
 from gliner_pipe.backbones._disentangled import disentangled_attention
 from gliner_pipe.backbones._flash_deberta import flash_attention, flash_runs
+from gliner_pipe.model.linear import Linear
 from gliner_pipe.model.marks import marks
 from gliner_pipe.precision.int8 import Int8Linear
 
@@ -70,7 +71,7 @@ def as_kind(kind: type[Module], module: nn.Module) -> Module:
 
 
 #: Modules whose output follows from their input, their weights and nothing else.
-_TRANSPARENT = (nn.Linear, nn.Embedding, nn.LayerNorm, Int8Linear)
+_TRANSPARENT = (nn.Linear, nn.Embedding, nn.LayerNorm, Linear, Int8Linear)
 
 
 #: What follows from weights, or parts of it.

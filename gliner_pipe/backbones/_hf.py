@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from gliner_pipe.errors import ConfigError
+from gliner_pipe.model.linear import take_linears
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -144,6 +145,7 @@ def _ready(model: Any, tokenizer: Any, where: str, attn_implementation: str) -> 
         from gliner_pipe.backbones._deberta import replace_attention
 
         replace_attention(model)
+    take_linears(model)
     return model, tokenizer
 
 

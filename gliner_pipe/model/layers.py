@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
+from gliner_pipe.model.linear import Linear
+
 
 def projection(in_size: int, out_size: int, dropout: float) -> nn.Sequential:
     """Two linear layers with a hidden layer of four times the output: GLiNER's projection layer.
@@ -16,5 +18,5 @@ def projection(in_size: int, out_size: int, dropout: float) -> nn.Sequential:
         Share of the hidden layer that is dropped in training.
     """
     return nn.Sequential(
-        nn.Linear(in_size, out_size * 4), nn.ReLU(), nn.Dropout(dropout), nn.Linear(out_size * 4, out_size)
+        Linear(in_size, out_size * 4), nn.ReLU(), nn.Dropout(dropout), Linear(out_size * 4, out_size)
     )

@@ -13,7 +13,9 @@ from torch import nn
 
 from gliner_pipe.adapters import _wrapping
 from gliner_pipe.backbones._hf import DTYPES
+from gliner_pipe.model.linear import Linear
 from gliner_pipe.model.marks import marks
+from gliner_pipe.model.modes import modules_of
 from gliner_pipe.precision.int8 import Int8Linear
 from gliner_pipe.precision.settings import Precision
 
@@ -115,7 +117,7 @@ def running_copy(encoder: nn.Module, precision: Precision, where: str) -> Any:
         # what stands in the memo is taken as it is: linear layers in int8, weights shared or with other numbers
         memo: dict[int, Any] = {id(weight): _converted(weight, dtype) for weight in encoder.parameters()}
         if precision.quantize is not None:
-            linears = (module for module in encoder.modules() if type(module) is nn.Linear)
+            linears = (module for module in encoder.modules() if type(module) in (nn.Linear, Linear))
             memo |= {id(module): Int8Linear(module) for module in linears}
         encoder = copy.deepcopy(encoder, memo).eval()
         for module in encoder.modules():
@@ -131,7 +133,7 @@ def _converted(weight: nn.Parameter, dtype: torch.dtype | None) -> nn.Parameter:
 
 
 def _all_running(model: nn.Module) -> Iterator[Running]:
-    for module in model.modules():
+    for module in modules_of(model):
         running = vars(module).get("running")  # a module's own way to look for what it lacks is slow
         if isinstance(running, Running):
             yield running

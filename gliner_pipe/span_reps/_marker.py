@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gliner_pipe.model.layers import projection
+from gliner_pipe.model.linear import Linear
 from gliner_pipe.precision.running import RunningHead
 from gliner_pipe.span_reps._marker_training import train_scores
 from gliner_pipe.span_reps.base import SpanRep, all_alike
@@ -92,16 +93,16 @@ class FactoredMarker(SpanRep):
         """
         layer = self._layer(0)
         size = words.shape[-1]
-        first = F.linear(self.project_start(words).relu(), layer.weight[:, :size], layer.bias)
-        last = F.linear(self.project_end(words).relu(), layer.weight[:, size : 2 * size])
+        first = layer.columns(self.project_start(words).relu(), 0, size, layer.bias)
+        last = layer.columns(self.project_end(words).relu(), size, 2 * size)
         context = self.context(words, word_mask)
         if context is not None:
-            first = first + F.linear(context.relu(), layer.weight[:, 2 * size :])[:, None]
+            first = first + layer.columns(context.relu(), 2 * size, 3 * size)[:, None]
         return first, last
 
-    def _layer(self, index: int) -> nn.Linear:
+    def _layer(self, index: int) -> Linear:
         layer = self.out_project[index]
-        assert isinstance(layer, nn.Linear)
+        assert isinstance(layer, Linear)
         return layer
 
 

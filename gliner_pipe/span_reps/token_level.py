@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from gliner_pipe.backbones.base import WindowBatch
 from gliner_pipe.encoders.base import EncoderBatch
 from gliner_pipe.losses.base import Loss
+from gliner_pipe.model.linear import Linear
 from gliner_pipe.precision.running import RunningHead
 from gliner_pipe.registry import registry
 from gliner_pipe.span_reps._boundaries import pair_boundaries
@@ -36,13 +37,13 @@ class TokenScorer(nn.Module):
 
     def __init__(self, hidden_size: int, dropout: float) -> None:
         super().__init__()
-        self.proj_token = nn.Linear(hidden_size, 2 * hidden_size)
-        self.proj_label = nn.Linear(hidden_size, 2 * hidden_size)
+        self.proj_token = Linear(hidden_size, 2 * hidden_size)
+        self.proj_label = Linear(hidden_size, 2 * hidden_size)
         self.out_mlp = nn.Sequential(
-            nn.Linear(3 * hidden_size, 4 * hidden_size),
+            Linear(3 * hidden_size, 4 * hidden_size),
             nn.Dropout(dropout),
             nn.ReLU(),
-            nn.Linear(4 * hidden_size, 3),
+            Linear(4 * hidden_size, 3),
         )
         self.running = RunningHead()
 
@@ -110,9 +111,9 @@ class TokenScorer(nn.Module):
         weight = self._layers()[0].weight
         return weight[:, 2 * weight.shape[1] // 3 :]
 
-    def _layers(self) -> tuple[nn.Linear, nn.Linear]:
+    def _layers(self) -> tuple[Linear, Linear]:
         first, last = self.out_mlp[0], self.out_mlp[3]
-        assert isinstance(first, nn.Linear) and isinstance(last, nn.Linear)
+        assert isinstance(first, Linear) and isinstance(last, Linear)
         return first, last
 
 

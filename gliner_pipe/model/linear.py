@@ -1,0 +1,129 @@
+"""Linear layers that a CPU runs at its full speed."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gliner_pipe.model.marks import marks
+
+
+class _Packed(NamedTuple):
+    """Packed columns of a weight; the weight is held too, so that no other can come to lie where it is."""
+
+    weight: Tensor
+    marks: tuple[Any, ...]
+    parts: dict[tuple[int, int], Tensor]
+
+
+class Linear(nn.Linear):
+    """A linear layer whose weight is kept in the order in which the CPU reads it, while no gradients are asked for.
+
+    A product else puts the weight in order each time: for the few rows of a short text that is half of its time, for
+    many rows a tenth. What is kept takes as much memory as the weight, is made when it is first needed and forgotten
+    when the weight changes, gradients are taken or the mode is switched (not all changes leave a trace, see ``marks``).
+    It is no part of what is saved, copied or pickled.
+
+    Notes
+    -----
+    The product is oneDNN's ``_linear_pointwise``, which torch ships and its own compiler calls. Elsewhere than on x86
+    CPUs, and with numbers that these have no kernel for, the layer is the one of torch.
+    """
+
+    _packed: _Packed | None = None
+
+    @classmethod
+    def of(cls, linear: nn.Linear) -> Linear:
+        """Make a layer with the weights, hooks and settings of `linear`."""
+        made = cls.__new__(cls)
+        made.__setstate__(vars(linear).copy())
+        return made
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Map ``(..., in_features)`` to ``(..., out_features)``."""
+        if not self._packs(inputs):
+            return super().forward(inputs)
+        return _product(inputs, self._part(0, self.in_features), self.bias)
+
+    def columns(self, inputs: Tensor, start: int, stop: int, bias: Tensor | None = None) -> Tensor:
+        """Map ``(..., stop - start)``, some of the features, by the columns of the weight that are theirs."""
+        if not self._packs(inputs):
+            return F.linear(inputs, self.weight[:, start:stop], bias)
+        return _product(inputs, self._part(start, stop), bias)
+
+    def _packs(self, inputs: Tensor) -> bool:
+        if torch.is_grad_enabled():
+            self._forget()
+            return False
+        return inputs.is_cpu and _has_kernel(inputs, self.weight)
+
+    def _part(self, start: int, stop: int) -> Tensor:
+        weight = self.weight
+        now = marks((weight,))
+        if self._packed is None or self._packed.marks != now:
+            self._packed = _Packed(weight, now, {})
+        parts = self._packed.parts
+        if (start, stop) not in parts:
+            columns = weight.detach()[:, start:stop].contiguous()
+            parts[start, stop] = torch.ops.mkldnn._reorder_linear_weight(columns)
+        return parts[start, stop]
+
+    def _forget(self) -> None:
+        if self._packed is not None:
+            self._packed = None
+
+    def train(self, mode: bool = True) -> Linear:
+        """Set the training mode."""
+        self._forget()
+        return super().train(mode)
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Any:
+        self._forget()
+        return super()._apply(*args, **kwargs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = vars(self).copy()
+        state.pop("_packed", None)
+        return state
+
+
+def _product(inputs: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, packed, bias, "none", [], "")
+    return product
+
+
+def _kernels() -> frozenset[torch.dtype]:
+    """Numbers that this machine multiplies with packed weights."""
+    on_x86 = torch.backends.cpu.get_cpu_capability().startswith("AVX")
+    if not (
+        on_x86 and torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    ):
+        return frozenset()
+    has_bf16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return frozenset((torch.float32, torch.bfloat16) if has_bf16 else (torch.float32,))
+
+
+_KERNELS = _kernels()
+
+
+def _has_kernel(inputs: Tensor, weight: Tensor) -> bool:
+    return (
+        inputs.dtype in _KERNELS
+        and inputs.dtype == weight.dtype
+        and inputs.numel() > 0
+        and not torch.compiler.is_compiling()
+        and not torch.is_autocast_enabled("cpu")
+        and not (weight.is_inference() and not torch.is_inference_mode_enabled())
+    )
+
+
+def take_linears(model: nn.Module) -> None:
+    """Exchange the linear layers inside a model for those above; names of weights stay as they are."""
+    made: dict[int, Linear] = {}
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if type(child) is nn.Linear:
+                setattr(parent, name, made.setdefault(id(child), Linear.of(child)))
