@@ -49,11 +49,14 @@ class Prediction:
         Between entities; None where none was asked for.
     writes
         Whether labels were written for the entities.
+    words
+        Of the document, where they are at hand; else it is split anew.
     """
 
     entities: list[Entity]
     relations: list[Link] | None = None
     writes: bool = False
+    words: Words | None = None
 
 
 def install_extensions() -> None:
@@ -88,7 +91,9 @@ def annotate(
     report
         Counts what could not be written.
     """
-    words = splitter.split(doc) if prediction.entities else Words([])
+    words = prediction.words
+    if words is None:
+        words = splitter.split(doc) if prediction.entities else Words([])
     spans: list[Span] = []
     scores: list[float] = []
     generated: list[list[str]] = []

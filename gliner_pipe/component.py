@@ -156,6 +156,7 @@ class Gliner(Adjustable):
     ) -> None:
         super().__init__(vocab, name, model, scorer, labels, relations, settings)
         self._word_splitter = word_splitter
+        self._named_splitter: tuple[str, WordSplitter] | None = None
         annotate.install_extensions()
 
     # -- model and settings --------------------------------------------------------------------------------
@@ -191,7 +192,11 @@ class Gliner(Adjustable):
         if self._word_splitter is not None:
             return self._word_splitter
         named = self.gliner.word_splitter
-        return registry.word_splitters.get(named)() if named else _TOKENS
+        if named is None:
+            return _TOKENS
+        if self._named_splitter is None or self._named_splitter[0] != named:
+            self._named_splitter = named, registry.word_splitters.get(named)()
+        return self._named_splitter[1]
 
     # -- prediction ----------------------------------------------------------------------------------------
 

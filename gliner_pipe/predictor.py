@@ -20,6 +20,7 @@ from gliner_pipe.labels import LabelItem, RelationItem
 from gliner_pipe.model.inference import Findings, find
 from gliner_pipe.model.relations import find_relations
 from gliner_pipe.model.writing import BLANK_LABEL, bare_slots
+from gliner_pipe.word_splitters.base import Words, WordSplitter
 
 if TYPE_CHECKING:
     from gliner_pipe.component import Gliner
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 class Asked(NamedTuple):
     """What one document is asked for: its words, labels and relations, what the model reads for these, thresholds."""
 
-    words: list[str]
+    words: Words
     labels: tuple[LabelItem, ...]
     relations: tuple[RelationItem, ...]
     query: Query
@@ -60,12 +61,14 @@ def prepare(component: Gliner, docs: Sequence[Doc]) -> Prepared:
     """
     annotate.install_extensions()  # a spawned process has none
     _check(component)
+    slots = bare_slots(component.gliner.writer, component.cfg["prompt_slots"])
+    splitter = component.word_splitter
     questions: dict[Any, tuple[Query, list[float]]] = {}
-    asked = [_ask(component, doc, questions) for doc in docs]
+    asked = [_ask(component, doc, splitter, slots, questions) for doc in docs]
     model, report = component.gliner, Counter[str]()
     with component.placed():
         windows = model.encoder.prepare(
-            [one.words for one in asked], [one.query for one in asked], model.min_overlap, report
+            [one.words.texts for one in asked], [one.query for one in asked], model.min_overlap, report
         )
     return Prepared(asked, windows, report)
 
@@ -101,11 +104,16 @@ def _check(component: Gliner) -> None:
             )
 
 
-def _ask(component: Gliner, doc: Doc, known: dict[Any, tuple[Query, list[float]]]) -> Asked:
-    slots = bare_slots(component.gliner.writer, component.cfg["prompt_slots"])
+def _ask(
+    component: Gliner,
+    doc: Doc,
+    splitter: WordSplitter,
+    slots: tuple[str, ...] | None,
+    known: dict[Any, tuple[Query, list[float]]],
+) -> Asked:
     labels = component.labels_of(doc) if slots is None else (LabelItem(BLANK_LABEL),) * len(slots)
     relations = component.relations_of(doc) if labels else ()
-    words = component.word_splitter.split(doc).texts if labels else []
+    words = splitter.split(doc) if labels else Words([])
     # the labels of the component may be very many, and are one object; those of a document are told by what they say
     key = (id(labels) if labels is component.label_items else labels, relations)
     if key not in known:
@@ -142,7 +150,7 @@ def _write(
             if key not in known:
                 known[key] = len(vectors)
                 vectors.append((window.vectors if writer.mode == "span" else window.labels)[key[1]])
-                contexts.append(question.words[entity.start : entity.end + 1])
+                contexts.append(question.words.texts[entity.start : entity.end + 1])
             rows[-1].append(known[key])
     if not vectors:
         return [[] for _ in kept]
@@ -167,7 +175,7 @@ def _prediction(
             label = written[0]
         entities.append(Entity(start, end, label, score, written))
     links = _links(component, found, kept, asked) if asked.relations else None
-    return Prediction(entities, links, writes=writer is not None)
+    return Prediction(entities, links, writes=writer is not None, words=asked.words)
 
 
 def _links(component: Gliner, found: Findings, kept: Sequence[Candidate], asked: Asked) -> list[Link]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -31,15 +31,15 @@ class TensorBatch:
     """Base of the batches: tensors and plain values that move to a device together."""
 
     def to(self: _Batch, device: torch.device | str) -> _Batch:
-        """Return the batch with all its tensors (those of nested batches too) on `device`."""
+        """Return the batch with all its tensors (those of nested batches too) on `device`; itself if they are there."""
+        device = torch.device(device)
         moved: dict[str, Any] = {}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, Tensor):
-                moved[field.name] = to_device(value, device)
-            elif isinstance(value, TensorBatch):
-                moved[field.name] = value.to(device)
-        return replace(self, **moved)
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor) and value.device != device:
+                moved[name] = to_device(value, device)
+            elif isinstance(value, TensorBatch) and (there := value.to(device)) is not value:
+                moved[name] = there
+        return replace(self, **moved) if moved else self
 
 
 @dataclass(frozen=True)

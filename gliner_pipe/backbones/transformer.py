@@ -9,20 +9,23 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
 from gliner_pipe.adapters.base import Adapter
 from gliner_pipe.backbones import _hf
 from gliner_pipe.backbones._holder import EncoderHolder
+from gliner_pipe.backbones._words import WordCutter
 from gliner_pipe.backbones.base import Backbone, BackboneOutput, WindowBatch
 from gliner_pipe.backbones.layer_fusion import LayerFusion
 from gliner_pipe.backbones.pooling import pool_words
-from gliner_pipe.backbones.windows import IntArray, Pieces, Prompt, Window, layout
+from gliner_pipe.backbones.windows import Pieces, Prompt, Window, layout
 from gliner_pipe.errors import ConfigError, NotInitializedError
 from gliner_pipe.precision.running import RunningEncoder
 from gliner_pipe.registry import registry
+
+BoolArray = npt.NDArray[np.bool_]
 
 logger = logging.getLogger(__name__)
 
@@ -154,6 +157,7 @@ class Transformer(EncoderHolder, Backbone):
 
     def _finish(self) -> None:
         encoder, tokenizer = self.encoder, self.tokenizer
+        self._cutter = WordCutter(tokenizer)
         self.prefix, self.suffix = _hf.special_pieces(tokenizer)
         self.limit = _hf.max_positions(encoder.config, tokenizer)
         if self.limit is not None and self.window + self.n_specials > self.limit:
@@ -210,19 +214,7 @@ class Transformer(EncoderHolder, Backbone):
     def tokenize(self, texts: Sequence[Sequence[str]]) -> list[Pieces]:
         """Cut the words of each text into pieces, all texts at once in the Rust tokenizer."""
         self._built()
-        filled = [list(words) for words in texts if len(words)]
-        encodings = []
-        if filled:
-            encodings = self.tokenizer(
-                filled,
-                is_split_into_words=True,
-                add_special_tokens=False,
-                return_attention_mask=False,
-                return_token_type_ids=False,
-                verbose=False,
-            ).encodings
-        found = iter(encodings)
-        return [_pieces(next(found), len(words)) if len(words) else _NO_PIECES for words in texts]
+        return self._cutter.cut(texts)
 
     def windows(
         self,
@@ -238,6 +230,10 @@ class Transformer(EncoderHolder, Backbone):
             if not text.n_words:
                 continue
             size = self._room(len(prompt.ids))
+            if len(text.ids) + text.n_words <= size:  # words without pieces take room too, see ``layout``
+                n = text.n_words
+                windows.append(Window(index, 0, n, 0, n, text.ids, text.counts, prompt))
+                continue
             text = _shortened(text, size, report)
             stride = size if stride_wanted else max(1, self.stride * size // self.window)
             firsts = np.concatenate([[0], np.cumsum(text.counts)])
@@ -275,24 +271,33 @@ class Transformer(EncoderHolder, Backbone):
 
     def collate(self, windows: Sequence[Window]) -> WindowBatch:
         """Pad windows into one batch, on the CPU."""
-        ids, starts, counts, prompts, own = [], [], [], [], []
-        for window in windows:
-            offset = len(self.prefix) + len(window.prompt.ids)
-            row = np.concatenate([self.prefix, window.prompt.ids, window.ids, self.suffix])
-            ids.append(torch.from_numpy(row.astype(np.int64)))
-            starts.append(torch.from_numpy(offset + np.cumsum(window.counts) - window.counts))
-            counts.append(torch.from_numpy(window.counts))
-            prompts.append(torch.from_numpy(window.prompt.positions + len(self.prefix)))
-            own.append((window.own_start - window.start, window.own_stop - window.start))
-        padding = self.tokenizer.pad_token_id or 0
+        n_before = len(self.prefix)
+        offsets = np.array([n_before + len(window.prompt.ids) for window in windows])
+        n_pieces = [window.n_pieces + self.n_specials for window in windows]
+        n_words = [window.n_words for window in windows]
+        n_labels = [len(window.prompt.positions) for window in windows]
+        ids = np.full((len(windows), max(n_pieces)), self.tokenizer.pad_token_id or 0, np.int64)
+        counts = np.zeros((len(windows), max(n_words)), np.int64)
+        prompts = np.zeros((len(windows), max(n_labels)), np.int64)
+        for row, window in enumerate(windows):
+            text_end = n_pieces[row] - len(self.suffix)
+            ids[row, :n_before] = self.prefix
+            ids[row, n_before : offsets[row]] = window.prompt.ids
+            ids[row, offsets[row] : text_end] = window.ids
+            ids[row, text_end : n_pieces[row]] = self.suffix
+            counts[row, : n_words[row]] = window.counts
+            prompts[row, : n_labels[row]] = window.prompt.positions
+        word_mask, prompt_mask = _mask(n_words), _mask(n_labels)
+        starts = (offsets[:, None] + counts.cumsum(1) - counts) * word_mask
+        own = [(window.own_start - window.start, window.own_stop - window.start) for window in windows]
         return WindowBatch(
-            input_ids=pad_sequence(ids, batch_first=True, padding_value=padding),
-            attention_mask=_mask(ids).long(),
-            piece_start=pad_sequence(starts, batch_first=True),
-            piece_count=pad_sequence(counts, batch_first=True),
-            word_mask=_mask(counts),
-            prompt_positions=pad_sequence(prompts, batch_first=True),
-            prompt_mask=_mask(prompts),
+            input_ids=torch.from_numpy(ids),
+            attention_mask=torch.from_numpy(_mask(n_pieces).astype(np.int64)),
+            piece_start=torch.from_numpy(starts),
+            piece_count=torch.from_numpy(counts),
+            word_mask=torch.from_numpy(word_mask),
+            prompt_positions=torch.from_numpy((prompts + n_before) * prompt_mask),
+            prompt_mask=torch.from_numpy(prompt_mask),
             own=torch.tensor(own),
         )
 
@@ -306,7 +311,7 @@ class Transformer(EncoderHolder, Backbone):
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze):
             output = encoder(
                 input_ids=batch.input_ids,
-                attention_mask=batch.attention_mask,
+                attention_mask=_needed(batch.attention_mask),
                 output_hidden_states=self.fuse_layers,
                 return_dict=True,
             )
@@ -329,12 +334,11 @@ class Transformer(EncoderHolder, Backbone):
         return self
 
 
-_NO_PIECES = Pieces(np.zeros(0, np.int64), np.zeros(0, np.int64))
-
-
-def _pieces(encoding: Any, n_words: int) -> Pieces:
-    ids: IntArray = np.asarray(encoding.ids, dtype=np.int64)
-    return Pieces(ids, np.bincount(np.asarray(encoding.word_ids, dtype=np.int64), minlength=n_words))
+def _needed(mask: Tensor) -> Tensor | None:
+    """The mask, or None where it hides nothing, as that of a single text: attention is faster without one."""
+    if mask.is_cpu and not torch.compiler.is_compiling() and not torch.is_grad_enabled() and bool(mask.all()):
+        return None
+    return mask
 
 
 def _shortened(text: Pieces, size: int, report: Counter[str] | None) -> Pieces:
@@ -348,9 +352,10 @@ def _shortened(text: Pieces, size: int, report: Counter[str] | None) -> Pieces:
     return Pieces(text.ids[within < size], np.minimum(text.counts, size))
 
 
-def _mask(rows: Sequence[Tensor]) -> Tensor:
-    lengths = torch.tensor([len(row) for row in rows])
-    return torch.arange(int(lengths.max())) < lengths[:, None]
+def _mask(lengths: Sequence[int]) -> BoolArray:
+    """True up to the length of each row, ``(rows, longest)``."""
+    mask: BoolArray = np.arange(max(lengths)) < np.array(lengths)[:, None]
+    return mask
 
 
 def _check_adapter(adapter: Adapter | None, freeze: bool, quantization: str | None) -> None:

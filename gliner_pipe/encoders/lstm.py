@@ -34,6 +34,9 @@ class BiLSTM(nn.Module):
 
 def _read(lstm: nn.LSTM, words: Tensor, mask: Tensor) -> Tensor:
     lengths = mask.sum(1).cpu()
+    if int(lengths.min()) == words.shape[1]:
+        output: Tensor = lstm(words)[0]  # nothing is padded
+        return output
     packed = pack_padded_sequence(words, lengths, batch_first=True, enforce_sorted=False)
     output, _ = pad_packed_sequence(lstm(packed)[0], batch_first=True, total_length=words.shape[1])
     return output
