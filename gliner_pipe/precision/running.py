@@ -117,8 +117,9 @@ def running_copy(encoder: nn.Module, precision: Precision, where: str) -> Any:
         # what stands in the memo is taken as it is: linear layers in int8, weights shared or with other numbers
         memo: dict[int, Any] = {id(weight): _converted(weight, dtype) for weight in encoder.parameters()}
         if precision.quantize is not None:
-            linears = (module for module in encoder.modules() if type(module) in (nn.Linear, Linear))
-            memo |= {id(module): Int8Linear(module) for module in linears}
+            for module in encoder.modules():
+                if isinstance(module, nn.Linear) and type(module) in (nn.Linear, Linear):
+                    memo[id(module)] = Int8Linear(module)
         encoder = copy.deepcopy(encoder, memo).eval()
         for module in encoder.modules():
             if isinstance(module, nn.RNNBase):

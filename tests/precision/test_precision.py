@@ -153,9 +153,9 @@ def test_what_is_shared(everything: Any) -> None:
         int8 = backbone._running()
         backbone.running.precision = Precision("bf16")
         bf16 = backbone._running()
-    assert not any(type(module) is nn.Linear for module in int8.modules())
+    assert not any(isinstance(module, nn.Linear) for module in int8.modules())
     assert sum(isinstance(module, Int8Linear) for module in int8.modules()) == sum(
-        type(module) is nn.Linear for module in backbone.encoder.modules()
+        isinstance(module, nn.Linear) for module in backbone.encoder.modules()
     )
     assert int8.get_input_embeddings().weight is backbone.encoder.get_input_embeddings().weight
     assert {weight.dtype for weight in bf16.parameters()} == {torch.bfloat16}
@@ -169,7 +169,7 @@ def test_batch_mates_change_nothing_but_rounding(everything: Any, settings: dict
     together = scores(everything)
     alone = scores(everything, TEXTS[:1])
     of_first = {key: value for key, value in together.items() if key[0] == 0}
-    assert differs(alone, of_first) < 1e-4
+    assert differs(alone, of_first) < 5e-4  # a number in bf16 may be rounded the other way
 
 
 def test_the_tagger(backbone: Path) -> None:
