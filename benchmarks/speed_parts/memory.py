@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from .cases import Case, sentences, texts_of
-from .models import Peer, checkpoint, pipeline
+from .models import Peer, checkpoint, pipeline, set_max_len
 
 BACKBONES = ("minilm", "deberta-v3-small")
 LABELS = (5, 25, 100)
-#: Texts of a case. `gliner` gets those of 2,000 words whole with DeBERTa (its `max_len`, else 384 words, is raised), and
-#: in pieces of 150 words with MiniLM, which has 512 positions. Those of 8,000 words, and the stream, are for us alone.
+#: Texts of a case. Those of 2,000 words `gliner` cuts off at its `max_len` of 384, which is raised: it reads them whole
+#: with DeBERTa, and in pieces of 150 words, which are cut for it, with MiniLM of 512 positions. We read windows. Those of
+#: 8,000 words, and the stream, are for us alone.
 TEXTS = {"mixed": 64, "long": 16, "book": 1, "library": 1, "stream": 5000}
 OURS_ALONE = ("library", "stream")
 #: Above it no span is found, so that what is measured are the models and not what they find.
@@ -71,6 +72,7 @@ def measure(case: Case, side: str, folder: Path, source: Path) -> dict[str, int]
         peer = Peer(case, folder, THRESHOLD)
         run = lambda some: peer(_pieces(some) if case.backbone == "minilm" else some)  # noqa: E731
     else:
+        set_max_len(folder, 384)
         nlp = pipeline(case, folder, THRESHOLD)
 
         def run(some: list[str]) -> None:

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 #: Padded pieces run at once on a CUDA device before its memory is known.
 DEFAULT_TOKENS = 8192
 #: Padded pieces run at once for each thread of a CPU: what lies between two layers then stays in its cache.
-CPU_TOKENS = 1024
+CPU_TOKENS = 512
 
 _Loaded = TypeVar("_Loaded")
 
