@@ -64,9 +64,10 @@ def measure(span_rep: str, n_labels: int, cache: str, read_at_most: int) -> dict
         nlp(text)
         result[name] = round(time.process_time() - start, 2)
     component.add_label("one more")
-    start = time.process_time()
-    nlp(text)
-    result["one_more_label_s"] = round(time.process_time() - start, 2)
+    for name in ("one_more_label_s", "again_with_it_s"):
+        start = time.process_time()
+        nlp(text)
+        result[name] = round(time.process_time() - start, 2)
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {**result, "before_mb": before // 1024, "peak_mb": after // 1024}
 

@@ -3,11 +3,12 @@
 Each case is measured in turns, several rounds in one process with one thread, as process CPU time: `gliner` with its
 documented call (8 texts a batch, label vectors of a bi-encoder made beforehand), `nlp.pipe` over raw text, and the encoder
 alone in transformers over the same pieces without any padding. Beside them stands the peak of the machine's matrix products
-and the share of it that the work, counted without padding, amounts to. Memory is the peak of a process of its own, for mixed texts
-and five labels.
+and the share of it that the work, counted without padding, amounts to. The suite ``memory`` measures the peak of the
+resident memory, in a process of its own for each case and side.
 
     python benchmarks/speed.py --suite full --output benchmarks/results/speed.json --plot docs/assets/speed.png
     python benchmarks/speed.py --suite growth --output benchmarks/results/speed_growth.json
+    python benchmarks/speed.py --suite memory --output benchmarks/results/speed_memory.json
 
 Texts are those of the sample, cut to lengths; `--data PATH/test.jsonl` takes others, in GLiNER's format.
 """
@@ -20,8 +21,6 @@ import json
 import os
 import platform
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 import warnings
@@ -34,6 +33,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
+from speed_parts import memory
 from speed_parts.cases import N_TEXTS, Case, sentences, suite, texts_of
 from speed_parts.limits import encoder_operations, head_operations, peak
 from speed_parts.models import Bare, Peer, checkpoint, fitting_threshold, pipeline
@@ -154,54 +154,19 @@ def growth(source: list[list[str]], rounds: int, work: Path, only: str = "") -> 
     return rows
 
 
-# -- memory ------------------------------------------------------------------------------------------------------------
-
-
-def memory(case: Case, side: str, folder: Path, source: list[list[str]]) -> int:
-    """Peak of this process in MB after it has run one side of a case."""
-    texts = texts_of(case.text, N_TEXTS[case.text], source)
-    if side == "gliner":
-        Peer(case, folder, 0.99)(texts)
-    else:
-        list(pipeline(case, folder, 0.99).pipe(texts))
-    status = Path("/proc/self/status").read_text()  # unlike getrusage, without what the parent process had
-    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) // 1024
-
-
-def memory_apart(case: Case, side: str, folder: Path, given: argparse.Namespace) -> int | None:
-    command = [
-        sys.executable,
-        "-W",
-        "ignore",
-        __file__,
-        "--memory",
-        side,
-        "--folder",
-        str(folder),
-        "--data",
-        given.data,
-    ]
-    done = subprocess.run(
-        [*map(str, command), "--case", json.dumps(asdict(case))], capture_output=True, text=True, check=False
-    )
-    return int(done.stdout.split()[-1]) if done.returncode == 0 else None
-
-
 # -- the table -----------------------------------------------------------------------------------------------------------
 
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Rows as Markdown."""
-    head = "| case | `gliner` | `gliner_pipe` | times faster | bare encoder | share of peak | memory |"
-    lines = [head, "|" + "---|" * 7]
+    head = "| case | `gliner` | `gliner_pipe` | times faster | bare encoder | share of peak |"
+    lines = [head, "|" + "---|" * 6]
     for row in rows:
         name = f"{row['backbone']}, {row['architecture']}, {row['text']}, {row['labels']} labels, {row['precision']}"
         speed, share = row["texts_per_cpu_second"], row["share_of_peak"]
-        memory = "/".join(str(row.get("peak_mb", {}).get(side) or "-") for side in ("gliner", "gliner_pipe"))
         lines.append(
             f"| {name} | {speed['gliner']:.1f} | {speed['gliner_pipe']:.1f} | **{row['times_faster']:.2f}** | "
-            f"{speed.get('encoder', float('nan')):.1f} | {share['gliner']:.2f} / {share['gliner_pipe']:.2f} | "
-            f"{memory} MB |"
+            f"{speed.get('encoder', float('nan')):.1f} | {share['gliner']:.2f} / {share['gliner_pipe']:.2f} |"
         )
     return "\n".join(lines)
 
@@ -215,28 +180,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--suite", choices=("quick", "full", "growth"), default="quick")
+    parser.add_argument("--suite", choices=("quick", "full", "growth", "memory"), default="quick")
     parser.add_argument("--data", type=Path, default=SAMPLE)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--scale", type=int, default=1, help="how many times as many texts")
     parser.add_argument("--only", help="run only what has this in its name")
-    parser.add_argument("--no-memory", action="store_true", help="measure no memory")
     parser.add_argument("--output", type=Path)
     parser.add_argument("--plot", type=Path)
-    parser.add_argument("--memory", choices=("gliner", "gliner_pipe"), help=argparse.SUPPRESS)
-    parser.add_argument("--case", help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     source = sentences(given.data)
-    if given.memory:
-        print(memory(Case(**json.loads(given.case)), given.memory, given.folder, source))
-        return
     report: dict[str, Any] = {"machine": platform.processor() or platform.machine(), "threads": 1}
     with tempfile.TemporaryDirectory() as work:
         if given.suite == "growth":
             report["growth"] = growth(source, given.rounds, Path(work), given.only or "")
+        elif given.suite == "memory":
+            report["memory"] = memory.measure_all(given.data.resolve(), Path(work), given.only or "")
+            print(memory.table(report["memory"]))
         else:
             cases = [case for case in suite(given.suite) if not given.only or given.only in case.name]
             limits = {
@@ -246,11 +207,6 @@ def main() -> None:
             report["cases"] = []
             for case in cases:
                 row = measure(case, source, given.rounds, Path(work), limits, given.scale)
-                gc.collect()
-                if not given.no_memory and (case.text, case.labels) == ("mixed", 5):
-                    folder = checkpoint(case, Path(work))
-                    sides = ("gliner", "gliner_pipe")
-                    row["peak_mb"] = {side: memory_apart(case, side, folder, given) for side in sides}
                 report["cases"].append(row)
                 print(case.name, row, flush=True)
                 _write(report, given.output)

@@ -27,7 +27,7 @@ from gliner_pipe.precision.running import full_precision
 from gliner_pipe.predictor import Prepared, compress_prompt, prepare, run
 from gliner_pipe.registry import registry
 from gliner_pipe.settings import Adjustable
-from gliner_pipe.supervise import DrawnSpans, draw, gold_labels, gold_relations
+from gliner_pipe.supervise import DrawnSpans, count_pieces, draw, gold_labels, gold_relations
 from gliner_pipe.supervise_heads import RelationTeaching
 from gliner_pipe.word_splitters.base import WordSplitter
 from gliner_pipe.word_splitters.spacy import SpacyWords
@@ -303,3 +303,7 @@ class Gliner(Adjustable):
             ),
             prompt_slots=self.cfg["prompt_slots"],
         )
+
+    def count_pieces(self, examples: Iterable[Example]) -> list[int]:
+        """Pieces of the text of each example, by which the training loop measures batches where it is asked to."""
+        return count_pieces(self._ready().encoder.backbone, examples, self.word_splitter)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from spacy.training import Example
 
+from gliner_pipe.backbones.base import Backbone
 from gliner_pipe.backbones.windows import Window
 from gliner_pipe.data.annotations import Supervision, gold_spans, supervision
 from gliner_pipe.data.fields import Relation
@@ -75,6 +76,12 @@ class Asked(NamedTuple):
             [self.relations[i] for i in texts],
             [self.names[i] for i in texts],
         )
+
+
+def count_pieces(backbone: Backbone, examples: Iterable[Example], splitter: WordSplitter) -> list[int]:
+    """Pieces of the text of each example; those of prompts, and special ones, are not among them."""
+    words = [splitter.split(example.reference).texts for example in examples]
+    return [len(pieces.ids) for pieces in backbone.tokenize(words)]
 
 
 def gold_labels(examples: Iterable[Example], key: str) -> list[str]:

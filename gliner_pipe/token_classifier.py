@@ -24,6 +24,7 @@ from gliner_pipe.metrics.token_tags import TokenTagScorer
 from gliner_pipe.model.pretrained_token_classifier import PretrainedTokenClassifier
 from gliner_pipe.model.token_classifier import TaggingBatch, TokenClassifier, check_tagger
 from gliner_pipe.registry import registry
+from gliner_pipe.supervise import count_pieces
 from gliner_pipe.tagging.checking import check_labels, check_target_of
 from gliner_pipe.tagging.finding import find
 from gliner_pipe.tagging.making import bottom_section, make_model
@@ -370,6 +371,10 @@ class TokenTagger(TorchPipe):
             getter=self.cfg["target_span_getter"],
             splitter=self.word_splitter,
         )
+
+    def count_pieces(self, examples: Iterable[Example]) -> list[int]:
+        """Pieces of the text of each example, by which the training loop measures batches where it is asked to."""
+        return count_pieces(self._ready().encoder.backbone, examples, self.word_splitter)
 
     def describe_data(self, examples: Sequence[Example]) -> str | None:
         """Say how many tokens have a tag, for the beginning of a training; None where spans are learned.

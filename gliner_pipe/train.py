@@ -115,7 +115,8 @@ def train(
     max_epochs
         Length of the training in passes over the (largest) training data, instead of max_steps.
     batch_size
-        What is learned from at a time, for each process: ``"2000 words"``, ``"16 samples"``, ``"50 spans"``.
+        What is learned from at a time, for each process: ``"2000 words"``, ``"16 samples"``, ``"4096 pieces"``
+        (as the tokenizer cuts them), ``"50 spans"``.
     gradient_accumulation_steps
         Number of such batches that make a step.
     grad_accumulation_max_tokens

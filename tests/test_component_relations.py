@@ -48,6 +48,19 @@ def test_learned_by_heart(backbone: Path, encoder: str, span_rep: str) -> None:
             assert relation.head.label_ in ("person", "company") and 0.5 < relation.score <= 1
 
 
+def test_vectors_of_spans_are_made_once_a_batch(nlp: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    span_rep, calls = nlp.get_pipe("gliner").gliner.span_rep, []
+    represent = span_rep.represent
+
+    def noted(words: Any, spans: Any, word_mask: Any) -> Any:
+        calls.append(len(words))
+        return represent(words, spans, word_mask)
+
+    monkeypatch.setattr(span_rep, "represent", noted)
+    assert [found(doc) for doc in nlp.pipe(docs_of(nlp))] == EXPECTED
+    assert calls == [len(EXPECTED)]
+
+
 def test_pipe_and_call_agree_whatever_the_batch(nlp: Any) -> None:
     alone = [[(r.head.text, r.tail.text, r.label, r.score) for r in nlp(d)._.relations] for d in docs_of(nlp)]
     for batch_size in (1, 3, 100):

@@ -10,7 +10,14 @@ from common import records
 
 ARCHITECTURES = ("uni_span", "uni_token", "bi_span", "bi_token")
 #: Words of a text: mean and deviation of the logarithm, least and most.
-LENGTHS = {"short": (8, 0.3, 4, 12), "mixed": (22, 0.6, 4, 80), "long": (150, 0.1, 120, 180)}
+LENGTHS = {
+    "short": (8, 0.3, 4, 12),
+    "mixed": (22, 0.6, 4, 80),
+    "long": (150, 0.1, 120, 180),
+    "book": (2000, 0, 2000, 2000),
+    "library": (8000, 0, 8000, 8000),
+    "stream": (22, 0.6, 4, 80),
+}
 #: Texts of a case, so that each takes some seconds.
 N_TEXTS = {"short": 64, "mixed": 32, "long": 8}
 

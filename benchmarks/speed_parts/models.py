@@ -146,15 +146,20 @@ def fitting_threshold(nlp: Any, texts: Sequence[str]) -> float:
     return (scores[at - 1] + scores[at]) / 2 if at else 0.5
 
 
+def set_max_len(folder: Path, words: int) -> None:
+    """Set how many words of a text `gliner` reads; for us it is half the pieces of a window."""
+    path = folder / "gliner_config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({**config, "max_len": words}))
+
+
 class Peer:
     """The `gliner` package with the same weights, asked as its documentation says."""
 
     def __init__(self, case: Case, folder: Path, threshold: float, batch_size: int = 8) -> None:
         from gliner import GLiNER
 
-        path = folder / "gliner_config.json"
-        config = json.loads(path.read_text())
-        path.write_text(json.dumps({**config, "max_len": 2048}))
+        set_max_len(folder, 2048)
         self.model = GLiNER.from_pretrained(str(folder)).eval()
         self.labels = label_names(case.labels)
         self.threshold, self.batch_size = threshold, batch_size

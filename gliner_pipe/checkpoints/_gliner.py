@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from gliner_pipe.backbones._hf import max_positions
@@ -311,15 +310,16 @@ def rename(state: Mapping[str, Tensor], config: Mapping[str, Any], folder: Path)
         name = name.replace("_orig_mod.", "")
         if not name.startswith(unused):
             renamed[_swapped(name, kind.prefixes())] = tensor
-    if config.get("precomputed_prompts_mode"):
-        if "encoder.table.entities" not in renamed:
-            raise CheckpointError(
-                f"{folder}: has precomputed_prompts_mode, but no tensor precomputed_prompts. GLiNER 0.2.29 loses it "
-                "when it saves a model that it has read: take the checkpoint before that, or compress again."
-            )
-        size = renamed["encoder.table.entities"].shape[1]
-        renamed.setdefault("encoder.table.relations", torch.zeros(0, size))
     return renamed
+
+
+def check_prompts(state: Mapping[str, Tensor], config: Mapping[str, Any], folder: Path) -> None:
+    """Refuse a checkpoint with a compressed prompt that has no vectors."""
+    if config.get("precomputed_prompts_mode") and "encoder.table.entities" not in state:
+        raise CheckpointError(
+            f"{folder}: has precomputed_prompts_mode, but no tensor precomputed_prompts. GLiNER 0.2.29 loses it "
+            "when it saves a model that it has read: take the checkpoint before that, or compress again."
+        )
 
 
 def restore(state: Mapping[str, Tensor], kind: Architecture) -> dict[str, Tensor]:

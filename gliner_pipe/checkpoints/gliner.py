@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import pickle
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor
 
 from gliner_pipe.backbones import _hf
 from gliner_pipe.checkpoints import _assets, _gliner
 from gliner_pipe.errors import CheckpointError, ConfigError
+from gliner_pipe.model.files import fill, read_parts, shapes
 from gliner_pipe.model.gliner import GLiNER
 from gliner_pipe.model.pretrained import Pretrained
 
@@ -46,12 +47,16 @@ def read_checkpoint(name: str) -> GLiNER:
     blocks = _gliner.blocks(config, folder, text_encoder, tokenizer)
     model = Pretrained.from_blocks(blocks)
     model.word_splitter = _gliner.word_splitter(config, folder)
-    state = _gliner.rename(_read_weights(folder), config, folder)
+    tensors, parts = _weights(folder)
+    state = _gliner.rename(tensors, config, folder)
+    _gliner.check_prompts(state, config, folder)
     with tempfile.TemporaryDirectory() as assets:
         _assets.write(config, folder, (text_encoder, tokenizer), state, Path(assets))
         model.load_assets(Path(assets))
     model.make()
-    _fill(model, state, folder)
+    _fit(model, state, folder)
+    missing, unexpected = fill(model, (_gliner.rename(part, config, folder) for part in parts))
+    _report(missing, unexpected, folder)
     return model.eval()
 
 
@@ -97,25 +102,19 @@ def _text_encoder(config: Mapping[str, Any]) -> Any:
     return _assets.hf_config(config.get("encoder_config"), config["model_name"], "model")
 
 
-def _read_weights(folder: Path) -> dict[str, Tensor]:
-    """Read the tensors, those that are stored once under several names included."""
+def _weights(folder: Path) -> tuple[dict[str, Tensor], Iterable[dict[str, Tensor]]]:
+    """The tensors of a checkpoint without their numbers, and with these, some at a time."""
     for name in WEIGHTS:
         path = folder / name
         if not path.is_file():
             continue
         if path.suffix == ".bin":
             state = _unpickled(path)
-        else:
-            try:
-                with safe_open(path, framework="pt") as file:
-                    state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
-                    aliases = file.metadata() or {}
-            except SafetensorError as error:
-                raise CheckpointError(f"{path}: no safetensors file ({error}). Is it whole?") from None
-            for alias, kept in aliases.items():
-                if kept in state and alias not in state:
-                    state[alias] = state[kept]
-        return state
+            return state, [state]
+        try:
+            return shapes(path), read_parts(path)
+        except SafetensorError as error:
+            raise CheckpointError(f"{path}: no safetensors file ({error}). Is it whole?") from None
     raise CheckpointError(f"{folder}: no weights; allowed: {' or '.join(WEIGHTS)}.")
 
 
@@ -136,7 +135,8 @@ def _unpickled(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def _fill(model: GLiNER, state: dict[str, Tensor], folder: Path) -> None:
+def _fit(model: GLiNER, state: Mapping[str, Tensor], folder: Path) -> None:
+    """Give the embeddings as many rows as the checkpoint has, and compare shapes."""
     for part, tokenizer, name in _assets.embedded(model):
         embeddings = part.get_input_embeddings()
         (key,) = (k for k, p in model.named_parameters() if p is embeddings.weight)
@@ -158,11 +158,10 @@ def _fill(model: GLiNER, state: dict[str, Tensor], folder: Path) -> None:
         raise CheckpointError(
             f"{folder}: the tensors are not those of the blocks. Wrong shape: {', '.join(wrong)}."
         )
-    missing, unexpected = model.load_state_dict(state, strict=False)
-    there = {tensor.data_ptr() for key, tensor in model.state_dict().items() if key in state}
-    missing = [
-        key for key in missing if model.state_dict()[key].data_ptr() not in there
-    ]  # tied ones are there
+
+
+def _report(missing: Sequence[str], unexpected: Sequence[str], folder: Path) -> None:
+    """Refuse a checkpoint whose tensors are not those of the blocks."""
     unexpected = [name for name in unexpected if not name.endswith("position_ids")]
     if missing or unexpected:
         raise CheckpointError(

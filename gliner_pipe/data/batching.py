@@ -1,4 +1,4 @@
-"""Batches of examples by words, examples or spans, from examples of similar length."""
+"""Batches of examples by words, pieces, examples or spans, from examples of similar length."""
 
 from __future__ import annotations
 
@@ -19,16 +19,20 @@ UNITS = {
     "words": "words",
     "tokens": "words",
     "padded_words": "padded_words",
+    "pieces": "pieces",
     "samples": "samples",
     "docs": "samples",
     "spans": "spans",
 }
 
+#: Tells how many pieces the text of each example is cut into.
+PieceCounter = Callable[[Sequence[Example]], Sequence[int]]
+
 _SIZE = re.compile(r"\s*(\d+)\s*([a-z_]*)\s*", re.IGNORECASE)
 
 
 class BatchSize(NamedTuple):
-    """A number and its unit: ``words``, ``padded_words``, ``samples`` or ``spans``."""
+    """A number and its unit: ``words``, ``padded_words``, ``pieces``, ``samples`` or ``spans``."""
 
     number: int
     unit: str
@@ -44,8 +48,9 @@ def parse_size(size: int | str | BatchSize) -> BatchSize:
     ----------
     size
         A number alone counts samples. Units: ``words`` (the same: ``tokens``), ``padded_words`` (number of
-        examples times the longest of them), ``samples`` (the same: ``docs``), ``spans`` (gold entities, at
-        least 1 an example). The last letter may be missing: ``"1 word"``.
+        examples times the longest of them), ``pieces`` (of the text, as a tokenizer cuts it), ``samples`` (the
+        same: ``docs``), ``spans`` (gold entities, at least 1 an example). The last letter may be missing:
+        ``"1 word"``.
 
     Raises
     ------
@@ -80,6 +85,7 @@ def batches(
     noise: float = 0.1,
     endless: bool = False,
     spans_key: SpanSetter = DEFAULT_SPANS_KEY,
+    count_pieces: PieceCounter | None = None,
 ) -> Iterator[list[Example]]:
     """Yield batches of at most `size`.
 
@@ -108,11 +114,18 @@ def batches(
         Whether to go on forever, each pass in a new order.
     spans_key
         Span group that the unit ``spans`` counts.
+    count_pieces
+        What the unit ``pieces`` counts.
+
+    Raises
+    ------
+    ConfigError
+        If `size` is in pieces and nothing counts these.
     """
     limit = parse_size(size)
     pool = list(examples)
     rng = rng or random.Random(0)
-    costs = _costs(pool, limit.unit, spans_key)
+    costs = _costs(pool, limit, spans_key, count_pieces)
     lengths = [example_length(example) for example in pool]
     while pool:
         order = list(range(len(pool)))
@@ -167,14 +180,24 @@ def cut_by_length(
     return [sorted(part) for part in parts]
 
 
-def _costs(examples: Sequence[Example], unit: str, spans_key: SpanSetter) -> list[int]:
+def _costs(
+    examples: Sequence[Example], size: BatchSize, spans_key: SpanSetter, count_pieces: PieceCounter | None
+) -> Sequence[int]:
+    if size.unit == "pieces":
+        if count_pieces is None:
+            raise ConfigError(
+                "batch_size",
+                f"is '{size}', and nothing here cuts texts into pieces",
+                ", ".join(unit for unit in UNITS if unit != "pieces"),
+            )
+        return count_pieces(examples)
     measures: dict[str, Callable[[Example], int]] = {
         "words": example_length,
         "padded_words": example_length,
         "samples": lambda example: 1,
         "spans": lambda example: max(1, len(gold_spans(example.reference, spans_key))),
     }
-    return [measures[unit](example) for example in examples]
+    return [measures[size.unit](example) for example in examples]
 
 
 def _packed(order: Sequence[int], costs: Sequence[int], limit: BatchSize) -> Iterator[list[int]]:

@@ -22,7 +22,7 @@ from gliner_pipe.losses.focal import FocalLoss
 from gliner_pipe.model.batch import LossTerms, TrainingBatch
 from gliner_pipe.model.files import check_weights, fill_weights, write_weights
 from gliner_pipe.model.layers import projection
-from gliner_pipe.model.marks import marks
+from gliner_pipe.model.projected_labels import ProjectedLabels
 from gliner_pipe.model.relations import relation_losses
 from gliner_pipe.model.writing import writing_loss
 from gliner_pipe.registry import registry
@@ -30,9 +30,6 @@ from gliner_pipe.relation_layers.base import RelationLayer
 from gliner_pipe.span_reps.base import Readings, SpanRep, all_alike
 from gliner_pipe.triples.base import Triple
 from gliner_pipe.triples.concat import Concat
-
-#: Labels that are projected at once where their vectors are kept.
-LABELS_AT_ONCE = 8192
 
 
 @registry.architectures.register("gliner_pipe.GLiNER.v1")
@@ -109,7 +106,7 @@ class GLiNER(Block):
         }
         self.dropout = dropout
         self.prompt_rep: nn.Module | None = None
-        self._kept_labels: tuple[Any, Tensor, Tensor] | None = None
+        self.projected_labels = ProjectedLabels()
         self._made = False
         #: Configuration of the blocks, where it is not in the pipeline's config (a checkpoint given by name).
         self.blocks: dict[str, Any] | None = None
@@ -242,12 +239,7 @@ class GLiNER(Block):
         rows = len(labels)
         if torch.is_grad_enabled() or self.fusion is not None or not self.encoder.reads_labels_apart:
             return layer(labels[:1]).expand(rows, -1, -1)
-        key = (labels.data_ptr(), labels.shape[1:], marks(layer.parameters()))
-        if self._kept_labels is None or self._kept_labels[0] != key:
-            # the vectors that went in are kept too, so that no others can come to lie where they are
-            parts = [layer(part) for part in labels[:1].split(LABELS_AT_ONCE, 1)]
-            self._kept_labels = key, labels, torch.cat(parts, 1)
-        return self._kept_labels[2].expand(rows, -1, -1)
+        return self.projected_labels.of(layer, labels[0]).expand(rows, -1, -1)
 
     def score(self, batch: EncoderBatch) -> Tensor:
         """Score a batch of windows.
@@ -261,7 +253,7 @@ class GLiNER(Block):
 
     def forward(self, batch: TrainingBatch) -> LossTerms:
         """Loss of a batch, as sums."""
-        self._kept_labels = None  # a step may follow, and fused optimizers leave no trace on weights
+        self.projected_labels.forget()  # a step may follow, and fused optimizers leave no trace on weights
         read = self.encode(batch.inputs)
         inputs = batch.inputs
         word_mask = inputs.windows.word_mask

@@ -20,7 +20,7 @@ from gliner_pipe.encoders.base import EncoderBatch
 from gliner_pipe.model.ahead import ahead
 from gliner_pipe.model.gliner import GLiNER
 from gliner_pipe.model.modes import evaluating
-from gliner_pipe.span_reps.base import Found, Readings
+from gliner_pipe.span_reps.base import Found, Readings, all_alike, by_row
 
 NumberArray = npt.NDArray[np.float64]
 
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 #: Padded pieces run at once on a CUDA device before its memory is known.
 DEFAULT_TOKENS = 8192
 #: Padded pieces run at once for each thread of a CPU: what lies between two layers then stays in its cache.
-CPU_TOKENS = 1024
+CPU_TOKENS = 512
 
 _Loaded = TypeVar("_Loaded")
 
@@ -285,11 +285,7 @@ def _run(
     found[1] += shift
     found[2] += shift
     if model.span_rep.needs_vectors:
-        for row, (index, window) in enumerate(zip(indices, windows, strict=True)):
-            here = spans.rows == row
-            vectors[index] = _vectors(
-                model, read, batch, row, spans.starts[here], spans.ends[here], window.start
-            )
+        vectors.update(zip(indices, _vectors(model, read, batch, spans, windows), strict=True))
     return found
 
 
@@ -315,17 +311,21 @@ def _by_text(columns: Sequence[NumberArray], n_texts: int) -> Iterator[list[Cand
 
 
 def _vectors(
-    model: GLiNER, read: Readings, batch: EncoderBatch, row: int, starts: Tensor, ends: Tensor, shift: int
-) -> SpanVectors:
-    """Vectors of the distinct spans of one row, and of its labels."""
-    spans = torch.stack([starts, ends], 1).unique(dim=0)
-    mask = batch.windows.word_mask[row : row + 1]
-    vectors = model.span_rep.represent(read.span_words[row : row + 1], spans[None], mask)[0]
-    labels = _own(read.labels, row, batch.label_mask)
-    return SpanVectors(spans + shift, vectors, labels, _own(read.relations, row, batch.relation_mask))
+    model: GLiNER, read: Readings, batch: EncoderBatch, found: Found, windows: Sequence[Window]
+) -> Iterator[SpanVectors]:
+    """Vectors of the distinct spans of each row, made in one pass, and of its labels."""
+    spans = torch.stack([found.rows, found.starts, found.ends], 1).unique(dim=0)
+    places, listed = by_row(spans, len(windows))
+    vectors = model.span_rep.represent(read.span_words, places, batch.windows.word_mask)[listed]
+    counts = torch.bincount(spans[:, 0], minlength=len(windows)).tolist()
+    rows = zip(spans[:, 1:].split(counts), vectors.split(counts), strict=True)
+    labels, relations = _own(read.labels, batch.label_mask), _own(read.relations, batch.relation_mask)
+    for (some, of_spans), names, ties, window in zip(rows, labels, relations, windows, strict=True):
+        yield SpanVectors(some + window.start, of_spans, names, ties)
 
 
-def _own(vectors: Tensor, row: int, mask: Tensor) -> Tensor:
-    """Vectors of one row, so that the batch can go; those that all rows share stay shared."""
-    one = vectors[row, : int(mask[row].sum())]
-    return one if vectors.stride(0) == 0 else one.clone()
+def _own(vectors: Tensor, mask: Tensor) -> list[Tensor]:
+    """Vectors of the labels of each row, so that the batch can go; those that all rows share stay shared."""
+    counts = mask.sum(1).tolist()
+    own = [row[:count] for row, count in zip(vectors, counts, strict=True)]
+    return own if all_alike(vectors) else [one.clone() for one in own]

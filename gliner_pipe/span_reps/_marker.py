@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import ClassVar
 
 import torch
@@ -74,9 +75,20 @@ class FactoredMarker(SpanRep):
 
     def represent(self, words: Tensor, spans: Tensor, word_mask: Tensor) -> Tensor:
         """Vectors of chosen spans."""
-        first, last = self._run_halves(words, word_mask)
-        hidden = pick(first, spans[..., 0]) + pick(last, spans[..., 1])
+        head = self.running.of(self)
+        if head is self:
+            hidden = self._hidden(words, spans, word_mask)
+        else:
+            given = words.to(head._layer(0).weight.dtype)
+            hidden = head._hidden(given, spans, word_mask).to(words.dtype)
         return self._layer(3)(self.out_project[2](hidden.relu()))
+
+    def _hidden(self, words: Tensor, spans: Tensor, word_mask: Tensor) -> Tensor:
+        """The hidden layer of chosen spans, before its rectifier."""
+        starts, ends = spans.unbind(-1)
+        hidden = at_places(self._of_first, words, starts) + at_places(self._of_last, words, ends)
+        context = self._of_context(words, word_mask)
+        return hidden if context is None else hidden + context
 
     def _run_halves(self, words: Tensor, word_mask: Tensor) -> tuple[Tensor, Tensor]:
         """``_halves`` in the numbers that are asked for, as numbers like those of `words`."""
@@ -91,14 +103,24 @@ class FactoredMarker(SpanRep):
 
         What the row as a whole puts there is in the first.
         """
+        first, last = self._of_first(words), self._of_last(words)
+        context = self._of_context(words, word_mask)
+        return first if context is None else first + context, last
+
+    def _of_first(self, words: Tensor) -> Tensor:
         layer = self._layer(0)
+        return layer.columns(self.project_start(words).relu(), 0, words.shape[-1], layer.bias)
+
+    def _of_last(self, words: Tensor) -> Tensor:
         size = words.shape[-1]
-        first = layer.columns(self.project_start(words).relu(), 0, size, layer.bias)
-        last = layer.columns(self.project_end(words).relu(), size, 2 * size)
+        return self._layer(0).columns(self.project_end(words).relu(), size, 2 * size)
+
+    def _of_context(self, words: Tensor, word_mask: Tensor) -> Tensor | None:
         context = self.context(words, word_mask)
-        if context is not None:
-            first = first + layer.columns(context.relu(), 2 * size, 3 * size)[:, None]
-        return first, last
+        if context is None:
+            return None
+        layer = self._layer(0)
+        return layer.columns(context.relu(), 2 * words.shape[-1], layer.in_features)[:, None]
 
     def _layer(self, index: int) -> Linear:
         layer = self.out_project[index]
@@ -158,6 +180,13 @@ def _score_in_place(first: Tensor, last: Tensor, weight: Tensor, bias: Tensor, n
                 torch.add(first[some, at:stop], last[some, at + k : stop + k], out=hidden).relu_()
                 scores[some, at:stop, k] = torch.baddbmm(bias[some], hidden, weight[some])
     return scores
+
+
+def at_places(layer: Callable[[Tensor], Tensor], words: Tensor, places: Tensor) -> Tensor:
+    """Apply `layer` to the words at some places, ``(rows, places)``: to all words where these are no more than that."""
+    if places.shape[1] < words.shape[1] and not torch.onnx.is_in_onnx_export():
+        return layer(pick(words, places))
+    return pick(layer(words), places)
 
 
 def pick(vectors: Tensor, positions: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from gliner_pipe.registry import registry
-from gliner_pipe.span_reps._marker import pick
+from gliner_pipe.span_reps._marker import at_places
 from gliner_pipe.span_reps.base import SpanRep
 
 
@@ -60,6 +60,6 @@ class Marker(SpanRep):
 
     def represent(self, words: Tensor, spans: Tensor, word_mask: Tensor) -> Tensor:
         """Vectors of chosen spans."""
-        first = pick(self.project_start(words), spans[..., 0])
-        last = pick(self.project_end(words), spans[..., 1])
+        first = at_places(self.project_start, words, spans[..., 0])
+        last = at_places(self.project_end, words, spans[..., 1])
         return self.out_project(torch.cat([first, last], -1).relu())

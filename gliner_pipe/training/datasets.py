@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from spacy.language import Language
 from spacy.training import Example
 
 from gliner_pipe.data.annotations import SpanSetter
-from gliner_pipe.data.batching import BatchSize, batches, parse_size
+from gliner_pipe.data.batching import BatchSize, PieceCounter, batches, parse_size
 from gliner_pipe.data.checks import check_examples
 from gliner_pipe.data.chunking import chunk_examples
 from gliner_pipe.data.holdout import drop_labels, hold_out
@@ -24,6 +24,7 @@ from gliner_pipe.training.sections import Section
 
 __all__ = [
     "Dataset",
+    "counting_pieces",
     "describe",
     "draws",
     "draws_per_epoch",
@@ -48,12 +49,15 @@ class Dataset:
         What a step draws from it.
     spans_key
         Where gold entities stand.
+    count_pieces
+        Counts the pieces of examples, where batches are measured in these; see :func:`counting_pieces`.
     """
 
     section: Section
     documents: Sequence[Example]
     batch_size: BatchSize
     spans_key: SpanSetter
+    count_pieces: PieceCounter | None = None
 
     def batches(self, rng: random.Random) -> Iterator[list[Example]]:
         """Yield batches without end; each pass over the data has its own order and its own cuts.
@@ -69,7 +73,12 @@ class Dataset:
     def one_pass(self, rng: random.Random) -> Iterator[list[Example]]:
         """Yield the batches of one pass over the data."""
         yield from batches(
-            self.parts(rng), self.batch_size, shuffle=self.randomize, rng=rng, spans_key=self.spans_key
+            self.parts(rng),
+            self.batch_size,
+            shuffle=self.randomize,
+            rng=rng,
+            spans_key=self.spans_key,
+            count_pieces=self.count_pieces,
         )
 
     def parts(self, rng: random.Random | None = None, report: Counter[str] | None = None) -> list[Example]:
@@ -148,6 +157,23 @@ def read_validation(
         )
     labels = given[0] if given else None
     return [example for section in sections for example in section.read(nlp, "train.val_data")], labels
+
+
+def counting_pieces(datasets: Sequence[Dataset], components: Mapping[str, TrainableByLoop]) -> list[Dataset]:
+    """Let the components, which must have their tokenizers, count pieces for the datasets.
+
+    A text that several components learn from counts as many pieces as the one has that cuts it finest.
+    """
+    counters = [
+        component.count_pieces for component in components.values() if hasattr(component, "count_pieces")
+    ]
+    if not counters:
+        return list(datasets)
+
+    def most(examples: Sequence[Example]) -> list[int]:
+        return [max(counts) for counts in zip(*(count(examples) for count in counters), strict=True)]
+
+    return [replace(dataset, count_pieces=most) for dataset in datasets]
 
 
 def draws(datasets: Sequence[Dataset], seed: int) -> Iterator[list[Example]]:

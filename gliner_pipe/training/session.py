@@ -32,6 +32,7 @@ from gliner_pipe.training.averaging import Anchor, WeightAverage
 from gliner_pipe.training.checkpoints import FOLDER, checkpoints, find_checkpoint, remove
 from gliner_pipe.training.datasets import (
     Dataset,
+    counting_pieces,
     describe,
     draws_per_epoch,
 )
@@ -154,10 +155,11 @@ class Session:
             )
         note = console_note if accelerator.is_main_process else _silent
         uploader = self._uploader(accelerator)
-        plan = self._plan(datasets, accelerator)
         for component in components.values():
             note(describe(datasets, component))
         self._initialize(components, datasets, checkpoint)
+        datasets = counting_pieces(datasets, components)
+        plan = self._plan(datasets, accelerator)
         ask_unseen(self.nlp, validation, options["unseen_labels"])
         learner, models = self._learner(components, accelerator, schedule, plan, note)
         supervisor = Supervisor(

@@ -42,6 +42,8 @@ def ids(batch):
         ("1 word", (1, "words")),
         ("48000 tokens", (48000, "words")),
         ("512 padded_words", (512, "padded_words")),
+        ("4096 pieces", (4096, "pieces")),
+        ("1 piece", (1, "pieces")),
         ("16 samples", (16, "samples")),
         ("16 docs", (16, "samples")),
         (" 200  SPANS ", (200, "spans")),
@@ -132,6 +134,15 @@ def test_spans(example):
     pool = [example(f"{i} b c", [(0, 1, "x")] * n) for i, n in enumerate([2, 2, 1, 0, 0, 5])]
     result = list(batches(pool, "4 spans", shuffle=False))
     assert [ids(batch) for batch in result] == [[0, 1], [2, 3, 4], [5]]
+
+
+def test_pieces(sized):
+    pool = sized([1, 2, 3, 4, 5])
+    counted = lambda examples: [2 * len(e.predicted) for e in examples]  # noqa: E731
+    result = list(batches(pool, "12 pieces", shuffle=False, count_pieces=counted))
+    assert list(map(lengths, result)) == [[1, 2, 3], [4], [5]]
+    with pytest.raises(ConfigError, match=r"batch_size.*'12 pieces'.*allowed: words"):
+        next(batches(pool, "12 pieces"))
 
 
 def test_padded_words(sized):

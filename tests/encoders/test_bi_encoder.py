@@ -264,7 +264,7 @@ def test_nothing_kept_outlives_a_step_of_an_optimizer_that_leaves_no_trace(
     after = scores()
     fresh = copy.deepcopy(network)
     fresh.encoder.label_encoder.encoder_changed()
-    fresh._kept_labels = None
+    fresh.projected_labels.forget()
     component.replace_model(fresh)
     assert after.shape != before.shape or (after != before).any()
     assert after.tolist() == scores().tolist()

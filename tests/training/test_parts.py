@@ -11,8 +11,11 @@ import spacy
 import torch
 from spacy.training import Example
 
+from gliner_pipe.data.batching import parse_size
 from gliner_pipe.registry import registry
 from gliner_pipe.train import train
+from gliner_pipe.training.datasets import Dataset, counting_pieces
+from gliner_pipe.training.sections import Section
 from gliner_pipe.training.steps import OVERHEAD, StepStream
 from tests import relation_pipeline, tagging_pipeline
 from tests.conftest import gliner_config
@@ -53,6 +56,22 @@ def tags(backbone):
         component,
         [*examples, tagging_pipeline.example(nlp, long, [(0, 1, "person"), (4, 4, "city")])],
     )
+
+
+class Steps:
+    """A logger that keeps what it is told of steps."""
+
+    def __init__(self):
+        self.records = []
+
+    def start(self, run): ...
+
+    def step(self, record):
+        self.records.append(record)
+
+    def validation(self, record): ...
+
+    def finish(self): ...
 
 
 @pytest.mark.parametrize("kind", [spans, relations, tags])
@@ -120,3 +139,36 @@ def test_training_in_parts_gives_the_same_weights(config_path, monkeypatch):
     assert any(not torch.equal(whole[name], parts[name]) for name in whole), "nothing was cut"
     for name in whole:
         assert torch.allclose(whole[name], parts[name], atol=1e-6), name
+
+
+@pytest.mark.parametrize("kind", [spans, tags])
+def test_batches_of_so_many_pieces(backbone, kind):
+    nlp, component, examples = kind(backbone)
+    nlp.initialize(lambda: examples)
+    counts = component.count_pieces(examples)
+    tokenizer = component.network.encoder.backbone.tokenizer
+    words = [[token.text for token in example.reference] for example in examples]
+    cut = tokenizer(words, is_split_into_words=True, add_special_tokens=False)["input_ids"]
+    assert counts == list(map(len, cut))
+    most = max(counts) + min(counts)
+    (dataset,) = counting_pieces(
+        [Dataset(Section(examples), examples, parse_size(f"{most} pieces"), "gliner")], {"it": component}
+    )
+    seen = list(dataset.one_pass(random.Random(0)))
+    assert sorted(id(e.reference) for batch in seen for e in batch) == sorted(
+        id(e.reference) for e in examples
+    )
+    assert 1 < len(seen) < len(examples)
+    assert all(sum(component.count_pieces(batch)) <= most for batch in seen)
+
+
+def test_an_epoch_of_batches_in_pieces(config_path):
+    config = confit.Config.from_disk(config_path, resolve=True, registry=registry)
+    steps, cut = Steps(), {"max_length": 0, "multi_sentence": True}
+    data = {"reader": records(64), **cut}
+    options = {**config["train"], "train_data": data, "max_steps": None, "max_epochs": 1}
+    nlp = train(**{**options, "batch_size": "100 pieces", "loggers": [steps]})
+    docs = [nlp.make_doc(" ".join(row["tokenized_text"])) for row in records(64)]
+    pieces = sum(nlp.get_pipe("gliner").count_pieces([Example(doc, doc) for doc in docs]))
+    assert sum(record["docs"] for record in steps.records) == 64  # each once
+    assert pieces / 100 <= len(steps.records) <= 2 * pieces / 100
