@@ -36,7 +36,7 @@ import torch
 from speed_parts import memory
 from speed_parts.cases import N_TEXTS, Case, sentences, suite, texts_of
 from speed_parts.limits import encoder_operations, head_operations, peak
-from speed_parts.models import Bare, Peer, checkpoint, fitting_threshold, pipeline
+from speed_parts.models import PIECES_AT_ONCE, Bare, Peer, checkpoint, fitting_threshold, pipeline
 
 SAMPLE = Path(__file__).parent.parent / "data" / "sample" / "train_docs.jsonl"
 
@@ -58,10 +58,11 @@ def measure(
     plain = Case(case.backbone, case.architecture, case.text, case.labels)
     threshold = fitting_threshold(pipeline(plain, folder), texts[:6])
     nlp = pipeline(case, folder, threshold)
-    gliner, bare = Peer(case, folder, threshold), Bare(case, work, pipeline(plain, folder), texts)
+    gliner = Peer(case, folder, threshold, 1 if case.one_by_one else 8)
+    bare = Bare(case, work, pipeline(plain, folder), texts, 1 if case.one_by_one else PIECES_AT_ONCE)
     sides: dict[str, Callable[[], Any]] = {
-        "gliner": lambda: gliner(texts),
-        "gliner_pipe": lambda: list(nlp.pipe(texts)),
+        "gliner": (lambda: [gliner([text]) for text in texts]) if case.one_by_one else lambda: gliner(texts),
+        "gliner_pipe": lambda: [nlp(text) for text in texts] if case.one_by_one else list(nlp.pipe(texts)),
         "encoder": bare,
     }
     if case.precision == "int8":
@@ -162,7 +163,8 @@ def table(rows: list[dict[str, Any]]) -> str:
     head = "| case | `gliner` | `gliner_pipe` | times faster | bare encoder | share of peak |"
     lines = [head, "|" + "---|" * 6]
     for row in rows:
-        name = f"{row['backbone']}, {row['architecture']}, {row['text']}, {row['labels']} labels, {row['precision']}"
+        text = row["text"] + ", one by one" * row["one_by_one"]
+        name = f"{row['backbone']}, {row['architecture']}, {text}, {row['labels']} labels, {row['precision']}"
         speed, share = row["texts_per_cpu_second"], row["share_of_peak"]
         lines.append(
             f"| {name} | {speed['gliner']:.1f} | {speed['gliner_pipe']:.1f} | **{row['times_faster']:.2f}** | "

@@ -1,4 +1,4 @@
-"""What is measured: one model, one kind of text, a number of labels, one precision."""
+"""What is measured: one model, one kind of text, a number of labels, one precision, texts together or one by one."""
 
 from __future__ import annotations
 
@@ -79,10 +79,12 @@ class Case:
     text: str = "mixed"
     labels: int = 5
     precision: str = "fp32"
+    one_by_one: bool = False
 
     @property
     def name(self) -> str:
-        return f"{self.backbone} {self.architecture} {self.text} {self.labels} {self.precision}"
+        name = f"{self.backbone} {self.architecture} {self.text} {self.labels} {self.precision}"
+        return name + " one by one" * self.one_by_one
 
     @property
     def settings(self) -> dict[str, str]:
@@ -118,6 +120,7 @@ def suite(name: str) -> list[Case]:
         *(replace(base, architecture=architecture) for architecture in ARCHITECTURES[1:]),
         *(replace(mini, architecture=architecture) for architecture in ARCHITECTURES[1:]),
         *(replace(mini, architecture=architecture, labels=100) for architecture in ARCHITECTURES[1:]),
+        *(replace(case, text=text, one_by_one=True) for case in (base, mini) for text in ("short", "mixed")),
         *(Case(backbone="modernbert-base", precision=precision) for precision in ("fp32", "bf16")),
         *(Case(backbone="deberta-v3-base", precision=precision) for precision in ("fp32", "bf16")),
     ]

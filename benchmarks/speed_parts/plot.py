@@ -46,7 +46,8 @@ def _cases(plt: Any, rows: list[dict[str, Any]]) -> Any:
             )
     axes.axvline(1, color=THEIRS, lw=2, zorder=1)
     names = [
-        f"{row['backbone']}  {row['architecture']}  {row['text']}  {row['labels']}  {row['precision']}"
+        f"{row['backbone']}  {row['architecture']}  {row['text']}{' 1x1' * row['one_by_one']}  {row['labels']}"
+        f"  {row['precision']}"
         for row in rows
     ]
     axes.set_yticks(range(len(rows)), names, fontsize=8, family="monospace")
