@@ -91,8 +91,22 @@ class Linear(nn.Linear):
 
 
 def _product(inputs: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
-    product: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, packed, bias, "none", [], "")
-    return product
+    n, size = inputs.numel() // inputs.shape[-1], inputs.shape[-1]
+    rows = inputs.reshape(n, size)
+    if (more := _rows_of_kernel(n) - n) > 0:
+        rows = F.pad(rows, (0, 0, 0, more))
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(rows, packed, bias, "none", [], "")[:n]
+    return product.view(*inputs.shape[:-1], product.shape[-1])
+
+
+def _rows_of_kernel(n: int) -> int:
+    """Number of rows that `n` are filled up to: a multiple of 4, one of 16 between a power of two and the next.
+
+    oneDNN writes a kernel for each number of rows that it meets; it takes some 0.6 MB for each width and is kept. With
+    as many kernels as there are lengths, a stream of texts would take ever more memory.
+    """
+    step = 1 << max(2, (n - 1).bit_length() - 5)
+    return -(-n // step) * step
 
 
 def _kernels() -> frozenset[torch.dtype]:

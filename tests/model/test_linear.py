@@ -125,3 +125,19 @@ def test_linear_layers_are_exchanged_and_weights_stay():
     assert model[0] is model[1][0]
     model(torch.randn(2, 4))
     assert calls == [1]
+
+
+def test_rows_are_filled_up_to_few_numbers():
+    filled = [(rows, linear._rows_of_kernel(rows)) for rows in range(1, 4097)]
+    assert all(rows <= more < max(rows + 4, 1.07 * rows) for rows, more in filled)
+    assert len({more for _, more in filled}) < 128
+
+
+@pytest.mark.parametrize("shape", [(1, 5), (3, 7), (1, 67), (5, 103)])
+def test_filled_rows_change_nothing(shape):
+    layer = linear.Linear(16, 24)
+    inputs = torch.randn(*shape, 16)
+    with torch.inference_mode():
+        found, expected = layer(inputs), F.linear(inputs, layer.weight, layer.bias)
+    assert found.is_contiguous()
+    torch.testing.assert_close(found, expected)
