@@ -52,9 +52,8 @@ class WordCutter:
             if len(known) + len(new) > MOST_KEPT:
                 known = self._known = {}
                 new = list(dict.fromkeys(words))
-            rust = (
-                self._tokenizer.backend_tokenizer
-            )  # what transformers has around it is for texts that are padded
+            # what transformers has around it is for texts that are padded
+            rust = self._tokenizer.backend_tokenizer
             rust.no_truncation()
             rust.no_padding()
             encoded = rust.encode_batch(

@@ -100,11 +100,14 @@ def _product(inputs: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _rows_of_kernel(n: int) -> int:
-    """Number of rows that `n` are filled up to: a multiple of 4, one of 16 between a power of two and the next.
+    """Number of rows that `n` are filled up to: to 32 as they are, then one of 16 between a power of two and the next.
 
     oneDNN writes a kernel for each number of rows that it meets; it takes some 0.6 MB for each width and is kept. With
-    as many kernels as there are lengths, a stream of texts would take ever more memory.
+    as many kernels as there are lengths, a stream of texts would take ever more memory. For few rows, those of a short
+    text by itself, filling them up would take longer than it is worth.
     """
+    if n <= 32:
+        return n
     step = 1 << max(2, (n - 1).bit_length() - 5)
     return -(-n // step) * step
 
