@@ -117,6 +117,7 @@ def pipeline(case: Case, folder: Path, threshold: float = 0.5, **settings: Any) 
     """This project's side."""
     import spacy
 
+    set_max_len(folder, 384)  # a side of `gliner` may have raised it: our windows follow it
     nlp = spacy.blank("en")
     config = {"model": str(folder), "labels": label_names(case.labels), "threshold": threshold}
     component = nlp.add_pipe("gliner", config={**config, **case.settings, **settings})
