@@ -34,11 +34,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
 from speed_parts import memory
-from speed_parts.cases import N_TEXTS, Case, sentences, suite, texts_of
+from speed_parts.cases import N_TEXTS, SAMPLE, Case, sentences, suite, texts_of
 from speed_parts.limits import encoder_operations, head_operations, peak
 from speed_parts.models import PIECES_AT_ONCE, Bare, Peer, checkpoint, fitting_threshold, pipeline
-
-SAMPLE = Path(__file__).parent.parent / "data" / "sample" / "train_docs.jsonl"
 
 
 def timed(run: Callable[[], Any]) -> float:

@@ -26,11 +26,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
 import torch
-from speed_parts.cases import Case, label_names, sentences, texts_of
+from speed_parts.cases import SAMPLE, Case, label_names, sentences, texts_of
 from speed_parts.limits import encoder_operations, head_operations
-from speed_parts.models import Bare, checkpoint, fitting_threshold, pipeline
+from speed_parts.models import Bare, checkpoint, fitting_threshold, pipeline, set_max_len
 
-SAMPLE = Path(__file__).parent.parent / "data" / "sample" / "train_docs.jsonl"
 Run = Callable[[], Any]
 
 
@@ -61,8 +60,7 @@ def peers(case: Case, folder: Path, threshold: float, device: str, packed: int) 
     from gliner import GLiNER, InferencePackingConfig
 
     labels = label_names(case.labels)
-    config = folder / "gliner_config.json"
-    config.write_text(json.dumps({**json.loads(config.read_text()), "max_len": 2048}))
+    set_max_len(folder, 2048)
 
     def asked(**options: Any) -> Any:
         settings = {"map_location": device} | ({"dtype": torch.float16} if device != "cpu" else {})
@@ -121,10 +119,9 @@ def measure(
     for precision in given.precisions:
         ours = pipeline(case, folder, threshold, device=device, dtype=precision.split("+")[0],
                         compile=precision.endswith("+compile"))  # fmt: skip
+        for _ in range(2):  # the first call compiles and learns how much memory a piece takes
+            list(ours.pipe(texts))
         sides[f"gliner_pipe, {precision}"] = lambda ours=ours: list(ours.pipe(texts))
-    for run in list(sides.values())[-len(given.precisions) :]:
-        run()
-        run()
     bare = Bare(case, work, pipeline(Case(case.backbone, case.architecture, case.text, case.labels), folder, device="cpu"),
                 texts, given.rows, padded=True)  # fmt: skip
     bare.to(device, torch.float16 if device != "cpu" else torch.float32)

@@ -150,7 +150,7 @@ def evaluate(
     device
         Where the model runs, e.g. ``cpu`` or ``cuda:0``.
     dtype
-        Numbers that the text encoder runs with: ``fp32``, ``bf16`` or ``fp16``.
+        Numbers that the model runs with: ``fp32``, ``bf16`` or ``fp16``.
     quantize
         ``int8`` for linear layers of 8 bits in the text encoder, ``none`` for others.
     compile

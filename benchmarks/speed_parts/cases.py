@@ -8,6 +8,7 @@ from pathlib import Path
 
 from common import records
 
+SAMPLE = Path(__file__).parents[2] / "data" / "sample" / "train_docs.jsonl"
 ARCHITECTURES = ("uni_span", "uni_token", "bi_span", "bi_token")
 #: Words of a text: mean and deviation of the logarithm, least and most.
 LENGTHS = {

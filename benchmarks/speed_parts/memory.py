@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .cases import Case, sentences, texts_of
-from .models import Peer, checkpoint, pipeline, set_max_len
+from .models import Peer, checkpoint, pipeline
 
 BACKBONES = ("minilm", "deberta-v3-small")
 LABELS = (5, 25, 100)
@@ -72,7 +72,6 @@ def measure(case: Case, side: str, folder: Path, source: Path) -> dict[str, int]
         peer = Peer(case, folder, THRESHOLD)
         run = lambda some: peer(_pieces(some) if case.backbone == "minilm" else some)  # noqa: E731
     else:
-        set_max_len(folder, 384)
         nlp = pipeline(case, folder, THRESHOLD)
 
         def run(some: list[str]) -> None:

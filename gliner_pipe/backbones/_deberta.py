@@ -73,7 +73,6 @@ def as_kind(kind: type[Module], module: nn.Module) -> Module:
 #: Modules whose output follows from their input, their weights and nothing else.
 _TRANSPARENT = (nn.Linear, nn.Embedding, nn.LayerNorm, Linear, Int8Linear)
 
-
 #: What follows from weights, or parts of it.
 _Tables = tuple[Tensor | None, Tensor | None]
 _NO_TABLES: _Tables = (None, None)

@@ -16,7 +16,6 @@ logger = logging.getLogger(__name__)
 #: Widths of a head that the kernel has.
 WIDTHS = (16, 32, 64, 128)
 
-
 #: Set when the kernel failed: it is not tried again.
 _failed = False
 
@@ -45,7 +44,7 @@ def flash_attention(
     buckets: int,
     reach: int,
 ) -> Tensor | None:
-    """Attend to contents and to distances in one kernel.
+    """Attend to contents and to distances in one kernel, where ``flash_runs``.
 
     Parameters
     ----------
@@ -70,8 +69,7 @@ def flash_attention(
     """
     global _failed
     kernel = _kernel()
-    if kernel is None:
-        return None
+    assert kernel is not None  # see ``flash_runs``
     # the lengths of the texts are what the diagonal allows
     lengths = None if allowed is None else allowed[:, 0].diagonal(dim1=1, dim2=2).sum(1, dtype=torch.int32)
     content = (part.transpose(1, 2) for part in (query, key, value))

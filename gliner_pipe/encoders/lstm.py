@@ -26,10 +26,8 @@ class BiLSTM(nn.Module):
 
     def forward(self, words: Tensor, mask: Tensor) -> Tensor:
         """Map ``(rows, words, hidden)`` to the same shape; `mask` is ``(rows, words)``."""
-        lstm = self.running.of(self.lstm)
-        if lstm is self.lstm:
-            return _read(lstm, words, mask)
-        return _read(lstm, words.to(lstm.weight_ih_l0.dtype), mask).to(words.dtype)
+        output: Tensor = self.running.run(self.lstm, lambda lstm, words: _read(lstm, words, mask), words)
+        return output
 
 
 def _read(lstm: nn.LSTM, words: Tensor, mask: Tensor) -> Tensor:

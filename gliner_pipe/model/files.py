@@ -78,11 +78,13 @@ def read_parts(path: Path) -> Iterator[dict[str, Tensor]]:
     with safe_open(path, framework="pt") as file:
         sizes = {name: math.prod(file.get_slice(name).get_shape()) for name in file.offset_keys()}
     part: list[str] = []
+    numbers = 0
     for name, size in sizes.items():
-        if part and sum(map(sizes.__getitem__, part)) + size > NUMBERS_AT_ONCE:
+        if part and numbers + size > NUMBERS_AT_ONCE:
             yield _read(path, part)
-            part = []
+            part, numbers = [], 0
         part.append(name)
+        numbers += size
     if part:
         yield _read(path, part)
 

@@ -13,7 +13,7 @@ from gliner_pipe.precision.settings import Precision, check_device, check_precis
 
 
 class RunsInPrecision:
-    """A part of ``TorchPipe``: how its text encoder runs without gradients. It can be changed at run time."""
+    """A part of ``TorchPipe``: how its model runs without gradients. It can be changed at run time."""
 
     cfg: Mapping[str, Any]
     network: Any
@@ -26,7 +26,7 @@ class RunsInPrecision:
 
     @property
     def dtype(self) -> str | None:
-        """Numbers that the text encoder runs with: ``"fp32"``, ``"bf16"``, ``"fp16"``, or None for those it has.
+        """Numbers that the model runs with: ``"fp32"``, ``"bf16"``, ``"fp16"``, or None for those it has.
 
         As `quantize` and `compile`, it is about running without gradients: training and saving use the weights as they
         are.
@@ -62,7 +62,7 @@ class RunsInPrecision:
         self.cfg = cfg
 
     def _set_precision(self) -> None:
-        """Tell the text encoder what the settings are now."""
+        """Tell the model what the settings are now."""
         precision = Precision.of(self.cfg)
         if precision != Precision():
             check_precision(self.cfg, self._where)

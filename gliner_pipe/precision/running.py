@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gliner_pipe.adapters import _wrapping
 from gliner_pipe.backbones._hf import DTYPES
@@ -82,8 +82,33 @@ class RunningEncoder(Running):
 class RunningHead(Running):
     """Stands for a module on top of a text encoder, which follows ``dtype`` but is neither quantized nor compiled."""
 
-    def of(self, head: nn.Module) -> Any:
-        """Return what runs in the place of `head`; itself where nothing else is asked for, or with gradients."""
+    def run(self, head: nn.Module, call: Callable[..., Any], *inputs: Tensor) -> Any:
+        """Return ``call(head, *inputs)``, computed in the numbers that are asked for.
+
+        Parameters
+        ----------
+        head
+            The module.
+        call
+            Gets what runs in the place of `head`, and `inputs` as numbers like its own; gives a tensor or some.
+        *inputs
+            Tensors, one at least.
+
+        Returns
+        -------
+        Tensor or tuple of Tensor
+            As numbers like those of the first input, where something else ran.
+        """
+        stand_in = self._of(head)
+        if stand_in is head:
+            return call(head, *inputs)
+        numbers = next(stand_in.parameters()).dtype
+        found = call(stand_in, *(one.to(numbers) for one in inputs))
+        wanted = inputs[0].dtype
+        return found.to(wanted) if isinstance(found, Tensor) else tuple(one.to(wanted) for one in found)
+
+    def _of(self, head: nn.Module) -> Any:
+        """What runs in the place of `head`; itself where nothing else is asked for, or with gradients."""
         if torch.is_grad_enabled() or head.training:
             self.forget()  # not all optimizers leave a trace on the weights that they change
             return head
@@ -117,9 +142,8 @@ def running_copy(encoder: nn.Module, precision: Precision, where: str) -> Any:
         # what stands in the memo is taken as it is: linear layers in int8, weights shared or with other numbers
         memo: dict[int, Any] = {id(weight): _converted(weight, dtype) for weight in encoder.parameters()}
         if precision.quantize is not None:
-            for module in encoder.modules():
-                if isinstance(module, nn.Linear) and type(module) in (nn.Linear, Linear):
-                    memo[id(module)] = Int8Linear(module)
+            linears = (module for module in encoder.modules() if isinstance(module, nn.Linear))
+            memo |= {id(one): Int8Linear(one) for one in linears if type(one) in (nn.Linear, Linear)}
         encoder = copy.deepcopy(encoder, memo).eval()
         for module in encoder.modules():
             if isinstance(module, nn.RNNBase):

@@ -16,13 +16,14 @@ from gliner_pipe.precision.int8 import check_int8
 
 #: Settings of the components, with their defaults.
 #:
-#: ``dtype``: numbers that the text encoder runs with, ``"fp32"``, ``"bf16"`` or ``"fp16"``; null for those of its
-#: weights. ``quantize``: ``"int8"`` for linear layers of 8 bits in it. ``compile``: whether torch compiles it.
+#: ``dtype``: numbers that the text encoder and the heads on it run with, ``"fp32"``, ``"bf16"`` or ``"fp16"``; null for
+#: those of their weights. ``quantize``: ``"int8"`` for linear layers of 8 bits in the encoder. ``compile``: whether
+#: torch compiles it.
 PRECISION_SETTINGS: dict[str, Any] = {"dtype": None, "quantize": None, "compile": False}
 
 
 class Precision(NamedTuple):
-    """How a text encoder runs without gradients.
+    """How a model runs without gradients.
 
     Attributes
     ----------
@@ -31,7 +32,7 @@ class Precision(NamedTuple):
     quantize
         ``"int8"`` or None.
     compile
-        Whether torch compiles it.
+        Whether torch compiles the text encoder.
     """
 
     dtype: str | None = None

@@ -57,7 +57,7 @@ class FactoredMarker(SpanRep):
 
     def score(self, words: Tensor, labels: Tensor, word_mask: Tensor) -> Tensor:
         """Score all spans, one width at a time."""
-        first, last = self._run_halves(words, word_mask)
+        first, last = self.running.run(self, lambda head, words: head._halves(words, word_mask), words)
         out = self._layer(3)
         weight, bias = folded(labels, out)
         width = self.max_width or 1
@@ -75,12 +75,7 @@ class FactoredMarker(SpanRep):
 
     def represent(self, words: Tensor, spans: Tensor, word_mask: Tensor) -> Tensor:
         """Vectors of chosen spans."""
-        head = self.running.of(self)
-        if head is self:
-            hidden = self._hidden(words, spans, word_mask)
-        else:
-            given = words.to(head._layer(0).weight.dtype)
-            hidden = head._hidden(given, spans, word_mask).to(words.dtype)
+        hidden = self.running.run(self, lambda head, words: head._hidden(words, spans, word_mask), words)
         return self._layer(3)(self.out_project[2](hidden.relu()))
 
     def _hidden(self, words: Tensor, spans: Tensor, word_mask: Tensor) -> Tensor:
@@ -89,14 +84,6 @@ class FactoredMarker(SpanRep):
         hidden = at_places(self._of_first, words, starts) + at_places(self._of_last, words, ends)
         context = self._of_context(words, word_mask)
         return hidden if context is None else hidden + context
-
-    def _run_halves(self, words: Tensor, word_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """``_halves`` in the numbers that are asked for, as numbers like those of `words`."""
-        head = self.running.of(self)
-        if head is self:
-            return self._halves(words, word_mask)
-        first, last = head._halves(words.to(head._layer(0).weight.dtype), word_mask)
-        return first.to(words.dtype), last.to(words.dtype)
 
     def _halves(self, words: Tensor, word_mask: Tensor) -> tuple[Tensor, Tensor]:
         """What the first and the last word of a span put into the hidden layer, ``(rows, words, 4 hidden)``.

@@ -58,12 +58,10 @@ class TokenScorer(nn.Module):
             True for words, ``(rows, words)``. Without gradients, padding is passed over and gets zeros.
         """
         if not torch.is_grad_enabled():
-            head = self.running.of(self)
-            if head is self:
-                return self._score_words(words, labels, word_mask)
-            kind = head.proj_token.weight.dtype
-            found: Tensor = head._score_words(words.to(kind), labels.to(kind), word_mask)
-            return found.to(words.dtype)
+            found: Tensor = self.running.run(
+                self, lambda head, *vectors: head._score_words(*vectors, word_mask), words, labels
+            )
+            return found
         (by_word, word_mix), (by_label, label_mix) = self._of_words(words), self._of_labels(labels)
         mix, last = self._mix(), self._layers()[1]
         scores = []
