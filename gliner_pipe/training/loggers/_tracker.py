@@ -13,7 +13,7 @@ from confit import Config
 
 from gliner_pipe.errors import ConfigError, GlinerPipeError
 from gliner_pipe.saving import replace_file
-from gliner_pipe.secrets import blotted
+from gliner_pipe.secrets import redacted
 from gliner_pipe.training.loggers.base import (
     RunInfo,
     console_note,
@@ -32,7 +32,7 @@ class TrackerLogger:
 
     Numbers go under ``train/`` (``loss``, ``parts/<name>``, ``lr/<group>``, ``grad_norm``,
     ``words_per_second``) and ``val/`` (the scores, by the names that ``best_metric`` has for them), at the
-    number of the step. The config goes along as flat hyperparameters, secrets blotted out.
+    number of the step. The config goes along as flat hyperparameters, secrets redacted.
 
     Parameters
     ----------
@@ -180,7 +180,7 @@ def _line(error: Exception) -> str:
 
 
 def hyperparameters(run: RunInfo) -> dict[str, bool | int | float | str]:
-    """Return the config of a training by flat names, e.g. ``train.batch_size``; secrets are blotted out."""
+    """Return the config of a training by flat names, e.g. ``train.batch_size``; secrets are redacted."""
     found: dict[str, Any] = {"max_steps": run.max_steps}
     found |= {f"versions.{name}": number for name, number in run.versions.items()}
     if run.config:
@@ -190,7 +190,7 @@ def hyperparameters(run: RunInfo) -> dict[str, bool | int | float | str]:
 
 
 def _plain(name: str, value: Any) -> bool | int | float | str:
-    value = blotted(name, value)
+    value = redacted(name, value)
     if isinstance(value, (bool, int, float, str)):
         return value
     return json.dumps(value, default=str, ensure_ascii=False) if _is_json(value) else str(value)
