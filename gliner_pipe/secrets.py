@@ -178,7 +178,12 @@ def redacted_text(text: str) -> str:
     text = _by_form(text)
     text = _OPTION.sub(lambda match: _kept(match[1].lstrip("-"), match[1] + match[2], match[3], strict=False), text)
     text = _ASSIGNED.sub(
-        lambda match: _kept(match["name"].lstrip("-"), match["name"] + match["between"], match["value"], strict=True),
+        lambda match: _kept(
+            match["name"].lstrip("-"),
+            match["name"] + match["between"],
+            match["value"],
+            strict=not match["name"].startswith("--"),
+        ),
         text,
     )
     return _PLACE.sub(_place, text)
@@ -279,7 +284,7 @@ def marked(value: Any, name: str = "") -> Iterator[str]:
     elif isinstance(value, (list, tuple)):
         for item in value:
             yield from marked(item, name)
-    elif value == MARK:
+    elif isinstance(value, str) and value == MARK:
         yield name
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -93,8 +94,9 @@ class TrackerLogger:
         folder = run.folder if self.folder is None else Path(self.folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self.tracker = self.make(name, folder, run, before)
-            self.tracker.start()
+            with _redacted_command():
+                self.tracker = self.make(name, folder, run, before)
+                self.tracker.start()
             if not before or self.tells_config_again:
                 self.tracker.store_init_configuration(self.clean(hyperparameters(run)))
             _write_run(run.folder, self.tracker_name, {"name": name, **self.identity()})
@@ -173,6 +175,17 @@ class TrackerLogger:
         except Exception as error:  # hours of training are worth more than a curve
             console_note(f"warning: [{self.where}] gets nothing more after step {step}: {_line(error)}")
             self.finish()
+
+
+@contextmanager
+def _redacted_command() -> Iterator[None]:
+    """Redact secrets in the command line meanwhile: some trackers keep it."""
+    before = sys.argv
+    sys.argv = redacted("", before)
+    try:
+        yield
+    finally:
+        sys.argv = before
 
 
 def _line(error: Exception) -> str:
