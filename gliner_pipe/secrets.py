@@ -14,7 +14,7 @@ import json
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -27,60 +27,72 @@ MARK = "***"
 _NAMES = frozenset(
     (
         *("password", "passwd", "pwd", "passphrase", "passcode", "passwords", "secret", "secrets"),
-        *("credential", "credentials", "authorization", "auth", "authheader", "authheaders", "cookie", "cookies"),
-        *("jwt", "bearer", "dsn", "sas", "sasurl", "sasuri", "webhook", "webhooks", "webhookurl", "webhookuri"),
-        *("connectionstring", "connectionstrings", "connstring", "connstr", "connectionurl", "connectionuri"),
-        *("apikey", "apikeys", "accesskey", "accesskeys", "accesskeyid", "secretkey", "secretkeys", "secretid"),
-        *("privatekey", "privatekeys", "accountkey", "authkey", "encryptionkey", "signingkey", "sshkey", "masterkey"),
-        *("clientkey", "servicekey", "storagekey", "subscriptionkey", "licensekey", "licencekey", "sharedkey"),
-        *("deploykey", "sessionkey", "functionkey", "secretaccesskey", "clientsecret", "sessionid", "apisecret"),
-        *("accesstokens", "authtokens", "apitokens", "authtoken", "accesstoken", "apitoken", "refreshtoken", "hftoken"),
-        *("hubtoken", "bearertoken", "sessiontoken", "securitytoken", "idtoken", "sastoken", "wandbtoken"),
+        *("credential", "credentials", "authorization", "auth", "authheader", "authheaders"),
+        *("cookie", "cookies", "jwt", "bearer", "dsn", "sas", "sasurl", "sasuri", "webhook"),
+        *("webhooks", "webhookurl", "webhookuri", "connectionstring", "connectionstrings"),
+        *("connstring", "connstr", "connectionurl", "connectionuri", "apikey", "apikeys"),
+        *("accesskey", "accesskeys", "accesskeyid", "secretkey", "secretkeys", "secretid"),
+        *("privatekey", "privatekeys", "accountkey", "authkey", "encryptionkey", "signingkey"),
+        *("sshkey", "masterkey", "clientkey", "servicekey", "storagekey", "subscriptionkey"),
+        *("licensekey", "licencekey", "sharedkey", "deploykey", "sessionkey", "functionkey"),
+        *("secretaccesskey", "clientsecret", "sessionid", "apisecret", "accesstokens", "authtokens"),
+        *("apitokens", "authtoken", "accesstoken", "apitoken", "refreshtoken", "hftoken", "hubtoken"),
+        *("bearertoken", "sessiontoken", "securitytoken", "idtoken", "sastoken", "wandbtoken"),
     )
 )
 #: Secret names below which everything is secret, where they name a section.
 _SECTIONS = frozenset(
     (
-        *("password", "passwords", "secret", "secrets", "credential", "credentials", "authorization", "auth"),
-        *("cookie", "cookies", "authheader", "authheaders", "apikeys", "webhook", "webhooks"),
+        *("password", "passwords", "secret", "secrets", "credential", "credentials", "authorization"),
+        *("auth", "cookie", "cookies", "authheader", "authheaders", "apikeys", "webhook", "webhooks"),
     )
 )
 #: ``<service>_key``, ``<service>_pat`` and ``<service>_pass`` are secret.
 _SERVICES = frozenset(
     (
-        *("hf", "hub", "huggingface", "wandb", "comet", "neptune", "mlflow", "clearml", "swanlab", "openai"),
-        *("anthropic", "azure", "aws", "gcp", "google", "gemini", "mistral", "cohere", "groq", "github", "gitlab"),
-        *("gh", "gl", "slack", "stripe", "twilio", "sendgrid", "npm", "pypi", "kaggle", "databricks", "datadog"),
-        *("db", "database", "smtp", "mail", "email", "ftp", "ssh", "http", "https", "proxy", "redis", "mysql", "pg"),
-        *("postgres", "mongo", "user", "admin", "root", "s3", "minio", "pinecone", "replicate", "together"),
+        *("hf", "hub", "huggingface", "wandb", "comet", "neptune", "mlflow", "clearml", "swanlab"),
+        *("openai", "anthropic", "azure", "aws", "gcp", "google", "gemini", "mistral", "cohere"),
+        *("groq", "github", "gitlab", "gh", "gl", "slack", "stripe", "twilio", "sendgrid", "npm"),
+        *("pypi", "kaggle", "databricks", "datadog", "db", "database", "smtp", "mail", "email"),
+        *("ftp", "ssh", "http", "https", "proxy", "redis", "mysql", "pg", "postgres", "mongo"),
+        *("user", "admin", "root", "s3", "minio", "pinecone", "replicate", "together"),
     )
 )
 #: ``<word>_token`` with these is a token of a text or a vocabulary.
 _WORDS = frozenset(
     (
-        *("cls", "sep", "pad", "unk", "mask", "bos", "eos", "ent", "rel", "entity", "relation", "label", "class"),
-        *("first", "last", "next", "prev", "previous", "sub", "special", "start", "end", "stop", "image", "video"),
-        *("audio", "text", "word", "head", "tail", "left", "right", "per", "span", "prompt", "instance", "example"),
-        *("additional", "added", "begin", "boundary", "max", "min", "num", "n", "new", "doc", "sent", "root", "by"),
-        *("each", "every", "single", "target", "source", "gold", "decoder", "forced", "separator", "padding"),
-        *("unknown", "marker", "query", "list", "desc", "description", "output", "struct", "sos", "eot"),
+        *("cls", "sep", "pad", "unk", "mask", "bos", "eos", "ent", "rel", "entity", "relation"),
+        *("label", "class", "first", "last", "next", "prev", "previous", "sub", "special", "start"),
+        *("end", "stop", "image", "video", "audio", "text", "word", "head", "tail", "left", "right"),
+        *("per", "span", "prompt", "instance", "example", "additional", "added", "begin", "boundary"),
+        *("max", "min", "num", "n", "new", "doc", "sent", "root", "by", "each", "every", "single"),
+        *("target", "source", "gold", "decoder", "forced", "separator", "padding", "unknown"),
+        *("marker", "query", "list", "desc", "description", "output", "struct", "sos", "eot"),
     )
 )
 #: Below these stand labels, whose names are words of any kind.
 _LABELLED = frozenset(
     (
-        *("labels", "relations", "label_data", "relation_data", "performance", "scores", "thresholds", "threshold"),
-        *("label_items", "label2id", "id2label", "vocab", "entities", "descriptions", "spans", "triples"),
+        *("labels", "relations", "label_data", "relation_data", "performance", "scores"),
+        *("thresholds", "threshold", "label_items", "label2id", "id2label", "vocab", "entities"),
+        *("descriptions", "spans", "triples", "entry-points"),
     )
 )
 #: What stands right below these is a name that somebody gave to a part.
 _NAMED = frozenset(("components", "scorer", "scorers", "loggers", "metrics"))
 #: Parameters of addresses that are secret there, beside the names above.
-_PARAMETERS = frozenset(("sig", "signature", "key", "pass", "token", "amzsignature", "googsignature", "amzcredential"))
+_PARAMETERS = frozenset(
+    ("sig", "signature", "key", "pass", "token", "amzsignature", "googsignature", "amzcredential")
+)
+
+#: Stands for a place in a list among the names that lead to a value.
+_ITEM = "[]"
 
 _PART = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 #: A reference to an environment variable or to another setting.
-_REFERENCE = re.compile(r"\$\{[\w.:\- ]+\}|\$[A-Z_][A-Z0-9_]*|%[A-Z_][A-Z0-9_]*%|env:[A-Z_][A-Z0-9_]*|\{\{[^{}]*\}\}")
+_REFERENCE = re.compile(
+    r"\$\{(?:(?:oc\.)?env:)?\w[\w.]*\}|\$[A-Z_][A-Z0-9_]*|%[A-Z_][A-Z0-9_]*%|env:[A-Z_][A-Z0-9_]*|\{\{[^{}]*\}\}"
+)
 
 _FORMS = tuple(
     re.compile(form)
@@ -112,6 +124,8 @@ _FORMS = tuple(
         r"://(?=[^/@\s]*\d)[\w.-]{16,}@",
     )
 )
+#: What every secret has in it that is known by its form: most texts have not.
+_HINT = re.compile(r"[:=]|[\w.~+/-]{14}|PRIVATE KEY|(?i:basic\s|bearer\s)")
 _LOGIN = re.compile(r"(://[^/\s:@\"'<>]*:)([^/\s\"'<>]+)(@)")
 _BASIC = re.compile(r"\b([Bb]asic\s+)([A-Za-z0-9+/_-]{6,}={0,2})")
 _QUERY = re.compile(r"([?&#](?:amp;)?)([\w.%-]+)(=)([^&\s\"'#<>;]+)|(?<![\w-])()(sig)(=)([^&\s\"'#<>;]+)")
@@ -119,8 +133,8 @@ _ASSIGNED = re.compile(
     r"""(?P<name>(?:--)?[A-Za-z_][\w.-]*)(?P<between>["']?\s*[:=]\s*)"""
     r"""(?P<value>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|[^\s,;&"'(){}\[\]]+)"""
 )
-_OPTION = re.compile(r"(--[A-Za-z_][\w.-]*)(\s+)(?!--)(\"[^\"]*\"|'[^']*'|\S+)")
-_PLACE = re.compile(r"\[([\w.*-]+)\]([^\[|]*)")
+_OPTION = re.compile(r"(--[A-Za-z_][\w.-]*)(\s+)(?!--)(\"[^\"]*\"|'[^']*'|\S*\w\S*)")
+_PLACE = re.compile(r"(?:^|(?<=\| )|(?<=: ))\[([\w.*-]+)\]([^\[|\n]*)")
 _QUOTED = re.compile(r"\"(?:[^\"\\]|\\.)+\"|'(?:[^'\\]|\\.)+'")
 
 #: Plug-ins of detect-secrets whose forms no word, path or digest has.
@@ -176,7 +190,11 @@ def redacted_text(text: str) -> str:
     ``--api_key ...`` do.
     """
     text = _by_form(text)
-    text = _OPTION.sub(lambda match: _kept(match[1].lstrip("-"), match[1] + match[2], match[3], strict=False), text)
+    if not any(sign in text for sign in (":", "=", "--", "[")):
+        return text
+    text = _OPTION.sub(
+        lambda match: _kept(match[1].lstrip("-"), match[1] + match[2], match[3], strict=False), text
+    )
     text = _ASSIGNED.sub(
         lambda match: _kept(
             match["name"].lstrip("-"),
@@ -313,6 +331,7 @@ def _is_secret_name(name: str) -> bool:
     return False
 
 
+@cache
 def _is_section(name: str) -> bool:
     words = [word.lower() for word in _PART.findall(name)]
     return any("".join(words[-number:]) in _SECTIONS for number in (1, 2))
@@ -320,20 +339,36 @@ def _is_section(name: str) -> bool:
 
 def _is_hidden(path: list[str], value: Any) -> bool:
     """Tell whether a plain value is secret for the names that lead to it."""
-    if isinstance(value, bool) or not isinstance(value, (str, int)) or value in ("", MARK):
+    if not path or not _hides(tuple(path)):
         return False
-    if isinstance(value, int) and value < 1000:  # a number of something, for a label of that name
+    last = next(name for name in reversed(path) if name != _ITEM)
+    token = last.lower().endswith("token")
+    if isinstance(value, int) and not isinstance(value, bool):
+        # a small number is one of something, for a label of that name, or a token of a vocabulary
+        return value >= 1000 and not token and _is_secret_name(last)
+    plain = value.strip() if isinstance(value, str) else ""
+    if plain in ("", "null", "None", MARK) or _REFERENCE.fullmatch(plain):
         return False
-    if isinstance(value, str) and (_REFERENCE.fullmatch(value.strip()) or value.strip() in ("null", "None")):
+    return not (token and re.fullmatch(r"[<\[(|{].*[>\])|}]", plain))
+
+
+@lru_cache(4096)
+def _hides(path: tuple[str, ...]) -> bool:
+    """Tell whether names lead to secrets: the last one, or a section that nobody just gave such a name."""
+    names = [name for name in path if name != _ITEM]
+    if not names or names[-1].startswith("@"):
         return False
-    if not path or path[-1].startswith("@") or not _LABELLED.isdisjoint(path[:-1]):
+    below = max((place for place, name in enumerate(path) if name in _LABELLED), default=len(path))
+    if below < len(path) - 1 and _ITEM not in path[below:]:
         return False
-    last = path[-1]
-    if _is_secret_name(last):
-        special = isinstance(value, str) and re.fullmatch(r"[<\[(|{].*[>\])|}]", value.strip())
-        return not (special and last.lower().endswith("token"))
-    sections = [name for before, name in zip([""] + path[:-1], path[:-1], strict=False) if before not in _NAMED]
-    return isinstance(value, str) and any(map(_is_section, sections))
+    return _is_secret_name(names[-1]) or any(
+        _is_section(name) and before not in _NAMED
+        for before, name in zip(["", *names], names[:-1], strict=False)
+    )
+
+
+def _name(path: Iterable[str]) -> str:
+    return ".".join(name for name in path if name != _ITEM)
 
 
 def _redacted(path: list[str], value: Any, found: list[str]) -> Any:
@@ -341,13 +376,18 @@ def _redacted(path: list[str], value: Any, found: list[str]) -> Any:
         new = {key: _redacted([*path, str(key)], item, found) for key, item in value.items()}
         called = next((value[key] for key in ("name", "key") if isinstance(value.get(key), str)), "")
         if "value" in value and _is_hidden([*path, called], value["value"]):
-            found.append(".".join([*path, called]))
+            found.append(_name([*path, called]))
             new["value"] = MARK
         return new
     if isinstance(value, (list, tuple)):
+        path = [*path, _ITEM]
         items = [_redacted(path, item, found) for item in value]
         for place, option in enumerate(items[:-1]):
-            if isinstance(option, str) and option.startswith("--") and _is_hidden([option[2:]], items[place + 1]):
+            if (
+                isinstance(option, str)
+                and option.startswith("--")
+                and _is_hidden([option[2:]], items[place + 1])
+            ):
                 found.append(option)
                 items[place + 1] = MARK
         return items
@@ -363,7 +403,7 @@ def _redacted(path: list[str], value: Any, found: list[str]) -> Any:
             return value
         new = new if re.search(r"\s", text) else MARK
     if new is not value:
-        found.append(".".join(path))
+        found.append(_name(path))
     return new
 
 
@@ -400,7 +440,9 @@ def _forms() -> tuple[re.Pattern[str], ...]:
             for module, name in _PLUGINS.items()
         ]
     except ImportError:
-        logger.warning("detect-secrets is not installed: fewer forms of secrets are known. pip install detect-secrets")
+        logger.warning(
+            "detect-secrets is not installed: fewer forms of secrets are known. pip install detect-secrets"
+        )
         plugins = []
     known = [form for plugin in plugins for form in plugin.denylist]
     return (
@@ -410,7 +452,9 @@ def _forms() -> tuple[re.Pattern[str], ...]:
 
 
 def _by_form(text: str) -> str:
-    if len(text) < 8:
+    if text.replace(" ", "").isalpha() and "asic " not in text and "earer " not in text:
+        return text  # as most labels are
+    if not _HINT.search(text):
         return text
     for form in _forms():
         text = form.sub(MARK, text)
@@ -460,9 +504,9 @@ def _entries(text: str) -> Iterator[str]:
     """Yield the entries of a config file: lines, each with the indented ones that go on with it."""
     held = ""
     for line in text.splitlines(keepends=True):
-        if held and line.strip() and line[0] in " \t" and _ENTRY.match(held):
-            held += line
-        elif held and _is_unclosed(held):
+        if (held and line.strip() and line[0] in " \t" and _ENTRY.match(held)) or (
+            held and _is_unclosed(held)
+        ):
             held += line
         else:
             if held:
@@ -537,9 +581,11 @@ def _card_file(text: str, found: list[str]) -> str:
     """Redact a text in Markdown, its front matter and the configs that it shows."""
     return re.sub(
         r"(?s)(\A---\n)(.*?)(\n---)|(```(?:ini|cfg|toml)\n)(.*?)(```)",
-        lambda match: match[1] + _yaml_file(match[2], found) + match[3]
-        if match[1]
-        else match[4] + redacted_config(match[5], found) + match[6],
+        lambda match: (
+            match[1] + _yaml_file(match[2], found) + match[3]
+            if match[1]
+            else match[4] + redacted_config(match[5], found) + match[6]
+        ),
         _text_entry(text, "", found),
     )
 

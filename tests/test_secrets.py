@@ -72,37 +72,104 @@ FORMS: dict[str, tuple[str, str]] = {
         ("query, short", "https://host.org/data?token=", "hunter2", ""),
         ("sas", "https://a.blob.core.windows.net/c?sv=2020-08-04&ss=b&sig=", drawn(20) + "%3D", ""),
         ("sas alone", "sig=", drawn(20) + "%3D", "&sv=2020-08-04"),
-        ("azure", "DefaultEndpointsProtocol=https;AccountName=a;AccountKey=", drawn(86) + "==", ";Suffix=net"),
+        (
+            "azure",
+            "DefaultEndpointsProtocol=https;AccountName=a;AccountKey=",
+            drawn(86) + "==",
+            ";Suffix=net",
+        ),
         ("odbc", "Server=host;Uid=me;Pwd=", "hunter2;"[:-1], ";Database=d"),
-        ("pem", "-----BEGIN RSA PRIVATE KEY-----\n", drawn(64) + "\n" + drawn(63), "\n-----END RSA PRIVATE KEY-----"),
+        (
+            "pem",
+            "-----BEGIN RSA PRIVATE KEY-----\n",
+            drawn(64) + "\n" + drawn(63),
+            "\n-----END RSA PRIVATE KEY-----",
+        ),
         ("pem, one line", "-----BEGIN PRIVATE KEY-----\\n", drawn(64), "\\n-----END PRIVATE KEY-----\\n"),
         ("ssh", "-----BEGIN OPENSSH PRIVATE KEY-----\n", drawn(70), "\n-----END OPENSSH PRIVATE KEY-----"),
-        ("pgp", "-----BEGIN PGP PRIVATE KEY BLOCK-----\n\n", drawn(64), "\n-----END PGP PRIVATE KEY BLOCK-----"),
+        (
+            "pgp",
+            "-----BEGIN PGP PRIVATE KEY BLOCK-----\n\n",
+            drawn(64),
+            "\n-----END PGP PRIVATE KEY BLOCK-----",
+        ),
     ]
     for text in [prefix + core + end]
 }
 
 #: Names of secrets; any text below them is one.
 NAMES = (
-    *("hub_token", "token", "wandb_token", "HF_TOKEN", "GITHUB_TOKEN", "githubToken", "my-service-token", "authToken"),
-    *("api_key", "apikey", "apiKey", "API-KEY", "x-api-key", "OPENAI_API_KEY", "openai_key", "api_key_2", "wandb_key"),
+    *(
+        "hub_token",
+        "token",
+        "wandb_token",
+        "HF_TOKEN",
+        "GITHUB_TOKEN",
+        "githubToken",
+        "my-service-token",
+        "authToken",
+    ),
+    *(
+        "api_key",
+        "apikey",
+        "apiKey",
+        "API-KEY",
+        "x-api-key",
+        "OPENAI_API_KEY",
+        "openai_key",
+        "api_key_2",
+        "wandb_key",
+    ),
     *("password", "PASSWORD", "passwd", "pwd", "db_password", "smtp_pass", "passphrase", "key_passphrase"),
     *("secret", "client_secret", "client-secret-key", "aws_secret", "aws_secret_access_key", "secretKey"),
     *("private_key", "privateKey", "access_key", "account_key", "signing_key", "credentials", "credential"),
-    *("authorization", "Authorization", "auth", "auth_header", "cookie", "Set-Cookie", "session_token", "jwt"),
-    *("connection_string", "connectionString", "dsn", "SENTRY_DSN", "webhook", "webhook_url", "slackWebhookUrl", "sas"),
+    *(
+        "authorization",
+        "Authorization",
+        "auth",
+        "auth_header",
+        "cookie",
+        "Set-Cookie",
+        "session_token",
+        "jwt",
+    ),
+    *(
+        "connection_string",
+        "connectionString",
+        "dsn",
+        "SENTRY_DSN",
+        "webhook",
+        "webhook_url",
+        "slackWebhookUrl",
+        "sas",
+    ),
     *("sas_token", "train.train_data.reader.api_key", "bearer_token", "refresh_token", "deploy_key"),
 )
 
 #: Settings that look like secrets and are none.
 HARMLESS: list[tuple[str, Any]] = [
-    *[(name, "words") for name in ("token_level", "tokenizer", "tokens", "token_budget", "keys", "spans_key", "key")],
-    *[(name, "words") for name in ("author", "secretary", "sort_key", "public_key", "primary_key", "authors", "auth_type")],
-    *[(name, "x") for name in ("password_file", "token_path", "api_key_env", "credentials_file", "monkey", "passes")],
+    *[
+        (name, "words")
+        for name in ("token_level", "tokenizer", "tokens", "token_budget", "keys", "spans_key", "key")
+    ],
+    *[
+        (name, "words")
+        for name in ("author", "secretary", "sort_key", "public_key", "primary_key", "authors", "auth_type")
+    ],
+    *[
+        (name, "x")
+        for name in ("password_file", "token_path", "api_key_env", "credentials_file", "monkey", "passes")
+    ],
     *[(name, 512) for name in ("max_tokens", "num_tokens", "grad_accumulation_max_tokens", "token")],
-    *[(name, "ENT") for name in ("ent_token", "sep_token", "cls_token", "first_token", "entity_token", "pad_token")],
+    *[
+        (name, "ENT")
+        for name in ("ent_token", "sep_token", "cls_token", "first_token", "entity_token", "pad_token")
+    ],
     *[("some_token", text) for text in ("<<ENT>>", "[SEP]", "<|endoftext|>")],
-    *[("password", value) for value in (None, "", True, 0.5, 3, "$PASSWORD", "${PASSWORD}", "${env:PASSWORD}", MARK)],
+    *[
+        ("password", value)
+        for value in (None, "", True, 0.5, 3, "$PASSWORD", "${PASSWORD}", "${env:PASSWORD}", MARK)
+    ],
     ("labels.password", "a word that lets somebody in"),
     ("performance.ner.secret", "x"),
     ("labels", ["password", "api key", "secret", "cookie"]),
@@ -201,8 +268,15 @@ password = $SHOP_PASSWORD
 
 WORDS = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), max_size=20)
 TREES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | WORDS | st.sampled_from([text for text, _ in FORMS.values()]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS | st.sampled_from(NAMES), inner, max_size=3),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | WORDS
+    | st.sampled_from([text for text, _ in FORMS.values()]),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(WORDS | st.sampled_from(NAMES), inner, max_size=3)
+    ),
     max_leaves=8,
 )
 
@@ -229,7 +303,9 @@ def test_a_folder(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (folder / "inner").mkdir(parents=True)
     (folder / "config.cfg").hardlink_to(own)
     files = {
-        "meta.json": json.dumps({"url": f"https://host/?token={secret}", "api_key": "hunter2", "labels": ["password"]}),
+        "meta.json": json.dumps(
+            {"url": f"https://host/?token={secret}", "api_key": "hunter2", "labels": ["password"]}
+        ),
         "README.md": f"---\napi_key: hunter2\n---\nGet {secret}.\n\n```ini\n[a]\npassword = hunter2\n```\n",
         "run.yaml": "# of mine\nwandb:\n  api_key: hunter2 # mine\n  steps: 5\n",
         "inner/code.py": f"LOGIN = '{secret}'\nPASSWORD = 'label'\n",

@@ -17,7 +17,9 @@ from gliner_pipe.secrets import redacted_config, redacted_text, tell_redacted
 
 
 def convert_file(source: str | Path, target: str | Path) -> Migrated:
-    """Write the configuration of another system as a cfg file, all at once, with notes at its head; secrets are redacted.
+    """Write the configuration of another system as a cfg file, all at once, with notes at its head.
+
+    Secrets in it are redacted.
 
     Parameters
     ----------

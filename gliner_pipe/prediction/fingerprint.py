@@ -48,7 +48,10 @@ def describe_pipeline(nlp: Language) -> dict[str, Any]:
         elif hasattr(pipe, "to_bytes"):
             digest.update(pipe.to_bytes(exclude=["vocab"]))
     plain: dict[str, Any] = json.loads(json.dumps(settings, default=str))
-    return {"pipeline": digest.hexdigest()[:16], **{key: redacted(key, value) for key, value in plain.items()}}
+    return {
+        "pipeline": digest.hexdigest()[:16],
+        **{key: redacted(key, value) for key, value in plain.items()},
+    }
 
 
 def describe_file(path: Path) -> str:

@@ -16,7 +16,6 @@ import spacy
 from hub.hub_server import HubServer
 from spacy.language import Language
 from test_secrets import FORMS
-from tests.training.conftest import CONFIG, records, write
 
 from gliner_pipe.convert import convert
 from gliner_pipe.data.readers.gliner_json import gliner_json
@@ -26,6 +25,7 @@ from gliner_pipe.package import package
 from gliner_pipe.predict import app as predict_app
 from gliner_pipe.registry import registry
 from gliner_pipe.train import app, train
+from tests.training.conftest import CONFIG, records, write
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning")
 
@@ -34,8 +34,24 @@ NAMED = {
     name: f"planted-word-{number:02d}"
     for number, name in enumerate(
         (
-            *("wandb_token", "GITHUB_TOKEN", "HF_TOKEN", "private_key", "passphrase", "Authorization", "apiKey"),
-            *("db_password", "client-secret", "connection_string", "sentry_dsn", "webhook_url", "cookie", "wandb_key"),
+            *(
+                "wandb_token",
+                "GITHUB_TOKEN",
+                "HF_TOKEN",
+                "private_key",
+                "passphrase",
+                "Authorization",
+                "apiKey",
+            ),
+            *(
+                "db_password",
+                "client-secret",
+                "connection_string",
+                "sentry_dsn",
+                "webhook_url",
+                "cookie",
+                "wandb_key",
+            ),
             *("aws_secret_access_key", "sas_token", "access_key"),
         )
     )
@@ -121,8 +137,20 @@ def test_no_secret_is_written(
     source = tmp_path / "source"
     source.mkdir()
     config = planted(backbone, source)
-    command = ["--config", str(config), "--train.train_data.reader.api_key", ON_COMMAND_LINE, "--train.cpu", "true"]
-    command += ["--train.checkpoint_interval", "2", "--train.loggers", '["rich", "jsonl", "csv", "tensorboard"]']
+    command = [
+        "--config",
+        str(config),
+        "--train.train_data.reader.api_key",
+        ON_COMMAND_LINE,
+        "--train.cpu",
+        "true",
+    ]
+    command += [
+        "--train.checkpoint_interval",
+        "2",
+        "--train.loggers",
+        '["rich", "jsonl", "csv", "tensorboard"]',
+    ]
     monkeypatch.setattr(sys, "argv", ["train", *command])
     app(command)
     out = source / "out"
@@ -144,11 +172,29 @@ def test_no_secret_is_written(
 
     nlp = spacy.load(saved)
     assert nlp.pipe_names == ["keeper", "gliner"]
-    evaluate(pipeline=nlp, data=str(source / "dev.jsonl"), output=out / "scores.json", find_threshold=True, save=out / "calibrated", show=False)
+    evaluate(
+        pipeline=nlp,
+        data=str(source / "dev.jsonl"),
+        output=out / "scores.json",
+        find_threshold=True,
+        save=out / "calibrated",
+        show=False,
+    )
     (source / "texts").mkdir()
     for number in range(2):
         write(source / "texts" / f"{number}.jsonl", [{"text": "Ann lives in Oslo ."}] * 3)
-    predict_app(["--pipeline", str(saved), "--input", str(source / "texts"), "--output", str(out / "found"), "--quiet", "true"])
+    predict_app(
+        [
+            "--pipeline",
+            str(saved),
+            "--input",
+            str(source / "texts"),
+            "--output",
+            str(out / "found"),
+            "--quiet",
+            "true",
+        ]
+    )
     assert (out / "found" / "_predict" / "manifest.json").is_file()
     convert(str(saved), out / "checkpoint", to="gliner", component="gliner")
     check(contents(out), 60)
@@ -212,11 +258,16 @@ def test_a_training_from_python(backbone: Path, tmp_path: Path) -> None:
     check(contents(tmp_path / "out"), 8)
 
 
-def test_errors_do_not_quote_secrets(tmp_path: Path, capsys: pytest.CaptureFixture[str], backbone: Path) -> None:
+def test_errors_do_not_quote_secrets(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], backbone: Path
+) -> None:
     from gliner_pipe.cli import run
 
     config = planted(backbone, tmp_path)
-    for option, value in (("train.hub_token", FORMS["hugging face"][0]), ("train.train_data.reader.password", IN_META)):
+    for option, value in (
+        ("train.hub_token", FORMS["hugging face"][0]),
+        ("train.train_data.reader.password", IN_META),
+    ):
         arguments = ["--config", str(config), f"--{option}", value]
         with pytest.raises(SystemExit):
             run(lambda arguments=arguments: app(arguments), arguments)
