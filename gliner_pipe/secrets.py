@@ -373,12 +373,12 @@ def _name(path: Iterable[str]) -> str:
 
 def _redacted(path: list[str], value: Any, found: list[str]) -> Any:
     if isinstance(value, Mapping):
-        new = {key: _redacted([*path, str(key)], item, found) for key, item in value.items()}
+        made = {key: _redacted([*path, str(key)], item, found) for key, item in value.items()}
         called = next((value[key] for key in ("name", "key") if isinstance(value.get(key), str)), "")
         if "value" in value and _is_hidden([*path, called], value["value"]):
             found.append(_name([*path, called]))
-            new["value"] = MARK
-        return new
+            made["value"] = MARK
+        return made
     if isinstance(value, (list, tuple)):
         path = [*path, _ITEM]
         items = [_redacted(path, item, found) for item in value]
@@ -391,20 +391,23 @@ def _redacted(path: list[str], value: Any, found: list[str]) -> Any:
                 found.append(option)
                 items[place + 1] = MARK
         return items
-    if isinstance(value, (bool, int, float)) or value is None:
-        new = MARK if _is_hidden(path, value) else value
-    elif _is_hidden(path, str(value)):
-        new = MARK
-    else:
-        text = str(value)
-        # a description of a label is read by the model: words in it stay
-        new = redacted_text(text) if _LABELLED.isdisjoint(path) else _by_form(text)
-        if new == text:
-            return value
-        new = new if re.search(r"\s", text) else MARK
+    new = _redacted_scalar(path, value)
     if new is not value:
         found.append(_name(path))
     return new
+
+
+def _redacted_scalar(path: list[str], value: Any) -> Any:
+    if _is_hidden(path, value if isinstance(value, (bool, int, float)) or value is None else str(value)):
+        return MARK
+    if isinstance(value, (bool, int, float)) or value is None:
+        return value
+    text = str(value)
+    # a description of a label is read by the model: words in it stay
+    redacted_one = redacted_text(text) if _LABELLED.isdisjoint(path) else _by_form(text)
+    if redacted_one == text:
+        return value
+    return redacted_one if re.search(r"\s", text) else MARK
 
 
 def _kept(name: str, before: str, value: str, *, strict: bool) -> str:
