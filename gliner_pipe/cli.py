@@ -19,6 +19,7 @@ from confit.utils.xjson import Reference
 
 from gliner_pipe.diagnosis import find_mistake, flat
 from gliner_pipe.errors import GlinerPipeError
+from gliner_pipe.secrets import redacted_text
 
 #: Mistakes of the user, not of the program: no traceback.
 USER_ERRORS = (
@@ -194,5 +195,5 @@ def _confit_raises() -> Iterator[None]:
 
 
 def _stop(message: str, status: int) -> None:
-    print(f"error: {message}", file=sys.stderr)  # noqa: T201
+    print(f"error: {redacted_text(message)}", file=sys.stderr)  # noqa: T201
     raise SystemExit(status)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from gliner_pipe.secrets import redacted_message, redacted_text
+
 
 class GlinerPipeError(Exception):
-    """Base class: a mistake in the input that has one clear sentence."""
+    """Base class: a mistake in the input that has one clear sentence, in which secrets are redacted."""
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(redacted_text(item) if isinstance(item, str) else item for item in args))
 
 
 class _Told:
@@ -35,8 +40,8 @@ class ConfigError(_Told, GlinerPipeError, ValueError):
     """
 
     def __init__(self, where: str, found: str, allowed: str = "", do: str = "") -> None:
-        self.where, self.found, self.allowed, self.do = where, found, allowed, do
-        super().__init__(_sentence(f"[{where}]", found, allowed, do))
+        self.where, self.found, self.allowed, self.do = where, redacted_message(where, found), allowed, do
+        super().__init__(_sentence(f"[{where}]", self.found, allowed, do))
 
 
 class DataError(_Told, GlinerPipeError, ValueError):
@@ -55,8 +60,8 @@ class DataError(_Told, GlinerPipeError, ValueError):
     """
 
     def __init__(self, where: str, found: str, allowed: str = "", do: str = "") -> None:
-        self.where, self.found, self.allowed, self.do = where, found, allowed, do
-        super().__init__(_sentence(where, found, allowed, do))
+        self.where, self.found, self.allowed, self.do = where, redacted_text(found), allowed, do
+        super().__init__(_sentence(where, self.found, allowed, do))
 
 
 class NotInitializedError(GlinerPipeError, RuntimeError):

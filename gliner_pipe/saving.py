@@ -26,6 +26,7 @@ from pathlib import Path
 from spacy.language import Language
 
 from gliner_pipe.errors import DataError
+from gliner_pipe.secrets import redact_folder
 
 if sys.platform != "win32":
     import fcntl
@@ -81,7 +82,8 @@ def save_pipeline(
 def replace_directory(path: str | os.PathLike[str], *, marker: str) -> Iterator[Path]:
     """Yield an empty folder that takes the place of `path` when the block ends, and vanishes if it raises.
 
-    A reader that opens file after file while the folder is swapped may meet files of both.
+    A reader that opens file after file while the folder is swapped may meet files of both. Secrets in its text files
+    are redacted.
 
     Parameters
     ----------
@@ -101,6 +103,7 @@ def replace_directory(path: str | os.PathLike[str], *, marker: str) -> Iterator[
     _check_replaceable(target, marker)
     with scratch_directory(target) as folder:
         yield folder
+        redact_folder(folder)
         _flush_tree(folder)
         _swap(folder, target)
         _flush(target.parent)

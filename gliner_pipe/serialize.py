@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 
 from gliner_pipe.errors import CheckpointError, ConfigError
 from gliner_pipe.model.pretrained import Named
+from gliner_pipe.secrets import redacted
 
 if TYPE_CHECKING:
     from gliner_pipe.torch_pipe import TorchPipe
@@ -111,7 +112,7 @@ def _remove(folder: Path, process: int) -> None:
 
 def _write(path: Path, content: Any) -> None:
     # not srsly: its JSON does not read back every number that it wrote
-    path.write_text(json.dumps(content, ensure_ascii=False, indent=2), encoding="utf8")
+    path.write_text(json.dumps(redacted("", content), ensure_ascii=False, indent=2), encoding="utf8")
 
 
 def _read(path: Path, kind: str) -> dict[str, Any]:

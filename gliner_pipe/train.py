@@ -16,6 +16,7 @@ from gliner_pipe.convert import check_tagger_of, to_transformers
 from gliner_pipe.migration import configured, translate
 from gliner_pipe.pipeline import PipelineArg
 from gliner_pipe.registry import registry
+from gliner_pipe.secrets import marked
 from gliner_pipe.training.loggers.base import console_note
 from gliner_pipe.training.options import check_options, output_paths
 from gliner_pipe.training.sections import TrainData, ValidationData
@@ -264,6 +265,12 @@ def train(
     given["output_path"], given["best_path"] = output_paths(given["output_path"], given["best_path"])
     if transformers_path is not None:
         check_tagger_of(nlp)
+    written = given if config_meta is None else config_meta.get("unresolved_config") or {}
+    if (names := list(dict.fromkeys(marked(written)))) and os.environ.get("RANK", "0") == "0":
+        console_note(
+            f"warning: redacted in the config, and read as it stands there: {', '.join(names)}. Give the secret on the "
+            "command line (--section.name VALUE), or by the environment variable of the service"
+        )
     trained = Session(config=(config_meta or {}).get("unresolved_config"), **given).run()
     if transformers_path is not None and os.environ.get("RANK", "0") == "0":
         to_transformers(trained, Path(transformers_path))

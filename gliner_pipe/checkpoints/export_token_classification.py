@@ -21,6 +21,7 @@ from gliner_pipe.encoders.plain import PlainEncoder
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.model.token_classifier import TokenClassifier
 from gliner_pipe.saving import replace_directory, scratch_directory
+from gliner_pipe.secrets import redact_folder
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +62,7 @@ def write_model(model: TokenClassifier, target: Path, *, drop_transitions: bool 
         with _hf.quiet():
             made.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+        redact_folder(folder)
 
     if any(target.glob("*/meta.json")):  # the folder of a training: its pipelines stay
         with scratch_directory(target / CONFIG) as folder:

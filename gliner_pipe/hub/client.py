@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from gliner_pipe import __version__
 from gliner_pipe.errors import ConfigError
-from gliner_pipe.secrets import BLOT
+from gliner_pipe.secrets import MARK, redacted_text
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -138,4 +138,4 @@ def _flat(error: Any) -> str:
 
     text = " ".join(str(error).split())
     token = get_token()
-    return (text.replace(token, BLOT) if token else text)[:300]
+    return redacted_text(text.replace(token, MARK) if token else text)[:300]

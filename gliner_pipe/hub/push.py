@@ -19,7 +19,7 @@ from gliner_pipe.packaging.meta import UNSET_VERSION, make_meta, read_config, re
 from gliner_pipe.packaging.requirements import function_modules, is_spacy, merge, third_party
 from gliner_pipe.packaging.source import copy_pipeline
 from gliner_pipe.saving import scratch_directory
-from gliner_pipe.secrets import blotted_config
+from gliner_pipe.secrets import redact_folder
 from gliner_pipe.training.run_config import FILE_NAME
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 TRAINING_STATE = "training_state"
 CARD = "README.md"
 
+#: Files that this package and spaCy write about a pipeline.
+_METADATA = (FILE_NAME, "config.cfg", "meta.json", "cfg.json", "blocks.json", "config.json")
 _TEXT = (".cfg", ".json", ".jsonl", ".md", ".txt", ".csv", ".toml", ".yml", ".yaml", ".py")
 _TEXT_LIMIT = 16 * 1024**2
 
@@ -46,7 +48,7 @@ def push_to_hub(
 
     Use it to share a pipeline, or to load it on another machine: ``gliner_pipe.load("user/name")``. The login
     is the hub's own, from HF_TOKEN or ``hf auth login``. A ``README.md`` in the folder is the card; else one
-    is written from the pipeline's labels, scores and training config. Secrets in that config are blotted out.
+    is written from the pipeline's labels, scores and training config. Secrets in text files are redacted.
     Files of an earlier push that the pipeline does not have any more are removed.
 
     Parameters
@@ -109,12 +111,10 @@ def staged(pipeline: str | Path | Language, with_state: bool = False) -> Iterato
 
 
 def complete(folder: Path, repo_id: str | None) -> None:
-    """Blot out secrets in the staged folder of a pipeline, and write a model card for a repository."""
-    config = folder / FILE_NAME
-    if config.is_file():
-        _rewrite(config, blotted_config(config.read_text(encoding="utf8")))
+    """Redact secrets in the metadata of a staged pipeline, and write a model card for a repository."""
+    redact_folder(folder, _METADATA)
     if repo_id is not None and not (folder / CARD).is_file():
-        _rewrite(folder / CARD, pipeline_card(folder, repo_id))
+        (folder / CARD).write_text(pipeline_card(folder, repo_id), encoding="utf8")
 
 
 def upload(
@@ -127,9 +127,11 @@ def upload(
 ) -> str:
     """Upload a folder in one commit and return its address; files that it has no more are removed.
 
+    The token of the login in a file of the user is refused; other secrets in text files are redacted.
     At the top of a repository, only files inside the folders of the pipeline are: checkpoints beside them stay.
     """
     _refuse_token(folder)
+    redact_folder(folder)
     ours = [f"{item.name}/*" for item in sorted(folder.iterdir()) if item.is_dir()]
     commit = api.upload_folder(
         repo_id=repo_id,
@@ -167,11 +169,6 @@ def _filled(pipeline: str | Path | Language, folder: Path, with_state: bool) -> 
     if not with_state:
         shutil.rmtree(folder / TRAINING_STATE, ignore_errors=True)
     return folder
-
-
-def _rewrite(path: Path, text: str) -> None:
-    path.unlink(missing_ok=True)  # it may be a link to the pipeline's own file
-    path.write_text(text, encoding="utf8")
 
 
 def _refuse_token(folder: Path) -> None:

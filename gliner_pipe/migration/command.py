@@ -13,10 +13,13 @@ from gliner_pipe.errors import ConfigError
 from gliner_pipe.migration.unified import Migrated, to_config
 from gliner_pipe.migration.yaml_files import SUFFIXES, read_yaml
 from gliner_pipe.saving import replace_file
+from gliner_pipe.secrets import redacted_config, redacted_text, tell_redacted
 
 
 def convert_file(source: str | Path, target: str | Path) -> Migrated:
     """Write the configuration of another system as a cfg file, all at once, with notes at its head.
+
+    Secrets in it are redacted.
 
     Parameters
     ----------
@@ -35,8 +38,12 @@ def convert_file(source: str | Path, target: str | Path) -> Migrated:
             "target", f"is {str(target)!r}", "a file that ends in .cfg, as its source is a config"
         )
     migrated = to_config(source)
+    found: list[str] = []
+    text = redacted_config(migrated.to_cfg(), found)
     with replace_file(target) as path:
-        path.write_text(migrated.to_cfg(), encoding="utf-8")
+        path.write_text(text, encoding="utf-8")
+    if found:
+        tell_redacted(str(target), found)
     return migrated
 
 
@@ -94,7 +101,7 @@ def _cfg_of(name: str, argv: Sequence[str]) -> str:
             migrated.config["train"].pop(replaced, None)
     if os.environ.get("RANK", "0") == "0":
         for note in migrated.notes:
-            print(f"note: {note}", file=sys.stderr)  # noqa: T201
+            print(f"note: {redacted_text(note)}", file=sys.stderr)  # noqa: T201
     handle, cfg = tempfile.mkstemp(prefix=f"{path.stem}-", suffix=".cfg")
     with os.fdopen(handle, "w", encoding="utf-8") as file:
         file.write(migrated.to_cfg())

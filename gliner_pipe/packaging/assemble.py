@@ -22,6 +22,7 @@ from gliner_pipe.packaging.requirements import (
 )
 from gliner_pipe.packaging.source import copy_pipeline, remove_excluded
 from gliner_pipe.packaging.tree import init_text, pyproject_text
+from gliner_pipe.secrets import redact_folder
 from gliner_pipe.training.run_config import FILE_NAME
 
 
@@ -39,7 +40,10 @@ def assemble(
     exclude: Sequence[str],
     scores: Path | None,
 ) -> None:
-    """Write the source tree into the new folder `sources`; the options are those of `gliner_pipe.package`."""
+    """Write the source tree into the new folder `sources`; the options are those of `gliner_pipe.package`.
+
+    Secrets in its text files are redacted.
+    """
     module = sources / name
     artifacts = module / artifacts_name
     module.mkdir(parents=True)
@@ -82,6 +86,7 @@ def assemble(
     }.items():
         path.unlink(missing_ok=True)  # it may be a link to the pipeline's own file
         path.write_text(content, encoding="utf8")
+    redact_folder(sources)
 
 
 def _training_config(folders: Sequence[Path]) -> str | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from gliner_pipe.packaging.card_facts import front_matter, training_facts
 from gliner_pipe.packaging.tables import table
-from gliner_pipe.secrets import blotted_config
+from gliner_pipe.secrets import redacted_config, redacted_text
 
 
 def model_card(
@@ -27,7 +27,7 @@ def model_card(
     config
         The pipeline's config, for the descriptions of the labels.
     training_config
-        Text of the config that the pipeline was trained with; secrets in it are blotted out.
+        Text of the config that the pipeline was trained with; secrets in it are redacted.
     artifacts
         Name of the pipeline's folder inside the package.
     repo_id
@@ -39,6 +39,7 @@ def model_card(
         A front matter that model hubs read, then the sections.
     """
     title = repo_id.rpartition("/")[2] if repo_id else meta["name"]
+    training_config = None if training_config is None else redacted_config(training_config)
     sections = [
         front_matter(meta, config, training_config, str(title), bool(repo_id)),
         f"# {title}",
@@ -57,7 +58,7 @@ def model_card(
     ]
     if meta.get("notes"):
         sections += ["## Notes", str(meta["notes"])]
-    return "\n\n".join(sections) + "\n"
+    return redacted_text("\n\n".join(sections) + "\n")
 
 
 def _facts(meta: Mapping[str, Any]) -> str:
@@ -196,4 +197,4 @@ def _training(config: str | None, artifacts: str) -> Iterator[str]:
         return
     if facts := training_facts(config):
         yield table(("", ""), [(f"**{name}**", f"`{value}`") for name, value in facts.items()])
-    yield f"Trained with this config, data and settings included:\n\n```ini\n{blotted_config(config).strip()}\n```"
+    yield f"Trained with this config, data and settings included:\n\n```ini\n{config.strip()}\n```"

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from spacy.language import Language
 
+from gliner_pipe.secrets import redacted, redacted_config
 from gliner_pipe.torch_pipe import TorchPipe
 
 #: Live settings of a component on which no result depends.
@@ -30,9 +31,9 @@ def describe_pipeline(nlp: Language) -> dict[str, Any]:
     -------
     dict
         ``pipeline``, a digest of its config and all weights; and each live setting of its components by name, as
-        ``gliner.threshold``.
+        ``gliner.threshold``. No secret is in it, nor does another one make it another.
     """
-    digest = hashlib.sha256(nlp.config.to_str().encode())
+    digest = hashlib.sha256(redacted_config(nlp.config.to_str()).encode())
     settings: dict[str, Any] = {"components": list(nlp.pipe_names)}
     digest.update(nlp.tokenizer.to_bytes(exclude=["vocab"]) if hasattr(nlp.tokenizer, "to_bytes") else b"")
     for name, pipe in nlp.pipeline:
@@ -47,7 +48,10 @@ def describe_pipeline(nlp: Language) -> dict[str, Any]:
         elif hasattr(pipe, "to_bytes"):
             digest.update(pipe.to_bytes(exclude=["vocab"]))
     plain: dict[str, Any] = json.loads(json.dumps(settings, default=str))
-    return {"pipeline": digest.hexdigest()[:16], **plain}
+    return {
+        "pipeline": digest.hexdigest()[:16],
+        **{key: redacted(key, value) for key, value in plain.items()},
+    }
 
 
 def describe_file(path: Path) -> str:

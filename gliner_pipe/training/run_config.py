@@ -9,6 +9,8 @@ from typing import Any
 
 from confit import Config
 
+from gliner_pipe.secrets import redacted_config, tell_redacted
+
 #: Packages whose versions decide what comes out of a training.
 PACKAGES = ("gliner_pipe", "torch", "transformers", "tokenizers", "accelerate", "spacy", "confit", "numpy")
 
@@ -28,7 +30,7 @@ def package_versions() -> dict[str, str]:
 
 
 def config_text(config: Config | None, options: Mapping[str, Any], versions: Mapping[str, str]) -> str:
-    """Return the text of ``train_config.cfg``.
+    """Return the text of ``train_config.cfg``; secrets in it are redacted, and which is logged once.
 
     Parameters
     ----------
@@ -47,7 +49,7 @@ def config_text(config: Config | None, options: Mapping[str, Any], versions: Map
     """
     head = "".join(f"# {name} {number}\n" for name, number in versions.items())
     if config is not None:
-        return f"{head}\n{config.to_cfg_str()}"
+        return _redacted(f"{head}\n{config.to_cfg_str()}")
     written: dict[str, Any] = {}
     missing = []
     for name, value in options.items():
@@ -56,4 +58,12 @@ def config_text(config: Config | None, options: Mapping[str, Any], versions: Map
         except TypeError:  # an object that no config made
             missing.append(name)
     note = f"# Objects made in Python, not written here: {', '.join(missing)}\n" if missing else ""
-    return f"{head}{note}\n{Config({'train': Config(written)}).to_cfg_str()}"
+    return _redacted(f"{head}{note}\n{Config({'train': Config(written)}).to_cfg_str()}")
+
+
+def _redacted(text: str) -> str:
+    found: list[str] = []
+    text = redacted_config(text, found)
+    if found:
+        tell_redacted(FILE_NAME, found)
+    return text

@@ -112,7 +112,7 @@ def test_a_file_with_the_token_is_not_published(hub: HubServer, saved: Path) -> 
     assert not hub.repos["ada/people"].commits
 
 
-def test_secrets_of_the_training_config_are_blotted_out(hub: HubServer, saved: Path) -> None:
+def test_secrets_of_the_training_config_are_redacted(hub: HubServer, saved: Path) -> None:
     text = '[train]\nseed = 1\n\n[train.train_data.reader]\n@readers = "shop"\napi_key = "hush"\n'
     (saved / "train_config.cfg").write_text(text)
     push_to_hub(saved, "ada/people")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from confit import Config
 
 from gliner_pipe.errors import ConfigError, GlinerPipeError
 from gliner_pipe.saving import replace_file
-from gliner_pipe.secrets import blotted
+from gliner_pipe.secrets import redacted
 from gliner_pipe.training.loggers.base import (
     RunInfo,
     console_note,
@@ -32,7 +33,7 @@ class TrackerLogger:
 
     Numbers go under ``train/`` (``loss``, ``parts/<name>``, ``lr/<group>``, ``grad_norm``,
     ``words_per_second``) and ``val/`` (the scores, by the names that ``best_metric`` has for them), at the
-    number of the step. The config goes along as flat hyperparameters, secrets blotted out.
+    number of the step. The config goes along as flat hyperparameters, secrets redacted.
 
     Parameters
     ----------
@@ -93,8 +94,9 @@ class TrackerLogger:
         folder = run.folder if self.folder is None else Path(self.folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self.tracker = self.make(name, folder, run, before)
-            self.tracker.start()
+            with _redacted_command():
+                self.tracker = self.make(name, folder, run, before)
+                self.tracker.start()
             if not before or self.tells_config_again:
                 self.tracker.store_init_configuration(self.clean(hyperparameters(run)))
             _write_run(run.folder, self.tracker_name, {"name": name, **self.identity()})
@@ -175,12 +177,23 @@ class TrackerLogger:
             self.finish()
 
 
+@contextmanager
+def _redacted_command() -> Iterator[None]:
+    """Redact secrets in the command line meanwhile: some trackers keep it."""
+    before = sys.argv
+    sys.argv = redacted("", before)
+    try:
+        yield
+    finally:
+        sys.argv = before
+
+
 def _line(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:400]
 
 
 def hyperparameters(run: RunInfo) -> dict[str, bool | int | float | str]:
-    """Return the config of a training by flat names, e.g. ``train.batch_size``; secrets are blotted out."""
+    """Return the config of a training by flat names, e.g. ``train.batch_size``; secrets are redacted."""
     found: dict[str, Any] = {"max_steps": run.max_steps}
     found |= {f"versions.{name}": number for name, number in run.versions.items()}
     if run.config:
@@ -190,7 +203,7 @@ def hyperparameters(run: RunInfo) -> dict[str, bool | int | float | str]:
 
 
 def _plain(name: str, value: Any) -> bool | int | float | str:
-    value = blotted(name, value)
+    value = redacted(name, value)
     if isinstance(value, (bool, int, float, str)):
         return value
     return json.dumps(value, default=str, ensure_ascii=False) if _is_json(value) else str(value)

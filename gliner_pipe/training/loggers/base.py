@@ -15,6 +15,7 @@ from rich.text import Text
 
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.registry import registry
+from gliner_pipe.secrets import redacted_text
 
 #: What the name ``default`` stands for; the plot only where matplotlib is installed.
 DEFAULT_LOGGERS = ("rich", "jsonl", "csv", "plot")
@@ -34,7 +35,7 @@ class RunInfo:
     folder
         Where log files go: the folder in which the models are saved.
     config
-        Text of ``train_config.cfg``; empty if the training was started from Python without one.
+        Text of ``train_config.cfg``, secrets redacted; empty if the training was started from Python without one.
     versions
         Versions of the packages that matter.
     name
@@ -103,8 +104,8 @@ def numbers(record: Mapping[str, Any]) -> dict[str, float]:
 
 
 def console_note(text: str) -> None:
-    """Print a line for the user."""
-    Console().print(Text(text), soft_wrap=True)
+    """Print a line for the user, secrets redacted."""
+    Console().print(Text(redacted_text(text)), soft_wrap=True)
 
 
 def is_installed(package: str) -> bool:

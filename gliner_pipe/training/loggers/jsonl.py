@@ -9,6 +9,7 @@ from typing import Any, TextIO
 
 from gliner_pipe.registry import registry
 from gliner_pipe.saving import replace_file
+from gliner_pipe.secrets import redacted_config
 from gliner_pipe.training.loggers.base import RunInfo
 
 
@@ -35,7 +36,7 @@ class JsonlLogger:
         path = run.folder / self.file_name
         kept = [record for record in read_log(path) if _is_before(record, run)] if run.resumed_step else []
         with replace_file(path) as sibling:
-            sibling.write_text("".join(_line(record) for record in kept), encoding="utf-8")
+            sibling.write_text("".join(_line(_redacted(record)) for record in kept), encoding="utf-8")
         self._file = path.open("a", encoding="utf-8")
         record = {"max_steps": run.max_steps, "versions": run.versions, "config": run.config}
         self._write("start", record | ({"resumed_step": run.resumed_step} if run.resumed_step else {}))
@@ -76,6 +77,10 @@ def read_log(path: Path) -> Iterator[dict[str, Any]]:
 
 def _is_before(record: Mapping[str, Any], run: RunInfo) -> bool:
     return int(record.get("step", record.get("resumed_step", 0))) <= run.resumed_step
+
+
+def _redacted(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {**record, "config": redacted_config(record["config"])} if "config" in record else record
 
 
 def _line(record: Mapping[str, Any]) -> str:

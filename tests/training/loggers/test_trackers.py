@@ -94,7 +94,7 @@ def train(logger: Any, run: RunInfo, steps: range, f: float = 0.5) -> None:
         logger.finish()
 
 
-def test_secrets_are_blotted_out(tmp_path: Path) -> None:
+def test_secrets_are_redacted(tmp_path: Path) -> None:
     values = hyperparameters(RunInfo(4, tmp_path, CONFIG, {"torch": "2.0"}))
     assert values["max_steps"] == 4 and values["versions.torch"] == "2.0"
     assert values["train.batch_size"] == "8 samples" and values["vars.lr"] == 1e-4
@@ -202,7 +202,7 @@ from logger_records import step, validation
 from gliner_pipe.registry import registry
 from gliner_pipe.training.loggers import RunInfo
 
-name, folder, resumed, last, fails = sys.argv[1], Path(sys.argv[2]), *map(int, sys.argv[3:])
+name, folder, resumed, last, fails = sys.argv[1], Path(sys.argv[2]), *map(int, sys.argv[3:6])
 logger = registry.loggers.get(name)()
 config = '[train]\\nbatch_size = "8 samples"\\nhub_token = "very secret"\\n'
 try:
@@ -221,7 +221,10 @@ def train_apart(name: str, folder: Path, resumed: int, last: int, fails: bool = 
     """Train in a process of its own: these trackers start threads and services."""
     tests = Path(__file__).parents[2]
     done = subprocess.run(
-        [sys.executable, "-c", TRAIN, name, str(folder), str(resumed), str(last), str(int(fails))],
+        [
+            *(sys.executable, "-c", TRAIN, name, str(folder), str(resumed), str(last), str(int(fails))),
+            *("--train.reader.api_key", "very secret", "--url", "https://me:very-secret@host/"),
+        ],
         env=os.environ | {"PYTHONPATH": str(tests), "OMP_NUM_THREADS": "1"} | env,
         cwd=folder, capture_output=True, text=True, check=False,
     )  # fmt: skip
@@ -276,6 +279,7 @@ def test_wandb(tmp_path: Path) -> None:
         found, end, config = read_wandb(file)
         rows += found
         ends.append(end)
+        assert b"very secret" not in file.read_bytes() and b"very-secret" not in file.read_bytes()
         assert "very secret" not in config
     assert [(row["_step"], row["train/loss"]) for row in rows] == [
         (1, 1.0),
