@@ -17,7 +17,7 @@ from gliner_pipe.migration import configured, translate
 from gliner_pipe.pipeline import PipelineArg
 from gliner_pipe.registry import registry
 from gliner_pipe.training.loggers.base import console_note
-from gliner_pipe.training.options import check_options, output_paths
+from gliner_pipe.training.options import check_options, only_training, output_paths
 from gliner_pipe.training.sections import TrainData, ValidationData
 from gliner_pipe.training.session import Session
 
@@ -248,7 +248,7 @@ def train(
     ConfigError
         If an option cannot work.
     DataError
-        If the data cannot be read.
+        If the data cannot be read, or another process trains in the folder.
     TrainingError
         If the loss is no number, or runs away, or the memory is full.
     """
@@ -264,10 +264,11 @@ def train(
     given["output_path"], given["best_path"] = output_paths(given["output_path"], given["best_path"])
     if transformers_path is not None:
         check_tagger_of(nlp)
-    trained = Session(config=(config_meta or {}).get("unresolved_config"), **given).run()
-    if transformers_path is not None and os.environ.get("RANK", "0") == "0":
-        to_transformers(trained, Path(transformers_path))
-        console_note(f"for transformers: {transformers_path}")
+    with only_training(given["output_path"], given["best_path"]):
+        trained = Session(config=(config_meta or {}).get("unresolved_config"), **given).run()
+        if transformers_path is not None and os.environ.get("RANK", "0") == "0":
+            to_transformers(trained, Path(transformers_path))
+            console_note(f"for transformers: {transformers_path}")
     return trained
 
 

@@ -10,6 +10,7 @@ from spacy.tokens import Doc, Span
 from spacy.training import Example
 
 from gliner_pipe.data.annotations import DEFAULT_SPANS_KEY, SpanSetter, gold_spans, supervision
+from gliner_pipe.data.label_sets import no_gold, places_of
 from gliner_pipe.errors import DataError
 
 #: Labels that :meth:`DataReport.render` names.
@@ -88,6 +89,7 @@ def check_examples(
         There is no example, or no example has an entity, or none of the entities can be learned.
     """
     report = DataReport()
+    elsewhere: Counter[str] = Counter()
     wanted = None if labels is None else set(labels)
     for example in examples:
         spans = gold_spans(example.reference, spans_key)
@@ -96,6 +98,8 @@ def check_examples(
         report.words += length
         report.longest = max(report.longest, length)
         report.without_entities += not spans
+        if not spans:
+            elsewhere += places_of([example.reference])
         report.relations += len(supervision(example.reference).get("relations", []))
         report.entities.update(span.label_ for span in spans)
         usable = []
@@ -109,7 +113,7 @@ def check_examples(
         if flat_ner:
             report.dropped["overlapping a longer entity (flat_ner)"] += len(usable) - _flat_count(usable)
     report.dropped = +report.dropped
-    _refuse_useless(report, spans_key)
+    _refuse_useless(report, spans_key, elsewhere)
     return report
 
 
@@ -170,17 +174,12 @@ def _flat_count(spans: Sequence[Span]) -> int:
     return count
 
 
-def _refuse_useless(report: DataReport, spans_key: SpanSetter) -> None:
+def _refuse_useless(report: DataReport, spans_key: SpanSetter, elsewhere: Counter[str]) -> None:
     total = sum(report.entities.values())
     if not report.examples:
         raise DataError("data", "holds no example", "at least one", "Check the reader's path")
     if not total:
-        found = (
-            f"holds {report.examples} examples, none with an entity in doc.spans[{spans_key!r}] or doc.ents"
-        )
-        raise DataError(
-            "data", found, "examples with entities", "Check the reader's span_setter and label_map"
-        )
+        raise no_gold("data", spans_key, report.examples, elsewhere)
     if sum(report.dropped.values()) == total:
         reasons = ", ".join(f"{number} {reason}" for reason, number in report.dropped.most_common())
         do = "Check labels and max_width"
