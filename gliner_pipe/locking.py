@@ -34,8 +34,9 @@ LOCK = ".gliner_pipe.lock"
 #: How far two readings of the moment at which a process began may be apart, in seconds.
 _SAME_MOMENT = 2.0
 
-#: Locks of this process, with the thread that holds each: the system grants a process its own lock twice.
-_held: dict[Path, int] = {}
+#: Locks of this process, with the number of the process (a fork inherits them) and of the thread that holds each: the
+#: system grants a process its own lock twice.
+_held: dict[Path, tuple[int, int]] = {}
 _guard = threading.Lock()
 
 
@@ -57,10 +58,11 @@ def only_writer(path: str | os.PathLike[str]) -> Iterator[None]:
         If a living process is in the block, or one of another machine that may be alive.
     """
     target = Path(os.path.realpath(path))
-    me = threading.get_ident()
+    me = os.getpid(), threading.get_ident()
     with _guard:
         holder = _held.get(target)
-        _held.setdefault(target, me)
+        if holder is None or holder[0] != me[0]:
+            holder, _held[target] = None, me
     if holder == me:
         yield
         return
@@ -68,13 +70,12 @@ def only_writer(path: str | os.PathLike[str]) -> Iterator[None]:
         raise _busy(target, _myself())
     missing = [folder for folder in target.parents if not folder.exists()]
     handle = None
-    owner = os.getpid()
     try:
         handle = _locked(target)
         yield
     finally:
         del _held[target]
-        if handle is not None and os.getpid() == owner:
+        if handle is not None and os.getpid() == me[0]:
             with contextlib.suppress(OSError):  # a folder that was removed, or became read-only
                 target.unlink(missing_ok=True)
             handle.close()

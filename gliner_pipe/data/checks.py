@@ -10,7 +10,7 @@ from spacy.tokens import Doc, Span
 from spacy.training import Example
 
 from gliner_pipe.data.annotations import DEFAULT_SPANS_KEY, SpanSetter, gold_spans, supervision
-from gliner_pipe.data.label_sets import no_gold, places_of
+from gliner_pipe.data.label_sets import no_gold, place_name, places_of
 from gliner_pipe.errors import DataError
 
 #: Labels that :meth:`DataReport.render` names.
@@ -22,7 +22,8 @@ class DataReport:
     """Counts over examples.
 
     ``entities`` counts all gold entities by label; ``dropped`` those that cannot be learned, by reason, each
-    entity under its first reason.
+    entity under its first reason. ``elsewhere`` counts, by place, the entities of examples that have none where they
+    are looked for.
     """
 
     examples: int = 0
@@ -32,6 +33,7 @@ class DataReport:
     relations: int = 0
     entities: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
+    elsewhere: Counter[str] = field(default_factory=Counter)
 
     def render(self) -> str:
         """Return a short text: a line of totals, the most frequent labels, what is not usable."""
@@ -49,6 +51,11 @@ class DataReport:
         if self.dropped:
             lines.append(f"not usable: {sum(self.dropped.values())} entities")
             lines += [f"  {number} {reason}" for reason, number in self.dropped.most_common()]
+        if self.elsewhere:
+            places = ", ".join(
+                f"{number} in {place_name(place)}" for place, number in self.elsewhere.most_common()
+            )
+            lines.append(f"in other places, so not read: {places}")
         return "\n".join(lines)
 
 
@@ -89,7 +96,6 @@ def check_examples(
         There is no example, or no example has an entity, or none of the entities can be learned.
     """
     report = DataReport()
-    elsewhere: Counter[str] = Counter()
     wanted = None if labels is None else set(labels)
     for example in examples:
         spans = gold_spans(example.reference, spans_key)
@@ -99,7 +105,7 @@ def check_examples(
         report.longest = max(report.longest, length)
         report.without_entities += not spans
         if not spans:
-            elsewhere += places_of([example.reference])
+            report.elsewhere += places_of([example.reference])
         report.relations += len(supervision(example.reference).get("relations", []))
         report.entities.update(span.label_ for span in spans)
         usable = []
@@ -113,7 +119,7 @@ def check_examples(
         if flat_ner:
             report.dropped["overlapping a longer entity (flat_ner)"] += len(usable) - _flat_count(usable)
     report.dropped = +report.dropped
-    _refuse_useless(report, spans_key, elsewhere)
+    _refuse_useless(report, spans_key)
     return report
 
 
@@ -174,12 +180,12 @@ def _flat_count(spans: Sequence[Span]) -> int:
     return count
 
 
-def _refuse_useless(report: DataReport, spans_key: SpanSetter, elsewhere: Counter[str]) -> None:
+def _refuse_useless(report: DataReport, spans_key: SpanSetter) -> None:
     total = sum(report.entities.values())
     if not report.examples:
         raise DataError("data", "holds no example", "at least one", "Check the reader's path")
     if not total:
-        raise no_gold("data", spans_key, report.examples, elsewhere)
+        raise no_gold("data", spans_key, report.examples, report.elsewhere)
     if sum(report.dropped.values()) == total:
         reasons = ", ".join(f"{number} {reason}" for reason, number in report.dropped.most_common())
         do = "Check labels and max_width"

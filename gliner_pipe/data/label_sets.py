@@ -236,12 +236,12 @@ def no_gold(where: str, getter: SpanSetter, examples: int, elsewhere: Counter[st
     elsewhere
         What :func:`places_of` found in them.
     """
-    found = f"holds {examples} examples, none with an entity in {_place(getter)} or doc.ents"
+    found = f"holds {examples} examples, none with an entity in {place_name(getter)} or doc.ents"
     do = "Check the reader's span_setter and label_map"
     if elsewhere:
         best = elsewhere.most_common(1)[0][0]
         found += "; there are " + ", ".join(
-            f"{number} in {_place(place)}" for place, number in elsewhere.most_common(SHOWN)
+            f"{number} in {place_name(place)}" for place, number in elsewhere.most_common(SHOWN)
         )
         do = (
             f'Name that place: gold_spans_key = "{best}" of a gliner component, target_span_getter = "{best}" of a '
@@ -297,5 +297,6 @@ def told_elsewhere() -> Iterator[None]:
         _told_elsewhere.reset(token)
 
 
-def _place(getter: SpanSetter) -> str:
+def place_name(getter: SpanSetter) -> str:
+    """Return how a message names the place of entities."""
     return "doc.ents" if getter == "ents" else f"doc.spans[{getter!r}]"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import combinations
 from typing import Any
 
 from spacy.training import Example
 
-from gliner_pipe.data.label_sets import named, no_gold, places_of
+from gliner_pipe.data.label_sets import counted, named, no_gold, places_of
 from gliner_pipe.labels import parse_labels
 from gliner_pipe.training.datasets import Dataset
 from gliner_pipe.training.validation import Validation
@@ -49,12 +50,17 @@ def check_labels(
         if validation.labels is None
         else [item.label for item in parse_labels(validation.labels, "labels")]
     )
-    by_place = [(f"train.train_data[{number}]", dataset.documents) for number, dataset in enumerate(datasets)]
+    several = len(datasets) > 1
+    by_place = [
+        (f"train.train_data[{number}]" if several else "train.train_data", dataset.documents)
+        for number, dataset in enumerate(datasets)
+    ]
     for where, examples in [*by_place, ("train.val_data", validation.examples)]:
         _check_places(where, examples, learning)
     train = [example for dataset in datasets for example in dataset.documents]
     for component in learning:
         _check_ends(component, warn)
+        _check_closed(component, by_place, warn)
         for one in component.label_sets(train, validation.examples, asked):
             sets = replace(one, unseen=options["unseen_labels"])
             sets.check()
@@ -77,6 +83,24 @@ def _check_ends(component: Any, warn: Callable[[str], None]) -> None:
                     f"[components.{component.name}.relations] has {item.label!r} with a {side} of {named(ends)}, which "
                     f"are not among the labels ({named(component.labels)}), so it is never found"
                 )
+
+
+def _check_closed(
+    component: Any, by_place: Sequence[tuple[str, Sequence[Example]]], warn: Callable[[str], None]
+) -> None:
+    """Warn of sets of training data that share no label, where each text is asked for the labels of all sets."""
+    sampling = getattr(component, "cfg", {}).get("label_sampling", {"all_labels": True})
+    if len(by_place) < 2 or not sampling.get("all_labels"):
+        return
+    for (one, first), (other, second) in combinations(by_place, 2):
+        labels, others = (component.count_labels(examples) for examples in (first, second))
+        if labels and others and not set(labels) & set(others):
+            warn(
+                f"[{one}] and [{other}] have no label in common ({counted(labels)}; {counted(others)}). "
+                f"{component.name!r} is asked for all labels in every text, so it learns that those of one set are "
+                "absent in the other"
+            )
+            return
 
 
 def _check_places(where: str, examples: Sequence[Example], components: Sequence[Any]) -> None:

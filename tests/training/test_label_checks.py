@@ -126,7 +126,7 @@ def examples(nlp: Any, place: str) -> list[Example]:
     for row in records(12):
         doc = Doc(nlp.vocab, words=row["tokenized_text"])
         spans = [Span(doc, start, end + 1, label) for start, end, label in row["ner"]]
-        doc.spans["gliner"] = []
+        doc.spans["gliner"] = []  # and nothing in it, unless it is the place
         if place == "ents":
             doc.set_ents(spans)
         else:
@@ -258,3 +258,22 @@ def test_the_shipped_config_trains_on_other_data(backbone, tmp_path, monkeypatch
         ])  # fmt: skip
         labels = spacy.load(tmp_path / name / "model-last").get_pipe("gliner").labels
         assert labels == ("dose", "drug") if rows else len(labels) == 12
+
+
+def test_sets_of_training_data_that_share_no_label(options, capsys, tmp_path):
+    drugs = write(tmp_path / "drugs.jsonl", DRUGS)
+    people = write(tmp_path / "people.jsonl", records(12))
+    train(**options(labels=[], train_data=[str(people), str(drugs)]))
+    assert "have no label in common" in warnings_of(capsys)
+    train(**options(labels=[], train_data=[str(people), str(drugs)], label_sampling={}))
+    assert "have no label in common" not in warnings_of(capsys)
+
+
+def test_entities_of_some_documents_that_stand_elsewhere_are_counted(options, capsys):
+    nlp = spacy.blank("en")
+    given = {**options(labels=[]), "train_data": [examples(nlp, "gliner"), examples(nlp, "sc")[:1]]}
+    with pytest.raises(DataError) as caught:
+        train(**given)
+    assert caught.value.where == "train.train_data[1]"
+    train(**{**given, "train_data": {"reader": [*examples(nlp, "gliner"), *examples(nlp, "sc")[:1]]}})
+    assert f"{len(records(1)[0]['ner'])} in doc.spans['sc']" in capsys.readouterr().out
