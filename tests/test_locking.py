@@ -157,3 +157,13 @@ def test_two_writers_of_standoff_files(other, tmp_path):
     other(tmp_path / LOCK)
     with pytest.raises(DataError, match="is written to by another process"):
         write_standoff([], tmp_path)
+
+
+def test_two_packagings_of_the_same_version(other, tmp_path):
+    import spacy
+
+    from gliner_pipe.package import package
+
+    other(tmp_path / "dist" / ".my_model-1.0.0.lock")
+    with pytest.raises(DataError, match="is written to by another process"):
+        package(pipeline=spacy.blank("en"), name="my_model", version="1.0.0", root_dir=tmp_path)
