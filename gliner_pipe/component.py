@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -14,6 +15,13 @@ from spacy.vocab import Vocab
 import gliner_pipe.builtin  # noqa: F401 (registers the blocks)
 from gliner_pipe import annotate
 from gliner_pipe.blocks import available, described
+from gliner_pipe.data.label_sets import (
+    LabelSets,
+    count_labels,
+    count_relations,
+    refuse_no_gold,
+    warn_of_labels,
+)
 from gliner_pipe.data.relation_sampling import RelationSampling
 from gliner_pipe.data.sampling import LabelSampling
 from gliner_pipe.defaults import DEFAULT_CONFIG, SETTINGS
@@ -23,11 +31,12 @@ from gliner_pipe.labels import refuse_references
 from gliner_pipe.model.batch import TrainingBatch
 from gliner_pipe.model.gliner import GLiNER, check_architecture
 from gliner_pipe.model.pretrained import Pretrained
+from gliner_pipe.model.writing import bare_slots
 from gliner_pipe.precision.running import full_precision
 from gliner_pipe.predictor import Prepared, compress_prompt, prepare, run
 from gliner_pipe.registry import registry
 from gliner_pipe.settings import Adjustable
-from gliner_pipe.supervise import DrawnSpans, count_pieces, draw, gold_labels, gold_relations
+from gliner_pipe.supervise import DrawnSpans, count_pieces, draw
 from gliner_pipe.supervise_heads import RelationTeaching
 from gliner_pipe.word_splitters.base import WordSplitter
 from gliner_pipe.word_splitters.spacy import SpacyWords
@@ -243,19 +252,57 @@ class Gliner(Adjustable):
             Not needed.
         labels
             The label set.
+
+        Raises
+        ------
+        ConfigError
+            If the component has labels, asks every text for all of them, and the examples have none of them.
+        DataError
+            If the component has no labels, and the entities of the examples stand elsewhere.
         """
         validate_get_examples(get_examples, f"{type(self).__name__}.initialize")
         if labels is not None:
             self.labels = labels
         if not self._labels:
-            self.labels = gold_labels(get_examples(), self.gold_spans_key)
+            self.labels = sorted(self.count_labels(get_examples()))
+            if not self._labels:
+                refuse_no_gold(self._where, self.gold_spans_key, get_examples())
         if not self._relations and self.gliner.relation_layer is not None:
-            self.relations = gold_relations(get_examples())
+            self.relations = sorted(count_relations(get_examples()))
+        warn_of_labels(self.label_sets(get_examples()))
         self._rng = random.Random(random.getrandbits(64))  # spaCy seeds the global generator
         with self.placed():
             if not self.gliner.is_built:
                 self.gliner.build()
         self._move(self.gliner)
+
+    def count_labels(self, examples: Iterable[Example]) -> Counter[str]:
+        """Count the gold entities of examples by label."""
+        return count_labels(examples, self.gold_spans_key)
+
+    def label_sets(
+        self, train: Iterable[Example], dev: Iterable[Example] = (), asked: Sequence[str] | None = None
+    ) -> list[LabelSets]:
+        """Return the labels of entities, and of relations, beside those of examples.
+
+        Parameters
+        ----------
+        train, dev
+            What is learned from and what is measured on.
+        asked
+            Labels that are asked for there; the component's own when not given.
+        """
+        train, dev = list(train), list(dev)
+        model, sets = self.gliner, []
+        closed = LabelSampling(**self.cfg["label_sampling"]).all_labels
+        writes = self.cfg["use_generated_labels"] or bare_slots(model.writer, self.cfg["prompt_slots"])
+        if not writes:  # else what it finds does not depend on its labels
+            counts = self.count_labels(train), self.count_labels(dev)
+            sets.append(LabelSets(f"{self._where}.labels", self.labels, *counts, asked=asked, closed=closed))
+        if model.relation_layer is not None:
+            counts, where = (count_relations(train), count_relations(dev)), f"{self._where}.relations"
+            sets.append(LabelSets(where, self.relations, *counts, closed=closed, noun="relations"))
+        return sets
 
     def collate(self, examples: Sequence[Example], rng: random.Random | None = None) -> TrainingBatch:
         """Make a training batch on the CPU.

@@ -35,6 +35,7 @@ from gliner_pipe.tagging.warm_start import warm_start as begin_with
 from gliner_pipe.tagging.warm_start import why_not
 from gliner_pipe.train import train as train_pipeline
 from gliner_pipe.training.loggers.base import console_note
+from gliner_pipe.training.options import only_training, output_paths
 from gliner_pipe.training.sections import ValidationData
 
 app = Cli(pretty_exceptions_enable=False)
@@ -43,6 +44,8 @@ app = Cli(pretty_exceptions_enable=False)
 LITERALS = ("teacher", "texts", "labels", "dev")
 #: Name of the report that is written beside the models.
 FILE_NAME = "distillation.json"
+#: Where the student goes when nothing else is said.
+_OUTPUT = "artifacts/model-last"
 #: What the section is where a config has none: the training is that of ``[train]``.
 _DEFAULTS = Config.from_str("[distill]\ntrain = ${train}\n")
 
@@ -173,37 +176,43 @@ def distill(
     _check(options, held_out, warm_start)
     student, teacher = PipelineArg.validate(nlp), PipelineArg.validate(teacher)
     _check_student(student)
-    silver = _annotate(teacher, student, texts, labels, threshold, lines=lines, limit=limit)
-    learned: list[Example] = silver.examples
-    kept: list[Example] = []
-    if held_out:
-        seed = options.get("data_seed")
-        learned, kept = hold_out(silver.examples, held_out, options.get("seed", 42) if seed is None else seed)
-    with override(teacher, labels=split_labels(labels)):
-        reason = _warm(student, teacher, learned, warm_start)
-    data = options.pop("train_data", None)
-    section = (
-        {key: value for key, value in data.items() if key != "reader"} if isinstance(data, Mapping) else {}
-    )
-    student = train_pipeline(
-        nlp=student,
-        train_data={**section, "reader": learned},
-        val_data={"reader": kept} if dev is None and kept else dev,
-        **options,
-    )
-    made = Distilled(
-        student,
-        len(silver.examples),
-        silver.words,
-        dict(silver.labels.most_common()),
-        dict(silver.dropped),
-        reason,
-        len(kept),
-    )
-    if os.environ.get("RANK", "0") == "0":
-        _measure(made, teacher, kept, dev, labels=split_labels(labels), threshold=threshold)
-        _tell(made, options)
-    return made
+    paths = output_paths(options.get("output_path") or _OUTPUT, options.get("best_path"))
+    with only_training(*paths):  # before the teacher is set to work
+        silver = _annotate(teacher, student, texts, labels, threshold, lines=lines, limit=limit)
+        learned: list[Example] = silver.examples
+        kept: list[Example] = []
+        if held_out:
+            seed = options.get("data_seed")
+            learned, kept = hold_out(
+                silver.examples, held_out, options.get("seed", 42) if seed is None else seed
+            )
+        with override(teacher, labels=split_labels(labels)):
+            reason = _warm(student, teacher, learned, warm_start)
+        data = options.pop("train_data", None)
+        section = (
+            {key: value for key, value in data.items() if key != "reader"}
+            if isinstance(data, Mapping)
+            else {}
+        )
+        student = train_pipeline(
+            nlp=student,
+            train_data={**section, "reader": learned},
+            val_data={"reader": kept} if dev is None and kept else dev,
+            **options,
+        )
+        made = Distilled(
+            student,
+            len(silver.examples),
+            silver.words,
+            dict(silver.labels.most_common()),
+            dict(silver.dropped),
+            reason,
+            len(kept),
+        )
+        if os.environ.get("RANK", "0") == "0":
+            _measure(made, teacher, kept, dev, labels=split_labels(labels), threshold=threshold)
+            _tell(made, options)
+        return made
 
 
 @app.command(name="distill", registry=registry, default_config=_DEFAULTS, merge_with_default_config=True)
@@ -356,7 +365,7 @@ def _measure(made: Distilled, teacher: Language, kept: Any, dev: Any, **asked: A
 
 
 def _tell(made: Distilled, options: Mapping[str, Any]) -> None:
-    folder = Path(options.get("output_path") or "artifacts/model-last").parent
+    folder = Path(options.get("output_path") or _OUTPUT).parent
     with replace_file(folder / FILE_NAME) as path:
         path.write_text(json.dumps(made.report(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     console = Console(highlight=False)

@@ -2,14 +2,17 @@
 
 # no postponed annotations here: confit's --help shows the types of a signature
 import json
+import logging
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from confit import Cli
 from rich.console import Console
 from spacy.language import Language
+from spacy.tokens import Doc
 from spacy.training import Corpus, Example
 
 from gliner_pipe.arguments import literal, split_labels
@@ -17,19 +20,25 @@ from gliner_pipe.cli import run
 from gliner_pipe.data.annotations import SpanSetter
 from gliner_pipe.data.choosing import tagged_block
 from gliner_pipe.data.files import find_files, read_json
+from gliner_pipe.data.label_sets import alike, counted, named, refuse_no_gold
 from gliner_pipe.data.readers import ConllReader
 from gliner_pipe.errors import ConfigError, DataError
+from gliner_pipe.labels import parse_labels
+from gliner_pipe.metrics.asking import own_labels
 from gliner_pipe.metrics.comparison import compare_precision, comparison_tables
-from gliner_pipe.metrics.evaluation import evaluate_pipeline, gold_span_getter
+from gliner_pipe.metrics.evaluation import evaluate_pipeline, gold_span_getter, token_scorers
+from gliner_pipe.metrics.getters import SpanGetter, get_spans, prediction_getter
 from gliner_pipe.metrics.spans import METRICS
 from gliner_pipe.metrics.tables import all_tables, relation_table, score_table
 from gliner_pipe.metrics.thresholds import apply_thresholds
 from gliner_pipe.metrics.thresholds import find_threshold as search_threshold
-from gliner_pipe.overrides import override
+from gliner_pipe.overrides import override, tagging_components
 from gliner_pipe.pipeline import PipelineArg
 from gliner_pipe.registry import registry
 from gliner_pipe.saving import replace_file, save_pipeline
+from gliner_pipe.tagging.targets import SPANS
 
+logger = logging.getLogger("gliner_pipe")
 app = Cli(pretty_exceptions_enable=False)
 
 __all__ = [
@@ -173,6 +182,8 @@ def evaluate(
     names = [] if isinstance(metrics, Mapping) else _metric_names(metrics)
     asked = split_labels(labels)
     examples = read_examples(data, pipeline, reader=reader, span_setter=gold_getter)
+    _check_gold(pipeline, examples, gold_getter)
+    predicted: Counter[str] = Counter()
     found: dict[str, Any] = {}
     precision: dict[str, Any] = {"dtype": dtype, "quantize": quantize, "compile": compile}
     with override(pipeline, device=device, **precision):
@@ -199,7 +210,16 @@ def evaluate(
         if compare is not None:
             scores = compare_precision(pipeline, examples, compare, **options)
         else:
-            scores = evaluate_pipeline(pipeline, examples, **options)
+            guess_getter = prediction_getter(pipeline) if predicted_getter is None else predicted_getter
+            scores = evaluate_pipeline(
+                pipeline,
+                examples,
+                **options,
+                watch=lambda docs: predicted.update(_labels(docs, guess_getter)),
+            )
+            _warn_of_labels(
+                pipeline, _labels((eg.reference for eg in examples), gold_getter), predicted, asked
+            )
     scores |= found
     if save is not None:
         save_pipeline(pipeline, save)
@@ -294,6 +314,49 @@ def _check_search(find_threshold: bool, threshold: float | None, **options: Any)
     given = [name for name, value in options.items() if value not in (None, False)]
     if given and not find_threshold:
         raise ConfigError(given[0], "is set, but no threshold is looked for", "with find_threshold", "Add it")
+
+
+def _labels(docs: Iterable[Doc], getter: SpanGetter) -> Counter[str]:
+    return Counter(span.label_ for doc in docs for span in get_spans(doc, getter))
+
+
+def _check_gold(nlp: Language, examples: Sequence[Example], getter: SpanGetter) -> None:
+    """Refuse data whose entities all stand in other places, and warn of data that cannot be scored."""
+    for component in tagging_components(nlp):
+        if component.target != SPANS:
+            gold = component.count_labels(examples)
+            if not set(gold) & set(component.labels):
+                _warn_of_no_score(f"has the tags {named(component.labels)}", component.labels, gold)
+            return
+    refuse_no_gold("evaluation data", cast(SpanSetter, getter), examples)
+    if not _labels((eg.reference for eg in examples), getter):
+        logger.warning("warning: the evaluation data have no gold entity, so there is nothing to score")
+
+
+def _warn_of_labels(
+    nlp: Language, gold: Counter[str], found: Counter[str], asked: Sequence[Any] | None
+) -> None:
+    """Say why all scores are 0, where nothing was found or only labels that the data do not have."""
+    if not gold or set(gold) & set(found):
+        return
+    known = own_labels(nlp) if asked is None else [item.label for item in parse_labels(asked, "labels")]
+    if found:
+        _warn_of_no_score(f"found {counted(found)}", found, gold)
+    elif known and not set(known) & set(gold):
+        _warn_of_no_score(f"found nothing and was asked for {named(known)}", known, gold)
+    elif not token_scorers(nlp):
+        logger.warning("warning: the pipeline found nothing, so every score is 0")
+
+
+def _warn_of_no_score(theirs: str, labels: Iterable[str], gold: Counter[str]) -> None:
+    same = json.dumps(alike(gold, labels), ensure_ascii=False)
+    logger.warning(
+        "warning: the pipeline %s; the data have %s: no label in common, so every score is 0. Name the labels of the "
+        "data as labels (--labels) where the pipeline takes any%s",
+        theirs,
+        counted(gold) or "no annotation",
+        "" if same == "{}" else f", or set label_map = {same} in the section of the reader",
+    )
 
 
 def _set_thresholds(pipeline: Language, examples: Sequence[Example], **options: Any) -> dict[str, Any]:

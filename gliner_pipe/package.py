@@ -14,6 +14,7 @@ from spacy.language import Language
 
 from gliner_pipe.arguments import literal
 from gliner_pipe.cli import run
+from gliner_pipe.locking import only_writer
 from gliner_pipe.packaging import backend, options
 from gliner_pipe.packaging.assemble import assemble
 from gliner_pipe.packaging.meta import UNSET_NAMES, UNSET_VERSION, read_meta
@@ -104,6 +105,8 @@ def package(
         If an option cannot work; nothing has been written then.
     BuildError
         If the build backend failed.
+    DataError
+        If another process writes the same distributions.
     """
     kinds = options.check_distributions(distributions)
     metadata = options.check_metadata(metadata)
@@ -114,7 +117,10 @@ def package(
     version = options.check_version(
         version or ("0.1.0" if own["version"] == UNSET_VERSION else own["version"])
     )
-    with scratch_directory(root_dir / dist_dir / "package") as scratch:
+    with (
+        only_writer(root_dir / dist_dir / f".{name}-{version}.lock"),
+        scratch_directory(root_dir / dist_dir / "package") as scratch,
+    ):
         sources = scratch / "sources"
         assemble(
             pipeline,

@@ -26,6 +26,7 @@ from pathlib import Path
 from spacy.language import Language
 
 from gliner_pipe.errors import DataError
+from gliner_pipe.locking import only_writer as only_writer
 from gliner_pipe.secrets import redact_folder
 
 if sys.platform != "win32":
@@ -152,34 +153,6 @@ def scratch_directory(path: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         _remove(folder)
         _unlock(lock)
-
-
-@contextmanager
-def only_writer(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Keep other processes from entering the same block; a process that dies lets go, and its forks hold nothing.
-
-    Parameters
-    ----------
-    path
-        File that stands for what is written; it and its parents are made if missing. It stays.
-
-    Raises
-    ------
-    DataError
-        If a living process is in the block.
-    """
-    target = _resolved(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with target.open("a") as handle:
-        if sys.platform != "win32":
-            try:
-                fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except (BlockingIOError, PermissionError):
-                do = "Wait for it to end, or end it"
-                raise DataError(f"{target.parent}:", "is written to by another process", do=do) from None
-            except OSError:
-                pass  # a filesystem without locks
-        yield
 
 
 def recover(path: str | os.PathLike[str]) -> bool:

@@ -84,17 +84,6 @@ def count_pieces(backbone: Backbone, examples: Iterable[Example], splitter: Word
     return [len(pieces.ids) for pieces in backbone.tokenize(words)]
 
 
-def gold_labels(examples: Iterable[Example], key: str) -> list[str]:
-    """Labels of the entities of examples, in the order of the alphabet."""
-    return sorted({span.label_ for example in examples for span in gold_spans(example.reference, key)} - {""})
-
-
-def gold_relations(examples: Iterable[Example]) -> list[str]:
-    """Labels of the relations of examples, in the order of the alphabet."""
-    stated = (supervision(example.reference).get("relations", []) for example in examples)
-    return sorted({label for relations in stated for _, _, label in relations})
-
-
 def read_gold(
     example: Example, key: str, splitter: WordSplitter, dropped: Counter[str], relates: bool = False
 ) -> Gold:

@@ -17,6 +17,7 @@ import gliner_pipe.builtin  # noqa: F401 (registers the blocks)
 from gliner_pipe.annotate import Entity
 from gliner_pipe.backbones.windows import Window
 from gliner_pipe.data.annotations import SpanSetter, primary_key, span_places
+from gliner_pipe.data.label_sets import LabelSets, count_labels, refuse_no_gold, warn_of_labels
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.labels import parse_labels, refuse_references
 from gliner_pipe.metrics.spans import METRICS
@@ -30,7 +31,7 @@ from gliner_pipe.tagging.finding import find
 from gliner_pipe.tagging.making import bottom_section, make_model
 from gliner_pipe.tagging.settings import DEFAULT_CONFIG, SETTINGS, check_settings, full_setter
 from gliner_pipe.tagging.supervise import DrawnTags, draw
-from gliner_pipe.tagging.targets import SPANS, describe, gold_labels, install_extension
+from gliner_pipe.tagging.targets import SPANS, describe, gold_labels, install_extension, read_values
 from gliner_pipe.tagging.writing import write_spans, write_words
 from gliner_pipe.torch_pipe import TorchPipe
 from gliner_pipe.word_splitters.base import WordSplitter
@@ -314,6 +315,13 @@ class TokenTagger(TorchPipe):
             Not needed.
         labels
             The label set. If there are weights for another one, those of the decoder are made anew.
+
+        Raises
+        ------
+        ConfigError
+            If the component has labels, and the examples have none of them.
+        DataError
+            If the component has no labels, and the entities of the examples stand elsewhere.
         """
         validate_get_examples(get_examples, f"{type(self).__name__}.initialize")
         model = self.network
@@ -324,10 +332,13 @@ class TokenTagger(TorchPipe):
         several = not isinstance(getter, str) and self.target == SPANS
         if not wanted or several:
             found, groups = gold_labels(get_examples(), self.target, getter)
+            if not found and self.target == SPANS:
+                refuse_no_gold(self._where, getter, get_examples())
             wanted = wanted or tuple(found)
             if several:
                 setter = full_setter(self.cfg, groups)
                 self.cfg = {**self.cfg, "span_setter": setter, "infer_span_setter": False}
+        warn_of_labels(self.label_sets(get_examples(), labels=wanted))
         self._rng = random.Random(random.getrandbits(64))  # spaCy seeds the global generator
         with self.placed():
             if not model.is_built:
@@ -337,6 +348,38 @@ class TokenTagger(TorchPipe):
                 self._bridge = None
         self._labels = model.labels
         self._move(model)
+
+    def count_labels(self, examples: Iterable[Example]) -> Counter[str]:
+        """Count the gold entities of examples, or the tokens with a tag, by label."""
+        getter = self.cfg["target_span_getter"]
+        if self.target == SPANS:
+            return count_labels(examples, getter)
+        values = (value for one in examples for value in read_values(one.reference, self.target, getter))
+        return Counter(value for value in values if value is not None)
+
+    def label_sets(
+        self,
+        train: Iterable[Example],
+        dev: Iterable[Example] = (),
+        asked: Sequence[str] | None = None,
+        labels: Sequence[str] | None = None,
+    ) -> list[LabelSets]:
+        """Return the labels beside those of examples.
+
+        Parameters
+        ----------
+        train, dev
+            What is learned from and what is measured on.
+        asked
+            Labels that are scored there; the component's own when not given.
+        labels
+            Taken in place of the component's own.
+        """
+        own = self.labels if labels is None else labels
+        counts = self.count_labels(train), self.count_labels(dev)
+        noun = "entities" if self.target == SPANS else "tokens"
+        where = f"{self._where}.labels"
+        return [LabelSets(where, own, *counts, asked=asked, learns_others=False, noun=noun)]
 
     def collate(self, examples: Sequence[Example], rng: random.Random | None = None) -> TaggingBatch:
         """Make a training batch on the CPU.

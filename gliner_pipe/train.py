@@ -18,7 +18,7 @@ from gliner_pipe.pipeline import PipelineArg
 from gliner_pipe.registry import registry
 from gliner_pipe.secrets import marked
 from gliner_pipe.training.loggers.base import console_note
-from gliner_pipe.training.options import check_options, output_paths
+from gliner_pipe.training.options import check_options, only_training, output_paths
 from gliner_pipe.training.sections import TrainData, ValidationData
 from gliner_pipe.training.session import Session
 
@@ -249,7 +249,7 @@ def train(
     ConfigError
         If an option cannot work.
     DataError
-        If the data cannot be read.
+        If the data cannot be read, or another process trains in the folder.
     TrainingError
         If the loss is no number, or runs away, or the memory is full.
     """
@@ -271,10 +271,11 @@ def train(
             f"warning: redacted in the config, and read as it stands there: {', '.join(names)}. Give the secret on the "
             "command line (--section.name VALUE), or by the environment variable of the service"
         )
-    trained = Session(config=(config_meta or {}).get("unresolved_config"), **given).run()
-    if transformers_path is not None and os.environ.get("RANK", "0") == "0":
-        to_transformers(trained, Path(transformers_path))
-        console_note(f"for transformers: {transformers_path}")
+    with only_training(given["output_path"], given["best_path"]):
+        trained = Session(config=(config_meta or {}).get("unresolved_config"), **given).run()
+        if transformers_path is not None and os.environ.get("RANK", "0") == "0":
+            to_transformers(trained, Path(transformers_path))
+            console_note(f"for transformers: {transformers_path}")
     return trained
 
 

@@ -19,6 +19,7 @@ from gliner_pipe.decoders.crf import CRFTags
 from gliner_pipe.decoders.softmax import SoftmaxTags
 from gliner_pipe.encoders.plain import PlainEncoder
 from gliner_pipe.errors import ConfigError
+from gliner_pipe.locking import LOCK, only_writer
 from gliner_pipe.model.token_classifier import TokenClassifier
 from gliner_pipe.saving import replace_directory, scratch_directory
 from gliner_pipe.secrets import redact_folder
@@ -65,7 +66,7 @@ def write_model(model: TokenClassifier, target: Path, *, drop_transitions: bool 
         redact_folder(folder)
 
     if any(target.glob("*/meta.json")):  # the folder of a training: its pipelines stay
-        with scratch_directory(target / CONFIG) as folder:
+        with only_writer(target / LOCK), scratch_directory(target / CONFIG) as folder:
             write(folder)
             for file in sorted(
                 folder.iterdir(), key=lambda file: file.name == CONFIG

@@ -10,6 +10,7 @@ from spacy.tokens import Doc, Span
 from spacy.training import Example
 
 from gliner_pipe.data.annotations import DEFAULT_SPANS_KEY, SpanSetter, gold_spans, supervision
+from gliner_pipe.data.label_sets import no_gold, place_name, places_of
 from gliner_pipe.errors import DataError
 
 #: Labels that :meth:`DataReport.render` names.
@@ -21,7 +22,8 @@ class DataReport:
     """Counts over examples.
 
     ``entities`` counts all gold entities by label; ``dropped`` those that cannot be learned, by reason, each
-    entity under its first reason.
+    entity under its first reason. ``elsewhere`` counts, by place, the entities of examples that have none where they
+    are looked for.
     """
 
     examples: int = 0
@@ -31,6 +33,7 @@ class DataReport:
     relations: int = 0
     entities: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
+    elsewhere: Counter[str] = field(default_factory=Counter)
 
     def render(self) -> str:
         """Return a short text: a line of totals, the most frequent labels, what is not usable."""
@@ -48,6 +51,11 @@ class DataReport:
         if self.dropped:
             lines.append(f"not usable: {sum(self.dropped.values())} entities")
             lines += [f"  {number} {reason}" for reason, number in self.dropped.most_common()]
+        if self.elsewhere:
+            places = ", ".join(
+                f"{number} in {place_name(place)}" for place, number in self.elsewhere.most_common()
+            )
+            lines.append(f"in other places, so not read: {places}")
         return "\n".join(lines)
 
 
@@ -96,6 +104,8 @@ def check_examples(
         report.words += length
         report.longest = max(report.longest, length)
         report.without_entities += not spans
+        if not spans:
+            report.elsewhere += places_of([example.reference])
         report.relations += len(supervision(example.reference).get("relations", []))
         report.entities.update(span.label_ for span in spans)
         usable = []
@@ -175,12 +185,7 @@ def _refuse_useless(report: DataReport, spans_key: SpanSetter) -> None:
     if not report.examples:
         raise DataError("data", "holds no example", "at least one", "Check the reader's path")
     if not total:
-        found = (
-            f"holds {report.examples} examples, none with an entity in doc.spans[{spans_key!r}] or doc.ents"
-        )
-        raise DataError(
-            "data", found, "examples with entities", "Check the reader's span_setter and label_map"
-        )
+        raise no_gold("data", spans_key, report.examples, report.elsewhere)
     if sum(report.dropped.values()) == total:
         reasons = ", ".join(f"{number} {reason}" for reason, number in report.dropped.most_common())
         do = "Check labels and max_width"

@@ -12,6 +12,7 @@ from typing import Any
 from spacy.tokens import Doc, Span
 
 from gliner_pipe.data.annotations import DEFAULT_SPANS_KEY, Supervision, gold_spans, supervision
+from gliner_pipe.locking import LOCK, only_writer
 
 _LABEL_FIELDS = ("ner_labels", "ner_negatives", "rel_labels", "rel_negatives")
 
@@ -123,24 +124,25 @@ def write_standoff(
     report = WriteReport()
     taken: set[str] = set()
     names: dict[str, str] = {}
-    for number, doc in enumerate(docs, start=1):
-        if not doc.text:
-            report.skipped += 1
-            continue
-        stated = supervision(doc)
-        spans = gold_spans(doc, spans_key)
-        name = _file_name(stated.get("id") or f"doc-{number}", taken)
-        lines = [_entity_line(i, span, names) for i, span in enumerate(spans, start=1)]
-        relations = stated.get("relations") or []
-        lines += [
-            f"R{i}\t{_safe_label(label, names)} Arg1:T{head + 1} Arg2:T{tail + 1}"
-            for i, (head, tail, label) in enumerate(relations, start=1)
-        ]
-        folder.joinpath(f"{name}.txt").write_bytes(doc.text.encode())
-        folder.joinpath(f"{name}.ann").write_bytes("".join(f"{line}\n" for line in lines).encode())
-        report.documents += 1
-        report.entities += len(spans)
-        report.relations += len(relations)
+    with only_writer(folder / LOCK):
+        for number, doc in enumerate(docs, start=1):
+            if not doc.text:
+                report.skipped += 1
+                continue
+            stated = supervision(doc)
+            spans = gold_spans(doc, spans_key)
+            name = _file_name(stated.get("id") or f"doc-{number}", taken)
+            lines = [_entity_line(i, span, names) for i, span in enumerate(spans, start=1)]
+            relations = stated.get("relations") or []
+            lines += [
+                f"R{i}\t{_safe_label(label, names)} Arg1:T{head + 1} Arg2:T{tail + 1}"
+                for i, (head, tail, label) in enumerate(relations, start=1)
+            ]
+            folder.joinpath(f"{name}.txt").write_bytes(doc.text.encode())
+            folder.joinpath(f"{name}.ann").write_bytes("".join(f"{line}\n" for line in lines).encode())
+            report.documents += 1
+            report.entities += len(spans)
+            report.relations += len(relations)
     report.labels = {label: name for label, name in names.items() if label != name}
     return report
 

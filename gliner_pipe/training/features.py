@@ -81,6 +81,6 @@ def cached_features(
 
 
 def _free_memory() -> int:
-    import psutil  # type: ignore[import-untyped]  # accelerate depends on it
+    import psutil
 
     return int(psutil.virtual_memory().available)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from gliner_pipe.errors import ConfigError
+from gliner_pipe.locking import LOCK, only_writer
 from gliner_pipe.training.features import parse_bytes
 
 MIXED_PRECISIONS = ("no", "fp16", "bf16")
@@ -100,3 +103,26 @@ def output_paths(output_path: str | Path, best_path: str | Path | None) -> tuple
             "two folders, neither inside the other",
         )
     return last, best
+
+
+@contextmanager
+def only_training(*paths: Path) -> Iterator[None]:
+    """Keep other trainings out of the folders in which models, logs and checkpoints are written.
+
+    Of several processes of one training only the first one locks.
+
+    Parameters
+    ----------
+    paths
+        Folders of the models: what is locked are the folders around them.
+
+    Raises
+    ------
+    DataError
+        If another process trains there.
+    """
+    with ExitStack() as stack:
+        if os.environ.get("RANK", "0") == "0":
+            for folder in sorted({path.resolve().parent for path in paths}):
+                stack.enter_context(only_writer(folder / LOCK))
+        yield

@@ -18,6 +18,7 @@ from rich.console import Console
 from spacy.language import Language
 from spacy.training import Example
 
+from gliner_pipe.data.label_sets import told_elsewhere
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.model.dropout import quicken
 from gliner_pipe.training.accelerator import (
@@ -38,6 +39,7 @@ from gliner_pipe.training.datasets import (
 )
 from gliner_pipe.training.features import cached_features
 from gliner_pipe.training.freezing import freeze
+from gliner_pipe.training.label_checks import check_labels
 from gliner_pipe.training.loggers import RunInfo, TrainingLogger, make_loggers
 from gliner_pipe.training.loggers.base import console_note
 from gliner_pipe.training.loop import Learner, Progress, train_steps
@@ -161,6 +163,7 @@ class Session:
         datasets = counting_pieces(datasets, components)
         plan = self._plan(datasets, accelerator)
         ask_unseen(self.nlp, validation, options["unseen_labels"])
+        check_labels(components, datasets, validation, options, lambda line: note(f"warning: {line}"))
         learner, models = self._learner(components, accelerator, schedule, plan, note)
         supervisor = Supervisor(
             accelerator=accelerator,
@@ -273,7 +276,7 @@ class Session:
                 component.from_disk(checkpoint / name)
             return
         examples: list[Example] = [example for dataset in datasets for example in dataset.documents]
-        with self.nlp.select_pipes(enable=list(components)):
+        with self.nlp.select_pipes(enable=list(components)), told_elsewhere():
             self.nlp.initialize(lambda: examples)
 
     def _learner(

@@ -41,6 +41,8 @@ def print_summary(
     if best is not None:
         value = "nothing to measure" if score is None or score == float("-inf") else f"{score:.4f}"
         _line(console, f"best model: {best} ({metric} {value} at step {step})")
+    if best is not None and score is not None and score <= 0:
+        _line(console, _nothing_found(metric, score))
     if not sample_texts:
         return
     folder = last if best is None else best
@@ -50,6 +52,17 @@ def print_summary(
     for doc in nlp.pipe(sample_texts):
         shown = to_terminal(doc.text, entities_of(doc, prediction_getter(nlp)), styles)
         console.print(Text("  ") + shown, soft_wrap=True)
+
+
+def _nothing_found(metric: str, score: float) -> str:
+    if score == float("-inf"):
+        return (
+            f"warning: no validation had anything to measure: {metric} has no value. Check [train.val_data]"
+        )
+    return (
+        f"warning: no validation found anything right: {metric} was never above 0. Train longer, raise the learning "
+        "rates, or check that the labels of the component are those of the data"
+    )
 
 
 def _line(console: Console, text: str) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ import pytest
 import spacy
 import torch
 
-from gliner_pipe.errors import ConfigError
+from gliner_pipe.errors import ConfigError, DataError
 from gliner_pipe.registry import registry
 from gliner_pipe.train import train
 from tests.training.conftest import weights
@@ -219,3 +220,41 @@ def test_killed_at_any_moment_and_resumed(config_path, tmp_path, attempt):
 
 def _newest(folder: Path) -> str:
     return max((path.name for path in folder.glob("out/checkpoints/step-*")), default="")
+
+
+TRAIN = """
+import sys, time
+from confit import Config
+from gliner_pipe.registry import registry
+from gliner_pipe.train import train
+
+
+def wait(record):
+    print("validated", flush=True)
+    time.sleep(300)
+
+
+options = Config.from_disk(sys.argv[1], resolve=True, registry=registry)["train"]
+train(**{**options, "loggers": [], "checkpoint_interval": 1, "on_validation_callback": wait})
+"""
+
+
+def test_two_trainings_do_not_share_a_folder(config_path, tmp_path):
+    first = subprocess.Popen(
+        [sys.executable, "-c", TRAIN, str(config_path)], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        while "validated" not in first.stdout.readline():
+            assert first.poll() is None
+        before = sorted(path.name for path in (tmp_path / "out").rglob("*"))
+        for name in ("model-last", "another-name"):  # logs and checkpoints are those of the folder
+            with pytest.raises(DataError) as caught:
+                train(**options(config_path, output_path=tmp_path / "out" / name))
+            assert f"process {first.pid} on {socket.gethostname()}" in caught.value.found
+        assert sorted(path.name for path in (tmp_path / "out").rglob("*")) == before
+    finally:
+        first.kill()
+        first.communicate()
+    # and goes on at once
+    train(**options(config_path, resume_from_checkpoint="auto"))
+    assert not [path for path in (tmp_path / "out").rglob("*") if "lock" in path.name]
