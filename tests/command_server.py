@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import sys
 
 from spacy.language import Language
@@ -44,6 +43,8 @@ def serve() -> None:
                 os.close(descriptor)
             sys.stdin, sys.stdout, sys.stderr = os.fdopen(0, "r"), os.fdopen(1, "w"), os.fdopen(2, "w")
             if request["largest_file"]:
+                import resource  # which Windows lacks
+
                 resource.setrlimit(resource.RLIMIT_FSIZE, (request["largest_file"],) * 2)
             COMMANDS[request["command"]](request["arguments"])
             return
