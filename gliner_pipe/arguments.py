@@ -41,7 +41,8 @@ def literal(argv: Sequence[str], names: Iterable[str]) -> list[str]:
             if not rest:
                 raise ConfigError(option, "has no value", "", f"Write {option} VALUE")
             value = rest.pop(0)
-        result += [option, json.dumps(value, ensure_ascii=False)]
+        text = json.dumps(value, ensure_ascii=False)
+        result += [option, text.encode("utf-8", "backslashreplace").decode()]  # bytes that are not UTF-8
     return result
 
 

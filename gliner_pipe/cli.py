@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import configparser
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,15 +48,54 @@ def run(app: Callable[[], Any], argv: Sequence[str] | None = None) -> None:
     """
     show = os.environ.get("CONFIT_DEBUG", "0") not in ("", "0", "false")
     try:
-        with _confit_raises():
+        with _confit_raises(), _signals_raise():
             app()
-    except KeyboardInterrupt:
-        _stop("stopped from the keyboard", 130)
+    except (KeyboardInterrupt, Ended) as stopped:
+        number = stopped.number if isinstance(stopped, Ended) else signal.SIGINT
+        how = "from the keyboard" if number == signal.SIGINT else f"by {signal.Signals(number).name}"
+        _stop(f"stopped {how}", 128 + number)
     except Exception as error:
         message = None if show else _told(error, list(sys.argv[1:] if argv is None else argv))
         if message is None:
             raise
         _stop(message, 1)
+
+
+class Ended(BaseException):
+    """A signal that ends the command came in."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        super().__init__(number)
+
+
+@contextmanager
+def _signals_raise() -> Iterator[None]:
+    """Have Ctrl-C, SIGTERM and SIGHUP raise what nothing catches but ``run``, so that all is tidied up on the way.
+
+    A second one ends the command at once. Signals for which somebody else has set a handler are left alone.
+    """
+
+    def end(number: int, _: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        raise Ended(number)
+
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():  # no other may set handlers
+        numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+        before = {number: signal.getsignal(number) for number in numbers}
+    mine = [
+        number
+        for number, handler in before.items()
+        if handler in (signal.SIG_DFL, signal.default_int_handler)
+    ]
+    for number in mine:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in mine:
+            signal.signal(number, before[number])
 
 
 def _told(error: Exception, argv: list[str]) -> str | None:

@@ -64,6 +64,14 @@ class DataError(_Told, GlinerPipeError, ValueError):
         super().__init__(_sentence(where, self.found, allowed, do))
 
 
+class PredictionError(DataError, RuntimeError):
+    """A text that the pipeline failed on; its parts are those of ``DataError``."""
+
+
+class WorkerError(GlinerPipeError, RuntimeError):
+    """A process that was to do a part of the work has died."""
+
+
 class NotInitializedError(GlinerPipeError, RuntimeError):
     """The component was asked for predictions before it has weights."""
 

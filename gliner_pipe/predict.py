@@ -3,12 +3,15 @@
 # no postponed annotations here: confit's --help shows the types of a signature
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, Literal
 
 from confit import Cli
 from spacy.language import Language
+from spacy.tokens import Doc
 
 from gliner_pipe.arguments import literal, split_labels
 from gliner_pipe.cli import run
@@ -16,12 +19,14 @@ from gliner_pipe.errors import ConfigError, DataError
 from gliner_pipe.metrics.getters import SpanGetter, prediction_getter
 from gliner_pipe.overrides import override
 from gliner_pipe.pipeline import PipelineArg
+from gliner_pipe.prediction.chunks import check_ask
 from gliner_pipe.prediction.finding import holds_shards
 from gliner_pipe.prediction.formats import SHARD_FORMATS
 from gliner_pipe.prediction.outputs import Prediction, write
 from gliner_pipe.prediction.rendering import HtmlStyle, entities_of
 from gliner_pipe.prediction.sharded import Work, predict_shards
 from gliner_pipe.prediction.shards import Columns
+from gliner_pipe.prediction.stream import annotate
 from gliner_pipe.prediction.texts import TextItem, read_texts
 from gliner_pipe.registry import registry
 
@@ -56,7 +61,7 @@ def predict_texts(
     span_getter: SpanGetter | None = None,
     batch_size: int | None = None,
     n_process: int = 1,
-) -> Iterator[Prediction]:
+) -> Generator[Prediction, None, None]:
     """Run a pipeline over a stream of texts; no more than some batches are in memory.
 
     Parameters
@@ -75,18 +80,36 @@ def predict_texts(
     Yields
     ------
     Prediction
-        The text, the document and its entities, in the order of the texts.
+        The text, the document and its entities, in the order of the texts. Texts that the pipeline's own error handler
+        was told of are left out.
 
     Raises
     ------
     DataError
-        If a text is longer than ``nlp.max_length``.
+        If a text is longer than ``nlp.max_length``, holds half a surrogate pair, or the pipeline fails on it
+        (``PredictionError``). What was read before comes first.
+    WorkerError
+        If one of several processes dies.
+
+    Notes
+    -----
+    Close the iterator where it is not read to its end (``contextlib.closing``): that ends its processes.
     """
     getter = prediction_getter(nlp) if span_getter is None else span_getter
-    pairs = ((item.text, item) for item in _items(texts, nlp.max_length))
-    stream = nlp.pipe(pairs, as_tuples=True, batch_size=batch_size or nlp.batch_size, n_process=n_process)
-    for doc, item in stream:
-        yield item, doc, entities_of(doc, getter)
+    waiting: deque[TextItem] = deque()
+
+    def sources() -> Iterator[str]:
+        for item in _items(texts, nlp.max_length):
+            waiting.append(item)
+            yield item.text
+
+    with closing(annotate(nlp, sources(), batch_size=batch_size, n_process=n_process)) as results:
+        for result in results:
+            item = waiting.popleft()
+            if isinstance(result, Doc):
+                yield item, result, entities_of(result, getter)
+            elif not result.handled:
+                result.raise_for(item.where, "Mend the text or take it out")
 
 
 @app.command(name="predict", registry=registry)
@@ -164,7 +187,8 @@ def predict(
     shard_size
         For shards, rows of an output file at most; an output file for each input file when not given.
     on_error
-        For shards, what to do about a row that cannot be read or predicted on: ``stop``, or ``skip`` and list it.
+        For shards, what to do about a row that cannot be read or predicted on: ``stop``, or ``skip``, which lists it
+        and writes the reason into its field ``error``. Files that cannot be read come last, as an error.
     save_every
         For shards, seconds between two times that finished rows are written. A kill costs these, and the texts in
         hand.
@@ -179,7 +203,7 @@ def predict(
     batch_size
         Texts a batch. With ``--input -`` a result comes when a batch is full or the input ends.
     n_process
-        Processes.
+        Processes; none of them outlives the command.
     device
         Where the model runs, e.g. ``cpu`` or ``cuda:0``.
     dtype
@@ -232,7 +256,8 @@ def predict(
         predictions = predict_texts(
             pipeline, items, span_getter=span_getter, batch_size=batch_size, n_process=n_process
         )
-        return write(predictions, "html" if html else format or "terminal", output, html_style)
+        with closing(predictions):
+            return write(predictions, "html" if html else format or "terminal", output, html_style)
 
 
 def _are_shards(input: str | Path, format: str | None, output: Path) -> bool:
@@ -266,6 +291,9 @@ def _items(texts: Iterable[str | TextItem], limit: int) -> Iterator[TextItem]:
             raise DataError(
                 item.where, f"has {len(item.text)} characters", f"at most {limit}", "Split the text"
             )
+        wrong = check_ask(item.text, None, limit)
+        if wrong is not None:
+            raise DataError(item.where, *wrong, "Mend the text or take it out")
         yield item
 
 
@@ -283,11 +311,21 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _until_closed(argv: Sequence[str]) -> None:
     try:
         app(literal(argv, LITERALS))
+        _flush()
+    except BrokenPipeError:  # the reader of our output has seen enough
+        pass
+    finally:
+        # what cannot be written now cannot be written at exit either: keep the interpreter from complaining then
+        with suppress(OSError):
+            _flush()
+
+
+def _flush() -> None:
+    try:
         sys.stdout.flush()
-    except BrokenPipeError:
-        # the reader of our output has seen enough; keep the interpreter from complaining when it flushes at
-        # exit
+    except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise
 
 
 if __name__ == "__main__":

@@ -128,6 +128,10 @@ def replace_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         _flush(sibling)
         sibling.replace(target)
         _flush(target.parent)
+    except OSError as error:
+        if error.filename is None:  # as where the disk is full
+            error.filename = str(target)
+        raise
     finally:
         sibling.unlink(missing_ok=True)
         _unlock(lock)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from time import perf_counter, process_time
 from typing import Any
 
@@ -36,6 +37,7 @@ from gliner_pipe.overrides import (
     tagging_components,
     thresholded_components,
 )
+from gliner_pipe.prediction.stream import annotate
 
 #: Keys of the result that are not scores.
 FACTS = (
@@ -322,7 +324,12 @@ def _predict(
 ) -> tuple[list[Doc], float, float]:
     """Predicted documents, and the seconds that the pipeline took: of wall time, and of CPU time of this process."""
     start, cpu_start = perf_counter(), process_time()
-    predicted = list(nlp.pipe(docs, batch_size=batch_size or nlp.batch_size, n_process=n_process))
+    predicted: list[Doc] = []
+    with closing(annotate(nlp, docs, batch_size=batch_size, n_process=n_process)) as results:
+        for number, result in enumerate(results, 1):
+            if not isinstance(result, Doc):
+                result.raise_for(f"document {number}", "Take it out of the data")
+            predicted.append(result)
     return predicted, max(perf_counter() - start, 1e-9), max(process_time() - cpu_start, 1e-9)
 
 

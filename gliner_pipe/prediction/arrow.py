@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from spacy.language import Language
+from spacy.util import raise_error
 
 from gliner_pipe.data.tables import optional_package
 from gliner_pipe.overrides import gliner_components
-from gliner_pipe.prediction.chunks import Found
+from gliner_pipe.prediction.chunks import Found, Missed, Outcome
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -47,18 +48,22 @@ class Schema:
         ``entities``, counted from 0.
     generated
         Whether an entity has ``generated_labels``, a list of strings.
+    errors
+        Whether there is ``error``, which says why a text was not predicted on.
     """
 
     relations: bool = False
     generated: bool = False
+    errors: bool = False
 
     @classmethod
-    def of(cls, nlp: Language) -> Schema:
-        """Return that of a pipeline, with the relations that it is asked for."""
+    def of(cls, nlp: Language, *, skip: bool = False) -> Schema:
+        """Return that of a pipeline, with the relations that it is asked for; `skip` if it is to skip bad rows."""
         components = gliner_components(nlp)
         return cls(
             relations=any(one.finds_relations and one.relation_items for one in components),
             generated=any(one.gliner.writer is not None for one in components),
+            errors=skip or nlp.default_error_handler is not raise_error,
         )
 
     def fields(self) -> list[pa.Field]:
@@ -77,27 +82,102 @@ class Schema:
         if self.relations:
             relation = {"head": pa.int32(), "tail": pa.int32(), "label": pa.string(), "score": pa.float64()}
             fields.append(pa.field("relations", pa.list_(pa.struct(list(relation.items())))))
+        if self.errors:
+            fields.append(pa.field("error", pa.string()))
         return fields
 
-    def columns(self, found: Sequence[Found | None]) -> list[pa.Array]:
+    def columns(self, found: Sequence[Outcome]) -> list[pa.Array]:
         """Return what was found in some texts as columns."""
         pa = arrow()
-        values: list[list[Any]] = [[None if one is None else one.entities for one in found]]
+        values: list[list[Any]] = [[one.entities if isinstance(one, Found) else None for one in found]]
         if self.relations:
             values.append([_relations(one) for one in found])
+        if self.errors:
+            values.append([one.reason if isinstance(one, Missed) else None for one in found])
         return [pa.array(value, field.type) for value, field in zip(values, self.fields(), strict=True)]
 
-    def extend(self, batch: pa.RecordBatch, found: Sequence[Found | None]) -> pa.RecordBatch:
+    def extend(self, batch: pa.RecordBatch, found: Sequence[Outcome]) -> pa.RecordBatch:
         """Return a batch with the columns of what was found in its rows."""
         pa = arrow()
         fields = [*batch.schema, *self.fields()]
         return pa.RecordBatch.from_arrays([*batch.columns, *self.columns(found)], schema=pa.schema(fields))
 
 
-def _relations(found: Found | None) -> list[dict[str, Any]] | None:
-    if found is None or found.relations is None:
+def _relations(found: Outcome) -> list[dict[str, Any]] | None:
+    if isinstance(found, Missed) or found.relations is None:
         return None
     return [relation._asdict() for relation in found.relations]
+
+
+def to_values(column: pa.Array) -> list[Any]:
+    """Return the values of a column; where one is no UTF-8, the error that says so."""
+    try:
+        values: list[Any] = column.to_pylist()
+        return values
+    except UnicodeDecodeError:
+        return [_value_or_error(scalar) for scalar in column]
+
+
+def _value_or_error(scalar: Any) -> Any:
+    try:
+        return scalar.as_py()
+    except UnicodeDecodeError as error:
+        return error
+
+
+def with_valid_texts(batch: pa.RecordBatch) -> tuple[pa.RecordBatch, set[int]]:
+    """Return a batch with U+FFFD for bytes in its texts that are not UTF-8, and the rows in which there are some."""
+    pa = arrow()
+    columns: list[Any] = []
+    replaced: set[int] = set()
+    for column in batch.columns:
+        try:
+            column.validate(full=True)
+        except pa.ArrowInvalid:
+            bad = {
+                row for row, value in enumerate(to_values(column)) if isinstance(value, UnicodeDecodeError)
+            }
+            replaced |= bad
+            values = [_decoded(one) if row in bad else one.as_py() for row, one in enumerate(column)]
+            column = pa.array(values, column.type)
+        columns.append(column)
+    return (pa.RecordBatch.from_arrays(columns, schema=batch.schema) if replaced else batch), replaced
+
+
+def _decoded(scalar: Any) -> Any:
+    """Return the value of a scalar, with U+FFFD for bytes that are not UTF-8."""
+    pa = arrow()
+    if not scalar.is_valid:
+        return None
+    if isinstance(scalar, pa.DictionaryScalar):
+        return _decoded(scalar.value)
+    if isinstance(scalar, (pa.StringScalar, pa.LargeStringScalar, pa.StringViewScalar)):
+        return scalar.as_buffer().to_pybytes().decode("utf-8", "replace")
+    if isinstance(scalar, pa.MapScalar):
+        return [tuple(_decoded(one[name]) for name in one.type.names) for one in scalar.values]
+    if isinstance(scalar, pa.ListScalar):  # of all kinds
+        return [_decoded(one) for one in scalar.values]
+    if isinstance(scalar, pa.StructScalar):
+        return {name: _decoded(scalar[name]) for name in scalar}
+    return scalar.as_py()
+
+
+def plain_rows(batch: pa.RecordBatch) -> list[dict[str, Any]]:
+    """Return the rows of a batch as dictionaries; columns with values that Python does not have become texts."""
+    try:
+        rows: list[dict[str, Any]] = batch.to_pylist()
+        return rows
+    except (ValueError, OverflowError):  # times beyond Python's years, or finer than its microseconds
+        columns = [_plain_values(column) for column in batch.columns]
+        return [dict(zip(batch.schema.names, values, strict=True)) for values in zip(*columns, strict=True)]
+
+
+def _plain_values(column: pa.Array) -> list[Any]:
+    try:
+        values: list[Any] = column.to_pylist()
+    except (ValueError, OverflowError):
+        values = column.cast(arrow().string()).to_pylist()
+    return values
 
 
 def batch_of(rows: Sequence[Mapping[str, Any]]) -> pa.RecordBatch:
@@ -149,7 +229,7 @@ def common_schema(schemas: Sequence[pa.Schema]) -> pa.Schema:
 
 
 #: Columns that stand behind those of the data.
-_LAST = ("entities", "relations")
+_LAST = ("entities", "relations", "error")
 
 
 def _common(one: pa.Field, other: pa.Field) -> pa.Field:

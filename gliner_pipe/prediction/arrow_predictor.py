@@ -49,8 +49,8 @@ class ArrowPredictor:
     span_getter, batch_size
         As for ``predict_texts``.
     on_error
-        What to do about a row without a text, or with one longer than ``nlp.max_length``: ``"stop"``, or ``"skip"``,
-        which gives it null instead of entities and logs how many there are.
+        What to do about a row that cannot be predicted on: ``"stop"``, or ``"skip"``,
+        which gives it null instead of entities and the reason as ``error``, and logs how many there are.
 
     Examples
     --------
@@ -107,7 +107,7 @@ class ArrowPredictor:
     @property
     def schema(self) -> Schema:
         """The columns that are added."""
-        return Schema.of(self.nlp)
+        return Schema.of(self.nlp, skip=self.on_error == "skip")
 
     def __call__(self, batch: pa.Table | pa.RecordBatch) -> pa.Table:
         """Return a table with the columns of `batch`, and those of `schema`.
@@ -131,7 +131,8 @@ class ArrowPredictor:
 
     def _predict(self, table: pa.Table) -> Iterator[tuple[pa.RecordBatch, Any]]:
         check_columns("the batch", table.schema, self.columns)
-        refuse_names("the batch", table.schema.names)
+        skip = self.on_error == "skip"
+        refuse_names("the batch", table.schema.names, skip)
         chunks, row = [], 0
         for rows in table.to_batches():
             chunk = Chunk(None, row, row + len(rows), rows, [])
@@ -141,16 +142,17 @@ class ArrowPredictor:
             chunks.append(chunk)
             row = chunk.stop
         bad = [one for chunk in chunks for one in chunk.bad]
-        if bad and self.on_error == "stop":
+        if bad and not skip:
             raise bad[0].error()
+        predicted = predict_chunks(
+            self.nlp, chunks, span_getter=self.span_getter, batch_size=self.batch_size, skip=skip
+        )
+        yield from ((chunk.rows, found) for chunk, found in predicted)
+        bad = [one for chunk in chunks for one in chunk.bad]
         if bad:
             logger.warning(
                 "%d of %d rows without prediction; %s %s", len(bad), row, bad[0].where, bad[0].found
             )
-        for chunk, found in predict_chunks(
-            self.nlp, chunks, span_getter=self.span_getter, batch_size=self.batch_size
-        ):
-            yield chunk.rows, found
 
 
 @lru_cache(maxsize=1)

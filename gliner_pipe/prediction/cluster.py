@@ -8,8 +8,10 @@ import os
 import secrets
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -198,18 +200,22 @@ def run_on_cluster(
         nlp.to_disk(folder)
     placed = tuple(replace(shard, path=shard.path.resolve()) for shard in shards)
     task = ShardTask(str(copy), here, replace(work, n_process=1), placed, secrets.token_hex(8))
-    with _watching(job, shards, report):
-        errors = _ray(nlp, task, workers) if engine == "ray" else _spark(task)
-        first = next((error for error in errors if error is not None), None)
-    if first is not None:
-        raise ShardError(first)
+    with (
+        _watching(job, shards, report),
+        closing(_ray(nlp, task, workers) if engine == "ray" else _spark(task)) as errors,
+    ):
+        told = (error for error in errors if error is not None)
+        found = list(told) if work.skip else list(islice(told, 1))
+    if found:
+        others = f" (and {len(found) - 1} more shards)" if len(found) > 1 else ""
+        raise ShardError(found[0] + others)
 
 
 class ShardError(GlinerPipeError, ValueError):
     """Data that could not be used, as a process of a cluster told of it."""
 
 
-def _ray(nlp: Language, task: ShardTask, workers: int | None) -> Iterator[str | None]:
+def _ray(nlp: Language, task: ShardTask, workers: int | None) -> Generator[str | None, None, None]:
     ray = optional_package("ray", "engine", "ray")
     data = optional_package("ray.data", "engine", "ray")
     mine = not ray.is_initialized()
@@ -256,7 +262,7 @@ def _wants_gpu(nlp: Language, resources: dict[str, float]) -> bool:
     return any(one.startswith("cuda") or (one == "auto" and there) for one in devices)
 
 
-def _spark(task: ShardTask) -> Iterator[str | None]:
+def _spark(task: ShardTask) -> Generator[str | None, None, None]:
     sql = optional_package("pyspark.sql", "engine", "spark")
     mine = sql.SparkSession.getActiveSession() is None
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # else any python3, which may lack this package

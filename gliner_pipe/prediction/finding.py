@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import glob
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from gliner_pipe.data.files import find_files
 from gliner_pipe.errors import DataError
-from gliner_pipe.prediction.shards import SUFFIXES, Shard, ending, lines_of, open_bytes, open_table
+from gliner_pipe.prediction.shards import BROKEN, SUFFIXES, Shard, ending, lines_of, open_bytes, open_table
 
 
 def holds_shards(source: str | Path) -> bool:
@@ -77,16 +78,17 @@ def _root(pattern: str) -> Path:
 def _cut(shard: Shard, size: int) -> list[Shard]:
     """Cut a shard into pieces of `size` rows."""
     starts = [(0, 0)]
-    if ending(shard.path) == ".parquet":
-        with open_table(shard.path) as table:
-            starts = [(start, 0) for start in range(0, max(table.metadata.num_rows, 1), size)]
-    else:
-        offset = 0
-        with open_bytes(shard.path) as (stream, _):
-            for number, line in enumerate(lines_of(stream, shard.path)):
-                if number and number % size == 0:
-                    starts.append((number, offset))
-                offset += len(line)
+    with suppress(*BROKEN):  # a damaged file is cut as far as it can be read; reading says what is wrong
+        if ending(shard.path) == ".parquet":
+            with open_table(shard.path) as table:
+                starts = [(start, 0) for start in range(0, max(table.metadata.num_rows, 1), size)]
+        else:
+            offset = 0
+            with open_bytes(shard.path) as (stream, _):
+                for number, line in enumerate(lines_of(stream, shard.path)):
+                    if number and number % size == 0:
+                        starts.append((number, offset))
+                    offset += len(line)
     suffix = next(suffix for suffix in SUFFIXES if shard.name.endswith(suffix))
     stem = shard.name[: -len(suffix)]
     ends: list[int | None] = [start for start, _ in starts[1:]]

@@ -13,18 +13,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gliner_pipe.data.tables import open_parquet, optional_package
-from gliner_pipe.prediction.arrow import Schema, arrow, batch_of, common_schema, fitted, groups
-from gliner_pipe.prediction.chunks import Found, fields_of
+from gliner_pipe.prediction.arrow import Schema, arrow, batch_of, common_schema, fitted, groups, plain_rows
+from gliner_pipe.prediction.chunks import Outcome, fields_of
 
 #: What shards may be written as.
 SHARD_FORMATS = ("parquet", "jsonl", "jsonl.gz")
 
 
 class Piece(NamedTuple):
-    """Rows (dictionaries, or a ``pyarrow.RecordBatch``) and what was found in each."""
+    """Rows (dictionaries, or a ``pyarrow.RecordBatch``) and what became of each."""
 
     rows: Any
-    found: Sequence[Found | None]
+    found: Sequence[Outcome]
 
 
 def format_of(name: str) -> JsonLines | Parquet:
@@ -58,8 +58,8 @@ class JsonLines:
 
 def _lines(pieces: Sequence[Piece]) -> Iterator[str]:
     for rows, found in pieces:
-        for row, one in zip(rows if isinstance(rows, list) else rows.to_pylist(), found, strict=True):
-            record = {**row, **({"entities": None} if one is None else fields_of(one))}
+        for row, one in zip(rows if isinstance(rows, list) else plain_rows(rows), found, strict=True):
+            record = {**row, **fields_of(one)}
             try:
                 yield json.dumps(record, ensure_ascii=False, allow_nan=False, default=_as_text) + "\n"
             except ValueError:

@@ -29,7 +29,7 @@ from typing import Any
 
 from gliner_pipe.errors import ConfigError, DataError
 from gliner_pipe.prediction.arrow import Schema
-from gliner_pipe.prediction.chunks import Chunk, Found
+from gliner_pipe.prediction.chunks import Chunk, Found, Outcome
 from gliner_pipe.prediction.fingerprint import describe_file
 from gliner_pipe.prediction.formats import Piece, format_of
 from gliner_pipe.prediction.shards import Shard
@@ -38,6 +38,8 @@ from gliner_pipe.saving import only_writer, replace_file
 #: Folder of what is beside the predictions; readers of data sets pass over names with an underscore.
 STATE = "_predict"
 
+#: Beside the parts of a shard whose file could not be used.
+_MARK = "unusable"
 _PART = re.compile(r"(\d{12})-(\d{12})\.(parquet|jsonl|jsonl\.gz)")
 
 
@@ -119,6 +121,11 @@ class Job:
         with only_writer(manifest.parent / "lock"):
             before = json.loads(manifest.read_text("utf-8")) if manifest.is_file() else {}
             inputs = {str(shard.name): _origin(shard) for shard in shards}
+            for shard in shards:
+                parts, was = self._state("parts", shard), before.get("inputs", {}).get(shard.name)
+                if was and was["state"] != inputs[shard.name]["state"] and (parts / _MARK).exists():
+                    shutil.rmtree(parts)
+                    del before["inputs"][shard.name]
             _check_same(self.folder, before, {"settings": dict(settings), "inputs": inputs})
             merged = {"settings": settings, "inputs": {**before.get("inputs", {}), **inputs}}
             if merged != before:
@@ -133,6 +140,12 @@ class Job:
         found: dict[str, Any] = json.loads(path.read_text("utf-8"))
         return found
 
+    def mark_unusable(self, shard: Shard) -> None:
+        """Note that the file of a shard is to be mended: another file may take its place, which is then begun anew."""
+        mark = self._state("parts", shard) / _MARK
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        mark.touch()
+
     def next_row(self, shard: Shard) -> int:
         """Return the first row of a shard that is not written yet."""
         parts = self._parts(shard)
@@ -142,7 +155,7 @@ class Job:
         """Write the predictions of rows `start` to `stop`, which stand behind those written so far."""
         numbers = Numbers(bad=len(bad))
         for _, found in pieces:
-            there = [one for one in found if one is not None]
+            there = [one for one in found if isinstance(one, Found)]
             numbers.rows += len(found)
             numbers.predicted += len(there)
             numbers.entities += sum(len(one.entities) for one in there)
@@ -203,26 +216,37 @@ class ShardWriter:
         Where to.
     save_every
         Seconds after which the rows that came are written. A process that is killed loses no more.
+    skip
+        Whether to go on after a shard that cannot be read.
+
+    Attributes
+    ----------
+    errors
+        One for each shard that could not be read.
     """
 
-    def __init__(self, job: Job, save_every: float) -> None:
-        self.job, self.save_every = job, save_every
-        self._held: list[tuple[Chunk, Sequence[Found | None]]] = []
+    def __init__(self, job: Job, save_every: float, skip: bool = False) -> None:
+        self.job, self.save_every, self.skip = job, save_every, skip
+        self.errors: list[DataError] = []
+        self._held: list[tuple[Chunk, Sequence[Outcome]]] = []
         self._since = time.monotonic()
 
-    def add(self, chunk: Chunk, found: Sequence[Found | None]) -> Numbers | None:
+    def add(self, chunk: Chunk, found: Sequence[Outcome]) -> Numbers | None:
         """Take a chunk; return the numbers of its shard if it is whole now.
 
         Raises
         ------
         DataError
-            If reading ended here; all rows before are written.
+            If reading ended here, unless it goes on with the next shard; all rows before are written.
         """
         self._held.append((chunk, found))
         if chunk.last or chunk.error is not None or time.monotonic() - self._since >= self.save_every:
             self.flush()
         if chunk.error is not None:
-            raise chunk.error
+            self.job.mark_unusable(chunk.shard)
+            if not self.skip:
+                raise chunk.error
+            self.errors.append(chunk.error)
         return self.job.finish(chunk.shard) if chunk.last else None
 
     def flush(self) -> None:

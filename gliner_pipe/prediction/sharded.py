@@ -5,12 +5,13 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from spacy.language import Language
 
-from gliner_pipe.errors import ConfigError
+from gliner_pipe.errors import ConfigError, DataError, GlinerPipeError
 from gliner_pipe.metrics.getters import SpanGetter
 from gliner_pipe.overrides import gliner_components
 from gliner_pipe.prediction.arrow import Schema, arrow
@@ -77,16 +78,16 @@ def run_shards(
     Raises
     ------
     DataError
-        If data cannot be used. All rows before are written.
+        If data cannot be used. All rows before are written; with ``work.skip`` those of the other shards, too.
     """
-    writer = ShardWriter(job, work.save_every)
+    writer = ShardWriter(job, work.save_every, work.skip)
 
     def chunks() -> Iterator[Chunk]:
         for shard in shards:
             start = job.next_row(shard)
             for chunk in read_chunks(shard, work.columns, start=start, limit=nlp.max_length, skip=work.skip):
                 yield chunk
-                if chunk.error is not None:
+                if chunk.error is not None and not work.skip:
                     return
 
     found = predict_chunks(
@@ -95,13 +96,26 @@ def run_shards(
         span_getter=work.span_getter,
         batch_size=work.batch_size or min(nlp.batch_size, CHUNK_ROWS),
         n_process=work.n_process,
+        skip=work.skip,
     )
     try:
-        for chunk, predictions in found:
-            writer.add(chunk, predictions)
-            tell(chunk)
+        with closing(found):
+            for chunk, predictions in found:
+                writer.add(chunk, predictions)
+                tell(chunk)
     finally:
         writer.flush()
+    if writer.errors:
+        raise _joined(writer.errors)
+
+
+def _joined(errors: Sequence[DataError]) -> DataError:
+    """The error about the first of several files that cannot be used, which names the others."""
+    first, *others = errors
+    if not others:
+        return first
+    names = ", ".join(error.where for error in others[:SHOWN]) + (", ..." if len(others) > SHOWN else "")
+    return DataError(first.where, f"{first.found} (so it is with {names})", first.allowed, first.do)
 
 
 def predict_shards(
@@ -155,7 +169,7 @@ def predict_shards(
     shards = find_shards(source, format, shard_size)
     if any(".parquet" in (ending(shard.path), Path(shard.name).suffix) for shard in shards):
         arrow()
-    job = Job(output, Schema.of(nlp))
+    job = Job(output, Schema.of(nlp, skip=work.skip))
     settings = {
         **describe_pipeline(nlp),
         "span_getter": work.span_getter,
@@ -171,12 +185,16 @@ def predict_shards(
         with Report(_weights(missing, shards), quiet=quiet) as report:
             if len(missing) < len(shards):
                 report.say(f"{len(shards) - len(missing)} of {len(shards)} shards were whole before")
-            if engine == "local":
-                run_shards(nlp, job, missing, work, _Teller(report))
-            elif missing:
-                from gliner_pipe.prediction.cluster import run_on_cluster  # which needs this module
+            try:
+                if engine == "local":
+                    run_shards(nlp, job, missing, work, _Teller(report))
+                elif missing:
+                    from gliner_pipe.prediction.cluster import run_on_cluster  # which needs this module
 
-                run_on_cluster(nlp, job, missing, work, engine, workers, report)
+                    run_on_cluster(nlp, job, missing, work, engine, workers, report)
+            except GlinerPipeError:
+                report.say(_summary(total(map(job.numbers, shards)), shards, output))
+                raise
         for name in ("parts", "pipeline"):
             shutil.rmtree(output / STATE / name, ignore_errors=True)
         numbers = total(map(job.numbers, shards))

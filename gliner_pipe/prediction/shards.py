@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import logging
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,16 +13,21 @@ from typing import IO, Any, cast
 
 from gliner_pipe.data.files import BOM, Place, parse_line
 from gliner_pipe.data.tables import open_parquet, optional_package
+from gliner_pipe.diagnosis import flat
 from gliner_pipe.errors import DataError
-from gliner_pipe.prediction.chunks import ADDED, Ask, BadRow, Chunk, check_ask, names_added
+from gliner_pipe.prediction.arrow import to_values, with_valid_texts
+from gliner_pipe.prediction.chunks import ADDED, Ask, BadRow, Chunk, check_ask, names_added, whole_characters
 
 #: Endings of shards that can be read.
 SUFFIXES = (".parquet", ".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
 #: Rows that are read, predicted on and written together.
 CHUNK_ROWS = 256
 
-#: What a file that is cut off or damaged raises in mid-reading (``BadGzipFile`` and pyarrow's are OSErrors).
-_BROKEN = (EOFError, zlib.error, OSError)
+#: What a file that is cut off or damaged raises in mid-reading (``BadGzipFile`` is an OSError, of pyarrow's errors some
+#: are ValueErrors).
+BROKEN = (EOFError, zlib.error, OSError, ValueError, OverflowError)
+
+logger = logging.getLogger("gliner_pipe")
 
 
 @dataclass(frozen=True)
@@ -103,7 +109,8 @@ def read_chunks(
     limit
         Characters of a text at most.
     skip
-        Whether to go on after a bad row. Else the chunk ends before it, and its ``error`` says why.
+        Whether to go on after a bad row. Else the chunk ends before it, and its ``error`` says why. A file that cannot
+        be read ends with an ``error`` either way.
     rows
         Of a chunk.
 
@@ -113,21 +120,30 @@ def read_chunks(
         At least one; the last has ``last`` or ``error`` set.
     """
     if ending(shard.path) == ".parquet":
-        chunks = _parquet_chunks(shard, columns, start, limit, rows)
+        chunks = _parquet_chunks(shard, columns, start, limit, skip, rows)
     else:
-        chunks = _json_chunks(shard, columns, start, limit, rows)
+        chunks = _json_chunks(shard, columns, start, limit, skip, rows)
+    mended = 0
     try:
         for chunk in chunks:
+            mended += chunk.mended
             if chunk.bad and not skip:
                 yield _before_bad(chunk)
                 return
             yield chunk
     except DataError as error:
         yield Chunk(shard, start, start, [], [], error=error)
-    except _BROKEN as error:
-        found = f"cannot be read to its end: {error}"
+    except BROKEN as error:
+        found = f"cannot be read to its end: {flat(str(error))}"
         broken = DataError(str(shard.path), found, "a whole file", "Write it anew, then start again")
         yield Chunk(shard, start, start, [], [], error=broken)
+    finally:
+        if mended:
+            logger.warning(
+                "%s: %d rows hold half characters or bytes that are not UTF-8 beside the text, written as U+FFFD",
+                shard.path,
+                mended,
+            )
 
 
 def _before_bad(chunk: Chunk) -> Chunk:
@@ -147,7 +163,9 @@ def _before_bad(chunk: Chunk) -> Chunk:
 # -- JSON Lines ----------------------------------------------------------------------------------------------
 
 
-def _json_chunks(shard: Shard, columns: Columns, start: int, limit: int, rows: int) -> Iterator[Chunk]:
+def _json_chunks(
+    shard: Shard, columns: Columns, start: int, limit: int, skip: bool, rows: int
+) -> Iterator[Chunk]:
     with open_bytes(shard.path) as (stream, raw):
         first = shard.start
         stream.seek(shard.offset)
@@ -163,37 +181,59 @@ def _json_chunks(shard: Shard, columns: Columns, start: int, limit: int, rows: i
                 chunk = Chunk(shard, number, number, [], [])
             chunk.stop = number + 1
             if line.strip():
-                _add_line(chunk, number, line, columns, limit)
+                _add_line(chunk, number, line, columns, limit, skip)
         yield replace(chunk, last=True)
 
 
-def _add_line(chunk: Chunk, number: int, line: bytes, columns: Columns, limit: int) -> None:
+def _add_line(chunk: Chunk, number: int, line: bytes, columns: Columns, limit: int, skip: bool) -> None:
     """Add the object of a line to the rows of a chunk, and its text to what is asked."""
     place = Place(str(chunk.shard.path), number + 1)
     position = len(chunk.rows)
+    line = line.removeprefix(BOM.encode()) if number == 0 else line
+    wrong: tuple[str, str] | None = None
     try:
-        value = parse_line(place, line.removeprefix(BOM.encode()) if number == 0 else line)
+        value = parse_line(place, line)
     except DataError as error:
-        chunk.bad.append(BadRow(error.where, error.found, error.allowed, number, position))
-        return
+        wrong = error.found, error.allowed
+        value = _despite_bytes(place, line)
+        if value is None:
+            chunk.bad.append(BadRow(error.where, *wrong, number, position, kept=False))
+            return
     if not isinstance(value, dict):
-        chunk.bad.append(BadRow(str(place), "is no object", "a JSON object a line", number, position))
+        chunk.bad.append(
+            BadRow(str(place), "is no object", "a JSON object a line", number, position, kept=False)
+        )
         return
     kept = columns.kept(list(value))
-    refuse_names(place, kept)
-    chunk.rows.append({name: value[name] for name in kept})
+    if not skip:
+        refuse_names(place, kept, skip)
+    taken = names_added(kept, skip)
+    row = {name: value[name] for name in kept if name not in taken}
+    whole = whole_characters(row) if b"\\ud" in line.lower() else row
+    chunk.rows.append(whole)
+    text: Any = value.get(columns.text)
     labels = value.get(columns.labels) if columns.labels else None
-    if columns.text in value:
-        wrong = check_ask(value[columns.text], labels, limit)
-    else:
-        wrong = (
-            f"has no field {columns.text!r} (fields: {', '.join(value) or 'none'})",
-            "a field with the text",
-        )
+    if wrong is None and taken:
+        wrong = f"has a field {taken[0]!r}, where the prediction would go", f"rows without {', '.join(ADDED)}"
+    elif wrong is None and columns.text not in value:
+        fields = ", ".join(value) or "none"
+        wrong = f"has no field {columns.text!r} (fields: {fields})", "a field with the text"
+    elif wrong is None:
+        wrong = check_ask(text, labels, limit)
     if wrong is None:
-        chunk.asks.append(Ask(position, value[columns.text], place, labels))
+        chunk.asks.append(Ask(position, text, place, labels))
+        chunk.mended += whole != row
     else:
-        chunk.bad.append(BadRow(_named(place, columns.id, value), *wrong, number, position))
+        where, found, allowed = whole_characters([_named(place, columns.id, value), *wrong])
+        chunk.bad.append(BadRow(where, found, allowed, number, position))
+
+
+def _despite_bytes(place: Place, line: bytes) -> Any:
+    """Return the value of a line that is not UTF-8, with U+FFFD for what is none; None if it is no JSON either."""
+    try:
+        return parse_line(place, line.decode("utf-8", "replace"))
+    except DataError:
+        return None
 
 
 @contextmanager
@@ -219,20 +259,24 @@ def lines_of(stream: IO[bytes], path: Path) -> Iterator[bytes]:
 # -- Parquet -------------------------------------------------------------------------------------------------
 
 
-def _parquet_chunks(shard: Shard, columns: Columns, start: int, limit: int, rows: int) -> Iterator[Chunk]:
+def _parquet_chunks(
+    shard: Shard, columns: Columns, start: int, limit: int, skip: bool, rows: int
+) -> Iterator[Chunk]:
     with open_table(shard.path) as table:
         schema = table.schema_arrow
         check_columns(str(shard.path), schema, columns)
         kept = columns.kept(schema.names)
-        refuse_names(shard.path, kept)
+        refuse_names(shard.path, kept, skip)
         wanted = [name for name in schema.names if name in kept or name in columns.needed]
         count = table.metadata.num_rows
         stop = count if shard.stop is None else min(shard.stop, count)
         if start >= stop:
             yield Chunk(shard, start, start, _no_rows(schema, kept), [], last=True)
         for batch in _batches(table, wanted, start, stop, rows):
-            chunk = Chunk(shard, start, start + len(batch), batch.select(kept), [])
+            carried, replaced = with_valid_texts(batch.select(kept))
+            chunk = Chunk(shard, start, start + len(batch), carried, [])
             add_batch(chunk, batch, columns, limit, lambda row: Place(str(shard.path), row + 1))
+            chunk.mended = len(replaced.difference(row.position for row in chunk.bad))
             start = chunk.stop
             chunk.share = (start - shard.start) / (stop - shard.start)
             chunk.last = start == stop
@@ -274,15 +318,19 @@ def add_batch(chunk: Chunk, batch: Any, columns: Columns, limit: int, place: Cal
     place
         Where a row stands, by its number in the shard.
     """
-    texts = batch.column(columns.text).to_pylist()
-    labels = batch.column(columns.labels).to_pylist() if columns.labels else [None] * len(texts)
+    texts = to_values(batch.column(columns.text))
+    labels = to_values(batch.column(columns.labels)) if columns.labels else [None] * len(texts)
     for position, (text, own) in enumerate(zip(texts, labels, strict=True)):
         where = place(chunk.start + position)
         wrong = check_ask(text, own, limit)
         if wrong is None:
             chunk.asks.append(Ask(position, text, where, own))
             continue
-        row = {columns.id: batch.column(columns.id)[position].as_py()} if columns.id else {}
+        row = (
+            {columns.id: to_values(batch.column(columns.id)[position : position + 1])[0]}
+            if columns.id
+            else {}
+        )
         number = chunk.start + position
         chunk.bad.append(BadRow(_named(where, columns.id, row), *wrong, number, position))
 
@@ -296,6 +344,8 @@ def check_columns(where: str, schema: Any, columns: Columns) -> None:
         With the columns that are there.
     """
     for name in columns.needed:
+        if schema.names.count(name) > 1:
+            raise DataError(where, f"has the column {name!r} twice", "each column once", "Write it anew")
         if name not in schema.names:
             there = ", ".join(schema.names) or "none"
             raise DataError(
@@ -316,9 +366,9 @@ def open_table(path: Path) -> Any:
     return open_parquet(path, "input", "parquet")
 
 
-def refuse_names(place: object, names: Sequence[str]) -> None:
+def refuse_names(place: object, names: Sequence[str], skip: bool) -> None:
     """Refuse columns to carry along that are called as those of a prediction."""
-    for name in names_added(names):
+    for name in names_added(names, skip):
         raise DataError(
             f"{place} ({name})",
             "stands there already, where the prediction would go",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import random
 import sys
 import warnings
@@ -18,6 +19,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from gliner_pipe.data.annotations import supervision
 from gliner_pipe.data.batching import cut_by_length
 from gliner_pipe.model.batch import Drawn, TrainingBatch
+from gliner_pipe.model.forks import end_with_parent
 from gliner_pipe.training.datasets import Dataset, draws
 from gliner_pipe.training.protocol import TrainableByLoop
 
@@ -169,12 +171,14 @@ def prefetched(stream: StepStream, num_workers: int) -> Iterator[StepBatches]:
     if num_workers < 1 or sys.platform != "linux":
         yield from stream
         return
+    parent = os.getpid()
     loader: DataLoader[Any] = DataLoader(
         stream,
         batch_size=None,
         num_workers=num_workers,
         multiprocessing_context="fork",
         prefetch_factor=2,
+        worker_init_fn=lambda _: end_with_parent(parent),
         generator=torch.Generator(),  # else it would draw from the one that dropout draws from
     )
     with warnings.catch_warnings():
