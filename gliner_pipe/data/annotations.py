@@ -90,6 +90,18 @@ def gold_spans(doc: Doc, key: SpanSetter = DEFAULT_SPANS_KEY) -> list[Span]:
     return [span for _, _, span in each_once(spans_by_place(doc, key))]
 
 
+def trimmed(span: Span) -> Span | None:
+    """Return a span without the whitespace tokens at its ends; None if it has no others."""
+    doc, start, end = span.doc, span.start, span.end
+    while start < end and doc[end - 1].is_space:
+        end -= 1
+    while start < end and doc[start].is_space:
+        start += 1
+    if (start, end) == (span.start, span.end) and start < end:
+        return span
+    return Span(doc, start, end, label=span.label, kb_id=span.kb_id) if start < end else None
+
+
 def spans_by_place(doc: Doc, getter: SpanSetter) -> Iterator[tuple[str, int, Span]]:
     """Yield the spans of a document with the place that each stands in, and its position there.
 

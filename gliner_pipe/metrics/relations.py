@@ -13,7 +13,7 @@ from gliner_pipe.data.annotations import DEFAULT_SPANS_KEY, gold_spans, supervis
 from gliner_pipe.errors import DataError
 from gliner_pipe.metrics.base import ExampleScorer, score_mentions
 from gliner_pipe.metrics.counts import Mention, count_exact
-from gliner_pipe.metrics.getters import common_edges
+from gliner_pipe.metrics.getters import common_edges, word_places
 from gliner_pipe.registry import registry
 from gliner_pipe.relations import RELATIONS_KEY, get_relations
 
@@ -101,8 +101,8 @@ def paired_relations(example: Example, spans_key: str = DEFAULT_SPANS_KEY) -> Re
     stated = supervision(reference).get("relations")
     if stated is None:
         return None
-    tokens = list(range(len(reference) + 1))
-    gold_places, places = common_edges(reference, predicted) or (tokens, tokens)
+    words = word_places(reference)
+    gold_places, places = common_edges(reference, predicted) or (words, words)
     spans = gold_spans(reference, spans_key)
     gold = set()
     for head, tail, label in stated:
