@@ -226,7 +226,7 @@ def draw(
     relations = None if model.relation_layer is None else relations or RelationTeaching()
     dropped: Counter[str] = Counter()
     split = [splitter.split(example.reference) for example in examples]
-    read, pieces = read_words(model.encoder.backbone, split)
+    read, pieces = read_words(model.encoder.backbone, split, fill=True)
     gold = [
         read_gold(example, spans_key, words, some, dropped, relations is not None)
         for example, words, some in zip(examples, split, read, strict=True)

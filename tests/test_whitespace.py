@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,10 @@ from spacy.training import Example
 
 import gliner_pipe.builtin  # noqa: F401 (registers the blocks)
 from gliner_pipe.blocks import available
-from gliner_pipe.data.annotations import set_supervision
+from gliner_pipe.data.annotations import set_supervision, supervision
+from gliner_pipe.data.checks import check_examples
+from gliner_pipe.data.chunking import Chunk, chunk_examples
+from gliner_pipe.data.splitting import split_examples
 from gliner_pipe.metrics.relations import make_relations
 from gliner_pipe.metrics.seqeval import make_seqeval
 from gliner_pipe.metrics.spans import make_ner_exact, make_ner_overlap, make_ner_token
@@ -367,7 +371,8 @@ def test_documents_without_words_in_training(backbone: Path, make: Any, words: l
     alone = Example(bare, empty)
     batch = component.collate([*taught(nlp, None), alone], random.Random(0))
     assert sum(batch.dropped.values()) == 1  # the entity is counted
-    assert torch.equal(batch.gold, component.collate(taught(nlp, None), random.Random(0)).gold)
+    assert batch.count == component.collate(taught(nlp, None), random.Random(0)).count
+    assert float(component.get_loss([alone]).total.detach()) == 0.0
     optimizer = nlp.resume_training()
     losses: dict[str, float] = {}
     nlp.update([alone, *taught(nlp, 1)], sgd=optimizer, losses=losses)
@@ -448,3 +453,35 @@ def test_thresholds_are_found_in_words(backbone: Path) -> None:
     nlp = gliner(backbone)
     results = [find_threshold(nlp, taught(nlp, seed)) for seed in (None, 0, 1)]
     assert results[0] == results[1] == results[2]
+
+
+def test_long_documents_are_cut_by_words() -> None:
+    """Whitespace takes no room: pieces and chunks hold the same words, spans and relations."""
+    nlp = spacy.blank("en")
+
+    def parts(examples: list[Example]) -> list[Any]:
+        chunks = list(chunk_examples(examples, Chunk(max_words=10, stride=4)))
+        pieces = list(split_examples(examples, max_length=7, report=Counter()))
+        return [
+            (
+                [token.text for token in one.reference if not token.is_space],
+                [" ".join(span.text.split()) for span in one.reference.spans[KEY]],
+                supervision(one.reference)["relations"],
+            )
+            for one in [*chunks, *pieces]
+        ]
+
+    expected = parts(taught(nlp, None))
+    assert len(expected) > 12
+    blanks = [blank for blank in BLANKS if "\n" not in blank]  # a line break may end a sentence
+    for seed in range(4):
+        for wide in (False, True):
+            assert parts(taught(nlp, seed, wide, blanks)) == expected
+
+
+def test_data_is_described_in_words() -> None:
+    nlp = spacy.blank("en")
+    expected = check_examples(taught(nlp, None), max_width=4, max_length=40)
+    assert expected.words == sum(map(len, TEXTS))
+    for seed in range(2):
+        assert check_examples(taught(nlp, seed), max_width=4, max_length=40) == expected

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypedDict
 
+import numpy as np
 from spacy.tokens import Doc, Span
 from spacy.util import filter_spans
 
@@ -100,6 +101,11 @@ def trimmed(span: Span) -> Span | None:
     if (start, end) == (span.start, span.end) and start < end:
         return span
     return Span(doc, start, end, label=span.label, kb_id=span.kb_id) if start < end else None
+
+
+def word_places(doc: Doc) -> list[int]:
+    """Return for each token border the number of tokens before it that are no whitespace."""
+    return [0, *np.cumsum(doc.to_array(["IS_SPACE"]) == 0).tolist()]
 
 
 def spans_by_place(doc: Doc, getter: SpanSetter) -> Iterator[tuple[str, int, Span]]:

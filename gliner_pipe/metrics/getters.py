@@ -11,7 +11,14 @@ from spacy.language import Language
 from spacy.tokens import Doc, Span
 from spacy.training import Example
 
-from gliner_pipe.data.annotations import SpanSetter, each_once, gold_spans, spans_by_place, trimmed
+from gliner_pipe.data.annotations import (
+    SpanSetter,
+    each_once,
+    gold_spans,
+    spans_by_place,
+    trimmed,
+    word_places,
+)
 from gliner_pipe.errors import DataError
 from gliner_pipe.metrics.counts import Mention
 
@@ -171,11 +178,6 @@ def common_edges(reference: Doc, predicted: Doc) -> tuple[list[int], list[int]] 
             "Predict on the text or the words of the gold document",
         )
     return _edges(reference), _edges(predicted)
-
-
-def word_places(doc: Doc) -> list[int]:
-    """Tokens other than white space before each token, and in all (tokens + 1 numbers)."""
-    return [0, *np.cumsum(doc.to_array(["IS_SPACE"]) == 0).tolist()]
 
 
 def _same_tokens(one: Doc, other: Doc) -> bool:

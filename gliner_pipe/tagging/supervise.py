@@ -19,7 +19,7 @@ from gliner_pipe.model.token_classifier import TaggingBatch, TokenClassifier
 from gliner_pipe.supervise import NO_PIECES, UNALIGNED
 from gliner_pipe.tagging.pieces import by_pieces
 from gliner_pipe.tagging.targets import SPANS, read_values
-from gliner_pipe.word_splitters.base import ReadWords, Words, WordSplitter, read_words
+from gliner_pipe.word_splitters.base import NO_WORD, ReadWords, Words, WordSplitter, read_words
 
 STRANGE = "label that is not among the labels"
 LOST = "entity that the tags cannot hold beside another"
@@ -103,7 +103,7 @@ def draw(
     docs = [example.reference for example in examples]
     split = [splitter.split(doc) for doc in docs]
     places = {label: index for index, label in enumerate(model.labels)}
-    read, pieces = read_words(model.encoder.backbone, split)
+    read, pieces = read_words(model.encoder.backbone, split, fill=True)
     gold = [
         _span_tags(model, doc, words, some, getter, places, dropped)
         if target == SPANS
@@ -138,12 +138,16 @@ def _span_tags(
             found.append((*within, places[span.label_]))
     tags, lost = model.decoder.encode(found, len(read.texts))
     dropped[LOST] += lost
+    if read.numbers == [NO_WORD]:
+        tags[:] = UNKNOWN
     return tags
 
 
 def _of_read(values: Sequence[str | None], read: ReadWords) -> Sequence[str | None]:
     """Return the values of the words that are read."""
-    return values if read.numbers is None else [values[number] for number in read.numbers]
+    if read.numbers is None:
+        return values
+    return [None if number == NO_WORD else values[number] for number in read.numbers]
 
 
 def _word_tags(

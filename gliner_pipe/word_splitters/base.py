@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 from spacy.tokens import Doc, Span
 
 from gliner_pipe.blocks import Block
@@ -64,6 +65,10 @@ class Words:
         return [(start, end) if start is not None and end is not None else None for start, end in found]
 
 
+#: Number of a word that stands for an empty document.
+NO_WORD = -1
+
+
 @dataclass(frozen=True, slots=True)
 class ReadWords:
     """The words of a document that a model reads: whitespace is left out, and what has no pieces.
@@ -73,7 +78,7 @@ class ReadWords:
     texts
         These words.
     numbers
-        Which of the document's words each is; None where all are read.
+        Which of the document's words each is, ``NO_WORD`` where it is none; None where all are read.
     """
 
     texts: list[str]
@@ -91,7 +96,9 @@ class ReadWords:
         return (first, last) if first <= last else None
 
 
-def read_words(backbone: Backbone, split: Sequence[Words]) -> tuple[list[ReadWords], list[Pieces]]:
+def read_words(
+    backbone: Backbone, split: Sequence[Words], fill: bool = False
+) -> tuple[list[ReadWords], list[Pieces]]:
     """Leave out the words that say nothing to a model: whitespace, and words that its tokenizer makes no pieces of.
 
     Parameters
@@ -100,6 +107,8 @@ def read_words(backbone: Backbone, split: Sequence[Words]) -> tuple[list[ReadWor
         Cuts words into pieces.
     split
         All words of each document.
+    fill
+        Whether a document in which nothing is left gets one word without pieces, for a training batch must have rows.
 
     Returns
     -------
@@ -119,6 +128,9 @@ def read_words(backbone: Backbone, split: Sequence[Words]) -> tuple[list[ReadWor
             assert left.numbers is not None
             read[place] = ReadWords(left.texts, [words.number(word) for word in left.numbers])
             pieces[place] = replace(cut, ids=cut.ids[kept.repeat(cut.counts)], counts=cut.counts[kept])
+        if fill and not read[place].texts:
+            read[place] = ReadWords([""], [NO_WORD])
+            pieces[place] = replace(pieces[place], counts=np.zeros(1, np.int64))
     return read, pieces
 
 
@@ -138,7 +150,10 @@ def _trimmed_offsets(text: str, start: int, end: int) -> tuple[int, int]:
 
 
 class WordSplitter(Block):
-    """Splits a document into words."""
+    """Splits a document into words.
+
+    Words of whitespace, and words of which a tokenizer makes no pieces, may be among them: no model reads these.
+    """
 
     family = "word_splitters"
 
