@@ -20,7 +20,7 @@ from gliner_pipe.labels import LabelItem, RelationItem
 from gliner_pipe.model.inference import Findings, find
 from gliner_pipe.model.relations import find_relations
 from gliner_pipe.model.writing import BLANK_LABEL, bare_slots
-from gliner_pipe.word_splitters.base import Words, WordSplitter
+from gliner_pipe.word_splitters.base import ReadWords, Words, WordSplitter, read_words
 
 if TYPE_CHECKING:
     from gliner_pipe.component import Gliner
@@ -37,9 +37,10 @@ class Asked(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """What several documents are asked for, their windows, and what was cut off."""
+    """What several documents are asked for, the words that are read, their windows, and what was cut off."""
 
     asked: list[Asked]
+    read: list[ReadWords]
     windows: list[Window]
     report: Counter[str]
 
@@ -67,10 +68,10 @@ def prepare(component: Gliner, docs: Sequence[Doc]) -> Prepared:
     asked = [_ask(component, doc, splitter, slots, questions) for doc in docs]
     model, report = component.gliner, Counter[str]()
     with component.placed():
-        windows = model.encoder.prepare(
-            [one.words.texts for one in asked], [one.query for one in asked], model.min_overlap, report
-        )
-    return Prepared(asked, windows, report)
+        read, pieces = read_words(model.encoder.backbone, [one.words for one in asked])
+        texts, queries = [words.texts for words in read], [one.query for one in asked]
+        windows = model.encoder.prepare(texts, queries, model.min_overlap, report, pieces)
+    return Prepared(asked, read, windows, report)
 
 
 def run(component: Gliner, prepared: Prepared) -> list[Prediction]:
@@ -82,13 +83,13 @@ def run(component: Gliner, prepared: Prepared) -> list[Prediction]:
         In words of the documents.
     """
     model = component.gliner
-    asked, windows, report = prepared
+    asked, read, windows, report = prepared
     found = find(model, windows, [one.limits for one in asked], component.token_budget)
     component.report.update(report)
     flat, multi_label = component.cfg["flat_ner"], component.cfg["multi_label"]
     kept = [model.decoder.decode(one.candidates, flat=flat, multi_label=multi_label) for one in found]
-    generated = _write(component, found, kept, asked)
-    return [_prediction(component, *parts) for parts in zip(found, kept, generated, asked, strict=True)]
+    generated = _write(component, found, kept, read)
+    return [_prediction(component, *parts) for parts in zip(found, kept, generated, asked, read, strict=True)]
 
 
 def _check(component: Gliner) -> None:
@@ -127,7 +128,7 @@ def _write(
     component: Gliner,
     found: Sequence[Findings],
     kept: Sequence[Sequence[Candidate]],
-    asked: Sequence[Asked],
+    read: Sequence[ReadWords],
 ) -> list[list[tuple[str, ...]]]:
     """Labels written for each entity of each document: for its span, or for its slot in the window it stands in."""
     writer = component.gliner.writer
@@ -136,7 +137,7 @@ def _write(
     vectors: list[torch.Tensor] = []
     contexts: list[list[str]] = []
     rows: list[list[int]] = []  # of each entity, which vector is its
-    for one, entities, question in zip(found, kept, asked, strict=True):
+    for one, entities, words in zip(found, kept, read, strict=True):
         places: dict[tuple[int, int], tuple[int, int]] = {}
         for number, window in enumerate(one.windows):
             for place, (start, end) in enumerate(window.spans.tolist()):
@@ -150,7 +151,7 @@ def _write(
             if key not in known:
                 known[key] = len(vectors)
                 vectors.append((window.vectors if writer.mode == "span" else window.labels)[key[1]])
-                contexts.append(question.words.texts[entity.start : entity.end + 1])
+                contexts.append(words.texts[entity.start : entity.end + 1])
             rows[-1].append(known[key])
     if not vectors:
         return [[] for _ in kept]
@@ -165,6 +166,7 @@ def _prediction(
     kept: Sequence[Candidate],
     generated: Sequence[tuple[str, ...]],
     asked: Asked,
+    read: ReadWords,
 ) -> Prediction:
     writer = component.gliner.writer
     named = writer is not None and (writer.mode == "prompt" or component.cfg["use_generated_labels"])
@@ -173,7 +175,7 @@ def _prediction(
         label = asked.labels[index].label
         if named and written and written[0]:
             label = written[0]
-        entities.append(Entity(start, end, label, score, written))
+        entities.append(Entity(read.number(start), read.number(end), label, score, written))
     links = _links(component, found, kept, asked) if asked.relations else None
     return Prediction(entities, links, writes=writer is not None, words=asked.words)
 
@@ -213,7 +215,8 @@ def compress_prompt(component: Gliner, docs: Sequence[Doc]) -> None:
     )
     if not query.entities:
         raise ConfigError(f"components.{component.name}.labels", "is empty", "the labels to be kept")
-    texts = [words for doc in docs if (words := component.word_splitter.split(doc).texts)]
+    read, _ = read_words(encoder.backbone, [component.word_splitter.split(doc) for doc in docs])
+    texts = [words.texts for words in read if words.texts]
     if not texts:
         raise ValueError("compress_prompt() found no text; give some hundred documents like those to come.")
     encoder.compress(texts, query)

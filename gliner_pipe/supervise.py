@@ -13,7 +13,7 @@ from spacy.training import Example
 
 from gliner_pipe.backbones.base import Backbone
 from gliner_pipe.backbones.windows import Window
-from gliner_pipe.data.annotations import Supervision, gold_spans, supervision
+from gliner_pipe.data.annotations import Supervision, gold_spans, supervision, trimmed
 from gliner_pipe.data.fields import Relation
 from gliner_pipe.data.relation_sampling import RelationSampling, vary
 from gliner_pipe.data.sampling import LabelSampling, sample_labels
@@ -30,12 +30,12 @@ from gliner_pipe.supervise_heads import (
     relation_targets,
     writing_targets,
 )
-from gliner_pipe.word_splitters.base import WordSplitter
+from gliner_pipe.word_splitters.base import ReadWords, Words, WordSplitter, read_words
 
 TOO_WIDE = "entity wider than max_width"
 UNALIGNED = "entity not on word borders"
 ACROSS = "entity across a window border"
-NO_PIECES = "entity that starts or ends at a word without pieces"
+NO_PIECES = "entity of nothing but whitespace, or of words without pieces"
 NO_SLOT = "label beyond prompt_slots"
 
 
@@ -80,23 +80,24 @@ class Asked(NamedTuple):
 
 def count_pieces(backbone: Backbone, examples: Iterable[Example], splitter: WordSplitter) -> list[int]:
     """Pieces of the text of each example; those of prompts, and special ones, are not among them."""
-    words = [splitter.split(example.reference).texts for example in examples]
-    return [len(pieces.ids) for pieces in backbone.tokenize(words)]
+    _, pieces = read_words(backbone, [splitter.split(example.reference) for example in examples])
+    return [len(one.ids) for one in pieces]
 
 
 def read_gold(
-    example: Example, key: str, splitter: WordSplitter, dropped: Counter[str], relates: bool = False
+    example: Example, key: str, words: Words, read: ReadWords, dropped: Counter[str], relates: bool = False
 ) -> Gold:
-    """Gold entities of an example in words, and its relations; what cannot be had is counted in `dropped`."""
+    """Gold entities of an example in words that are read, and its relations; `dropped` counts what cannot be had."""
     spans = gold_spans(example.reference, key)
     found: list[Mention] = []
     places: list[int | None] = []
-    for span, words in zip(spans, splitter.split(example.reference).locate(spans), strict=True):
-        places.append(None if words is None else len(found))
-        if words is None:
-            dropped[UNALIGNED] += 1
+    for span, place in zip(spans, words.locate(spans), strict=True):
+        within = None if place is None else read.within(*place)
+        places.append(None if within is None else len(found))
+        if within is None:
+            dropped[UNALIGNED if place is None and trimmed(span) else NO_PIECES] += 1
         else:
-            found.append(Mention(*words, span.label_))
+            found.append(Mention(*within, span.label_))
     stated = supervision(example.reference).get("relations") if relates else None
     if stated is None:
         return Gold(found, None)
@@ -148,11 +149,6 @@ class DrawnSpans(Drawn):
         inputs = model.encoder.collate(windows)
         placed = _place(windows, gold, asked, model.max_width, dropped)
         targets = torch.tensor([one[:4] for one in placed], dtype=torch.long).view(-1, 4)
-        row, first, width, _ = targets.unbind(1)
-        scorable = inputs.windows.scorable
-        reachable = scorable[row, first] & scorable[row, first + width]
-        dropped[NO_PIECES] += int((~reachable).sum())
-        placed = [one for one, kept in zip(placed, reachable.tolist(), strict=True) if kept]
         relations = None
         if self.sampling is not None:
             known = [_known(one, names) for one, names in zip(gold, asked.names, strict=True)]
@@ -165,7 +161,7 @@ class DrawnSpans(Drawn):
             writing = writing_targets(placed, model.writer.mode, windows, words, mentions)
         return TrainingBatch(
             inputs=inputs,
-            gold=targets[reachable],
+            gold=targets,
             n_words=sum(map(len, words)),
             n_pieces=int(inputs.windows.input_ids.numel()),
             count=model.span_rep.count(inputs),
@@ -218,23 +214,28 @@ def draw(
     """
     relations = None if model.relation_layer is None else relations or RelationTeaching()
     dropped: Counter[str] = Counter()
-    gold = [read_gold(example, spans_key, splitter, dropped, relations is not None) for example in examples]
+    split = [splitter.split(example.reference) for example in examples]
+    read, pieces = read_words(model.encoder.backbone, split, fill=True)
+    gold = [
+        read_gold(example, spans_key, words, some, dropped, relations is not None)
+        for example, words, some in zip(examples, split, read, strict=True)
+    ]
     stated = [supervision(example.reference) for example in examples]
     slots = bare_slots(model.writer, prompt_slots)
     if slots is None:
         blank = model.writer is not None and rng.random() < model.writer.blank_entity_prob
         asked = _ask(gold, stated, labels, sampling, rng, relations, blank, dropped)
-        read = [tuple(definitions.get(label, label) for label in names) for names in asked.labels]
+        prompts = [tuple(definitions.get(label, label) for label in names) for names in asked.labels]
     else:
         asked = _fill_slots(gold, stated, sampling, rng, relations, len(slots), dropped)
-        read = [slots] * len(gold)
-    texts = [splitter.split(example.reference).texts for example in examples]
+        prompts = [slots] * len(gold)
+    texts = [words.texts for words in read]
     read_relations = relations.definitions if relations is not None else {}
     queries = [
         Query(names, tuple(read_relations.get(label, label) for label in tied))
-        for names, tied in zip(read, asked.relations, strict=True)
+        for names, tied in zip(prompts, asked.relations, strict=True)
     ]
-    windows = model.encoder.prepare(texts, queries, model.min_overlap, dropped)
+    windows = model.encoder.prepare(texts, queries, model.min_overlap, dropped, pieces)
     pairs = None if relations is None else relations.sampling
     seeds = [] if relations is None else [rng.random() for _ in texts]
     n_specials = model.encoder.backbone.n_specials

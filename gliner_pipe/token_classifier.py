@@ -34,7 +34,7 @@ from gliner_pipe.tagging.supervise import DrawnTags, draw
 from gliner_pipe.tagging.targets import SPANS, describe, gold_labels, install_extension, read_values
 from gliner_pipe.tagging.writing import write_spans, write_words
 from gliner_pipe.torch_pipe import TorchPipe
-from gliner_pipe.word_splitters.base import WordSplitter
+from gliner_pipe.word_splitters.base import ReadWords, WordSplitter, read_words
 from gliner_pipe.word_splitters.spacy import SpacyWords
 
 _TOKENS = SpacyWords()
@@ -105,10 +105,10 @@ def make_token_classifier(
 
 
 class Prepared(NamedTuple):
-    """Windows of several documents, how many these are, and what was cut off."""
+    """Windows of several documents, the words that are read, and what was cut off."""
 
     windows: list[Window]
-    n_texts: int
+    read: list[ReadWords]
     report: Counter[str]
 
 
@@ -267,16 +267,23 @@ class TokenTagger(TorchPipe):
         """Cut documents into windows."""
         model: TokenClassifier = self._ready()
         install_extension(self.target)  # a spawned process has none
-        texts = [self.word_splitter.split(doc).texts for doc in docs]
+        splitter = self.word_splitter
         report = Counter[str]()
         with self.placed():
-            return Prepared(model.prepare(texts, report), len(texts), report)
+            read, pieces = read_words(model.encoder.backbone, [splitter.split(doc) for doc in docs])
+            return Prepared(model.prepare([words.texts for words in read], report, pieces), read, report)
 
     def run(self, prepared: Prepared) -> list[list[Entity]]:
         """Find the entities, or the label of each word, of prepared documents, in words; see ``set_annotations``."""
-        emissions = self.network.score(prepared.windows, prepared.n_texts, self.token_budget)
+        emissions = self.network.score(prepared.windows, len(prepared.read), self.token_budget)
         self.report.update(prepared.report)
-        return find(self.network, emissions, words=self.target != SPANS)
+        found = find(self.network, emissions, words=self.target != SPANS)
+        return [
+            [one._replace(start=words.number(one.start), end=words.number(one.end)) for one in entities]
+            if words.numbers is not None
+            else entities
+            for entities, words in zip(found, prepared.read, strict=True)
+        ]
 
     def set_annotations(self, docs: Iterable[Doc], predictions: Iterable[Sequence[Entity]]) -> None:
         """Write entities to where ``span_setter`` says, with ``attrs["scores"]`` of groups; labels to tokens."""

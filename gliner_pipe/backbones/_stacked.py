@@ -60,6 +60,11 @@ class Stacked(Backbone):
         """Special pieces of a row."""
         return self.embedding.n_specials
 
+    @property
+    def blank_piece(self) -> int | None:
+        """The piece that stands for a blank alone."""
+        return self.embedding.blank_piece
+
     def tokenize(self, texts: Sequence[Sequence[str]]) -> list[Pieces]:
         """Cut the words of each text into pieces."""
         return self.embedding.tokenize(texts)

@@ -133,6 +133,11 @@ class Backbone(Block, PretrainedModule):
         """Special pieces that a row has beyond those of prompt and text."""
         return 0
 
+    @property
+    def blank_piece(self) -> int | None:
+        """The piece that stands for a blank alone, which says nothing of a word; None where there is no such piece."""
+        return None
+
     @abstractmethod
     def build(self, new_tokens: Sequence[str] = ()) -> None:
         """Load the pretrained weights and the tokenizer, and add `new_tokens` to both."""

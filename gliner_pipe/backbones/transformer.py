@@ -209,6 +209,12 @@ class Transformer(EncoderHolder, Backbone):
         """Special pieces that a row has beyond those of prompt and text."""
         return len(self.prefix) + len(self.suffix)
 
+    @property
+    def blank_piece(self) -> int | None:
+        """SentencePiece's mark of a blank: all that it makes of a zero-width space."""
+        piece: int | None = self.tokenizer.backend_tokenizer.token_to_id("\u2581")
+        return piece
+
     # -- from words to windows -------------------------------------------------------------------------------------
 
     def tokenize(self, texts: Sequence[Sequence[str]]) -> list[Pieces]:

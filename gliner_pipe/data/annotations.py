@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypedDict
 
+import numpy as np
 from spacy.tokens import Doc, Span
 from spacy.util import filter_spans
 
@@ -88,6 +89,23 @@ def gold_spans(doc: Doc, key: SpanSetter = DEFAULT_SPANS_KEY) -> list[Span]:
         In the order in which relations count them.
     """
     return [span for _, _, span in each_once(spans_by_place(doc, key))]
+
+
+def trimmed(span: Span) -> Span | None:
+    """Return a span without the whitespace tokens at its ends; None if it has no others."""
+    doc, start, end = span.doc, span.start, span.end
+    while start < end and doc[end - 1].is_space:
+        end -= 1
+    while start < end and doc[start].is_space:
+        start += 1
+    if (start, end) == (span.start, span.end) and start < end:
+        return span
+    return Span(doc, start, end, label=span.label, kb_id=span.kb_id) if start < end else None
+
+
+def word_places(doc: Doc) -> list[int]:
+    """Return for each token border the number of tokens before it that are no whitespace."""
+    return [0, *np.cumsum(doc.to_array(["IS_SPACE"]) == 0).tolist()]
 
 
 def spans_by_place(doc: Doc, getter: SpanSetter) -> Iterator[tuple[str, int, Span]]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from spacy.tokens import Doc, Span
 from spacy.training import Example
 
-from gliner_pipe.data.annotations import DEFAULT_SPANS_KEY, SpanSetter, gold_spans, supervision
+from gliner_pipe.data.annotations import DEFAULT_SPANS_KEY, SpanSetter, gold_spans, supervision, word_places
 from gliner_pipe.data.label_sets import no_gold, place_name, places_of
 from gliner_pipe.errors import DataError
 
@@ -99,10 +99,10 @@ def check_examples(
     wanted = None if labels is None else set(labels)
     for example in examples:
         spans = gold_spans(example.reference, spans_key)
-        length = len(example.reference)
+        words = word_places(example.reference)
         report.examples += 1
-        report.words += length
-        report.longest = max(report.longest, length)
+        report.words += words[-1]
+        report.longest = max(report.longest, words[-1])
         report.without_entities += not spans
         if not spans:
             report.elsewhere += places_of([example.reference])
@@ -111,7 +111,7 @@ def check_examples(
         usable = []
         aligned = _on_token_borders(example)
         for span in spans:
-            reason = _reason(span, aligned, wanted, max_width, max_length)
+            reason = _reason(span, words, aligned, wanted, max_width, max_length)
             if reason:
                 report.dropped[reason] += 1
             else:
@@ -125,6 +125,7 @@ def check_examples(
 
 def _reason(
     span: Span,
+    words: list[int],
     aligned: set[tuple[int, int]] | None,
     wanted: set[str] | None,
     max_width: int | None,
@@ -134,9 +135,9 @@ def _reason(
         return "with a label that is not among the labels"
     if aligned is not None and (span.start_char, span.end_char) not in aligned:
         return "not on token borders"
-    if max_length is not None and span.end > max_length:
+    if max_length is not None and words[span.end] > max_length:
         return f"beyond the first {max_length} words"
-    if max_width is not None and span.end - span.start > max_width:
+    if max_width is not None and words[span.end] - words[span.start] > max_width:
         return f"wider than {max_width} words (max_width)"
     return ""
 

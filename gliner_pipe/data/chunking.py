@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -10,7 +11,7 @@ from typing import Any
 from spacy.tokens import Doc, Span
 from spacy.training import Example
 
-from gliner_pipe.data.annotations import DEFAULT_SPANS_KEY, SpanSetter, gold_spans, supervision
+from gliner_pipe.data.annotations import DEFAULT_SPANS_KEY, SpanSetter, gold_spans, supervision, word_places
 from gliner_pipe.data.splitting import Pieces
 from gliner_pipe.errors import ConfigError
 
@@ -93,34 +94,35 @@ def chunk_examples(
     """
     report = Counter() if report is None else report
     for example in examples:
-        length = len(example.reference)
-        if length <= chunk.max_words:
+        words = word_places(example.reference)
+        if words[-1] <= chunk.max_words:
             yield example
         else:
             report["document cut into chunks"] += 1
-            yield from _chunks(example.reference, _Windows(length, chunk), spans_key, report)
+            yield from _chunks(example.reference, _Windows(words, chunk), spans_key, report)
 
 
 class _Windows:
-    """Borders of the chunks of one document, and which of them a span falls into."""
+    """Borders of the chunks of one document, and which of them a span falls into; `words` are its ``word_places``."""
 
-    def __init__(self, length: int, chunk: Chunk) -> None:
-        self.max_words, self.step, self.length = chunk.max_words, chunk.max_words - chunk.stride, length
-        self.number = 1 + -(-(length - chunk.max_words) // self.step)
+    def __init__(self, words: list[int], chunk: Chunk) -> None:
+        self.max_words, self.step, self.words = chunk.max_words, chunk.max_words - chunk.stride, words
+        self.number = 1 + -(-(words[-1] - chunk.max_words) // self.step)
 
     def borders(self, i: int) -> tuple[int, int]:
-        """Return the first word of a chunk, and the one behind its last."""
-        return i * self.step, min(self.length, i * self.step + self.max_words)
+        """Return the first token of a chunk, and the one behind its last, with the whitespace around its words."""
+        stop = min(self.words[-1], i * self.step + self.max_words)
+        return bisect_left(self.words, i * self.step), bisect_right(self.words, stop) - 1
 
     def holding(self, span: Span) -> range:
         """Return the chunks that hold all of `span`."""
-        first = max(0, -(-(span.end - self.max_words) // self.step))
-        return range(first, min(self.number, span.start // self.step + 1))
+        first = max(0, -(-(self.words[span.end] - self.max_words) // self.step))
+        return range(first, min(self.number, self.words[span.start] // self.step + 1))
 
     def touching(self, span: Span) -> range:
         """Return the chunks that hold a word of `span`."""
-        first = max(0, (span.start - self.max_words) // self.step + 1)
-        return range(first, min(self.number, (span.end - 1) // self.step + 1))
+        first = max(0, (self.words[span.start] - self.max_words) // self.step + 1)
+        return range(first, min(self.number, (self.words[span.end] - 1) // self.step + 1))
 
 
 def _chunks(doc: Doc, windows: _Windows, spans_key: SpanSetter, report: Counter[str]) -> Iterator[Example]:

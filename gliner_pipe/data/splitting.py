@@ -18,6 +18,7 @@ from gliner_pipe.data.annotations import (
     gold_spans,
     set_supervision,
     supervision,
+    word_places,
 )
 
 #: Characters that end a sentence.
@@ -58,7 +59,7 @@ def split_examples(
     """Cut long documents into pieces of at most `max_length` words.
 
     A cut falls at the beginning of a sentence; inside a sentence only when that alone is too long, and inside
-    an entity never. Sentences are those of the document if it has any, else those that
+    an entity never. Whitespace is no word. Sentences are those of the document if it has any, else those that
     :func:`sentence_starts` finds. Takes time linear in the number of words.
 
     Parameters
@@ -91,7 +92,7 @@ def split_examples(
     report = Counter() if report is None else report
     for example in examples:
         doc = example.reference
-        if len(doc) == 0 or (multi_sentence and (max_length <= 0 or len(doc) <= max_length)):
+        if len(doc) == 0 or (multi_sentence and (max_length <= 0 or word_places(doc)[-1] <= max_length)):
             yield example
             continue
         starts = sentence_starts(doc, punct_chars, check_capitalized, min_newline_count)
@@ -167,7 +168,7 @@ def _cuts(
     report: Counter[str],
 ) -> list[int]:
     """Return the token borders at which pieces begin and end: 0, ..., length."""
-    length = len(doc)
+    length, words = len(doc), word_places(doc)
     free = _free_borders(doc)
     before = list(accumulate((i if free[i] else -1 for i in range(length + 1)), max))
     behind = list(accumulate((i if free[i] else length for i in range(length, -1, -1)), min))[::-1]
@@ -176,20 +177,26 @@ def _cuts(
     last = 0  # where the sentences taken so far end
     limit = _limit(max_length, rng)
     for end in sentences:
-        if multi_sentence and limit and end - cuts[-1] > limit and last > cuts[-1]:
+        if (
+            multi_sentence
+            and limit
+            and words[end] - words[cuts[-1]] > limit
+            and words[last] > words[cuts[-1]]
+        ):
             cuts.append(last)
             limit = _limit(max_length, rng)
-        while limit and end - cuts[-1] > limit:
-            border = before[cuts[-1] + limit]
+        while limit and words[end] - words[cuts[-1]] > limit:
+            reach = bisect_right(words, words[cuts[-1]] + limit) - 1
+            border = before[reach]
             if border <= cuts[-1]:
-                border = behind[cuts[-1] + limit]
-                if border - cuts[-1] > max_length:
+                border = behind[reach]
+                if words[border] - words[cuts[-1]] > max_length:
                     report["entity longer than max_length (kept whole)"] += 1
             if border >= end:
                 break
             cuts.append(border)
             limit = _limit(max_length, rng)
-        if not multi_sentence and end > cuts[-1]:
+        if not multi_sentence and words[end] > words[cuts[-1]]:
             cuts.append(end)
             limit = _limit(max_length, rng)
         last = end

@@ -11,7 +11,7 @@ from typing import Any
 
 from spacy.tokens import Doc, Span
 
-from gliner_pipe.data.annotations import DEFAULT_SPANS_KEY, Supervision, gold_spans, supervision
+from gliner_pipe.data.annotations import DEFAULT_SPANS_KEY, Supervision, gold_spans, supervision, word_places
 from gliner_pipe.locking import LOCK, only_writer
 
 _LABEL_FIELDS = ("ner_labels", "ner_negatives", "rel_labels", "rel_negatives")
@@ -49,7 +49,7 @@ def write_gliner_json(
     report = WriteReport()
     with _opened(path) as handle:
         for doc in docs:
-            places = _word_places(doc)
+            places = word_places(doc)
             spans = gold_spans(doc, spans_key)
             kept = [i for i, span in enumerate(spans) if places[span.start] < places[span.end]]
             record: dict[str, Any] = {
@@ -170,14 +170,6 @@ def _write_line(
     report.documents += 1
     report.entities += len(positions)
     report.relations += len(record.get("relations", []))
-
-
-def _word_places(doc: Doc) -> list[int]:
-    """Return for each token border the number of tokens before it that are no blanks."""
-    places = [0]
-    for token in doc:
-        places.append(places[-1] + (not token.is_space))
-    return places
 
 
 def _words(span: Span, places: list[int]) -> list[Any]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from gliner_pipe.backbones.base import Backbone, TensorBatch, WindowBatch
-from gliner_pipe.backbones.windows import Prompt, Window
+from gliner_pipe.backbones.windows import Pieces, Prompt, Window
 from gliner_pipe.blocks import Block
 
 
@@ -122,6 +122,7 @@ class Encoder(Block):
         queries: Sequence[Query],
         min_overlap: int,
         report: Counter[str] | None = None,
+        pieces: Sequence[Pieces] | None = None,
     ) -> list[Window]:
         """Cut texts into windows, each with the prompt of its query.
 
@@ -135,6 +136,8 @@ class Encoder(Block):
             Words that neighbouring windows share.
         report
             Counts what is cut off.
+        pieces
+            Of the words, where they are known already.
         """
         distinct = {
             id(query): query for query in queries
@@ -142,7 +145,8 @@ class Encoder(Block):
         made = {query: self.prompt(query) for query in dict.fromkeys(distinct.values())}
         shared = {key: made[query] for key, query in distinct.items()}
         prompts = [shared[id(query)] for query in queries]
-        return self.backbone.windows(self.backbone.tokenize(texts), prompts, min_overlap, report)
+        cut = self.backbone.tokenize(texts) if pieces is None else pieces
+        return self.backbone.windows(cut, prompts, min_overlap, report)
 
     def collate(self, windows: Sequence[Window]) -> EncoderBatch:
         """Pad windows into one batch, on the CPU."""

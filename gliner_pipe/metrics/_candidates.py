@@ -21,6 +21,7 @@ from gliner_pipe.metrics.getters import SpanGetter, Unit, paired_spans
 from gliner_pipe.model.inference import TokenBudget, find
 from gliner_pipe.span_reps.base import SpanRep
 from gliner_pipe.span_reps.token_level import TokenLevel
+from gliner_pipe.word_splitters.base import read_words
 
 #: The span group that candidates are put into on documents of our own.
 _KEY = "candidates"
@@ -167,7 +168,6 @@ def weigh(
 
 def _find(component: Any, docs: Sequence[Doc], floor: float) -> list[list[Candidate]]:
     model = component.gliner
-    words = [component.word_splitter.split(doc).texts for doc in docs]
     asked = [component.labels_of(doc) for doc in docs]
     if any(labels != component.label_items for labels in asked):
         raise ConfigError(
@@ -184,10 +184,17 @@ def _find(component: Any, docs: Sequence[Doc], floor: float) -> list[list[Candid
         for doc, labels in zip(docs, asked, strict=True)
     ]
     with component.placed():
-        windows = model.encoder.prepare(words, queries, model.min_overlap, component.report)
+        read, pieces = read_words(
+            model.encoder.backbone, [component.word_splitter.split(doc) for doc in docs]
+        )
+        texts = [words.texts for words in read]
+        windows = model.encoder.prepare(texts, queries, model.min_overlap, component.report, pieces)
     limits = [[min(floor, component.limit(item)) for item in labels] for labels in asked]
     budget = component.budget or TokenBudget(model.encoder.backbone.max_tokens)
-    return [one.candidates for one in find(model, windows, limits, budget)]
+    return [
+        [one._replace(start=words.number(one.start), end=words.number(one.end)) for one in some.candidates]
+        for some, words in zip(find(model, windows, limits, budget), read, strict=True)
+    ]
 
 
 def _mentions(component: Any, doc: Doc, candidates: Sequence[Candidate]) -> list[Span | None]:

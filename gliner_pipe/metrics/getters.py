@@ -11,7 +11,14 @@ from spacy.language import Language
 from spacy.tokens import Doc, Span
 from spacy.training import Example
 
-from gliner_pipe.data.annotations import SpanSetter, each_once, gold_spans, spans_by_place
+from gliner_pipe.data.annotations import (
+    SpanSetter,
+    each_once,
+    gold_spans,
+    spans_by_place,
+    trimmed,
+    word_places,
+)
 from gliner_pipe.errors import DataError
 from gliner_pipe.metrics.counts import Mention
 
@@ -89,8 +96,9 @@ def paired_mentions(
 ) -> tuple[set[Mention], set[Mention]]:
     """Gold and predicted mentions of one example, in the same offsets.
 
-    With equal tokens these are token offsets. Where the tokens differ, boundaries are compared by characters
-    other than white space, and a predicted span stands for every reference token that it touches.
+    With equal tokens these are token offsets, in which white space does not count. Where the tokens differ,
+    boundaries are compared by characters other than white space, and a predicted span stands for every reference
+    token that it touches.
 
     Parameters
     ----------
@@ -122,22 +130,23 @@ def paired_spans(
 ) -> tuple[list[Mention], list[Mention | None]]:
     """As `paired_mentions`, but in the order of `get_spans` and with what stands twice.
 
-    A predicted span of nothing but white space touches no token of a reference that has other tokens: it is None where
-    tokens are asked for.
+    White space is no token here: offsets pass over it, and a gold span of nothing else is left out. Such a predicted
+    span is wrong, and None where tokens are asked for, as it touches none.
     """
-    gold = get_spans(example.reference, gold_getter)
+    gold = [span for span in get_spans(example.reference, gold_getter) if trimmed(span)]
     predicted = get_spans(example.predicted, predicted_getter)
-    edges = common_edges(example.reference, example.predicted)
-    if edges is None:
-        return [(s.label_, s.start, s.end) for s in gold], [(s.label_, s.start, s.end) for s in predicted]
-    gold_edges, other_edges = edges
+    places, edges = word_places(example.reference), common_edges(example.reference, example.predicted)
+    gold_edges, other_edges = edges or (places, places)
     others = [(s.label_, other_edges[s.start], other_edges[s.end]) for s in predicted]
     if unit == "boundaries":
         return [(s.label_, gold_edges[s.start], gold_edges[s.end]) for s in gold], list(others)
-    touched = [
-        (label, *_touched(start, end, gold_edges)) if end > start else None for label, start, end in others
-    ]
-    return [(s.label_, s.start, s.end) for s in gold], touched
+    found: list[Mention | None] = []
+    for label, start, end in others:
+        if end > start and edges is not None:
+            first, last = _touched(start, end, gold_edges)
+            start, end = places[first], places[last]
+        found.append((label, start, end) if end > start else None)
+    return [(s.label_, places[s.start], places[s.end]) for s in gold], found
 
 
 def common_edges(reference: Doc, predicted: Doc) -> tuple[list[int], list[int]] | None:
@@ -151,7 +160,7 @@ def common_edges(reference: Doc, predicted: Doc) -> tuple[list[int], list[int]] 
     Returns
     -------
     tuple of list of int, or None
-        For each document one number more than it has tokens; None where the tokens are the same and token offsets
+        For each document one number more than it has tokens; None where the tokens are the same, so that `word_places`
         will do.
 
     Raises

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from spacy.tokens import Doc, Span
 from spacy.training import Example
 
-from gliner_pipe.data.annotations import DEFAULT_SPANS_KEY, gold_spans, supervision
+from gliner_pipe.data.annotations import DEFAULT_SPANS_KEY, gold_spans, supervision, word_places
 from gliner_pipe.errors import DataError
 from gliner_pipe.metrics.base import ExampleScorer, score_mentions
 from gliner_pipe.metrics.counts import Mention, count_exact
@@ -101,8 +101,8 @@ def paired_relations(example: Example, spans_key: str = DEFAULT_SPANS_KEY) -> Re
     stated = supervision(reference).get("relations")
     if stated is None:
         return None
-    tokens = list(range(len(reference) + 1))
-    gold_places, places = common_edges(reference, predicted) or (tokens, tokens)
+    words = word_places(reference)
+    gold_places, places = common_edges(reference, predicted) or (words, words)
     spans = gold_spans(reference, spans_key)
     gold = set()
     for head, tail, label in stated:

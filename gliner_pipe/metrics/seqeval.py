@@ -134,6 +134,7 @@ class SeqevalScorer(LabelScorer):
         """Gold and predicted tags of the words of the reference."""
         gold, predicted = paired_spans(example, self.span_getter, self.predicted_getter, "tokens")
         scores = get_scores(example.predicted, self.predicted_getter)
+        n_words = sum(not token.is_space for token in example.reference)
         tags = []
         for side, mentions, ranks in (("gold", gold, [None] * len(gold)), ("predicted", predicted, scores)):
             pairs = [
@@ -143,7 +144,7 @@ class SeqevalScorer(LabelScorer):
             ]
             kept, dropped = resolve([mention for mention, _ in pairs], [score for _, score in pairs])
             left_out[side] += dropped
-            tags.append(to_tags(kept, len(example.reference), self.scheme))
+            tags.append(to_tags(kept, n_words, self.scheme))
         return tags
 
 

@@ -10,7 +10,7 @@ from spacy.scorer import Scorer
 from spacy.tokens import Doc, Span
 from spacy.training import Example
 
-from gliner_pipe.data.annotations import SpanSetter
+from gliner_pipe.data.annotations import SpanSetter, trimmed
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.metrics.base import ExampleScorer, SpanScorer, score_mentions, score_row
 from gliner_pipe.metrics.counts import count_exact, count_overlap, count_token
@@ -225,7 +225,7 @@ def score_component(
         return key_of(doc) in doc.spans or doc.has_annotation("ENT_IOB")
 
     def getter(doc: Doc, _: str) -> list[Span]:
-        return get_spans(doc, key_of(doc))
+        return [trimmed(span) or span for span in get_spans(doc, key_of(doc))]
 
     scores: dict[str, Any] = Scorer.score_spans(
         examples,

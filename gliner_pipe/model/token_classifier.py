@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gliner_pipe.adapters.models import merged
 from gliner_pipe.backbones.base import TensorBatch
-from gliner_pipe.backbones.windows import Window
+from gliner_pipe.backbones.windows import Pieces, Window
 from gliner_pipe.blocks import Block
 from gliner_pipe.decoders.tags_base import TagDecoder
 from gliner_pipe.encoders.base import Encoder, EncoderBatch, Query
@@ -203,9 +203,14 @@ class TokenClassifier(Block):
         """What the summed loss of a step is divided by."""
         return count or 1.0
 
-    def prepare(self, texts: Sequence[Sequence[str]], report: Counter[str] | None = None) -> list[Window]:
-        """Cut the words of each text into windows."""
-        return self.encoder.prepare(texts, [Query(())] * len(texts), self.min_overlap, report)
+    def prepare(
+        self,
+        texts: Sequence[Sequence[str]],
+        report: Counter[str] | None = None,
+        pieces: Sequence[Pieces] | None = None,
+    ) -> list[Window]:
+        """Cut the words of each text into windows; `pieces` are those of the words, where they are known already."""
+        return self.encoder.prepare(texts, [Query(())] * len(texts), self.min_overlap, report, pieces)
 
     def score(self, windows: Sequence[Window], n_texts: int, budget: TokenBudget) -> list[Tensor]:
         """Score the words of whole texts.

@@ -12,14 +12,14 @@ from spacy.training import Example
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from gliner_pipe.data.annotations import SpanSetter, gold_spans
+from gliner_pipe.data.annotations import SpanSetter, gold_spans, trimmed
 from gliner_pipe.decoders.tags_base import UNKNOWN
 from gliner_pipe.model.batch import Drawn
 from gliner_pipe.model.token_classifier import TaggingBatch, TokenClassifier
-from gliner_pipe.supervise import UNALIGNED
+from gliner_pipe.supervise import NO_PIECES, UNALIGNED
 from gliner_pipe.tagging.pieces import by_pieces
 from gliner_pipe.tagging.targets import SPANS, read_values
-from gliner_pipe.word_splitters.base import Words, WordSplitter
+from gliner_pipe.word_splitters.base import NO_WORD, ReadWords, Words, WordSplitter, read_words
 
 STRANGE = "label that is not among the labels"
 LOST = "entity that the tags cannot hold beside another"
@@ -103,13 +103,14 @@ def draw(
     docs = [example.reference for example in examples]
     split = [splitter.split(doc) for doc in docs]
     places = {label: index for index, label in enumerate(model.labels)}
+    read, pieces = read_words(model.encoder.backbone, split, fill=True)
     gold = [
-        _span_tags(model, doc, words, getter, places, dropped)
+        _span_tags(model, doc, words, some, getter, places, dropped)
         if target == SPANS
-        else _word_tags(model, read_values(doc, target, getter), places, dropped)
-        for doc, words in zip(docs, split, strict=True)
+        else _word_tags(model, _of_read(read_values(doc, target, getter), some), places, dropped)
+        for doc, words, some in zip(docs, split, read, strict=True)
     ]
-    windows = model.prepare([words.texts for words in split], dropped)
+    windows = model.prepare([words.texts for words in read], dropped, pieces)
     lengths = list(map(len, gold))
     if model.decoder.all_pieces:
         windows, gold = by_pieces(model, windows, gold)
@@ -120,6 +121,7 @@ def _span_tags(
     model: TokenClassifier,
     doc: Doc,
     words: Words,
+    read: ReadWords,
     getter: SpanSetter,
     places: Mapping[str, int],
     dropped: Counter[str],
@@ -127,15 +129,25 @@ def _span_tags(
     spans = gold_spans(doc, getter)
     found = []
     for span, place in zip(spans, words.locate(spans), strict=True):
-        if place is None:
-            dropped[UNALIGNED] += 1
+        within = None if place is None else read.within(*place)
+        if within is None:
+            dropped[UNALIGNED if place is None and trimmed(span) else NO_PIECES] += 1
         elif span.label_ not in places:
             dropped[STRANGE] += 1
         else:
-            found.append((*place, places[span.label_]))
-    tags, lost = model.decoder.encode(found, len(words.texts))
+            found.append((*within, places[span.label_]))
+    tags, lost = model.decoder.encode(found, len(read.texts))
     dropped[LOST] += lost
+    if read.numbers == [NO_WORD]:
+        tags[:] = UNKNOWN
     return tags
+
+
+def _of_read(values: Sequence[str | None], read: ReadWords) -> Sequence[str | None]:
+    """Return the values of the words that are read."""
+    if read.numbers is None:
+        return values
+    return [None if number == NO_WORD else values[number] for number in read.numbers]
 
 
 def _word_tags(

@@ -38,7 +38,7 @@ def install_extension(target: str) -> None:
 
 
 def read_values(doc: Doc, target: str, getter: SpanSetter | None) -> list[str | None]:
-    """Return the value of each token; None where it is not known.
+    """Return the value of each token; None where it is not known, and for whitespace, which is no word.
 
     A document without any value of the attribute gives the labels of its gold spans, unless `getter` is None: for
     readers that know of spans only.
@@ -46,11 +46,15 @@ def read_values(doc: Doc, target: str, getter: SpanSetter | None) -> list[str | 
     values: list[str | None] = [_value(token, target) for token in doc]
     if getter is not None and not any(values):
         for _, _, span in spans_by_place(doc, getter):
-            values[span.start : span.end] = [span.label_ or None] * len(span)
+            values[span.start : span.end] = [
+                None if token.is_space else span.label_ or None for token in span
+            ]
     return values
 
 
 def _value(token: Token, target: str) -> str | None:
+    if token.is_space:
+        return None
     found = getattr(token._, target[2:]) if target.startswith("_.") else getattr(token, target)
     return None if found in (None, "") else str(found)
 
@@ -88,6 +92,7 @@ def describe(examples: Sequence[Example], target: str, getter: SpanSetter) -> st
     """
     values = [value for one in examples for value in read_values(one.reference, target, getter)]
     known = [value for value in values if value is not None]
+    n_words = sum(not token.is_space for one in examples for token in one.reference)
     if not known:
         raise DataError(
             "data",
@@ -96,6 +101,6 @@ def describe(examples: Sequence[Example], target: str, getter: SpanSetter) -> st
             "Check target and target_span_getter",
         )
     return (
-        f"{len(examples)} examples, {len(values)} words, {len(known)} with token.{target} "
+        f"{len(examples)} examples, {n_words} words, {len(known)} with token.{target} "
         f"({len(set(known))} different)"
     )

@@ -89,7 +89,7 @@ class Section:
         for example in self.reader(nlp):
             if self.limit and len(examples) >= self.limit:
                 break
-            if len(example.reference):
+            if any(not token.is_space for token in example.reference):
                 examples.append(example)
         if not examples:
             raise DataError(

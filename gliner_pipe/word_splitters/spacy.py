@@ -10,7 +10,10 @@ from gliner_pipe.word_splitters.base import Words, WordSplitter
 
 @registry.word_splitters.register("spacy")
 class SpacyWords(WordSplitter):
-    """The tokens of the document; the default, and the right choice for models trained in this project."""
+    """The tokens of the document; the default, and the right choice for models trained in this project.
+
+    Double blanks, line breaks and tabs are tokens of spaCy, too. No model reads them.
+    """
 
     def split(self, doc: Doc) -> Words:
         """Return the tokens."""

@@ -13,12 +13,15 @@ from spacy.language import Language
 from spacy.tokens import Doc, Span
 from spacy.training import Example
 
-from gliner_pipe.data.annotations import SpanSetter, primary_key, set_spans, set_supervision
+from gliner_pipe.data.annotations import SpanSetter, primary_key, set_spans, set_supervision, trimmed
 from gliner_pipe.data.fields import Entity, Relation
 from gliner_pipe.data.files import Place, find_files
 from gliner_pipe.errors import ConfigError, DataError
 
 logger = logging.getLogger("gliner_pipe")
+
+BLANK = "entity of blanks only (dropped)"
+TRIMMED = "entity with blanks around it (trimmed)"
 
 #: New labels by old label, as a mapping or as pairs; ``None`` drops what has the old label.
 LabelMap = dict[str, str | None] | list[list[str | None]]
@@ -205,7 +208,7 @@ class Reader:
             if new is None:
                 continue
             span = (
-                Span(doc, start, end, label=new)
+                self._of_words(doc, start, end, new, report)
                 if record.text is None
                 else self._aligned(doc, record.text, start, end, new, report)
             )
@@ -222,6 +225,15 @@ class Reader:
             _check_flat(record.place, spans)
         return spans, positions
 
+    def _of_words(self, doc: Doc, start: int, end: int, label: str, report: Counter[str]) -> Span | None:
+        """Return the span of the words from `start` to the one before `end`, without blanks at its ends."""
+        span = trimmed(Span(doc, start, end, label=label))
+        if span is None:
+            report[BLANK] += 1
+        elif len(span) < end - start:
+            report[TRIMMED] += 1
+        return span
+
     def _aligned(
         self, doc: Doc, text: str, start: int, end: int, label: str, report: Counter[str]
     ) -> Span | None:
@@ -229,10 +241,10 @@ class Reader:
         part = text[start:end]
         stripped = part.strip()
         if not stripped:
-            report["entity of blanks only (dropped)"] += 1
+            report[BLANK] += 1
             return None
         if len(stripped) < len(part):
-            report["entity with blanks around it (trimmed)"] += 1
+            report[TRIMMED] += 1
             start += len(part) - len(part.lstrip())
             end = start + len(stripped)
         span = doc.char_span(start, end, label=label)
@@ -241,7 +253,7 @@ class Reader:
             if span is not None:
                 done = "widened" if self.alignment_mode == "expand" else "narrowed"
                 report[f"entity not on token borders ({done})"] += 1
-                return span
+                return trimmed(span)
         if span is None:
             report["entity not on token borders (dropped)"] += 1
         return span
