@@ -24,6 +24,7 @@ from gliner_pipe.model.ahead import ahead
 from gliner_pipe.model.batch import LossTerms
 from gliner_pipe.model.forks import use_one_thread_after_fork
 from gliner_pipe.model.inference import TokenBudget
+from gliner_pipe.model.modes import evaluating
 from gliner_pipe.precision.component import RunsInPrecision
 from gliner_pipe.training.thinc_bridge import ThincBridge
 
@@ -177,7 +178,8 @@ class TorchPipe(RunsInPrecision, Pipe):  # type: ignore[misc]
         """Return what is found in each document, in words, and leave the documents as they are; for
         ``set_annotations``.
         """
-        return self.run(self.prepare(list(docs)))
+        with evaluating(self.network):
+            return self.run(self.prepare(list(docs)))
 
     def pipe(self, stream: Iterable[Doc], *, batch_size: int = 64) -> Iterator[Doc]:
         """Annotate a stream of documents, which may have no end, in their order.

@@ -17,6 +17,7 @@ from gliner_pipe.backbones.layer_fusion import LayerFusion
 from gliner_pipe.backbones.vector_store import VectorStore
 from gliner_pipe.errors import CheckpointError
 from gliner_pipe.model.cache import Cache
+from gliner_pipe.model.modes import weights_of
 
 #: Texts that are run at once without gradients.
 TEXTS_AT_ONCE = 128
@@ -111,7 +112,7 @@ class TextEmbedder(EncoderHolder):
 
     def forward(self, texts: Sequence[str]) -> Tensor:
         """Return the vectors of texts, ``(texts, hidden)``; the same tensor where they are asked for once more."""
-        weights = tuple(self.parameters())
+        weights = weights_of(self)
         if torch.is_grad_enabled() or self.training:
             if any(weight.requires_grad for weight in weights):
                 self.encoder_changed()  # a step may follow, and fused optimizers leave no trace on weights
@@ -141,7 +142,7 @@ class TextEmbedder(EncoderHolder):
     @property
     def store(self) -> VectorStore:
         """Vectors on disk that these weights make; there must be a folder for them."""
-        return self._stores.get("store", self._open_store, tuple(self.parameters()))
+        return self._stores.get("store", self._open_store, weights_of(self))
 
     def _open_store(self) -> VectorStore:
         assert self.cache is not None
@@ -201,7 +202,7 @@ class TextEmbedder(EncoderHolder):
         """Write the vectors that are kept to a safetensors file, with the fingerprint of the weights."""
         from safetensors.torch import save_file
 
-        kept = self._vectors.items(tuple(self.parameters()))
+        kept = self._vectors.items(weights_of(self))
         names = list(kept)
         vectors = torch.stack(list(kept.values())) if kept else torch.zeros(0, 0)
         listed = torch.frombuffer(bytearray("\0".join(names).encode("utf8") or b"\0"), dtype=torch.uint8)
@@ -231,5 +232,5 @@ class TextEmbedder(EncoderHolder):
         if not len(vectors):
             return 0
         read = dict(zip(names, vectors.to(next(self.parameters()).device).unbind(0), strict=True))
-        self._vectors.get_all(names, lambda new: [read[name] for name in new], tuple(self.parameters()))
+        self._vectors.get_all(names, lambda new: [read[name] for name in new], weights_of(self))
         return len(names)

@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from torch import nn
+from torch import Tensor, nn
 
 from gliner_pipe.locks import Lock
 
@@ -32,18 +32,25 @@ def modules_of(model: nn.Module) -> list[nn.Module]:
     return found
 
 
+def weights_of(model: nn.Module) -> tuple[Tensor, ...]:
+    """Return the parameters of a model; one that several modules share comes several times."""
+    return tuple(
+        weight for module in modules_of(model) for weight in module._parameters.values() if weight is not None
+    )
+
+
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Run a model in evaluation mode meanwhile; any number of threads may.
 
-    The mode before comes back when the last of them is done. Where the model is in evaluation mode already nothing is
-    switched: what is kept from one run to the next is forgotten with every switch, for weights may have changed in
-    between.
+    The mode before comes back when the last of them is done; nobody may train the model until then. Where it is in
+    evaluation mode already nothing is switched: what is kept from one run to the next is forgotten with every switch,
+    for weights may have changed in between.
     """
     with _lock:
         users, before = _running.get(model, (0, None))
-        if any(module.training for module in modules_of(model)):
-            before = model.training if before is None else before
+        if not users and any(module.training for module in modules_of(model)):
+            before = model.training
             model.eval()
         _running[model] = users + 1, before
     try:

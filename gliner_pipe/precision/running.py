@@ -15,7 +15,7 @@ from gliner_pipe.adapters import _wrapping
 from gliner_pipe.backbones._hf import DTYPES
 from gliner_pipe.model.cache import Cache
 from gliner_pipe.model.linear import Linear
-from gliner_pipe.model.modes import modules_of
+from gliner_pipe.model.modes import modules_of, weights_of
 from gliner_pipe.precision.int8 import Int8Linear
 from gliner_pipe.precision.settings import Precision
 
@@ -54,7 +54,7 @@ class Running:
             with torch.inference_mode(False), torch.no_grad():
                 return self._make(module, precision, where)
 
-        return self._copy.get((precision, id(module)), make, tuple(module.parameters()))
+        return self._copy.get((precision, id(module)), make, weights_of(module))
 
     def _make(self, module: nn.Module, precision: Precision, where: str) -> Any:
         return running_copy(module, precision, where)
