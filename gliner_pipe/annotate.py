@@ -11,6 +11,7 @@ import numpy as np
 from spacy.tokens import Doc, Span, SpanGroup
 
 from gliner_pipe import relations
+from gliner_pipe.extensions import install
 from gliner_pipe.word_splitters.base import Words, WordSplitter
 
 UNALIGNED = "entity not on token borders (alignment_mode)"
@@ -64,8 +65,7 @@ def install_extensions() -> None:
     ``doc._.relations``, what was found; each unless it is there.
     """
     for name in ("gliner_labels", "gliner_relations"):
-        if not Doc.has_extension(name):
-            Doc.set_extension(name, default=None)
+        install(Doc, name, default=None)
     relations.install_extension()
 
 

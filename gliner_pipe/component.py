@@ -29,7 +29,9 @@ from gliner_pipe.encoders.base import Query
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.labels import refuse_references
 from gliner_pipe.model.batch import TrainingBatch
+from gliner_pipe.model.cache import Cache
 from gliner_pipe.model.gliner import GLiNER, check_architecture
+from gliner_pipe.model.modes import evaluating
 from gliner_pipe.model.pretrained import Pretrained
 from gliner_pipe.model.writing import bare_slots
 from gliner_pipe.precision.running import full_precision
@@ -165,7 +167,7 @@ class Gliner(Adjustable):
     ) -> None:
         super().__init__(vocab, name, model, scorer, labels, relations, settings)
         self._word_splitter = word_splitter
-        self._named_splitter: tuple[str, WordSplitter] | None = None
+        self._named_splitter: Cache[str, WordSplitter] = Cache(1)
         annotate.install_extensions()
 
     # -- model and settings --------------------------------------------------------------------------------
@@ -183,12 +185,9 @@ class Gliner(Adjustable):
     @property
     def gliner(self) -> GLiNER:
         """The blocks; a checkpoint given by name is loaded on first use."""
-        if isinstance(self.model, Pretrained):
-            with self.placed():
-                self.model = self.model.materialize()
-            self._move(self.model)
-        assert isinstance(self.model, GLiNER)
-        return self.model
+        model = self.model if isinstance(self.model, GLiNER) else self._opened(GLiNER)
+        assert isinstance(model, GLiNER)
+        return model
 
     @property
     def network(self) -> GLiNER:
@@ -203,28 +202,28 @@ class Gliner(Adjustable):
         named = self.gliner.word_splitter
         if named is None:
             return _TOKENS
-        if self._named_splitter is None or self._named_splitter[0] != named:
-            self._named_splitter = named, registry.word_splitters.get(named)()
-        return self._named_splitter[1]
+        return self._named_splitter.get(named, lambda: registry.word_splitters.get(named)())
 
     # -- prediction ----------------------------------------------------------------------------------------
 
     def prepare(self, docs: Sequence[Doc]) -> Prepared:
         """Cut documents into windows, each with the labels it is asked for."""
-        self._ready()
-        return prepare(self, docs)
+        with evaluating(self._ready()):
+            return prepare(self, docs)
 
     def run(self, prepared: Prepared) -> list[annotate.Prediction]:
         """Find the entities and relations of prepared documents, in words; see ``set_annotations``."""
-        return run(self, prepared)
+        with evaluating(self.gliner):
+            return run(self, prepared)
 
     def set_annotations(self, docs: Iterable[Doc], predictions: Iterable[annotate.Prediction]) -> None:
         """Write entities to ``doc.spans[spans_key]`` with ``attrs["scores"]`` (and, where labels are written,
         ``attrs["generated_labels"]``) and to ``doc.ents``, relations to ``doc._.relations``.
         """
-        splitter = self.word_splitter
+        splitter, report = self.word_splitter, Counter[str]()
         for doc, prediction in zip(docs, predictions, strict=True):
-            annotate.annotate(doc, prediction, splitter, self.cfg, self.report)
+            annotate.annotate(doc, prediction, splitter, self.cfg, report)
+        self.add_to_report(report)
 
     def compress_prompt(self, docs: Iterable[Doc]) -> None:
         """Read the prompt once, over `docs`, and never again: only the labels of now can be asked for then."""

@@ -85,7 +85,7 @@ def run(component: Gliner, prepared: Prepared) -> list[Prediction]:
     model = component.gliner
     asked, read, windows, report = prepared
     found = find(model, windows, [one.limits for one in asked], component.token_budget)
-    component.report.update(report)
+    component.add_to_report(report)
     flat, multi_label = component.cfg["flat_ner"], component.cfg["multi_label"]
     kept = [model.decoder.decode(one.candidates, flat=flat, multi_label=multi_label) for one in found]
     generated = _write(component, found, kept, read)

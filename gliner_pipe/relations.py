@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from spacy.tokens import Doc, Span
 
 from gliner_pipe.errors import DataError
+from gliner_pipe.extensions import install
 
 #: Where the relations of a document stand in ``doc.user_data``: a list of ``(head start, head end, head label,
 #: tail start, tail end, tail label, label, score)``, in tokens, ends exclusive.
@@ -49,8 +50,7 @@ def install_extension() -> bool:
     bool
         Whether ``doc._.relations`` is ours.
     """
-    if not Doc.has_extension(EXTENSION):
-        Doc.set_extension(EXTENSION, getter=get_relations, setter=set_relations)
+    install(Doc, EXTENSION, getter=get_relations, setter=set_relations)
     found: tuple[Any, ...] = Doc.get_extension(EXTENSION)
     return found[2] is get_relations
 

@@ -22,6 +22,7 @@ from gliner_pipe.errors import ConfigError
 from gliner_pipe.labels import parse_labels, refuse_references
 from gliner_pipe.metrics.spans import METRICS
 from gliner_pipe.metrics.token_tags import TokenTagScorer
+from gliner_pipe.model.modes import evaluating
 from gliner_pipe.model.pretrained_token_classifier import PretrainedTokenClassifier
 from gliner_pipe.model.token_classifier import TaggingBatch, TokenClassifier, check_tagger
 from gliner_pipe.registry import registry
@@ -163,12 +164,9 @@ class TokenTagger(TorchPipe):
     @property
     def network(self) -> TokenClassifier:
         """The blocks; a checkpoint given by name is loaded on first use."""
-        if not isinstance(self.model, TokenClassifier):
-            with self.placed():
-                self.model = cast(Any, self.model).materialize()
-            self._move(self.model)
-            assert isinstance(self.model, TokenClassifier)
-        return self.model
+        model = self.model if isinstance(self.model, TokenClassifier) else self._opened(TokenClassifier)
+        assert isinstance(model, TokenClassifier)
+        return model
 
     def replace_model(self, model: TokenClassifier) -> None:
         """Take another model.
@@ -269,15 +267,16 @@ class TokenTagger(TorchPipe):
         install_extension(self.target)  # a spawned process has none
         splitter = self.word_splitter
         report = Counter[str]()
-        with self.placed():
+        with self.placed(), evaluating(model):
             read, pieces = read_words(model.encoder.backbone, [splitter.split(doc) for doc in docs])
             return Prepared(model.prepare([words.texts for words in read], report, pieces), read, report)
 
     def run(self, prepared: Prepared) -> list[list[Entity]]:
         """Find the entities, or the label of each word, of prepared documents, in words; see ``set_annotations``."""
-        emissions = self.network.score(prepared.windows, len(prepared.read), self.token_budget)
-        self.report.update(prepared.report)
-        found = find(self.network, emissions, words=self.target != SPANS)
+        with evaluating(self.network):
+            emissions = self.network.score(prepared.windows, len(prepared.read), self.token_budget)
+            self.add_to_report(prepared.report)
+            found = find(self.network, emissions, words=self.target != SPANS)
         return [
             [one._replace(start=words.number(one.start), end=words.number(one.end)) for one in entities]
             if words.numbers is not None
@@ -287,7 +286,7 @@ class TokenTagger(TorchPipe):
 
     def set_annotations(self, docs: Iterable[Doc], predictions: Iterable[Sequence[Entity]]) -> None:
         """Write entities to where ``span_setter`` says, with ``attrs["scores"]`` of groups; labels to tokens."""
-        splitter, setter = self.word_splitter, self.setter
+        splitter, setter, report = self.word_splitter, self.setter, Counter[str]()
         for doc, entities in zip(docs, predictions, strict=True):
             if self.target != SPANS:
                 write_words(doc, entities, self.target)
@@ -299,8 +298,9 @@ class TokenTagger(TorchPipe):
                 labels=self.labels,
                 splitter=splitter,
                 settings=self.cfg,
-                report=self.report,
+                report=report,
             )
+        self.add_to_report(report)
 
     # -- training ------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
 import torch
 from spacy import util
@@ -19,10 +19,12 @@ from torch import nn
 
 from gliner_pipe import serialize
 from gliner_pipe.errors import ConfigError, NotInitializedError
+from gliner_pipe.locks import LOADING, Lock
 from gliner_pipe.model.ahead import ahead
 from gliner_pipe.model.batch import LossTerms
 from gliner_pipe.model.forks import use_one_thread_after_fork
 from gliner_pipe.model.inference import TokenBudget
+from gliner_pipe.model.modes import evaluating
 from gliner_pipe.precision.component import RunsInPrecision
 from gliner_pipe.training.thinc_bridge import ThincBridge
 
@@ -93,6 +95,7 @@ class TorchPipe(RunsInPrecision, Pipe):  # type: ignore[misc]
         self._where = f"components.{name}"
         self._rng = random.Random(0)
         self._bridge: ThincBridge | None = None
+        self._lock = Lock()
 
     @property
     @abstractmethod
@@ -129,6 +132,22 @@ class TorchPipe(RunsInPrecision, Pipe):  # type: ignore[misc]
         self.model = model
         self._bridge = self.budget = None
 
+    def _opened(self, kind: type[nn.Module]) -> Any:
+        """Return the model, a `kind`; it is loaded by the first thread that asks, where it was only named."""
+        with LOADING:
+            if not isinstance(self.model, kind):
+                with self.placed():
+                    model = cast(Any, self.model).materialize()
+                self._move(model)
+                self.model = model
+        return self.model
+
+    def add_to_report(self, counts: Counter[str]) -> None:
+        """Add to what was left out."""
+        if counts:
+            with self._lock:
+                self.report.update(counts)
+
     def _ready(self) -> Any:
         use_one_thread_after_fork()
         if not self.network.is_built:
@@ -145,9 +164,10 @@ class TorchPipe(RunsInPrecision, Pipe):  # type: ignore[misc]
     @property
     def token_budget(self) -> TokenBudget:
         """How many pieces are run at once; it learns from one call to the next."""
-        if self.budget is None:
-            self.budget = TokenBudget(self.network.encoder.backbone.max_tokens)
-        return self.budget
+        budget = self.budget
+        if budget is None:
+            budget = self.budget = TokenBudget(self.network.encoder.backbone.max_tokens)
+        return budget
 
     def __call__(self, doc: Doc) -> Doc:
         """Annotate one document."""
@@ -158,7 +178,8 @@ class TorchPipe(RunsInPrecision, Pipe):  # type: ignore[misc]
         """Return what is found in each document, in words, and leave the documents as they are; for
         ``set_annotations``.
         """
-        return self.run(self.prepare(list(docs)))
+        with evaluating(self.network):
+            return self.run(self.prepare(list(docs)))
 
     def pipe(self, stream: Iterable[Doc], *, batch_size: int = 64) -> Iterator[Doc]:
         """Annotate a stream of documents, which may have no end, in their order.
@@ -270,7 +291,7 @@ class TorchPipe(RunsInPrecision, Pipe):  # type: ignore[misc]
         self.network.train()
         loss = self.get_loss(examples, batch).total / self.denominator(batch.count)
         loss.backward()
-        self.report.update(batch.dropped)
+        self.add_to_report(batch.dropped)
         losses[self.name] += float(loss.detach())
         if sgd not in (None, False):
             self.finish_update(sgd)

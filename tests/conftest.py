@@ -81,6 +81,11 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_backbone(tmp_path_factory.mktemp("backbone"))
 
 
+def kept_in(cache: Any) -> list[Any]:
+    """What a cache holds, whatever it was made of."""
+    return list(cache._state.items.values())
+
+
 def gliner_config(backbone: Path, **changes: Any) -> dict[str, Any]:
     """Configuration of a component over a tiny backbone."""
     config: dict[str, Any] = {

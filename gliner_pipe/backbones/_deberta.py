@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +13,8 @@ from transformers.models.deberta_v2 import modeling_deberta_v2 as hf
 
 from gliner_pipe.backbones._disentangled import disentangled_attention
 from gliner_pipe.backbones._flash_deberta import flash_attention, flash_runs
+from gliner_pipe.model.cache import Cache
 from gliner_pipe.model.linear import Linear
-from gliner_pipe.model.marks import marks
 from gliner_pipe.precision.int8 import Int8Linear
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -78,14 +78,6 @@ _Tables = tuple[Tensor | None, Tensor | None]
 _NO_TABLES: _Tables = (None, None)
 
 
-class _Kept(NamedTuple):
-    """What was computed from weights, and from which."""
-
-    weights: tuple[Tensor, ...]
-    marks: tuple[Any, ...]
-    made: _Tables
-
-
 def _weights(module: nn.Module) -> tuple[Tensor, ...] | None:
     """Weights that the output of `module` depends on; None where it may depend on more."""
     hooked = module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module)
@@ -102,27 +94,20 @@ class _Keeper(nn.Module):
     gradients nothing is kept before ``train`` or ``eval`` is called again.
     """
 
-    _kept: _Kept | None = None
+    _kept: Cache[Any, _Tables]
     _learns = False
+
+    def __setstate__(self, state: dict[str, Any]) -> None:  # ``as_kind`` makes all of them by it
+        super().__setstate__(state)
+        self._kept = Cache(1)
 
     def _may_keep(self) -> bool:
         if torch.compiler.is_compiling():
             return False
         if torch.is_grad_enabled():
-            self._kept, self._learns = None, True
+            self._kept.forget()
+            self._learns = True
         return not (self._learns or self.training)
-
-    def _keep(
-        self,
-        weights: tuple[Tensor, ...],
-        make: Callable[[], _Tables],
-        kind: Any = None,
-    ) -> _Tables:
-        """Return what `make` makes of `weights`, or made of them before, if that was of the same `kind`."""
-        now = (kind, *marks(weights))
-        if self._kept is None or self._kept.marks != now:
-            self._kept = _Kept(weights, now, make())
-        return self._kept.made
 
     def __getstate__(self) -> dict[str, Any]:
         state = vars(self).copy()
@@ -130,15 +115,16 @@ class _Keeper(nn.Module):
         return state
 
     def train(self: Any, mode: bool = True) -> Any:
-        self._kept, self._learns = None, False
+        self._kept.forget()
+        self._learns = False
         return super().train(mode)
 
     def _apply(self: Any, *args: Any, **kwargs: Any) -> Any:
-        self._kept = None
+        self._kept.forget()
         return super()._apply(*args, **kwargs)
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        self._kept = None
+        self._kept.forget()
         super()._load_from_state_dict(*args, **kwargs)
 
 
@@ -158,7 +144,11 @@ class DisentangledEncoder(_Keeper, hf.DebertaV2Encoder):  # type: ignore[misc]
         parts = [_weights(self.rel_embeddings), _weights(self.LayerNorm)]
         if parts[0] is None or parts[1] is None:
             return super().get_rel_embedding()
-        return self._keep(parts[0] + parts[1], lambda: (hf.DebertaV2Encoder.get_rel_embedding(self), None))[0]
+        return self._kept.get(
+            "embeddings",
+            lambda: (hf.DebertaV2Encoder.get_rel_embedding(self), None),
+            parts[0] + parts[1],
+        )[0]
 
     def get_rel_pos(self, hidden_states: Any, query_states: Any = None, relative_pos: Any = None) -> Any:
         """Row of the embeddings for each distance ``1 - length .. length - 1``; None where it is that distance."""
@@ -306,7 +296,7 @@ class DisentangledAttention(_Keeper, hf.DisentangledSelfAttention):  # type: ign
             key, query = project(embeddings[: 2 * self.pos_ebd_size])
             return None if key is None else key.contiguous(), None if query is None else query.contiguous()
 
-        return self._keep(weights, make, (dtype, project.__name__))
+        return self._kept.get((dtype, project.__name__), make, weights)
 
     @property
     def _projections(self) -> tuple[nn.Module | None, nn.Module | None]:

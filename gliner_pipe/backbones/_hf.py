@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 
 from gliner_pipe.errors import ConfigError
+from gliner_pipe.locks import LOADING
 from gliner_pipe.model.linear import take_linears
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -78,6 +80,7 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
+@LOADING.held
 def load_pretrained(
     name: str, where: str, trust_remote_code: bool, attn_implementation: str = "auto", **options: Any
 ) -> tuple[Any, Any]:
@@ -107,6 +110,7 @@ def load_pretrained(
     return _ready(model, tokenizer, where, attn_implementation)
 
 
+@LOADING.held
 def tokenizer_of(source: str, trust_remote_code: bool) -> Any:
     """Tokenizer of a hub id or folder, for texts that come as words.
 
@@ -122,6 +126,7 @@ def tokenizer_of(source: str, trust_remote_code: bool) -> Any:
     return tokenizer
 
 
+@LOADING.held
 def load_saved(
     folder: Path, where: str, trust_remote_code: bool, attn_implementation: str = "auto", **options: Any
 ) -> tuple[Any, Any]:
@@ -179,11 +184,38 @@ def _flash_runs(model: Any, device: torch.device) -> bool:
     )
 
 
+@LOADING.held
 def saved_tokenizer(folder: Path, trust_remote_code: bool) -> Any:
     """Tokenizer from a folder that ``save`` wrote: no network."""
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(folder, use_fast=True, trust_remote_code=trust_remote_code)
+
+
+def rust_copy(tokenizer: Any, *, padded: bool = False, limit: int | None = None) -> Any:
+    """Return a copy of the Rust tokenizer inside a fast tokenizer whose settings nobody changes.
+
+    A fast tokenizer sets truncation and padding of the one inside it at each call. Threads cannot share that, and it
+    belongs to whoever else calls it.
+
+    Parameters
+    ----------
+    tokenizer
+        A fast tokenizer; it is left as it is.
+    padded
+        Fill texts up to the longest, on the right.
+    limit
+        Pieces after which texts are cut off, special ones included; None for no limit.
+    """
+    rust = copy.deepcopy(tokenizer.backend_tokenizer)
+    rust.no_truncation()
+    rust.no_padding()
+    if limit is not None:
+        rust.enable_truncation(limit, direction=tokenizer.truncation_side)
+    if padded:
+        pad = {"pad_id": tokenizer.pad_token_id or 0, "pad_token": tokenizer.pad_token or "[PAD]"}
+        rust.enable_padding(direction="right", pad_type_id=tokenizer.pad_token_type_id, **pad)
+    return rust
 
 
 def quantized(kind: str, where: str) -> dict[str, Any]:

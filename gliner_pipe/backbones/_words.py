@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from gliner_pipe.backbones import _hf
 from gliner_pipe.backbones.windows import Pieces
+from gliner_pipe.model.cache import Cache
 
 #: Words whose pieces are kept at most.
 MOST_KEPT = 1 << 16
@@ -22,19 +24,21 @@ class WordCutter:
     Parameters
     ----------
     tokenizer
-        A fast tokenizer of `transformers`, to which no tokens are added any more.
+        A fast tokenizer of `transformers`, to which no tokens are added any more; it is left as it is.
     """
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
-        self._known: dict[str, list[int]] = {}
+        # what transformers has around it is for texts that are padded
+        self._rust = _hf.rust_copy(tokenizer)
+        self._known: Cache[str, list[int]] = Cache(MOST_KEPT)
 
     def __reduce__(self) -> tuple[type[WordCutter], tuple[Any]]:
         return WordCutter, (self._tokenizer,)
 
     def cut(self, texts: Sequence[Sequence[str]]) -> list[Pieces]:
         """Return the pieces of each text."""
-        by_word = self._look_up(list(chain.from_iterable(texts)))
+        by_word = self._known.get_all(list(chain.from_iterable(texts)), self._pieces)
         counts = np.fromiter(map(len, by_word), np.int64, len(by_word))
         ids = np.fromiter(chain.from_iterable(by_word), np.int64, int(counts.sum()))
         ends = np.cumsum([len(words) for words in texts], dtype=np.int64)
@@ -45,19 +49,8 @@ class WordCutter:
             start, id_start = stop, id_stop
         return cut
 
-    def _look_up(self, words: list[str]) -> list[list[int]]:
-        known = self._known  # another thread may put an empty one in its place
-        new = [word for word in dict.fromkeys(words) if word not in known]
-        if new:
-            if len(known) + len(new) > MOST_KEPT:
-                known = self._known = {}
-                new = list(dict.fromkeys(words))
-            # what transformers has around it is for texts that are padded
-            rust = self._tokenizer.backend_tokenizer
-            rust.no_truncation()
-            rust.no_padding()
-            encoded = rust.encode_batch(
-                [[word] for word in new], is_pretokenized=True, add_special_tokens=False
-            )
-            known.update(zip(new, (encoding.ids for encoding in encoded), strict=True))
-        return [known[word] for word in words]
+    def _pieces(self, words: list[str]) -> list[list[int]]:
+        encoded = self._rust.encode_batch(
+            [[word] for word in words], is_pretokenized=True, add_special_tokens=False
+        )
+        return [encoding.ids for encoding in encoded]

@@ -16,7 +16,8 @@ from gliner_pipe.backbones._holder import EncoderHolder
 from gliner_pipe.backbones.layer_fusion import LayerFusion
 from gliner_pipe.backbones.vector_store import VectorStore
 from gliner_pipe.errors import CheckpointError
-from gliner_pipe.model.marks import marks
+from gliner_pipe.model.cache import Cache
+from gliner_pipe.model.modes import weights_of
 
 #: Texts that are run at once without gradients.
 TEXTS_AT_ONCE = 128
@@ -74,12 +75,10 @@ class TextEmbedder(EncoderHolder):
         self.encoder: Any = None
         self.tokenizer: Any = None
         self.cache = cache
-        #: The vectors that are kept, ``(texts, hidden)``, and where that of a text stands.
-        self._kept: Tensor | None = None
-        self._places: dict[str, int] = {}
-        self._last: tuple[Sequence[str], Tensor] | None = None
-        self._kept_for: tuple[Any, ...] = ()
-        self._store: VectorStore | None = None
+        #: Vectors of texts; those of the last texts together; where they are on disk.
+        self._vectors: Cache[str, Tensor] = Cache(MOST_KEPT)
+        self._last: Cache[tuple[str, ...], Tensor] = Cache(1)
+        self._stores: Cache[str, VectorStore] = Cache(1)
 
     def build(self, hidden_size: int) -> None:
         """Load weights and tokenizer; a linear layer maps to `hidden_size` where the encoder's own width differs."""
@@ -101,33 +100,29 @@ class TextEmbedder(EncoderHolder):
         self.fusion = LayerFusion(encoder.config.num_hidden_layers, width) if self.fuse_layers else None
         self.projection = nn.Linear(width, hidden_size) if hidden_size != width else None
         self.limit = _hf.max_positions(encoder.config, tokenizer)
+        self._rust = _hf.rust_copy(tokenizer, padded=True, limit=self.limit)
         if self.freeze:
             encoder.requires_grad_(False)
         self.encoder_changed()
 
     def encoder_changed(self) -> None:
         """Forget the vectors that are kept."""
-        self._kept = self._last = self._store = None
-        self._places.clear()
+        for cache in (self._vectors, self._last, self._stores):
+            cache.forget()
 
     def forward(self, texts: Sequence[str]) -> Tensor:
         """Return the vectors of texts, ``(texts, hidden)``; the same tensor where they are asked for once more."""
+        weights = weights_of(self)
         if torch.is_grad_enabled() or self.training:
-            if any(weight.requires_grad for weight in self.parameters()):
+            if any(weight.requires_grad for weight in weights):
                 self.encoder_changed()  # a step may follow, and fused optimizers leave no trace on weights
             return self._run(texts)
-        self._forget_the_outdated()
-        if self._last is None or self._last[0] != texts:
-            new = list(dict.fromkeys(text for text in texts if text not in self._places))
-            if len(self._places) + len(new) > MOST_KEPT:
-                self._kept, new = None, list(dict.fromkeys(texts))
-                self._places.clear()
-            if new:
-                self._keep(new, self._made(new))
-            assert self._kept is not None
-            places = torch.tensor([self._places[text] for text in texts], device=self._kept.device)
-            self._last = tuple(texts), self._kept[places]
-        return self._last[1]
+        texts = tuple(texts)
+        last = self._last.peek(texts, weights)
+        if last is None:
+            vectors = self._vectors.get_all(texts, self._made, weights)
+            last = self._last.get(texts, lambda: torch.stack(vectors), weights)
+        return last
 
     def _made(self, texts: list[str]) -> list[Tensor]:
         """Vectors of texts, read from the disk or made, and then written there, in parts."""
@@ -144,25 +139,18 @@ class TextEmbedder(EncoderHolder):
             stored.update(zip(part, vectors, strict=True))
         return [stored[text].to(device) for text in texts]
 
-    def _keep(self, texts: Sequence[str], vectors: Sequence[Tensor]) -> None:
-        for text in texts:
-            self._places[text] = len(self._places)
-        new = torch.stack(list(vectors))
-        self._kept = new if self._kept is None else torch.cat([self._kept, new])
-
     @property
     def store(self) -> VectorStore:
         """Vectors on disk that these weights make; there must be a folder for them."""
-        if self._store is None:
-            assert self.cache is not None
-            made = (self.fingerprint(), self.pooling, self.limit, self.fuse_layers, len(self.tokenizer))
-            key = hashlib.sha256(repr(made).encode()).hexdigest()[:32]
-            size = (
-                self.encoder.config.hidden_size if self.projection is None else self.projection.out_features
-            )
-            where = f"{self.section.rpartition('.')[0]}.label_cache"
-            self._store = VectorStore(Path(self.cache), key, size, where)
-        return self._store
+        return self._stores.get("store", self._open_store, weights_of(self))
+
+    def _open_store(self) -> VectorStore:
+        assert self.cache is not None
+        made = (self.fingerprint(), self.pooling, self.limit, self.fuse_layers, len(self.tokenizer))
+        key = hashlib.sha256(repr(made).encode()).hexdigest()[:32]
+        size = self.encoder.config.hidden_size if self.projection is None else self.projection.out_features
+        where = f"{self.section.rpartition('.')[0]}.label_cache"
+        return VectorStore(Path(self.cache), key, size, where)
 
     def _run(self, texts: Sequence[str]) -> Tensor:
         pieces, device = self.cut(texts), next(self.encoder.parameters()).device
@@ -170,16 +158,11 @@ class TextEmbedder(EncoderHolder):
 
     def cut(self, texts: Sequence[str]) -> dict[str, Tensor]:
         """Return the pieces of texts, padded, on the CPU: ``input_ids`` and ``attention_mask``, ``(texts, pieces)``."""
-        return dict(
-            self.tokenizer(
-                list(texts),
-                padding=True,
-                padding_side="right",
-                truncation=self.limit is not None,
-                max_length=self.limit,
-                return_tensors="pt",
-            )
-        )
+        cut = self._rust.encode_batch(list(texts))
+        return {
+            "input_ids": torch.tensor([one.ids for one in cut]),
+            "attention_mask": torch.tensor([one.attention_mask for one in cut]),
+        }
 
     def embed(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Return the vectors of texts that were cut into pieces, ``(texts, pieces)`` to ``(texts, hidden)``."""
@@ -207,12 +190,6 @@ class TextEmbedder(EncoderHolder):
 
     # -- vectors that are kept -------------------------------------------------------------------------------------
 
-    def _forget_the_outdated(self) -> None:
-        now = marks(self.parameters())
-        if now != self._kept_for:
-            self.encoder_changed()
-            self._kept_for = now
-
     def fingerprint(self) -> str:
         """Return what tells these weights from others."""
         digest = hashlib.sha256()
@@ -225,9 +202,9 @@ class TextEmbedder(EncoderHolder):
         """Write the vectors that are kept to a safetensors file, with the fingerprint of the weights."""
         from safetensors.torch import save_file
 
-        self._forget_the_outdated()
-        names = list(self._places)
-        vectors = torch.zeros(0, 0) if self._kept is None else self._kept
+        kept = self._vectors.items(weights_of(self))
+        names = list(kept)
+        vectors = torch.stack(list(kept.values())) if kept else torch.zeros(0, 0)
         listed = torch.frombuffer(bytearray("\0".join(names).encode("utf8") or b"\0"), dtype=torch.uint8)
         content = {"vectors": vectors.cpu().contiguous(), "texts": listed}
         save_file(
@@ -254,9 +231,6 @@ class TextEmbedder(EncoderHolder):
             names = bytes(file.get_tensor("texts").tolist()).decode("utf8").split("\0")
         if not len(vectors):
             return 0
-        self._forget_the_outdated()
-        device = next(self.parameters()).device
-        new = {name: place for place, name in enumerate(names) if name not in self._places}
-        if new:
-            self._keep(list(new), vectors[list(new.values())].to(device).unbind(0))
+        read = dict(zip(names, vectors.to(next(self.parameters()).device).unbind(0), strict=True))
+        self._vectors.get_all(names, lambda new: [read[name] for name in new], weights_of(self))
         return len(names)

@@ -10,10 +10,12 @@ import torch
 
 from gliner_pipe.backbones import _hf
 from gliner_pipe.errors import ConfigError
+from gliner_pipe.locks import LOADING
 
 _ALLOWED = "a folder with a causal language model, an installed package that holds one, a hub id"
 
 
+@LOADING.held
 def load_pretrained(name: str, where: str, trust_remote_code: bool) -> tuple[Any, Any]:
     """Language model with its weights, and tokenizer, of a hub id, a folder or an installed package.
 
@@ -52,6 +54,7 @@ def load_pretrained(name: str, where: str, trust_remote_code: bool) -> tuple[Any
     return _finished(model, tokenizer)
 
 
+@LOADING.held
 def load_saved(folder: Path, where: str, trust_remote_code: bool) -> tuple[Any, Any]:
     """Language model with weights still to be filled in, and tokenizer, from a saved folder: no network.
 
@@ -82,6 +85,9 @@ def _finished(model: Any, tokenizer: Any) -> tuple[Any, Any]:
 
     # checkpoints bring habits of their own (sampling, penalties); how labels are written is said by the block alone
     model.generation_config = GenerationConfig()
+    if getattr(tokenizer, "is_fast", False):  # else its first call would set them, while other threads read
+        tokenizer.backend_tokenizer.no_truncation()
+        tokenizer.backend_tokenizer.no_padding()
     return model, tokenizer
 
 

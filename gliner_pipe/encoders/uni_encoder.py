@@ -13,6 +13,7 @@ from gliner_pipe.backbones.base import Backbone
 from gliner_pipe.encoders._tables import PromptTable, lay_out
 from gliner_pipe.encoders.base import Encoded, Encoder, EncoderBatch, Query, QueryPrompt
 from gliner_pipe.encoders.lstm import BiLSTM
+from gliner_pipe.model.cache import Cache
 from gliner_pipe.model.modes import evaluating
 from gliner_pipe.registry import registry
 
@@ -73,7 +74,7 @@ class UniEncoder(Encoder):
         self.new_tokens = special if new_tokens is None else new_tokens
         self.rnn: BiLSTM | None = None
         self.table: PromptTable | None = None
-        self._prompts: dict[Query, QueryPrompt] = {}
+        self._prompts: Cache[Query, QueryPrompt] = Cache(MAX_PROMPTS)
 
     def build(self) -> None:
         """Load the backbone with the special tokens, and make the LSTM."""
@@ -87,7 +88,7 @@ class UniEncoder(Encoder):
         self._make()
 
     def _make(self) -> None:
-        self._prompts.clear()
+        self._prompts.forget()
         self.rnn = BiLSTM(self.output_size, self.rnn_layers) if self.rnn_layers else None
 
     @property
@@ -103,11 +104,7 @@ class UniEncoder(Encoder):
             return QueryPrompt(
                 self.backbone.tokenize([[self.sep_token]])[0].ids, np.zeros(0, np.int64), query
             )
-        if query not in self._prompts:
-            if len(self._prompts) >= MAX_PROMPTS:
-                del self._prompts[next(iter(self._prompts))]
-            self._prompts[query] = self._make_prompt(query)
-        return self._prompts[query]
+        return self._prompts.get(query, lambda: self._make_prompt(query))
 
     def _make_prompt(self, query: Query) -> QueryPrompt:
         words: list[str] = []

@@ -98,11 +98,12 @@ class TokenBudget:
         if not self.auto or device.type != "cuda" or not tokens:
             return
         used = (torch.cuda.max_memory_allocated(device) - before) / tokens
+        if used <= 0:  # another thread gave memory back meanwhile
+            return
         self._bytes_per_token = 0.7 * self._bytes_per_token + 0.3 * used if self._bytes_per_token else used
         free, _ = torch.cuda.mem_get_info(device)
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        if self._bytes_per_token > 0:
-            self.tokens = max(512, int(0.6 * (free + cached) / self._bytes_per_token))
+        self.tokens = max(512, int(0.6 * (free + cached) / self._bytes_per_token))
 
     def halve(self) -> None:
         """Ask for less after the device ran out of memory."""

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gliner_pipe.model.marks import marks
-
-
-class _Packed(NamedTuple):
-    """Packed columns of a weight; the weight is held too, so that no other can come to lie where it is."""
-
-    weight: Tensor
-    marks: tuple[Any, ...]
-    parts: dict[tuple[int, int], Tensor]
+from gliner_pipe.model.cache import Cache
 
 
 class Linear(nn.Linear):
@@ -33,7 +25,10 @@ class Linear(nn.Linear):
     CPUs, and with numbers that these have no kernel for, the layer is the one of torch.
     """
 
-    _packed: _Packed | None = None
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        #: Packed columns by the first of them and the one after the last.
+        self._packed: Cache[tuple[int, int], Tensor] = Cache()
 
     @classmethod
     def of(cls, linear: nn.Linear) -> Linear:
@@ -56,38 +51,37 @@ class Linear(nn.Linear):
 
     def _packs(self, inputs: Tensor) -> bool:
         if torch.is_grad_enabled():
-            self._forget()
+            self._packed.forget()
             return False
         return inputs.is_cpu and _has_kernel(inputs, self.weight)
 
     def _part(self, start: int, stop: int) -> Tensor:
         weight = self.weight
-        now = marks((weight,))
-        if self._packed is None or self._packed.marks != now:
-            self._packed = _Packed(weight, now, {})
-        parts = self._packed.parts
-        if (start, stop) not in parts:
-            columns = weight.detach()[:, start:stop].contiguous()
-            parts[start, stop] = torch.ops.mkldnn._reorder_linear_weight(columns)
-        return parts[start, stop]
 
-    def _forget(self) -> None:
-        if self._packed is not None:
-            self._packed = None
+        def pack() -> Tensor:
+            columns = weight.detach()[:, start:stop].contiguous()
+            packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(columns)
+            return packed
+
+        return self._packed.get((start, stop), pack, (weight,))
 
     def train(self, mode: bool = True) -> Linear:
         """Set the training mode."""
-        self._forget()
+        self._packed.forget()
         return super().train(mode)
 
     def _apply(self, *args: Any, **kwargs: Any) -> Any:
-        self._forget()
+        self._packed.forget()
         return super()._apply(*args, **kwargs)
 
     def __getstate__(self) -> dict[str, Any]:
         state = vars(self).copy()
         state.pop("_packed", None)
         return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._packed = Cache()
 
 
 def _product(inputs: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:

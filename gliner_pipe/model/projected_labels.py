@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
-from gliner_pipe.model.marks import marks
+from gliner_pipe.model.cache import Cache
 
 #: Labels that are compared or projected at once.
 LABELS_AT_ONCE = 8192
@@ -21,29 +19,32 @@ class ProjectedLabels:
     """
 
     def __init__(self) -> None:
-        self._made: tuple[Any, Tensor, Tensor] | None = None
+        #: The last labels and their projections, by where the labels lie: as long as they are kept, nothing else can
+        #: come to lie there.
+        self._made: Cache[tuple[object, ...], tuple[Tensor, Tensor]] = Cache(1)
 
     def forget(self) -> None:
         """Forget what is kept."""
-        self._made = None
+        self._made.forget()
 
     def of(self, layer: nn.Module, labels: Tensor) -> Tensor:
         """Apply `layer` to labels, ``(labels, hidden)``, which nobody writes to afterwards."""
-        weights = marks(layer.parameters())
-        if self._made is None or self._made[0] != weights:
-            self._made = None
-            projected = _projected(layer, labels)
-        else:
-            _, before, made = self._made
-            # what went in is kept, so that nothing else can come to lie where it is
-            if before.data_ptr() == labels.data_ptr() and before.shape == labels.shape:
-                return made
-            head = _same_at_start(before, labels)
-            tail = _same_at_end(before[head:], labels[head:])
-            new = labels[head : len(labels) - tail]
-            projected = torch.cat([made[:head], _projected(layer, new), made[len(made) - tail :]])
-        self._made = weights, labels, projected
-        return projected
+        weights = tuple(layer.parameters())
+        key = (labels.data_ptr(), labels.shape)
+        found = self._made.peek(key, weights)
+        if found is None:
+            before = next(iter(self._made.items(weights).values()), None)
+            made = _projected(layer, labels) if before is None else _changed(layer, labels, *before)
+            found = self._made.get(key, lambda: (labels, made), weights)
+        return found[1]
+
+
+def _changed(layer: nn.Module, labels: Tensor, before: Tensor, made: Tensor) -> Tensor:
+    """Projections of labels, some of which are those of `before`."""
+    head = _same_at_start(before, labels)
+    tail = _same_at_end(before[head:], labels[head:])
+    new = labels[head : len(labels) - tail]
+    return torch.cat([made[:head], _projected(layer, new), made[len(made) - tail :]])
 
 
 def _projected(layer: nn.Module, labels: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gliner_pipe.errors import CheckpointError, ConfigError
+from gliner_pipe.model.cache import Cache
 from gliner_pipe.onnx.library import library
 
 SUFFIX = ".onnx"
@@ -35,11 +36,7 @@ class Graph:
         self.path = path
         self.threads = threads
         self.providers = list(providers)
-        self._session: Any = None
-        self._process = 0
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_session": None}
+        self._sessions: Cache[tuple[int, tuple[str, ...]], Any] = Cache(1)
 
     def __deepcopy__(self, _: Any) -> Graph:
         return Graph(self.path, self.threads, self.providers)
@@ -47,9 +44,7 @@ class Graph:
     @property
     def session(self) -> Any:
         """The ``onnxruntime.InferenceSession``."""
-        if self._session is None or self._process != os.getpid():
-            self._session, self._process = self._open(), os.getpid()
-        return self._session
+        return self._sessions.get((os.getpid(), tuple(self.providers)), self._open)
 
     def _open(self) -> Any:
         runtime = library("onnxruntime", WHERE)

@@ -10,9 +10,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from gliner_pipe.backbones.text_embedder import TEXTS_AT_ONCE
+from gliner_pipe.backbones.text_embedder import MOST_KEPT, TEXTS_AT_ONCE
 from gliner_pipe.encoders._tables import PromptTable
 from gliner_pipe.encoders.bi_encoder import BiEncoder
+from gliner_pipe.model.cache import Cache
 from gliner_pipe.model.gliner import GLiNER
 from gliner_pipe.onnx.graphs import Graph
 
@@ -22,6 +23,10 @@ class LabelVector(NamedTuple):
 
     read: Tensor
     projected: Tensor
+
+
+#: Kind and label.
+_Key = tuple[str, str]
 
 
 class LabelVectors:
@@ -38,21 +43,26 @@ class LabelVectors:
     def __init__(self, encoder: BiEncoder | None, graph: Graph | None) -> None:
         self.encoder = encoder
         self.graph = graph
-        self.kept: dict[tuple[str, str], LabelVector] = {}
+        self.kept: Cache[_Key, LabelVector] = Cache(MOST_KEPT)
+        #: Those of a compressed prompt, which nothing could make again.
+        self.known: dict[_Key, LabelVector] = {}
 
     def of(self, kind: str, labels: Sequence[str], *, projected: bool) -> Tensor:
         """Return the vectors of labels of a `kind`, ``entity`` or ``relation``: ``(labels, hidden)``."""
-        new = [label for label in dict.fromkeys(labels) if (kind, label) not in self.kept]
-        for at in range(0, len(new), TEXTS_AT_ONCE):
-            some = new[at : at + TEXTS_AT_ONCE]
-            self.kept.update(zip([(kind, label) for label in some], self._make(some), strict=True))
-        found = [self.kept[kind, label] for label in labels]
+        keys = [(kind, label) for label in labels]
+        found = (
+            [self.known[key] for key in keys] if self.graph is None else self.kept.get_all(keys, self._make)
+        )
         return torch.stack([one.projected if projected else one.read for one in found])
 
-    def _make(self, labels: Sequence[str]) -> list[LabelVector]:
+    def _make(self, keys: Sequence[_Key]) -> list[LabelVector]:
         assert self.encoder is not None and self.graph is not None
-        made = self.graph.run(self.encoder.label_encoder.cut(labels))
-        return [LabelVector(*pair) for pair in zip(made["vectors"], made["projected"], strict=True)]
+        vectors: list[LabelVector] = []
+        for at in range(0, len(keys), TEXTS_AT_ONCE):
+            labels = [label for _, label in keys[at : at + TEXTS_AT_ONCE]]
+            made = self.graph.run(self.encoder.label_encoder.cut(labels))
+            vectors += [LabelVector(*pair) for pair in zip(made["vectors"], made["projected"], strict=True)]
+        return vectors
 
     def load(self, path: Path, table: PromptTable) -> None:
         """Take the vectors of a compressed prompt from a file."""
@@ -60,7 +70,7 @@ class LabelVectors:
         for kind, names in table.names.items():
             vectors = zip(content[f"{kind}.read"], content[f"{kind}.projected"], strict=True)
             for name, pair in zip(names, vectors, strict=True):
-                self.kept[kind, name] = LabelVector(*pair)
+                self.known[kind, name] = LabelVector(*pair)
 
 
 def save_table(model: GLiNER, table: PromptTable, path: Path) -> None:

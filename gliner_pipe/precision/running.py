@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from gliner_pipe.adapters import _wrapping
 from gliner_pipe.backbones._hf import DTYPES
+from gliner_pipe.model.cache import Cache
 from gliner_pipe.model.linear import Linear
-from gliner_pipe.model.marks import marks
-from gliner_pipe.model.modes import modules_of
+from gliner_pipe.model.modes import modules_of, weights_of
 from gliner_pipe.precision.int8 import Int8Linear
 from gliner_pipe.precision.settings import Precision
 
@@ -40,8 +40,7 @@ class Running:
 
     def __init__(self) -> None:
         self.precision = Precision()
-        self._copy: Any = None
-        self._made_for: tuple[Any, ...] = ()
+        self._copy: Cache[tuple[Precision, int], Any] = Cache(1)
 
     def __reduce__(self) -> tuple[type[Running], tuple[()]]:
         return type(self), ()
@@ -50,20 +49,19 @@ class Running:
         if precision == Precision():
             self.forget()
             return module
-        now = (precision, id(module), *marks(module.parameters()))
-        if now != self._made_for:
-            self._copy = None  # two copies at once would be one too many
+
+        def make() -> Any:
             with torch.inference_mode(False), torch.no_grad():
-                self._copy = self._make(module, precision, where)
-            self._made_for = now
-        return self._copy
+                return self._make(module, precision, where)
+
+        return self._copy.get((precision, id(module)), make, weights_of(module))
 
     def _make(self, module: nn.Module, precision: Precision, where: str) -> Any:
         return running_copy(module, precision, where)
 
     def forget(self) -> None:
         """Give up the copy; the next is made when it is needed."""
-        self._copy, self._made_for = None, ()
+        self._copy.forget()
 
 
 class RunningEncoder(Running):

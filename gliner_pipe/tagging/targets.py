@@ -10,6 +10,7 @@ from spacy.training import Example
 
 from gliner_pipe.data.annotations import SpanSetter, primary_key, spans_by_place
 from gliner_pipe.errors import ConfigError, DataError
+from gliner_pipe.extensions import install
 
 #: Attributes of tokens that can be written, besides those of extensions (``"_.name"``).
 ATTRIBUTES = ("tag_", "pos_", "lemma_")
@@ -33,8 +34,8 @@ def check_target(target: Any, where: str) -> str:
 
 def install_extension(target: str) -> None:
     """Register the extension of tokens that `target` names, unless it is there."""
-    if target.startswith("_.") and not Token.has_extension(target[2:]):
-        Token.set_extension(target[2:], default=None)
+    if target.startswith("_."):
+        install(Token, target[2:], default=None)
 
 
 def read_values(doc: Doc, target: str, getter: SpanSetter | None) -> list[str | None]:

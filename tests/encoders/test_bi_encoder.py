@@ -14,7 +14,6 @@ import torch
 from conftest import gliner_config, make_backbone
 from spacy.training import Example
 
-from gliner_pipe.backbones import text_embedder
 from gliner_pipe.backbones.text_embedder import TextEmbedder
 from gliner_pipe.backbones.transformer import Transformer
 from gliner_pipe.backbones.vector_store import VectorStore
@@ -112,15 +111,15 @@ def test_the_same_labels_give_the_same_tensor(encoder: BiEncoder) -> None:
 
 
 def test_no_more_vectors_are_kept_in_memory_than_allowed(
-    encoder: BiEncoder, monkeypatch: pytest.MonkeyPatch
+    encoder: BiEncoder,
 ) -> None:
-    monkeypatch.setattr(text_embedder, "MOST_KEPT", 5)
     embedder = encoder.label_encoder
+    embedder._vectors.most = 5
     with torch.inference_mode():
         before = embedder(["0"])
         for number in range(20):
             embedder([str(number), str(number + 1)])
-            assert len(embedder._places) <= 5
+            assert len(embedder._vectors) <= 5
         assert len(embedder([str(number) for number in range(9)])) == 9
         torch.testing.assert_close(embedder(["0"]), before, rtol=0, atol=1e-6)
 

@@ -57,4 +57,4 @@ def test_kept_prompts_are_bounded(backbone):
     encoder = build(backbone)
     for index in range(MAX_PROMPTS + 20):
         encoder.prepare([["a"]], [Query((f"label {index}",))], 4)
-    assert len(encoder._prompts) == MAX_PROMPTS
+    assert MAX_PROMPTS // 2 <= len(encoder._prompts) <= MAX_PROMPTS
