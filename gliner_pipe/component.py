@@ -14,6 +14,7 @@ from spacy.vocab import Vocab
 import gliner_pipe.builtin  # noqa: F401 (registers the blocks)
 from gliner_pipe import annotate
 from gliner_pipe.blocks import available, described
+from gliner_pipe.consent import PipeConfigs
 from gliner_pipe.data.relation_sampling import RelationSampling
 from gliner_pipe.data.sampling import LabelSampling
 from gliner_pipe.defaults import DEFAULT_CONFIG, SETTINGS
@@ -85,6 +86,7 @@ def make_gliner(
     """
     settings = {setting: value for setting, value in locals().items() if setting in SETTINGS}
     where = f"components.{name}"
+    PipeConfigs.watch(nlp)
     if isinstance(model, str):
         model = Pretrained(name=model)
     check_architecture(model, f"{where}.model")

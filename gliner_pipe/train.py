@@ -12,9 +12,10 @@ from spacy.language import Language
 
 import gliner_pipe.builtin  # noqa: F401 (registers the blocks)
 from gliner_pipe.cli import run
+from gliner_pipe.consent import is_stated, trusting
 from gliner_pipe.convert import check_tagger_of, to_transformers
 from gliner_pipe.migration import configured, translate
-from gliner_pipe.pipeline import PipelineArg
+from gliner_pipe.pipeline import pipeline_of
 from gliner_pipe.registry import registry
 from gliner_pipe.training.loggers.base import console_note
 from gliner_pipe.training.options import check_options, output_paths
@@ -26,7 +27,7 @@ app = Cli(pretty_exceptions_enable=False)
 
 @app.command(name="train", registry=registry)
 def train(
-    nlp: PipelineArg,
+    nlp: Any,
     train_data: TrainData,
     val_data: ValidationData | None = None,
     *,
@@ -85,6 +86,7 @@ def train(
     hub_private_repo: bool = True,
     hub_always_push: bool = False,
     on_validation_callback: Callable[[dict[str, Any]], Any] | None = None,
+    trust_remote_code: bool = False,
     config_meta: dict[str, Any] | None = None,
     **aliases: Any,
 ) -> Language:
@@ -232,6 +234,9 @@ def train(
         Push every saving, also while the upload of an earlier one is under way.
     on_validation_callback
         Called with the record of every validation (Python only).
+    trust_remote_code
+        Consent to run Python code that comes with the models of the pipeline, for this training; as ``trust_remote_code
+        = true`` of a block in the ``[nlp]`` section. The trained pipelines do not keep it.
     config_meta
         Filled by the command line.
     aliases
@@ -252,8 +257,9 @@ def train(
     TrainingError
         If the loss is no number, or runs away, or the memory is full.
     """
+    nlp = pipeline_of(nlp, trust_remote_code)
     given = dict(locals())
-    for name in ("aliases", "config_meta", "transformers_path"):
+    for name in ("aliases", "config_meta", "transformers_path", "trust_remote_code"):
         given.pop(name)
     for name, off in (("max_steps", -1), ("max_grad_norm", 0)):  # as transformers has it
         given[name] = None if given[name] == off else given[name]
@@ -264,7 +270,9 @@ def train(
     given["output_path"], given["best_path"] = output_paths(given["output_path"], given["best_path"])
     if transformers_path is not None:
         check_tagger_of(nlp)
-    trained = Session(config=(config_meta or {}).get("unresolved_config"), **given).run()
+    # what it writes and reads back needs the same consent: checkpoints, the best model
+    with trusting(trust_remote_code or is_stated(nlp)):
+        trained = Session(config=(config_meta or {}).get("unresolved_config"), **given).run()
     if transformers_path is not None and os.environ.get("RANK", "0") == "0":
         to_transformers(trained, Path(transformers_path))
         console_note(f"for transformers: {transformers_path}")

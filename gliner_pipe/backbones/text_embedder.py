@@ -17,6 +17,7 @@ from gliner_pipe.backbones.layer_fusion import LayerFusion
 from gliner_pipe.backbones.vector_store import VectorStore
 from gliner_pipe.errors import CheckpointError
 from gliner_pipe.model.marks import marks
+from gliner_pipe.saving import replace_file
 
 #: Texts that are run at once without gradients.
 TEXTS_AT_ONCE = 128
@@ -230,9 +231,9 @@ class TextEmbedder(EncoderHolder):
         vectors = torch.zeros(0, 0) if self._kept is None else self._kept
         listed = torch.frombuffer(bytearray("\0".join(names).encode("utf8") or b"\0"), dtype=torch.uint8)
         content = {"vectors": vectors.cpu().contiguous(), "texts": listed}
-        save_file(
-            content, path, metadata={"weights": self.fingerprint(), "format": "gliner_pipe label vectors 1"}
-        )
+        about = {"weights": self.fingerprint(), "format": "gliner_pipe label vectors 1"}
+        with replace_file(path, follow=False) as file:
+            save_file(content, file, metadata=about)
 
     def load_vectors(self, path: Path) -> int:
         """Take the vectors that ``save_vectors`` wrote and return how many there are.
