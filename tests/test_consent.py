@@ -154,6 +154,7 @@ def test_the_caller_consents(saved: Path, planted: Planted, monkeypatch: pytest.
 def test_what_was_loaded_with_consent_is_saved_and_loaded_again(saved: Path, tmp_path: Path) -> None:
     nlp = gliner_pipe.load(saved, trust_remote_code=True)
     nlp.to_disk(tmp_path / "again")
+    assert list((tmp_path / "again" / "gliner").rglob("modeling_strange*.py"))
     shutil.rmtree(saved)
     command("predict", "--pipeline", tmp_path / "again", "--text", TEXT, "--trust-remote-code")
     again = gliner_pipe.load(tmp_path / "again", trust_remote_code=True)

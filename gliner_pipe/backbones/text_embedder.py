@@ -43,7 +43,8 @@ class TextEmbedder(EncoderHolder):
     where
         Section that errors name.
     trust_remote_code
-        Run code that comes with the model.
+        Run code that comes with the model when it is first read. It is not saved: whoever loads the pipeline consents
+        anew.
     adapter
         New weights that learn in place of the encoder's own.
     cache

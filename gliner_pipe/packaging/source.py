@@ -12,7 +12,7 @@ from spacy.language import Language
 from spacy.util import get_package_path, is_package
 
 from gliner_pipe.errors import ConfigError
-from gliner_pipe.saving import recover
+from gliner_pipe.saving import inside, recover
 
 #: What makes a folder a spaCy pipeline.
 MARKERS = ("config.cfg", "meta.json")
@@ -43,11 +43,14 @@ def copy_pipeline(pipeline: str | Path | Language, target: Path) -> Path | None:
     ------
     ConfigError
         If there is no pipeline.
+    DataError
+        If a symbolic link in the folder leads out of it: what it points to would be published.
     """
     if isinstance(pipeline, Language):
         pipeline.to_disk(target)
         return None
     folder = find_pipeline(pipeline)
+    _refuse_links(folder)
     for _ in range(5):
         inode = folder.stat().st_ino
         try:
@@ -61,6 +64,15 @@ def copy_pipeline(pipeline: str | Path | Language, target: Path) -> Path | None:
     raise ConfigError(
         "package.pipeline", f"is {str(folder)!r}, which is being written", _ALLOWED, "Wait for it"
     )
+
+
+def _refuse_links(folder: Path) -> None:
+    """Refuse links to files outside of a pipeline's folder, but for those in which a hub's cache consists."""
+    here = folder.resolve()
+    blobs = here.parent.parent / "blobs" if here.parent.name == "snapshots" else here
+    for path in folder.rglob("*"):
+        if path.is_symlink() and not path.resolve().is_relative_to(blobs):
+            inside(folder, path.relative_to(folder).as_posix(), folder)
 
 
 def find_pipeline(pipeline: str | Path) -> Path:
