@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import logging
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -12,7 +13,9 @@ from spacy.language import Language
 from spacy.util import get_package_path, is_package
 
 from gliner_pipe.errors import ConfigError
-from gliner_pipe.saving import inside, recover
+from gliner_pipe.saving import recover
+
+logger = logging.getLogger("gliner_pipe.package")
 
 #: What makes a folder a spaCy pipeline.
 MARKERS = ("config.cfg", "meta.json")
@@ -43,14 +46,12 @@ def copy_pipeline(pipeline: str | Path | Language, target: Path) -> Path | None:
     ------
     ConfigError
         If there is no pipeline.
-    DataError
-        If a symbolic link in the folder leads out of it: what it points to would be published.
     """
     if isinstance(pipeline, Language):
         pipeline.to_disk(target)
         return None
     folder = find_pipeline(pipeline)
-    _refuse_links(folder)
+    _report_links(folder)
     for _ in range(5):
         inode = folder.stat().st_ino
         try:
@@ -66,13 +67,22 @@ def copy_pipeline(pipeline: str | Path | Language, target: Path) -> Path | None:
     )
 
 
-def _refuse_links(folder: Path) -> None:
-    """Refuse links to files outside of a pipeline's folder, but for those in which a hub's cache consists."""
+def _report_links(folder: Path) -> None:
+    """Say which links lead out of a pipeline's folder: the files there are copied. A hub's cache consists of such."""
     here = folder.resolve()
-    blobs = here.parent.parent / "blobs" if here.parent.name == "snapshots" else here
-    for path in folder.rglob("*"):
-        if path.is_symlink() and not path.resolve().is_relative_to(blobs):
-            inside(folder, path.relative_to(folder).as_posix(), folder)
+    own = [here, here.parent.parent / "blobs"] if here.parent.name == "snapshots" else [here]
+    links = [
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.is_symlink() and not any(path.resolve().is_relative_to(place) for place in own)
+    ]
+    if links:
+        logger.warning(
+            "%s: %d links lead to files elsewhere, which become part of the copy: %s",
+            folder,
+            len(links),
+            ", ".join(sorted(links)),
+        )
 
 
 def find_pipeline(pipeline: str | Path) -> Path:
