@@ -87,8 +87,8 @@ def refuse(error: Exception, name: object, where: str) -> None:
 def unstated(config: Any) -> Any:
     """Return a config, or a part of one, without ``trust_remote_code``; the types of sections stay."""
     if isinstance(config, Mapping):
-        kept = {key: unstated(value) for key, value in config.items() if key != OPTION}
-        return type(config)(kept)
+        section: Any = type(config)
+        return section({key: unstated(value) for key, value in config.items() if key != OPTION})
     if isinstance(config, list):
         return [unstated(value) for value in config]
     return config
