@@ -15,6 +15,7 @@ from spacy.vocab import Vocab
 import gliner_pipe.builtin  # noqa: F401 (registers the blocks)
 from gliner_pipe import annotate
 from gliner_pipe.blocks import available, described
+from gliner_pipe.consent import PipeConfigs
 from gliner_pipe.data.label_sets import (
     LabelSets,
     count_labels,
@@ -96,6 +97,7 @@ def make_gliner(
     """
     settings = {setting: value for setting, value in locals().items() if setting in SETTINGS}
     where = f"components.{name}"
+    PipeConfigs.watch(nlp)
     if isinstance(model, str):
         model = Pretrained(name=model)
     check_architecture(model, f"{where}.model")

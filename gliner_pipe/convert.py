@@ -15,6 +15,7 @@ from confit import Cli
 
 from gliner_pipe.arguments import literal, split_labels
 from gliner_pipe.cli import run
+from gliner_pipe.consent import trusting
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.migration.command import convert_file
 from gliner_pipe.migration.yaml_files import SUFFIXES
@@ -44,6 +45,7 @@ def convert(
     lang: str = "en",
     component: str | None = None,
     drop_transitions: bool = False,
+    trust_remote_code: bool = False,
 ) -> Path:
     """Turn a GLiNER checkpoint or a token classification model of transformers into a spaCy pipeline, or the other way
     round; or a YAML file of GLiNER or AutoTrain into a cfg file.
@@ -67,6 +69,8 @@ def convert(
         Name of the component to take from a spaCy pipeline that has several.
     drop_transitions : bool
         Write a tagger with a CRF for transformers although that knows no transitions; its entities may be others then.
+    trust_remote_code : bool
+        Consent to run Python code that comes with the source. Read that code first.
 
     Returns
     -------
@@ -90,16 +94,21 @@ def convert(
             logger.info("note: %s", note)
         return target
     if to in ("gliner", "transformers") or (to is None and _is_pipeline(source)):
-        nlp = spacy.load(source)
-        if (to or _kind_of(nlp, component)) == "transformers":
-            return to_transformers(nlp, target, component, drop_transitions=drop_transitions)
-        return to_gliner(nlp, target, component)
+        with trusting(trust_remote_code):
+            nlp = spacy.load(source)
+            if (to or _kind_of(nlp, component)) == "transformers":
+                return to_transformers(nlp, target, component, drop_transitions=drop_transitions)
+            return to_gliner(nlp, target, component)
     if _is_token_classifier(source):
         for option, value in (("labels", labels), ("relations", relations)):
             if value is not None:
                 raise ConfigError(option, f"is {value!r}, and the source has a closed label set", "nothing")
-        return save_pipeline(from_transformers(source, lang), target)
-    nlp = from_gliner(source, split_labels(labels) or [], split_labels(relations, "relations") or [], lang)
+        with trusting(trust_remote_code):
+            return save_pipeline(from_transformers(source, lang), target)
+    with trusting(trust_remote_code):
+        nlp = from_gliner(
+            source, split_labels(labels) or [], split_labels(relations, "relations") or [], lang
+        )
     return save_pipeline(nlp, target)
 
 

@@ -26,7 +26,7 @@ from gliner_pipe.errors import ConfigError
 from gliner_pipe.metrics.evaluation import gold_span_getter
 from gliner_pipe.migration import configured, translate
 from gliner_pipe.overrides import gliner_components, override, tagging_components
-from gliner_pipe.pipeline import PipelineArg
+from gliner_pipe.pipeline import pipeline_of
 from gliner_pipe.prediction.texts import TextItem, read_texts
 from gliner_pipe.registry import registry
 from gliner_pipe.saving import replace_file
@@ -130,6 +130,7 @@ def distill(
     held_out: float = 0.1,
     dev: Any = None,
     warm_start: bool | Literal["auto"] = "auto",
+    trust_remote_code: bool = False,
     **options: Any,
 ) -> Distilled:
     """Train a pipeline on what another one finds in texts.
@@ -158,6 +159,8 @@ def distill(
     warm_start
         Whether a ``token_classifier`` begins with the backbone of the teacher, and with tags fitted to what this
         found, see :func:`gliner_pipe.tagging.warm_start.warm_start`; ``"auto"`` for where the backbones are the same.
+    trust_remote_code
+        Consent to run Python code that comes with the models of both pipelines.
     options
         Those of :func:`gliner_pipe.train.train`. Of ``train_data`` all but the reader holds.
 
@@ -174,7 +177,7 @@ def distill(
         If there is nothing to learn from.
     """
     _check(options, held_out, warm_start)
-    student, teacher = PipelineArg.validate(nlp), PipelineArg.validate(teacher)
+    student, teacher = pipeline_of(nlp, trust_remote_code), pipeline_of(teacher, trust_remote_code)
     _check_student(student)
     paths = output_paths(options.get("output_path") or _OUTPUT, options.get("best_path"))
     with only_training(*paths):  # before the teacher is set to work
@@ -198,6 +201,7 @@ def distill(
             nlp=student,
             train_data={**section, "reader": learned},
             val_data={"reader": kept} if dev is None and kept else dev,
+            trust_remote_code=trust_remote_code,
             **options,
         )
         made = Distilled(
@@ -228,6 +232,7 @@ def command(
     held_out: float = 0.1,
     dev: Any = None,
     warm_start: bool | Literal["auto"] = "auto",
+    trust_remote_code: bool = False,
     config_meta: dict[str, Any] | None = None,
 ) -> Distilled:
     """Train a pipeline on what another one finds in texts.
@@ -260,6 +265,8 @@ def command(
     warm_start
         Whether a token_classifier begins with the teacher's backbone and with tags fitted to what this found;
         ``auto`` for where the backbones are the same.
+    trust_remote_code
+        Consent to run Python code that comes with the models of both pipelines. Read that code first.
     config_meta
         Filled by the command line.
 
@@ -268,6 +275,7 @@ def command(
     Distilled
         The student and the report.
     """
+    trusted = trust_remote_code or train.get("trust_remote_code", False)
     return distill(
         teacher=teacher,
         texts=texts,
@@ -278,7 +286,8 @@ def command(
         held_out=held_out,
         dev=dev,
         warm_start=warm_start,
-        **{name: value for name, value in train.items() if name != "val_data"},
+        trust_remote_code=trusted,
+        **{name: value for name, value in train.items() if name not in ("val_data", "trust_remote_code")},
         config_meta=config_meta,
     )
 

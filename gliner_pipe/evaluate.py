@@ -33,7 +33,7 @@ from gliner_pipe.metrics.tables import all_tables, relation_table, score_table
 from gliner_pipe.metrics.thresholds import apply_thresholds
 from gliner_pipe.metrics.thresholds import find_threshold as search_threshold
 from gliner_pipe.overrides import override, tagging_components
-from gliner_pipe.pipeline import PipelineArg
+from gliner_pipe.pipeline import pipeline_of
 from gliner_pipe.registry import registry
 from gliner_pipe.saving import replace_file, save_pipeline
 from gliner_pipe.tagging.targets import SPANS
@@ -78,7 +78,7 @@ LITERALS = (
 @app.command(name="evaluate", registry=registry)
 def evaluate(
     *,
-    pipeline: PipelineArg,
+    pipeline: Any,
     data: Any,
     reader: str = "auto",
     labels: str | list[Any] | None = None,
@@ -106,6 +106,7 @@ def evaluate(
     compare: str | None = None,
     seed: int = 0,
     show: bool = True,
+    trust_remote_code: bool = False,
 ) -> dict[str, Any]:
     """Score a pipeline on annotated data.
 
@@ -170,6 +171,8 @@ def evaluate(
         Of the labels that ``negatives`` draws.
     show
         Whether to print the tables of scores.
+    trust_remote_code
+        Consent to run Python code that comes with the pipeline's models. Read that code first.
 
     Returns
     -------
@@ -178,6 +181,7 @@ def evaluate(
         ``comparison``, see `compare_precision`.
     """
     _check_search(find_threshold, threshold, per_label=per_label, save=save, threshold_steps=threshold_steps)
+    pipeline = pipeline_of(pipeline, trust_remote_code)
     gold_getter = gold_span_getter(pipeline) if span_getter is None else span_getter
     names = [] if isinstance(metrics, Mapping) else _metric_names(metrics)
     asked = split_labels(labels)

@@ -5,15 +5,15 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from confit import Cli
-from spacy.language import Language
 
 import gliner_pipe.component  # noqa: F401 (registers the blocks)
 from gliner_pipe.arguments import literal
 from gliner_pipe.cli import run
 from gliner_pipe.errors import ConfigError
-from gliner_pipe.pipeline import PipelineArg
+from gliner_pipe.pipeline import pipeline_of
 from gliner_pipe.registry import registry
 
 logger = logging.getLogger("gliner_pipe.export")
@@ -22,11 +22,12 @@ app = Cli(pretty_exceptions_enable=False)
 
 @app.command(name="export", registry=registry)
 def export(
-    pipeline: PipelineArg,
+    pipeline: Any,
     output: Path,
     onnx: bool = False,
     int8: bool = False,
     threads: int | None = None,
+    trust_remote_code: bool = False,
 ) -> Path:
     """Write a trained pipeline whose models are ONNX graphs, to be run by onnxruntime.
 
@@ -46,6 +47,8 @@ def export(
         reported; measure it with ``python -m gliner_pipe.evaluate``.
     threads : int, optional
         Threads that onnxruntime may use in the new pipeline; as many as torch uses when not given.
+    trust_remote_code : bool
+        Consent to run Python code that comes with the pipeline's models. Read that code first.
 
     Returns
     -------
@@ -61,8 +64,8 @@ def export(
         raise ConfigError("onnx", "is not given", "--onnx", "It is the only form there is")
     from gliner_pipe.onnx.writing import write_onnx
 
-    assert isinstance(pipeline, Language)
-    for name, difference in write_onnx(pipeline, output, int8=int8, threads=threads).items():
+    nlp = pipeline_of(pipeline, trust_remote_code)
+    for name, difference in write_onnx(nlp, output, int8=int8, threads=threads).items():
         logger.info(
             "%s: scores differ by %.2g on average and by %.2g at most, over %d scores of some sentences",
             name,

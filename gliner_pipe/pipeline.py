@@ -15,6 +15,7 @@ from confit.errors import ConfitValidationError
 from confit.typing import Validatable
 from spacy.language import Language
 
+from gliner_pipe.consent import trusting
 from gliner_pipe.diagnosis import find_mistake, flat
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.registry import registry
@@ -95,6 +96,30 @@ class PipelineArg(Validatable):  # type: ignore[misc]
         raise TypeError(
             f"found {type(value).__name__}; allowed: a pipeline, its path, name or hub id, or an [nlp] section"
         )
+
+
+def pipeline_of(value: Any, trust_remote_code: bool = False) -> Language:
+    """Return the pipeline that the argument of a command stands for.
+
+    Parameters
+    ----------
+    value
+        A pipeline, a path, package name or hub id, or an ``[nlp]`` section.
+    trust_remote_code
+        Consent to run the code that comes with it.
+
+    Raises
+    ------
+    ConfigError
+        If `value` is something else.
+    """
+    with trusting(trust_remote_code):
+        try:
+            return PipelineArg.validate(value)
+        except TypeError as error:
+            if isinstance(value, (Language, str, Path, Mapping)):
+                raise
+            raise ConfigError("pipeline", str(error)) from None
 
 
 def _from_section(section: Mapping[str, Any]) -> Any:

@@ -18,7 +18,7 @@ from gliner_pipe.cli import run
 from gliner_pipe.errors import ConfigError, DataError
 from gliner_pipe.metrics.getters import SpanGetter, prediction_getter
 from gliner_pipe.overrides import override
-from gliner_pipe.pipeline import PipelineArg
+from gliner_pipe.pipeline import pipeline_of
 from gliner_pipe.prediction.chunks import check_ask
 from gliner_pipe.prediction.finding import holds_shards
 from gliner_pipe.prediction.formats import SHARD_FORMATS
@@ -115,7 +115,7 @@ def predict_texts(
 @app.command(name="predict", registry=registry)
 def predict(
     *,
-    pipeline: PipelineArg,
+    pipeline: Any,
     text: str | None = None,
     input: str | Path | None = None,
     lines: bool = False,
@@ -143,6 +143,7 @@ def predict(
     dtype: str | None = None,
     quantize: str | None = None,
     compile: bool | None = None,
+    trust_remote_code: bool = False,
 ) -> int:
     """Find entities in texts.
 
@@ -212,6 +213,8 @@ def predict(
         ``int8`` for linear layers of 8 bits in the text encoder, ``none`` for others.
     compile
         Whether torch compiles the text encoder.
+    trust_remote_code
+        Consent to run Python code that comes with the pipeline's models. Read that code first.
 
     Returns
     -------
@@ -223,6 +226,7 @@ def predict(
         raise ConfigError("text, input", found, "one of them", 'Write --text "..." or --input PATH')
     if html and format not in (None, "terminal", "html"):
         raise ConfigError("format", f"is {format!r} together with html", "one of them", "Leave out one")
+    pipeline = pipeline_of(pipeline, trust_remote_code)
     columns = Columns(text_column, labels_column, id_column, _names(keep))
     asked: dict[str, Any] = {"labels": split_labels(labels), "relations": split_labels(relations)}
     precision: dict[str, Any] = {"dtype": dtype, "quantize": quantize, "compile": compile}

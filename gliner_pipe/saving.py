@@ -17,6 +17,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -36,6 +37,9 @@ if sys.platform != "win32":
 STALE_AFTER = 24 * 3600.0
 #: Where the filesystem has no locks, a process in mid-swap is given this many seconds to end it.
 SWAP_GRACE = 0.5
+
+#: Characters that no name from elsewhere may have: Windows takes some for paths, and no screen shows others.
+_UNSAFE = {"\\", ":", "\x7f", *map(chr, range(32))}
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
@@ -105,26 +109,31 @@ def replace_directory(path: str | os.PathLike[str], *, marker: str) -> Iterator[
     with scratch_directory(target) as folder:
         yield folder
         redact_folder(folder)
+        _open_up(folder)
         _flush_tree(folder)
         _swap(folder, target)
         _flush(target.parent)
 
 
 @contextmanager
-def replace_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+def replace_file(path: str | os.PathLike[str], *, follow: bool = True) -> Iterator[Path]:
     """Yield an empty file, of the same suffix, that takes the place of `path` unless the block raises.
 
     Parameters
     ----------
     path
-        File to replace; its parents are made if missing. A symbolic link is followed.
+        File to replace; its parents are made if missing.
+    follow
+        Whether to write where a symbolic link points to, and not in place of the link.
     """
-    target = _resolved(path)
+    target = _resolved(path) if follow else _resolved(Path(path).parent) / Path(path).name
     target.parent.mkdir(parents=True, exist_ok=True)
     _remove_dead(target)
     sibling, lock = _locked_sibling(target, lambda path: path.touch(exist_ok=False))
+    mode = sibling.stat().st_mode
     try:
         yield sibling
+        sibling.chmod(stat.S_IMODE(mode))  # some libraries put a file for their owner alone in its place
         _flush(sibling)
         sibling.replace(target)
         _flush(target.parent)
@@ -135,6 +144,36 @@ def replace_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         sibling.unlink(missing_ok=True)
         _unlock(lock)
+
+
+def inside(folder: Path, name: object, where: object) -> Path:
+    """Return the path of a file or folder whose name comes from elsewhere: data, a message, an archive, a checkpoint.
+
+    Parameters
+    ----------
+    folder
+        Where it must lie.
+    name
+        Its path from there, with ``/`` between parts.
+    where
+        What names it, for the error.
+
+    Raises
+    ------
+    DataError
+        If it is no relative path, leads out of the folder, also by a symbolic link, or is none on some system.
+    """
+    if not is_plain(name) or not _resolved(folder / str(name)).is_relative_to(_resolved(folder)):
+        allowed = "a path inside its folder, without '..', ':', backslashes and control characters"
+        raise DataError(f"{where}:", f"names the file {name!r:.200}", allowed, "Do not use it: get it anew")
+    return folder / str(name)
+
+
+def is_plain(name: object) -> bool:
+    """Tell whether a name stands for the same place below any folder, on all systems."""
+    return isinstance(name, str) and not any(
+        part in ("", ".", "..") or set(part) & _UNSAFE for part in name.split("/")
+    )
 
 
 @contextmanager
@@ -346,6 +385,20 @@ def _is_dead(path: Path) -> bool:
 def _is_stale(path: Path) -> bool:
     newest = max(item.stat().st_mtime for item in (path, *path.rglob("*")))
     return time.time() - newest > STALE_AFTER
+
+
+def _open_up(folder: Path) -> None:
+    """Give all below a new folder the mode that it has itself from the umask: temporary files are their owner's alone.
+
+    What is linked elsewhere too is left as it is.
+    """
+    mode = stat.S_IMODE(folder.stat().st_mode)
+    for path in folder.rglob("*"):
+        found = path.lstat()
+        if stat.S_ISDIR(found.st_mode):
+            path.chmod(mode)
+        elif stat.S_ISREG(found.st_mode) and found.st_nlink == 1:
+            path.chmod(mode & (0o666 | found.st_mode & 0o111))
 
 
 def _flush(path: Path) -> None:

@@ -20,8 +20,10 @@ from typing import TYPE_CHECKING, Any
 import srsly
 from safetensors import SafetensorError
 
+from gliner_pipe import consent
 from gliner_pipe.errors import CheckpointError, ConfigError
 from gliner_pipe.model.pretrained import Named
+from gliner_pipe.saving import inside
 from gliner_pipe.secrets import redacted
 
 if TYPE_CHECKING:
@@ -42,13 +44,14 @@ def to_disk(component: TorchPipe, path: Path, exclude: Iterable[str] = ()) -> No
         model = component.network
         model.save(path / "model")
         if model.blocks is not None:
-            named = {"blocks": model.blocks, "word_splitter": model.word_splitter}
+            named = {"blocks": consent.unstated(model.blocks), "word_splitter": model.word_splitter}
             _write(path / "model" / BLOCKS, named)
 
 
 def from_disk(component: TorchPipe, path: Path, exclude: Iterable[str] = ()) -> None:
     """Load the component from the folder `path`."""
     exclude = set(exclude)
+    consent.overrule(component.model)
     if "cfg" not in exclude:
         saved = _read(path / CFG, component.factory)
         _set_cfg(component, saved)
@@ -62,7 +65,8 @@ def from_disk(component: TorchPipe, path: Path, exclude: Iterable[str] = ()) -> 
     model: Any = component.model
     if isinstance(model, Named):
         named = _read(folder / BLOCKS, component.factory)
-        model = model.restore(named["blocks"])
+        model = model.restore(consent.unstated(named["blocks"]))
+        consent.overrule(model)
         model.word_splitter = named["word_splitter"]
     try:
         model.load(folder)
@@ -91,8 +95,8 @@ def from_bytes(component: TorchPipe, data: bytes, exclude: Iterable[str] = ()) -
     folder = Path(tempfile.mkdtemp())
     kept = False
     try:
-        for name, content in srsly.msgpack_loads(data).items():
-            path = folder / name
+        for name, content in _files(data).items():
+            path = inside(folder, name, f"the bytes of {component.name!r}")
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
         from_disk(component, folder, exclude)
@@ -102,6 +106,16 @@ def from_bytes(component: TorchPipe, data: bytes, exclude: Iterable[str] = ()) -
     finally:
         if not kept:
             shutil.rmtree(folder)
+
+
+def _files(data: bytes) -> dict[str, bytes]:
+    try:
+        files = srsly.msgpack_loads(data)
+    except Exception as error:  # msgpack has errors of many kinds
+        raise CheckpointError(f"These bytes are not what to_bytes returns ({error}).") from None
+    if not isinstance(files, dict) or not all(isinstance(content, bytes) for content in files.values()):
+        raise CheckpointError("These bytes are not what to_bytes returns: files by name.")
+    return files
 
 
 def _remove(folder: Path, process: int) -> None:

@@ -16,6 +16,7 @@ from spacy.vocab import Vocab
 import gliner_pipe.builtin  # noqa: F401 (registers the blocks)
 from gliner_pipe.annotate import Entity
 from gliner_pipe.backbones.windows import Window
+from gliner_pipe.consent import PipeConfigs
 from gliner_pipe.data.annotations import SpanSetter, primary_key, span_places
 from gliner_pipe.data.label_sets import LabelSets, count_labels, refuse_no_gold, warn_of_labels
 from gliner_pipe.errors import ConfigError
@@ -79,6 +80,7 @@ def make_token_classifier(
     """
     settings = {setting: value for setting, value in locals().items() if setting in SETTINGS}
     where = f"components.{name}"
+    PipeConfigs.watch(nlp)
     refuse_references(labels, f"{where}.labels")
     if not (word_splitter is None or isinstance(word_splitter, WordSplitter)):
         raise ConfigError(f"{where}.word_splitter", f"found {word_splitter!r}", "a block of @word_splitters")

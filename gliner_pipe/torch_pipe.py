@@ -26,6 +26,7 @@ from gliner_pipe.model.forks import use_one_thread_after_fork
 from gliner_pipe.model.inference import TokenBudget
 from gliner_pipe.model.modes import evaluating
 from gliner_pipe.precision.component import RunsInPrecision
+from gliner_pipe.saving import is_plain
 from gliner_pipe.training.thinc_bridge import ThincBridge
 
 if TYPE_CHECKING:
@@ -86,6 +87,10 @@ class TorchPipe(RunsInPrecision, Pipe):  # type: ignore[misc]
     cfg: Mapping[str, Any]
 
     def __init__(self, vocab: Vocab, name: str, model: Any, scorer: Callable[..., Any] | None = None) -> None:
+        if not is_plain(name) or "/" in name:  # its folder has this name
+            found = f"is the name {name!r}, and a component is saved in a folder of its name"
+            allowed = "names without slashes, ':', backslashes and control characters, other than '..'"
+            raise ConfigError(f"components.{name}", found, allowed, "Give it another name")
         self.vocab = vocab
         self.name = name
         self.model: nn.Module = model
@@ -311,7 +316,8 @@ class TorchPipe(RunsInPrecision, Pipe):  # type: ignore[misc]
 
     def from_disk(self, path: Any, *, exclude: Iterable[str] = ()) -> Self:
         """Load what ``to_disk`` wrote; no network."""
-        serialize.from_disk(self, util.ensure_path(path), exclude)
+        with self.placed():
+            serialize.from_disk(self, util.ensure_path(path), exclude)
         return self
 
     def to_bytes(self, *, exclude: Iterable[str] = ()) -> bytes:
@@ -320,7 +326,8 @@ class TorchPipe(RunsInPrecision, Pipe):  # type: ignore[misc]
 
     def from_bytes(self, data: bytes, *, exclude: Iterable[str] = ()) -> Self:
         """Load what ``to_bytes`` returned."""
-        serialize.from_bytes(self, data, exclude)
+        with self.placed():
+            serialize.from_bytes(self, data, exclude)
         return self
 
     # -- device and errors ---------------------------------------------------------------------------------

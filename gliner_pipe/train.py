@@ -12,9 +12,10 @@ from spacy.language import Language
 
 import gliner_pipe.builtin  # noqa: F401 (registers the blocks)
 from gliner_pipe.cli import run
+from gliner_pipe.consent import is_stated, trusting
 from gliner_pipe.convert import check_tagger_of, to_transformers
 from gliner_pipe.migration import configured, translate
-from gliner_pipe.pipeline import PipelineArg
+from gliner_pipe.pipeline import pipeline_of
 from gliner_pipe.registry import registry
 from gliner_pipe.secrets import marked
 from gliner_pipe.training.loggers.base import console_note
@@ -27,7 +28,7 @@ app = Cli(pretty_exceptions_enable=False)
 
 @app.command(name="train", registry=registry)
 def train(
-    nlp: PipelineArg,
+    nlp: Any,
     train_data: TrainData,
     val_data: ValidationData | None = None,
     *,
@@ -86,6 +87,7 @@ def train(
     hub_private_repo: bool = True,
     hub_always_push: bool = False,
     on_validation_callback: Callable[[dict[str, Any]], Any] | None = None,
+    trust_remote_code: bool = False,
     config_meta: dict[str, Any] | None = None,
     **aliases: Any,
 ) -> Language:
@@ -233,6 +235,9 @@ def train(
         Push every saving, also while the upload of an earlier one is under way.
     on_validation_callback
         Called with the record of every validation (Python only).
+    trust_remote_code
+        Consent to run Python code that comes with the models of the pipeline, for this training; as ``trust_remote_code
+        = true`` of a block in the ``[nlp]`` section. The trained pipelines do not keep it.
     config_meta
         Filled by the command line.
     aliases
@@ -253,8 +258,9 @@ def train(
     TrainingError
         If the loss is no number, or runs away, or the memory is full.
     """
+    nlp = pipeline_of(nlp, trust_remote_code)
     given = dict(locals())
-    for name in ("aliases", "config_meta", "transformers_path"):
+    for name in ("aliases", "config_meta", "transformers_path", "trust_remote_code"):
         given.pop(name)
     for name, off in (("max_steps", -1), ("max_grad_norm", 0)):  # as transformers has it
         given[name] = None if given[name] == off else given[name]
@@ -272,7 +278,9 @@ def train(
             "command line (--section.name VALUE), or by the environment variable of the service"
         )
     with only_training(given["output_path"], given["best_path"]):
-        trained = Session(config=(config_meta or {}).get("unresolved_config"), **given).run()
+        # checkpoints and the best model that the training writes and reads back need the same consent
+        with trusting(trust_remote_code or is_stated(nlp)):
+            trained = Session(config=(config_meta or {}).get("unresolved_config"), **given).run()
         if transformers_path is not None and os.environ.get("RANK", "0") == "0":
             to_transformers(trained, Path(transformers_path))
             console_note(f"for transformers: {transformers_path}")

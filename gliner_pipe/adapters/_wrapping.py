@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from gliner_pipe.errors import CheckpointError, ConfigError
+from gliner_pipe.saving import replace_file
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -170,7 +171,8 @@ def write(encoder: Any, folder: Path, base: str) -> None:
     settings.inference_mode, settings.base_model_name_or_path = True, base
     settings.save_pretrained(str(folder))
     state = library("adapter").get_peft_model_state_dict(encoder, save_embedding_layers=False)
-    save_file({k: v.detach().cpu().clone().contiguous() for k, v in state.items()}, folder / WEIGHTS)
+    with replace_file(folder / WEIGHTS, follow=False) as file:
+        save_file({k: v.detach().cpu().clone().contiguous() for k, v in state.items()}, file)
 
 
 def base_state(encoder: Any, names: Collection[str]) -> dict[str, Tensor]:

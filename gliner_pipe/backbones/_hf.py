@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,9 +12,11 @@ from typing import Any
 
 import torch
 
-from gliner_pipe.errors import ConfigError
+from gliner_pipe import consent
+from gliner_pipe.errors import CheckpointError, ConfigError
 from gliner_pipe.locks import LOADING
 from gliner_pipe.model.linear import take_linears
+from gliner_pipe.saving import inside
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -57,10 +60,28 @@ def source_of(name: str, where: str) -> str:
         if not (folder / "config.json").is_file():
             found = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
             raise ConfigError(where, f"{name!r} is a folder without config.json (it holds {found})", _ALLOWED)
+        check_index(folder)
         return str(folder)
     if name.count("/") > 1 or name.startswith((".", "/", "~")) or not name.strip():
         raise ConfigError(where, f"found {name!r}, which is no folder", _ALLOWED, "Check the path")
     return name
+
+
+def check_index(folder: Path) -> None:
+    """Refuse a folder whose list of weight files names one that lies elsewhere.
+
+    Raises
+    ------
+    CheckpointError
+        If there is such a list, or one that cannot be read.
+    """
+    for file in folder.glob("*.index.json"):
+        try:
+            names = set(json.loads(file.read_text(encoding="utf8"))["weight_map"].values())
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            raise CheckpointError(f"{file}: is no list of weight files ({error}).") from None
+        for name in names:
+            inside(folder, name, file)
 
 
 _ALLOWED = "a folder with a Hugging Face model, an installed package that holds one, a hub id"
@@ -94,12 +115,14 @@ def load_pretrained(
     from transformers import AutoModel
 
     source = source_of(name, where)
-    options |= _attention_option(attn_implementation)
+    trusted = trust_remote_code or consent.is_given()
+    options |= _attention_option(attn_implementation, trusted, where)
     try:
-        tokenizer = tokenizer_of(source, trust_remote_code)
+        tokenizer = tokenizer_of(source, trusted)
         with quiet():
-            model = AutoModel.from_pretrained(source, trust_remote_code=trust_remote_code, **options)
+            model = AutoModel.from_pretrained(source, trust_remote_code=trusted, **options)
     except (OSError, ValueError, ImportError) as error:
+        consent.refuse(error, name, where)
         reason = " ".join(str(error).split())[:300]
         raise ConfigError(
             where,
@@ -133,14 +156,23 @@ def load_saved(
     """Model with weights still to be filled in, and tokenizer, from a folder that ``save`` wrote: no network."""
     from transformers import AutoConfig, AutoModel
 
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    tokenizer = saved_tokenizer(folder, trust_remote_code)
-    options |= _attention_option(attn_implementation)
-    model = AutoModel.from_config(config, trust_remote_code=trust_remote_code, **options)
+    trusted = trust_remote_code or consent.is_given()
+    options |= _attention_option(attn_implementation, trusted, where)
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=trusted)
+        tokenizer = saved_tokenizer(folder, trusted)
+        model = AutoModel.from_config(config, trust_remote_code=trusted, **options)
+    except ValueError as error:
+        consent.refuse(error, folder, where)
+        raise
     return _ready(model, tokenizer, where, attn_implementation)
 
 
-def _attention_option(attn_implementation: str) -> dict[str, str]:
+def _attention_option(attn_implementation: str, trusted: bool, where: str) -> dict[str, str]:
+    if "/" in attn_implementation and not trusted:  # transformers takes it for a repository of compiled code
+        where = f"{where.rpartition('.')[0]}.attn_implementation"
+        found = f"is {attn_implementation!r}, which stands for code on a hub that runs with consent only"
+        raise ConfigError(where, found, "auto, eager, sdpa, flash_attention_2", consent.HOW)
     return {} if attn_implementation == "auto" else {"attn_implementation": attn_implementation}
 
 

@@ -18,6 +18,7 @@ from gliner_pipe.adapters.base import Adapter, Form, saved_form
 from gliner_pipe.backbones import _hf
 from gliner_pipe.backbones.base import PretrainedModule
 from gliner_pipe.errors import CheckpointError, ConfigError
+from gliner_pipe.saving import replace_file
 
 logger = logging.getLogger(__name__)
 
@@ -139,7 +140,8 @@ class EncoderHolder(PretrainedModule):
         base = self.checkpoint or self.model_name
         _wrapping.write(self.encoder, path / FOLDER, base)
         if self.form != "adapter":
-            save_file(_wrapping.base_state(self.encoder, self._names_of_base), path / BASE)
+            with replace_file(path / BASE, follow=False) as file:
+                save_file(_wrapping.base_state(self.encoder, self._names_of_base), file)
         marker = {
             "form": "adapter" if self.form == "adapter" else "full",
             "base": base,

@@ -18,6 +18,7 @@ from gliner_pipe.backbones.vector_store import VectorStore
 from gliner_pipe.errors import CheckpointError
 from gliner_pipe.model.cache import Cache
 from gliner_pipe.model.modes import weights_of
+from gliner_pipe.saving import replace_file
 
 #: Texts that are run at once without gradients.
 TEXTS_AT_ONCE = 128
@@ -43,7 +44,8 @@ class TextEmbedder(EncoderHolder):
     where
         Section that errors name.
     trust_remote_code
-        Run code that comes with the model.
+        Run code that comes with the model when it is first read. It is not saved: whoever loads the pipeline consents
+        anew.
     adapter
         New weights that learn in place of the encoder's own.
     cache
@@ -207,9 +209,9 @@ class TextEmbedder(EncoderHolder):
         vectors = torch.stack(list(kept.values())) if kept else torch.zeros(0, 0)
         listed = torch.frombuffer(bytearray("\0".join(names).encode("utf8") or b"\0"), dtype=torch.uint8)
         content = {"vectors": vectors.cpu().contiguous(), "texts": listed}
-        save_file(
-            content, path, metadata={"weights": self.fingerprint(), "format": "gliner_pipe label vectors 1"}
-        )
+        about = {"weights": self.fingerprint(), "format": "gliner_pipe label vectors 1"}
+        with replace_file(path, follow=False) as file:
+            save_file(content, file, metadata=about)
 
     def load_vectors(self, path: Path) -> int:
         """Take the vectors that ``save_vectors`` wrote and return how many there are.

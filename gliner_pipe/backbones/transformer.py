@@ -69,7 +69,8 @@ class Transformer(EncoderHolder, Backbone):
         ``auto``: the fastest that gives the same numbers, see the documentation of blocks. Or ``eager``, ``sdpa``,
         ``flash_attention_2`` ... as `transformers` names them.
     trust_remote_code
-        Run code that comes with the model.
+        Run code that comes with the model when it is first read. It is not saved: whoever loads the pipeline consents
+        anew.
     adapter
         New weights that learn in place of the encoder's own: ``@adapters = "lora"`` or ``"peft"``. The embeddings of
         the label prompt's special tokens learn as well.

@@ -69,6 +69,8 @@ class VectorStore:
     def _open(self) -> Iterator[sqlite3.Connection]:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            if not self.path.exists():
+                self.path.touch()  # sqlite would keep a new file from a group that the umask lets write
             with closing(sqlite3.connect(self.path, timeout=PATIENCE)) as file, file:
                 file.execute(
                     "CREATE TABLE IF NOT EXISTS vectors (text TEXT PRIMARY KEY, vector BLOB NOT NULL) WITHOUT ROWID"

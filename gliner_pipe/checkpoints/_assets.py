@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from gliner_pipe import consent
 from gliner_pipe.backbones import _hf
 from gliner_pipe.checkpoints import _gliner
 from gliner_pipe.encoders._tables import FILE as PROMPTS
@@ -28,9 +29,18 @@ def hf_config(settings: Mapping[str, Any] | None, name: str, where: str, kind: s
     from transformers import AutoConfig
 
     if settings:
-        settings = {key: value for key, value in settings.items() if key not in ("dtype", "torch_dtype")}
+        left_out = ("dtype", "torch_dtype", "auto_map")  # the last names code
+        settings = {
+            key: value
+            for key, value in settings.items()
+            if key not in left_out and not (key.endswith("attn_implementation") and "/" in str(value))
+        }
         return AutoConfig.for_model(settings.pop("model_type", None) or kind, **settings)
-    return AutoConfig.from_pretrained(_hf.source_of(name, where))
+    try:
+        return AutoConfig.from_pretrained(_hf.source_of(name, where), trust_remote_code=consent.is_given())
+    except ValueError as error:
+        consent.refuse(error, name, where)
+        raise
 
 
 def write(
@@ -124,9 +134,15 @@ def _tokenizer(folder: Path, name: str, **options: Any) -> Any:
     from transformers import AutoTokenizer
 
     has_own = any((folder / file).is_file() for file in ("tokenizer.json", "tokenizer_config.json"))
-    if has_own:
-        return AutoTokenizer.from_pretrained(folder, use_fast=True)
-    return AutoTokenizer.from_pretrained(_hf.source_of(name, "model"), use_fast=True, **options)
+    source = str(folder) if has_own else _hf.source_of(name, "model")
+    options = {} if has_own else options
+    try:
+        return AutoTokenizer.from_pretrained(
+            source, use_fast=True, trust_remote_code=consent.is_given(), **options
+        )
+    except ValueError as error:
+        consent.refuse(error, source, "model")
+        raise
 
 
 def _save(config: Any, tokenizer: Any, target: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gliner_pipe import consent
 from gliner_pipe.adapters.models import merged
 from gliner_pipe.backbones import _hf
 from gliner_pipe.backbones.dense import Dense
@@ -94,7 +95,7 @@ def hf_model(model: TokenClassifier, *, drop_transitions: bool = False) -> tuple
             setattr(config, key, model.decoder.dropout)
     try:
         made: Any = AutoModelForTokenClassification.from_config(
-            config, trust_remote_code=backbone.trust_remote_code, dtype=torch.float32
+            config, trust_remote_code=backbone.trust_remote_code or consent.is_given(), dtype=torch.float32
         )
     except ValueError as error:
         raise _refuse(

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import nn
 
+from gliner_pipe import consent
 from gliner_pipe.backbones import _hf
 from gliner_pipe.backbones.dense import Dense
 from gliner_pipe.backbones.transformer import Transformer
@@ -95,9 +96,8 @@ def read_model(
     blocks = _blocks(
         name, theirs, tokenizer, head, scheme or tags.scheme, constrained, all_pieces, window, stride
     )
-    if trust_remote_code:
-        _bottom(blocks)["trust_remote_code"] = True
     model = PretrainedTokenClassifier.from_blocks(blocks)
+    transformer_of(model).trust_remote_code = trust_remote_code  # not in the blocks, which are saved
     with tempfile.TemporaryDirectory() as folder:
         theirs.config.save_pretrained(folder + "/encoder/backbone")
         tokenizer.save_pretrained(folder + "/encoder/backbone")
@@ -141,13 +141,15 @@ def _load(name: str, trust_remote_code: bool) -> tuple[Any, Any]:
         if folder is not None and (folder / marker).is_file() and not (folder / CONFIG).is_file():
             raise ConfigError("model", f"{name!r} holds no {CONFIG}", _ALLOWED, hint)
     source = _hf.source_of(name, "model")
+    trusted = trust_remote_code or consent.is_given()
     try:
-        tokenizer = _hf.tokenizer_of(source, trust_remote_code)
+        tokenizer = _hf.tokenizer_of(source, trusted)
         with _hf.quiet():
             model, report = AutoModelForTokenClassification.from_pretrained(
-                source, trust_remote_code=trust_remote_code, dtype=torch.float32, output_loading_info=True
+                source, trust_remote_code=trusted, dtype=torch.float32, output_loading_info=True
             )
     except (OSError, ValueError, ImportError, RuntimeError, KeyError) as error:
+        consent.refuse(error, name, "model")
         reason = " ".join(str(error).split())[:300]
         do = "Offline, download the model first and give its folder"
         raise ConfigError("model", f"{name!r} cannot be loaded ({reason})", _ALLOWED, do) from error
@@ -251,11 +253,6 @@ def _blocks(
             "all_pieces": all_pieces,
         },
     }
-
-
-def _bottom(blocks: Mapping[str, Any]) -> dict[str, Any]:
-    section: dict[str, Any] = blocks["encoder"]["backbone"]
-    return section.get("embedding", section)
 
 
 def transformer_of(model: TokenClassifier) -> Transformer:

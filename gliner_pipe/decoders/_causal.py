@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from gliner_pipe import consent
 from gliner_pipe.backbones import _hf
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.locks import LOADING
@@ -27,16 +28,18 @@ def load_pretrained(name: str, where: str, trust_remote_code: bool) -> tuple[Any
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     source = _hf.source_of(name, where)
+    trusted = trust_remote_code or consent.is_given()
     try:
         # a label starts like a word within a text, as in GLiNER
         tokenizer = AutoTokenizer.from_pretrained(
-            source, use_fast=True, add_prefix_space=True, trust_remote_code=trust_remote_code
+            source, use_fast=True, add_prefix_space=True, trust_remote_code=trusted
         )
         with _hf.quiet():
             model = AutoModelForCausalLM.from_pretrained(
-                source, trust_remote_code=trust_remote_code, dtype=torch.float32
+                source, trust_remote_code=trusted, dtype=torch.float32
             )
     except (OSError, ValueError, ImportError) as error:
+        consent.refuse(error, name, where)
         reason = " ".join(str(error).split())[:300]
         raise ConfigError(
             where,
@@ -67,14 +70,14 @@ def load_saved(folder: Path, where: str, trust_remote_code: bool) -> tuple[Any, 
 
     if not (folder / "config.json").is_file():  # what is no folder would be asked for at the hub
         raise ConfigError(where, f"{folder} holds no config.json", _ALLOWED, "Save the pipeline again")
-    local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": trust_remote_code}
+    trusted = trust_remote_code or consent.is_given()
+    local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": trusted}
     try:
         config = AutoConfig.from_pretrained(folder, **local)
         tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True, **local)
-        model = AutoModelForCausalLM.from_config(
-            config, trust_remote_code=trust_remote_code, dtype=torch.float32
-        )
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=trusted, dtype=torch.float32)
     except (OSError, ValueError, ImportError) as error:
+        consent.refuse(error, folder, where)
         reason = " ".join(str(error).split())[:300]
         raise ConfigError(where, f"{folder} cannot be loaded ({reason})", _ALLOWED) from error
     return _finished(model, tokenizer)

@@ -66,7 +66,8 @@ class GenerativeDecoder(SpanDecoder, PretrainedModule):
     freeze
         Keep the weights of the language model as they are; gradients still flow through it.
     trust_remote_code
-        Run code that comes with the model.
+        Run code that comes with the model when it is first read. It is not saved: whoever loads the pipeline consents
+        anew.
 
     Notes
     -----

@@ -44,7 +44,8 @@ class BiEncoder(Encoder):
     fuse_label_layers
         Mix all layers of the label model instead of taking the last.
     trust_remote_code
-        Run code that comes with the label model.
+        Run code that comes with the label model when it is first read. It is not saved: whoever loads the pipeline
+        consents anew.
     label_adapter
         New weights that learn in place of the label model's own: ``@adapters = "lora"`` or ``"peft"``.
     label_cache

@@ -10,6 +10,7 @@ from typing import Any
 import spacy
 from spacy.language import Language
 
+from gliner_pipe.consent import trusting
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.hub.client import hub_error, make_api
 from gliner_pipe.hub.push import TRAINING_STATE
@@ -32,6 +33,7 @@ def load(
     relations: Sequence[Any] | None = None,
     threshold: float | None = None,
     lang: str = "en",
+    trust_remote_code: bool = False,
     **options: Any,
 ) -> Language:
     """Load a pipeline, or make one of a GLiNER checkpoint.
@@ -47,6 +49,9 @@ def load(
         Settings of the pipeline's ``gliner`` component to change.
     lang
         Language of a pipeline that is made of a GLiNER checkpoint.
+    trust_remote_code
+        Consent to run Python code that comes with the models of the pipeline. Read that code first. What a saved
+        pipeline says about it is not read.
     options
         Other options of ``spacy.load``, e.g. ``exclude=["tagger"]`` or ``config={...}``.
 
@@ -70,11 +75,12 @@ def load(
     folder = Path(name)
     # "artifacts/model-lost" is a path where there is a folder "artifacts": the hub need not hear of it
     is_hub_id = _HUB_ID.fullmatch(str(name)) and not folder.exists() and not folder.parent.is_dir()
-    if folder.is_dir() and (folder / CHECKPOINT).is_file() and not (folder / PIPELINE).is_file():
-        return _settled(_from_checkpoint(str(name), lang), settings)
-    if is_hub_id and not spacy.util.is_package(str(name)):
-        return _settled(from_hub(str(name), revision=revision, lang=lang, **options), settings)
-    return _settled(spacy.load(name, **options), settings)
+    with trusting(trust_remote_code):
+        if folder.is_dir() and (folder / CHECKPOINT).is_file() and not (folder / PIPELINE).is_file():
+            return _settled(_from_checkpoint(str(name), lang), settings)
+        if is_hub_id and not spacy.util.is_package(str(name)):
+            return _settled(from_hub(str(name), revision=revision, lang=lang, **options), settings)
+        return _settled(spacy.load(name, **options), settings)
 
 
 def from_hub(
@@ -84,6 +90,7 @@ def from_hub(
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
     lang: str = "en",
+    trust_remote_code: bool = False,
     **options: Any,
 ) -> Language:
     """Load a pipeline, or a GLiNER checkpoint, from a model hub.
@@ -103,6 +110,8 @@ def from_hub(
         Whether to take only what is in the cache.
     lang
         Language of a pipeline that is made of a GLiNER checkpoint.
+    trust_remote_code
+        As for `load`.
     options
         Other options of ``spacy.load``, e.g. ``exclude=["tagger"]``.
 
@@ -130,9 +139,10 @@ def from_hub(
         folder = api.snapshot_download(repo_id, **how, **patterns)
     except Exception as error:
         raise hub_error("pipeline", f"{repo_id!r} cannot be had from the hub", error) from None
-    if marker == CHECKPOINT:
-        return _from_checkpoint(folder, lang)
-    return spacy.load(folder, **options)
+    with trusting(trust_remote_code):
+        if marker == CHECKPOINT:
+            return _from_checkpoint(folder, lang)
+        return spacy.load(folder, **options)
 
 
 def _marker(api: Any, repo_id: str, how: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from gliner_pipe.adapters.models import own_weights
 from gliner_pipe.errors import CheckpointError
+from gliner_pipe.saving import replace_file
 
 WEIGHTS = "model.safetensors"
 #: Numbers that are read at once, one tensor at least; 16 MiB as fp32.
@@ -21,7 +22,8 @@ NUMBERS_AT_ONCE = 1 << 22
 
 def write_weights(model: nn.Module, path: Path) -> None:
     """Write all weights but those of encoders with an adapter, which are saved apart, into the folder `path`."""
-    save_model(own_weights(model), str(path / WEIGHTS))
+    with replace_file(path / WEIGHTS, follow=False) as file:
+        save_model(own_weights(model), str(file))
 
 
 def check_weights(path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from confit import Config
 
+from gliner_pipe import consent
 from gliner_pipe.adapters.base import Adapter
 from gliner_pipe.backbones._holder import EncoderHolder
 from gliner_pipe.blocks import Block
@@ -52,6 +53,8 @@ class Pretrained(Named):
     """
 
     family = "architectures"
+    #: What the caller said when a pipeline was loaded that has no weights yet.
+    trust_remote_code = False
 
     def __init__(
         self,
@@ -72,7 +75,8 @@ class Pretrained(Named):
         """Read the checkpoint and return the blocks with its weights, and with new adapters."""
         from gliner_pipe.checkpoints.gliner import read_checkpoint
 
-        model = read_checkpoint(self.name)
+        with consent.trusting(self.trust_remote_code):
+            model = read_checkpoint(self.name)
         tokens = getattr(model.encoder, "new_tokens", ())
         for holder, adapter in self._adapted(model):
             holder.adapt(adapter, tokens if holder.part == "encoder.backbone" else ())

@@ -44,7 +44,8 @@ class PretrainedTokenClassifier(Named):
     adapter
         New weights that learn in place of the encoder's own; the classifier learns as ever.
     trust_remote_code
-        Run code that comes with the model.
+        Run code that comes with the model when it is first read. It is not saved: whoever loads the pipeline consents
+        anew.
     """
 
     family = "architectures"

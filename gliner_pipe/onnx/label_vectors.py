@@ -16,6 +16,7 @@ from gliner_pipe.encoders.bi_encoder import BiEncoder
 from gliner_pipe.model.cache import Cache
 from gliner_pipe.model.gliner import GLiNER
 from gliner_pipe.onnx.graphs import Graph
+from gliner_pipe.saving import replace_file
 
 
 class LabelVector(NamedTuple):
@@ -80,4 +81,5 @@ def save_table(model: GLiNER, table: PromptTable, path: Path) -> None:
     for kind, vectors in (("entity", table.entities), ("relation", table.relations)):
         content[f"{kind}.read"] = vectors.detach().clone()
         content[f"{kind}.projected"] = (vectors if project is None else project(vectors)).detach().clone()
-    save_file(content, path)
+    with replace_file(path, follow=False) as file:
+        save_file(content, file)

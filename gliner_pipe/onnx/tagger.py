@@ -14,6 +14,7 @@ from gliner_pipe.onnx import stages
 from gliner_pipe.onnx.files import load_without_weights
 from gliner_pipe.onnx.running import RunsGraphs
 from gliner_pipe.registry import registry
+from gliner_pipe.saving import replace_file
 
 #: Weights of the decoder: the scores of steps from tag to tag.
 DECODER = "decoder.safetensors"
@@ -73,4 +74,5 @@ def save_decoder(model: TokenClassifier, path: Path) -> None:
     from safetensors.torch import save_model
 
     (path / LABELS).write_text(json.dumps(model.labels, ensure_ascii=False), encoding="utf8")
-    save_model(model.decoder, str(path / DECODER))
+    with replace_file(path / DECODER, follow=False) as file:
+        save_model(model.decoder, str(file))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import logging
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,8 @@ from spacy.util import get_package_path, is_package
 
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.saving import recover
+
+logger = logging.getLogger("gliner_pipe.package")
 
 #: What makes a folder a spaCy pipeline.
 MARKERS = ("config.cfg", "meta.json")
@@ -48,6 +51,7 @@ def copy_pipeline(pipeline: str | Path | Language, target: Path) -> Path | None:
         pipeline.to_disk(target)
         return None
     folder = find_pipeline(pipeline)
+    _report_links(folder)
     for _ in range(5):
         inode = folder.stat().st_ino
         try:
@@ -61,6 +65,24 @@ def copy_pipeline(pipeline: str | Path | Language, target: Path) -> Path | None:
     raise ConfigError(
         "package.pipeline", f"is {str(folder)!r}, which is being written", _ALLOWED, "Wait for it"
     )
+
+
+def _report_links(folder: Path) -> None:
+    """Say which links lead out of a pipeline's folder: the files there are copied. A hub's cache consists of such."""
+    here = folder.resolve()
+    own = [here, here.parent.parent / "blobs"] if here.parent.name == "snapshots" else [here]
+    links = [
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.is_symlink() and not any(path.resolve().is_relative_to(place) for place in own)
+    ]
+    if links:
+        logger.warning(
+            "%s: %d links lead to files elsewhere, which become part of the copy: %s",
+            folder,
+            len(links),
+            ", ".join(sorted(links)),
+        )
 
 
 def find_pipeline(pipeline: str | Path) -> Path:

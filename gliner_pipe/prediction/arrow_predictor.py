@@ -51,6 +51,8 @@ class ArrowPredictor:
     on_error
         What to do about a row that cannot be predicted on: ``"stop"``, or ``"skip"``,
         which gives it null instead of entities and the reason as ``error``, and logs how many there are.
+    trust_remote_code
+        As for ``gliner_pipe.load``.
 
     Examples
     --------
@@ -72,6 +74,7 @@ class ArrowPredictor:
         span_getter: SpanGetter | None = None,
         batch_size: int | None = None,
         on_error: Literal["stop", "skip"] = "stop",
+        trust_remote_code: bool = False,
     ) -> None:
         if not isinstance(pipeline, (str, Path)):
             raise ConfigError(
@@ -91,6 +94,7 @@ class ArrowPredictor:
             "device": device,
         }
         self.span_getter, self.batch_size, self.on_error = span_getter, batch_size, on_error
+        self.trust_remote_code = trust_remote_code
         self._token = secrets.token_hex(8)
         self._loaded: tuple[Language, ExitStack] | None = None
 
@@ -101,7 +105,9 @@ class ArrowPredictor:
     def nlp(self) -> Language:
         """The pipeline, loaded on first use."""
         if self._loaded is None:
-            self._loaded = load_once(self._token, self.pipeline, json.dumps(self.settings))
+            self._loaded = load_once(
+                self._token, self.pipeline, json.dumps(self.settings), self.trust_remote_code
+            )
         return self._loaded[0]
 
     @property
@@ -156,7 +162,9 @@ class ArrowPredictor:
 
 
 @lru_cache(maxsize=1)
-def load_once(token: str, pipeline: str, settings: str) -> tuple[Language, ExitStack]:
+def load_once(
+    token: str, pipeline: str, settings: str, trust_remote_code: bool = False
+) -> tuple[Language, ExitStack]:
     """Load a pipeline, unless it was the last one that was asked for in this process.
 
     Spark sends a function anew with each task, many to one process, which must not load the pipeline as often.
@@ -169,6 +177,8 @@ def load_once(token: str, pipeline: str, settings: str) -> tuple[Language, ExitS
         As for ``gliner_pipe.load``.
     settings
         For ``override``, as JSON.
+    trust_remote_code
+        As for ``gliner_pipe.load``.
 
     Returns
     -------
@@ -178,6 +188,6 @@ def load_once(token: str, pipeline: str, settings: str) -> tuple[Language, ExitS
     from gliner_pipe.hub.download import load
 
     stack = ExitStack()
-    nlp = load(pipeline)
+    nlp = load(pipeline, trust_remote_code=trust_remote_code)
     stack.enter_context(override(nlp, **json.loads(settings)))
     return nlp, stack

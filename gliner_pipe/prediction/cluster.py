@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from spacy.language import Language
 
+from gliner_pipe.consent import is_stated
 from gliner_pipe.data.tables import optional_package
 from gliner_pipe.errors import GlinerPipeError
 from gliner_pipe.prediction.arrow import arrow
@@ -137,6 +138,8 @@ class ShardTask:
         All that are to be done; one is named by its place among them.
     token
         Of the run, for `load_once`.
+    trust_remote_code
+        Whether the caller consented when the pipeline was loaded.
     """
 
     pipeline: str
@@ -144,6 +147,7 @@ class ShardTask:
     work: Work
     shards: tuple[Shard, ...]
     token: str
+    trust_remote_code: bool = False
 
     def __call__(self, batch: pa.Table | pa.RecordBatch) -> pa.Table:
         """Predict on the shards whose numbers stand in a batch; return an error for each, null where there is none."""
@@ -158,7 +162,7 @@ class ShardTask:
     def error(self, number: int) -> str | None:
         """Predict on a shard; return what is wrong with its data."""
         try:
-            nlp, _ = load_once(self.token, self.pipeline, "{}")
+            nlp, _ = load_once(self.token, self.pipeline, "{}", self.trust_remote_code)
             run_shards(nlp, self.job, [self.shards[number]], self.work)
         except GlinerPipeError as error:
             return str(error)
@@ -199,7 +203,9 @@ def run_on_cluster(
     with replace_directory(copy, marker="meta.json") as folder:
         nlp.to_disk(folder)
     placed = tuple(replace(shard, path=shard.path.resolve()) for shard in shards)
-    task = ShardTask(str(copy), here, replace(work, n_process=1), placed, secrets.token_hex(8))
+    task = ShardTask(
+        str(copy), here, replace(work, n_process=1), placed, secrets.token_hex(8), is_stated(nlp)
+    )
     with (
         _watching(job, shards, report),
         closing(_ray(nlp, task, workers) if engine == "ray" else _spark(task)) as errors,

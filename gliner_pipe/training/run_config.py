@@ -9,6 +9,7 @@ from typing import Any
 
 from confit import Config
 
+from gliner_pipe.consent import unstated
 from gliner_pipe.secrets import redacted_config, tell_redacted
 
 #: Packages whose versions decide what comes out of a training.
@@ -45,11 +46,12 @@ def config_text(config: Config | None, options: Mapping[str, Any], versions: Map
     Returns
     -------
     str
-        A config file; started by the command line, ``--config`` trains the same model from it.
+        A config file; started by the command line, ``--config`` trains the same model from it. Consent to run code of
+        models is not in it: whoever trains from it gives theirs.
     """
     head = "".join(f"# {name} {number}\n" for name, number in versions.items())
     if config is not None:
-        return _redacted(f"{head}\n{config.to_cfg_str()}")
+        return _redacted(f"{head}\n{unstated(config).to_cfg_str()}")
     written: dict[str, Any] = {}
     missing = []
     for name, value in options.items():
@@ -58,7 +60,7 @@ def config_text(config: Config | None, options: Mapping[str, Any], versions: Map
         except TypeError:  # an object that no config made
             missing.append(name)
     note = f"# Objects made in Python, not written here: {', '.join(missing)}\n" if missing else ""
-    return _redacted(f"{head}{note}\n{Config({'train': Config(written)}).to_cfg_str()}")
+    return _redacted(f"{head}{note}\n{unstated(Config({'train': Config(written)})).to_cfg_str()}")
 
 
 def _redacted(text: str) -> str:

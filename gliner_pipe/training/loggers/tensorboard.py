@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gliner_pipe.registry import registry
+from gliner_pipe.saving import inside
 from gliner_pipe.training.loggers._tracker import TrackerLogger
 from gliner_pipe.training.loggers.base import RunInfo
 
@@ -46,4 +47,6 @@ class TensorBoardLogger(TrackerLogger):
         from accelerate.tracking import TensorBoardTracker
 
         options = {"purge_step": run.resumed_step + 1} if before else {}
-        return TensorBoardTracker(name, logging_dir=folder / self.project, **options, **(self.options or {}))
+        place = inside(folder, self.project, f"{self.where}.project")
+        inside(place, name, f"{self.where}.run_name")
+        return TensorBoardTracker(name, logging_dir=place, **options, **(self.options or {}))
