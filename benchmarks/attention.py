@@ -17,7 +17,7 @@ import torch
 from common import DEBERTA_V3
 from transformers import DebertaV2Config, DebertaV2Model
 
-from gliner_pipe.backbones._deberta import replace_attention
+from gliner_pipe.modeling.layers.deberta import replace_attention
 
 #: Hidden size, layers, heads and width of the feed-forward layers.
 ENCODERS = {

@@ -24,7 +24,7 @@ import torch
 from spacy.tokens import Doc, Span
 from spacy.training import Example
 
-from gliner_pipe.onnx.writing import write_onnx
+from gliner_pipe.onnx.export import write_onnx
 
 LABELS = ["person", "location", "corporation", "product", "group"]
 

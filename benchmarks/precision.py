@@ -19,8 +19,7 @@ import torch
 from common import DEBERTA_V3
 from transformers import AutoConfig, AutoModel
 
-from gliner_pipe.precision.running import running_copy
-from gliner_pipe.precision.settings import Precision
+from gliner_pipe.modeling.precision import Precision, running_copy
 
 #: Hidden size, layers, heads, inner size.
 SHAPES = {
@@ -46,7 +45,7 @@ def encoder(name: str) -> Any:
     )
     model = AutoModel.from_config(config).eval()
     if kind == "deberta-v2":
-        from gliner_pipe.backbones._deberta import replace_attention
+        from gliner_pipe.modeling.layers.deberta import replace_attention
 
         replace_attention(model)
     return model

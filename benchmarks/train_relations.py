@@ -297,8 +297,8 @@ def train_gliner_pipe(data: Path, steps: int, work: Path) -> dict:
     from confit import Config
     from spacy.tokens import Doc
 
+    from gliner_pipe.data.relations import get_relations
     from gliner_pipe.registry import registry
-    from gliner_pipe.relations import get_relations
     from gliner_pipe.train import train
 
     parts, entity_labels, relation_labels, _ = read(data)

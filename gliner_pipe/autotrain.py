@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from gliner_pipe.cli import run
+from gliner_pipe.cli.app import run
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.migration.autotrain import TASKS, TokenClassificationParams, train
 from gliner_pipe.migration.names import unknown

@@ -13,15 +13,15 @@ from typing import Any, Literal
 import spacy
 from confit import Cli
 
-from gliner_pipe.arguments import literal, split_labels
-from gliner_pipe.cli import run
-from gliner_pipe.consent import trusting
+from gliner_pipe.cli.app import run
+from gliner_pipe.cli.options import literal, split_labels
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.migration.command import convert_file
 from gliner_pipe.migration.yaml_files import SUFFIXES
+from gliner_pipe.pipeline.word_splitters import WhitespaceWords
 from gliner_pipe.registry import registry
-from gliner_pipe.saving import save_pipeline
-from gliner_pipe.word_splitters.whitespace import WhitespaceWords
+from gliner_pipe.util.atomic import save_pipeline
+from gliner_pipe.util.consent import trusting
 
 logger = logging.getLogger("gliner_pipe.convert")
 app = Cli(pretty_exceptions_enable=False)
@@ -166,8 +166,8 @@ def to_transformers(
     ConfigError
         Where transformers has no such layer; nothing has been written then.
     """
-    from gliner_pipe.checkpoints.export_token_classification import write_model
-    from gliner_pipe.token_classifier import TokenTagger
+    from gliner_pipe.checkpoints.hf_write import write_model
+    from gliner_pipe.pipeline.token_classifier.component import TokenTagger
 
     nlp = spacy.load(source) if isinstance(source, str) else source
     tagger: Any = _component(nlp, TokenTagger, component)
@@ -183,9 +183,9 @@ def check_tagger_of(nlp: spacy.language.Language) -> None:
     ConfigError
         If there is no tagger, there are several, or transformers has no such blocks.
     """
-    from gliner_pipe.checkpoints.export_token_classification import check_parts
-    from gliner_pipe.model.token_classifier import TokenClassifier
-    from gliner_pipe.token_classifier import TokenTagger
+    from gliner_pipe.checkpoints.hf_write import check_parts
+    from gliner_pipe.modeling.token_classifier import TokenClassifier
+    from gliner_pipe.pipeline.token_classifier.component import TokenTagger
 
     tagger: Any = _component(nlp, TokenTagger, None)
     if isinstance(tagger.model, TokenClassifier):
@@ -205,8 +205,8 @@ def to_gliner(source: str | spacy.language.Language, target: Path, component: st
     component
         Its name; needed only where a pipeline has several.
     """
-    from gliner_pipe.checkpoints.export import write_checkpoint
-    from gliner_pipe.component import Gliner
+    from gliner_pipe.checkpoints.gliner_write import write_checkpoint
+    from gliner_pipe.pipeline.gliner.component import Gliner
 
     nlp = spacy.load(source) if isinstance(source, str) else source
     pipe: Any = _component(nlp, Gliner, component)
@@ -234,8 +234,8 @@ def _component(nlp: spacy.language.Language, kind: Any, component: str | None) -
 
 def _kind_of(nlp: spacy.language.Language, component: str | None) -> str:
     """What a pipeline becomes: that of its named component, else of its first."""
-    from gliner_pipe.component import Gliner
-    from gliner_pipe.token_classifier import TokenTagger
+    from gliner_pipe.pipeline.gliner.component import Gliner
+    from gliner_pipe.pipeline.token_classifier.component import TokenTagger
 
     kinds = {
         name: "gliner" if isinstance(pipe, Gliner) else "transformers"
@@ -250,7 +250,7 @@ def _kind_of(nlp: spacy.language.Language, component: str | None) -> str:
 
 
 def _is_pipeline(source: str) -> bool:
-    from gliner_pipe.checkpoints.token_classification import is_model
+    from gliner_pipe.checkpoints.hf_read import is_model
 
     folder = Path(source)
     if folder.is_dir():
@@ -264,8 +264,8 @@ def _is_pipeline(source: str) -> bool:
 
 def _is_token_classifier(source: str) -> bool:
     """Whether a folder, package or hub id holds a token classification model, and no GLiNER checkpoint."""
-    from gliner_pipe.backbones._hf import locate
-    from gliner_pipe.checkpoints.token_classification import CONFIG, is_model
+    from gliner_pipe.checkpoints.hf_read import CONFIG, is_model
+    from gliner_pipe.modeling.backbones.hf import locate
 
     folder = locate(source)
     if folder is not None or source.count("/") != 1:

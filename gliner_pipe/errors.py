@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gliner_pipe.secrets import redacted_message, redacted_text
+from gliner_pipe.util.secrets import redacted_message, redacted_text
 
 
 class GlinerPipeError(Exception):

@@ -15,28 +15,28 @@ from spacy.language import Language
 from spacy.tokens import Doc
 from spacy.training import Corpus, Example
 
-from gliner_pipe.arguments import literal, split_labels
-from gliner_pipe.cli import run
+from gliner_pipe.cli.app import run
+from gliner_pipe.cli.options import literal, split_labels
 from gliner_pipe.data.annotations import SpanSetter
-from gliner_pipe.data.choosing import tagged_block
+from gliner_pipe.data.detect import tagged_block
 from gliner_pipe.data.files import find_files, read_json
 from gliner_pipe.data.label_sets import alike, counted, named, refuse_no_gold
 from gliner_pipe.data.readers import ConllReader
+from gliner_pipe.data.token_targets import SPANS
 from gliner_pipe.errors import ConfigError, DataError
-from gliner_pipe.labels import parse_labels
-from gliner_pipe.metrics.asking import own_labels
-from gliner_pipe.metrics.comparison import compare_precision, comparison_tables
-from gliner_pipe.metrics.evaluation import evaluate_pipeline, gold_span_getter, token_scorers
-from gliner_pipe.metrics.getters import SpanGetter, get_spans, prediction_getter
+from gliner_pipe.evaluation.compare import compare_precision, comparison_tables
+from gliner_pipe.evaluation.evaluate import evaluate_pipeline, gold_span_getter, token_scorers
+from gliner_pipe.evaluation.label_sets import own_labels
+from gliner_pipe.evaluation.report import all_tables, relation_table, score_table
+from gliner_pipe.evaluation.thresholds import apply_thresholds
+from gliner_pipe.evaluation.thresholds import find_threshold as search_threshold
+from gliner_pipe.metrics.alignment import SpanGetter, get_spans, prediction_getter
 from gliner_pipe.metrics.spans import METRICS
-from gliner_pipe.metrics.tables import all_tables, relation_table, score_table
-from gliner_pipe.metrics.thresholds import apply_thresholds
-from gliner_pipe.metrics.thresholds import find_threshold as search_threshold
-from gliner_pipe.overrides import override, tagging_components
-from gliner_pipe.pipeline import pipeline_of
+from gliner_pipe.pipeline.build import pipeline_of
+from gliner_pipe.pipeline.labels import parse_labels
+from gliner_pipe.pipeline.overrides import override, tagging_components
 from gliner_pipe.registry import registry
-from gliner_pipe.saving import replace_file, save_pipeline
-from gliner_pipe.tagging.targets import SPANS
+from gliner_pipe.util.atomic import replace_file, save_pipeline
 
 logger = logging.getLogger("gliner_pipe")
 app = Cli(pretty_exceptions_enable=False)

@@ -9,11 +9,11 @@ from typing import Any
 
 from confit import Cli
 
-import gliner_pipe.component  # noqa: F401 (registers the blocks)
-from gliner_pipe.arguments import literal
-from gliner_pipe.cli import run
+import gliner_pipe.pipeline.gliner.component  # noqa: F401 (registers the blocks)
+from gliner_pipe.cli.app import run
+from gliner_pipe.cli.options import literal
 from gliner_pipe.errors import ConfigError
-from gliner_pipe.pipeline import pipeline_of
+from gliner_pipe.pipeline.build import pipeline_of
 from gliner_pipe.registry import registry
 
 logger = logging.getLogger("gliner_pipe.export")
@@ -62,7 +62,7 @@ def export(
     """
     if not onnx:
         raise ConfigError("onnx", "is not given", "--onnx", "It is the only form there is")
-    from gliner_pipe.onnx.writing import write_onnx
+    from gliner_pipe.onnx.export import write_onnx
 
     nlp = pipeline_of(pipeline, trust_remote_code)
     for name, difference in write_onnx(nlp, output, int8=int8, threads=threads).items():

@@ -12,15 +12,15 @@ from typing import Any
 from confit import Cli
 from spacy.language import Language
 
-from gliner_pipe.arguments import literal
-from gliner_pipe.cli import run
-from gliner_pipe.locking import only_writer
-from gliner_pipe.packaging import backend, options
-from gliner_pipe.packaging.assemble import assemble
+from gliner_pipe.cli.app import run
+from gliner_pipe.cli.options import literal
+from gliner_pipe.packaging import build, options
+from gliner_pipe.packaging.build import assemble
 from gliner_pipe.packaging.meta import UNSET_NAMES, UNSET_VERSION, read_meta
 from gliner_pipe.packaging.source import find_pipeline
 from gliner_pipe.registry import registry
-from gliner_pipe.saving import replace_directory, replace_file, scratch_directory
+from gliner_pipe.util.atomic import replace_directory, replace_file, scratch_directory
+from gliner_pipe.util.file_lock import only_writer
 
 logger = logging.getLogger("gliner_pipe.package")
 app = Cli(pretty_exceptions_enable=False)
@@ -90,9 +90,9 @@ def package(
     scores : Path, optional
         JSON file with scores; by default ``scores.json`` in the pipeline's folder, or those in its meta.
     config_settings : dict
-        Settings of the build backend, hatchling.
+        Settings of the build build, hatchling.
     isolation : bool
-        Build in an environment of its own, for which the build backend is downloaded.
+        Build in an environment of its own, for which the build build is downloaded.
 
     Returns
     -------
@@ -104,14 +104,14 @@ def package(
     ConfigError
         If an option cannot work; nothing has been written then.
     BuildError
-        If the build backend failed.
+        If the build build failed.
     DataError
         If another process writes the same distributions.
     """
     kinds = options.check_distributions(distributions)
     metadata = options.check_metadata(metadata)
     artifacts_name = options.check_folder_name(artifacts_name)
-    backend.check_backend(isolation)
+    build.check_backend(isolation)
     own = pipeline.meta if isinstance(pipeline, Language) else read_meta(find_pipeline(pipeline))
     name = options.check_name(name or (None if own["name"] in UNSET_NAMES else own["name"]))
     version = options.check_version(
@@ -135,7 +135,7 @@ def package(
             exclude=options.as_list(exclude),
             scores=scores,
         )
-        built = backend.build_distributions(sources, scratch / "built", kinds, config_settings, isolation)
+        built = build.build_distributions(sources, scratch / "built", kinds, config_settings, isolation)
         if build_dir is not None:
             with replace_directory(
                 root_dir / build_dir / f"{name}-{version}", marker="pyproject.toml"

@@ -13,19 +13,18 @@ from confit import Cli
 from spacy.language import Language
 from spacy.tokens import Doc
 
-from gliner_pipe.arguments import literal, split_labels
-from gliner_pipe.cli import run
+from gliner_pipe.cli.app import run
+from gliner_pipe.cli.options import literal, split_labels
 from gliner_pipe.errors import ConfigError, DataError
-from gliner_pipe.metrics.getters import SpanGetter, prediction_getter
-from gliner_pipe.overrides import override
-from gliner_pipe.pipeline import pipeline_of
+from gliner_pipe.metrics.alignment import SpanGetter, prediction_getter
+from gliner_pipe.pipeline.build import pipeline_of
+from gliner_pipe.pipeline.overrides import override
 from gliner_pipe.prediction.chunks import check_ask
-from gliner_pipe.prediction.finding import holds_shards
-from gliner_pipe.prediction.formats import SHARD_FORMATS
 from gliner_pipe.prediction.outputs import Prediction, write
 from gliner_pipe.prediction.rendering import HtmlStyle, entities_of
-from gliner_pipe.prediction.sharded import Work, predict_shards
-from gliner_pipe.prediction.shards import Columns
+from gliner_pipe.prediction.run import Work, predict_shards
+from gliner_pipe.prediction.shard_writers import SHARD_FORMATS
+from gliner_pipe.prediction.shards import Columns, holds_shards
 from gliner_pipe.prediction.stream import annotate
 from gliner_pipe.prediction.texts import TextItem, read_texts
 from gliner_pipe.registry import registry

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 from confit import Cli
 
-from gliner_pipe.arguments import literal
-from gliner_pipe.cli import run
+from gliner_pipe.cli.app import run
+from gliner_pipe.cli.options import literal
 from gliner_pipe.hub.push import push_to_hub
 from gliner_pipe.registry import registry
 

@@ -119,7 +119,7 @@ class registry(confit.RegistryCollection):  # type: ignore[misc]
     """All registries by family name; ``@metrics`` is another name for ``@scorers``."""
 
     backbones = Registry(("gliner_pipe", "backbones"))
-    adapters = Registry(("gliner_pipe", "adapters"), "gliner_pipe.adapters")
+    adapters = Registry(("gliner_pipe", "adapters"), "gliner_pipe.modeling.adapters")
     encoders = Registry(("gliner_pipe", "encoders"))
     fusions = Registry(("gliner_pipe", "fusions"))
     context_encoders = Registry(("gliner_pipe", "context_encoders"))
@@ -137,10 +137,10 @@ class registry(confit.RegistryCollection):  # type: ignore[misc]
 
     # Training only: thinc's families of the same names have other contracts; these stay off spacy.registry.
     schedules = Registry(("gliner_pipe", "schedules"), "gliner_pipe.training.schedules")
-    optimizers = Registry(("gliner_pipe", "optimizers"), "gliner_pipe.training.optimizer")
+    optimizers = Registry(("gliner_pipe", "optimizers"), "gliner_pipe.training.optimizers")
     loggers = Registry(("gliner_pipe", "loggers"), "gliner_pipe.training.loggers")
 
-    core = Registry(("gliner_pipe", "core"), "gliner_pipe.pipeline")
+    core = Registry(("gliner_pipe", "core"), "gliner_pipe.pipeline.build")
     factory = ComponentRegistry(("gliner_pipe", "factory"))
 
 

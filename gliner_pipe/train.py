@@ -10,18 +10,17 @@ from typing import Any, Literal
 from confit import Cli
 from spacy.language import Language
 
-import gliner_pipe.builtin  # noqa: F401 (registers the blocks)
-from gliner_pipe.cli import run
-from gliner_pipe.consent import is_stated, trusting
+from gliner_pipe.cli.app import run
 from gliner_pipe.convert import check_tagger_of, to_transformers
 from gliner_pipe.migration import configured, translate
-from gliner_pipe.pipeline import pipeline_of
+from gliner_pipe.pipeline.build import pipeline_of
 from gliner_pipe.registry import registry
-from gliner_pipe.secrets import marked
+from gliner_pipe.training.arguments import check_options, only_training, output_paths
+from gliner_pipe.training.data_sections import TrainData, ValidationData
 from gliner_pipe.training.loggers.base import console_note
-from gliner_pipe.training.options import check_options, only_training, output_paths
-from gliner_pipe.training.sections import TrainData, ValidationData
-from gliner_pipe.training.session import Session
+from gliner_pipe.training.trainer import Session
+from gliner_pipe.util.consent import is_stated, trusting
+from gliner_pipe.util.secrets import marked
 
 app = Cli(pretty_exceptions_enable=False)
 

@@ -58,6 +58,6 @@ def state(module: Any) -> dict[str, Any]:
 def base_state(nlp: Any) -> dict[str, Any]:
     """Copy the weights of the text encoder under its adapter, by the names they have without one."""
     holder = encoder(nlp)
-    from gliner_pipe.adapters._wrapping import base_state as of
+    from gliner_pipe.modeling.adapters.wrapping import base_state as of
 
     return of(holder.encoder, holder._names_of_base)

@@ -19,7 +19,7 @@ import torch
 from conftest import make_backbone, make_causal_lm
 from torch import Tensor, nn
 
-from gliner_pipe.encoders.base import Query
+from gliner_pipe.modeling.encoders.base import Query
 
 peer = pytest.importorskip("gliner")
 

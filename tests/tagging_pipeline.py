@@ -11,11 +11,11 @@ from spacy.language import Language
 from spacy.tokens import Doc, Span
 from spacy.training import Example
 
-import gliner_pipe.backbones.lstm
-import gliner_pipe.backbones.text_cnn
-import gliner_pipe.decoders.crf
-import gliner_pipe.decoders.softmax
-import gliner_pipe.token_classifier  # noqa: F401 (registers the factory)
+import gliner_pipe.modeling.backbones.stacked
+import gliner_pipe.modeling.backbones.text_cnn
+import gliner_pipe.modeling.decoders.crf
+import gliner_pipe.modeling.decoders.softmax
+import gliner_pipe.pipeline.token_classifier.component  # noqa: F401 (registers the factory)
 
 PERSONS = ["Ada", "Alan", "Grace", "Emmy"]
 CITIES = ["Paris", "London", "Oslo", "Rome"]

@@ -16,8 +16,8 @@ from tagging_pipeline import CITIES, DATA, PERSONS, config, found
 from gliner_pipe import distill as command
 from gliner_pipe.data.annotations import supervision
 from gliner_pipe.distill import distill
-from gliner_pipe.distillation import annotating
-from gliner_pipe.distillation.annotating import annotate
+from gliner_pipe.distillation import annotate as annotating
+from gliner_pipe.distillation.annotate import annotate
 from gliner_pipe.errors import ConfigError, DataError
 from gliner_pipe.prediction.texts import TextItem
 

@@ -53,7 +53,7 @@ def python(code: str, *arguments: str, cwd: Path | None = None) -> str:
         "import gliner_pipe.registry",
         "import spacy; spacy.blank('en')",
         "import spacy; spacy.blank('en').add_pipe('gliner')",
-        "import gliner_pipe.component",
+        "import gliner_pipe.pipeline.gliner.component",
     ],
 )
 def test_light(code: str) -> None:

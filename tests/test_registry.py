@@ -15,13 +15,13 @@ import spacy
 from confit import Config
 from conftest import gliner_config
 
-from gliner_pipe.backbones.transformer import Transformer
-from gliner_pipe.encoders.uni_encoder import UniEncoder
-from gliner_pipe.losses.focal import FocalLoss
-from gliner_pipe.model.gliner import GLiNER
-from gliner_pipe.pipeline import make_pipeline
+from gliner_pipe.modeling.backbones.transformer import Transformer
+from gliner_pipe.modeling.encoders.uni_encoder import UniEncoder
+from gliner_pipe.modeling.gliner import GLiNER
+from gliner_pipe.modeling.losses.focal import FocalLoss
+from gliner_pipe.modeling.span_reps.marker import MarkerV0
+from gliner_pipe.pipeline.build import make_pipeline
 from gliner_pipe.registry import BLOCK_FAMILIES, registry
-from gliner_pipe.span_reps.markerV0 import MarkerV0
 
 #: What the package ships. A name that leaves this list breaks configurations of users.
 BUILT_IN = json.loads(Path(__file__).with_name("registry_contents.json").read_text(encoding="utf8"))
@@ -64,7 +64,7 @@ def test_names_that_spacy_and_thinc_own_are_theirs() -> None:
 import spacy
 names = spacy.registry.get_registry_names()
 before = {name: getattr(spacy.registry, name) for name in names}
-import gliner_pipe.component
+import gliner_pipe.pipeline.gliner.component
 assert {name: getattr(spacy.registry, name) for name in names} == before, "shadowed"
 print(sorted(set(spacy.registry.get_registry_names()) - set(names)))
 """
@@ -209,7 +209,7 @@ def test_one_name_is_not_given_twice() -> None:
 
 PLUGIN = '''
 from gliner_pipe.registry import registry
-from gliner_pipe.span_reps.base import SpanRep
+from gliner_pipe.modeling.span_reps.base import SpanRep
 from torch import nn
 
 

@@ -11,7 +11,7 @@ import pytest
 import spacy
 
 from gliner_pipe.data.annotations import gold_spans, supervision
-from gliner_pipe.data.readers.gliner_json import gliner_json
+from gliner_pipe.data.readers.json import gliner_json
 from gliner_pipe.data.readers.standoff import standoff
 
 ROOT = Path(__file__).parent.parent

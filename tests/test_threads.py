@@ -21,12 +21,11 @@ import torch
 from conftest import gliner_config, make_backbone, make_causal_lm
 from spacy.tokens import Doc
 
+from gliner_pipe.checkpoints.pretrained import Pretrained, PretrainedTokenClassifier
 from gliner_pipe.convert import to_gliner, to_transformers
-from gliner_pipe.encoders.base import Query
 from gliner_pipe.export import export
-from gliner_pipe.model.cache import Cache
-from gliner_pipe.model.pretrained import Pretrained
-from gliner_pipe.model.pretrained_token_classifier import PretrainedTokenClassifier
+from gliner_pipe.modeling.encoders.base import Query
+from gliner_pipe.modeling.layers.cache import Cache
 
 THREADS = 16
 #: Settings that show every span.

@@ -16,7 +16,7 @@ import pytest
 import spacy
 import torch
 
-from gliner_pipe.cli import run
+from gliner_pipe.cli.app import run
 from gliner_pipe.registry import registry
 from gliner_pipe.train import app, train
 from tests.training.conftest import (  # noqa: F401 (fixtures)

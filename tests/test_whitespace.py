@@ -16,17 +16,15 @@ from conftest import gliner_config, make_causal_lm
 from spacy.tokens import Doc, Span
 from spacy.training import Example
 
-import gliner_pipe.builtin  # noqa: F401 (registers the blocks)
-from gliner_pipe.blocks import available
 from gliner_pipe.data.annotations import set_supervision, supervision
 from gliner_pipe.data.checks import check_examples
-from gliner_pipe.data.chunking import Chunk, chunk_examples
-from gliner_pipe.data.splitting import split_examples
+from gliner_pipe.data.splitting import Chunk, chunk_examples, split_examples
 from gliner_pipe.metrics.relations import make_relations
 from gliner_pipe.metrics.seqeval import make_seqeval
 from gliner_pipe.metrics.spans import make_ner_exact, make_ner_overlap, make_ner_token
+from gliner_pipe.modeling.block import available
+from gliner_pipe.pipeline.word_splitters import Words, WordSplitter
 from gliner_pipe.registry import registry
-from gliner_pipe.word_splitters.base import Words, WordSplitter
 
 BLANKS = [" ", "\n", "\n\n", "\t", "   ", "\r\n", "\u00a0", "\u3000", "\u2028", "\u2029", "\x0b"]
 #: Zero-width space, soft hyphen, byte order mark, variation selector, control character, combining mark.
@@ -425,7 +423,7 @@ def test_a_gold_span_of_whitespace_is_no_entity() -> None:
 def test_relations_between_spans_with_whitespace() -> None:
     nlp = spacy.blank("en")
     (wide, *_), (tight, *_) = taught(nlp, 0), taught(nlp, 0, wide=False)
-    from gliner_pipe import relations
+    from gliner_pipe.data import relations
 
     relations.install_extension()
     head, tail = tight.reference.spans[KEY]
@@ -448,7 +446,7 @@ def test_records_of_words_with_whitespace(tmp_path: Path) -> None:
 
 
 def test_thresholds_are_found_in_words(backbone: Path) -> None:
-    from gliner_pipe.metrics.thresholds import find_threshold
+    from gliner_pipe.evaluation.thresholds import find_threshold
 
     nlp = gliner(backbone)
     results = [find_threshold(nlp, taught(nlp, seed)) for seed in (None, 0, 1)]

@@ -16,14 +16,14 @@ import srsly
 from conftest import gliner_config
 from spacy.language import Language
 
-from gliner_pipe.backbones.vector_store import VectorStore
 from gliner_pipe.convert import to_gliner
 from gliner_pipe.errors import ConfigError, DataError, GlinerPipeError
+from gliner_pipe.modeling.encoders.label_cache import VectorStore
 from gliner_pipe.package import package
 from gliner_pipe.packaging.source import copy_pipeline
-from gliner_pipe.saving import inside, replace_directory, replace_file, save_pipeline
 from gliner_pipe.training.loggers.base import RunInfo
-from gliner_pipe.training.loggers.tensorboard import TensorBoardLogger
+from gliner_pipe.training.loggers.trackers import TensorBoardLogger
+from gliner_pipe.util.atomic import inside, replace_directory, replace_file, save_pipeline
 
 BAD = [
     "../x", "../../x", "a/../../x", "/abs", "//abs", "C:/x", "C:x", "c:\\x", "..\\x", "a\\..\\..\\x", "\\\\host\\x",

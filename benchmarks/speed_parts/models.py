@@ -56,7 +56,7 @@ def checkpoint(case: Case, work: Path) -> Path:
     """Folder of a GLiNER checkpoint of the case's architecture, made once."""
     import spacy
 
-    from gliner_pipe.checkpoints.export import write_checkpoint
+    from gliner_pipe.checkpoints.gliner_write import write_checkpoint
 
     folder = work / f"{case.backbone}-{case.architecture}"
     if folder.is_dir():
@@ -85,7 +85,7 @@ def checkpoint(case: Case, work: Path) -> Path:
 
 def _spread(model: Any) -> None:
     """Scale the last layer so that the largest score of a sentence is near 1, and none is 1."""
-    from gliner_pipe.encoders.base import Query
+    from gliner_pipe.modeling.encoders.base import Query
 
     words = [
         "Maria",
@@ -127,8 +127,8 @@ def pipeline(case: Case, folder: Path, threshold: float = 0.5, **settings: Any) 
 
 def fitting_threshold(nlp: Any, texts: Sequence[str]) -> float:
     """Threshold above which a text has as many spans as real texts have entities."""
-    from gliner_pipe.encoders.base import Query
-    from gliner_pipe.model.inference import TokenBudget, find
+    from gliner_pipe.modeling.encoders.base import Query
+    from gliner_pipe.modeling.inference import TokenBudget, find
 
     component = nlp.get_pipe("gliner")
     model = component.gliner
@@ -199,7 +199,7 @@ class Bare:
     ) -> None:
         from transformers import AutoModel
 
-        from gliner_pipe.encoders.base import Query
+        from gliner_pipe.modeling.encoders.base import Query
 
         component = nlp.get_pipe("gliner")
         query = Query(tuple(item.text for item in component.label_items))

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from gliner_pipe.data.annotations import Supervision
 from gliner_pipe.data.fields import Relation
-from gliner_pipe.data.sampling import LabelSampling, sample_labels
+from gliner_pipe.data.label_sampling import LabelSampling, sample_labels
 from gliner_pipe.errors import ConfigError
 
 #: Head and tail as positions of entities.

@@ -12,7 +12,7 @@ from typing import Any
 from spacy.tokens import Doc, Span
 
 from gliner_pipe.data.annotations import DEFAULT_SPANS_KEY, Supervision, gold_spans, supervision, word_places
-from gliner_pipe.locking import LOCK, only_writer
+from gliner_pipe.util.file_lock import LOCK, only_writer
 
 _LABEL_FIELDS = ("ner_labels", "ner_negatives", "rel_labels", "rel_negatives")
 

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 from spacy.language import Language
 
 from gliner_pipe.errors import ConfigError
-from gliner_pipe.hub.client import check_hub, hub_error, make_api, make_repo
 from gliner_pipe.packaging.card import model_card
 from gliner_pipe.packaging.meta import UNSET_VERSION, make_meta, read_config, read_meta, read_scores
 from gliner_pipe.packaging.requirements import function_modules, is_spacy, merge, third_party
 from gliner_pipe.packaging.source import copy_pipeline
-from gliner_pipe.saving import scratch_directory
-from gliner_pipe.secrets import redact_folder
-from gliner_pipe.training.run_config import FILE_NAME
+from gliner_pipe.training.run_info import FILE_NAME
+from gliner_pipe.util.atomic import scratch_directory
+from gliner_pipe.util.hub_client import check_hub, hub_error, make_api, make_repo
+from gliner_pipe.util.secrets import redact_folder
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

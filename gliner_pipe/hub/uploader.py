@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from gliner_pipe.errors import ConfigError
-from gliner_pipe.hub.client import check_hub, make_api, make_repo, told
 from gliner_pipe.hub.push import complete, staged, upload
 from gliner_pipe.training.loggers.base import console_note
+from gliner_pipe.util.hub_client import check_hub, make_api, make_repo, told
 
 if TYPE_CHECKING:
     from concurrent.futures import Future

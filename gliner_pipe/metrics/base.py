@@ -10,8 +10,8 @@ from typing import Any
 from spacy.training import Example
 
 from gliner_pipe.errors import ConfigError
+from gliner_pipe.metrics.alignment import SpanGetter, Unit, paired_mentions
 from gliner_pipe.metrics.counts import CountFunction, Counts, Mention, count_exact
-from gliner_pipe.metrics.getters import SpanGetter, Unit, paired_mentions
 
 #: spaCy's contract: examples with gold and predicted documents in, scores out.
 ExampleScorer = Callable[..., dict[str, Any]]

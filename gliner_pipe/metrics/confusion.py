@@ -12,9 +12,9 @@ from spacy.training import Example
 
 from gliner_pipe.data.annotations import SpanSetter
 from gliner_pipe.errors import ConfigError
+from gliner_pipe.metrics.alignment import SpanGetter, paired_mentions
 from gliner_pipe.metrics.base import ExampleScorer, LabelScorer
 from gliner_pipe.metrics.counts import Mention
-from gliner_pipe.metrics.getters import SpanGetter, paired_mentions
 from gliner_pipe.registry import registry
 
 #: First unit and unit after the last, with the labels that stand there.

@@ -10,12 +10,12 @@ from spacy.tokens import Doc, Span
 from spacy.training import Example
 
 from gliner_pipe.data.annotations import DEFAULT_SPANS_KEY, gold_spans, supervision, word_places
+from gliner_pipe.data.relations import RELATIONS_KEY, get_relations
 from gliner_pipe.errors import DataError
+from gliner_pipe.metrics.alignment import common_edges
 from gliner_pipe.metrics.base import ExampleScorer, score_mentions
 from gliner_pipe.metrics.counts import Mention, count_exact
-from gliner_pipe.metrics.getters import common_edges
 from gliner_pipe.registry import registry
-from gliner_pipe.relations import RELATIONS_KEY, get_relations
 
 
 class RelationMention(NamedTuple):

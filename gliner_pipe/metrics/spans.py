@@ -12,9 +12,9 @@ from spacy.training import Example
 
 from gliner_pipe.data.annotations import SpanSetter, trimmed
 from gliner_pipe.errors import ConfigError
+from gliner_pipe.metrics.alignment import get_spans
 from gliner_pipe.metrics.base import ExampleScorer, SpanScorer, score_mentions, score_row
 from gliner_pipe.metrics.counts import count_exact, count_overlap, count_token
-from gliner_pipe.metrics.getters import get_spans
 from gliner_pipe.metrics.relations import score_component_relations
 from gliner_pipe.metrics.seqeval import make_seqeval
 from gliner_pipe.registry import registry

@@ -10,11 +10,11 @@ from spacy.tokens import Doc
 from spacy.training import Example
 
 from gliner_pipe.data.annotations import SpanSetter
+from gliner_pipe.data.token_targets import check_target, read_values
+from gliner_pipe.metrics.alignment import common_edges
 from gliner_pipe.metrics.base import ExampleScorer, score_mentions
 from gliner_pipe.metrics.counts import Mention
-from gliner_pipe.metrics.getters import common_edges
 from gliner_pipe.registry import registry
-from gliner_pipe.tagging.targets import check_target, read_values
 
 
 class TokenTagScorer:

@@ -9,8 +9,8 @@ from spacy.training import Example
 
 from gliner_pipe.data.annotations import SpanSetter
 from gliner_pipe.errors import ConfigError
+from gliner_pipe.metrics.alignment import SpanGetter, paired_mentions
 from gliner_pipe.metrics.base import ExampleScorer, LabelScorer, score_mentions
-from gliner_pipe.metrics.getters import SpanGetter, paired_mentions
 from gliner_pipe.registry import registry
 
 

@@ -21,13 +21,13 @@ from confit import Config
 from spacy.language import Language
 
 from gliner_pipe.errors import ConfigError
-from gliner_pipe.migration.autotrain_names import BACKBONE
-from gliner_pipe.migration.blocks import pretrained_config
+from gliner_pipe.migration.gliner import Migrated, assemble
+from gliner_pipe.migration.gliner_model import pretrained_config
 from gliner_pipe.migration.joining import join
 from gliner_pipe.migration.names import Given, route, unknown
-from gliner_pipe.migration.option_values import TOKEN
 from gliner_pipe.migration.tables import PARAMETERS
-from gliner_pipe.migration.unified import Migrated, assemble
+from gliner_pipe.migration.tables.autotrain import BACKBONE
+from gliner_pipe.migration.values import TOKEN
 from gliner_pipe.migration.yaml_files import Document
 
 #: Share of local data that is measured on where no split of it is named, as in AutoTrain.
@@ -299,8 +299,8 @@ def _hub(train: dict[str, Any], values: Mapping[str, Given]) -> None:
 
 
 def _is_gliner(name: str) -> bool:
-    from gliner_pipe.backbones._hf import locate
-    from gliner_pipe.checkpoints.gliner import CONFIG
+    from gliner_pipe.checkpoints.gliner_read import CONFIG
+    from gliner_pipe.modeling.backbones.hf import locate
 
     folder = locate(name, CONFIG)
     return folder is not None and (folder / CONFIG).is_file()
@@ -308,7 +308,7 @@ def _is_gliner(name: str) -> bool:
 
 def _blocks(name: str, window: int, notes: list[str]) -> dict[str, Any]:
     """Return the blocks of a tagger: over an encoder, or those of a token classification model that is gone on with."""
-    from gliner_pipe.backbones._hf import max_positions, special_pieces
+    from gliner_pipe.modeling.backbones.hf import max_positions, special_pieces
 
     encoder, tokenizer = pretrained_config(name, notes)
     limit = None if encoder is None else max_positions(encoder, tokenizer)

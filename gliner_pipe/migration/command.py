@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gliner_pipe.errors import ConfigError
-from gliner_pipe.migration.unified import Migrated, to_config
+from gliner_pipe.migration.gliner import Migrated, to_config
 from gliner_pipe.migration.yaml_files import SUFFIXES, read_yaml
-from gliner_pipe.saving import replace_file
-from gliner_pipe.secrets import redacted_config, redacted_text, tell_redacted
+from gliner_pipe.util.atomic import replace_file
+from gliner_pipe.util.secrets import redacted_config, redacted_text, tell_redacted
 
 
 def convert_file(source: str | Path, target: str | Path) -> Migrated:

@@ -1,25 +1,149 @@
-"""GLiNER, run by onnxruntime."""
+"""Models whose weights are ONNX graphs: GLiNER and the tagger, run by onnxruntime."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from gliner_pipe.encoders._tables import lay_out
-from gliner_pipe.encoders.base import EncoderBatch, Query
-from gliner_pipe.encoders.bi_encoder import BiEncoder
-from gliner_pipe.encoders.uni_encoder import UniEncoder
-from gliner_pipe.model.gliner import GLiNER
-from gliner_pipe.onnx import stages
-from gliner_pipe.onnx.blocks import GraphPairs, GraphSpans, GraphTokens, GraphTriples, Scored, ScoredSpans
-from gliner_pipe.onnx.files import VECTORS, load_without_weights
-from gliner_pipe.onnx.label_vectors import LabelVectors
-from gliner_pipe.onnx.running import RunsGraphs
+from gliner_pipe.errors import CheckpointError
+from gliner_pipe.modeling.encoders.base import EncoderBatch, Query
+from gliner_pipe.modeling.encoders.bi_encoder import BiEncoder
+from gliner_pipe.modeling.encoders.label_table import lay_out
+from gliner_pipe.modeling.encoders.uni_encoder import UniEncoder
+from gliner_pipe.modeling.gliner import GLiNER
+from gliner_pipe.modeling.span_reps.base import Readings
+from gliner_pipe.modeling.span_reps.token_level import TokenLevel
+from gliner_pipe.modeling.token_classifier import LABELS, TokenClassifier
+from gliner_pipe.onnx import graphs as stages
+from gliner_pipe.onnx.blocks import (
+    GraphPairs,
+    GraphSpans,
+    GraphTokens,
+    GraphTriples,
+    LabelVectors,
+    Scored,
+    ScoredSpans,
+)
+from gliner_pipe.onnx.session import (
+    CPU,
+    VECTORS,
+    WHERE,
+    Graph,
+    cannot_train,
+    check_providers,
+    check_threads,
+    copy_folder,
+    load_without_weights,
+    open_graphs,
+    providers_for,
+)
 from gliner_pipe.registry import registry
-from gliner_pipe.span_reps.base import Readings
-from gliner_pipe.span_reps.token_level import TokenLevel
+from gliner_pipe.util.atomic import replace_file
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class RunsGraphs(nn.Module):
+    """Goes before the class of a model: the graphs in place of weights, and no training.
+
+    Attributes
+    ----------
+    threads, providers
+        Of onnxruntime; see ``gliner_pipe.ONNX.v1``.
+    folder
+        Where the graphs are, once loaded.
+    graphs
+        By name.
+    """
+
+    threads: int | None
+    providers: list[str] | None
+    folder: Path | None
+    graphs: dict[str, Graph]
+
+    def set_session(self, threads: int | None, providers: list[str] | None) -> None:
+        """Store the settings of onnxruntime, for the end of a constructor; there are no graphs yet.
+
+        Raises
+        ------
+        ConfigError
+            If a number of threads cannot be.
+        """
+        check_threads(threads, WHERE)
+        self.threads, self.providers = threads, providers
+        self.folder, self.graphs = None, {}
+        self.eval()
+
+    def take_graphs(self, path: Path) -> None:
+        """Take the graphs of a folder; they are opened when they are first run.
+
+        Raises
+        ------
+        CheckpointError
+            When there are none.
+        ConfigError
+            If the execution providers are not there.
+        """
+        if self.providers is not None:
+            check_providers(self.providers, WHERE)
+        self.graphs = open_graphs(path, self.threads, self.providers or [CPU])
+        self.folder = path
+
+    @property
+    def device(self) -> torch.device:
+        """Where batches are wanted: onnxruntime itself moves them on."""
+        return torch.device("cpu")
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """Take the execution provider of a device, where none are given."""
+        if self.providers is None:
+            chosen = providers_for(torch.device(*args, **kwargs))
+            for graph in self.graphs.values():
+                graph.providers = chosen
+        return self
+
+    def save(self, path: Path) -> None:
+        """Copy the folder of the graphs to `path`."""
+        assert self.folder is not None
+        copy_folder(self.folder, path)
+
+    def build(self, labels: Sequence[str] = ()) -> None:
+        """Refuse: there is nothing to train.
+
+        Raises
+        ------
+        ConfigError
+            Always.
+        """
+        raise cannot_train()
+
+    def train(self, mode: bool = True) -> Self:
+        """Refuse to be trained.
+
+        Raises
+        ------
+        ConfigError
+            If it is to be.
+        """
+        if mode:
+            raise cannot_train()
+        return super().train(False)
+
+    def forward(self, batch: Any) -> Any:
+        """Refuse: there is no loss.
+
+        Raises
+        ------
+        ConfigError
+            Always.
+        """
+        raise cannot_train()
 
 
 @registry.architectures.register("gliner_pipe.ONNX.v1")
@@ -127,3 +251,65 @@ class OnnxGLiNER(RunsGraphs, GLiNER):
             "labels": labels,
             "relations": laid_out("relation", relations, batch.relation_mask, False),
         }
+
+
+#: Weights of the decoder: the scores of steps from tag to tag.
+DECODER = "decoder.safetensors"
+
+
+@registry.architectures.register("gliner_pipe.ONNXTokenClassifier.v1")
+class OnnxTokenClassifier(RunsGraphs, TokenClassifier):
+    """Runs the graph of an exported tagger; the decoder chooses the tags as ever.
+
+    ``python -m gliner_pipe.export --onnx`` writes pipelines with this block. It needs ``onnxruntime``, and cannot be
+    trained.
+
+    Parameters
+    ----------
+    model
+        The blocks that were exported.
+    threads, providers
+        As in ``gliner_pipe.ONNX.v1``.
+    """
+
+    def __init__(
+        self, model: TokenClassifier, threads: int | None = None, providers: list[str] | None = None
+    ) -> None:
+        super().__init__(model.encoder, model.decoder)
+        self.set_session(threads, providers)
+
+    def load(self, path: Path) -> None:
+        """Take the graph, labels and decoder of a folder.
+
+        Raises
+        ------
+        CheckpointError
+            When one is missing.
+        """
+        from safetensors.torch import load_model
+
+        self.take_graphs(path)
+        for name in (LABELS, DECODER):
+            if not (path / name).is_file():
+                raise CheckpointError(
+                    f"{path}: no {name}. The folder is not whole: export the pipeline again."
+                )
+        load_without_weights(self.encoder, path / "encoder")
+        self.labels = tuple(json.loads((path / LABELS).read_text(encoding="utf8")))
+        self.decoder.build(self.encoder.output_size, self.labels)
+        load_model(self.decoder, str(path / DECODER))
+        self._made = True
+        self.eval()
+
+    def emissions(self, inputs: EncoderBatch) -> Tensor:
+        """Score the words of windows, ``(rows, words, chains, tags)``."""
+        return self.graphs[stages.MODEL].run(vars(inputs.windows))["emissions"]
+
+
+def save_decoder(model: TokenClassifier, path: Path) -> None:
+    """Write what a tagger needs beside its graph."""
+    from safetensors.torch import save_model
+
+    (path / LABELS).write_text(json.dumps(model.labels, ensure_ascii=False), encoding="utf8")
+    with replace_file(path / DECODER, follow=False) as file:
+        save_model(model.decoder, str(file))

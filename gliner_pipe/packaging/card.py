@@ -1,14 +1,217 @@
-"""The model card: what the pipeline finds, how well, how it was trained and how to use it."""
+"""The model card: what the pipeline finds, its scores, its training data and settings, and how to use it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gliner_pipe.packaging.card_facts import front_matter, training_facts
-from gliner_pipe.packaging.tables import table
-from gliner_pipe.secrets import redacted_config, redacted_text
+from confit import Config
+from confit.utils.xjson import Reference
+
+from gliner_pipe.util.secrets import redacted_config, redacted_text
+
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult
+
+
+#: Identifiers of licences that the hub knows and that are those of SPDX in small letters.
+LICENSES = frozenset(
+    (
+        *("apache-2.0", "mit", "bsd", "bsd-2-clause", "bsd-3-clause", "bsl-1.0", "isc", "zlib", "unlicense"),
+        *("cc", "cc0-1.0", "cc-by-2.0", "cc-by-3.0", "cc-by-4.0", "cc-by-sa-3.0", "cc-by-sa-4.0"),
+        *("cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc-by-nc-nd-4.0", "cc-by-nd-4.0", "odbl", "pddl", "ofl-1.1"),
+        *("agpl-3.0", "gpl", "gpl-2.0", "gpl-3.0", "lgpl", "lgpl-2.1", "lgpl-3.0", "mpl-2.0", "osl-3.0"),
+        *("artistic-2.0", "ecl-2.0", "epl-2.0", "eupl-1.1", "ms-pl", "postgresql", "wtfpl"),
+    )
+)
+#: Settings of a training that the card shows in a table.
+SETTINGS = (
+    *("max_steps", "max_epochs", "batch_size", "gradient_accumulation_steps", "transformer_lr", "task_lr"),
+    *("weight_decay", "optimizer", "schedule", "warmup_rate", "warmup_steps", "max_grad_norm"),
+    *("mixed_precision", "ema_decay", "seed", "data_seed", "patience", "best_metric"),
+)
+#: Names of precision, recall and F1 in scores, and what a hub calls them.
+METRICS = {
+    "p": "precision",
+    "r": "recall",
+    "f": "f1",
+    "precision": "precision",
+    "recall": "recall",
+    "f1": "f1",
+}
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+def front_matter(
+    meta: Mapping[str, Any],
+    config: Mapping[str, Any],
+    training_config: str | None,
+    title: str,
+    on_hub: bool,
+) -> str:
+    """Return the front matter of a model card, as model hubs read it.
+
+    Parameters
+    ----------
+    meta
+        As for the card.
+    config
+        The pipeline's config: its backbones are the base models.
+    training_config
+        Text of the config of the training, for the name of the validation data.
+    title
+        Name of the model.
+    on_hub
+        Whether the card stands on a hub: then it names our own loader, and has the scores as ``model-index``.
+    """
+    from huggingface_hub import ModelCardData
+
+    license_id, license_name = _license(str(meta.get("license") or ""))
+    results = _results(meta.get("performance") or {}, _validation_name(training_config)) if on_hub else []
+    data = ModelCardData(
+        tags=["spacy", "token-classification", *(["gliner", "named-entity-recognition"] if on_hub else [])],
+        language=["multilingual" if meta["lang"] == "xx" else meta["lang"]],
+        library_name="gliner_pipe" if on_hub else "spacy",
+        pipeline_tag="token-classification" if on_hub else None,
+        license=license_id if on_hub else None,
+        license_name=license_name if on_hub else None,
+        base_model=(base_models(config) or None) if on_hub else None,
+        metrics=list(dict.fromkeys(item.metric_type for item in results)) or None,
+        model_name=title if results else None,
+        eval_results=results or None,
+    )
+    order = ["tags", "language", "library_name", "pipeline_tag", "license", "license_name", "base_model"]
+    return f"---\n{data.to_yaml(original_order=order)}\n---"
+
+
+def training_facts(text: str) -> dict[str, str]:
+    """Return what data and with what settings a pipeline was trained, from the text of the training's config."""
+    config = _parsed(text)
+    train = config.get("train")
+    if not isinstance(train, Mapping):
+        return {}
+    facts = {}
+    for title, key in (("Training data", "train_data"), ("Validation data", "val_data")):
+        if names := list(dict.fromkeys(_data_names(train.get(key), config))):
+            facts[title] = ", ".join(names)
+    for key in SETTINGS:
+        value = _value(train.get(key), config)
+        if isinstance(value, Mapping):
+            value = next((item for name, item in value.items() if str(name).startswith("@")), None)
+        if value is not None and not isinstance(value, (list, Reference)):
+            facts[key] = str(value)
+    return facts
+
+
+def base_models(config: Mapping[str, Any]) -> list[str]:
+    """Return the hub ids that the components of a pipeline name as their models."""
+    return list(dict.fromkeys(_base_models(config.get("components", {}))))
+
+
+def _base_models(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        named = [value.get("model")]
+        if str(value.get("@architectures")).startswith("gliner_pipe.Pretrained"):
+            named.append(value.get("name"))
+        for item in named:
+            if isinstance(item, str) and _HUB_ID.fullmatch(item) and not Path(item).exists():
+                yield item
+        for item in value.values():
+            yield from _base_models(item)
+
+
+def _license(name: str) -> tuple[str | None, str | None]:
+    short = name.lower().removesuffix("-only").removesuffix("-or-later")
+    if not name:
+        return None, None
+    return (short, None) if short in LICENSES else ("other", name)
+
+
+def _results(performance: Mapping[str, Any], data_name: str) -> list[EvalResult]:
+    """Precision, recall and F1, micro-averaged, of each scorer."""
+    from huggingface_hub import EvalResult
+
+    slug = re.sub(r"[^A-Za-z0-9]+", "-", data_name).strip("-") or "validation"
+    return [
+        EvalResult(
+            task_type="token-classification",
+            task_name="Named entity recognition",
+            dataset_type=slug,
+            dataset_name=data_name,
+            metric_type=METRICS[kind],
+            metric_name=f"{name}.{kind}" if name else kind,
+            metric_value=round(float(value), 6),
+        )
+        for name, row in _averages(performance, "")
+        for kind, value in row.items()
+    ]
+
+
+def _averages(scores: Mapping[str, Any], name: str) -> Iterator[tuple[str, dict[str, float]]]:
+    row = {key: scores[key] for key in METRICS if isinstance(scores.get(key), float)}
+    if row and (name.rpartition(".")[2] == "micro" or not name):
+        yield name, row
+    flat = {kind: scores[f"ents_{kind}"] for kind in "prf" if isinstance(scores.get(f"ents_{kind}"), float)}
+    if flat:
+        yield "ents", flat
+    for key, value in scores.items():
+        if isinstance(value, Mapping):
+            yield from _averages(value, f"{name}.{key}" if name else str(key))
+
+
+def _validation_name(text: str | None) -> str:
+    config = _parsed(text) if text else Config()
+    train = config.get("train")
+    names = _data_names(train.get("val_data"), config) if isinstance(train, Mapping) else ()
+    return ", ".join(dict.fromkeys(names)) or "validation data"
+
+
+def _data_names(value: Any, config: Mapping[str, Any]) -> Iterator[str]:
+    """Names of the files, folders and hub ids in a section about data: of a path, only its end."""
+    value = _value(value, config)
+    if isinstance(value, str):
+        yield value if _HUB_ID.fullmatch(value) and not Path(value).suffix else Path(value).name
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _data_names(item, config)
+    elif isinstance(value, Mapping):
+        for key in ("reader", "path", "paths", "dataset", "data"):
+            if key in value:
+                yield from _data_names(value[key], config)
+
+
+def _value(value: Any, config: Mapping[str, Any]) -> Any:
+    """What a reference ``${section.name}`` stands for; the reference itself where it computes something."""
+    for _ in range(10):
+        if not isinstance(value, Reference):
+            return value
+        found: Any = config
+        for part in str(value.value).split("."):
+            found = found.get(part) if isinstance(found, Mapping) else None
+        if found is None:
+            return value
+        value = found
+    return value
+
+
+def _parsed(text: str) -> Config:
+    try:
+        return Config.from_str(text, resolve=False)
+    except Exception:  # a config of another program: it is shown as it is
+        return Config()
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table in Markdown."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    return " ".join(str(text).split()).replace("|", "\\|")
 
 
 def model_card(

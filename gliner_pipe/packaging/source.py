@@ -13,7 +13,7 @@ from spacy.language import Language
 from spacy.util import get_package_path, is_package
 
 from gliner_pipe.errors import ConfigError
-from gliner_pipe.saving import recover
+from gliner_pipe.util.atomic import recover
 
 logger = logging.getLogger("gliner_pipe.package")
 

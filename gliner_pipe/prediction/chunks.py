@@ -14,8 +14,8 @@ from spacy.language import Language
 from spacy.tokens import Doc
 
 from gliner_pipe.errors import DataError, GlinerPipeError
-from gliner_pipe.labels import parse_labels
-from gliner_pipe.metrics.getters import SpanGetter, prediction_getter
+from gliner_pipe.metrics.alignment import SpanGetter, prediction_getter
+from gliner_pipe.pipeline.labels import parse_labels
 from gliner_pipe.prediction.rendering import Entity, RelationRecord, entities_of, relations_of
 from gliner_pipe.prediction.stream import Failure, Labelled, Source, annotate
 

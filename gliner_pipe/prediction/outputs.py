@@ -30,7 +30,7 @@ from gliner_pipe.prediction.rendering import (
     to_terminal,
 )
 from gliner_pipe.prediction.texts import TextItem
-from gliner_pipe.saving import replace_file
+from gliner_pipe.util.atomic import replace_file
 
 #: A text, the document made of it, and its entities.
 Prediction = tuple[TextItem, Doc, list[Entity]]

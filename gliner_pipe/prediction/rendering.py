@@ -11,9 +11,9 @@ from rich.text import Text
 from spacy import displacy
 from spacy.tokens import Doc
 
+from gliner_pipe.data.relations import RELATIONS_KEY, get_relations
 from gliner_pipe.errors import ConfigError
-from gliner_pipe.metrics.getters import SpanGetter, get_spans
-from gliner_pipe.relations import RELATIONS_KEY, get_relations
+from gliner_pipe.metrics.alignment import SpanGetter, get_spans
 
 #: Styles of the labels in a terminal, dealt out in order of first appearance.
 TERMINAL_STYLES = ("cyan", "magenta", "green", "yellow", "blue", "red", "bright_cyan", "bright_magenta")

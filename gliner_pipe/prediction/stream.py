@@ -11,9 +11,9 @@ from spacy.language import Language
 from spacy.tokens import Doc
 from spacy.util import raise_error
 
-from gliner_pipe.annotate import install_extensions
-from gliner_pipe.diagnosis import flat
 from gliner_pipe.errors import DataError, GlinerPipeError, NotInitializedError, PredictionError
+from gliner_pipe.pipeline.annotate import install_extensions
+from gliner_pipe.pipeline.config_errors import flat
 
 #: Characters of a reason at most.
 LONGEST = 500

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from gliner_pipe.data.files import Place, find_files, parse_line, read_json, read_lines, read_text
-from gliner_pipe.data.tables import open_tables
+from gliner_pipe.data.readers.tables import open_tables
 from gliner_pipe.errors import DataError
 from gliner_pipe.prediction.shards import Columns, ending
 

@@ -14,13 +14,12 @@ from spacy.training import Example
 from gliner_pipe.data.annotations import SpanSetter
 from gliner_pipe.data.batching import BatchSize, PieceCounter, batches, parse_size
 from gliner_pipe.data.checks import check_examples
-from gliner_pipe.data.chunking import chunk_examples
 from gliner_pipe.data.holdout import drop_labels, hold_out
-from gliner_pipe.data.splitting import split_examples
+from gliner_pipe.data.splitting import chunk_examples, split_examples
 from gliner_pipe.errors import ConfigError
-from gliner_pipe.metrics.evaluation import gold_span_getter
+from gliner_pipe.evaluation.evaluate import gold_span_getter
+from gliner_pipe.training.data_sections import Section
 from gliner_pipe.training.protocol import TrainableByLoop
-from gliner_pipe.training.sections import Section
 
 __all__ = [
     "Dataset",

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from gliner_pipe.errors import TrainingError
-from gliner_pipe.training.accelerator import gathered, no_sync, summed
 from gliner_pipe.training.averaging import Anchor, WeightAverage
-from gliner_pipe.training.guard import LossGuard
-from gliner_pipe.training.steps import StepBatches, StepStream, prefetched
+from gliner_pipe.training.data_loader import StepBatches, StepStream, prefetched
+from gliner_pipe.training.distributed import gathered, no_sync, summed
+from gliner_pipe.training.loss_guard import LossGuard
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -11,7 +11,7 @@ from spacy.language import Language
 from spacy.training import Example
 from torch import nn
 
-from gliner_pipe.model.batch import Drawn
+from gliner_pipe.modeling.batch import Drawn
 
 
 @runtime_checkable

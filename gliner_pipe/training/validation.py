@@ -12,12 +12,12 @@ from spacy.language import Language
 from spacy.training import Example
 
 from gliner_pipe.errors import ConfigError
-from gliner_pipe.metrics.evaluation import FACTS, evaluate_pipeline
-from gliner_pipe.training.accelerator import agreed
+from gliner_pipe.evaluation.evaluate import FACTS, evaluate_pipeline
+from gliner_pipe.training.arguments import Plan
+from gliner_pipe.training.checkpoints import ModelStore
+from gliner_pipe.training.distributed import agreed
 from gliner_pipe.training.loggers.base import TrainingLogger, flatten
 from gliner_pipe.training.loop import Progress
-from gliner_pipe.training.plan import Plan
-from gliner_pipe.training.store import ModelStore
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -143,8 +143,8 @@ def test_pickled_weights_are_read_without_running_code(tmp_path):
 
 
 def test_a_checkpoint_is_trained_further_with_another_loss(tmp_path):
-    from gliner_pipe.losses.bce import BCELoss
-    from gliner_pipe.losses.focal import FocalLoss
+    from gliner_pipe.modeling.losses.bce import BCELoss
+    from gliner_pipe.modeling.losses.focal import FocalLoss
 
     _, folder = make_checkpoint(tmp_path, "bert")
     nlp = spacy.blank("en")

@@ -22,8 +22,8 @@ from checkpoint_parity import (
     valid_scores,
 )
 
-from gliner_pipe.encoders.base import Query
-from gliner_pipe.model.inference import TokenBudget, find
+from gliner_pipe.modeling.encoders.base import Query
+from gliner_pipe.modeling.inference import TokenBudget, find
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 LONG = [TEXTS[0], TEXTS[2]]

@@ -135,7 +135,7 @@ def compressed(model: Any, **relations: Any) -> torch.Tensor:
 
 def test_compressed_prompts(tmp_path):
     """GLiNER 0.2.29 writes the vectors and loses them when it reads the checkpoint again: here they are read."""
-    from gliner_pipe.encoders.base import Query
+    from gliner_pipe.modeling.encoders.base import Query
 
     model = make_peer()
     component = load(save(model, tmp_path / "before"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gliner_pipe.checkpoints._tag_names import read_tags
+from gliner_pipe.checkpoints.hf_read import read_tags
 
 
 @pytest.mark.parametrize(

@@ -20,10 +20,10 @@ from transformers import (
     pipeline,
 )
 
-from gliner_pipe.checkpoints.token_classification import UNSEEN, is_model
+from gliner_pipe.checkpoints.hf_read import UNSEEN, is_model
 from gliner_pipe.convert import convert, from_transformers, to_transformers
 from gliner_pipe.errors import CheckpointError, ConfigError
-from gliner_pipe.model.inference import TokenBudget
+from gliner_pipe.modeling.inference import TokenBudget
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")
 

@@ -8,7 +8,7 @@ import pytest
 
 from gliner_pipe.data.annotations import gold_spans, supervision
 from gliner_pipe.data.holdout import RELATIONS, drop_labels, hold_out
-from gliner_pipe.data.sampling import LabelSampling, sample_labels
+from gliner_pipe.data.label_sampling import LabelSampling, sample_labels
 from gliner_pipe.errors import ConfigError, DataError
 
 

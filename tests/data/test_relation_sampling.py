@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gliner_pipe.data.label_sampling import LabelSampling
 from gliner_pipe.data.relation_sampling import (
     PairTarget,
     RelationSampling,
@@ -16,7 +17,6 @@ from gliner_pipe.data.relation_sampling import (
     sample_relation_labels,
     vary,
 )
-from gliner_pipe.data.sampling import LabelSampling
 from gliner_pipe.errors import ConfigError
 
 ENTITIES = [(0, 1, "person"), (3, 3, "city"), (5, 6, "company"), (8, 8, "person")]

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from gliner_pipe.data.files import Place
-from gliner_pipe.data.tag_lists import find_scheme, is_tag_list, tag_entities, tag_list, tags_by_id
+from gliner_pipe.data.tags import find_scheme, is_tag_list, tag_entities, tag_list, tags_by_id
 from gliner_pipe.errors import ConfigError, DataError
 
 PLACE = Place("a.csv", 4)

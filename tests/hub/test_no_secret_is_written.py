@@ -18,7 +18,7 @@ from spacy.language import Language
 from test_secrets import FORMS
 
 from gliner_pipe.convert import convert
-from gliner_pipe.data.readers.gliner_json import gliner_json
+from gliner_pipe.data.readers.json import gliner_json
 from gliner_pipe.evaluate import evaluate
 from gliner_pipe.hub import push_to_hub
 from gliner_pipe.package import package
@@ -261,7 +261,7 @@ def test_a_training_from_python(backbone: Path, tmp_path: Path) -> None:
 def test_errors_do_not_quote_secrets(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], backbone: Path
 ) -> None:
-    from gliner_pipe.cli import run
+    from gliner_pipe.cli.app import run
 
     config = planted(backbone, tmp_path)
     for option, value in (

@@ -9,10 +9,10 @@ from spacy.training import Example
 from spacy.vocab import Vocab
 
 from gliner_pipe.data.annotations import set_supervision
+from gliner_pipe.data.relations import Relation, set_relations
 from gliner_pipe.errors import ConfigError, DataError
 from gliner_pipe.metrics.relations import RelationMention, make_relations, score_relations
 from gliner_pipe.registry import registry
-from gliner_pipe.relations import Relation, set_relations
 
 VOCAB = Vocab()
 WORDS = [f"w{i}" for i in range(10)]

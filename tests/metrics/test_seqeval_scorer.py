@@ -16,9 +16,8 @@ from spacy.training import Example
 from spacy.vocab import Vocab
 
 from gliner_pipe.errors import DataError
-from gliner_pipe.metrics.seqeval import make_seqeval, score_tags
+from gliner_pipe.metrics.seqeval import SCHEMES, from_tags, make_seqeval, resolve, score_tags, to_tags
 from gliner_pipe.metrics.spans import make_ner_exact
-from gliner_pipe.metrics.tagging import SCHEMES, from_tags, resolve, to_tags
 from gliner_pipe.registry import registry
 
 VOCAB = Vocab()

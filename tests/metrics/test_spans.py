@@ -13,7 +13,7 @@ from spacy.training import Example
 from spacy.vocab import Vocab
 
 from gliner_pipe.errors import ConfigError, DataError
-from gliner_pipe.metrics.getters import get_spans, paired_mentions, prediction_getter
+from gliner_pipe.metrics.alignment import get_spans, paired_mentions, prediction_getter
 from gliner_pipe.metrics.spans import make_component_scorer, make_ner_exact, make_ner_overlap, make_ner_token
 from gliner_pipe.registry import registry
 

@@ -10,7 +10,7 @@ from spacy.training import Example
 from spacy.vocab import Vocab
 
 from gliner_pipe.errors import ConfigError
-from gliner_pipe.metrics.evaluation import evaluate_pipeline
+from gliner_pipe.evaluation.evaluate import evaluate_pipeline
 from gliner_pipe.metrics.spans import make_ner_exact
 from gliner_pipe.metrics.zero_shot import make_zero_shot
 from gliner_pipe.registry import registry

@@ -8,8 +8,8 @@ from typing import Any
 
 from confit import Config
 
-from gliner_pipe.migration.unified import Migrated
-from gliner_pipe.pipeline import make_pipeline
+from gliner_pipe.migration.gliner import Migrated
+from gliner_pipe.pipeline.build import make_pipeline
 from gliner_pipe.registry import registry
 from gliner_pipe.train import train
 

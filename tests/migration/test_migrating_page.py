@@ -3,7 +3,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from gliner_pipe.migration.pages import filled, tables
 from gliner_pipe.migration.tables import PARAMETERS, SECTIONS
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "migrating.md"

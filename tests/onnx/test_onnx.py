@@ -21,7 +21,7 @@ from tagging_pipeline import examples
 
 from gliner_pipe.errors import CheckpointError, ConfigError
 from gliner_pipe.export import export, main
-from gliner_pipe.onnx.writing import write_onnx
+from gliner_pipe.onnx.export import write_onnx
 from gliner_pipe.package import package
 
 pytest.importorskip("onnxruntime")

@@ -8,7 +8,7 @@ import numpy
 import spacy
 from spacy.language import Language
 
-from gliner_pipe.saving import save_pipeline
+from gliner_pipe.util.atomic import save_pipeline
 
 
 def pipeline(label: str, rows: int) -> Language:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gliner_pipe.packaging.backend import BuildError, build_distributions, check_backend
+from gliner_pipe.packaging.build import BuildError, build_distributions, check_backend
 
 
 def test_what_builds_packages_is_installed() -> None:

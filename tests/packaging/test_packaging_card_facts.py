@@ -9,8 +9,7 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-from gliner_pipe.packaging.card import model_card
-from gliner_pipe.packaging.card_facts import base_models, training_facts
+from gliner_pipe.packaging.card import base_models, model_card, training_facts
 
 META: dict[str, Any] = {
     "lang": "en",

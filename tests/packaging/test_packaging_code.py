@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from gliner_pipe.errors import ConfigError
-from gliner_pipe.packaging.code import copy_code, find_code, import_code, modules_to_import
+from gliner_pipe.packaging.requirements import copy_code, find_code, import_code, modules_to_import
 
 
 @pytest.fixture

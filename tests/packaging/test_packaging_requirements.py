@@ -26,8 +26,8 @@ def test_modules_of_factories_and_blocks_in_lists_too() -> None:
     layers = [{"@encoders": "uni_encoder"}, {"@layers": "chain.v1"}]
     found = function_modules(config(gliner={"factory": "gliner", "stack": {"layers": layers}}))
     assert found == {
-        "components.gliner.factory": "gliner_pipe.component",
-        "components.gliner.stack.layers.0": "gliner_pipe.encoders.uni_encoder",
+        "components.gliner.factory": "gliner_pipe.pipeline.gliner.component",
+        "components.gliner.stack.layers.0": "gliner_pipe.modeling.encoders.uni_encoder",
         "components.gliner.stack.layers.1": "thinc.layers.chain",
     }
 
@@ -59,7 +59,7 @@ def test_a_function_that_is_not_registered() -> None:
 
 def test_requirements_of_modules() -> None:
     modules = {
-        "a": "gliner_pipe.component",
+        "a": "gliner_pipe.pipeline.gliner.component",
         "b": "thinc.layers",
         "c": "mine.parts",
         "d": "regex",

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from gliner_pipe.packaging.tree import init_text, pyproject_text
+from gliner_pipe.packaging.build import init_text, pyproject_text
 
 META: dict[str, Any] = {
     "name": "m",

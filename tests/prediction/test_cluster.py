@@ -21,12 +21,11 @@ from conftest import SAMPLE
 from gliner_pipe.errors import ConfigError, DataError
 from gliner_pipe.predict import predict
 from gliner_pipe.prediction import ArrowPredictor
-from gliner_pipe.prediction.arrow import Schema
-from gliner_pipe.prediction.arrow_predictor import load_once
-from gliner_pipe.prediction.cluster import ShardTask
-from gliner_pipe.prediction.finding import find_shards
+from gliner_pipe.prediction.cluster import ShardTask, load_once
 from gliner_pipe.prediction.job import Job
-from gliner_pipe.prediction.sharded import Work
+from gliner_pipe.prediction.run import Work
+from gliner_pipe.prediction.shard_writers import Schema
+from gliner_pipe.prediction.shards import find_shards
 
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed")
 needs_spark = pytest.mark.skipif(

@@ -17,7 +17,7 @@ import spacy
 
 from gliner_pipe.errors import ConfigError, DataError
 from gliner_pipe.predict import main, predict
-from gliner_pipe.saving import only_writer
+from gliner_pipe.util.atomic import only_writer
 
 ANN = {"start": 0, "end": 3, "label": "person", "score": None, "text": "Ann"}
 DAY = datetime.date(2020, 1, 2)
@@ -362,7 +362,7 @@ def test_other_data_and_folders_are_refused(tmp_path: Path) -> None:
 
 
 def test_one_process_at_a_time(tmp_path: Path) -> None:
-    code = "import sys; from gliner_pipe.saving import only_writer\nwith only_writer(sys.argv[1]): pass"
+    code = "import sys; from gliner_pipe.util.atomic import only_writer\nwith only_writer(sys.argv[1]): pass"
     command = [sys.executable, "-c", code, str(tmp_path / "out" / "lock")]
     with only_writer(tmp_path / "out" / "lock"):
         done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -11,9 +11,10 @@ import pytest
 import spacy
 
 from gliner_pipe.data.annotations import gold_spans, supervision
-from gliner_pipe.data.readers import gliner_json
-from gliner_pipe.data.sampling import LabelSampling, sample_labels
+from gliner_pipe.data.label_sampling import LabelSampling, sample_labels
+from gliner_pipe.data.readers import json as gliner_json
 from gliner_pipe.errors import ConfigError
+from gliner_pipe.training.data_sections import TrainData, ValidationData
 from gliner_pipe.training.datasets import (
     describe,
     draws,
@@ -23,7 +24,6 @@ from gliner_pipe.training.datasets import (
     read_training,
     read_validation,
 )
-from gliner_pipe.training.sections import TrainData, ValidationData
 
 
 def records(name, number):

@@ -37,8 +37,8 @@ def test_frozen_parts_stay_and_the_rest_learns(config_path, names, frozen):
 
 def test_a_frozen_part_knows_no_dropout(config_path, backbone):
     """The tiny backbone as it comes has dropout; frozen, it gives the same vectors in training as afterwards."""
-    from gliner_pipe.training.accelerator import TrainedModels
-    from gliner_pipe.training.freezing import freeze
+    from gliner_pipe.training.distributed import TrainedModels
+    from gliner_pipe.training.optimizers import freeze
 
     nlp = trained(config_path)
     model = nlp.get_pipe("gliner").model

@@ -117,14 +117,14 @@ def test_the_cut_of_a_batch_does_not_change_the_weights(config_path, reduction):
 
 def test_gradients_are_a_mean_over_counts_not_over_parts(config_path):
     """A step over one sub-batch of seven examples and one of one equals the step over all eight."""
-    from gliner_pipe.training.accelerator import TrainedModels, make_accelerator
+    from gliner_pipe.training.data_loader import StepStream
+    from gliner_pipe.training.data_sections import TrainData
+    from gliner_pipe.training.distributed import TrainedModels, make_accelerator
     from gliner_pipe.training.loop import Learner
     from gliner_pipe.training.schedules import constant
-    from gliner_pipe.training.sections import TrainData
-    from gliner_pipe.training.steps import StepStream
 
     given = options(config_path)
-    from gliner_pipe.pipeline import PipelineArg
+    from gliner_pipe.pipeline.build import PipelineArg
 
     grads = []
     for sizes in ([8], [7, 1], [1, 1, 6]):
@@ -193,7 +193,7 @@ def test_a_loss_that_is_no_number_stops_and_leaves_the_last_model(config_path, t
                 with torch.no_grad():
                     next(iter(self.nlp.get_pipe("gliner").model.prompt_rep.parameters())).fill_(math.nan)
 
-    from gliner_pipe.pipeline import PipelineArg
+    from gliner_pipe.pipeline.build import PipelineArg
 
     spoil = Spoil()
     given = options(config_path, loggers=[spoil], max_steps=10, validation_interval=1)
@@ -224,7 +224,7 @@ def test_labels_come_from_the_data_when_none_are_given(config_path):
 
 
 def test_other_components_are_left_alone(config_path, tmp_path):
-    from gliner_pipe.pipeline import PipelineArg
+    from gliner_pipe.pipeline.build import PipelineArg
 
     given = options(config_path, max_steps=1)
     nlp = PipelineArg.validate(given["nlp"])
@@ -331,7 +331,7 @@ def test_full_memory_names_the_batch(config_path, monkeypatch):
 
             monkeypatch.setattr(self.nlp.get_pipe("gliner").model, "encode", full)
 
-    from gliner_pipe.pipeline import PipelineArg
+    from gliner_pipe.pipeline.build import PipelineArg
 
     full = Full()
     given = options(config_path, loggers=[full])

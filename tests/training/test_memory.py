@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gliner_pipe.errors import TrainingError
-from gliner_pipe.model.gliner import GLiNER
+from gliner_pipe.modeling.gliner import GLiNER
 from gliner_pipe.registry import registry
 from gliner_pipe.train import train
 from tests.training.conftest import weights

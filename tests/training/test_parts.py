@@ -14,9 +14,9 @@ from spacy.training import Example
 from gliner_pipe.data.batching import parse_size
 from gliner_pipe.registry import registry
 from gliner_pipe.train import train
+from gliner_pipe.training.data_loader import OVERHEAD, StepStream
+from gliner_pipe.training.data_sections import Section
 from gliner_pipe.training.datasets import Dataset, counting_pieces
-from gliner_pipe.training.sections import Section
-from gliner_pipe.training.steps import OVERHEAD, StepStream
 from tests import relation_pipeline, tagging_pipeline
 from tests.conftest import gliner_config
 from tests.training.conftest import records, weights

@@ -14,7 +14,7 @@ import pytest
 TRAINING = """
 import os, signal
 from torch.utils.data import IterableDataset
-from gliner_pipe.training.steps import prefetched
+from gliner_pipe.training.data_loader import prefetched
 
 class Steps(IterableDataset):
     def __iter__(self):

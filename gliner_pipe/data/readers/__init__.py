@@ -3,8 +3,7 @@
 from gliner_pipe.data.readers.base import Reader, Record
 from gliner_pipe.data.readers.bio import BioReader, bio
 from gliner_pipe.data.readers.conll import ConllReader, conll
-from gliner_pipe.data.readers.gliner_json import GlinerJsonReader, gliner_json
-from gliner_pipe.data.readers.jsonl import JsonlReader, jsonl
+from gliner_pipe.data.readers.json import GlinerJsonReader, JsonlReader, gliner_json, jsonl
 from gliner_pipe.data.readers.standoff import StandoffReader, standoff
 
 __all__ = [

@@ -12,7 +12,7 @@ from gliner_pipe.data.annotations import SpanSetter
 from gliner_pipe.data.fields import shown, word_list
 from gliner_pipe.data.files import Place
 from gliner_pipe.data.readers.base import LabelMap, Reader, Record
-from gliner_pipe.data.tables import (
+from gliner_pipe.data.readers.tables import (
     TABLE_SUFFIXES,
     Row,
     Table,
@@ -21,7 +21,7 @@ from gliner_pipe.data.tables import (
     missing_column,
     open_tables,
 )
-from gliner_pipe.data.tag_lists import (
+from gliner_pipe.data.tags import (
     TagNames,
     TagScheme,
     check_scheme,

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.registry import registry
-from gliner_pipe.secrets import redacted_text
+from gliner_pipe.util.secrets import redacted_text
 
 #: What the name ``default`` stands for; the plot only where matplotlib is installed.
 DEFAULT_LOGGERS = ("rich", "jsonl", "csv", "plot")

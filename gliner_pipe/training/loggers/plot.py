@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from gliner_pipe.registry import registry
-from gliner_pipe.saving import replace_file
 from gliner_pipe.training.loggers.base import RunInfo, is_installed, missing_package, numbers
-from gliner_pipe.training.loggers.jsonl import read_log
+from gliner_pipe.training.loggers.files import read_log
+from gliner_pipe.util.atomic import replace_file
 
 #: A curve is drawn with at most so many points.
 MAX_POINTS = 2000

@@ -20,7 +20,7 @@ from logger_records import step, validation
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.registry import registry
 from gliner_pipe.training.loggers import RunInfo, TensorBoardLogger, make_loggers
-from gliner_pipe.training.loggers._tracker import hyperparameters
+from gliner_pipe.training.loggers.trackers import hyperparameters
 
 CONFIG = """
 [vars]
@@ -327,7 +327,7 @@ def read_wandb(path: Path) -> tuple[list[dict[str, Any]], int, str]:
 
 
 def test_wandb_without_a_login_is_told_before_the_training(tmp_path: Path) -> None:
-    code = TRAIN.replace("try:\n", "import gliner_pipe.cli\ntry:\n")
+    code = TRAIN.replace("try:\n", "import gliner_pipe.cli.app\ntry:\n")
     code = code.replace("import json, sys", "import json, sys\nimport gliner_pipe.errors as errors")
     env = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")}
     done = subprocess.run(

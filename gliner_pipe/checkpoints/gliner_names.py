@@ -1,0 +1,336 @@
+"""The map between GLiNER's ``gliner_config.json`` and tensor names and our blocks, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from gliner_pipe.errors import CheckpointError
+from gliner_pipe.modeling.backbones.hf import max_positions
+from gliner_pipe.modeling.block import available
+
+#: Other spellings of span modes and relation layers.
+ALIASES = {"token-level": "token_level", "span_level": "markerV0", "attn": "attention"}
+
+#: Triple scorers of GLiNER by our names.
+TRIPLES = {
+    name.lower(): name
+    for name in (
+        *("UM", "SE", "TransE", "TransH", "TransF", "PairRE", "TripleRE", "DistMult", "SimplE", "DistMA"),
+        *("ComplEx", "QuatE", "HolE", "TuckER", "ERMLP", "ConvE", "ConvKB"),
+    )
+}
+
+#: Those whose numbers differ here unless they are asked to be GLiNER's.
+COMPATIBLE = ("um", "se", "transe", "transh", "transf", "pairre", "triplere", "tucker")
+
+#: Beginnings of tensor names that every checkpoint may have: theirs, ours.
+PREFIXES = (
+    ("token_rep_layer.bert_layer.model.", "encoder.backbone.encoder."),
+    ("token_rep_layer.bert_layer.layers_fuser.", "encoder.backbone.fusion."),
+    ("token_rep_layer.projection.", "encoder.backbone.projection."),
+    ("token_rep_layer.labels_encoder.model.", "encoder.label_encoder.encoder."),
+    ("token_rep_layer.labels_encoder.layers_fuser.", "encoder.label_encoder.fusion."),
+    ("token_rep_layer.labels_projection.", "encoder.label_encoder.projection."),
+    ("span_rep_layer.context_encoder.", "context."),
+    ("prompt_rep_layer.", "prompt_rep."),
+    ("scorer.", "span_rep.scorer."),
+    ("decoder.decoder_layer.model.", "decoder.decoder."),
+    ("_enc2dec_proj.", "decoder.projection."),
+    ("relations_rep_layer.relation_rep_layer.", "relation_layer."),
+    ("pair_rep_layer.", "triple.pair_rep."),
+    ("triples_score_layer.interaction.", "triple."),
+    ("precomputed_prompts", "encoder.table.entities"),
+    ("precomputed_rel_prompts", "encoder.table.relations"),
+)
+
+#: Keys that name no block and nothing that is needed to predict.
+STREAMING = "gliner_streaming_span"
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Which of GLiNER's model classes a configuration asks for.
+
+    Attributes
+    ----------
+    bi, token, writes, relates
+        Labels apart from the text; words scored, not spans; labels written by a language model; relations.
+    """
+
+    bi: bool
+    token: bool
+    writes: bool
+    relates: bool
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any], folder: Path) -> Architecture:
+        """Read it off a configuration, in GLiNER's own order: relations before writing before a label encoder."""
+        if config.get("model_type") == STREAMING:
+            raise CheckpointError(
+                f"{folder}: is a streaming model ({STREAMING}), which this package cannot read. Allowed: all other "
+                "GLiNER models."
+            )
+        relates = config.get("relations_layer") is not None
+        writes = not relates and bool(config.get("labels_decoder"))
+        bi = not relates and not writes and bool(config.get("labels_encoder"))
+        return cls(bi, _span_mode(config, folder) == "token_level", writes, relates)
+
+    def prefixes(self) -> tuple[tuple[str, str], ...]:
+        """Beginnings of tensor names: theirs, ours."""
+        spans = "span_rep.marker." if self.token else "span_rep."
+        own = [("span_rep_layer.span_rep_layer.", spans)]
+        own.append(("cross_fuser.", "fusion.") if self.bi else ("rnn.", "encoder.rnn."))
+        return (*PREFIXES, *own)
+
+    def unused(self, represent_spans: bool) -> tuple[str, ...]:
+        """Beginnings of the names of tensors that GLiNER writes and never reads."""
+        names = ["rnn."] if self.bi else ["cross_fuser."]
+        if self.token and not self.relates:
+            names.append("prompt_rep_layer.")
+        if self.token and not (self.relates or self.writes or represent_spans):
+            names.append("span_rep_layer.")
+        return tuple(names)
+
+
+def blocks(config: Mapping[str, Any], folder: Path, text_encoder: Any, tokenizer: Any) -> dict[str, Any]:
+    """Configuration of the blocks that a ``gliner_config.json`` asks for.
+
+    Parameters
+    ----------
+    config
+        What it holds.
+    folder
+        Named in errors.
+    text_encoder
+        Hugging Face configuration of the text encoder; None where it cannot be had, then the window follows
+        ``max_len`` alone.
+    tokenizer
+        Of the text encoder, or None.
+    """
+    kind = Architecture.of(config, folder)
+    dropout = config.get("dropout", 0.4)
+    limit = None if text_encoder is None else max_positions(text_encoder, tokenizer)
+    made: dict[str, Any] = {
+        "@architectures": "gliner_pipe.GLiNER.v1",
+        "dropout": dropout,
+        "encoder": _encoder(config, kind, limit),
+        "span_rep": _span_rep(config, kind, folder, dropout),
+        "loss": {"@losses": "gliner_pipe.focal"},
+        "decoder": _decoder(config, kind, dropout),
+        "span_loss_coef": 1.0 if kind.token else config.get("span_loss_coef", 1.0),
+    }
+    if kind.bi and config.get("post_fusion_schema"):
+        made["fusion"] = {
+            "@fusions": "cross_attention",
+            "pattern": config["post_fusion_schema"],
+            "n_layers": config.get("num_post_fusion_layers", 1),
+            "dropout": dropout,
+        }
+        if text_encoder is not None:
+            made["fusion"]["n_heads"] = text_encoder.num_attention_heads
+    if config.get("span_encoder_config") and (
+        not kind.token or kind.relates or represents_spans(config, kind)
+    ):
+        made["context"] = _context(config["span_encoder_config"], folder, dropout)
+    if kind.relates:
+        made |= _relations(config, folder, dropout)
+    if kind.writes:
+        made["decoder_loss_coef"] = config.get("decoder_loss_coef", 0.5)
+    return made
+
+
+def _span_mode(config: Mapping[str, Any], folder: Path) -> str:
+    mode = str(config.get("span_mode", "markerV0"))
+    mode = ALIASES.get(mode, mode)
+    if mode not in available("span_reps"):
+        allowed = ", ".join(available("span_reps"))
+        raise CheckpointError(f"{folder}: asks for span_mode = {mode!r}; allowed: {allowed}.")
+    return mode
+
+
+def _encoder(config: Mapping[str, Any], kind: Architecture, limit: int | None) -> dict[str, Any]:
+    # texts that GLiNER reads in one piece are one window
+    room = 2 * int(config.get("max_len") or 384)
+    window = max(16, room if limit is None else min(room, limit - 4))
+    backbone = {
+        "@backbones": "transformer",
+        "model": config["model_name"],
+        "pooling": config.get("subtoken_pooling", "first"),
+        "hidden_size": config.get("hidden_size", 512),
+        "fuse_layers": bool(config.get("fuse_layers", False)),
+        "freeze": config.get("fine_tune", True) is False,
+        "window": window,
+        "stride": max(1, 2 * window // 3),
+        "attn_implementation": _attention(config),
+    }
+    if kind.bi:
+        return {
+            "@encoders": "bi_encoder",
+            "label_model": config["labels_encoder"],
+            "fuse_label_layers": bool(config.get("fuse_layers", False)),
+            "backbone": backbone,
+        }
+    ent, sep, rel = special_tokens(config)
+    return {
+        "@encoders": "uni_encoder",
+        "rnn_layers": config.get("num_rnn_layers", 1),
+        "embed_ent_token": config.get("embed_ent_token", True),
+        "ent_token": ent,
+        "sep_token": sep,
+        "rel_token": rel,
+        "embed_rel_token": config.get("embed_rel_token", True),
+        "backbone": backbone,
+    }
+
+
+def _attention(config: Mapping[str, Any]) -> str:
+    """Kind of attention; what `transformers` writes down by itself asks for nothing."""
+    kind = config.get("_attn_implementation")
+    return "auto" if kind in (None, "eager", "sdpa") else str(kind)
+
+
+def _span_rep(config: Mapping[str, Any], kind: Architecture, folder: Path, dropout: float) -> dict[str, Any]:
+    mode = _span_mode(config, folder)
+    if mode == "token_level":
+        return {
+            "@span_reps": mode,
+            "represent_spans": represents_spans(config, kind),
+            "dropout": dropout,
+            "token_loss_coef": config.get("token_loss_coef", 1.0),
+            "span_loss_coef": config.get("span_loss_coef", 1.0),
+            "neg_spans_ratio": config.get("neg_spans_ratio", 1.0),
+            "project_labels": kind.relates,
+        }
+    made = {"@span_reps": mode, "max_width": config.get("max_width", 12)}
+    return {**made, "dropout": dropout} if mode.startswith("marker") else made
+
+
+def represents_spans(config: Mapping[str, Any], kind: Architecture) -> bool:
+    """Whether a token model scores the spans that it found once more."""
+    return not kind.relates and (kind.writes or bool(config.get("represent_spans", False)))
+
+
+def _decoder(config: Mapping[str, Any], kind: Architecture, dropout: float) -> dict[str, Any]:
+    if not kind.writes:
+        return {"@decoders": "span"}
+    return {
+        "@decoders": "generative",
+        "model": config["labels_decoder"],
+        "mode": config.get("decoder_mode") or "span",
+        "full_context": bool(config.get("full_decoder_context", True)),
+        "blank_entity_prob": config.get("blank_entity_prob", 0.1),
+        "dropout": dropout,
+    }
+
+
+def _context(config: Mapping[str, Any], folder: Path, dropout: float) -> dict[str, Any]:
+    settings = dict(config)
+    kind = settings.pop("model_type", None)
+    if kind in ("deberta-v2", "modernbert"):
+        name = kind
+    elif kind == "rnn":
+        name = "lstm"
+    else:
+        raise CheckpointError(
+            f"{folder}: asks for span_encoder_config.model_type = {kind!r}; allowed: deberta-v2, modernbert, rnn."
+        )
+    made: dict[str, Any] = {"@context_encoders": name}
+    for theirs, ours in (("hidden_size", "width"), ("num_hidden_layers", "n_layers")):
+        if theirs in settings:
+            made[ours] = settings.pop(theirs)
+    made["dropout"] = settings.pop("dropout", dropout)
+    if name == "lstm":
+        return {**made, "bidirectional": settings.get("bidirectional", True)}
+    if "num_attention_heads" in settings:
+        made["n_heads"] = settings.pop("num_attention_heads")
+    return {**made, "config": settings or None}
+
+
+def _relations(config: Mapping[str, Any], folder: Path, dropout: float) -> dict[str, Any]:
+    layer = str(config["relations_layer"]).lower()
+    layer = ALIASES.get(layer, layer)
+    if layer not in available("relation_layers"):
+        allowed = ", ".join(available("relation_layers"))
+        raise CheckpointError(f"{folder}: asks for relations_layer = {layer!r}; allowed: {allowed}.")
+    triple: dict[str, Any] = {"@triples": "concat", "dropout": dropout}
+    if config.get("triples_layer") is not None:
+        name = str(config["triples_layer"]).lower()
+        if name not in TRIPLES:
+            allowed = ", ".join(TRIPLES.values())
+            raise CheckpointError(
+                f"{folder}: asks for triples_layer = {config['triples_layer']!r}; allowed: {allowed}."
+            )
+        triple = {"@triples": name, **({"compatible": True} if name in COMPATIBLE else {})}
+    return {
+        "relation_layer": {"@relation_layers": layer},
+        "triple": triple,
+        "adjacency_loss_coef": config.get("adjacency_loss_coef", 1.0),
+        "relation_loss_coef": config.get("relation_loss_coef", 1.0),
+    }
+
+
+def special_tokens(config: Mapping[str, Any]) -> tuple[str, str, str | None]:
+    """Tokens that stand before each label, after all labels, and before each relation label."""
+    rel = config.get("rel_token", "<<REL>>") if config.get("relations_layer") is not None else None
+    return config.get("ent_token", "<<ENT>>"), config.get("sep_token", "<<SEP>>"), rel
+
+
+def added_tokens(config: Mapping[str, Any], folder: Path) -> list[str]:
+    """Tokens that GLiNER adds, in its order, to a tokenizer that does not have them yet."""
+    known = all(config.get(key, -1) not in (None, -1) for key in ("class_token_index", "vocab_size"))
+    return [] if known or Architecture.of(config, folder).bi else all_added_tokens(config)
+
+
+def all_added_tokens(config: Mapping[str, Any]) -> list[str]:
+    """Tokens that GLiNER adds at some time; to bi-encoders, too, which have no vectors for them."""
+    ent, sep, rel = special_tokens(config)
+    return [ent, sep, rel] if rel is not None else ["[FLERT]", ent, sep]
+
+
+def word_splitter(config: Mapping[str, Any], folder: Path) -> str:
+    """Name of the word splitter that the checkpoint was trained with."""
+    name = str(config.get("words_splitter_type") or "whitespace")
+    if name not in available("word_splitters"):
+        allowed = ", ".join(available("word_splitters"))
+        raise CheckpointError(f"{folder}: asks for words_splitter_type = {name!r}; allowed: {allowed}.")
+    return name
+
+
+def rename(state: Mapping[str, Tensor], config: Mapping[str, Any], folder: Path) -> dict[str, Tensor]:
+    """Give tensors our names; unknown ones keep theirs and are reported as unexpected."""
+    kind = Architecture.of(config, folder)
+    unused = kind.unused(represents_spans(config, kind))
+    renamed = {}
+    for name, tensor in state.items():
+        name = name.replace("_orig_mod.", "")
+        if not name.startswith(unused):
+            renamed[_swapped(name, kind.prefixes())] = tensor
+    return renamed
+
+
+def check_prompts(state: Mapping[str, Tensor], config: Mapping[str, Any], folder: Path) -> None:
+    """Refuse a checkpoint with a compressed prompt that has no vectors."""
+    if config.get("precomputed_prompts_mode") and "encoder.table.entities" not in state:
+        raise CheckpointError(
+            f"{folder}: has precomputed_prompts_mode, but no tensor precomputed_prompts. GLiNER 0.2.29 loses it "
+            "when it saves a model that it has read: take the checkpoint before that, or compress again."
+        )
+
+
+def restore(state: Mapping[str, Tensor], kind: Architecture) -> dict[str, Tensor]:
+    """Give tensors GLiNER's names."""
+    # longest first: "span_rep." also begins "span_rep.scorer."
+    pairs = sorted(((ours, theirs) for theirs, ours in kind.prefixes()), key=lambda pair: -len(pair[0]))
+    return {_swapped(name, pairs): tensor for name, tensor in state.items()}
+
+
+def _swapped(name: str, pairs: Any) -> str:
+    for old, new in pairs:
+        if name.startswith(old):
+            return str(new) + name[len(old) :]
+    return name

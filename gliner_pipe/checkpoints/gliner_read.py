@@ -1,0 +1,171 @@
+"""Reads GLiNER checkpoints: ``gliner_config.json`` with weights beside it."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from gliner_pipe.checkpoints import gliner_assets
+from gliner_pipe.checkpoints import gliner_names as _gliner
+from gliner_pipe.checkpoints.pretrained import Pretrained
+from gliner_pipe.errors import CheckpointError, ConfigError
+from gliner_pipe.modeling.backbones import hf
+from gliner_pipe.modeling.gliner import GLiNER
+from gliner_pipe.modeling.weights import fill, read_parts, shapes
+
+CONFIG = "gliner_config.json"
+#: What is downloaded beside the weights.
+ASSETS = ("*.json", "*.txt", "*.model", "*_tokenizer/*")
+#: Weight files in the order in which they are looked for.
+WEIGHTS = ("model.safetensors", "model.fp16.safetensors", "model.bf16.safetensors", "pytorch_model.bin")
+
+
+def read_checkpoint(name: str) -> GLiNER:
+    """Compose the blocks that a GLiNER checkpoint asks for and fill in its weights.
+
+    Parameters
+    ----------
+    name
+        A folder, an installed package that holds a checkpoint, or a hub id.
+
+    Raises
+    ------
+    CheckpointError
+        When the folder is not whole, its tensors are not those of the blocks, or it needs a block that is not here.
+    """
+    folder = _folder(name)
+    config = _read_config(folder / CONFIG)
+    text_encoder = _text_encoder(config)
+    tokenizer = gliner_assets.text_tokenizer(config, folder)
+    blocks = _gliner.blocks(config, folder, text_encoder, tokenizer)
+    model = Pretrained.from_blocks(blocks)
+    model.word_splitter = _gliner.word_splitter(config, folder)
+    tensors, parts = _weights(folder)
+    state = _gliner.rename(tensors, config, folder)
+    _gliner.check_prompts(state, config, folder)
+    with tempfile.TemporaryDirectory() as assets:
+        gliner_assets.write(config, folder, (text_encoder, tokenizer), state, Path(assets))
+        model.load_assets(Path(assets))
+    model.make()
+    _fit(model, state, folder)
+    missing, unexpected = fill(model, (_gliner.rename(part, config, folder) for part in parts))
+    _report(missing, unexpected, folder)
+    return model.eval()
+
+
+def _folder(name: str) -> Path:
+    folder = hf.locate(name, CONFIG)
+    if folder is None:
+        if name.count("/") != 1 or name.startswith((".", "/", "~")):
+            raise ConfigError("model", f"found {name!r}, which is no folder", _ALLOWED, "Check the path")
+        from huggingface_hub import snapshot_download
+
+        try:
+            folder = Path(
+                snapshot_download(
+                    name, allow_patterns=["*.json", "*.txt", "*.model", "*_tokenizer/*", *WEIGHTS]
+                )
+            )
+        except Exception as error:  # the hub client has a tree of its own
+            reason = " ".join(str(error).split())[:200]
+            raise ConfigError("model", f"{name!r} cannot be had from the hub ({reason})", _ALLOWED) from error
+    if not (folder / CONFIG).is_file():
+        hint = f"It is a spaCy pipeline: spacy.load({name!r})" if (folder / "meta.json").is_file() else ""
+        raise ConfigError("model", f"{name!r} holds no {CONFIG}", _ALLOWED, hint)
+    return folder
+
+
+_ALLOWED = "a folder with a GLiNER checkpoint, an installed package that holds one, a hub id"
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_text(encoding="utf8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path}: no valid JSON ({error}).") from None
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{path}: found {type(config).__name__}; allowed: a JSON object.")
+    if not config.get("model_name"):
+        raise CheckpointError(f"{path}: has no model_name, the text encoder. Is it a GLiNER checkpoint?")
+    return config
+
+
+def _text_encoder(config: Mapping[str, Any]) -> Any:
+    """Hugging Face configuration of the text encoder, from the checkpoint or else from the model it names."""
+    return gliner_assets.hf_config(config.get("encoder_config"), config["model_name"], "model")
+
+
+def _weights(folder: Path) -> tuple[dict[str, Tensor], Iterable[dict[str, Tensor]]]:
+    """The tensors of a checkpoint without their numbers, and with these, some at a time."""
+    for name in WEIGHTS:
+        path = folder / name
+        if not path.is_file():
+            continue
+        if path.suffix == ".bin":
+            state = _unpickled(path)
+            return state, [state]
+        try:
+            return shapes(path), read_parts(path)
+        except SafetensorError as error:
+            raise CheckpointError(f"{path}: no safetensors file ({error}). Is it whole?") from None
+    raise CheckpointError(f"{folder}: no weights; allowed: {' or '.join(WEIGHTS)}.")
+
+
+def _unpickled(path: Path) -> dict[str, Tensor]:
+    """Read a pickle file of tensors; one that holds anything else, code above all, is refused."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(
+            f"{path}: holds more than tensors, or is not whole ({reason}). Nothing of it was run. Ask for the model as "
+            "model.safetensors."
+        ) from None
+    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise CheckpointError(
+            f"{path}: holds more than tensors by their names. Ask for the model as model.safetensors."
+        )
+    return state
+
+
+def _fit(model: GLiNER, state: Mapping[str, Tensor], folder: Path) -> None:
+    """Give the embeddings as many rows as the checkpoint has, and compare shapes."""
+    for part, tokenizer, name in gliner_assets.embedded(model):
+        embeddings = part.get_input_embeddings()
+        (key,) = (k for k, p in model.named_parameters() if p is embeddings.weight)
+        rows = len(state[key]) if key in state else embeddings.num_embeddings
+        if rows < len(tokenizer):
+            raise CheckpointError(
+                f"{folder}: the tokenizer of the {name} knows {len(tokenizer)} pieces, the weights {rows}. "
+                "The tokenizer is not the one of these weights."
+            )
+        if rows != embeddings.num_embeddings:
+            part.resize_token_embeddings(rows, mean_resizing=False)
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    wrong = [
+        f"{name} {tuple(tensor.shape)} instead of {shapes[name]}"
+        for name, tensor in state.items()
+        if shapes.get(name, tuple(tensor.shape)) != tuple(tensor.shape)
+    ]
+    if wrong:
+        raise CheckpointError(
+            f"{folder}: the tensors are not those of the blocks. Wrong shape: {', '.join(wrong)}."
+        )
+
+
+def _report(missing: Sequence[str], unexpected: Sequence[str], folder: Path) -> None:
+    """Refuse a checkpoint whose tensors are not those of the blocks."""
+    unexpected = [name for name in unexpected if not name.endswith("position_ids")]
+    if missing or unexpected:
+        raise CheckpointError(
+            f"{folder}: the tensors are not those of the blocks. Missing: {', '.join(missing) or 'none'}. "
+            f"Unexpected: {', '.join(unexpected) or 'none'}."
+        )

@@ -1,0 +1,416 @@
+"""Reads Hugging Face token classification models: ``config.json`` with weights and tokenizer beside it."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import nn
+
+from gliner_pipe.checkpoints.pretrained import PretrainedTokenClassifier
+from gliner_pipe.errors import CheckpointError, ConfigError
+from gliner_pipe.modeling.backbones import hf
+from gliner_pipe.modeling.backbones.stacked import Dense
+from gliner_pipe.modeling.backbones.transformer import Transformer
+from gliner_pipe.modeling.decoders.tags import Scheme, TagTables
+from gliner_pipe.modeling.token_classifier import TokenClassifier
+from gliner_pipe.util import consent
+
+OUTSIDE = "O"
+GENERIC = re.compile(r"LABEL_\d+")
+#: Where the prefix of a tag stands, and what parts it from the label.
+_STYLES = tuple(
+    re.compile(pattern)
+    for pattern in (
+        r"(?P<prefix>[BIELUSM])-(?P<label>.+)",
+        r"(?P<prefix>[BIELUSM])_(?P<label>.+)",
+        r"(?P<label>.+)-(?P<prefix>[BIELUSM])",
+        r"(?P<label>.+)_(?P<prefix>[BIELUSM])",
+    )
+)
+#: BIOES and BMES by the letters of BIOUL.
+_SAME = {"E": "L", "S": "U", "M": "I"}
+
+
+class TagNames(NamedTuple):
+    """What the outputs of a model mean.
+
+    Attributes
+    ----------
+    scheme
+        That of the decoder which has such tags.
+    labels
+        In the order of the outputs.
+    places
+        Output of each tag, by our name of the tag.
+    """
+
+    scheme: Scheme
+    labels: tuple[str, ...]
+    places: dict[str, int]
+
+    def rows(self, scheme: Scheme) -> list[int | None]:
+        """Return the output of each tag of a decoder, in its order; None for a tag that the model does not have."""
+        names = TagTables.make(scheme, self.labels, chain_a_label=False).names
+        return [self.places.get(name) for name in names]
+
+
+def read_tags(names: Sequence[str]) -> TagNames:
+    """Find out how tags are written: ``B-person``, ``B_person`` or ``person-B`` with the letters of IO, BIO, BIOUL,
+    BIOES or BMES, in any order, or labels without a prefix, with ``O`` (IO) or without (a label for each word).
+
+    Parameters
+    ----------
+    names
+        The name of each output.
+
+    Raises
+    ------
+    ValueError
+        If two outputs are the same tag, or none is any.
+    """
+    names = [name.strip() for name in names]
+    outside = [place for place, name in enumerate(names) if name == OUTSIDE]
+    others = {place: name for place, name in enumerate(names) if name != OUTSIDE}
+    if not others or "" in names:
+        raise ValueError(f"names no label ({', '.join(map(repr, names)) or 'nothing'})")
+    parsed = _parsed(others, bool(outside))
+    labels = tuple(dict.fromkeys(label for _, label in parsed.values()))
+    prefixes = {prefix for prefix, _ in parsed.values()}
+    scheme: Scheme = (
+        "word" if "W" in prefixes else "bioul" if prefixes & set("LU") else "bio" if "B" in prefixes else "io"
+    )
+    named = [(OUTSIDE, place) for place in outside]
+    named += [
+        (label if scheme == "word" else f"{prefix}-{label}", place)
+        for place, (prefix, label) in parsed.items()
+    ]
+    doubles = [name for name, count in Counter(name for name, _ in named).items() if count > 1]
+    if doubles:
+        raise ValueError(f"has the tag {doubles[0]!r} twice")
+    return TagNames(scheme, labels, dict(named))
+
+
+def _parsed(names: Mapping[int, str], has_outside: bool) -> dict[int, tuple[str, str]]:
+    """Return prefix and label of each tag, in the letters of BIOUL; ``W`` where words have labels."""
+    for style in _STYLES:
+        matches = {place: style.fullmatch(name) for place, name in names.items()}
+        found = [match for match in matches.values() if match is not None]
+        if len(found) == len(names):
+            return {
+                place: (_SAME.get(match["prefix"], match["prefix"]), match["label"].strip())
+                for place, match in zip(matches, found, strict=True)
+            }
+    if not has_outside:
+        return {place: ("W", name) for place, name in names.items()}
+    # as transformers reads it: what has no prefix is inside
+    dashed = {place: re.fullmatch(r"([BI])-(.+)", name) for place, name in names.items()}
+    return {
+        place: (match[1], match[2].strip()) if (match := dashed[place]) else ("I", name)
+        for place, name in names.items()
+    }
+
+
+CONFIG = "config.json"
+#: Pieces in a window, where the model can read more.
+WINDOW = 510
+#: Logit of a tag that a model does not have: a probability of nothing, from which training can still come back.
+UNSEEN = -30.0
+_ALLOWED = (
+    "a token classification model of transformers: a folder, an installed package that holds one, a hub id"
+)
+_PROBE = ["The", "quick", "brown", "fox", "of", "1984", "jumps", "over", "Zürich", ",", "and", "back", "."]
+
+
+class Head(NamedTuple):
+    """What a token classification model has beside its encoder.
+
+    Attributes
+    ----------
+    classifier
+        The linear layer to the tags.
+    dense
+        What stands before it (ModernBERT): ``dense``, ``act`` and ``norm``; None for nothing.
+    dropout
+        Before the classifier.
+    """
+
+    classifier: nn.Linear
+    dense: nn.Module | None
+    dropout: float
+
+
+def read_model(
+    name: str,
+    *,
+    tag_names: Sequence[str] | Mapping[str, str] | None = None,
+    any_names: bool = False,
+    scheme: Scheme | None = None,
+    constrained: bool = False,
+    all_pieces: bool = False,
+    window: int | None = None,
+    stride: int | None = None,
+    trust_remote_code: bool = False,
+) -> TokenClassifier:
+    """Compose the blocks that a token classification model asks for and fill in its weights.
+
+    Parameters
+    ----------
+    name
+        A folder, an installed package that holds a model, or a hub id.
+    tag_names
+        The tags by the number of the output, in place of those of the model's configuration.
+    any_names
+        Take tags whose names say nothing (``LABEL_0``) for tags of no label; they are refused otherwise.
+    scheme, constrained, all_pieces
+        Of the decoder; the scheme is that of the tags when not given.
+    window, stride
+        Pieces in a window, and from one to the next.
+    trust_remote_code
+        Run code that comes with the model.
+
+    Raises
+    ------
+    ConfigError
+        When it cannot be had, is no such model, or its tags cannot be read.
+    CheckpointError
+        When it has layers that no block here has, or gives other numbers than the blocks.
+    """
+    theirs, tokenizer = _load(name, trust_remote_code)
+    head = head_of(theirs, name)
+    tags = _tags(theirs.config, tag_names, name, any_names)
+    if scheme is not None and scheme != tags.scheme and not any_names:
+        raise ConfigError(
+            "model.scheme", f"found {scheme!r} for a model whose tags are in {tags.scheme!r}", "null"
+        )
+    blocks = _blocks(
+        name, theirs, tokenizer, head, scheme or tags.scheme, constrained, all_pieces, window, stride
+    )
+    model = PretrainedTokenClassifier.from_blocks(blocks)
+    transformer_of(model).trust_remote_code = trust_remote_code  # not in the blocks, which are saved
+    with tempfile.TemporaryDirectory() as folder:
+        theirs.config.save_pretrained(folder + "/encoder/backbone")
+        tokenizer.save_pretrained(folder + "/encoder/backbone")
+        model.encoder.load_assets(Path(folder) / "encoder")
+    model.make(tags.labels)
+    _fill_encoder(transformer_of(model).encoder, theirs, name)
+    _fill_head(model, head, tags)
+    _compare(model.eval(), theirs.eval(), tags, name)
+    return model
+
+
+def read_encoder(name: str, trust_remote_code: bool = False) -> Any:
+    """Read the encoder alone, under an adapter that was saved without it."""
+    return transformer_of(read_model(name, any_names=True, trust_remote_code=trust_remote_code)).encoder
+
+
+def is_model(folder: Path) -> bool:
+    """Whether a folder says that it holds a token classification model."""
+    path = folder / CONFIG
+    if not path.is_file():
+        return False
+    try:
+        named = json.loads(path.read_text(encoding="utf8")).get("architectures")
+    except (ValueError, AttributeError):
+        return False
+    return any(str(one).endswith("ForTokenClassification") for one in named or ())
+
+
+# -- reading -----------------------------------------------------------------------------------------------------------
+
+
+def _load(name: str, trust_remote_code: bool) -> tuple[Any, Any]:
+    """Model and tokenizer; a model without a classifier is refused."""
+    from transformers import AutoModelForTokenClassification
+
+    folder = hf.locate(name)
+    for marker, hint in (
+        ("gliner_config.json", 'Take @factory = "gliner" for it'),
+        ("meta.json", f"It is a spaCy pipeline: spacy.load({name!r})"),
+    ):
+        if folder is not None and (folder / marker).is_file() and not (folder / CONFIG).is_file():
+            raise ConfigError("model", f"{name!r} holds no {CONFIG}", _ALLOWED, hint)
+    source = hf.source_of(name, "model")
+    trusted = trust_remote_code or consent.is_given()
+    try:
+        tokenizer = hf.tokenizer_of(source, trusted)
+        with hf.quiet():
+            model, report = AutoModelForTokenClassification.from_pretrained(
+                source, trust_remote_code=trusted, dtype=torch.float32, output_loading_info=True
+            )
+    except (OSError, ValueError, ImportError, RuntimeError, KeyError) as error:
+        consent.refuse(error, name, "model")
+        reason = " ".join(str(error).split())[:300]
+        do = "Offline, download the model first and give its folder"
+        raise ConfigError("model", f"{name!r} cannot be loaded ({reason})", _ALLOWED, do) from error
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise ConfigError(
+            "model",
+            f"{name!r} has no weights for {', '.join(missing[:4])}: it is no trained token classifier",
+            _ALLOWED,
+            'For an encoder alone write [components.<name>.embedding] @backbones = "transformer"',
+        )
+    if not getattr(tokenizer, "is_fast", False):
+        found = f"{name!r} has the tokenizer {type(tokenizer).__name__}, which maps no pieces to words"
+        raise ConfigError("model", found, "models with a fast tokenizer (tokenizer.json)")
+    return model, tokenizer
+
+
+def head_of(model: Any, name: str) -> Head:
+    """Return what a model has beside its encoder."""
+    parts = {
+        key: part
+        for key, part in model.named_children()
+        if key != model.base_model_prefix and part is not None
+    }
+    linear = [part for part in parts.values() if isinstance(part, nn.Linear)]
+    dropouts = [part.p for part in parts.values() if isinstance(part, nn.Dropout)]
+    dense = [part for part in parts.values() if not isinstance(part, (nn.Linear, nn.Dropout))]
+    known = all(sorted(key for key, _ in part.named_children()) == ["act", "dense", "norm"] for part in dense)
+    if len(linear) != 1 or linear[0].out_features != model.config.num_labels or len(dense) > 1 or not known:
+        shown = ", ".join(f"{key} ({type(part).__name__})" for key, part in parts.items())
+        raise CheckpointError(
+            f"{name}: {type(model).__name__} has {shown or 'nothing'} beside its encoder. Allowed: dropout and a "
+            "linear layer, with a dense layer before it as in ModernBERT."
+        )
+    return Head(linear[0], dense[0] if dense else None, dropouts[0] if dropouts else 0.0)
+
+
+def _tags(config: Any, given: Any, name: str, any_names: bool) -> TagNames:
+    found = config.id2label if given is None else given
+    if isinstance(found, Mapping):
+        by_number = {int(number): str(tag) for number, tag in found.items()}
+        names = [by_number.get(number, "") for number in range(config.num_labels)]
+    else:
+        names = [str(tag) for tag in found]
+    allowed = f"the {config.num_labels} tags of the model, e.g. {['O', 'B-person', 'I-person']}"
+    do = "Name them: tag_names of @architectures = gliner_pipe.PretrainedTokenClassifier.v1"
+    if len(names) != config.num_labels or (given is not None and not all(names)):
+        raise ConfigError("model.tag_names", f"names {len(list(filter(None, names)))} tags", allowed)
+    if given is None and all(GENERIC.fullmatch(tag) or not tag for tag in names):
+        if any_names:
+            return TagNames("bio", ("LABEL",), {})
+        raise ConfigError(
+            "model", f"{name!r} does not say what its tags are ({', '.join(names[:3])} ...)", allowed, do
+        )
+    try:
+        return read_tags(names)
+    except ValueError as error:
+        raise ConfigError("model.tag_names" if given else "model", f"{name!r} {error}", allowed, do) from None
+
+
+def _blocks(
+    name: str,
+    model: Any,
+    tokenizer: Any,
+    head: Head,
+    scheme: str,
+    constrained: bool,
+    all_pieces: bool,
+    window: int | None,
+    stride: int | None,
+) -> dict[str, Any]:
+    """Configuration of the blocks."""
+    limit = hf.max_positions(model.config, tokenizer)
+    specials = sum(map(len, hf.special_pieces(tokenizer)))
+    size = window or (WINDOW if limit is None else min(WINDOW, limit - specials))
+    backbone: dict[str, Any] = {
+        "@backbones": "transformer",
+        "model": name,
+        "window": size,
+        "stride": stride or max(1, 2 * size // 3),
+        "pooling": "first",
+    }
+    if head.dense is not None:
+        layer: Any = head.dense
+        backbone = {
+            "@backbones": "dense",
+            "embedding": backbone,
+            "activation": model.config.classifier_activation,
+            "bias": layer.dense.bias is not None,
+            "norm_bias": layer.norm.bias is not None,
+            "norm_eps": layer.norm.eps,
+        }
+    return {
+        "@architectures": "gliner_pipe.TokenClassifier.v1",
+        "encoder": {"@encoders": "plain", "backbone": backbone},
+        "decoder": {
+            "@decoders": "softmax",
+            "scheme": scheme,
+            "constrained": constrained,
+            "dropout": head.dropout,
+            "all_pieces": all_pieces,
+        },
+    }
+
+
+def transformer_of(model: TokenClassifier) -> Transformer:
+    """Return the backbone, that under a dense layer where there is one."""
+    backbone: Any = model.encoder.backbone
+    found: Any = backbone.embedding if isinstance(backbone, Dense) else backbone
+    return cast(Transformer, found)
+
+
+def same_kind(model: Any, encoder: nn.Module) -> nn.Module | None:
+    """Return the part of a token classification model that is such an encoder."""
+    return next((part for part in model.base_model.modules() if type(part) is type(encoder)), None)
+
+
+def _fill_encoder(encoder: nn.Module, model: Any, name: str) -> None:
+    theirs = same_kind(model, encoder)
+    if theirs is None:
+        raise CheckpointError(f"{name}: {type(model).__name__} has no {type(encoder).__name__} inside.")
+    missing, unexpected = encoder.load_state_dict(theirs.state_dict(), strict=False)
+    own = dict(encoder.named_parameters())
+    poolers = [key for key in missing if key.startswith("pooler.")]
+    with torch.no_grad():
+        for key in poolers:  # nothing here reads it, and all that is saved is to be the same each time
+            own[key].zero_()
+    if len(poolers) < len(missing) or unexpected:
+        raise CheckpointError(
+            f"{name}: the tensors are not those of {type(encoder).__name__}. Missing: "
+            f"{', '.join(missing) or 'none'}. Unexpected: {', '.join(unexpected) or 'none'}."
+        )
+
+
+def _fill_head(model: TokenClassifier, head: Head, tags: TagNames) -> None:
+    backbone = model.encoder.backbone
+    if head.dense is not None:
+        parts: Any = (backbone, head.dense)
+        for key in ("dense", "norm"):
+            getattr(parts[0], key).load_state_dict(getattr(parts[1], key).state_dict())
+    layer = model.decoder.project
+    if not tags.places:  # nothing is known of them
+        return
+    with torch.no_grad():
+        layer.weight.zero_()
+        layer.bias.fill_(UNSEEN)
+        for place, row in enumerate(tags.rows(model.decoder.scheme)):
+            if row is not None:
+                layer.weight[place] = head.classifier.weight[row]
+                layer.bias[place] = 0.0 if head.classifier.bias is None else head.classifier.bias[row]
+
+
+@torch.no_grad()
+def _compare(model: TokenClassifier, theirs: Any, tags: TagNames, name: str) -> None:
+    """Refuse a model whose numbers are not those of the blocks: it does more than its layers tell."""
+    inputs = model.encoder.collate(model.prepare([_PROBE]))
+    windows = inputs.windows
+    logits = theirs(input_ids=windows.input_ids, attention_mask=windows.attention_mask).logits[0].float()
+    rows = tags.rows(model.decoder.scheme)
+    here = [place for place, row in enumerate(rows) if row is not None]
+    read = windows.piece_count[0] > 0
+    ours = model.emissions(inputs)[0, read, 0][:, here]
+    wanted = logits[windows.piece_start[0, read]][:, [row for row in rows if row is not None]]
+    if here and not torch.allclose(ours, wanted, atol=1e-3, rtol=1e-3):
+        raise CheckpointError(
+            f"{name}: {type(theirs).__name__} gives other numbers than an encoder with a linear layer (they differ by "
+            f"up to {float((ours - wanted).abs().max()):.3g}): there is no block for what it does."
+        )

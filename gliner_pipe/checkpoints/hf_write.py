@@ -1,0 +1,222 @@
+"""Writes taggers as token classification models of Hugging Face."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gliner_pipe.checkpoints.hf_read import CONFIG, head_of, same_kind, transformer_of
+from gliner_pipe.errors import ConfigError
+from gliner_pipe.modeling.backbones import hf
+from gliner_pipe.modeling.backbones.stacked import Dense
+from gliner_pipe.modeling.backbones.transformer import Transformer
+from gliner_pipe.modeling.decoders.crf import CRFTags
+from gliner_pipe.modeling.decoders.softmax import SoftmaxTags
+from gliner_pipe.modeling.encoders.plain import PlainEncoder
+from gliner_pipe.modeling.merging import merged
+from gliner_pipe.modeling.token_classifier import TokenClassifier
+from gliner_pipe.util import consent
+from gliner_pipe.util.atomic import replace_directory, scratch_directory
+from gliner_pipe.util.file_lock import LOCK, only_writer
+from gliner_pipe.util.secrets import redact_folder
+
+logger = logging.getLogger(__name__)
+
+#: Where configurations keep the dropout before the classifier.
+_DROPOUTS = ("classifier_dropout", "seq_classif_dropout", "classifier_dropout_prob")
+
+
+def write_model(model: TokenClassifier, target: Path, *, drop_transitions: bool = False) -> Path:
+    """Write a tagger as a folder that ``AutoModelForTokenClassification.from_pretrained`` reads, in place of one there.
+
+    Parameters
+    ----------
+    model
+        With weights.
+    target
+        Folder. In one that holds pipelines, as the folder of a training, the files are put beside these.
+    drop_transitions
+        Write a CRF without what it knows of sequences: entities may be others then. It is refused otherwise.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Notes
+    -----
+    Adapters are written merged, and a projection of the word vectors is multiplied into the classifier; the model
+    itself stays as it is.
+
+    Raises
+    ------
+    ConfigError
+        Where `transformers` has no such layer; nothing has been written then.
+    """
+    made, tokenizer = hf_model(model, drop_transitions=drop_transitions)
+
+    def write(folder: Path) -> None:
+        with hf.quiet():
+            made.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        redact_folder(folder)
+
+    if any(target.glob("*/meta.json")):  # the folder of a training: its pipelines stay
+        with only_writer(target / LOCK), scratch_directory(target / CONFIG) as folder:
+            write(folder)
+            for file in sorted(
+                folder.iterdir(), key=lambda file: file.name == CONFIG
+            ):  # what tells a model comes last
+                file.replace(target / file.name)
+        return target
+    with replace_directory(target, marker=CONFIG) as folder:
+        write(folder)
+    return target
+
+
+def hf_model(model: TokenClassifier, *, drop_transitions: bool = False) -> tuple[Any, Any]:
+    """Make the model of `transformers` that gives the same scores, and its tokenizer; see :func:`write_model`."""
+    from transformers import AutoModelForTokenClassification
+
+    check_parts(model, drop_transitions)
+    model = merged(model)
+    backbone = transformer_of(model)
+    config = copy.deepcopy(backbone.encoder.config)
+    names = _names(model)
+    config.id2label = dict(enumerate(names))
+    config.label2id = {tag: place for place, tag in enumerate(names)}
+    for key in _DROPOUTS:
+        if hasattr(config, key):
+            setattr(config, key, model.decoder.dropout)
+    try:
+        made: Any = AutoModelForTokenClassification.from_config(
+            config, trust_remote_code=backbone.trust_remote_code or consent.is_given(), dtype=torch.float32
+        )
+    except ValueError as error:
+        raise _refuse(
+            "encoder.backbone.model",
+            f"found a {config.model_type} encoder, of which transformers has no token classification model",
+            "bert, roberta, xlm-roberta, deberta-v2, electra, distilbert, modernbert ...",
+        ) from error
+    _fill(made, model)
+    tokenizer = copy.deepcopy(backbone.tokenizer)
+    if backbone.limit is not None:
+        tokenizer.model_max_length = min(tokenizer.model_max_length, backbone.limit)
+    return made.eval(), tokenizer
+
+
+def _refuse(where: str, found: str, allowed: str, do: str = "") -> ConfigError:
+    do = do or "Keep the pipeline in spaCy's format: it holds everything"
+    return ConfigError(
+        f"components.*.model.{where}", f"{found}, which a model of transformers cannot hold", allowed, do
+    )
+
+
+def check_parts(model: TokenClassifier, drop_transitions: bool = False) -> None:
+    """Refuse what would give other entities, of a model with weights or without.
+
+    Raises
+    ------
+    ConfigError
+        About the first such block.
+    """
+    encoder, backbone, decoder = model.encoder, transformer_of(model), model.decoder
+    if not isinstance(encoder, PlainEncoder):
+        raise _refuse("encoder", f"found {type(encoder).__name__}", "@encoders = plain")
+    if not isinstance(backbone, Transformer):
+        raise _refuse(
+            "encoder.backbone",
+            f"found {type(backbone).__name__}",
+            "@backbones = transformer, alone or under dense",
+        )
+    if backbone.fuse_layers:
+        raise _refuse("encoder.backbone.fuse_layers", "found True", "False")
+    if backbone.pooling != "first":
+        raise _refuse(
+            "encoder.backbone.pooling", f"found {backbone.pooling!r}", "first", "Train with pooling = first"
+        )
+    if isinstance(model.encoder.backbone, Dense) and backbone.hidden_size is not None:
+        raise _refuse("encoder.backbone.embedding.hidden_size", "found a projection under dense", "None")
+    if decoder.chain_a_label and (not model.is_built or decoder.n_chains > 1):
+        raise _refuse(
+            "decoder.mode",
+            "found a chain of tags for each label",
+            "joint: one chain",
+        )
+    if isinstance(decoder, CRFTags):
+        if decoder.mode == "independent":  # its tags were learned word by word, as those of softmax
+            return
+        if not drop_transitions:
+            raise _refuse(
+                "decoder",
+                "found crf, whose tags depend on one another",
+                "softmax, or crf in the mode independent with chains = one",
+                "Train with softmax, or write it without its transitions, with other entities: --drop-transitions true",
+            )
+        logger.warning(
+            "The transitions of the CRF are left out: transformers takes the best tag of each word, and entities may "
+            "be others than those of the pipeline."
+        )
+    elif not isinstance(decoder, SoftmaxTags):
+        raise _refuse("decoder", f"found {type(decoder).__name__}", "softmax")
+
+
+def _names(model: TokenClassifier) -> list[str]:
+    decoder = model.decoder
+    if decoder.chain_a_label:  # one label: its tags have no name
+        (label,) = model.labels
+        return [tag if tag == "O" else f"{tag}-{label}" for tag in decoder.tags]
+    if "U" in decoder.tables.prefixes:
+        logger.warning(
+            "The tags are in the scheme bioul: the pipelines of transformers group B- and I- only, and show L- and U- "
+            "as labels of their own. Train with scheme = bio for them."
+        )
+    return list(decoder.tags)
+
+
+def _fill(made: Any, model: TokenClassifier) -> None:
+    backbone, top = transformer_of(model), model.encoder.backbone
+    head = head_of(made, made.config.model_type)
+    if (head.dense is None) != (not isinstance(top, Dense)):
+        raise _refuse(
+            "encoder.backbone",
+            f"found {type(top).__name__}",
+            "@backbones = transformer"
+            if head.dense is None
+            else "@backbones = dense over transformer, trained so",
+            "" if head.dense is None else f"The {made.config.model_type} of transformers has such a layer",
+        )
+    theirs = same_kind(made, backbone.encoder)
+    if theirs is None:
+        raise _refuse("encoder.backbone.model", f"found {type(backbone.encoder).__name__}", "another encoder")
+    wanted = theirs.state_dict()
+    own = {key: value for key, value in backbone.encoder.state_dict().items() if key in wanted}
+    theirs.load_state_dict(own)
+    with torch.no_grad():
+        weight, bias = _classifier(model)
+        head.classifier.weight.copy_(weight)
+        if head.classifier.bias is None:
+            raise _refuse(
+                "encoder.backbone.model", "found a classifier with a bias", "an encoder whose has one"
+            )
+        head.classifier.bias.copy_(bias)
+        if head.dense is not None:
+            ours: Any = top
+            layers: Any = head.dense
+            layers.dense.load_state_dict(ours.dense.state_dict())
+            layers.norm.load_state_dict(ours.norm.state_dict())
+
+
+def _classifier(model: TokenClassifier) -> tuple[Tensor, Tensor]:
+    """Weights of the classifier, with a projection before it multiplied in."""
+    layer, projection = model.decoder.project, transformer_of(model).projection
+    weight, bias = layer.weight.double().cpu(), layer.bias.double().cpu()
+    if projection is not None:
+        bias = bias + weight @ projection.bias.double().cpu()
+        weight = weight @ projection.weight.double().cpu()
+    return weight, bias

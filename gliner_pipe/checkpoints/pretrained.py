@@ -1,0 +1,231 @@
+"""Models given by name: checkpoints whose own files define the blocks they need."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, Literal
+
+from confit import Config
+
+from gliner_pipe.errors import ConfigError
+from gliner_pipe.modeling.adapters.base import Adapter
+from gliner_pipe.modeling.backbones.pretrained_encoder import EncoderHolder
+from gliner_pipe.modeling.block import Block
+from gliner_pipe.modeling.decoders.tags import Scheme
+from gliner_pipe.modeling.gliner import GLiNER
+from gliner_pipe.modeling.losses.base import Loss
+from gliner_pipe.modeling.token_classifier import TokenClassifier
+from gliner_pipe.registry import registry
+from gliner_pipe.util import consent
+
+
+class Named(Block):
+    """Stands for a model that brings its own blocks, until it is opened."""
+
+    family = "architectures"
+
+    @abstractmethod
+    def materialize(self) -> Any:
+        """Read the model and return the blocks with its weights."""
+
+    @abstractmethod
+    def restore(self, blocks: dict[str, Any]) -> Any:
+        """Compose the blocks of a saved pipeline that came from this model; weights are still to be filled in."""
+
+
+@registry.architectures.register("gliner_pipe.Pretrained.v1")
+class Pretrained(Named):
+    """A GLiNER checkpoint: a folder, an installed package that holds one, or a hub id.
+
+    ``model = "urchade/gliner_small-v2.1"`` in the component's section is the short form. The checkpoint is opened on
+    first use, never by ``nlp.add_pipe``; once saved, the pipeline does not need it any more.
+
+    Parameters
+    ----------
+    name
+        Which checkpoint.
+    adapter
+        New weights that learn in place of the text encoder's own; the heads learn as ever.
+    label_adapter
+        The same for the label encoder of a bi-encoder.
+    loss
+        The training signal, in place of the focal loss that a checkpoint brings.
+    relation_loss
+        That of pairs and relations; `loss` when not given.
+    """
+
+    family = "architectures"
+    #: What the caller said when a pipeline was loaded that has no weights yet.
+    trust_remote_code = False
+
+    def __init__(
+        self,
+        name: str,
+        adapter: Adapter | None = None,
+        label_adapter: Adapter | None = None,
+        loss: Loss | None = None,
+        relation_loss: Loss | None = None,
+    ) -> None:
+        super().__init__()
+        self.name = name
+        self.loss = loss
+        self.relation_loss = relation_loss
+        self.adapter = adapter
+        self.label_adapter = label_adapter
+
+    def materialize(self) -> GLiNER:
+        """Read the checkpoint and return the blocks with its weights, and with new adapters."""
+        from gliner_pipe.checkpoints.gliner_read import read_checkpoint
+
+        with consent.trusting(self.trust_remote_code):
+            model = read_checkpoint(self.name)
+        tokens = getattr(model.encoder, "new_tokens", ())
+        for holder, adapter in self._adapted(model):
+            holder.adapt(adapter, tokens if holder.part == "encoder.backbone" else ())
+        return self._taught(model).eval()
+
+    def restore(self, blocks: dict[str, Any]) -> GLiNER:
+        """Compose the blocks of a saved pipeline that came from this checkpoint."""
+        model = self.from_blocks(blocks)
+        for holder, adapter in self._adapted(model):
+            holder.adapter = adapter
+        return self._taught(model)
+
+    def _taught(self, model: GLiNER) -> GLiNER:
+        """Give the model the losses that are asked for."""
+        model.loss = self.loss or model.loss
+        model.relation_loss = self.relation_loss or self.loss or model.relation_loss
+        return model
+
+    def _adapted(self, model: GLiNER) -> list[tuple[EncoderHolder, Adapter]]:
+        """Set where the encoders came from, and return those that are to have an adapter."""
+        asked = {"encoder.backbone": self.adapter, "encoder.label_encoder": self.label_adapter}
+        found = []
+        for holder in (module for module in model.modules() if isinstance(module, EncoderHolder)):
+            holder.checkpoint = self.name
+            name = "adapter" if holder.part == "encoder.backbone" else "label_adapter"
+            holder.adapter_section = f"components.*.model.{name}"
+            adapter = asked.pop(holder.part, None)
+            if adapter is not None:
+                found.append((holder, adapter))
+        if asked.get("encoder.label_encoder") is not None:
+            raise ConfigError(
+                "components.*.model.label_adapter",
+                f"is set, but the checkpoint {self.name!r} has no label encoder",
+                "adapter",
+            )
+        return found
+
+    @staticmethod
+    def from_blocks(blocks: dict[str, Any]) -> GLiNER:
+        """Compose the blocks that a checkpoint asked for when it was read; weights are still to be filled in."""
+        model: GLiNER = Config({"model": blocks}).resolve(registry=registry)["model"]
+        model.blocks = blocks
+        return model
+
+
+@registry.architectures.register("gliner_pipe.PretrainedTokenClassifier.v1")
+class PretrainedTokenClassifier(Named):
+    """A model of `transformers` for token classification: a folder, an installed package that holds one, or a hub id.
+
+    ``model = "dslim/bert-base-NER"`` in the component's section is the short form. The model is opened on first use,
+    never by ``nlp.add_pipe``; once saved, the pipeline does not need it any more.
+
+    Parameters
+    ----------
+    name
+        Which model.
+    tag_names
+        The tags in the order of the model's outputs, or by their numbers, where its own configuration does not tell
+        (``LABEL_0``).
+    labels
+        ``checkpoint``: its labels are those of the component, unless it names others itself. ``data``: the training
+        decides; tags that model and data have in common keep their weights, the others begin anew.
+    scheme
+        How tags spell entities when it is trained on other labels (``io``, ``bio``, ``bioul``); as in the model when
+        not given.
+    constrained
+        Take the most probable of all sequences of tags that the scheme allows. False: the most probable tag of each
+        word, as `transformers` does.
+    all_pieces
+        In training, learn all pieces of a word, and not the first alone.
+    window, stride
+        Pieces in a window, and from one to the next; by default what the model can read at once, up to 510.
+    adapter
+        New weights that learn in place of the encoder's own; the classifier learns as ever.
+    trust_remote_code
+        Run code that comes with the model when it is first read. It is not saved: whoever loads the pipeline consents
+        anew.
+    """
+
+    family = "architectures"
+    is_tagger = True
+
+    def __init__(
+        self,
+        name: str,
+        tag_names: list[str] | dict[str, str] | None = None,
+        labels: Literal["checkpoint", "data"] = "checkpoint",
+        scheme: Scheme | None = None,
+        constrained: bool = False,
+        all_pieces: bool = False,
+        window: int | None = None,
+        stride: int | None = None,
+        adapter: Adapter | None = None,
+        trust_remote_code: bool = False,
+    ) -> None:
+        super().__init__()
+        self.name = name
+        self.tag_names = tag_names
+        self.labels_from = labels
+        self.scheme = scheme
+        self.constrained = constrained
+        self.all_pieces = all_pieces
+        self.window, self.stride = window, stride
+        self.adapter = adapter
+        self.trust_remote_code = trust_remote_code
+
+    def materialize(self) -> TokenClassifier:
+        """Read the model and return the blocks with its weights, and with a new adapter."""
+        from gliner_pipe.checkpoints.hf_read import read_model
+
+        model = read_model(
+            self.name,
+            tag_names=self.tag_names,
+            any_names=self.labels_from == "data",
+            scheme=self.scheme,
+            constrained=self.constrained,
+            all_pieces=self.all_pieces,
+            window=self.window,
+            stride=self.stride,
+            trust_remote_code=self.trust_remote_code,
+        )
+        model.keeps_labels = self.labels_from == "checkpoint"
+        holder = self._holder(model)
+        if self.adapter is not None:
+            holder.adapt(self.adapter)
+        return model.eval()
+
+    def restore(self, blocks: dict[str, Any]) -> TokenClassifier:
+        """Compose the blocks of a saved pipeline that came from this model."""
+        model = self.from_blocks(blocks)
+        self._holder(model).adapter = self.adapter
+        return model
+
+    def _holder(self, model: TokenClassifier) -> EncoderHolder:
+        """Return what holds the encoder, and tell it where that came from."""
+        from gliner_pipe.checkpoints.hf_read import read_encoder
+
+        path, holder = next(
+            (path, module) for path, module in model.named_modules() if isinstance(module, EncoderHolder)
+        )
+        holder.part, holder.checkpoint, holder.read_base = path, self.name, read_encoder
+        holder.adapter_section = "components.*.model.adapter"
+        return holder
+
+    @staticmethod
+    def from_blocks(blocks: dict[str, Any]) -> TokenClassifier:
+        """Compose the blocks that a model asked for when it was read; weights are still to be filled in."""
+        model: TokenClassifier = Config({"model": blocks}).resolve(registry=registry)["model"]
+        model.blocks = blocks
+        return model

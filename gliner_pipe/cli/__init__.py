@@ -1,0 +1,1 @@
+"""The command line: parsing of arguments and configs, shared by all commands."""

@@ -1,0 +1,240 @@
+"""Runs a command so that a mistake in the input ends in one line on stderr and exit status 1."""
+
+from __future__ import annotations
+
+import configparser
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import catalogue
+from confection import ConfigValidationError
+from confit.cli import parse_overrides
+from confit.config import Config, CyclicReferenceError, MissingReference, merge_from_disk
+from confit.errors import ConfitValidationError, flatten_errors
+from confit.utils.xjson import Reference
+
+from gliner_pipe.errors import GlinerPipeError
+from gliner_pipe.pipeline.config_errors import find_mistake, flat
+from gliner_pipe.util.secrets import redacted_text
+
+#: Mistakes of the user, not of the program: no traceback.
+USER_ERRORS = (
+    GlinerPipeError,
+    ConfitValidationError,
+    ConfigValidationError,
+    MissingReference,
+    CyclicReferenceError,
+    catalogue.RegistryError,
+    configparser.Error,
+    OSError,
+)
+
+
+def run(app: Callable[[], Any], argv: Sequence[str] | None = None) -> None:
+    """Run a confit command line; ``CONFIT_DEBUG=1`` shows the traceback of a user error.
+
+    Parameters
+    ----------
+    app
+        The ``confit.Cli``, or a function that calls it.
+    argv
+        The arguments that it reads, to find the faulty section; those of the process when not given.
+    """
+    show = os.environ.get("CONFIT_DEBUG", "0") not in ("", "0", "false")
+    try:
+        with _confit_raises(), _signals_raise():
+            app()
+    except (KeyboardInterrupt, Ended) as stopped:
+        number = stopped.number if isinstance(stopped, Ended) else signal.SIGINT
+        how = "from the keyboard" if number == signal.SIGINT else f"by {signal.Signals(number).name}"
+        _stop(f"stopped {how}", 128 + number)
+    except Exception as error:
+        message = None if show else _told(error, list(sys.argv[1:] if argv is None else argv))
+        if message is None:
+            raise
+        _stop(message, 1)
+
+
+class Ended(BaseException):
+    """A signal that ends the command came in."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        super().__init__(number)
+
+
+@contextmanager
+def _signals_raise() -> Iterator[None]:
+    """Have Ctrl-C, SIGTERM and SIGHUP raise what nothing catches but ``run``, so that all is tidied up on the way.
+
+    A second one ends the command at once. Signals for which somebody else has set a handler are left alone.
+    """
+
+    def end(number: int, _: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        raise Ended(number)
+
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():  # no other may set handlers
+        numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+        before = {number: signal.getsignal(number) for number in numbers}
+    mine = [
+        number
+        for number, handler in before.items()
+        if handler in (signal.SIG_DFL, signal.default_int_handler)
+    ]
+    for number in mine:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in mine:
+            signal.signal(number, before[number])
+
+
+def _told(error: Exception, argv: list[str]) -> str | None:
+    """Message for a mistake of the user; None for a fault of the program."""
+    config = _config_of(argv)
+    if isinstance(error, GlinerPipeError) and "components.*" not in str(error):
+        return flat(str(error))
+    known = isinstance(error, USER_ERRORS) and not isinstance(error, OSError)
+    if config is not None and (known or _is_confit(error)) and (mistake := find_mistake(config)):
+        return flat(str(mistake))
+    if config is not None and isinstance(error, KeyError) and _is_confit(error):
+        return f"[{error.args[0]}] this section is missing; found: {', '.join(config) or 'none'}."
+    if isinstance(error, configparser.Error):
+        files = ", ".join(map(str, _paths_and_overrides(argv)[0]))
+        return flat(str(error)).replace("'<string>'", files)
+    if isinstance(error, USER_ERRORS):
+        return explain(error, config)
+    if type(error) is Exception:  # confit raises bare exceptions for wrong options
+        found = f"; allowed: {', '.join(config)}" if config and "existing section" in str(error) else ""
+        return flat(str(error)) + found
+    if isinstance(error, TypeError) and _is_confit(error):
+        return f"an expression ${{...}} of the config cannot be computed ({flat(str(error))}). Check the values in it."
+    return None
+
+
+def _is_confit(error: Exception) -> bool:
+    """Tell whether the error came up inside confit or in an expression of a config, not in a program."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    if frame is None:
+        return False
+    code = frame.tb_frame
+    return code.f_code.co_filename == "<AST>" or str(code.f_globals.get("__name__")).startswith("confit.")
+
+
+def explain(error: BaseException, config: Mapping[str, Any] | None = None) -> str:
+    """Say in one line a text what a user error is about.
+
+    Parameters
+    ----------
+    error
+        A user error.
+    config
+        The configuration as it stands in the file, to give the sections the names that they have there.
+
+    Returns
+    -------
+    str
+        ``[section] what was found; what is allowed``, several of them joined by a bar.
+    """
+    if isinstance(error, ConfitValidationError):
+        return " | ".join(dict.fromkeys(_items(error, config or {})))
+    if isinstance(error, ConfigValidationError):
+        items = [f"[{'.'.join(map(str, item['loc']))}] {flat(item['msg'])}" for item in error.errors or []]
+        return " | ".join(items) or flat(str(error))
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return flat(str(error))
+
+
+def _items(error: ConfitValidationError, config: Mapping[str, Any]) -> Iterator[str]:
+    for raw, item in zip(flatten_errors(error.raw_errors), error.errors(), strict=True):
+        message = flat(item["msg"])
+        if isinstance(raw.exc, GlinerPipeError):
+            yield flat(str(raw.exc))
+            continue
+        if message == "unexpected keyword argument":
+            message = "is no setting here"
+            if fields := [name for name in getattr(error.model, "model_fields", {}) if not _is_private(name)]:
+                message += f"; allowed: {', '.join(fields)}"
+        yield f"[{_where(item['loc'], config)}] {message}"
+
+
+def _is_private(name: str) -> bool:
+    return name.startswith("v__") or name in ("args", "kwargs", "config_meta", "aliases")
+
+
+def _where(location: Sequence[Any], config: Mapping[str, Any]) -> str:
+    """Path in the file: a section that is referred to by ``${...}`` goes by its own name."""
+    parts = [part for part in location if part != "__root__"]
+    if len(parts) > 2 and parts[0] in config and parts[1] not in config[parts[0]] and parts[1] in config:
+        parts = parts[1:]  # confit puts the command before paths of other sections
+    found: Any = config
+    path: list[str] = []
+    for part in parts:
+        path.append(str(part))
+        found = found.get(part) if isinstance(found, Mapping) else None
+        if isinstance(found, Reference) and found.value.replace(".", "").replace("_", "").isalnum():
+            path = found.value.split(".")
+            found = config
+            for name in path:
+                found = found.get(name) if isinstance(found, Mapping) else None
+    return ".".join(path)
+
+
+def _paths_and_overrides(argv: Sequence[str]) -> tuple[list[Path], list[str]]:
+    paths, overrides = [], []
+    rest = list(argv)
+    while rest:
+        option, joined, value = rest.pop(0).partition("=")
+        if option != "--config":
+            overrides.append(option + joined + value)
+        elif joined or rest:
+            paths.append(Path(value if joined else rest.pop(0)))
+    return paths, overrides
+
+
+def _config_of(argv: Sequence[str]) -> Config | None:
+    """The configuration that a command line names, with its overrides, as far as it can be read."""
+    paths, overrides = _paths_and_overrides(argv)
+    try:
+        config = merge_from_disk(paths)[0]
+        for key, value in parse_overrides(overrides).items():
+            *sections, last = key.split(".")
+            if sections and sections[0] in config:
+                found: Any = config
+                for name in sections:
+                    found = found.setdefault(name, Config())
+                found[last] = value
+    except (Exception, SystemExit):  # the error that the command itself ended in says why
+        return None
+    return config
+
+
+@contextmanager
+def _confit_raises() -> Iterator[None]:
+    """Have confit raise what it would print over several lines."""
+    before = os.environ.get("CONFIT_DEBUG")
+    os.environ["CONFIT_DEBUG"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["CONFIT_DEBUG"]
+        else:
+            os.environ["CONFIT_DEBUG"] = before
+
+
+def _stop(message: str, status: int) -> None:
+    print(f"error: {redacted_text(message)}", file=sys.stderr)  # noqa: T201
+    raise SystemExit(status)

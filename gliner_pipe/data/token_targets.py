@@ -1,0 +1,107 @@
+"""What a tagger learns: spans of a document, or an attribute of its tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from spacy.tokens import Doc, Token
+from spacy.training import Example
+
+from gliner_pipe.data.annotations import SpanSetter, primary_key, spans_by_place
+from gliner_pipe.errors import ConfigError, DataError
+from gliner_pipe.pipeline.extensions import install
+
+#: Attributes of tokens that can be written, besides those of extensions (``"_.name"``).
+ATTRIBUTES = ("tag_", "pos_", "lemma_")
+SPANS = "spans"
+
+
+def check_target(target: Any, where: str) -> str:
+    """Return what is to be learned.
+
+    Raises
+    ------
+    ConfigError
+        If it is neither ``"spans"`` nor an attribute of tokens that can be written.
+    """
+    custom = isinstance(target, str) and target.startswith("_.") and target[2:].isidentifier()
+    if target == SPANS or target in ATTRIBUTES or custom:
+        return str(target)
+    do = f'Write target = "{target}_"' if f"{target}_" in ATTRIBUTES else ""
+    raise ConfigError(where, f"found {target!r}", f'{SPANS}, {", ".join(ATTRIBUTES)}, "_.name"', do)
+
+
+def install_extension(target: str) -> None:
+    """Register the extension of tokens that `target` names, unless it is there."""
+    if target.startswith("_."):
+        install(Token, target[2:], default=None)
+
+
+def read_values(doc: Doc, target: str, getter: SpanSetter | None) -> list[str | None]:
+    """Return the value of each token; None where it is not known, and for whitespace, which is no word.
+
+    A document without any value of the attribute gives the labels of its gold spans, unless `getter` is None: for
+    readers that know of spans only.
+    """
+    values: list[str | None] = [_value(token, target) for token in doc]
+    if getter is not None and not any(values):
+        for _, _, span in spans_by_place(doc, getter):
+            values[span.start : span.end] = [
+                None if token.is_space else span.label_ or None for token in span
+            ]
+    return values
+
+
+def _value(token: Token, target: str) -> str | None:
+    if token.is_space:
+        return None
+    found = getattr(token._, target[2:]) if target.startswith("_.") else getattr(token, target)
+    return None if found in (None, "") else str(found)
+
+
+def write_value(token: Token, target: str, value: str) -> None:
+    """Set the attribute of a token."""
+    if target.startswith("_."):
+        setattr(token._, target[2:], value)
+    else:
+        setattr(token, target, value)
+
+
+def gold_labels(
+    examples: Iterable[Example], target: str, getter: SpanSetter
+) -> tuple[list[str], dict[str, list[str]]]:
+    """Return the labels of examples in the order of the alphabet, and by span group."""
+    if target != SPANS:
+        values = {value for one in examples for value in read_values(one.reference, target, getter)}
+        return sorted(value for value in values if value is not None), {}
+    groups: dict[str, set[str]] = {}
+    for example in examples:
+        for key, _, span in spans_by_place(example.reference, getter):
+            if span.label_:
+                groups.setdefault(key, set()).add(span.label_)
+    return sorted(set().union(*groups.values())), {key: sorted(some) for key, some in groups.items()}
+
+
+def describe(examples: Sequence[Example], target: str, getter: SpanSetter) -> str:
+    """Say how many tokens of examples have a value.
+
+    Raises
+    ------
+    DataError
+        If none has one.
+    """
+    values = [value for one in examples for value in read_values(one.reference, target, getter)]
+    known = [value for value in values if value is not None]
+    n_words = sum(not token.is_space for one in examples for token in one.reference)
+    if not known:
+        raise DataError(
+            "data",
+            f"holds {len(examples)} examples, none with token.{target} or spans in {primary_key(getter)!r}",
+            "examples with tags",
+            "Check target and target_span_getter",
+        )
+    return (
+        f"{len(examples)} examples, {n_words} words, {len(known)} with token.{target} "
+        f"({len(set(known))} different)"
+    )

@@ -1,0 +1,1 @@
+"""Evaluation of pipelines on annotated data: scores, thresholds, comparisons, reports."""

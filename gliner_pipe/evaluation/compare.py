@@ -1,0 +1,253 @@
+"""One pipeline in two precisions: what changes in scores, entities and time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from statistics import median
+from typing import Any
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+from spacy.language import Language
+from spacy.tokens import Doc
+from spacy.training import Example
+
+from gliner_pipe.data.relations import get_relations
+from gliner_pipe.data.token_targets import read_values
+from gliner_pipe.errors import ConfigError
+from gliner_pipe.evaluation.evaluate import at_least_one, evaluate_pipeline
+from gliner_pipe.evaluation.label_sets import own_labels
+from gliner_pipe.metrics.alignment import SpanGetter, get_scores, get_spans, prediction_getter
+from gliner_pipe.modeling.precision import Precision
+from gliner_pipe.pipeline.overrides import tagging_components, the_component
+
+#: Documents that the time is taken over, at most.
+TIMED_DOCS = 200
+
+#: What was found, with its score where there is one.
+_Found = dict[tuple[Any, ...], float | None]
+
+
+def compare_precision(
+    nlp: Language,
+    examples: Sequence[Example],
+    reference: Precision | str,
+    *,
+    rounds: int = 3,
+    **options: Any,
+) -> dict[str, Any]:
+    """Score a pipeline as it is set, and in another precision, and say what differs.
+
+    Parameters
+    ----------
+    nlp
+        With one ``gliner`` or ``token_classifier`` component, whose settings are as before in the end.
+    examples
+        Gold documents.
+    reference
+        The other precision: ``"fp32"``, ``"int8"``, ``"bf16+int8"`` ...
+    rounds
+        How often each of both is timed, in turns, over 200 of the documents at most, in this process.
+    **options
+        Those of `evaluate_pipeline`.
+
+    Returns
+    -------
+    dict[str, Any]
+        What `evaluate_pipeline` gives for the pipeline as it is set, and ``comparison``:
+
+        - ``precision`` and ``reference``: short forms of both;
+        - ``scores``: for each scorer and row ``p``, ``r`` and ``f``, each a list of the score, that of the reference,
+          and the difference;
+        - ``entities`` (and ``relations``, where there are some): ``found`` and ``reference``, how many; ``added`` and
+          ``lost``, how many are found by one of both only; ``changed``, these together;
+          ``largest_score_difference`` and ``mean_score_difference`` (absolute) of those found by both;
+        - ``cpu``: process CPU ``seconds`` and ``reference_seconds``, medians of the rounds, ``speedup`` (median of
+          their ratios), ``rounds`` and ``docs``.
+
+    Raises
+    ------
+    ConfigError
+        If the pipeline has no such component, or both precisions are the same.
+    """
+    component = the_component(nlp, ["compare"])
+    here = Precision.of(component.cfg)
+    there = Precision.parse(reference, "compare") if isinstance(reference, str) else reference
+    if str(here) == str(there):
+        raise ConfigError(
+            "compare", f"is {str(there)!r}, as the pipeline runs already", "another precision", "Set --dtype"
+        )
+    examples = at_least_one(examples)
+    mine: list[Doc] = []
+    others: list[Doc] = []
+    scores = evaluate_pipeline(nlp, examples, watch=mine.extend, **options)
+    with _running_in(component, there):
+        other_scores = evaluate_pipeline(nlp, examples, watch=others.extend, **options)
+    getter = options.get("predicted_getter") or prediction_getter(nlp)
+    relations = [list(map(_relations, docs)) for docs in (mine, others)]
+    comparison = {
+        "precision": str(here),
+        "reference": str(there),
+        "scores": _score_differences(scores, other_scores),
+        "entities": _differences(*(list(map(_entities(nlp, getter), docs)) for docs in (mine, others))),
+        **({"relations": _differences(*relations)} if any(map(any, relations)) else {}),
+        "cpu": _times(nlp, component, there, examples, rounds, _asking(nlp, options, scores)),
+    }
+    return {**scores, "comparison": comparison}
+
+
+@contextmanager
+def _running_in(component: Any, precision: Precision) -> Iterator[None]:
+    before = Precision.of(component.cfg)
+    component.cfg = {**component.cfg, **precision._asdict()}
+    try:
+        yield
+    finally:
+        component.cfg = {**component.cfg, **before._asdict()}
+
+
+def _asking(nlp: Language, options: Mapping[str, Any], scores: Mapping[str, Any]) -> dict[str, Any]:
+    """Options that ask some of the documents what all were asked."""
+    asked = {**options, "n_process": 1}
+    if options.get("labels") is None and not own_labels(nlp) and not tagging_components(nlp):
+        asked["labels"] = scores["labels"]
+    return asked
+
+
+def _times(
+    nlp: Language,
+    component: Any,
+    there: Precision,
+    examples: Sequence[Example],
+    rounds: int,
+    options: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Process CPU time of both, in turns."""
+    sample = examples[:: -(-len(examples) // TIMED_DOCS)]
+    here = Precision.of(component.cfg)
+    seconds: dict[Precision, list[float]] = {here: [], there: []}
+    for _ in range(rounds):
+        for precision, taken in seconds.items():
+            with _running_in(component, precision):
+                evaluate_pipeline(nlp, sample[:2], **options)  # what is made at the first text is not timed
+                taken.append(evaluate_pipeline(nlp, sample, **options)["cpu_seconds"])
+    pairs = list(zip(seconds[here], seconds[there], strict=True))
+    return {
+        "seconds": median(seconds[here]),
+        "reference_seconds": median(seconds[there]),
+        "speedup": median(other / mine for mine, other in pairs),
+        "rounds": rounds,
+        "docs": len(sample),
+    }
+
+
+def _entities(nlp: Language, getter: SpanGetter) -> Callable[[Doc], _Found]:
+    """What reads the entities of a document; the tags of its tokens where a component writes these."""
+    targets = [component.target for component in tagging_components(nlp) if component.target != "spans"]
+
+    def read(doc: Doc) -> _Found:
+        if targets:
+            tags = enumerate(read_values(doc, targets[0], None))
+            return {(value, place): None for place, value in tags if value is not None}
+        spans = zip(get_spans(doc, getter), get_scores(doc, getter), strict=True)
+        return {(span.label_, span.start, span.end): score for span, score in spans}
+
+    return read
+
+
+def _relations(doc: Doc) -> _Found:
+    return {
+        (one.label, one.head.start, one.head.end, one.tail.start, one.tail.end): one.score
+        for one in get_relations(doc)
+    }
+
+
+def _differences(mine: Sequence[_Found], others: Sequence[_Found]) -> dict[str, Any]:
+    """Count what only one of both found, and measure how far the scores of the rest are apart."""
+    added = sum(len(left.keys() - right.keys()) for left, right in zip(mine, others, strict=True))
+    lost = sum(len(right.keys() - left.keys()) for left, right in zip(mine, others, strict=True))
+    pairs = (
+        (left[one], right[one])
+        for left, right in zip(mine, others, strict=True)
+        for one in left.keys() & right.keys()
+    )
+    apart = [abs(one - other) for one, other in pairs if one is not None and other is not None]
+    return {
+        "found": sum(map(len, mine)),
+        "reference": sum(map(len, others)),
+        "added": added,
+        "lost": lost,
+        "changed": added + lost,
+        "largest_score_difference": max(apart) if apart else None,
+        "mean_score_difference": sum(apart) / len(apart) if apart else None,
+    }
+
+
+def _score_differences(mine: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
+    """Rows with ``p``, ``r`` and ``f`` of all scorers, by the name of the scorer; parts of one are named with a dot."""
+    found: dict[str, Any] = {}
+    for name, scorer in mine.items():
+        if not isinstance(scorer, Mapping) or not isinstance(others.get(name), Mapping):
+            continue
+        rows = {
+            row: {key: _apart(value[key], others[name].get(row, {}).get(key)) for key in "prf"}
+            for row, value in scorer.items()
+            if isinstance(value, Mapping) and value.keys() >= set("prf")
+        }
+        if rows:
+            found[name] = rows
+        parts = _score_differences(scorer, others[name])
+        found |= {f"{name}.{part}": value for part, value in parts.items()}
+    return found
+
+
+def _apart(one: float | None, other: float | None) -> list[float | None]:
+    return [one, other, None if one is None or other is None else one - other]
+
+
+def comparison_tables(comparison: Mapping[str, Any]) -> Iterator[RenderableType]:
+    """Lay out a comparison: a table for each scorer, then what changed, then the time.
+
+    Parameters
+    ----------
+    comparison
+        Under ``comparison`` in what `compare_precision` returned.
+    """
+    here, there = comparison["precision"], comparison["reference"]
+    for scorer, rows in comparison["scores"].items():
+        table = Table(title=Text(f"{scorer}: {here} and {there}"))
+        table.add_column("label", no_wrap=True)
+        for part in ("P", "R", "F1"):
+            for column in (here, there, "+/-"):
+                table.add_column(Text(f"{part} {column}"), justify="right")
+        for row, values in rows.items():
+            cells = [_percent(value, sign=at == 2) for key in "prf" for at, value in enumerate(values[key])]
+            table.add_row(Text(row), *cells, style="bold" if row in ("micro", "macro") else "")
+        yield table
+    for kind in ("entities", "relations"):
+        if kind in comparison:
+            yield Text(_said(kind, comparison[kind], here, there))
+    cpu = comparison["cpu"]
+    yield Text(
+        f"{here} takes {cpu['seconds']:.2f} CPU seconds, {there} {cpu['reference_seconds']:.2f} for "
+        f"{cpu['docs']} documents: {cpu['speedup']:.2f} times as fast (median of {cpu['rounds']} rounds in turns)"
+    )
+
+
+def _said(kind: str, found: Mapping[str, Any], here: str, there: str) -> str:
+    text = (
+        f"{kind}: {found['found']} in {here}, {found['reference']} in {there}; "
+        f"{found['changed']} changed ({found['added']} added, {found['lost']} lost)"
+    )
+    if found["largest_score_difference"] is None:
+        return text
+    largest, mean = found["largest_score_difference"], found["mean_score_difference"]
+    return f"{text}; scores differ by {largest:.4f} at most, {mean:.5f} on average"
+
+
+def _percent(value: float | None, *, sign: bool = False) -> str:
+    if value is None:
+        return "-"
+    return f"{100 * value:+.2f}" if sign else f"{100 * value:.1f}"

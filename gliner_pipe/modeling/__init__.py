@@ -1,0 +1,1 @@
+"""Models in plain torch: tensors in, scores out; nothing here knows spaCy."""

@@ -1,0 +1,64 @@
+"""Any method of the `peft` library that adds weights to linear layers."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from gliner_pipe.errors import ConfigError
+from gliner_pipe.modeling.adapters.base import Adapter, Form
+from gliner_pipe.modeling.adapters.targets import target_pattern
+from gliner_pipe.modeling.adapters.wrapping import own_targets, peft_config, takes
+from gliner_pipe.registry import registry
+
+
+@registry.adapters.register("peft")
+class Peft(Adapter):
+    """An adapter by the name of its method in `peft`: ``ia3``, ``loha``, ``lokr``, ``oft``, ``vera``, ``adalora`` ...
+
+    ``ia3`` is the smallest, one factor for each channel. For LoRA itself take ``lora``, whose settings are checked.
+
+    Parameters
+    ----------
+    method
+        Name of the method: a ``PeftType`` of `peft`, in small letters.
+    target_modules
+        Layers that get one: ends of their names, or a regular expression for the whole name. By default the linear
+        ones of each layer; for ``ia3`` those that its authors chose, and for ``ln_tuning`` the normalisation layers.
+    layers
+        Numbers of the layers that get one, from 0; all by default.
+    save
+        ``full``, ``adapter`` or ``merged``; see :class:`Adapter`.
+    options
+        Arguments of the method's configuration class in `peft`, such as ``{"r": 8}``.
+    """
+
+    def __init__(
+        self,
+        method: str,
+        target_modules: list[str] | str | None = None,
+        layers: list[int] | None = None,
+        save: Form = "full",
+        options: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.method = method
+        self.target_modules, self.layers = target_modules, layers
+        self.options = options
+        self.save = save
+
+    def config(self, encoder: Any, where: str) -> Any:
+        """Return the configuration of the method for an encoder."""
+        options = dict(self.options or {})
+        if takes(self.method, "target_modules", where):
+            chosen = self.target_modules is not None or self.layers is not None
+            if chosen or not own_targets(self.method, encoder):
+                kind: Literal["linear", "norm"] = "norm" if self.method.lower() == "ln_tuning" else "linear"
+                options["target_modules"] = target_pattern(
+                    encoder, self.target_modules, self.layers, where, kind
+                )
+                if takes(self.method, "feedforward_modules", where):
+                    options.setdefault("feedforward_modules", [])
+        elif self.target_modules is not None or self.layers is not None:
+            name = "layers" if self.target_modules is None else "target_modules"
+            raise ConfigError(f"{where}.{name}", f"is set, but {self.method!r} chooses its layers itself")
+        return peft_config(self.method, where, **options)

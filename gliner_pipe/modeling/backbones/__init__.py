@@ -1,0 +1,5 @@
+"""Backbones turn a text of any length into one vector per word; importing registers the built-in ones."""
+
+import gliner_pipe.modeling.backbones.stacked
+import gliner_pipe.modeling.backbones.text_cnn
+import gliner_pipe.modeling.backbones.transformer  # noqa: F401

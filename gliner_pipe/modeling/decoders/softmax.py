@@ -1,0 +1,107 @@
+"""Tags chosen word by word."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gliner_pipe.modeling.decoders.linear_chain import Scores, best_path
+from gliner_pipe.modeling.decoders.tags import UNKNOWN, Scheme, TagDecoder, TaggedSpans
+from gliner_pipe.registry import registry
+
+
+@registry.decoders.register("softmax")
+class SoftmaxTags(TagDecoder):
+    """Each word has its own distribution over the tags, as in ``AutoModelForTokenClassification``.
+
+    Use it for speed, and for models that go to or come from Hugging Face. The score of an entity is the mean
+    probability of the tags of its words.
+
+    Parameters
+    ----------
+    scheme
+        How tags spell entities: ``io``, ``bio``, ``bioul`` (also written ``biolu``), or ``word`` where each word has a
+        label, such as its part of speech.
+    mode
+        ``joint``: one chain of tags, so that a word has one label. ``independent``: a chain for each label; entities of
+        different labels may overlap.
+    constrained
+        Take the most probable of all sequences that the scheme allows. False: the most probable tag of each word.
+    label_smoothing
+        Share of the gold tag's probability that is spread over all tags.
+    dropout
+        Of the word vectors.
+    all_pieces
+        Learn all pieces of a word, those behind the first as its inside, as AutoTrain does. What is found here stays
+        the tag of the first piece; Hugging Face's pipelines need it, with ``aggregation_strategy = "simple"``.
+    """
+
+    def __init__(
+        self,
+        scheme: Scheme = "bio",
+        mode: Literal["joint", "independent"] = "joint",
+        constrained: bool = True,
+        label_smoothing: float = 0.0,
+        dropout: float = 0.1,
+        all_pieces: bool = False,
+    ) -> None:
+        super().__init__()
+        self.scheme: Scheme = scheme
+        self.mode = mode
+        self.constrained = constrained
+        self.label_smoothing = label_smoothing
+        self.dropout = dropout
+        self.all_pieces = all_pieces
+
+    @property
+    def chain_a_label(self) -> bool:
+        """Whether each label has a chain of its own."""
+        return self.mode == "independent"
+
+    def loss(self, emissions: Tensor, gold: Tensor, mask: Tensor) -> Tensor:
+        """Cross-entropy, summed over words and chains; words without a known tag count nothing."""
+        known = gold.masked_fill(~mask[:, :, None], UNKNOWN)
+        with torch.autocast(emissions.device.type, enabled=False):
+            if emissions.dtype != torch.float64:
+                emissions = emissions.float()  # a sum over thousands of words has no room in half precision
+            return F.cross_entropy(
+                emissions.flatten(0, -2),
+                known.flatten(),
+                ignore_index=UNKNOWN,
+                reduction="sum",
+                label_smoothing=self.label_smoothing,
+            )
+
+    def best(self, emissions: Tensor, mask: Tensor) -> Tensor:
+        """Choose the best tags; the chain is walked only where the best tag of each word breaks the scheme."""
+        tags = emissions.argmax(-1).masked_fill(~mask[:, :, None], 0)
+        if not self.constrained:
+            return tags
+        tables = self.tables
+        device = tags.device
+        follows = mask[:, 1:, None]
+        last = mask[:, :, None] & ~torch.cat([follows, torch.zeros_like(mask[:, :1, None])], 1)
+        broken = (~tables.allowed.to(device)[tags[:, :-1], tags[:, 1:]] & follows).any(1)
+        broken |= ~tables.opening.to(device)[tags[:, 0]]
+        broken |= (~tables.closing.to(device)[tags] & last).any(1)
+        rows, chains = broken.nonzero().unbind(1)
+        if len(rows):
+            legal, first, final = self.penalties(device, -torch.inf)
+            chosen = emissions[rows, :, chains].unsqueeze(2)
+            scores = Scores.make(chosen, legal[None], first[None], final[None], mask[rows])
+            tags[rows, :, chains] = best_path(scores).squeeze(-1).T
+        return tags
+
+    def word_scores(self, emissions: Tensor, mask: Tensor, tags: Tensor) -> Tensor:
+        """Probability of each of `tags`."""
+        return emissions.softmax(-1).gather(-1, tags[..., None]).squeeze(-1)
+
+    def span_scores(self, emissions: Tensor, mask: Tensor, tags: Tensor, spans: TaggedSpans) -> Tensor:
+        """Mean probability of the tags of each entity's words."""
+        scores = self.word_scores(emissions, mask, tags).transpose(1, 2)
+        inside = spans.of_word >= 0
+        sums = scores.new_zeros(len(spans.rows)).index_add(0, spans.of_word[inside], scores[inside])
+        return sums / (spans.ends - spans.starts + 1)

@@ -1,0 +1,186 @@
+"""Labels in the prompt, before the words: one pass reads both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gliner_pipe.modeling.backbones.base import Backbone
+from gliner_pipe.modeling.encoders.base import Encoded, Encoder, EncoderBatch, Query, QueryPrompt
+from gliner_pipe.modeling.encoders.label_table import PromptTable, lay_out
+from gliner_pipe.modeling.layers.cache import Cache
+from gliner_pipe.modeling.layers.eval_mode import evaluating
+from gliner_pipe.modeling.lstm import BiLSTM
+from gliner_pipe.registry import registry
+
+#: Label sets whose prompts are kept.
+MAX_PROMPTS = 256
+
+
+@registry.encoders.register("uni_encoder")
+class UniEncoder(Encoder):
+    """Reads ``<<ENT>> label <<ENT>> label ... <<SEP>> words``, the encoder of most GLiNER models.
+
+    Use it for up to some 30 labels: words and labels see each other in every layer, and every label costs room in
+    the window. For label sets of hundreds take ``bi_encoder``.
+
+    Parameters
+    ----------
+    backbone
+        Where the vectors come from.
+    rnn_layers
+        Layers of a bidirectional LSTM over the words; 0 for none.
+    embed_ent_token
+        True: a label's vector is that of its ``<<ENT>>``; False: that of the first piece of the label itself.
+    ent_token, sep_token
+        The special tokens of the prompt.
+    rel_token
+        Stands before each relation label, ``<<REL>>`` in GLiNER; ``<<REL>> label ... <<SEP>>`` follows the entity
+        labels then. None for a model without relations.
+    embed_rel_token
+        As `embed_ent_token`, for relation labels.
+    new_tokens
+        Special tokens that are added to the vocabulary; those named above when not given.
+
+    Notes
+    -----
+    Source: GLiNER (Zaratiana et al., 2024), ``UniEncoderSpanModel``.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        rnn_layers: int = 1,
+        embed_ent_token: bool = True,
+        ent_token: str = "<<ENT>>",
+        sep_token: str = "<<SEP>>",
+        rel_token: str | None = None,
+        embed_rel_token: bool = True,
+        new_tokens: list[str] | None = None,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.rnn_layers = rnn_layers
+        self.embed_ent_token = embed_ent_token
+        self.ent_token, self.sep_token = ent_token, sep_token
+        self.rel_token, self.embed_rel_token = rel_token, embed_rel_token
+        self.reads_relations = rel_token is not None
+        self.reads_bare_labels = embed_ent_token  # the vector of a bare label is that of its token
+        special = [token for token in (ent_token, sep_token, rel_token) if token is not None]
+        self.new_tokens = special if new_tokens is None else new_tokens
+        self.rnn: BiLSTM | None = None
+        self.table: PromptTable | None = None
+        self._prompts: Cache[Query, QueryPrompt] = Cache(MAX_PROMPTS)
+
+    def build(self) -> None:
+        """Load the backbone with the special tokens, and make the LSTM."""
+        self.backbone.build(self.new_tokens)
+        self._make()
+
+    def load_assets(self, path: Path) -> None:
+        """Make the modules from a saved folder."""
+        self.backbone.load_assets(path / "backbone")
+        self.table = PromptTable.load_assets(path)
+        self._make()
+
+    def _make(self) -> None:
+        self._prompts.forget()
+        self.rnn = BiLSTM(self.output_size, self.rnn_layers) if self.rnn_layers else None
+
+    @property
+    def reads_labels_apart(self) -> bool:
+        """Whether the prompt is compressed."""
+        return self.table is not None
+
+    def prompt(self, query: Query) -> QueryPrompt:
+        """Return the pieces of ``<<ENT>> label ... <<SEP>>``; the newest prompts are kept."""
+        if self.table is not None:
+            self.table.check("entity", query.entities)
+            self.table.check("relation", query.relations)
+            return QueryPrompt(
+                self.backbone.tokenize([[self.sep_token]])[0].ids, np.zeros(0, np.int64), query
+            )
+        return self._prompts.get(query, lambda: self._make_prompt(query))
+
+    def _make_prompt(self, query: Query) -> QueryPrompt:
+        words: list[str] = []
+        marked: list[int] = []
+        for token, labels in ((self.ent_token, query.entities), (self.rel_token, query.relations)):
+            if token is None:
+                continue
+            for label in labels:
+                marked.append(len(words))
+                words += [token, label] if label else [token]
+            words.append(self.sep_token)
+        (pieces,) = self.backbone.tokenize([words])
+        firsts = np.cumsum(pieces.counts) - pieces.counts
+        shift = np.ones(len(marked), np.int64)  # to the first piece of the label itself
+        shift[: len(query.entities)] -= self.embed_ent_token
+        shift[len(query.entities) :] -= self.embed_rel_token
+        return QueryPrompt(pieces.ids, firsts[marked] + shift, query)
+
+    def forward(self, batch: EncoderBatch) -> Encoded:
+        """Run a batch of windows."""
+        words, prompt = self.backbone.vectors(batch.windows)
+        if self.rnn is not None:
+            words = self.rnn(words, batch.windows.word_mask)
+        if self.table is not None:
+            return self._looked_up(words, batch, self.table)
+        n_labels = batch.label_mask.sum(1, keepdim=True)
+        labels = prompt[:, : batch.label_mask.shape[1]] * batch.label_mask[:, :, None]
+        places = n_labels + torch.arange(batch.relation_mask.shape[1], device=prompt.device)
+        places = places.clamp(max=max(prompt.shape[1] - 1, 0))[:, :, None].expand(-1, -1, prompt.shape[2])
+        return Encoded(words, labels, prompt.gather(1, places) * batch.relation_mask[:, :, None])
+
+    # -- a prompt that is read once --------------------------------------------------------------------------------
+
+    def compress(self, texts: Sequence[Sequence[str]], query: Query, rows: int = 8) -> None:
+        """Replace the prompt by the mean of its label vectors over texts.
+
+        From then on the labels take no room and no time, and only those of `query` can be asked for. Vectors that have
+        seen no other text lose accuracy: measure it.
+
+        Parameters
+        ----------
+        texts
+            Words of texts like those to come, each not empty.
+        query
+            The labels.
+        rows
+            Windows that are run at once.
+        """
+        self.table = None
+        windows = self.prepare(texts, [query] * len(texts), 0)
+        if not windows:
+            raise ValueError("compress() found no text; give some hundred texts like those to come.")
+        table = PromptTable(query.entities, query.relations, self.output_size)
+        sums = [torch.zeros_like(table.entities), torch.zeros_like(table.relations)]
+        with evaluating(self), torch.no_grad():
+            device = next(self.parameters()).device
+            for at in range(0, len(windows), rows):
+                encoded = self(self.collate(windows[at : at + rows]).to(device))
+                sums[0] += encoded.labels.sum(0).cpu()
+                sums[1] += encoded.relations.sum(0).cpu()
+            table.entities.copy_(sums[0] / len(windows))
+            table.relations.copy_(sums[1] / len(windows))
+        self.table = table.to(device)
+
+    def _looked_up(self, words: Tensor, batch: EncoderBatch, table: PromptTable) -> Encoded:
+        entities = [query.entities for query in batch.queries]
+        relations = [query.relations for query in batch.queries]
+        size = words.shape[2]
+        return Encoded(
+            words,
+            lay_out(table.vectors("entity"), entities, batch.label_mask, size),
+            lay_out(table.vectors("relation"), relations, batch.relation_mask, size),
+        )
+
+    def save_assets(self, path: Path) -> None:
+        """Write what the backbone needs, and the labels of a compressed prompt."""
+        super().save_assets(path)
+        if self.table is not None:
+            self.table.save_assets(path)

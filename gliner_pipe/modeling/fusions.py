@@ -1,0 +1,164 @@
+"""Fusions exchange information between words and labels after the encoder; ``cross_attention`` is built in."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gliner_pipe.errors import ConfigError
+from gliner_pipe.modeling.block import Block
+from gliner_pipe.registry import registry
+
+
+class Fusion(Block):
+    """Maps word and label vectors to new ones of the same shape."""
+
+    family = "fusions"
+
+    @abstractmethod
+    def build(self, hidden_size: int) -> None:
+        """Make the weights for vectors of this width."""
+
+    @abstractmethod
+    def forward(
+        self, words: Tensor, labels: Tensor, word_mask: Tensor, label_mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Fuse.
+
+        Parameters
+        ----------
+        words, labels
+            ``(rows, words, hidden)`` and ``(rows, labels, hidden)``.
+        word_mask, label_mask
+            False for padding, ``(rows, words)`` and ``(rows, labels)``.
+
+        Returns
+        -------
+        tuple of Tensor
+            New words and new labels.
+        """
+
+
+STEPS = ("l2l", "t2t", "l2t", "t2l")
+
+
+@registry.fusions.register("cross_attention")
+class CrossAttention(Fusion):
+    """Labels and words attend to each other.
+
+    Use it where labels and text were encoded apart and have not met yet; after a ``uni_encoder``, in which they have,
+    it seldom pays.
+
+    Parameters
+    ----------
+    pattern
+        Steps joined by dashes: ``l2l`` labels attend to labels, ``t2t`` words to words, ``l2t`` labels to words,
+        ``t2l`` words to labels.
+    n_layers
+        How often the pattern is gone through, with new weights each time.
+    n_heads
+        Attention heads; the width of the vectors must be a multiple.
+    dropout
+        Of attention weights and of what attention adds.
+
+    Notes
+    -----
+    Source: GLiNER's ``post_fusion_schema``. As there, what is added to is the normalised input.
+    """
+
+    def __init__(
+        self, pattern: str = "l2t-t2l", n_layers: int = 1, n_heads: int = 8, dropout: float = 0.1
+    ) -> None:
+        super().__init__()
+        self.steps = pattern.split("-")
+        wrong = [step for step in self.steps if step not in STEPS]
+        if wrong:
+            raise ConfigError(
+                "components.*.model.fusion.pattern",
+                f"found the step {wrong[0]!r}",
+                f"{', '.join(STEPS)}, joined by dashes",
+            )
+        self.n_layers = n_layers
+        self.n_heads = n_heads
+        self.dropout = dropout
+        self.layers = nn.ModuleList()
+
+    def build(self, hidden_size: int) -> None:
+        """Make a block of attention for each step of each layer."""
+        if hidden_size % self.n_heads:
+            raise ConfigError(
+                "components.*.model.fusion.n_heads",
+                f"found {self.n_heads} with vectors of width {hidden_size}",
+                f"a number that divides {hidden_size}",
+            )
+        self.layers = nn.ModuleList(
+            nn.ModuleList(
+                _Attention(hidden_size, self.n_heads, self.dropout, own=step[0] == step[2])
+                for step in self.steps
+            )
+            for _ in range(self.n_layers)
+        )
+
+    def forward(
+        self, words: Tensor, labels: Tensor, word_mask: Tensor, label_mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Go through the pattern."""
+        state = {"t": words, "l": labels}
+        masks = {"t": word_mask, "l": label_mask}
+        for layer in self.layers:
+            assert isinstance(layer, nn.ModuleList)
+            for step, attention in zip(self.steps, layer, strict=True):
+                reader, source = step[0], step[2]
+                state[reader] = attention(state[reader], state[source], masks[source])
+        return state["t"], state["l"]
+
+
+class _Projections(nn.Module):
+    """Queries, keys and values of all heads."""
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.query_layer = nn.Linear(hidden_size, hidden_size)
+        self.key_layer = nn.Linear(hidden_size, hidden_size)
+        self.value_layer = nn.Linear(hidden_size, hidden_size)
+
+
+class _Attention(nn.Module):
+    """Attention of one sequence to another or to itself, between two layer norms."""
+
+    def __init__(self, hidden_size: int, n_heads: int, dropout: float, own: bool) -> None:
+        super().__init__()
+        self.n_heads = n_heads
+        self.own = own
+        self.pre_norm = nn.LayerNorm(hidden_size)
+        self.post_norm = nn.LayerNorm(hidden_size)
+        self.dropout = nn.Dropout(dropout)
+        if own:
+            self.q_proj = nn.Linear(hidden_size, hidden_size)
+            self.k_proj = nn.Linear(hidden_size, hidden_size)
+        self.v_proj = nn.Linear(hidden_size, hidden_size)
+        attention = _Projections(hidden_size)
+        if own:  # two names, as GLiNER has them
+            self.self_attn = attention
+        else:
+            self.cross_attn = attention
+
+    def forward(self, reader: Tensor, source: Tensor, mask: Tensor) -> Tensor:
+        reader = self.pre_norm(reader)
+        query, key = reader, source
+        if self.own:
+            query, key, source = self.q_proj(reader), self.k_proj(reader), reader
+        layers = self.self_attn if self.own else self.cross_attn
+        attended = F.scaled_dot_product_attention(
+            self._heads(layers.query_layer(query)),
+            self._heads(layers.key_layer(key)),
+            self._heads(layers.value_layer(self.v_proj(source))),
+            attn_mask=mask[:, None, None, :],
+            dropout_p=self.dropout.p if self.training else 0.0,
+        )
+        return self.post_norm(reader + self.dropout(attended.transpose(1, 2).flatten(2)))
+
+    def _heads(self, vectors: Tensor) -> Tensor:
+        return vectors.unflatten(2, (self.n_heads, -1)).transpose(1, 2)

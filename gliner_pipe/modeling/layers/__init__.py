@@ -1,0 +1,1 @@
+"""Layers and tensor helpers that blocks are built from."""

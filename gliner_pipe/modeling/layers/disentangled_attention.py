@@ -1,0 +1,252 @@
+"""Disentangled attention of DeBERTa: content and relative position, without gathering per-pair tables.
+
+Uses the fused GPU kernel of the package ``flashdeberta`` where it is installed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import cache
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+#: Positions whose products with distances are made at once, at most. Neighbours share most of their distances, but the
+#: more of them there are, the more products belong to some other of them.
+BLOCK = 64
+
+
+def skew(scores: Tensor) -> Tensor:
+    """From scores by distance to scores by position.
+
+    Row i of the result starts ``n - 1 - i`` columns later in the row of `scores`: a matter of strides, so that nothing
+    is copied.
+
+    Parameters
+    ----------
+    scores
+        ``(..., n, n + m - 1)``, contiguous.
+
+    Returns
+    -------
+    Tensor
+        ``(..., n, m)``, a view: element ``(i, j)`` is that of row i, column ``n - 1 - i + j``.
+    """
+    n, wide = scores.shape[-2:]
+    if n == 1:
+        return scores
+    flat = scores.flatten(-2)[..., n - 1 : n * wide - 1]
+    return flat.unflatten(-1, (n, wide - 1))[..., : wide - n + 1]
+
+
+def disentangled_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    position_key: Tensor | None,
+    position_query: Tensor | None,
+    allowed: Tensor | None,
+    scale: float,
+    dropout: float = 0.0,
+) -> Tensor:
+    """Attend to contents and to distances.
+
+    Parameters
+    ----------
+    query, key, value
+        ``(rows, length, heads, width)``.
+    position_key
+        What a query is compared with for each distance, times `scale`, from distance ``length - 1`` (the key is to the
+        left) down to ``1 - length``: ``(heads, 2 * length - 1, width)``. None: contents do not ask for distances.
+    position_query
+        What a key is compared with for each distance, times `scale`, from distance ``1 - length`` up. None likewise.
+    allowed
+        True where the query of a row may see the key of a column, ``(rows, 1, length, length)``; None where all may see
+        all. A query that sees nothing gets the mean of all values.
+    scale
+        Factor of the products of contents.
+    dropout
+        Share of the attention that is dropped.
+
+    Returns
+    -------
+    Tensor
+        ``(rows, length, heads * width)``.
+    """
+    rows, n, heads, width = query.shape
+    # heads first: a product with distances is one large product a head, and nothing is repeated for each row
+    query, key, value = (x.permute(2, 0, 1, 3).contiguous() for x in (query, key, value))
+    bias = _bias(query, key, position_key, position_query)
+    forbidden = None if allowed is None else ~allowed.transpose(0, 1)
+    if query.is_cuda and bias is not None:
+        mixed = _in_one_kernel(query, key, value, bias, forbidden, scale, dropout)
+    else:
+        mixed = _written_out(query, key, value, bias, forbidden, scale, dropout)
+    return mixed.permute(1, 2, 0, 3).reshape(rows, n, heads * width)
+
+
+def _written_out(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor | None,
+    forbidden: Tensor | None,
+    scale: float,
+    dropout: float,
+) -> Tensor:
+    """Attend step by step: no slower on a CPU than its kernel, which in bf16 it beats."""
+    shape = query.shape
+    query, key, value = (x.flatten(0, 1) for x in (query, key, value))
+    if bias is None:
+        scores = torch.bmm(query, key.transpose(1, 2)).mul_(scale)
+    else:
+        scores = bias.flatten(0, 1).baddbmm_(query, key.transpose(1, 2), alpha=scale)
+    if forbidden is not None:
+        lowest = torch.finfo(scores.dtype).min
+        scores = scores.view(*shape[:3], -1).masked_fill_(forbidden, lowest).flatten(0, 1)
+    weights = F.dropout(scores.softmax(-1), dropout)
+    return torch.bmm(weights.to(value.dtype), value).view(shape)
+
+
+def _in_one_kernel(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor,
+    forbidden: Tensor | None,
+    scale: float,
+    dropout: float,
+) -> Tensor:
+    """Attend in PyTorch's own kernel, which on a GPU keeps the attention out of memory.
+
+    In fp16 a query that sees nothing gets the values that it would see without a mask: the lowest number of fp16 is not
+    low enough to make all of its scores equal.
+    """
+    if forbidden is not None:
+        bias = bias.masked_fill_(forbidden, torch.finfo(bias.dtype).min)
+    return F.scaled_dot_product_attention(query, key, value, bias, dropout, scale=scale)
+
+
+def _bias(
+    query: Tensor, key: Tensor, position_key: Tensor | None, position_query: Tensor | None
+) -> Tensor | None:
+    """Scores of contents with distances, ``(heads, rows, queries, keys)``, contiguous."""
+    bias = None
+    if position_query is not None:
+        # transposed numbers are copied here, which costs a third of a sum with them
+        bias = torch.cat([part.transpose(2, 3) for part in _by_position(key, position_query)], 3)
+    if position_key is not None:
+        asked = torch.cat(_by_position(query, position_key), 2)
+        bias = asked if bias is None else bias.add_(asked)
+    return bias
+
+
+def _by_position(content: Tensor, table: Tensor) -> list[Tensor]:
+    """Products with the distances to all positions, ``(heads, rows, block, length)`` for each block of contents."""
+    n = content.shape[2]
+    if torch.compiler.is_compiling() or n <= BLOCK:  # a loop would tie a compiled graph to one length
+        return [_products(content, table)]
+    size = -(-n // -(-n // BLOCK))
+    parts = []
+    for start in range(0, n, size):
+        stop = min(start + size, n)
+        parts.append(_products(content[:, :, start:stop], table[:, n - stop : 2 * n - 1 - start]))
+    return parts
+
+
+def _products(content: Tensor, table: Tensor) -> Tensor:
+    by_distance = torch.bmm(content.flatten(1, 2), table.transpose(1, 2))
+    return skew(by_distance.view(*content.shape[:3], -1))
+
+
+logger = logging.getLogger(__name__)
+
+#: Widths of a head that the kernel has.
+WIDTHS = (16, 32, 64, 128)
+
+#: Set when the kernel failed: it is not tried again.
+_failed = False
+
+
+def flash_runs(query: Tensor, dropout: float) -> bool:
+    """Whether the kernel can take these queries, ``(rows, length, heads, width)``: on CUDA, in 16 bits, no dropout."""
+    return (
+        query.is_cuda
+        and query.dtype in (torch.float16, torch.bfloat16)
+        and query.shape[-1] in WIDTHS
+        and dropout == 0
+        and not torch.compiler.is_compiling()
+        and not _failed
+        and _kernel() is not None
+    )
+
+
+def flash_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    position_key: Tensor | None,
+    position_query: Tensor | None,
+    allowed: Tensor | None,
+    scale: float,
+    buckets: int,
+    reach: int,
+) -> Tensor | None:
+    """Attend to contents and to distances in one kernel, where ``flash_runs``.
+
+    Parameters
+    ----------
+    query, key, value
+        ``(rows, length, heads, width)``.
+    position_key, position_query
+        What queries and keys are compared with for each distance that has an embedding, from the most negative one up,
+        ``(heads, distances, width)``. None: they are not compared with distances.
+    allowed
+        True where a query may see a key, ``(rows, 1, length, length)``, padding on the right; None without padding.
+    scale
+        Factor of all products.
+    buckets
+        Embeddings of the distances to one side; 0 or less where there is one for each distance up to `reach`.
+    reach
+        The farthest distance that is told from those beyond.
+
+    Returns
+    -------
+    Tensor or None
+        ``(rows, length, heads * width)``, zero for padding; None where the kernel failed.
+    """
+    global _failed
+    kernel = _kernel()
+    assert kernel is not None  # see ``flash_runs``
+    # the lengths of the texts are what the diagonal allows
+    lengths = None if allowed is None else allowed[:, 0].diagonal(dim1=1, dim2=2).sum(1, dtype=torch.int32)
+    content = (part.transpose(1, 2) for part in (query, key, value))
+    positions = (None if table is None else table[None] for table in (position_key, position_query))
+    try:
+        mixed: Tensor = kernel(*content, lengths, *positions, False, scale, max(buckets, 0), reach)
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except Exception as error:  # whatever the compiler of a kernel may raise
+        reason = " ".join(str(error).split())[:200]
+        logger.warning("The kernel of flashdeberta failed (%s); attention goes on without it.", reason)
+        _failed = True
+        return None
+    return mixed.transpose(1, 2).flatten(2)
+
+
+@cache
+def _kernel() -> Callable[..., Any] | None:
+    """The kernel; None where the package or Triton is missing."""
+    if find_spec("flashdeberta") is None:
+        return None
+    try:
+        from flashdeberta.ops.flash_attention import flash_attention_with_disentangled
+    except ImportError as error:
+        logger.warning("flashdeberta cannot be imported (%s); attention goes on without it.", error)
+        return None
+    kernel: Callable[..., Any] = flash_attention_with_disentangled
+    return kernel

@@ -1,0 +1,55 @@
+"""Dice loss."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from gliner_pipe.modeling.losses.base import Loss, Masking
+from gliner_pipe.registry import registry
+
+#: Keeps the quotient finite where both parts are zero.
+EPSILON = 1e-6
+
+
+@registry.losses.register("gliner_pipe.dice")
+class DiceLoss(Loss):
+    """One minus the Dice coefficient of each score and its target: close to F1, deaf to the number of negatives.
+
+    Use it where entities are so rare that ``gliner_pipe.focal`` finds too few. A score that is far off has next to no
+    gradient: start from a trained model, or with a lower learning rate.
+
+    Parameters
+    ----------
+    gamma
+        How strongly scores that are high already are played down, as ``(1 - p) ** gamma * p``; 0 for the plain
+        coefficient.
+    reduction, masking, negatives, label_smoothing, width_weight
+        As in every loss.
+
+    Notes
+    -----
+    Source: Li et al., "Dice Loss for Data-imbalanced NLP Tasks" (2020), element by element as in GLiNER. Its score of a
+    positive is highest, but never 1, at ``p = 1 / (1 + gamma)``: gamma above 0 keeps scores from going to 1.
+    """
+
+    def __init__(
+        self,
+        gamma: float = 1.0,
+        reduction: Literal["sum", "mean"] = "sum",
+        masking: Masking = "none",
+        negatives: float = 1.0,
+        label_smoothing: float = 0.0,
+        width_weight: bool = False,
+    ) -> None:
+        super().__init__(reduction, masking, negatives, label_smoothing, width_weight)
+        self.gamma = gamma
+
+    def elements(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Loss of each element."""
+        prob = torch.sigmoid(logits)
+        if self.gamma > 0:
+            prob = prob * torch.sigmoid(-logits) ** self.gamma
+        return 1 - (2 * prob * targets + EPSILON) / (prob + targets + EPSILON)

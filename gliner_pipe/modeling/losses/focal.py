@@ -1,0 +1,68 @@
+"""Focal loss."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gliner_pipe.modeling.losses.base import Loss, Masking
+from gliner_pipe.registry import registry
+
+
+@registry.losses.register("gliner_pipe.focal")
+class FocalLoss(Loss):
+    """Binary cross entropy that looks away from what is already easy.
+
+    Use it by default: nearly all spans are no entity, and their sheer number would drown the rest.
+
+    Parameters
+    ----------
+    alpha
+        Weight of positives, with 1 - alpha for negatives; negative for no weights.
+    gamma
+        How strongly easy elements are played down; 0 gives (weighted) cross entropy.
+    prob_margin
+        Probabilities of negatives are lowered by this first: negatives below it cost nothing.
+    reduction, masking, negatives, label_smoothing, width_weight
+        As in every loss.
+
+    Notes
+    -----
+    Source: Lin et al., "Focal Loss for Dense Object Detection" (2017). Computed from logits, so that no probability
+    is clamped and very wrong elements keep their gradient.
+    """
+
+    def __init__(
+        self,
+        alpha: float = 0.75,
+        gamma: float = 2.0,
+        prob_margin: float = 0.0,
+        reduction: Literal["sum", "mean"] = "sum",
+        masking: Masking = "none",
+        negatives: float = 1.0,
+        label_smoothing: float = 0.0,
+        width_weight: bool = False,
+    ) -> None:
+        super().__init__(reduction, masking, negatives, label_smoothing, width_weight)
+        self.alpha = alpha
+        self.gamma = gamma
+        self.prob_margin = prob_margin
+
+    def elements(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Loss of each element."""
+        prob = torch.sigmoid(logits)
+        if self.prob_margin > 0:
+            lowered = (prob - self.prob_margin).clamp(min=0)
+            loss = -targets * F.logsigmoid(logits) - (1 - targets) * torch.log1p(-lowered.clamp(max=1 - 1e-6))
+        else:
+            lowered = prob
+            loss = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+        if self.gamma > 0:
+            missed = 1 - prob * targets - (1 - lowered) * (1 - targets)
+            loss = loss * missed.clamp(min=0) ** self.gamma
+        if self.alpha >= 0:
+            loss = loss * (self.alpha * targets + (1 - self.alpha) * (1 - targets))
+        return loss

@@ -1,0 +1,40 @@
+"""A bidirectional LSTM over padded rows."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from gliner_pipe.modeling.precision import RunningHead
+
+
+class BiLSTM(nn.Module):
+    """Reads each row to its own length, so padding never changes a number.
+
+    Parameters
+    ----------
+    hidden_size
+        Width of input and output; each direction gives half of it.
+    n_layers
+        Layers.
+    """
+
+    def __init__(self, hidden_size: int, n_layers: int) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(hidden_size, hidden_size // 2, n_layers, batch_first=True, bidirectional=True)
+        self.running = RunningHead()
+
+    def forward(self, words: Tensor, mask: Tensor) -> Tensor:
+        """Map ``(rows, words, hidden)`` to the same shape; `mask` is ``(rows, words)``."""
+        output: Tensor = self.running.run(self.lstm, lambda lstm, words: _read(lstm, words, mask), words)
+        return output
+
+
+def _read(lstm: nn.LSTM, words: Tensor, mask: Tensor) -> Tensor:
+    lengths = mask.sum(1).cpu()
+    if int(lengths.min()) == words.shape[1]:
+        output: Tensor = lstm(words)[0]  # nothing is padded
+        return output
+    packed = pack_padded_sequence(words, lengths, batch_first=True, enforce_sorted=False)
+    output, _ = pad_packed_sequence(lstm(packed)[0], batch_first=True, total_length=words.shape[1])
+    return output

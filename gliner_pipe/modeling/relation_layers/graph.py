@@ -1,0 +1,125 @@
+"""Relation layers that let entities exchange information before pairs are scored: ``gcn`` and ``gat``."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gliner_pipe.errors import ConfigError
+from gliner_pipe.modeling.relation_layers.base import RelationLayer, among_valid, inner_products
+from gliner_pipe.registry import registry
+
+
+def attention(hidden_size: int, n_heads: int) -> nn.MultiheadAttention:
+    """Make the weights.
+
+    Raises
+    ------
+    ConfigError
+        If the heads do not divide the width.
+    """
+    if n_heads < 1 or hidden_size % n_heads:
+        raise ConfigError(
+            "components.*.model.relation_layer.n_heads",
+            f"found {n_heads} with vectors of width {hidden_size}",
+            f"a number that divides {hidden_size}",
+        )
+    return nn.MultiheadAttention(hidden_size, n_heads, batch_first=True)
+
+
+def attention_weights(layer: nn.MultiheadAttention, entities: Tensor, mask: Tensor) -> Tensor:
+    """How much each entity looks at each other one, ``(groups, heads, entities, entities)``.
+
+    A group of padding alone looks at its padding: finite numbers, which the caller masks.
+    """
+    query, key = _projected(layer, entities, 0), _projected(layer, entities, 1)
+    keys = mask | ~mask.any(1, keepdim=True)
+    logits = (query * query.shape[-1] ** -0.5) @ key.transpose(2, 3)
+    return logits.masked_fill(~keys[:, None, None, :], float("-inf")).softmax(-1)
+
+
+def attended(layer: nn.MultiheadAttention, entities: Tensor, mask: Tensor) -> Tensor:
+    """New vectors of the entities, ``(groups, entities, hidden)``."""
+    values = attention_weights(layer, entities, mask) @ _projected(layer, entities, 2)
+    out: Tensor = layer.out_proj(values.transpose(1, 2).flatten(2))
+    return out
+
+
+def _projected(layer: nn.MultiheadAttention, entities: Tensor, part: int) -> Tensor:
+    """Query (0), key (1) or value (2), ``(groups, heads, entities, width)``."""
+    size = layer.embed_dim
+    rows = slice(part * size, (part + 1) * size)
+    projected = F.linear(entities, layer.in_proj_weight[rows], layer.in_proj_bias[rows])
+    return projected.unflatten(2, (layer.num_heads, size // layer.num_heads)).transpose(1, 2)
+
+
+@registry.relation_layers.register("gat")
+class GAT(RelationLayer):
+    """One attention layer over all entities, a projection, then the sigmoid of inner products.
+
+    Use it where a tie depends on which other entities there are. It cannot tell head from tail.
+
+    Parameters
+    ----------
+    size
+        Width of the projection; None for that of the vectors.
+    n_heads
+        Attention heads; the width of the vectors must be a multiple.
+
+    Notes
+    -----
+    Source: GLiNER's ``relations_layer = "gat"``; there a text without entities ends in an error.
+    """
+
+    def __init__(self, size: int | None = None, n_heads: int = 8) -> None:
+        super().__init__()
+        self.size = size
+        self.n_heads = n_heads
+
+    def build(self, hidden_size: int) -> None:
+        """Make the attention layer and the projection."""
+        self.attn = attention(hidden_size, self.n_heads)
+        self.linear = nn.Linear(hidden_size, self.size or hidden_size)
+
+    def forward(self, entities: Tensor, mask: Tensor) -> Tensor:
+        """Score all ordered pairs."""
+        vectors = self.linear(attended(self.attn, entities, mask))
+        return among_valid(inner_products(vectors), mask)
+
+
+@registry.relation_layers.register("gcn")
+class GCN(RelationLayer):
+    """One graph convolution over the ``dot`` graph with self-loops, a projection, then the sigmoid of inner products.
+
+    Use it where a tie depends on which other entities there are. It cannot tell head from tail.
+
+    Parameters
+    ----------
+    size
+        Width of the convolution and of the projection; None for that of the vectors.
+
+    Notes
+    -----
+    Source: GLiNER's ``relations_layer = "gcn"``; Kipf and Welling, "Semi-Supervised Classification with Graph
+    Convolutional Networks", 2017.
+    """
+
+    def __init__(self, size: int | None = None) -> None:
+        super().__init__()
+        self.size = size
+
+    def build(self, hidden_size: int) -> None:
+        """Make the convolution and the projection."""
+        size = self.size or hidden_size
+        self.gcn = nn.ModuleDict({"linear": nn.Linear(hidden_size, size)})
+        self.proj = nn.Linear(size, size)
+
+    def forward(self, entities: Tensor, mask: Tensor) -> Tensor:
+        """Score all ordered pairs."""
+        graph = among_valid(inner_products(entities), mask)
+        graph = graph + torch.diag_embed(mask.to(graph.dtype))
+        scale = graph.sum(-1).clamp(min=1e-6).rsqrt()
+        graph = scale[:, :, None] * graph * scale[:, None, :]
+        vectors = self.proj(self.gcn["linear"](graph @ entities).relu())
+        return among_valid(inner_products(vectors), mask)

@@ -1,0 +1,98 @@
+"""The contract of a triple scorer: which relations a pair of entities has."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from gliner_pipe.errors import ConfigError
+from gliner_pipe.modeling.block import Block
+
+#: Numbers that a score without a factored form holds at a time (64 MiB in single precision).
+AT_ONCE = 2**24
+
+
+class Triple(Block):
+    """Scores pairs of entities against relations."""
+
+    family = "triples"
+
+    @abstractmethod
+    def build(self, hidden_size: int) -> None:
+        """Make the weights for vectors of this width."""
+
+    @abstractmethod
+    def forward(self, head: Tensor, relations: Tensor, tail: Tensor) -> Tensor:
+        """Score all pairs for all relations.
+
+        Parameters
+        ----------
+        head, tail
+            Both ends of each pair, ``(groups, pairs, hidden)``.
+        relations
+            Vectors of the relation labels, ``(groups, relations, hidden)``.
+
+        Returns
+        -------
+        Tensor
+            Logits, ``(groups, pairs, relations)``.
+        """
+
+
+def by_relation(
+    score: Callable[..., Tensor], pairs: list[Tensor], relations: list[Tensor], width: int
+) -> Tensor:
+    """Score pairs for a few relations at a time, where no matrix product gives the same number.
+
+    Parameters
+    ----------
+    score
+        Takes tensors that broadcast over ``(groups, pairs, relations, ...)`` and returns ``(groups, pairs,
+        relations)``.
+    pairs
+        What is known of each pair, ``(groups, pairs, ...)``.
+    relations
+        What is known of each relation, ``(groups, relations, ...)``.
+    width
+        Numbers that `score` holds for one pair and one relation.
+
+    Returns
+    -------
+    Tensor
+        ``(groups, pairs, relations)``. What needs several steps is computed again in the backward pass, so that the
+        memory does not grow with the relations.
+    """
+    n_groups, n_pairs = pairs[0].shape[:2]
+    n_relations = relations[0].shape[1]
+    step = max(1, AT_ONCE // max(1, n_groups * n_pairs * width))
+    wide = [part[:, :, None] for part in pairs]
+    if n_relations <= step:
+        return score(*wide, *(part[:, None] for part in relations))
+    scores = []
+    for start in range(0, n_relations, step):
+        few = [part[:, None, start : start + step] for part in relations]
+        if torch.is_grad_enabled():
+            scores.append(checkpoint(score, *wide, *few, use_reentrant=False))
+        else:
+            scores.append(score(*wide, *few))
+    return torch.cat(scores, 2)
+
+
+def check_parts(name: str, hidden_size: int, parts: int) -> None:
+    """Refuse vectors that cannot be cut into equal parts.
+
+    Raises
+    ------
+    ConfigError
+        If `parts` does not divide the width.
+    """
+    if hidden_size % parts:
+        raise ConfigError(
+            "components.*.model.triples",
+            f"found @triples = {name} with vectors of width {hidden_size}",
+            f"a width that {parts} divides, or another block",
+        )

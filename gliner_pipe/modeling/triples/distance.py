@@ -1,0 +1,280 @@
+"""Triple scorers based on a distance: the TransE family."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gliner_pipe.modeling.triples.base import Triple, by_relation
+from gliner_pipe.registry import registry
+
+#: Distances beyond this one are all the same in GLiNER.
+GLINER_LIMIT = 10.0
+
+
+class DistanceTriple(Triple):
+    """Scores a triple by minus a distance: the nearer, the better.
+
+    Parameters
+    ----------
+    compatible
+        Cut distances at 10, as GLiNER does. Set it for checkpoints that were trained so. Beyond 10 the score is
+        constant and has no gradient: with vectors of width 768 that is nearly always so, so it is off by default.
+    margin
+        Added to each score. Minus a distance is never above 0, so that no probability is above 0.5: without a margin
+        (as in GLiNER) the threshold of relations must be below 0.5.
+    """
+
+    def __init__(self, compatible: bool = False, margin: float = 0.0) -> None:
+        super().__init__()
+        self.compatible = compatible
+        self.margin = margin
+
+    def build(self, hidden_size: int) -> None:
+        """Nothing to make."""
+
+    def nearness(self, distance: Tensor) -> Tensor:
+        """Turn distances into scores."""
+        return self.margin - self.cut(distance)
+
+    def cut(self, distance: Tensor) -> Tensor:
+        """Apply GLiNER's limit where it is asked for."""
+        return distance.clamp(max=GLINER_LIMIT) if self.compatible else distance
+
+
+def affine_distance(head: Tensor, tail: Tensor, scale: Tensor, shift: Tensor, tail_scale: Tensor) -> Tensor:
+    """Euclidean length of ``scale * head + shift - tail_scale * tail``, ``(groups, pairs, relations)``.
+
+    Sums of squares could be had by matrix products, but they lose the digits of small distances.
+    """
+    return by_relation(_affine_distance, [head, tail], [scale, shift, tail_scale], 4 * head.shape[-1])
+
+
+def root(squares: Tensor) -> Tensor:
+    """Square root with the gradient 0 at 0, where it has none."""
+    positive = squares > 0
+    return torch.where(positive, squares, 1.0).sqrt() * positive
+
+
+def _affine_distance(head: Tensor, tail: Tensor, scale: Tensor, shift: Tensor, tail_scale: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(scale * head + shift - tail_scale * tail, dim=-1)
+
+
+@registry.triples.register("transe")
+class TransE(DistanceTriple):
+    """``-|h + r - t|``, the sum of absolute values.
+
+    Use it where relations have a direction and no weights are wanted.
+
+    Parameters
+    ----------
+    compatible
+        Cut distances at 10, as GLiNER does. Set it for checkpoints that were trained so. Beyond 10 the score is
+        constant and has no gradient; with vectors of width 768 the distance is always beyond, every score is -10 and
+        nothing is learned, so it is off by default.
+    margin
+        Added to each score. Minus a distance is never above 0, so that no probability is above 0.5: without a margin
+        (as in GLiNER) the threshold of relations must be below 0.5.
+
+    Notes
+    -----
+    Source: Bordes et al., "Translating Embeddings for Modeling Multi-relational Data", 2013; GLiNER's ``TransE``.
+    """
+
+    def forward(self, head: Tensor, relations: Tensor, tail: Tensor) -> Tensor:
+        """Score all pairs for all relations."""
+        distance = torch.cdist((head - tail).float(), -relations.float(), p=1.0)
+        return self.nearness(distance).to(head.dtype)
+
+
+@registry.triples.register("transf")
+class TransF(DistanceTriple):
+    """``-|a * h + v - b * t|``, where ``a``, ``b`` and ``v`` are projections of the relation vector.
+
+    Use it where relations have a direction; before training it is TransE in the Euclidean distance.
+
+    Parameters
+    ----------
+    compatible
+        Cut distances at 10, as GLiNER does; see ``transe``.
+    margin
+        Added to each score, which is never above 0 without it.
+
+    Notes
+    -----
+    Source: GLiNER's ``TransF``.
+    """
+
+    def build(self, hidden_size: int) -> None:
+        """Make the projections, which start as the identity (translation) and as 1 (both scales)."""
+        self.r_to_rvec = nn.Linear(hidden_size, hidden_size)
+        self.r_to_alpha = nn.Linear(hidden_size, hidden_size)
+        self.r_to_beta = nn.Linear(hidden_size, hidden_size)
+        nn.init.eye_(self.r_to_rvec.weight)
+        nn.init.zeros_(self.r_to_rvec.bias)
+        for layer in (self.r_to_alpha, self.r_to_beta):
+            nn.init.zeros_(layer.weight)
+            nn.init.ones_(layer.bias)
+
+    def forward(self, head: Tensor, relations: Tensor, tail: Tensor) -> Tensor:
+        """Score all pairs for all relations."""
+        scales = self.r_to_alpha(relations), self.r_to_rvec(relations), self.r_to_beta(relations)
+        return self.nearness(affine_distance(head, tail, *scales))
+
+
+@registry.triples.register("transh")
+class TransH(DistanceTriple):
+    """``-|(h - (h . w) w) + v - (t - (t . w) w)|``: translation by ``v`` on the plane with the normal ``w``.
+
+    Use it where relations have a direction and an entity may have several tails. ``v`` and ``w`` (of length 1) are two
+    projections of the relation vector.
+
+    Parameters
+    ----------
+    compatible
+        Cut distances at 10, as GLiNER does; see ``transe``.
+    margin
+        Added to each score, which is never above 0 without it.
+
+    Notes
+    -----
+    Source: Wang et al., "Knowledge Graph Embedding by Translating on Hyperplanes", 2014; GLiNER's ``TransH``.
+    """
+
+    def build(self, hidden_size: int) -> None:
+        """Make the projections to translation and normal."""
+        self.r_to_rtr = nn.Linear(hidden_size, hidden_size)
+        self.r_to_w = nn.Linear(hidden_size, hidden_size)
+
+    def forward(self, head: Tensor, relations: Tensor, tail: Tensor) -> Tensor:
+        """Score all pairs for all relations."""
+        normals = F.normalize(self.r_to_w(relations), dim=-1)
+        difference = head - tail
+        along = difference @ normals.transpose(1, 2)  # (groups, pairs, relations)
+        distance = by_relation(
+            _distance,
+            [difference],
+            [normals, self.r_to_rtr(relations), along.transpose(1, 2)],
+            3 * head.shape[-1],
+        )
+        return self.nearness(distance)
+
+
+def _distance(difference: Tensor, normals: Tensor, translation: Tensor, along: Tensor) -> Tensor:
+    # along comes as (groups, 1, relations, pairs)
+    along = along.permute(0, 3, 2, 1)
+    return torch.linalg.vector_norm(difference - along * normals + translation, dim=-1)
+
+
+@registry.triples.register("se")
+class SE(DistanceTriple):
+    """``-|r * h - r * t|``: the relation says which of the dimensions must agree.
+
+    Use it for relations of like with like. It cannot tell head from tail.
+
+    Parameters
+    ----------
+    compatible
+        Cut distances at 10, as GLiNER does; see ``transe``.
+    margin
+        Added to each score, which is never above 0 without it.
+
+    Notes
+    -----
+    Source: GLiNER's ``SE``, after Bordes et al., "Learning Structured Embeddings of Knowledge Bases", 2011, with one
+    diagonal matrix for both ends.
+    """
+
+    def forward(self, head: Tensor, relations: Tensor, tail: Tensor) -> Tensor:
+        """Score all pairs for all relations."""
+        squares = (head - tail).float().square() @ relations.float().square().transpose(1, 2)
+        return self.nearness(root(squares)).to(head.dtype)
+
+
+@registry.triples.register("um")
+class UM(DistanceTriple):
+    """``-|h - t|``, whatever the relation.
+
+    Of use for comparison only: all relations of a pair have the same score.
+
+    Parameters
+    ----------
+    compatible
+        Cut distances at 10, as GLiNER does; see ``transe``.
+    margin
+        Added to each score, which is never above 0 without it.
+
+    Notes
+    -----
+    Source: Bordes et al., "Joint Learning of Words and Meaning Representations", 2012; GLiNER's ``UM``.
+    """
+
+    def forward(self, head: Tensor, relations: Tensor, tail: Tensor) -> Tensor:
+        """Score all pairs for all relations."""
+        distance = torch.linalg.vector_norm(head - tail, dim=-1, keepdim=True)
+        return self.nearness(distance).expand(-1, -1, relations.shape[1])
+
+
+@registry.triples.register("pairre")
+class PairRE(DistanceTriple):
+    """``-|a * h - b * t|``, where ``a`` and ``b`` are projections of the relation vector.
+
+    Use it where relations have a direction and an entity may have several tails.
+
+    Parameters
+    ----------
+    compatible
+        Cut distances at 10, as GLiNER does; see ``transe``.
+    margin
+        Added to each score, which is never above 0 without it.
+
+    Notes
+    -----
+    Source: Chao et al., "PairRE: Knowledge Graph Embeddings via Paired Relation Vectors", 2021; GLiNER's ``PairRE``.
+    As there, entities are not brought to length 1.
+    """
+
+    def build(self, hidden_size: int) -> None:
+        """Make the projections to both scales."""
+        self.r_to_alpha = nn.Linear(hidden_size, hidden_size)
+        self.r_to_beta = nn.Linear(hidden_size, hidden_size)
+
+    def forward(self, head: Tensor, relations: Tensor, tail: Tensor) -> Tensor:
+        """Score all pairs for all relations."""
+        scale, tail_scale = self.r_to_alpha(relations), self.r_to_beta(relations)
+        return self.nearness(affine_distance(head, tail, scale, torch.zeros_like(scale), tail_scale))
+
+
+@registry.triples.register("triplere")
+class TripleRE(DistanceTriple):
+    """``-g |a * h + v - b * t|``, where ``a``, ``b``, ``v`` and the number ``g`` are projections of the relation.
+
+    Use it where relations have a direction and the scores of different relations are to have scales of their own.
+    ``g`` may be negative: then the farther, the better.
+
+    Parameters
+    ----------
+    compatible
+        Cut distances at 10, as GLiNER does; see ``transe``.
+    margin
+        Added to each score.
+
+    Notes
+    -----
+    Source: GLiNER's ``TripleRE``, after Yu et al., "TripleRE: Knowledge Graph Embeddings via Tripled Relation
+    Vectors", 2022.
+    """
+
+    def build(self, hidden_size: int) -> None:
+        """Make the four projections."""
+        self.r_to_alpha = nn.Linear(hidden_size, hidden_size)
+        self.r_to_beta = nn.Linear(hidden_size, hidden_size)
+        self.r_to_delta = nn.Linear(hidden_size, hidden_size)
+        self.r_to_gamma = nn.Linear(hidden_size, 1)
+
+    def forward(self, head: Tensor, relations: Tensor, tail: Tensor) -> Tensor:
+        """Score all pairs for all relations."""
+        scales = self.r_to_alpha(relations), self.r_to_delta(relations), self.r_to_beta(relations)
+        distance = self.cut(affine_distance(head, tail, *scales))
+        return self.margin - self.r_to_gamma(relations).transpose(1, 2) * distance

@@ -1,0 +1,1 @@
+"""The spaCy side: components, annotation of documents, saving and loading."""

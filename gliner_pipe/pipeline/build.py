@@ -1,0 +1,134 @@
+"""An [nlp] block, a path, a hub id or a spaCy pipeline: all become a spaCy pipeline here."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import catalogue
+import spacy
+from confection import ConfigValidationError
+from confit import Config
+from confit.errors import ConfitValidationError
+from confit.typing import Validatable
+from spacy.language import Language
+
+from gliner_pipe.errors import ConfigError
+from gliner_pipe.pipeline.config_errors import find_mistake, flat
+from gliner_pipe.registry import registry
+from gliner_pipe.util.consent import trusting
+
+
+@registry.core.register("pipeline")
+def make_pipeline(
+    lang: str = "en",
+    pipeline: list[str] | None = None,
+    components: dict[str, Any] = {},  # noqa: B006 (confit reads the default; it is never changed)
+    batch_size: int = 64,
+    tokenizer: dict[str, Any] | None = None,
+) -> Any:
+    """Build a spaCy pipeline from the ``[nlp]`` section of a config.
+
+    Parameters
+    ----------
+    lang
+        Language code of the tokenizer, as for ``spacy.blank``.
+    pipeline
+        Names of the components in order; all of `components` when not given.
+    components
+        One mapping a component, with its ``@factory`` and settings.
+    batch_size
+        Documents that ``nlp.pipe`` hands to a component at once.
+    tokenizer
+        A ``[nlp.tokenizer]`` section of spaCy's, e.g. ``{"@tokenizers": "spacy.Tokenizer.v1"}``.
+
+    Returns
+    -------
+    Language
+        The pipeline, not yet initialized: no weights are loaded here.
+    """
+    config: dict[str, Any] = {"nlp": {"tokenizer": tokenizer}} if tokenizer else {}
+    try:
+        nlp = spacy.blank(lang, config=config)
+    except ImportError as error:
+        raise ConfigError(
+            "nlp.lang", f"found {lang!r} ({flat(str(error))})", "a language code of spaCy, as en"
+        ) from None
+    nlp.batch_size = batch_size
+    for name in list(components) if pipeline is None else pipeline:
+        if name not in components:
+            raise ConfigError(
+                "nlp.pipeline",
+                f"names a component {name!r} that has no section",
+                ", ".join(map(repr, components)) or "nothing, as there is no [components.*] section",
+                f"Add a section [components.{name}] or take the name out",
+            )
+        block = dict(Config.serialize(components[name]))
+        factory = block.pop("factory", None) or block.pop("@factory", None)
+        if factory is None:
+            raise ConfigError(f"components.{name}", "has no factory", '@factory = "gliner"', "Add that line")
+        try:
+            nlp.add_pipe(factory, name=name, config=block)
+        except (ConfigError, ConfigValidationError, ConfitValidationError, catalogue.RegistryError) as error:
+            mistake = find_mistake({**block, "factory": factory}, f"components.{name}")
+            if mistake is None:
+                raise
+            raise mistake from error
+    return nlp
+
+
+class PipelineArg(Validatable):  # type: ignore[misc]
+    """Annotation of an argument that takes a pipeline, a path, package name or hub id, or an ``[nlp]`` section."""
+
+    @classmethod
+    def validate(cls, value: Any, config: Any = None) -> Language:
+        """Return the pipeline that `value` stands for."""
+        if isinstance(value, Language):
+            return value
+        if isinstance(value, (str, Path)):
+            from gliner_pipe.pipeline.load import load
+
+            return load(value)
+        if isinstance(value, Mapping):
+            return _from_section(value)
+        raise TypeError(
+            f"found {type(value).__name__}; allowed: a pipeline, its path, name or hub id, or an [nlp] section"
+        )
+
+
+def pipeline_of(value: Any, trust_remote_code: bool = False) -> Language:
+    """Return the pipeline that the argument of a command stands for.
+
+    Parameters
+    ----------
+    value
+        A pipeline, a path, package name or hub id, or an ``[nlp]`` section.
+    trust_remote_code
+        Consent to run the code that comes with it.
+
+    Raises
+    ------
+    ConfigError
+        If `value` is something else.
+    """
+    with trusting(trust_remote_code):
+        try:
+            return PipelineArg.validate(value)
+        except TypeError as error:
+            if isinstance(value, (Language, str, Path, Mapping)):
+                raise
+            raise ConfigError("pipeline", str(error)) from None
+
+
+def _from_section(section: Mapping[str, Any]) -> Any:
+    try:
+        return make_pipeline(**section)
+    except ConfitValidationError as error:
+        settings = ", ".join(inspect.signature(make_pipeline).parameters)
+        item = error.errors()[0]
+        found, where = flat(item["msg"]), ".".join(map(str, ("nlp", *item["loc"])))
+        raise ConfigError(
+            where, found, f"the settings {settings}" if found.startswith("unexpected") else ""
+        ) from None

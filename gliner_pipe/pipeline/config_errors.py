@@ -1,0 +1,200 @@
+"""Finds the mistake in a configuration that could not be used, and the full path of the section it is in.
+
+confit and confection stop at the first error with what they know there: often neither the section nor what is
+allowed. Only then, after the failure, is the configuration walked here, the innermost sections first.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import typing
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+import spacy
+from confit import Config
+from confit.errors import ConfitValidationError
+from confit.utils.collections import split_path
+from confit.utils.xjson import Reference
+from spacy.language import Language
+
+from gliner_pipe.errors import ConfigError
+from gliner_pipe.modeling.block import Block, available, described
+from gliner_pipe.registry import BLOCK_FAMILIES, registry
+
+#: Blocks of these families cost nothing to make, so they are made to see whether they can be.
+CHEAP = (*BLOCK_FAMILIES, "architectures", "losses")
+_NAME = re.compile(r"[A-Za-z_][\w-]*(?:\.[\w-]+)+|^[A-Za-z_][\w-]*$")
+
+
+def find_mistake(config: Mapping[str, Any], where: str = "") -> ConfigError | None:
+    """Return the first mistake in `config`, with the path of its section; None if none is found.
+
+    Parameters
+    ----------
+    config
+        Plain JSON, or what confit reads from a file, with references.
+    where
+        Path of `config` itself.
+    """
+    try:
+        for error in _mistakes(config, where, config):
+            return error
+    except (
+        Exception
+    ):  # the configuration is known to be faulty: what cannot even be walked is told by its own error
+        return None
+    return None
+
+
+def _mistakes(value: Any, where: str, root: Mapping[str, Any]) -> Iterator[ConfigError]:
+    if isinstance(value, Reference):
+        yield from _reference(value, where, root)
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _mistakes(inner, f"{where}.{key}" if where else str(key), root)
+        if names := [key for key in value if str(key).startswith("@")]:
+            yield from _block(value, names, where, root)
+        elif "factory" in value:
+            yield from _component(value, "factory", where)
+
+
+def _block(
+    block: Mapping[str, Any], keys: list[str], where: str, root: Mapping[str, Any]
+) -> Iterator[ConfigError]:
+    if len(keys) > 1:
+        yield ConfigError(where, f"holds {' and '.join(keys)}", "one key with @", "Take one of them out")
+        return
+    family, name = keys[0][1:], str(block[keys[0]]).removesuffix("!draft").strip()
+    if family in ("factory", "factories"):
+        yield from _component(block, keys[0], where)
+        return
+    view = getattr(registry, family, None) or getattr(spacy.registry, family, None)
+    if view is None:
+        families = [f"@{key}" for key, entry in vars(registry).items() if hasattr(entry, "namespace")]
+        yield ConfigError(
+            where, f"found the key @{family}", ", ".join(sorted(families)), _like(keys[0], families)
+        )
+        return
+    names = list(view.get_available() if hasattr(view, "get_available") else view.get_all())
+    if name not in names:
+        ours = available(family) if family in CHEAP else names
+        yield ConfigError(where, f"found @{family} = {name}", ", ".join(sorted(ours)), _like(name, ours))
+        return
+    yield from _arguments(view.get(name), block, family, name, where)
+    if family in CHEAP and not any(isinstance(value, Reference) for value in block.values()):
+        yield from _making(block, where, root)
+
+
+def _arguments(
+    function: Any, block: Mapping[str, Any], family: str, name: str, where: str
+) -> Iterator[ConfigError]:
+    """Compare the keys of a block with the arguments of its function."""
+    function = inspect.unwrap(function.__init__ if inspect.isclass(function) else function)
+    parameters = {key: item for key, item in inspect.signature(function).parameters.items() if key != "self"}
+    named = [key for key, item in parameters.items() if item.kind is not item.VAR_KEYWORD]
+    if len(named) == len(parameters):
+        for key in block:
+            if not key.startswith("@") and key not in named:
+                yield ConfigError(
+                    f"{where}.{key}",
+                    f"is no setting of @{family} = {name}",
+                    ", ".join(named),
+                    _like(key, named),
+                )
+    hints = typing.get_type_hints(function)
+    for key, item in parameters.items():
+        expected = _family(hints.get(key))
+        allowed = f"@{expected} = {', '.join(available(expected))}" if expected else ""
+        required = (
+            item.default is item.empty and key in named and not str(block[f"@{family}"]).endswith("!draft")
+        )
+        if key not in block and required:
+            do = f"Add a section [{where}.{key}]" if expected else f"Add a line {key} = ..."
+            yield ConfigError(where, f"lacks the setting {key}", allowed, do)
+        value = block.get(key)
+        fits = value is None or isinstance(value, (Reference, Block))
+        if expected and not fits and not (isinstance(value, Mapping) and f"@{expected}" in value):
+            yield ConfigError(f"{where}.{key}", f"found {described(value)}", allowed, "Take one of these")
+
+
+def _making(block: Mapping[str, Any], where: str, root: Mapping[str, Any]) -> Iterator[ConfigError]:
+    """Make the block, and tell what it complains of."""
+    try:
+        Config(block).resolve(registry=registry, root=root)
+    except ConfitValidationError as error:
+        for item in error.errors():
+            place = ".".join(map(str, (where, *item["loc"])))
+            yield ConfigError(place, flat(item["msg"]))
+    except ConfigError as error:
+        yield within(error, where)
+
+
+def _component(block: Mapping[str, Any], key: str, where: str) -> Iterator[ConfigError]:
+    name = block[key]
+    factories = registry.factory.get_available()
+    if name not in factories:
+        yield ConfigError(where, f"found {key} = {name}", ", ".join(factories), _like(str(name), factories))
+        return
+    settings = list(Language.get_factory_meta(name).default_config)
+    for setting in block:
+        if setting not in (key, "factory", "source", *settings):
+            yield ConfigError(
+                f"{where}.{setting}",
+                f"is no setting of the component {name}",
+                ", ".join(settings),
+                _like(setting, settings),
+            )
+
+
+def _reference(reference: Reference, where: str, root: Mapping[str, Any]) -> Iterator[ConfigError]:
+    for match in _NAME.finditer(reference.value):
+        found: Any = root
+        parts = split_path(match.group())
+        for part in parts:
+            if not isinstance(found, Mapping):
+                break
+            if part not in found:
+                keys = [str(key) for key in found]
+                yield ConfigError(
+                    where,
+                    f"refers to {reference}, which is not there",
+                    ", ".join(keys),
+                    _like(str(part), keys),
+                )
+                return
+            found = found[part]
+    try:
+        if not reference.value.replace(".", "").replace("_", "").isalnum():
+            Config({"value": reference}).resolve(registry=registry, root=root)
+    except (TypeError, ValueError, RuntimeError, ArithmeticError, SyntaxError) as error:
+        yield ConfigError(
+            where, f"{reference} cannot be computed ({flat(str(error))})", "paths, numbers, + - * / // %"
+        )
+
+
+def _family(hint: Any) -> str | None:
+    """Family of blocks that an annotation such as ``Loss | None`` asks for."""
+    for kind in (hint, *typing.get_args(hint)):
+        if isinstance(kind, type) and issubclass(kind, Block) and kind.family:
+            return kind.family
+    return None
+
+
+def within(error: ConfigError, where: str) -> ConfigError:
+    """Return `error` with the path of its section in place of ``components.*``."""
+    if not error.where.startswith("components.*"):
+        return error
+    return ConfigError(f"{where}.{error.where.rpartition('.')[2]}", error.found, error.allowed, error.do)
+
+
+def _like(name: str, names: list[str]) -> str:
+    close = get_close_matches(name, names, 1)
+    return f"Did you mean {close[0]}?" if close else ""
+
+
+def flat(text: str) -> str:
+    """Put a text of several lines into one."""
+    return " ".join(text.split())

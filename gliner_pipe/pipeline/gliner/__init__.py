@@ -1,0 +1,1 @@
+"""The component ``gliner``: entities and relations of labels given at run time."""

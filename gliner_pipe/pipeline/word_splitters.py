@@ -1,0 +1,192 @@
+"""Word splitters define the words a model reads: ``spacy`` (the document's tokens) and ``whitespace`` (GLiNER's)."""
+
+from __future__ import annotations
+
+import re
+from abc import abstractmethod
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from spacy.tokens import Doc, Span
+
+from gliner_pipe.data.annotations import trimmed
+from gliner_pipe.modeling.block import Block
+from gliner_pipe.registry import registry
+
+if TYPE_CHECKING:
+    from gliner_pipe.modeling.backbones.base import Backbone
+    from gliner_pipe.modeling.backbones.windows import Pieces
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """The words of a document; the model reads those that are more than whitespace, see :func:`read_words`.
+
+    Attributes
+    ----------
+    texts
+        The words.
+    offsets
+        First character and end of each; None when the words are the tokens of the document.
+    """
+
+    texts: list[str]
+    offsets: list[tuple[int, int]] | None = None
+
+    def span(self, doc: Doc, start: int, end: int, label: str, alignment_mode: str) -> Span | None:
+        """Span of tokens for the words `start` to `end` (inclusive), without whitespace at its ends.
+
+        None where the words are not aligned with tokens, or hold nothing but whitespace.
+        """
+        if self.offsets is None:
+            return trimmed(Span(doc, start, end + 1, label=label))
+        first, last = _trimmed_offsets(doc.text, self.offsets[start][0], self.offsets[end][1])
+        if first >= last:
+            return None
+        span = doc.char_span(first, last, label=label, alignment_mode=alignment_mode)
+        return None if span is None else trimmed(span)
+
+    def locate(self, spans: Sequence[Span]) -> list[tuple[int, int] | None]:
+        """First and last word of each span of tokens; None for one that is not on word borders.
+
+        Whitespace at the ends of a span, and at those of a word, does not count.
+        """
+        if self.offsets is None:
+            return [(span.start, span.end - 1) for span in spans]
+        if not spans:
+            return []
+        text = spans[0].doc.text
+        borders = [_trimmed_offsets(text, *offsets) for offsets in self.offsets]
+        starts = {first: index for index, (first, last) in enumerate(borders) if first < last}
+        ends = {last: index for index, (first, last) in enumerate(borders) if first < last}
+        wanted = [_trimmed_offsets(text, span.start_char, span.end_char) for span in spans]
+        found = [(starts.get(first), ends.get(last)) for first, last in wanted]
+        return [(start, end) if start is not None and end is not None else None for start, end in found]
+
+
+#: Number of a word that stands for an empty document.
+NO_WORD = -1
+
+
+@dataclass(frozen=True, slots=True)
+class ReadWords:
+    """The words of a document that a model reads: whitespace is left out, and what has no pieces.
+
+    Attributes
+    ----------
+    texts
+        These words.
+    numbers
+        Which of the document's words each is, ``NO_WORD`` where it is none; None where all are read.
+    """
+
+    texts: list[str]
+    numbers: list[int] | None = None
+
+    def number(self, word: int) -> int:
+        """Return the number among all words of the document of a word that is read."""
+        return word if self.numbers is None else self.numbers[word]
+
+    def within(self, start: int, end: int) -> tuple[int, int] | None:
+        """Return the first and last word that is read among the document's words `start` to `end`, if any is."""
+        if self.numbers is None:
+            return start, end
+        first, last = bisect_left(self.numbers, start), bisect_right(self.numbers, end) - 1
+        return (first, last) if first <= last else None
+
+
+def read_words(
+    backbone: Backbone, split: Sequence[Words], fill: bool = False
+) -> tuple[list[ReadWords], list[Pieces]]:
+    """Leave out the words that say nothing to a model: whitespace, and words that its tokenizer makes no pieces of.
+
+    Parameters
+    ----------
+    backbone
+        Cuts words into pieces.
+    split
+        All words of each document.
+    fill
+        Whether a document in which nothing is left gets one word without pieces, for a training batch must have rows.
+
+    Returns
+    -------
+    tuple of list of ReadWords, and list of Pieces
+        For each document the words that are left, and their pieces.
+    """
+    read = [_without(words.texts, [not text.isspace() for text in words.texts]) for words in split]
+    pieces = backbone.tokenize([words.texts for words in read])
+    for place, (words, cut) in enumerate(zip(read, pieces, strict=True)):
+        kept = cut.counts > 0
+        if backbone.blank_piece is not None:
+            blank = (cut.ids == backbone.blank_piece).nonzero()[0]
+            owners = cut.counts.cumsum().searchsorted(blank, side="right")
+            kept[owners[cut.counts[owners] == 1]] = False
+        if not kept.all():
+            left = _without(words.texts, kept.tolist())
+            assert left.numbers is not None
+            read[place] = ReadWords(left.texts, [words.number(word) for word in left.numbers])
+            pieces[place] = replace(cut, ids=cut.ids[kept.repeat(cut.counts)], counts=cut.counts[kept])
+        if fill and not read[place].texts:
+            read[place] = ReadWords([""], [NO_WORD])
+            pieces[place] = replace(pieces[place], counts=np.zeros(1, np.int64))
+    return read, pieces
+
+
+def _without(texts: list[str], kept: list[bool]) -> ReadWords:
+    if all(kept):
+        return ReadWords(texts)
+    numbers = [number for number, keep in enumerate(kept) if keep]
+    return ReadWords([texts[number] for number in numbers], numbers)
+
+
+def _trimmed_offsets(text: str, start: int, end: int) -> tuple[int, int]:
+    while start < end and text[end - 1].isspace():
+        end -= 1
+    while start < end and text[start].isspace():
+        start += 1
+    return start, end
+
+
+class WordSplitter(Block):
+    """Splits a document into words.
+
+    Words of whitespace, and words of which a tokenizer makes no pieces, may be among them: no model reads these.
+    """
+
+    family = "word_splitters"
+
+    @abstractmethod
+    def split(self, doc: Doc) -> Words:
+        """Return the words of `doc`."""
+
+
+@registry.word_splitters.register("spacy")
+class SpacyWords(WordSplitter):
+    """The tokens of the document; the default, and the right choice for models trained in this project.
+
+    Double blanks, line breaks and tabs are tokens of spaCy, too. No model reads them.
+    """
+
+    def split(self, doc: Doc) -> Words:
+        """Return the tokens."""
+        return Words([token.text for token in doc])
+
+
+_WORD = re.compile(r"\w+(?:[-_]\w+)*|\S")
+
+
+@registry.word_splitters.register("whitespace")
+class WhitespaceWords(WordSplitter):
+    """The words that GLiNER checkpoints were trained on (``words_splitter_type = "whitespace"``).
+
+    Entities that do not end on token borders are placed by the component's ``alignment_mode``.
+    """
+
+    def split(self, doc: Doc) -> Words:
+        """Return the words with their places in the text."""
+        matches = list(_WORD.finditer(doc.text))
+        return Words([match.group() for match in matches], [match.span() for match in matches])

@@ -1,1 +1,0 @@
-"""How exactly, and how fast, a model runs without gradients: half precision, int8 and compilation."""

@@ -1,0 +1,356 @@
+"""The optimizer of a training: registered optimizers, parameter groups and frozen components."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from gliner_pipe.errors import ConfigError
+from gliner_pipe.modeling.backbones.base import pretrained_parameters
+from gliner_pipe.registry import registry
+
+logger = logging.getLogger(__name__)
+
+#: Keys of an entry of ``param_groups``.
+GROUP_KEYS = ("selector", "lr", "weight_decay", "freeze")
+
+
+@dataclass(eq=False)
+class OptimizerBlock:
+    """A class of optimizers with its options; learning rates and weight decay come from the groups.
+
+    Parameters
+    ----------
+    optimizer_class
+        A subclass of ``torch.optim.Optimizer``.
+    options
+        Arguments of its constructor.
+    """
+
+    optimizer_class: type[torch.optim.Optimizer]
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        """Return the optimizer of `groups` of parameters, as made by :func:`parameter_groups`."""
+        try:
+            return self.optimizer_class(groups, **self.options)
+        except TypeError as error:
+            raise ConfigError(
+                "train.optimizer",
+                f"has options that {self.optimizer_class.__name__} does not take ({error})",
+                "those of its constructor, without lr and weight_decay",
+            ) from error
+
+
+@registry.optimizers.register("adamw")
+def adamw(
+    beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8, fused: bool | None = None
+) -> OptimizerBlock:
+    """Adam with decoupled weight decay: the choice for transformers.
+
+    Parameters
+    ----------
+    beta1
+        Decay of the running mean of the gradient.
+    beta2
+        Decay of the running mean of its square.
+    eps
+        Added to the denominator.
+    fused
+        One kernel for all parameters; by default where torch has one for the device.
+    """
+    options: dict[str, Any] = {"betas": (beta1, beta2), "eps": eps}
+    if fused is not None:
+        options["fused"] = fused
+    return OptimizerBlock(torch.optim.AdamW, options)
+
+
+@registry.optimizers.register("sgd")
+def sgd(momentum: float = 0.9, nesterov: bool = False) -> OptimizerBlock:
+    """Stochastic gradient descent with momentum: needs much higher learning rates than ``adamw``.
+
+    Parameters
+    ----------
+    momentum
+        Share of the last update that is kept.
+    nesterov
+        Look ahead along the momentum.
+    """
+    return OptimizerBlock(torch.optim.SGD, {"momentum": momentum, "nesterov": nesterov})
+
+
+@registry.optimizers.register("adafactor")
+def adafactor(
+    beta2_decay: float = -0.8, eps: tuple[float | None, float] = (None, 1e-3), clip_threshold: float = 1.0
+) -> OptimizerBlock:
+    """Adafactor: keeps one number a row and a column instead of two a weight, for models that hardly fit the memory.
+
+    Parameters
+    ----------
+    beta2_decay
+        How the running mean of the squared gradient decays with the steps.
+    eps
+        Least of the squared gradient, and of the relative step.
+    clip_threshold
+        Largest root mean square of an update.
+
+    Notes
+    -----
+    Source: Shazeer and Stern, "Adafactor" (2018), as torch has it: learning rates are given, not found.
+    """
+    options = {"beta2_decay": beta2_decay, "eps": tuple(eps), "d": clip_threshold}
+    return OptimizerBlock(torch.optim.Adafactor, options)
+
+
+@registry.optimizers.register("torch")
+def torch_optimizer(name: str, **options: Any) -> OptimizerBlock:
+    """Any optimizer of ``torch.optim`` by its name; ``optimizer = "NAdam"`` is the short form.
+
+    Parameters
+    ----------
+    name
+        Name of the class.
+    options
+        Arguments of its constructor, without ``lr`` and ``weight_decay``.
+    """
+    if name not in _torch_names():
+        raise ConfigError("train.optimizer", f"has the name {name!r}", ", ".join(_torch_names()))
+    return OptimizerBlock(getattr(torch.optim, name), options)
+
+
+def _torch_names() -> list[str]:
+    return sorted(
+        key
+        for key, value in vars(torch.optim).items()
+        if isinstance(value, type) and issubclass(value, torch.optim.Optimizer) and key != "Optimizer"
+    )
+
+
+def make_optimizer(
+    optimizer: OptimizerBlock | str | None, groups: list[dict[str, Any]]
+) -> torch.optim.Optimizer:
+    """Return the optimizer that the option `optimizer` of a training stands for.
+
+    Parameters
+    ----------
+    optimizer
+        A block, the name of one or that of a class of ``torch.optim``; ``"adamw"`` when not given. Adam is fused where
+        torch can: the same update in a sixth of the time.
+    groups
+        Groups of parameters, as made by :func:`parameter_groups`.
+    """
+    block = _block(optimizer)
+    if block.optimizer_class is torch.optim.AdamW and "fused" not in block.options:
+        try:
+            return OptimizerBlock(torch.optim.AdamW, {**block.options, "fused": True}).build(groups)
+        except RuntimeError:  # no fused kernel for these devices or types
+            pass
+    return block.build(groups)
+
+
+def _block(optimizer: OptimizerBlock | str | None) -> OptimizerBlock:
+    if isinstance(optimizer, OptimizerBlock):
+        return optimizer
+    name = optimizer or "adamw"
+    if name in _torch_names():
+        return torch_optimizer(name)
+    known = sorted(registry.optimizers.get_available())
+    if name not in known:
+        allowed = f"{', '.join(known)}, or a class of torch.optim: {', '.join(_torch_names())}"
+        raise ConfigError("train.optimizer", f"is {name!r}", allowed)
+    if name == "torch":
+        raise ConfigError("train.optimizer", "is 'torch' without a class", '@optimizers = "torch" and a name')
+    made: OptimizerBlock = registry.optimizers.get(name)()
+    return made
+
+
+def parameter_groups(
+    models: Mapping[str, nn.Module],
+    *,
+    transformer_lr: float,
+    task_lr: float,
+    weight_decay: float = 0.01,
+    task_weight_decay: float | None = None,
+    overrides: Sequence[Mapping[str, Any]] = (),
+    warn: Callable[[str], object] = logger.warning,
+) -> list[dict[str, Any]]:
+    """Sort the parameters to train by learning rate and weight decay.
+
+    Parameters inside a backbone learn with `transformer_lr`, all others with `task_lr`; biases and the
+    parameters of normalisation layers do not decay. Frozen parameters (``requires_grad = False``) are left
+    out, and a parameter that several modules share is taken once.
+
+    Parameters
+    ----------
+    models
+        One torch module a component.
+    transformer_lr
+        Learning rate of the backbones.
+    task_lr
+        Learning rate of everything else.
+    weight_decay
+        Weight decay of the parameters that decay.
+    task_weight_decay
+        That of everything but the backbones; `weight_decay` when not given.
+    overrides
+        Exceptions, e.g. ``[{"selector": "embeddings", "freeze": true}, {"selector": "rnn", "lr": 1e-3}]``:
+        the first whose regular expression is found in a parameter's name sets its ``lr`` or ``weight_decay``,
+        or freezes it.
+    warn
+        Told about a selector that matches nothing.
+
+    Returns
+    -------
+    list of dict
+        Groups as torch's optimizers take them, each with a ``name`` such as ``"transformer"`` or
+        ``"task.no_decay"``.
+
+    Raises
+    ------
+    ConfigError
+        If nothing is left to train.
+    """
+    decays_by = (weight_decay if task_weight_decay is None else task_weight_decay, weight_decay)
+    rules = [_Rule.parse(index, override) for index, override in enumerate(overrides)]
+    groups: dict[str, dict[str, Any]] = {}
+    for name, parameter, in_backbone, decays in _parameters(models):
+        rule = next((rule for rule in rules if rule.pattern.search(name)), None)
+        if rule is not None:
+            rule.matched += 1
+            if rule.freeze:
+                parameter.requires_grad_(False)
+        if not parameter.requires_grad:
+            continue
+        group = "transformer" if in_backbone else "task"
+        settings = {
+            "lr": transformer_lr if in_backbone else task_lr,
+            "weight_decay": decays_by[in_backbone] if decays else 0.0,
+        }
+        if rule is not None:
+            # a rule that does not say all leaves the parameters of backbone and heads different
+            whole = {"lr", "weight_decay"} <= rule.settings.keys()
+            group = rule.pattern.pattern if whole else f"{group}.{rule.pattern.pattern}"
+            settings.update(rule.settings)
+        group += "" if decays else ".no_decay"
+        groups.setdefault(group, {"params": [], "name": group, **settings})["params"].append(parameter)
+    for rule in rules:
+        if not rule.matched:
+            parts = ", ".join(
+                dict.fromkeys(".".join(name.split(".")[:3]) for name, *_ in _parameters(models))
+            )
+            warn(
+                f"warning: [train.param_groups.{rule.index}] the selector {rule.pattern.pattern!r} matches no "
+                f"parameter. There are parameters in {parts}."
+            )
+    if not groups:
+        raise ConfigError(
+            "train.nlp", "has no parameter to train: all of them are frozen", do="Unfreeze some of them"
+        )
+    # torch wants the groups of one optimizer in a stable order to load a saved state
+    return [groups[name] for name in sorted(groups)]
+
+
+@dataclass
+class _Rule:
+    index: int
+    pattern: re.Pattern[str]
+    settings: dict[str, float]
+    freeze: bool
+    matched: int = 0
+
+    @classmethod
+    def parse(cls, index: int, override: Mapping[str, Any]) -> _Rule:
+        where = f"train.param_groups.{index}"
+        unknown = sorted(set(override) - set(GROUP_KEYS))
+        if unknown or not isinstance(override.get("selector"), str):
+            found = f"has the unknown key {unknown[0]!r}" if unknown else "has no selector"
+            raise ConfigError(where, found, ", ".join(GROUP_KEYS))
+        try:
+            pattern = re.compile(override["selector"])
+        except re.error as error:
+            raise ConfigError(where, f"has a selector that is no regular expression ({error})") from error
+        settings = {key: float(override[key]) for key in ("lr", "weight_decay") if key in override}
+        return cls(index, pattern, settings, bool(override.get("freeze", False)))
+
+
+def _parameters(models: Mapping[str, nn.Module]) -> Iterator[tuple[str, nn.Parameter, bool, bool]]:
+    """Yield every parameter once: name, parameter, is it a backbone's, does it decay."""
+    backbone: set[int] = set()
+    norms: set[int] = set()
+    for model in models.values():
+        backbone.update(map(id, pretrained_parameters(model)))
+        for module in model.modules():
+            if "norm" in type(module).__name__.lower():
+                norms.update(id(parameter) for parameter in module.parameters(recurse=False))
+    seen: set[int] = set()
+    for component, model in models.items():
+        for name, parameter in model.named_parameters():
+            if id(parameter) in seen:
+                continue
+            seen.add(id(parameter))
+            # "bias" alone would miss bias_ih_l0 of an LSTM
+            decays = id(parameter) not in norms and not name.rsplit(".", 1)[-1].startswith("bias")
+            yield f"{component}.{name}", parameter, id(parameter) in backbone, decays
+
+
+#: Parts of a model by the names that GLiNER has for them.
+PARTS = {"text_encoder": "encoder.backbone", "labels_encoder": "encoder.label_encoder"}
+
+WHERE = "train.freeze_components"
+
+
+def freeze(models: Mapping[str, nn.Module], names: Sequence[str]) -> list[nn.Module]:
+    """Keep the weights of parts of the models as they are.
+
+    Parameters
+    ----------
+    models
+        One torch module a component of the pipeline.
+    names
+        Components of the pipeline; parts of their models by dotted path, e.g. ``"encoder.backbone"`` or ``"span_rep"``;
+        or ``text_encoder``, ``labels_encoder`` and ``decoder``.
+
+    Returns
+    -------
+    list of Module
+        The frozen parts: they are to stay in evaluation mode, without dropout.
+
+    Raises
+    ------
+    ConfigError
+        If no model has such a part, or it has no weights.
+    """
+    parts = dict(_parts(models))
+    frozen: list[nn.Module] = []
+    for name in names:
+        if not parts.get(name):
+            shallow = [path for path in parts if path.count(".") < 2]
+            raise ConfigError(WHERE, f"names {name!r}, which no model here has", ", ".join(shallow))
+        for module in parts[name]:
+            module.requires_grad_(False)
+            frozen.append(module)
+    return frozen
+
+
+def _parts(models: Mapping[str, nn.Module]) -> Iterator[tuple[str, list[nn.Module]]]:
+    """Yield all names of parts with weights, and the modules that have the name."""
+    found: dict[str, list[nn.Module]] = {name: [model] for name, model in models.items()}
+    for component, model in models.items():
+        modules = {path: module for path, module in model.named_modules() if path and _weighs(module)}
+        for name, path in PARTS.items():
+            if path in modules:
+                found.setdefault(name, []).append(modules[path])
+        for path, module in modules.items():
+            found.setdefault(path, []).append(module)
+            found.setdefault(f"{component}.{path}", []).append(module)
+    yield from found.items()
+
+
+def _weighs(module: nn.Module) -> bool:
+    return next(module.parameters(), None) is not None

@@ -1,0 +1,417 @@
+"""Output that appears all at once: the whole old or the whole new one stands at a path, ``kill -9`` included.
+
+New output is written into a hidden sibling (``.tmp-<token>-<name>``, so on the same filesystem), flushed
+to the disk and then swapped in. Linux swaps two folders in one step (``renameat2`` with
+``RENAME_EXCHANGE``). Where the system or the filesystem cannot (macOS, Windows, NFS), the old folder is
+renamed to ``.old-<token>-<name>`` and the new one takes its place: between these two renames, some
+microseconds, nothing stands at the path, and `recover` brings the old folder back if the process dies
+there. A writer holds a lock on its sibling, so those that dead processes left are told from those in use,
+and the next call removes them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import re
+import secrets
+import shutil
+import stat
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from spacy.language import Language
+
+from gliner_pipe.errors import DataError
+from gliner_pipe.util.secrets import redact_folder
+
+if sys.platform != "win32":
+    import fcntl
+
+#: Where the filesystem has no locks, a sibling counts as left by a dead process after this many seconds.
+STALE_AFTER = 24 * 3600.0
+#: Where the filesystem has no locks, a process in mid-swap is given this many seconds to end it.
+SWAP_GRACE = 0.5
+
+#: Characters that no name from elsewhere may have: Windows takes some for paths, and no screen shows others.
+_UNSAFE = {"\\", ":", "\x7f", *map(chr, range(32))}
+
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+
+
+def save_pipeline(
+    nlp: Language,
+    path: str | os.PathLike[str],
+    files: Mapping[str, str] | None = None,
+    write_more: Callable[[Path], object] | None = None,
+) -> Path:
+    """Write a pipeline in place of what stands at a path, all at once.
+
+    Parameters
+    ----------
+    nlp
+        Any spaCy pipeline.
+    path
+        Folder of the pipeline; it and its parents are made if missing. A symbolic link is followed.
+    files
+        Text files to put beside the pipeline's own, by name, e.g. ``{"train_config.cfg": "..."}``.
+    write_more
+        Called with the folder, to write what is no text.
+
+    Returns
+    -------
+    Path
+        The folder, as given.
+
+    Raises
+    ------
+    DataError
+        If something other than a pipeline stands at `path`: it is left as it is.
+    """
+    with replace_directory(path, marker="meta.json") as folder:
+        nlp.to_disk(folder)
+        for name, text in (files or {}).items():
+            (folder / name).write_text(text, encoding="utf8")
+        if write_more is not None:
+            write_more(folder)
+    return Path(path)
+
+
+@contextmanager
+def replace_directory(path: str | os.PathLike[str], *, marker: str) -> Iterator[Path]:
+    """Yield an empty folder that takes the place of `path` when the block ends, and vanishes if it raises.
+
+    A reader that opens file after file while the folder is swapped may meet files of both. Secrets in its text files
+    are redacted.
+
+    Parameters
+    ----------
+    path
+        Folder to replace; it and its parents are made if missing.
+    marker
+        Name of a file that tells this kind of output. A folder with files but without this one is
+        somebody's data and not replaced.
+
+    Raises
+    ------
+    DataError
+        If `path` is a file, a mount point, or a folder of another kind.
+    """
+    target = _resolved(path)
+    recover(target)
+    _check_replaceable(target, marker)
+    with scratch_directory(target) as folder:
+        yield folder
+        redact_folder(folder)
+        _open_up(folder)
+        _flush_tree(folder)
+        _swap(folder, target)
+        _flush(target.parent)
+
+
+@contextmanager
+def replace_file(path: str | os.PathLike[str], *, follow: bool = True) -> Iterator[Path]:
+    """Yield an empty file, of the same suffix, that takes the place of `path` unless the block raises.
+
+    Parameters
+    ----------
+    path
+        File to replace; its parents are made if missing.
+    follow
+        Whether to write where a symbolic link points to, and not in place of the link.
+    """
+    target = _resolved(path) if follow else _resolved(Path(path).parent) / Path(path).name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _remove_dead(target)
+    sibling, lock = _locked_sibling(target, lambda path: path.touch(exist_ok=False))
+    mode = sibling.stat().st_mode
+    try:
+        yield sibling
+        sibling.chmod(stat.S_IMODE(mode))  # some libraries put a file for their owner alone in its place
+        _flush(sibling)
+        sibling.replace(target)
+        _flush(target.parent)
+    except OSError as error:
+        if error.filename is None:  # as where the disk is full
+            error.filename = str(target)
+        raise
+    finally:
+        sibling.unlink(missing_ok=True)
+        _unlock(lock)
+
+
+def inside(folder: Path, name: object, where: object) -> Path:
+    """Return the path of a file or folder whose name comes from elsewhere: data, a message, an archive, a checkpoint.
+
+    Parameters
+    ----------
+    folder
+        Where it must lie.
+    name
+        Its path from there, with ``/`` between parts.
+    where
+        What names it, for the error.
+
+    Raises
+    ------
+    DataError
+        If it is no relative path, leads out of the folder, also by a symbolic link, or is none on some system.
+    """
+    if not is_plain(name) or not _resolved(folder / str(name)).is_relative_to(_resolved(folder)):
+        allowed = "a path inside its folder, without '..', ':', backslashes and control characters"
+        raise DataError(f"{where}:", f"names the file {name!r:.200}", allowed, "Do not use it: get it anew")
+    return folder / str(name)
+
+
+def is_plain(name: object) -> bool:
+    """Tell whether a name stands for the same place below any folder, on all systems."""
+    return isinstance(name, str) and not any(
+        part in ("", ".", "..") or set(part) & _UNSAFE for part in name.split("/")
+    )
+
+
+@contextmanager
+def scratch_directory(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield an empty hidden folder beside `path` and remove it in the end.
+
+    What a killed process leaves, the next call for the same `path` removes.
+
+    Parameters
+    ----------
+    path
+        What the work is for; its parents are made if missing.
+    """
+    target = _resolved(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _remove_dead(target)
+    folder, lock = _locked_sibling(target, Path.mkdir)
+    try:
+        yield folder
+    finally:
+        _remove(folder)
+        _unlock(lock)
+
+
+def recover(path: str | os.PathLike[str]) -> bool:
+    """Bring back the folder that a process killed in mid-swap had set aside; remove what dead ones left.
+
+    Only where folders cannot be swapped in one step is there ever anything to bring back.
+
+    Parameters
+    ----------
+    path
+        Folder that `save_pipeline` or `replace_directory` writes.
+
+    Returns
+    -------
+    bool
+        True if the folder was missing and is back.
+    """
+    target = _resolved(path)
+    restored = False
+    for old in sorted(_siblings(target, "old"), key=lambda item: item.stat().st_mtime, reverse=True):
+        if target.exists():
+            break
+        held = _held(old)
+        if held is None:
+            time.sleep(SWAP_GRACE)
+        if not held and not target.exists():
+            old.rename(target)
+            restored = True
+    _remove_dead(target)
+    return restored
+
+
+def _resolved(path: str | os.PathLike[str]) -> Path:
+    return Path(os.path.realpath(path))
+
+
+def _check_replaceable(target: Path, marker: str) -> None:
+    if not target.exists():
+        return
+    allowed = f"a path where nothing stands yet, or an earlier output of this kind (a folder with {marker})"
+    if not target.is_dir():
+        raise DataError(f"{target}:", "is a file", allowed, "Give another path")
+    if target.is_mount():
+        raise DataError(f"{target}:", "is a mount point", "a folder inside it", f"Give {target / 'model'}")
+    names = sorted(item.name for item in target.iterdir())
+    if names and (marker not in names or ".git" in names):
+        shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+        raise DataError(
+            f"{target}:",
+            f"holds files that would be lost ({shown})",
+            f"{allowed} and no .git",
+            "Give another path or move these files",
+        )
+
+
+def _swap(new: Path, target: Path) -> None:
+    if target.exists():
+        if not _exchange(new, target):
+            _replace_in_two_steps(new, target)
+        return
+    try:
+        new.rename(target)
+    except OSError:
+        if not target.exists():
+            raise
+        _swap(new, target)  # another process wrote there at the same moment
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two paths in one step; False where that cannot be done."""
+    if sys.platform != "linux":
+        return False
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except AttributeError:
+        return False
+    if renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTTY):
+        return False
+    raise OSError(code, os.strerror(code), str(one), None, str(other))
+
+
+def _replace_in_two_steps(new: Path, target: Path) -> None:
+    old = _sibling(target, "old")
+    lock = None
+    with suppress(BlockingIOError):  # the process that wrote it a moment ago still tidies up
+        lock = _lock(target)
+    try:
+        target.rename(old)
+        try:
+            new.rename(target)
+        except OSError:
+            old.rename(target)
+            raise
+        _remove(old)
+    finally:
+        _unlock(lock)
+
+
+def _sibling(target: Path, kind: str) -> Path:
+    return target.with_name(f".{kind}-{secrets.token_hex(8)}-{target.name}")
+
+
+def _siblings(target: Path, kind: str) -> list[Path]:
+    pattern = re.compile(rf"\.{kind}-[0-9a-f]{{16}}-{re.escape(target.name)}")
+    if not target.parent.is_dir():
+        return []
+    return [item for item in target.parent.iterdir() if pattern.fullmatch(item.name)]
+
+
+def _remove_dead(target: Path) -> None:
+    leftovers = _siblings(target, "tmp") + (_siblings(target, "old") if target.exists() else [])
+    for item in leftovers:
+        if _is_dead(item):
+            _remove(item)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or a folder, which another process may be removing too."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _locked_sibling(target: Path, make: Callable[[Path], None]) -> tuple[Path, int | None]:
+    """Make a sibling and lock it, before another process takes it for a dead one's."""
+    while True:
+        sibling = _sibling(target, "tmp")
+        make(sibling)
+        try:
+            lock = _lock(sibling)
+        except (FileNotFoundError, BlockingIOError):
+            continue
+        if sibling.exists():
+            return sibling, lock
+        _unlock(lock)
+
+
+def _lock(path: Path) -> int | None:
+    """Lock a file or folder for as long as this process lives; None where the filesystem has no locks.
+
+    Raises
+    ------
+    BlockingIOError
+        If a living process holds the lock.
+    """
+    if sys.platform == "win32":
+        return None
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _unlock(lock: int | None) -> None:
+    if lock is not None:
+        os.close(lock)
+
+
+def _held(path: Path) -> bool | None:
+    """Tell whether a living process has locked `path`; None where the filesystem has no locks."""
+    try:
+        lock = _lock(path)
+    except BlockingIOError:
+        return True
+    _unlock(lock)
+    return None if lock is None else False
+
+
+def _is_dead(path: Path) -> bool:
+    try:
+        held = _held(path)
+        return _is_stale(path) if held is None else not held
+    except FileNotFoundError:
+        return False  # removed by another process meanwhile
+
+
+def _is_stale(path: Path) -> bool:
+    newest = max(item.stat().st_mtime for item in (path, *path.rglob("*")))
+    return time.time() - newest > STALE_AFTER
+
+
+def _open_up(folder: Path) -> None:
+    """Give all below a new folder the mode that it has itself from the umask: temporary files are their owner's alone.
+
+    What is linked elsewhere too is left as it is.
+    """
+    mode = stat.S_IMODE(folder.stat().st_mode)
+    for path in folder.rglob("*"):
+        found = path.lstat()
+        if stat.S_ISDIR(found.st_mode):
+            path.chmod(mode)
+        elif stat.S_ISREG(found.st_mode) and found.st_nlink == 1:
+            path.chmod(mode & (0o666 | found.st_mode & 0o111))
+
+
+def _flush(path: Path) -> None:
+    """Have the disk hold what was written to a file or into a folder's list of names."""
+    with suppress(PermissionError):  # Windows opens no folders
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _flush_tree(folder: Path) -> None:
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            _flush(Path(parent, name))
+        _flush(Path(parent))

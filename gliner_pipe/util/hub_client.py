@@ -1,0 +1,141 @@
+"""The hub's client: login, repositories, and its errors in one line each."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from gliner_pipe import __version__
+from gliner_pipe.errors import ConfigError
+from gliner_pipe.util.secrets import MARK, redacted_text
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+LOGIN = "Set HF_TOKEN to a token that may write, or run: hf auth login"
+
+
+def make_api() -> HfApi:
+    """Return a client of the hub that HF_ENDPOINT names, else of huggingface.co."""
+    from huggingface_hub import HfApi
+
+    return HfApi(
+        endpoint=os.environ.get("HF_ENDPOINT") or None,
+        library_name="gliner_pipe",
+        library_version=__version__,
+    )
+
+
+def check_hub(where: str = "push_to_hub") -> str:
+    """Check, before anything is trained or written, that there is a login which the hub takes.
+
+    Parameters
+    ----------
+    where
+        Setting that asks for the hub, for messages.
+
+    Returns
+    -------
+    str
+        Name of the user.
+
+    Raises
+    ------
+    ConfigError
+        If there is no login, the hub refuses it, or it cannot be reached.
+    """
+    from huggingface_hub import get_token
+
+    if not get_token():
+        raise ConfigError(where, "needs a login of the hub, and there is none", do=LOGIN)
+    try:
+        return str(make_api().whoami()["name"])
+    except Exception as error:
+        raise hub_error(where, "cannot be done", error) from None
+
+
+def make_repo(api: HfApi, repo_id: str, private: bool, revision: str | None, where: str) -> str:
+    """Make a repository and a branch, unless they are there, and return its full name.
+
+    Raises
+    ------
+    ConfigError
+        If the name cannot be, the login has no right to it, or the repository is public though `private` is
+        asked for.
+    """
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        full = str(api.create_repo(repo_id, private=private, exist_ok=True).repo_id)
+        public = private and not api.model_info(full).private
+        if revision is not None:
+            api.create_branch(full, branch=revision, exist_ok=True)
+    except HFValidationError as error:
+        raise ConfigError(
+            where,
+            f"names the repository {repo_id!r}: {_flat(error)}",
+            "user/name, of letters, digits, -, _ and .",
+        ) from None
+    except Exception as error:
+        raise hub_error(where, f"cannot make {repo_id!r} on the hub", error) from None
+    if public:
+        raise ConfigError(
+            where,
+            f"asks for a private repository, but {full!r} is there and public",
+            do="Make it private on the hub, or say private = false",
+        )
+    return full
+
+
+def hub_error(where: str, what: str, error: BaseException) -> ConfigError:
+    """Return an error of the client as one of ours: one line, with what to do, and without the token."""
+    reason, do = told(error)
+    return ConfigError(where, f"{what}: {reason}", do=do)
+
+
+def told(error: BaseException) -> tuple[str, str]:
+    """Return the reason of an error of the client in one line, and what to do about it."""
+    from huggingface_hub import errors
+
+    chain: list[BaseException] = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
+        chain.append(cause)
+    endpoint = os.environ.get("HF_ENDPOINT") or "huggingface.co"
+    if any(isinstance(item, errors.OfflineModeIsEnabled) for item in chain):
+        return "HF_HUB_OFFLINE is set", "Unset it, or use what is on this machine"
+    for item in chain:
+        status = getattr(getattr(item, "response", None), "status_code", None)
+        if isinstance(item, errors.GatedRepoError):
+            return "its authors let only some users in", "Ask for access on its page, and log in"
+        if isinstance(item, errors.RepositoryNotFoundError):
+            return "there is no such repository, or the login may not see it", "Check the name and the login"
+        if isinstance(item, errors.RevisionNotFoundError):
+            return "the repository has no such revision", "Check the branch, tag or commit"
+        if status == 401:
+            return "the hub does not take the token of the login", LOGIN
+        if status == 403:
+            return f"the login has no right to it ({_server_message(item)})", LOGIN
+        if status is not None:
+            return f"the hub answers {status} ({_server_message(item)})", ""
+    for item in chain:
+        if type(item).__name__ in _UNREACHABLE:
+            return f"{endpoint} cannot be reached ({_flat(item) or type(item).__name__})", "Check the network"
+    last = chain[-1]
+    return f"{type(last).__name__}: {_flat(last)}", ""
+
+
+#: Errors of httpx and requests about a server that does not answer.
+_UNREACHABLE = ("ConnectError", "ConnectTimeout", "ReadTimeout", "ConnectionError", "Timeout", "ReadError")
+
+
+def _server_message(error: Any) -> str:
+    return _flat(getattr(error, "server_message", None) or error)
+
+
+def _flat(error: Any) -> str:
+    """One line of at most 300 characters without the token."""
+    from huggingface_hub import get_token
+
+    text = " ".join(str(error).split())
+    token = get_token()
+    return redacted_text(text.replace(token, MARK) if token else text)[:300]

@@ -1,0 +1,125 @@
+"""Readers chosen by files, columns and records."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from datasets import Dataset, DatasetDict
+
+from gliner_pipe.data.annotations import gold_spans
+from gliner_pipe.data.detect import reader_of_dataset, reader_of_path, reader_of_records
+from gliner_pipe.errors import ConfigError, DataError
+
+WORDS = ["Ann", "Lee", "left"]
+TAGS = ["B-person", "I-person", "O"]
+TEXT = {"text": "Ann Lee left", "entities": [[0, 7, "person"]]}
+GLINER = {"tokenized_text": WORDS, "ner": [[0, 1, "person"]]}
+CSV = "id,{},{},lang\n1,\"['Ann', 'Lee', 'left']\",\"['B-person', 'I-person', 'O']\",en\n"
+
+
+def found(reader, nlp):
+    return [[(span.text.strip(), span.label_) for span in gold_spans(e.reference)] for e in reader(nlp)]
+
+
+ONE = [[("Ann Lee", "person")]]
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        TEXT,
+        GLINER,
+        {"tokens": WORDS, "tags": TAGS},
+        {"words": WORDS, "ner_tags": TAGS, "pos_tags": ["N", "N", "V"]},
+        {"tokens": WORDS, "labels": ["person", "person", "O"]},
+        {"tokens": WORDS, "ner": TAGS},
+        {"tokens": WORDS, "ner": [[0, 1, "person"]]},
+        {"tokenized_text": WORDS, "ner": TAGS},
+        {"tokenized_text": WORDS, "tags": TAGS},
+    ],
+)
+def test_records(write, nlp, record):
+    assert found(reader_of_path(write("a.jsonl", [record, record])), nlp) == ONE * 2
+    assert found(reader_of_path(write("a.json", json.dumps([record]))), nlp) == ONE
+    assert found(reader_of_records([record, record]), nlp) == ONE * 2
+
+
+@pytest.mark.parametrize("columns", [("tokens", "tags"), ("words", "ner_tags"), ("tokens", "labels")])
+def test_tables(write, nlp, tmp_path, columns):
+    text = CSV.format(*columns)
+    assert found(reader_of_path(write("a.csv", text)), nlp) == ONE
+    assert found(reader_of_path(write("a.tsv", text.replace(",\"", "\t\"").replace("\",", "\"\t").replace(",", "\t", 3).replace("1,", "1\t"))), nlp) == ONE  # fmt: skip
+    data = Dataset.from_list([{columns[0]: WORDS, columns[1]: TAGS, "id": "1"}])
+    data.to_parquet(str(tmp_path / "a.parquet"))
+    data.save_to_disk(tmp_path / "saved")
+    assert found(reader_of_path(tmp_path / "a.parquet"), nlp) == ONE
+    assert found(reader_of_path(tmp_path / "saved"), nlp) == ONE
+    assert found(reader_of_dataset(data), nlp) == ONE
+
+
+def test_a_tsv_file_of_words_is_a_column_file(write, nlp):
+    assert found(reader_of_path(write("a.tsv", "Ann\tB-person\nLee\tI-person\nleft\tO\n")), nlp) == ONE
+    assert found(reader_of_path(write("b.tsv", "token\tNN\tO\nAnn\tNN\tB-person\n")), nlp) == [
+        [("Ann", "person")]
+    ]
+
+
+def test_each_purpose_takes_its_split(write, nlp, tmp_path):
+    rows = {name: [{"tokens": [name], "tags": ["B-x"]}] for name in ("train", "dev", "test")}
+    for name, records in rows.items():
+        write(f"folder/{name}.jsonl", records)
+        Dataset.from_list(records).to_parquet(str(tmp_path / "folder2" / f"{name}.parquet"))
+    splits = DatasetDict({name: Dataset.from_list(records) for name, records in rows.items()})
+    splits.save_to_disk(tmp_path / "saved")
+    for made in (
+        lambda **options: reader_of_path(tmp_path / "folder", **options),
+        lambda **options: reader_of_path(tmp_path / "folder2", **options),
+        lambda **options: reader_of_path(tmp_path / "saved", **options),
+        lambda **options: reader_of_dataset(splits, **options),
+    ):
+        assert found(made(), nlp) == [[("train", "x")]]
+        assert found(made(validation=True), nlp) == [[("dev", "x")]]
+    del splits["dev"]
+    splits.save_to_disk(tmp_path / "rest")
+    for make in (
+        lambda: reader_of_dataset(splits, validation=True),
+        lambda: reader_of_path(tmp_path / "rest", validation=True),
+    ):
+        with pytest.raises(
+            ConfigError, match=r"\[train.val_data\] is .* the splits train, test, none to validate on"
+        ):
+            make()
+    del splits["train"]
+    with pytest.raises(
+        ConfigError, match=r"\[train.train_data\] is the data set, which has the splits test, none to train"
+    ):
+        reader_of_dataset(splits)
+
+
+@pytest.mark.parametrize("columns", ["id,words,tokens,tags", "id,text", "tokens,tags,ner_tags"])
+def test_unclear_columns(write, columns):
+    with pytest.raises(DataError, match=r"a.csv has the columns .*not clear which.*tokens_column = "):
+        reader_of_path(write("a.csv", f"{columns}\n1,2\n"))
+
+
+def test_mistakes_in_records_say_which(nlp):
+    broken = {"tokenized_text": ["Ann"], "ner": [[0, 5, "person"]]}
+    reader = reader_of_records([GLINER, GLINER, GLINER, broken])
+    with pytest.raises(DataError, match=r"^record 3 \(ner\[0\]\[1\]\) is 5, out of range"):
+        list(reader(nlp))
+    with pytest.raises(DataError, match=r"^record 1 \(tags\) has 1 tags, tokens has 3 words"):
+        list(reader_of_records([{"tokens": WORDS, "tags": TAGS}, {"tokens": WORDS, "tags": ["O"]}])(nlp))
+    with pytest.raises(DataError, match=r"^record 0 has the fields a, b; allowed: tokenized_text and ner"):
+        reader_of_records([{"a": 1, "b": 2}])
+
+
+def test_messages_on_records_do_not_repeat_them(nlp, caplog):
+    reader = reader_of_records([{**GLINER, "lang": "en"}])
+    assert found(reader, nlp) == ONE
+    assert "the records: 1 x unknown field 'lang' (ignored)" in caplog.text
+
+
+def test_a_path_that_is_not_there(tmp_path):
+    with pytest.raises(DataError, match=r'does not exist.*hub: @readers = "bio"'):
+        reader_of_path(tmp_path / "conll2003")

@@ -1,0 +1,378 @@
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import spacy
+import torch
+from conftest import gliner_config
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from spacy.language import Language
+from spacy.tokens import Doc, Span
+from spacy.training import Example
+
+from gliner_pipe.errors import ConfigError, DataError
+from gliner_pipe.evaluation.candidates import Candidates, Weighed, weighs_apart
+from gliner_pipe.evaluation.evaluate import evaluate_pipeline
+from gliner_pipe.evaluation.thresholds import (
+    CandidateSweep,
+    ThresholdSearch,
+    _search,
+    apply_thresholds,
+    between,
+    find_threshold,
+    spaced,
+)
+from gliner_pipe.metrics.counts import count_exact
+from gliner_pipe.modeling.decoders.span import Candidate, SpanDecoder
+from gliner_pipe.pipeline.labels import parse_labels
+from gliner_pipe.pipeline.overrides import override
+
+LABELS = ["person", "city", "animal"]
+
+
+def make_nlp(backbone: Path, span_rep: dict[str, Any] | None = None, **settings: Any) -> Any:
+    torch.manual_seed(0)
+    nlp = spacy.blank("en")
+    config = gliner_config(backbone, **{"labels": LABELS, **settings})
+    config["model"] |= {
+        "span_rep": {"@span_reps": "markerV0", "max_width": 3} if span_rep is None else span_rep
+    }
+    nlp.add_pipe("gliner", config=config)
+    nlp.initialize()
+    with torch.no_grad():
+        for weights in nlp.get_pipe("gliner").gliner.span_rep.parameters():
+            weights.mul_(3.0)  # untrained scores are all alike
+    return nlp
+
+
+def examples_of(nlp: Language, n_docs: int = 3) -> list[Example]:
+    """Gold spans are two of three that the model finds, if anything will do, and one that it cannot find."""
+    words = ["Ann", "met", "Bo", "in", "Rome", "while", "a", "cat", "slept"]
+    docs = [Doc(nlp.vocab, words=[*words[number:], *words[:number]]) for number in range(n_docs)]
+    examples = []
+    with override(nlp, labels=LABELS, threshold=0.0):
+        for doc in nlp.pipe(Doc(nlp.vocab, words=[token.text for token in doc]) for doc in docs):
+            reference = Doc(nlp.vocab, words=[token.text for token in doc])
+            found = [Span(reference, span.start, span.end, span.label_) for span in doc.spans["gliner"]]
+            found = [span for number, span in enumerate(found) if number % 3]
+            reference.spans["gliner"] = [*found, Span(reference, 0, len(reference), label="city")]
+            examples.append(Example(Doc(nlp.vocab, words=[token.text for token in reference]), reference))
+    nothing = Doc(nlp.vocab, words=[])
+    nothing.spans["gliner"] = []
+    return [*examples, Example(Doc(nlp.vocab, words=[]), nothing)]
+
+
+TOKENS = {"@span_reps": "token_level"}
+TWICE = {"@span_reps": "token_level", "represent_spans": True}
+
+
+@pytest.mark.parametrize("metric", ["exact", "overlap", "token"])
+@pytest.mark.parametrize(
+    ("span_rep", "settings"),
+    [
+        (None, {}),
+        (None, {"flat_ner": False, "multi_label": True}),
+        (None, {"labels": [{"label": "animal", "threshold": 0.9}, "city", "person"]}),
+        (TOKENS, {}),
+        (TWICE, {}),
+    ],
+    ids=["flat", "nested", "own threshold", "tokens", "tokens twice"],
+)
+def test_the_curve_is_what_predicting_again_gives(
+    backbone: Path, span_rep: Any, settings: dict[str, Any], metric: Any
+) -> None:
+    nlp = make_nlp(backbone, span_rep, **settings)
+    examples = examples_of(nlp)
+    once = weighs_apart(nlp.get_pipe("gliner"))
+    assert once is (span_rep is not TWICE)
+    found = find_threshold(nlp, examples, metric, steps=None if once else 5, floor=0.0)
+    assert found.runs == (1 if once else 6)
+    assert len({row["f"] for row in found.curve}) > 1
+    rows = [found.before, found.best, *found.curve[:: max(1, len(found.curve) // 5)]]
+    for row in rows:
+        again = evaluate_pipeline(nlp, examples, metrics=[metric], threshold=row["threshold"])[metric][
+            "micro"
+        ]
+        assert {key: row[key] for key in "prf"} == {key: again[key] for key in "prf"}
+
+
+def test_all_thresholds_that_differ_are_tried(backbone: Path) -> None:
+    nlp = make_nlp(backbone)
+    examples = examples_of(nlp, 2)
+    found = find_threshold(nlp, examples, floor=0.0)
+    nlp.get_pipe("gliner").threshold = 0.0
+    scores = {
+        float(score)
+        for doc in nlp.pipe(Doc(nlp.vocab, words=[t.text for t in eg.reference]) for eg in examples)
+        for score in doc.spans["gliner"].attrs["scores"]
+    }
+    # of every two scores that decide something, one passes a threshold that the other does not
+    thresholds = [row["threshold"] for row in found.curve]
+    assert thresholds == sorted(thresholds)
+    for low, high in zip(sorted(scores), sorted(scores)[1:], strict=False):
+        assert any(low <= threshold < high for threshold in thresholds)
+    best = max(row["f"] for row in found.curve)
+    assert found.best["f"] == best >= found.before["f"]
+    assert found.best in found.curve
+
+
+candidates = st.lists(
+    st.builds(
+        lambda start, width, label, score: Candidate(start, start + width, label, score),
+        st.integers(0, 6),
+        st.integers(0, 2),
+        st.integers(0, 2),
+        st.sampled_from([round(0.05 * step, 2) for step in range(1, 20)]),
+    ),
+    max_size=12,
+    unique_by=lambda item: item[:3],
+).map(sorted)
+
+
+@given(items=candidates, threshold=st.floats(0, 1), flat=st.booleans(), multi_label=st.booleans())
+@settings(deadline=None, max_examples=300)
+def test_greedy_choice_above_a_threshold_is_a_part_of_the_whole_choice(
+    items: Any, threshold: float, flat: bool, multi_label: bool
+) -> None:
+    """Why one threshold for all could be read off a single prediction, too."""
+    decoder = SpanDecoder()
+    whole = decoder.decode(items, flat=flat, multi_label=multi_label)
+    part = decoder.decode(
+        [item for item in items if item.score > threshold], flat=flat, multi_label=multi_label
+    )
+    assert set(part) == {item for item in whole if item.score > threshold}
+
+
+def test_a_threshold_of_one_label_frees_the_place_of_another() -> None:
+    """Why candidates are kept and not predictions: with thresholds by label, a choice is no part of the whole one."""
+    strong, weak = Candidate(0, 1, 0, 0.6), Candidate(0, 0, 1, 0.55)
+    decoder = SpanDecoder()
+    assert decoder.decode([weak, strong], flat=True, multi_label=False) == [strong]
+    assert decoder.decode([weak], flat=True, multi_label=False) == [weak]  # label 0 asks for more than 0.6
+
+
+@pytest.mark.parametrize("span_rep", [None, TOKENS, TWICE], ids=["markerV0", "tokens", "tokens twice"])
+def test_thresholds_of_labels_hold_when_they_are_set(backbone: Path, span_rep: Any) -> None:
+    nlp = make_nlp(backbone, span_rep)
+    examples = examples_of(nlp)
+    steps = 6 if span_rep is TWICE else None
+    found = find_threshold(nlp, examples, per_label=True, min_support=1, steps=steps, floor=0.0)
+    component = nlp.get_pipe("gliner")
+    assert component.label_data == LABELS and component.threshold == 0.5  # as it was
+    assert found.labels and {*found.labels, *found.kept} == set(LABELS)
+    assert found.together["f"] >= found.best["f"] > 0
+    assert apply_thresholds(nlp, found) == []
+    assert component.threshold == found.threshold
+    again = evaluate_pipeline(nlp, examples, metrics=["exact"])["exact"]
+    assert found.together == {key: again["micro"][key] for key in "prf"}
+    for item in component.label_items:
+        row = found.labels.get(item.label, {"threshold": None})
+        assert item.threshold == row.pop("threshold")
+        assert row == {key: again[item.label][key] for key in row}
+
+
+def weighed(gold: list[tuple[str, int]], candidates: list[tuple[int, int, float]]) -> Weighed:
+    """A document of one-word spans: label and word; label, word and score."""
+    items = sorted(Candidate(word, word, label, score) for label, word, score in candidates)
+    mentions = {item[:3]: (LABELS[item.label], item.start, item.start + 1) for item in items}
+    return Weighed({(label, word, word + 1) for label, word in gold}, items, mentions)
+
+
+def search(
+    component: Any, documents: list[Weighed], steps: int | None = None, **options: Any
+) -> dict[str, Any]:
+    sweep = CandidateSweep(
+        Candidates(component, documents, LABELS, count_exact), parse_labels(LABELS, "labels"), steps, 0.0
+    )
+    support = Counter(label for document in documents for label, *_ in document.gold)
+    return _search(sweep, 0.5, support, **options)
+
+
+def test_a_curve_by_hand(nlp: Any) -> None:
+    component = nlp.get_pipe("gliner")
+    documents = [
+        weighed([("person", 0), ("city", 3)], [(0, 0, 0.9), (0, 1, 0.8), (1, 3, 0.25)]),
+        weighed([("person", 2)], [(0, 2, 0.7)]),
+    ]
+    found = search(component, documents, min_support=None)
+    fs = [2 * tp / (positives + 3) for tp, positives in ((3, 4), (2, 3), (1, 2), (1, 1), (0, 0))]
+    assert [row["f"] for row in found["curve"]] == pytest.approx(fs)
+    assert [row["threshold"] for row in found["curve"]] == sorted(row["threshold"] for row in found["curve"])
+    assert found["before"] == {"threshold": 0.5, "p": 2 / 3, "r": 2 / 3, "f": pytest.approx(2 / 3)}
+    assert found["best"]["f"] == pytest.approx(6 / 7) and found["best"]["threshold"] < 0.25
+    by_steps = search(component, documents, 4, min_support=None)
+    assert [row["threshold"] for row in by_steps["curve"]] == [0.0, 0.25, 0.5, 0.75]
+    assert by_steps["best"]["f"] == pytest.approx(6 / 7)
+
+
+def test_labels_get_what_serves_them_best(nlp: Any) -> None:
+    component = nlp.get_pipe("gliner")
+    documents = [
+        weighed([("person", word) for word in range(4)], [(0, word, 0.9) for word in range(4)]),
+        weighed([("city", 0)], [(1, 0, 0.3), (0, 1, 0.4), (0, 2, 0.35), (0, 3, 0.2)]),
+    ]
+    found = search(component, documents, min_support=1)
+    assert found["best"]["threshold"] == 0.5  # nearest of those between 0.4 and 0.9
+    assert found["labels"]["person"] == {"threshold": 0.5, "p": 1.0, "r": 1.0, "f": 1.0, "support": 4}
+    assert found["labels"]["city"]["threshold"] < 0.3 and found["labels"]["city"]["f"] == 1.0
+    assert (found["together"]["f"], found["kept"]) == (1.0, {"animal": 0})
+    assert search(component, documents, min_support=2)["kept"] == {"city": 1, "animal": 0}
+
+
+def test_a_label_gets_no_threshold_that_costs_the_others_more(nlp: Any) -> None:
+    component = nlp.get_pipe("gliner")
+    documents = [
+        weighed([("city", 0)], [(0, 0, 0.55), (1, 0, 0.3)]),  # a person, wrong, that would hide the city
+        weighed([("person", 0)], [(0, 0, 0.5)]),
+        weighed([("person", 0)], [(0, 0, 0.9)]),
+        weighed([("city", word) for word in range(4)], [(1, word, 0.9) for word in range(4)]),
+        weighed([], [(2, word, 0.58) for word in range(10)]),
+    ]
+    found = search(component, documents, min_support=2)
+    assert found["best"]["f"] == pytest.approx(10 / 12)
+    assert found["labels"]["city"]["f"] == 1.0
+    # 0.8 could be had with a threshold below 0.5
+    assert found["labels"]["person"]["threshold"] > 0.55
+    assert found["labels"]["person"]["f"] == pytest.approx(2 / 3)
+    assert found["together"]["f"] == pytest.approx(12 / 13)
+
+
+def test_labels_with_few_gold_spans_keep_what_they_have(backbone: Path) -> None:
+    nlp = make_nlp(backbone, labels=["person", {"label": "plant", "threshold": 0.9}])
+    examples = examples_of(nlp)
+    support = sum(span.label_ == "person" for eg in examples for span in eg.reference.spans["gliner"])
+    found = find_threshold(nlp, examples, per_label=True, min_support=support + 1)
+    assert (found.labels, found.kept) == ({}, {"person": support, "plant": 0})
+    apply_thresholds(nlp, found)
+    assert nlp.get_pipe("gliner").label_data == ["person", {"label": "plant", "threshold": 0.9}]
+
+
+def test_a_component_without_labels_gets_those_with_thresholds(backbone: Path) -> None:
+    nlp = make_nlp(backbone, labels=["person"])
+    component = nlp.get_pipe("gliner")
+    component.labels = []
+    examples = examples_of(nlp)
+    found = find_threshold(nlp, examples, per_label=True, min_support=1, floor=0.0)
+    assert component.labels == ()
+    assert found.labels
+    apply_thresholds(nlp, found)
+    gold = {span.label_ for eg in examples for span in eg.reference.spans["gliner"]}
+    assert component.labels == tuple(sorted(gold))
+    # labels that the component is not asked for cannot keep one
+    component.labels = ["river"]
+    assert apply_thresholds(nlp, found) == list(found.labels)
+    assert component.label_data == ["river"]
+
+
+def test_stated_labels_leave_the_others_out(backbone: Path) -> None:
+    nlp = make_nlp(backbone)
+    examples = examples_of(nlp)
+    examples[0].reference.spans["gliner"] = [Span(examples[0].reference, 0, 1, label="city")]
+    found = find_threshold(nlp, examples, labels=["city"], steps=3, floor=0.4)
+    for row in found.curve:
+        again = evaluate_pipeline(
+            nlp, examples, metrics=["exact"], labels=["city"], threshold=row["threshold"]
+        )["exact"]["micro"]
+        assert {key: row[key] for key in "prf"} == {key: again[key] for key in "prf"}
+    with pytest.raises(DataError, match="no gold span of the labels"):
+        find_threshold(nlp, examples, labels=["river"])
+
+
+def test_of_equal_thresholds_the_nearest_to_a_half(backbone: Path) -> None:
+    nlp = make_nlp(backbone)
+    examples = examples_of(nlp, 1)
+    examples[0].reference.spans["gliner"] = [
+        Span(examples[0].reference, 0, 9, label="person")
+    ]  # too wide: never found
+    found = find_threshold(nlp, examples)
+    assert {row["f"] for row in found.curve} == {0.0}
+    assert abs(found.threshold - 0.5) == min(abs(row["threshold"] - 0.5) for row in found.curve)
+
+
+@given(scores=st.lists(st.floats(0, 1, width=32), min_size=2, max_size=2, unique=True).map(sorted))
+def test_between(scores: list[float]) -> None:
+    low, high = scores
+    one = between(low, high)
+    assert np.float32(low) <= np.float32(one) < np.float32(high)
+    if low <= 0.5 < high:
+        assert one == 0.5
+
+
+def test_spaced() -> None:
+    assert spaced(19, 0.05) == pytest.approx([0.05 * step for step in range(1, 20)])
+
+
+def test_components_before_are_run_and_those_behind_are_not(backbone: Path) -> None:
+    nlp = make_nlp(backbone)
+    ran: list[str] = []
+
+    @Language.component("threshold_test_before")
+    def before(doc: Doc) -> Doc:
+        ran.append("before")
+        return doc
+
+    @Language.component("threshold_test_behind")
+    def behind(doc: Doc) -> Doc:
+        ran.append("behind")
+        return doc
+
+    examples = examples_of(nlp, 2)
+    nlp.add_pipe("threshold_test_before", first=True)
+    nlp.add_pipe("threshold_test_behind", last=True)
+    find_threshold(nlp, examples)
+    assert ran == ["before"] * 3
+    assert nlp.pipe_names == ["threshold_test_before", "gliner", "threshold_test_behind"]
+
+
+def test_other_tokens_in_the_gold_document(backbone: Path) -> None:
+    nlp = make_nlp(backbone, labels=["person"])
+    reference = Doc(nlp.vocab, words=["Ann", "Smith", "slept"])
+    reference.spans["gliner"] = [Span(reference, 0, 2, label="person")]
+    eg = Example(
+        Doc(nlp.vocab, words=["Ann", "Smi", "th", "slept"], spaces=[True, False, True, True]), reference
+    )
+    found = find_threshold(nlp, [eg], steps=3, floor=0.3)
+    for row in found.curve:
+        again = evaluate_pipeline(nlp, [eg], metrics=["exact"], threshold=row["threshold"])["exact"]["micro"]
+        assert {key: row[key] for key in "prf"} == {key: again[key] for key in "prf"}
+
+
+def test_the_result_is_plain_data(backbone: Path) -> None:
+    nlp = make_nlp(backbone)
+    found = find_threshold(nlp, examples_of(nlp, 1), per_label=True, min_support=1)
+    assert ThresholdSearch(**json.loads(json.dumps(found.to_dict()))) == found
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"metric": "seqeval"}, "allowed: exact, overlap, token"),
+        ({"steps": 0}, "a number from 1 on"),
+        ({"floor": 1.0}, "from 0 to below 1"),
+    ],
+)
+def test_wrong_options(nlp: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        find_threshold(nlp, examples_of(nlp, 1), **options)
+
+
+def test_pipelines_and_data_that_cannot_be_searched(nlp: Any) -> None:
+    with pytest.raises(ConfigError, match="found 0"):
+        find_threshold(spacy.blank("en"), examples_of(nlp, 1))
+    with pytest.raises(DataError, match="has no document"):
+        find_threshold(nlp, [])
+
+    @Language.component("threshold_test_labels")
+    def labels(doc: Doc) -> Doc:
+        doc._.gliner_labels = ["river"]
+        return doc
+
+    nlp.add_pipe("threshold_test_labels", first=True)
+    with pytest.raises(ConfigError, match="labels of their own"):
+        find_threshold(nlp, examples_of(nlp, 1))

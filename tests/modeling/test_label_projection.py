@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import spacy
+import torch
+from conftest import gliner_config
+from torch import nn
+
+from gliner_pipe.modeling import label_projection as projected_labels
+from gliner_pipe.modeling.label_projection import ProjectedLabels
+
+
+class Counting(nn.Module):
+    """A layer that notes how many rows it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(6, 6)
+        self.rows: list[int] = []
+
+    def forward(self, rows: Any) -> Any:
+        self.rows.append(len(rows))
+        return self.layer(rows)
+
+
+@pytest.fixture(autouse=True)
+def few_at_once(monkeypatch):
+    monkeypatch.setattr(projected_labels, "LABELS_AT_ONCE", 8)
+
+
+OLD = list(range(100))
+
+
+@pytest.mark.parametrize(
+    ("new", "cost"),
+    [
+        (OLD, 0),
+        ([*OLD, 200], 1),
+        ([200, *OLD], 1),
+        ([*OLD[:50], 200, 201, *OLD[50:]], 2),
+        ([*OLD[:50], *OLD[51:]], 0),
+        (OLD[:3], 0),
+        (OLD[-9:], 0),
+        ([*OLD[:17], 200, *OLD[18:]], 1),
+        ([200], 1),
+        ([], 0),
+        (OLD[::-1], 100),
+    ],
+)
+def test_new_labels_cost_what_they_would_alone(new, cost):
+    vectors = torch.randn(300, 6)
+    layer, kept = Counting(), ProjectedLabels()
+    with torch.inference_mode():
+        kept.of(layer, vectors[OLD])
+        layer.rows.clear()
+        made = kept.of(layer, vectors[new])
+        assert sum(layer.rows) == cost
+        assert max(layer.rows, default=0) <= 8
+        torch.testing.assert_close(made, layer.layer(vectors[new]))
+
+
+def test_the_same_labels_are_not_even_looked_at():
+    layer, kept, labels = Counting(), ProjectedLabels(), torch.randn(20, 6)
+    with torch.inference_mode():
+        assert kept.of(layer, labels) is kept.of(layer, labels)
+        assert sum(layer.rows) == 20
+
+
+def test_other_weights_make_all_anew():
+    layer, kept, labels = Counting(), ProjectedLabels(), torch.randn(20, 6)
+    with torch.no_grad():
+        kept.of(layer, labels)
+        layer.layer.weight.mul_(2)
+        torch.testing.assert_close(kept.of(layer, labels), layer.layer(labels))
+        assert sum(layer.rows) == 40
+
+
+def test_one_more_label_of_a_component_is_read_and_projected_alone(backbone):
+    nlp = spacy.blank("en")
+    names = [f"label {number}" for number in range(40)]
+    config = gliner_config(backbone, labels=names, threshold=0.0)
+    config["model"]["encoder"] |= {"@encoders": "bi_encoder", "label_model": str(backbone)}
+    component = nlp.add_pipe("gliner", config=config)
+    nlp.initialize()
+    text = "Maria met Bob in Lima"
+    nlp(text)
+    read, projected = [], []
+    embedder = component.gliner.encoder.label_encoder
+    embedder.encoder.register_forward_pre_hook(
+        lambda _, args, options: read.append(len(options["input_ids"])), with_kwargs=True
+    )
+    component.gliner.prompt_rep.register_forward_pre_hook(lambda _, args: projected.append(len(args[0])))
+    component.add_label("one more")
+    nlp(text)
+    assert (sum(read), sum(projected)) == (1, 1)
+    scores = nlp(text).spans["gliner"].attrs["scores"].tolist()
+    embedder.encoder_changed()
+    component.gliner.projected_labels.forget()
+    assert nlp(text).spans["gliner"].attrs["scores"].tolist() == pytest.approx(scores, abs=1e-6)

@@ -1,0 +1,261 @@
+"""The tagger learns, finds and writes; its labels and the places of spans, given or inferred."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import spacy
+import torch
+from conftest import gliner_config
+from spacy.tokens import Doc
+from tagging_pipeline import DATA, config, example, examples, found, trained
+
+from gliner_pipe.errors import ConfigError, NotInitializedError
+from gliner_pipe.pipeline.token_classifier.collate import LOST, STRANGE
+from gliner_pipe.training.protocol import TrainableByLoop
+
+OVERLAP = (["The", "London", "School", "is", "old"], [(0, 2, "school"), (1, 1, "city")])
+
+
+@pytest.mark.parametrize(
+    ("decoder", "mode"),
+    [
+        ("crf", None),
+        ("crf", "independent"),
+        ("crf", "marginal"),
+        ("softmax", None),
+        ("softmax", "independent"),
+    ],
+)
+def test_learns_by_heart(backbone: Path, decoder: str, mode: str | None) -> None:
+    nlp = trained(backbone, decoder=decoder, mode=mode)
+    component = nlp.get_pipe("token_classifier")
+    assert component.labels == ("city", "person")
+    for (words, entities), doc in zip(
+        DATA, nlp.pipe(Doc(nlp.vocab, words) for words, _ in DATA), strict=True
+    ):
+        wanted = [(" ".join(words[start : end + 1]), label) for start, end, label in entities]
+        assert found(doc) == wanted == [(ent.text, ent.label_) for ent in doc.ents]
+        scores = doc.spans["gliner"].attrs["scores"]
+        assert len(scores) == len(wanted) and (scores > 0.5).all() and (scores <= 1).all()
+    assert nlp.evaluate(examples(nlp))["tags_f"] == 1.0
+
+
+@pytest.mark.parametrize("scheme", ["io", "bio", "bioul", "biolu"])
+def test_schemes(backbone: Path, scheme: str) -> None:
+    nlp = trained(backbone, scheme=scheme)
+    assert found(nlp("Ada Smith lives in Rome .")) == [("Ada Smith", "person"), ("Rome", "city")]
+
+
+def test_batch_mates_never_change_what_is_found(backbone: Path) -> None:
+    nlp = trained(backbone, steps=4)
+    texts = ["Ada Smith lives in Rome .", "", "Oslo", " ", "Emmy Smith lives in Paris . " * 7]
+    together = list(nlp.pipe(texts, batch_size=10))
+    assert [doc.text for doc in together] == texts
+    for doc in together:
+        alone = nlp(doc.text)
+        assert found(doc) == found(alone)
+        scores = [one.spans["gliner"].attrs["scores"] for one in (doc, alone)]
+        assert np.allclose(*scores, atol=1e-5)
+    assert sum(len(doc.ents) for doc in together) > 0
+
+
+def test_labels_of_one_chain_and_of_many(backbone: Path) -> None:
+    nlp = spacy.blank("en")
+    joint: Any = nlp.add_pipe("token_classifier", "joint", config=config(backbone))
+    many: Any = nlp.add_pipe("token_classifier", "many", config=config(backbone, mode="independent"))
+    gold = [example(nlp, *OVERLAP)]
+    nlp.initialize(lambda: gold)
+    assert joint.collate(gold).dropped == {LOST: 1}
+    assert many.collate(gold).dropped == {}
+    optimizer = nlp.create_optimizer()
+    optimizer.learn_rate = 0.01
+    for _ in range(20):
+        nlp.update(gold, sgd=optimizer)
+    doc = many(Doc(nlp.vocab, OVERLAP[0]))
+    assert [(s.start, s.end - 1, s.label_) for s in sorted(doc.spans["gliner"])] == OVERLAP[1]
+    assert joint.report[LOST] == 20
+
+
+def test_labels_given_and_labels_that_are_not_among_them(backbone: Path) -> None:
+    nlp = spacy.blank("en")
+    component: Any = nlp.add_pipe("token_classifier", config=config(backbone, labels=["city"]))
+    gold = examples(nlp)
+    nlp.initialize(lambda: gold)
+    assert component.labels == ("city",) and component.label_data == ["city"]
+    assert component.collate(gold).dropped == {STRANGE: 16}
+    with pytest.raises(ConfigError, match=r"token_classifier\.labels\] cannot take 'person'"):
+        component.add_label("person")
+    before = [weight.clone() for weight in component.network.encoder.parameters()]
+    component.initialize(lambda: gold, labels=["person", "city"])
+    assert component.labels == ("person", "city") and component.collate(gold).dropped == {}
+    pairs = zip(before, component.network.encoder.parameters(), strict=True)
+    assert all(torch.equal(old, new) for old, new in pairs)
+    component.initialize(lambda: gold)
+    assert component.labels == ("person", "city")
+
+
+def test_no_labels_at_all(backbone: Path) -> None:
+    nlp = spacy.blank("en")
+    component: Any = nlp.add_pipe("token_classifier", "ner", config=config(backbone))
+    with pytest.raises(NotInitializedError, match="'ner' has no weights"):
+        nlp("Ada")
+    with pytest.raises(ConfigError, match=r"components\.ner\.labels\] is empty, and the training data"):
+        component.initialize(lambda: [example(nlp, ["Ada"], [])])
+
+
+@pytest.mark.parametrize(
+    ("setter", "infer", "groups", "ents"),
+    [
+        (None, None, {"gold": 2}, 2),
+        ("ents", None, {}, 2),
+        (["ents", "*"], True, {"person": 1, "city": 1, "gold": 2}, 2),
+        (["ents", "*"], None, {"person": 1, "city": 1}, 2),
+        ({"places": ["city"], "ents": ["person"]}, None, {"places": 1}, 1),
+        ({"places": ["city"], "all": True}, None, {"places": 1, "all": 2}, 0),
+        ("mine", True, {"mine": 2, "gold": 2}, 0),
+    ],
+)
+def test_where_spans_go(backbone: Path, setter: Any, infer: Any, groups: dict[str, int], ents: int) -> None:
+    nlp = trained(backbone)
+    component = nlp.get_pipe("token_classifier")
+    component.cfg |= {"target_span_getter": "gold", "span_setter": setter, "infer_span_setter": infer}
+    doc = nlp("Ada Smith lives in Rome .")
+    assert {key: len(group) for key, group in doc.spans.items()} == groups
+    assert all(len(group.attrs["scores"]) == len(group) for group in doc.spans.values())
+    assert len(doc.ents) == ents
+
+
+def test_groups_of_gold_spans_are_inferred_with_their_labels(backbone: Path) -> None:
+    nlp = spacy.blank("en")
+    getter = {"people": True, "places": ["city"]}
+    component: Any = nlp.add_pipe(
+        "token_classifier", config=config(backbone, target_span_getter=getter, span_setter="ents")
+    )
+    gold = [example(nlp, ["Ada", "in", "Rome"], [(0, 0, "person")], "people")]
+    reference = gold[0].reference
+    reference.spans["places"] = [reference.char_span(7, 11, "city"), reference.char_span(0, 3, "town")]
+    component.cfg["infer_span_setter"] = True
+    nlp.initialize(lambda: gold)
+    assert component.labels == ("city", "person")
+    assert component.setter == {"ents": True, "people": ["person"], "places": ["city"]}
+    assert component.collate(gold).dropped == {}
+
+
+@pytest.mark.parametrize("key", ["gliner", "ents"])
+def test_gold_spans_stand_in_a_group_or_in_ents(backbone: Path, key: str) -> None:
+    nlp = spacy.blank("en")
+    component: Any = nlp.add_pipe("token_classifier", config=config(backbone))
+    gold = examples(nlp, key)
+    nlp.initialize(lambda: gold)
+    assert component.labels == ("city", "person")
+    batch = component.collate(gold)
+    assert batch.count == batch.n_words == sum(len(words) for words, _ in DATA)
+    assert isinstance(component, TrainableByLoop)
+
+
+def test_threshold(backbone: Path) -> None:
+    nlp = trained(backbone, steps=8)
+    component = nlp.get_pipe("token_classifier")
+    docs = [" ".join(words) for words, _ in DATA]
+    scores = np.concatenate([doc.spans["gliner"].attrs["scores"] for doc in nlp.pipe(docs)])
+    component.threshold = float(np.median(scores))
+    kept = np.concatenate([doc.spans["gliner"].attrs["scores"] for doc in nlp.pipe(docs)])
+    assert 0 < len(kept) < len(scores) and (kept >= component.threshold - 1e-6).all()
+
+
+def test_entities_of_other_components_stay(backbone: Path) -> None:
+    nlp = trained(backbone)
+    ruler = nlp.add_pipe("entity_ruler", first=True)
+    ruler.add_patterns([{"label": "capital", "pattern": "Rome"}])
+    text = "Ada Smith lives in Rome ."
+    assert [(ent.text, ent.label_) for ent in nlp(text).ents] == [
+        ("Ada Smith", "person"),
+        ("Rome", "capital"),
+    ]
+    nlp.get_pipe("token_classifier").cfg["overwrite_ents"] = True
+    assert [(ent.text, ent.label_) for ent in nlp(text).ents] == [("Ada Smith", "person"), ("Rome", "city")]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"embedding": {"@decoders": "softmax"}}, r"components\.ner\.embedding\] found @decoders = softmax"),
+        ({"decoder": "span"}, r"components\.ner\.decoder\] found 'span'.*crf, softmax"),
+        ({"decoder": {"@decoders": "span"}}, r"components\.ner\.decoder\] found @decoders = span"),
+        ({"mode": "all"}, r"components\.ner\.mode\] found 'all'.*joint, independent, marginal"),
+        ({"decoder": "softmax", "mode": "marginal"}, r"ner\.mode\] found 'marginal' with softmax"),
+        ({"scheme": "x"}, r"components\.ner\.scheme\] found 'x'"),
+        ({"decoder": {"@decoders": "crf"}, "mode": "joint"}, r"ner\.mode\] is set beside a decoder"),
+        ({"target": "tag"}, r'ner\.target\] found \'tag\'.*Write target = "tag_"'),
+        ({"target": "shape_"}, r"ner\.target\] found 'shape_'"),
+        ({"span_setter": []}, r"ner\.span_setter\] found \[\]"),
+        ({"target_span_getter": {"a": 3}}, r"ner\.target_span_getter\] found"),
+        ({"threshold": 2}, r"ner\.threshold\] found the threshold 2"),
+        ({"alignment_mode": "loose"}, r"ner\.alignment_mode\] found 'loose'"),
+        ({"batch_size": 0}, r"ner\.batch_size\] found 0"),
+        ({"device": "toaster"}, r"ner\.device\] found 'toaster'"),
+        ({"labels": "person"}, r"ner\.labels\] found 'person'"),
+        (
+            {"target": "tag_", "word_splitter": {"@word_splitters": "whitespace"}},
+            r"ner\.word_splitter\] is set",
+        ),
+    ],
+)
+def test_mistakes(backbone: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        spacy.blank("en").add_pipe("token_classifier", "ner", config=config(backbone) | changes)
+
+
+def test_words_that_are_not_tokens(backbone: Path) -> None:
+    nlp = trained(backbone, word_splitter={"@word_splitters": "whitespace"})
+    text = "Ada Smith lives in Rome."
+    doc = Doc(nlp.vocab, ["Ada", "Smith", "lives", "in", "Rome."], [True] * 4 + [False])
+    assert found(nlp(doc)) == [("Ada Smith", "person")] and nlp.get_pipe("token_classifier").report
+    assert found(nlp(text)) == [("Ada Smith", "person"), ("Rome", "city")]
+
+
+def test_model_section(backbone: Path) -> None:
+    blocks = {
+        "@architectures": "gliner_pipe.TokenClassifier.v1",
+        "encoder": {"@encoders": "plain", "backbone": config(backbone)["embedding"]},
+        "decoder": {"@decoders": "softmax", "scheme": "bioul"},
+    }
+    nlp = spacy.blank("en")
+    component: Any = nlp.add_pipe("token_classifier", config={"model": blocks})
+    nlp.initialize(lambda: examples(nlp))
+    assert component.network.decoder.scheme == "bioul"
+    with pytest.raises(ConfigError, match=r"two\.mode\] is set beside model"):
+        nlp.add_pipe("token_classifier", "two", config={"model": blocks, "mode": "joint"})
+
+
+def test_errors_name_the_sections_of_the_config(backbone: Path) -> None:
+    embedding = config(backbone)["embedding"] | {"window": 600}
+    stacked = {"@backbones": "text_cnn", "embedding": embedding}
+    for name, section, where in (("one", embedding, "embedding"), ("two", stacked, "embedding.embedding")):
+        nlp = spacy.blank("en")
+        nlp.add_pipe(
+            "token_classifier", name, config=config(backbone, labels=["city"]) | {"embedding": section}
+        )
+        with pytest.raises(ConfigError, match=rf"\[components\.{name}\.{where}\.window\] found 600"):
+            nlp.initialize()
+
+
+def test_models_of_the_other_component(backbone: Path) -> None:
+    encoder = {"@encoders": "plain", "backbone": config(backbone)["embedding"]}
+    tagger = {
+        "@architectures": "gliner_pipe.TokenClassifier.v1",
+        "encoder": encoder,
+        "decoder": {"@decoders": "crf"},
+    }
+    asked = gliner_config(backbone)["model"]
+    nlp = spacy.blank("en")
+    with pytest.raises(
+        ConfigError, match=r"\[components\.one\.model\] found TokenClassifier.*token_classifier"
+    ):
+        nlp.add_pipe("gliner", "one", config={"model": tagger})
+    with pytest.raises(ConfigError, match=r"\[components\.two\.model\] found GLiNER"):
+        nlp.add_pipe("token_classifier", "two", config={"model": asked})

@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import spacy
+from spacy.language import Language
+
+from gliner_pipe.errors import DataError
+from gliner_pipe.util import atomic as saving
+from gliner_pipe.util.atomic import recover, replace_directory, replace_file, save_pipeline, scratch_directory
+
+HELPERS = Path(__file__).parent / "packaging"
+DEAD = ".tmp-0123456789abcdef-model"
+SET_ASIDE = ".old-0123456789abcdef-model"
+
+
+def pipeline(label: str) -> Language:
+    nlp = spacy.blank("en")
+    nlp.add_pipe("entity_ruler").add_patterns([{"label": label, "pattern": "Paris"}])
+    return nlp
+
+
+def label_at(path: Path) -> str:
+    return spacy.load(path)("I saw Paris.").ents[0].label_
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(item.name for item in folder.iterdir())
+
+
+def test_save_makes_parents_and_can_be_loaded(tmp_path: Path) -> None:
+    path = tmp_path / "artifacts" / "deep" / "model"
+    assert save_pipeline(pipeline("CITY"), path, files={"train_config.cfg": "[train]\n"}) == path
+    assert label_at(path) == "CITY"
+    assert (path / "train_config.cfg").read_text(encoding="utf8") == "[train]\n"
+    assert names(path.parent) == ["model"]
+
+
+def test_save_replaces_the_whole_folder(tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    save_pipeline(pipeline("CITY"), path)
+    (path / "left_by_the_old_one").mkdir()
+    save_pipeline(pipeline("PLACE"), path)
+    assert label_at(path) == "PLACE"
+    assert "left_by_the_old_one" not in names(path)
+    assert names(tmp_path) == ["model"]
+
+
+def test_a_loaded_pipeline_can_be_saved_over_itself(tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    save_pipeline(pipeline("CITY"), path)
+    save_pipeline(spacy.load(path), path)
+    assert label_at(path) == "CITY"
+
+
+def test_a_symbolic_link_stays_and_its_target_is_replaced(tmp_path: Path) -> None:
+    target, link = tmp_path / "disk" / "run1", tmp_path / "model"
+    save_pipeline(pipeline("CITY"), target)
+    link.symlink_to(target)
+    save_pipeline(pipeline("PLACE"), link)
+    assert link.is_symlink()
+    assert label_at(target) == "PLACE"
+
+
+def test_a_failed_save_leaves_the_old_one_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    save_pipeline(pipeline("CITY"), path)
+    with pytest.raises(RuntimeError, match="full"), replace_directory(path, marker="meta.json") as folder:
+        (folder / "meta.json").write_text("half", encoding="utf8")
+        raise RuntimeError("disk full")
+    assert label_at(path) == "CITY"
+    assert names(tmp_path) == ["model"]
+
+
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [
+        (["thesis.txt"], r"holds files that would be lost \(thesis.txt\)"),
+        (["meta.json", ".git"], r"holds files that would be lost \(.git, meta.json\)"),
+    ],
+)
+def test_the_files_of_others_are_not_replaced(tmp_path: Path, files: list[str], found: str) -> None:
+    for name in files:
+        (tmp_path / name).touch()
+    with pytest.raises(DataError, match=found):
+        save_pipeline(pipeline("CITY"), tmp_path)
+    assert names(tmp_path) == sorted(files)
+
+
+def test_a_file_is_not_replaced_by_a_folder(tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    path.write_text("notes", encoding="utf8")
+    with pytest.raises(DataError, match="is a file"):
+        save_pipeline(pipeline("CITY"), path)
+    assert path.read_text(encoding="utf8") == "notes"
+
+
+def test_what_dead_processes_left_is_removed_and_what_living_ones_hold_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    others = [".tmp-0123456789abcdef-model.best", ".tmp-mine-model"]
+    for name in (DEAD, *others):
+        (tmp_path / name).mkdir()
+    with scratch_directory(path) as held:
+        save_pipeline(pipeline("CITY"), path)
+        assert names(tmp_path) == sorted(["model", held.name, *others])
+    assert names(tmp_path) == sorted(["model", *others])
+
+
+def test_without_locks_a_leftover_is_stale_once_nothing_in_it_was_written_for_a_day(tmp_path: Path) -> None:
+    leftover = tmp_path / DEAD
+    leftover.mkdir()
+    (leftover / "weights").touch()
+    two_days_ago = time.time() - 2 * saving.STALE_AFTER
+    os.utime(leftover, (two_days_ago, two_days_ago))
+    assert not saving._is_stale(leftover)
+    os.utime(leftover / "weights", (two_days_ago, two_days_ago))
+    assert saving._is_stale(leftover)
+
+
+def test_two_step_replacement(tmp_path: Path) -> None:
+    path, new = tmp_path / "model", tmp_path / "new"
+    save_pipeline(pipeline("CITY"), path)
+    pipeline("PLACE").to_disk(new)
+    saving._replace_in_two_steps(new, path)
+    assert label_at(path) == "PLACE"
+    assert names(tmp_path) == ["model"]
+
+
+def test_recover_brings_back_what_a_two_step_replacement_had_set_aside(tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    save_pipeline(pipeline("CITY"), tmp_path / SET_ASIDE)
+    (tmp_path / DEAD).mkdir()
+    assert recover(path)
+    assert label_at(path) == "CITY"
+    assert names(tmp_path) == ["model"]
+    assert not recover(path)
+
+
+def test_recover_leaves_a_finished_replacement_alone(tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    save_pipeline(pipeline("CITY"), tmp_path / SET_ASIDE)
+    pipeline("PLACE").to_disk(path)
+    assert not recover(path)
+    assert label_at(path) == "PLACE"
+    assert names(tmp_path) == ["model"]
+
+
+def test_recover_waits_for_a_living_process(tmp_path: Path) -> None:
+    path, aside = tmp_path / "model", tmp_path / SET_ASIDE
+    aside.mkdir()
+    descriptor = os.open(aside, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    assert not recover(path)
+    assert aside.is_dir()
+    os.close(descriptor)
+    assert recover(path)
+
+
+def test_recover_of_a_path_that_never_was(tmp_path: Path) -> None:
+    assert not recover(tmp_path / "nowhere" / "model")
+    assert names(tmp_path) == []
+
+
+def test_replace_file(tmp_path: Path) -> None:
+    path = tmp_path / "out" / "scores.json"
+    with replace_file(path) as sibling:
+        assert sibling.suffix == ".json"
+        sibling.write_text("1", encoding="utf8")
+        assert not path.exists()
+    assert path.read_text(encoding="utf8") == "1"
+    with pytest.raises(RuntimeError), replace_file(path) as sibling:
+        sibling.write_text("2", encoding="utf8")
+        raise RuntimeError
+    assert path.read_text(encoding="utf8") == "1"
+    assert names(path.parent) == ["scores.json"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="folders are swapped in one step on Linux only")
+def test_a_killed_save_leaves_a_whole_pipeline(tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    command = [
+        sys.executable,
+        str(HELPERS / "kill_loop.py"),
+        str(HELPERS / "killed_save.py"),
+        "15",
+        "0.3",
+        str(path),
+    ]
+    result = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == "15"
+    save_pipeline(pipeline("CITY"), path)
+    assert names(tmp_path) == ["model"]
