@@ -158,9 +158,8 @@ def distill(
         Gold data to validate on instead, in any form that ``val_data`` of a training may have.
     warm_start
         Whether a ``token_classifier`` begins with the backbone of the teacher, and with tags fitted to what this
-        found, see :func:`gliner_pipe.distillation.warm_start.warm_start`; ``"auto"`` for where the backbones are the same.
-    trust_remote_code
-        Consent to run Python code that comes with the models of both pipelines.
+        found, see :func:`gliner_pipe.distillation.warm_start.warm_start`; ``"auto"`` where the
+        backbones are the same.
     options
         Those of :func:`gliner_pipe.train.train`. Of ``train_data`` all but the reader holds.
 

@@ -28,10 +28,11 @@ class Registry(confit.Registry):  # type: ignore[misc]
     namespace
         Of the catalogue.
     builtin
-        Module whose import registers what the package ships; imported on first use.
+        Module whose import registers what the package ships; imported on first use. Without one, the entry points
+        of the package name all that it ships.
     """
 
-    def __init__(self, namespace: Sequence[str], builtin: str = "gliner_pipe.builtin") -> None:
+    def __init__(self, namespace: Sequence[str], builtin: str | None = None) -> None:
         super().__init__(namespace, entry_points=True)
         self.builtin = builtin
 
@@ -81,7 +82,8 @@ class Registry(confit.Registry):  # type: ignore[misc]
         return checked if func is None else checked(func)
 
     def _populate(self) -> None:
-        importlib.import_module(self.builtin)
+        if self.builtin is not None:
+            importlib.import_module(self.builtin)
 
 
 class SharedRegistry(Registry):
@@ -118,21 +120,21 @@ class ComponentRegistry(confit.Registry):  # type: ignore[misc]
 class registry(confit.RegistryCollection):  # type: ignore[misc]
     """All registries by family name; ``@metrics`` is another name for ``@scorers``."""
 
-    backbones = Registry(("gliner_pipe", "backbones"))
+    backbones = Registry(("gliner_pipe", "backbones"), "gliner_pipe.modeling.backbones")
     adapters = Registry(("gliner_pipe", "adapters"), "gliner_pipe.modeling.adapters")
-    encoders = Registry(("gliner_pipe", "encoders"))
-    fusions = Registry(("gliner_pipe", "fusions"))
-    context_encoders = Registry(("gliner_pipe", "context_encoders"))
-    span_reps = Registry(("gliner_pipe", "span_reps"))
-    decoders = Registry(("gliner_pipe", "decoders"))
-    relation_layers = Registry(("gliner_pipe", "relation_layers"))
-    triples = Registry(("gliner_pipe", "triples"))
-    word_splitters = Registry(("gliner_pipe", "word_splitters"))
+    encoders = Registry(("gliner_pipe", "encoders"), "gliner_pipe.modeling.encoders")
+    fusions = Registry(("gliner_pipe", "fusions"), "gliner_pipe.modeling.fusions")
+    context_encoders = Registry(("gliner_pipe", "context_encoders"), "gliner_pipe.modeling.context_encoders")
+    span_reps = Registry(("gliner_pipe", "span_reps"), "gliner_pipe.modeling.span_reps")
+    decoders = Registry(("gliner_pipe", "decoders"), "gliner_pipe.modeling.decoders")
+    relation_layers = Registry(("gliner_pipe", "relation_layers"), "gliner_pipe.modeling.relation_layers")
+    triples = Registry(("gliner_pipe", "triples"), "gliner_pipe.modeling.triples")
+    word_splitters = Registry(("gliner_pipe", "word_splitters"), "gliner_pipe.pipeline.word_splitters")
 
     architectures = SharedRegistry(("spacy", "architectures"))
-    losses = SharedRegistry(("thinc", "losses"))
-    readers = SharedRegistry(("spacy", "readers"))
-    scorers = SharedRegistry(("spacy", "scorers"))
+    losses = SharedRegistry(("thinc", "losses"), "gliner_pipe.modeling.losses")
+    readers = SharedRegistry(("spacy", "readers"), "gliner_pipe.data.readers")
+    scorers = SharedRegistry(("spacy", "scorers"), "gliner_pipe.metrics")
     metrics = scorers
 
     # Training only: thinc's families of the same names have other contracts; these stay off spacy.registry.

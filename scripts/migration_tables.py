@@ -1,4 +1,4 @@
-"""The tables of the documentation, made from those of the code: ``python -m gliner_pipe.migration.pages PAGE``."""
+"""The tables of the documentation, made from those of the code: ``python scripts/migration_tables.py PAGE``."""
 
 from __future__ import annotations
 

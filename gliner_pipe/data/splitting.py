@@ -324,8 +324,8 @@ def _supervisions(
         piece = bisect_right(cuts, span.start) - 1
         place.append((piece, sizes[piece]))
         sizes[piece] += 1
-    for fields in pieces:
-        fields["relations"] = []
+    for piece_fields in pieces:
+        piece_fields["relations"] = []
     for head, tail, label in relations:
         (first, head_position), (second, tail_position) = place[head], place[tail]
         if first == second:

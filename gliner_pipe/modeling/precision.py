@@ -22,6 +22,9 @@ from gliner_pipe.modeling.layers.eval_mode import modules_of, weights_of
 from gliner_pipe.modeling.layers.int8 import Int8Linear, check_int8
 from gliner_pipe.modeling.layers.linear import Linear
 
+#: Number types by their short name.
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
 #: Settings of the components, with their defaults.
 #:
 #: ``dtype``: numbers that the text encoder and the heads on it run with, ``"fp32"``, ``"bf16"`` or ``"fp16"``; null for

@@ -18,8 +18,6 @@ from gliner_pipe.util import consent
 from gliner_pipe.util.atomic import inside
 from gliner_pipe.util.thread_lock import LOADING
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
 
 def locate(name: str, marker: str = "config.json") -> Path | None:
     """Folder that `name` stands for: a path, or an installed package that holds a model.

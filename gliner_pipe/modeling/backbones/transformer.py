@@ -23,7 +23,7 @@ from gliner_pipe.modeling.backbones.windows import Pieces, Prompt, Window, layou
 from gliner_pipe.modeling.layers.cache import Cache
 from gliner_pipe.modeling.layers.layer_fusion import LayerFusion
 from gliner_pipe.modeling.layers.pooling import pool_words
-from gliner_pipe.modeling.precision import RunningEncoder
+from gliner_pipe.modeling.precision import DTYPES, RunningEncoder
 from gliner_pipe.registry import registry
 
 #: Words whose pieces are kept at most.
@@ -194,7 +194,7 @@ class Transformer(EncoderHolder, Backbone):
 
     def _options(self) -> dict[str, Any]:
         options: dict[str, Any] = {
-            "dtype": hf.DTYPES[self.dtype],
+            "dtype": DTYPES[self.dtype],
             "attn_implementation": self.attn_implementation or "auto",
         }
         if self.quantization is not None:
