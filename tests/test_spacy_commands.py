@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import spacy
 from spacy.tokens import DocBin, Span
-from test_component_training import DATA
+
+from tests.pipeline.gliner.test_component_training import DATA
 
 pytestmark = pytest.mark.slow
 

@@ -13,8 +13,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from gliner_pipe.checkpoints import gliner_assets
-from gliner_pipe.checkpoints import gliner_names as _gliner
+from gliner_pipe.checkpoints import gliner_assets, gliner_names
 from gliner_pipe.checkpoints.pretrained import Pretrained
 from gliner_pipe.errors import CheckpointError, ConfigError
 from gliner_pipe.modeling.backbones import hf
@@ -45,18 +44,18 @@ def read_checkpoint(name: str) -> GLiNER:
     config = _read_config(folder / CONFIG)
     text_encoder = _text_encoder(config)
     tokenizer = gliner_assets.text_tokenizer(config, folder)
-    blocks = _gliner.blocks(config, folder, text_encoder, tokenizer)
+    blocks = gliner_names.blocks(config, folder, text_encoder, tokenizer)
     model = Pretrained.from_blocks(blocks)
-    model.word_splitter = _gliner.word_splitter(config, folder)
+    model.word_splitter = gliner_names.word_splitter(config, folder)
     tensors, parts = _weights(folder)
-    state = _gliner.rename(tensors, config, folder)
-    _gliner.check_prompts(state, config, folder)
+    state = gliner_names.rename(tensors, config, folder)
+    gliner_names.check_prompts(state, config, folder)
     with tempfile.TemporaryDirectory() as assets:
         gliner_assets.write(config, folder, (text_encoder, tokenizer), state, Path(assets))
         model.load_assets(Path(assets))
     model.make()
     _fit(model, state, folder)
-    missing, unexpected = fill(model, (_gliner.rename(part, config, folder) for part in parts))
+    missing, unexpected = fill(model, (gliner_names.rename(part, config, folder) for part in parts))
     _report(missing, unexpected, folder)
     return model.eval()
 

@@ -9,10 +9,10 @@ import torch
 from conftest import kept_in, make_backbone
 from torch import nn
 
-from gliner_pipe.modeling.backbones import hf as _hf
+from gliner_pipe.modeling.backbones import hf
 from gliner_pipe.modeling.backbones.transformer import Transformer
-from gliner_pipe.modeling.layers import deberta as _deberta
-from gliner_pipe.modeling.layers import disentangled_attention as _flash_deberta
+from gliner_pipe.modeling.layers import deberta as deberta_layer
+from gliner_pipe.modeling.layers import disentangled_attention
 from gliner_pipe.modeling.layers.deberta import DisentangledAttention, DisentangledEncoder, replace_attention
 
 LENGTHS = (1, 2, 7, 64, 300)  # beyond the buckets and beyond the positions
@@ -437,17 +437,17 @@ def test_flash_attention_is_for_short_numbers_on_a_gpu(backbone, monkeypatch):
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: object() if name == "flash_attn" else find_spec(name)
     )
-    _hf.follow_device(model, torch.device("cuda"))
-    _hf.follow_device(model.bfloat16(), torch.device("cpu"))
+    hf.follow_device(model, torch.device("cuda"))
+    hf.follow_device(model.bfloat16(), torch.device("cpu"))
     assert chosen == []
-    _hf.follow_device(model, torch.device("cuda"))
-    model.config._attn_implementation = _hf.FLASH
-    _hf.follow_device(model, torch.device("cuda"))
-    assert chosen == [_hf.FLASH]
-    _hf.follow_device(model, torch.device("cpu"))
-    assert chosen == [_hf.FLASH, "sdpa"]
+    hf.follow_device(model, torch.device("cuda"))
+    model.config._attn_implementation = hf.FLASH
+    hf.follow_device(model, torch.device("cuda"))
+    assert chosen == [hf.FLASH]
+    hf.follow_device(model, torch.device("cpu"))
+    assert chosen == [hf.FLASH, "sdpa"]
     model.config._attn_implementation = "eager"  # asked for by name elsewhere
-    _hf.follow_device(model, torch.device("cuda"))
+    hf.follow_device(model, torch.device("cuda"))
     assert len(chosen) == 2
 
 
@@ -484,9 +484,11 @@ def flash(monkeypatch):
         calls.append(arguments)
         return written_out(*arguments)
 
-    monkeypatch.setattr(_flash_deberta, "_kernel", lambda: kernel)
-    monkeypatch.setattr(_deberta, "flash_runs", lambda query, dropout: not _flash_deberta._failed)
-    monkeypatch.setattr(_flash_deberta, "_failed", False)
+    monkeypatch.setattr(disentangled_attention, "_kernel", lambda: kernel)
+    monkeypatch.setattr(
+        deberta_layer, "flash_runs", lambda query, dropout: not disentangled_attention._failed
+    )
+    monkeypatch.setattr(disentangled_attention, "_failed", False)
     return calls
 
 
@@ -520,16 +522,16 @@ def test_a_kernel_that_fails_is_left(flash, monkeypatch, caplog):
     def broken(*_):
         raise ValueError("no such instruction")
 
-    monkeypatch.setattr(_flash_deberta, "_kernel", lambda: broken)
+    monkeypatch.setattr(disentangled_attention, "_kernel", lambda: broken)
     theirs, ours = pair()
     inputs = batch(40)
     same(ours, theirs, inputs)
     same(ours, theirs, inputs)
-    assert caplog.text.count("no such instruction") == 1 and _flash_deberta._failed
+    assert caplog.text.count("no such instruction") == 1 and disentangled_attention._failed
 
 
 def test_the_kernel_is_for_16_bits_on_a_gpu():
-    assert not _flash_deberta.flash_runs(torch.ones(1, 2, 3, 16, dtype=torch.bfloat16), 0.0)
+    assert not disentangled_attention.flash_runs(torch.ones(1, 2, 3, 16, dtype=torch.bfloat16), 0.0)
 
 
 @pytest.mark.cuda
@@ -537,14 +539,14 @@ def test_the_kernel_is_for_16_bits_on_a_gpu():
 def test_the_kernel_on_a_gpu(monkeypatch):
     pytest.importorskip("flashdeberta")
     theirs, ours = pair(hidden_size=64, num_attention_heads=2)
-    calls, kernel = [], _flash_deberta._kernel()
+    calls, kernel = [], disentangled_attention._kernel()
     assert kernel is not None
 
     def counted(*arguments):
         calls.append(arguments)
         return kernel(*arguments)
 
-    monkeypatch.setattr(_flash_deberta, "_kernel", lambda: counted)
+    monkeypatch.setattr(disentangled_attention, "_kernel", lambda: counted)
     for length in (7, 64, 300):
         inputs = batch(length)
         real = inputs["attention_mask"].bool()
@@ -555,7 +557,7 @@ def test_the_kernel_on_a_gpu(monkeypatch):
             for model in (ours, theirs)
         ]
         assert errors[0] < 1.5 * errors[1]
-    assert len(calls) == 6 and not _flash_deberta._failed
+    assert len(calls) == 6 and not disentangled_attention._failed
 
 
 @pytest.mark.cuda

@@ -1,6 +1,5 @@
 """Every span representation over words and widths: GLiNER's numbers, and no number from a neighbour in the batch."""
 
-import importlib
 from types import SimpleNamespace
 
 import pytest
@@ -21,7 +20,6 @@ SIZES = [(8, 1), (16, 4), (24, 12)]
 
 
 def built(name, hidden_size=16, max_width=4):
-    importlib.import_module(f"gliner_pipe.modeling.span_reps.{name}")
     torch.manual_seed(0)
     block = registry.span_reps.get(name)(max_width=max_width)
     block.build(hidden_size)
@@ -228,7 +226,6 @@ def test_they_run_in_lower_precision(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_section_makes_one(name):
-    importlib.import_module(f"gliner_pipe.modeling.span_reps.{name}")
     block = Config({"x": {"@span_reps": name, "max_width": 3}}).resolve(registry=registry)["x"]
     assert block.max_width == 3
     assert not list(block.parameters())
@@ -257,6 +254,5 @@ def test_scores_of_all_widths_hold_no_vectors_of_all_widths():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_width_of_nothing_is_refused(name):
-    importlib.import_module(f"gliner_pipe.modeling.span_reps.{name}")
     with pytest.raises(ConfitValidationError, match="greater than 0"):
         Config({"x": {"@span_reps": name, "max_width": 0}}).resolve(registry=registry)

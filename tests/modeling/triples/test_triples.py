@@ -1,5 +1,3 @@
-import importlib
-
 import pytest
 import torch
 from confit import Config
@@ -31,9 +29,6 @@ NAMES = {
 DISTANCES = ["um", "se", "transe", "transh", "transf", "pairre", "triplere"]
 ALL = ["concat", *NAMES]
 OPTIONS = {"conve": {"height": 4, "n_filters": 9}}
-
-for name in ALL:
-    importlib.import_module(f"gliner_pipe.modeling.triples.{name}")
 
 
 def built(name, width=16, **options):
