@@ -9,15 +9,20 @@ from collections.abc import Sequence
 from dataclasses import MISSING, fields
 from typing import Any
 
+from confit import Config
 from rich.console import Console
 from rich.table import Table
+from spacy.language import Language
 
 from gliner_pipe.cli.app import run
 from gliner_pipe.errors import ConfigError
-from gliner_pipe.migration.autotrain import TASKS, TokenClassificationParams, train
+from gliner_pipe.migration.autotrain import TASKS, TokenClassificationParams
 from gliner_pipe.migration.names import unknown
 from gliner_pipe.migration.tables import PARAMETERS
 from gliner_pipe.migration.values import flag
+from gliner_pipe.registry import registry
+from gliner_pipe.train import train as train_pipeline
+from gliner_pipe.util.console import console_note
 
 __all__ = ["TokenClassificationParams", "main", "parse", "train"]
 
@@ -62,6 +67,25 @@ def parse(argv: Sequence[str]) -> TokenClassificationParams:
     if "data_path" not in given:
         raise ConfigError("--data-path", "is missing", "a file, a folder or a data set")
     return TokenClassificationParams(**given)
+
+
+def train(params: TokenClassificationParams) -> Language:
+    """Train a tagger with parameters of AutoTrain.
+
+    ``<project_name>`` is what ``AutoModelForTokenClassification.from_pretrained`` reads, as after a training by
+    AutoTrain; the pipelines of spaCy are in ``model-last`` and ``model-best`` in it.
+
+    Returns
+    -------
+    Language
+        The pipeline.
+    """
+    migrated = params.to_config()
+    for line in migrated.notes:
+        console_note(f"note: {line}")
+    options = Config(migrated.config).resolve(registry=registry)["train"]
+    trained: Language = train_pipeline(**options, config_meta={"unresolved_config": migrated.config})
+    return trained
 
 
 def _help() -> None:

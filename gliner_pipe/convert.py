@@ -14,10 +14,11 @@ import spacy
 from confit import Cli
 
 from gliner_pipe.cli.app import run
-from gliner_pipe.cli.options import literal, split_labels
+from gliner_pipe.cli.options import literal
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.migration.command import convert_file
 from gliner_pipe.migration.yaml_files import SUFFIXES
+from gliner_pipe.pipeline.labels import split_labels
 from gliner_pipe.pipeline.word_splitters import WhitespaceWords
 from gliner_pipe.registry import registry
 from gliner_pipe.util.atomic import save_pipeline

@@ -18,7 +18,7 @@ from spacy.language import Language
 from spacy.training import Example
 
 from gliner_pipe.cli.app import run
-from gliner_pipe.cli.options import literal, split_labels
+from gliner_pipe.cli.options import literal
 from gliner_pipe.data.holdout import hold_out
 from gliner_pipe.data.token_targets import SPANS
 from gliner_pipe.distillation.annotate import Annotated, annotate
@@ -29,14 +29,15 @@ from gliner_pipe.errors import ConfigError
 from gliner_pipe.evaluation.evaluate import gold_span_getter
 from gliner_pipe.migration import configured, translate
 from gliner_pipe.pipeline.build import pipeline_of
+from gliner_pipe.pipeline.labels import split_labels
 from gliner_pipe.pipeline.overrides import gliner_components, override, tagging_components
 from gliner_pipe.prediction.texts import TextItem, read_texts
 from gliner_pipe.registry import registry
 from gliner_pipe.train import train as train_pipeline
 from gliner_pipe.training.arguments import only_training, output_paths
 from gliner_pipe.training.data_sections import ValidationData
-from gliner_pipe.training.loggers.base import console_note
 from gliner_pipe.util.atomic import replace_file
+from gliner_pipe.util.console import console_note
 
 app = Cli(pretty_exceptions_enable=False)
 
@@ -160,6 +161,8 @@ def distill(
         Whether a ``token_classifier`` begins with the backbone of the teacher, and with tags fitted to what this
         found, see :func:`gliner_pipe.distillation.warm_start.warm_start`; ``"auto"`` where the
         backbones are the same.
+    trust_remote_code
+        Consent to run Python code that comes with the models of both pipelines.
     options
         Those of :func:`gliner_pipe.train.train`. Of ``train_data`` all but the reader holds.
 

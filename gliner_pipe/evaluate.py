@@ -16,7 +16,7 @@ from spacy.tokens import Doc
 from spacy.training import Corpus, Example
 
 from gliner_pipe.cli.app import run
-from gliner_pipe.cli.options import literal, split_labels
+from gliner_pipe.cli.options import literal
 from gliner_pipe.data.annotations import SpanSetter
 from gliner_pipe.data.detect import tagged_block
 from gliner_pipe.data.files import find_files, read_json
@@ -33,7 +33,7 @@ from gliner_pipe.evaluation.thresholds import find_threshold as search_threshold
 from gliner_pipe.metrics.alignment import SpanGetter, get_spans, prediction_getter
 from gliner_pipe.metrics.spans import METRICS
 from gliner_pipe.pipeline.build import pipeline_of
-from gliner_pipe.pipeline.labels import parse_labels
+from gliner_pipe.pipeline.labels import parse_labels, split_labels
 from gliner_pipe.pipeline.overrides import override, tagging_components
 from gliner_pipe.registry import registry
 from gliner_pipe.util.atomic import replace_file, save_pipeline

@@ -14,10 +14,11 @@ from spacy.language import Language
 from spacy.tokens import Doc
 
 from gliner_pipe.cli.app import run
-from gliner_pipe.cli.options import literal, split_labels
+from gliner_pipe.cli.options import literal
 from gliner_pipe.errors import ConfigError, DataError
 from gliner_pipe.metrics.alignment import SpanGetter, prediction_getter
 from gliner_pipe.pipeline.build import pipeline_of
+from gliner_pipe.pipeline.labels import split_labels
 from gliner_pipe.pipeline.overrides import override
 from gliner_pipe.prediction.chunks import check_ask
 from gliner_pipe.prediction.outputs import Prediction, write

@@ -17,9 +17,9 @@ from gliner_pipe.pipeline.build import pipeline_of
 from gliner_pipe.registry import registry
 from gliner_pipe.training.arguments import check_options, only_training, output_paths
 from gliner_pipe.training.data_sections import TrainData, ValidationData
-from gliner_pipe.training.loggers.base import console_note
 from gliner_pipe.training.trainer import Session
 from gliner_pipe.util.consent import is_stated, trusting
+from gliner_pipe.util.console import console_note
 from gliner_pipe.util.secrets import marked
 
 app = Cli(pretty_exceptions_enable=False)

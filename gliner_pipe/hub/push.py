@@ -16,8 +16,8 @@ from gliner_pipe.errors import ConfigError
 from gliner_pipe.packaging.card import model_card
 from gliner_pipe.packaging.meta import UNSET_VERSION, make_meta, read_config, read_meta, read_scores
 from gliner_pipe.packaging.requirements import function_modules, is_spacy, merge, third_party
-from gliner_pipe.packaging.source import copy_pipeline
-from gliner_pipe.training.run_info import FILE_NAME
+from gliner_pipe.packaging.source import TRAIN_CONFIG, copy_pipeline
+from gliner_pipe.pipeline.load import TRAINING_STATE
 from gliner_pipe.util.atomic import scratch_directory
 from gliner_pipe.util.hub_client import check_hub, hub_error, make_api, make_repo
 from gliner_pipe.util.secrets import redact_folder
@@ -25,12 +25,10 @@ from gliner_pipe.util.secrets import redact_folder
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-#: What only a training that is resumed needs.
-TRAINING_STATE = "training_state"
 CARD = "README.md"
 
 #: Files that this package and spaCy write about a pipeline.
-_METADATA = (FILE_NAME, "config.cfg", "meta.json", "cfg.json", "blocks.json", "config.json")
+_METADATA = (TRAIN_CONFIG, "config.cfg", "meta.json", "cfg.json", "blocks.json", "config.json")
 _TEXT = (".cfg", ".json", ".jsonl", ".md", ".txt", ".csv", ".toml", ".yml", ".yaml", ".py")
 _TEXT_LIMIT = 16 * 1024**2
 
@@ -156,7 +154,7 @@ def pipeline_card(folder: Path, repo_id: str) -> str:
         scores=read_scores(None, folder),
         requirements=[item for item in needed if not is_spacy(item)],
     )
-    trained_with = folder / FILE_NAME
+    trained_with = folder / TRAIN_CONFIG
     text = trained_with.read_text(encoding="utf8") if trained_with.is_file() else None
     return model_card(meta, config, text, "", repo_id)
 

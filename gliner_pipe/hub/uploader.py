@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.hub.push import complete, staged, upload
-from gliner_pipe.training.loggers.base import console_note
+from gliner_pipe.util.console import console_note
 from gliner_pipe.util.hub_client import check_hub, make_api, make_repo, told
 
 if TYPE_CHECKING:

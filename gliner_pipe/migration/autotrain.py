@@ -17,9 +17,6 @@ from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from confit import Config
-from spacy.language import Language
-
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.migration.gliner import Migrated, assemble
 from gliner_pipe.migration.gliner_model import pretrained_config
@@ -120,29 +117,6 @@ class TokenClassificationParams:
         if self.token:
             migrated.notes.append(f"the token is not read: {TOKEN}")
         return migrated
-
-
-def train(params: TokenClassificationParams) -> Language:
-    """Train a tagger with parameters of AutoTrain.
-
-    ``<project_name>`` is what ``AutoModelForTokenClassification.from_pretrained`` reads, as after a training by
-    AutoTrain; the pipelines of spaCy are in ``model-last`` and ``model-best`` in it.
-
-    Returns
-    -------
-    Language
-        The pipeline.
-    """
-    from gliner_pipe.registry import registry
-    from gliner_pipe.train import train as train_pipeline
-    from gliner_pipe.training.loggers.base import console_note
-
-    migrated = params.to_config()
-    for line in migrated.notes:
-        console_note(f"note: {line}")
-    options = Config(migrated.config).resolve(registry=registry)["train"]
-    trained: Language = train_pipeline(**options, config_meta={"unresolved_config": migrated.config})
-    return trained
 
 
 def config_of_document(document: Document) -> Migrated:

@@ -14,8 +14,50 @@ from torch import Tensor
 from gliner_pipe.modeling.backbones.base import TensorBatch
 from gliner_pipe.modeling.backbones.windows import Window
 from gliner_pipe.modeling.encoders.base import EncoderBatch
-from gliner_pipe.modeling.label_generation import WritingTargets
-from gliner_pipe.modeling.relations import RelationTargets
+
+
+@dataclass(frozen=True)
+class RelationTargets(TensorBatch):
+    """What a batch teaches about relations.
+
+    Attributes
+    ----------
+    spans
+        First and last word of the distinct gold entities of each row, ``(rows, entities, 2)``.
+    span_mask
+        False for padding, and for all entities of a row whose relations are not known, ``(rows, entities)``.
+    ties
+        Row, head, tail and relation label of each gold relation, heads and tails as places in `spans`, ``(ties, 4)``;
+        -1 for a label that is not asked for, so that the two are tied and it is not said how.
+    pairs
+        Row, head and tail of the pairs that are named in training: those of `ties`, and sampled ones that have no
+        relation, ``(pairs, 3)``, without repetition.
+    """
+
+    spans: Tensor
+    span_mask: Tensor
+    ties: Tensor
+    pairs: Tensor
+
+
+@dataclass(frozen=True)
+class WritingTargets(TensorBatch):
+    """Labels that a language model learns to write.
+
+    Attributes
+    ----------
+    spans
+        Row, first and last word of what each label is written for, ordered by row, ``(labels, 3)``; in mode ``prompt``
+        row, slot and slot.
+    words
+        Words of each span; empty in mode ``prompt``.
+    labels
+        What is right.
+    """
+
+    spans: Tensor
+    words: tuple[tuple[str, ...], ...]
+    labels: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -113,3 +155,23 @@ class Drawn(ABC):
             if window.text in place:
                 rows[place[window.text]].append(replace(window, text=place[window.text]))
         return [window for some in rows for window in some]
+
+
+class SpanVectors(NamedTuple):
+    """What further heads need of one window.
+
+    Attributes
+    ----------
+    spans
+        First and last word of the distinct spans above a threshold, counted in the text and in this order,
+        ``(spans, 2)``.
+    vectors
+        Their vectors, ``(spans, hidden)``.
+    labels, relations
+        Vectors of the entity labels and of the relation labels as this window sees them, ``(labels, hidden)``.
+    """
+
+    spans: Tensor
+    vectors: Tensor
+    labels: Tensor
+    relations: Tensor

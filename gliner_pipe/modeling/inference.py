@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Literal, NamedTuple, TypeVar, cast
+from typing import Literal, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from gliner_pipe.modeling.backbones.base import to_device
 from gliner_pipe.modeling.backbones.windows import Window
+from gliner_pipe.modeling.batch import SpanVectors
 from gliner_pipe.modeling.decoders.span import Candidate
 from gliner_pipe.modeling.encoders.base import EncoderBatch
 from gliner_pipe.modeling.gliner import GLiNER
@@ -32,26 +33,6 @@ DEFAULT_TOKENS = 8192
 CPU_TOKENS = 512
 
 _Loaded = TypeVar("_Loaded")
-
-
-class SpanVectors(NamedTuple):
-    """What further heads need of one window.
-
-    Attributes
-    ----------
-    spans
-        First and last word of the distinct spans above a threshold, counted in the text and in this order,
-        ``(spans, 2)``.
-    vectors
-        Their vectors, ``(spans, hidden)``.
-    labels, relations
-        Vectors of the entity labels and of the relation labels as this window sees them, ``(labels, hidden)``.
-    """
-
-    spans: Tensor
-    vectors: Tensor
-    labels: Tensor
-    relations: Tensor
 
 
 @dataclass

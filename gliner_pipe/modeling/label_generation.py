@@ -2,40 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from gliner_pipe.modeling.backbones.base import TensorBatch
+from gliner_pipe.modeling.batch import WritingTargets
 from gliner_pipe.modeling.span_reps.base import Readings, by_row
 
 if TYPE_CHECKING:
     from gliner_pipe.modeling.decoders.generative import GenerativeDecoder
-    from gliner_pipe.modeling.gliner import GLiNER
 
 #: What the model is asked for where it shall find entities of any kind.
 BLANK_LABEL = "entity"
-
-
-@dataclass(frozen=True)
-class WritingTargets(TensorBatch):
-    """Labels that a language model learns to write.
-
-    Attributes
-    ----------
-    spans
-        Row, first and last word of what each label is written for, ordered by row, ``(labels, 3)``; in mode ``prompt``
-        row, slot and slot.
-    words
-        Words of each span; empty in mode ``prompt``.
-    labels
-        What is right.
-    """
-
-    spans: Tensor
-    words: tuple[tuple[str, ...], ...]
-    labels: tuple[str, ...]
 
 
 def bare_slots(writer: GenerativeDecoder | None, n_slots: int) -> tuple[str, ...] | None:
@@ -43,7 +21,7 @@ def bare_slots(writer: GenerativeDecoder | None, n_slots: int) -> tuple[str, ...
     return None if writer is None or writer.mode != "prompt" else ("",) * n_slots
 
 
-def writing_loss(model: GLiNER, read: Readings, word_mask: Tensor, gold: WritingTargets) -> Tensor:
+def writing_loss(model: Any, read: Readings, word_mask: Tensor, gold: WritingTargets) -> Tensor:
     """Loss of written labels, as a sum.
 
     Parameters

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.modeling.adapters import wrapping
-from gliner_pipe.modeling.backbones.hf import DTYPES
 from gliner_pipe.modeling.layers.cache import Cache
 from gliner_pipe.modeling.layers.eval_mode import modules_of, weights_of
 from gliner_pipe.modeling.layers.int8 import Int8Linear, check_int8

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from gliner_pipe.modeling.backbones.base import TensorBatch
+from gliner_pipe.modeling.batch import RelationTargets, SpanVectors
 from gliner_pipe.modeling.layers.eval_mode import evaluating
 from gliner_pipe.modeling.span_reps.base import Readings
-
-if TYPE_CHECKING:
-    from gliner_pipe.modeling.gliner import GLiNER
-    from gliner_pipe.modeling.inference import SpanVectors
 
 #: Pairs that are scored at once.
 PAIRS_AT_ONCE = 1 << 14
@@ -30,32 +25,8 @@ class Tie(NamedTuple):
     score: float
 
 
-@dataclass(frozen=True)
-class RelationTargets(TensorBatch):
-    """What a batch teaches about relations.
-
-    Attributes
-    ----------
-    spans
-        First and last word of the distinct gold entities of each row, ``(rows, entities, 2)``.
-    span_mask
-        False for padding, and for all entities of a row whose relations are not known, ``(rows, entities)``.
-    ties
-        Row, head, tail and relation label of each gold relation, heads and tails as places in `spans`, ``(ties, 4)``;
-        -1 for a label that is not asked for, so that the two are tied and it is not said how.
-    pairs
-        Row, head and tail of the pairs that are named in training: those of `ties`, and sampled ones that have no
-        relation, ``(pairs, 3)``, without repetition.
-    """
-
-    spans: Tensor
-    span_mask: Tensor
-    ties: Tensor
-    pairs: Tensor
-
-
 def relation_losses(
-    model: GLiNER, read: Readings, word_mask: Tensor, relation_mask: Tensor, gold: RelationTargets
+    model: Any, read: Readings, word_mask: Tensor, relation_mask: Tensor, gold: RelationTargets
 ) -> dict[str, Tensor]:
     """Losses of a batch: ``adjacency``, whether two entities are tied, and ``relation``, how; sums, not weighted.
 
@@ -102,7 +73,7 @@ def relation_losses(
 
 
 def find_relations(
-    model: GLiNER,
+    model: Any,
     windows: Sequence[SpanVectors],
     limits: Sequence[float],
     adjacency_threshold: float,

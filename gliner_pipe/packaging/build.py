@@ -26,8 +26,7 @@ from gliner_pipe.packaging.requirements import (
     read_requirements,
     third_party,
 )
-from gliner_pipe.packaging.source import copy_pipeline, remove_excluded
-from gliner_pipe.training.run_info import FILE_NAME
+from gliner_pipe.packaging.source import TRAIN_CONFIG, copy_pipeline, remove_excluded
 from gliner_pipe.util.secrets import redact_folder
 
 #: What the project itself needs.
@@ -181,7 +180,7 @@ def assemble(
 
 def _training_config(folders: Sequence[Path]) -> str | None:
     """Read the config that a training run wrote with or beside the pipeline."""
-    files = [folder / FILE_NAME for folder in folders if (folder / FILE_NAME).is_file()]
+    files = [folder / TRAIN_CONFIG for folder in folders if (folder / TRAIN_CONFIG).is_file()]
     return files[0].read_text(encoding="utf8") if files else None
 
 

@@ -19,6 +19,8 @@ logger = logging.getLogger("gliner_pipe.package")
 
 #: What makes a folder a spaCy pipeline.
 MARKERS = ("config.cfg", "meta.json")
+#: Config that a training writes into the pipeline's folder or beside it.
+TRAIN_CONFIG = "train_config.cfg"
 #: What never belongs into a package.
 NEVER = (".git", ".DS_Store", ".ipynb_checkpoints", "__pycache__", "*.pyc")
 

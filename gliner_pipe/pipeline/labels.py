@@ -178,3 +178,47 @@ def check_threshold(value: Any, where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
         raise ConfigError(where, f"found the threshold {value!r}", "a number from 0 to 1")
     return float(value)
+
+
+def split_labels(labels: str | Sequence[Any] | None, where: str = "labels") -> list[Any] | None:
+    """Split labels that a command line gives as one text.
+
+    Parameters
+    ----------
+    labels
+        ``"person, organization"``, a JSON list (for labels with commas in them: ``'["city, state"]'``), or a
+        list already.
+    where
+        Name of the setting, for messages.
+
+    Returns
+    -------
+    list or None
+        The labels in their order, blank ones left out; None for None.
+
+    Raises
+    ------
+    ConfigError
+        If there is no label, or what looks like a JSON list is none.
+    """
+    if labels is None:
+        return None
+    if not isinstance(labels, str):
+        items = list(labels)
+    elif labels.lstrip().startswith("["):
+        items = _json_list(labels, where)
+    else:
+        items = [label.strip() for label in labels.split(",") if label.strip()]
+    if not items:
+        raise ConfigError(where, "holds no label", "at least one", 'Write e.g. "person,organization"')
+    return items
+
+
+def _json_list(text: str, where: str) -> list[Any]:
+    try:
+        items = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ConfigError(
+            where, f"is not a JSON list ({error})", 'e.g. ["person", "city, state"]', "Mind the double quotes"
+        ) from error
+    return list(items)

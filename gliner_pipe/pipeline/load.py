@@ -11,10 +11,11 @@ import spacy
 from spacy.language import Language
 
 from gliner_pipe.errors import ConfigError
-from gliner_pipe.hub.push import TRAINING_STATE
 from gliner_pipe.util.consent import trusting
 from gliner_pipe.util.hub_client import hub_error, make_api
 
+#: Folder inside a checkpoint of a training with what resuming needs.
+TRAINING_STATE = "training_state"
 PIPELINE = "meta.json"
 CHECKPOINT = "gliner_config.json"
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import nn
 
 from gliner_pipe.modeling.backbones.base import pretrained_parameters
-from gliner_pipe.training.optimizers import make_optimizer
 
 
 class ThincBridge:
@@ -26,8 +26,7 @@ class ThincBridge:
         inside = set(map(id, pretrained_parameters(model)))
         trained = [p for p in model.parameters() if p.requires_grad]
         self.parameters = trained
-        self.optimizer = make_optimizer(
-            "adamw",
+        self.optimizer = torch.optim.AdamW(
             [
                 {"params": [p for p in trained if id(p) in inside], "ratio": 1.0},
                 {"params": [p for p in trained if id(p) not in inside], "ratio": task_lr_ratio},

@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from spacy.language import Language
 
-from gliner_pipe.cli.options import split_labels
 from gliner_pipe.data.files import Place
 from gliner_pipe.data.readers.tables import optional_package
 from gliner_pipe.errors import ConfigError, GlinerPipeError
 from gliner_pipe.metrics.alignment import SpanGetter
 from gliner_pipe.pipeline.base import TorchPipe
+from gliner_pipe.pipeline.labels import split_labels
 from gliner_pipe.pipeline.overrides import override
 from gliner_pipe.prediction.chunks import Chunk, predict_chunks
 from gliner_pipe.prediction.job import STATE, Job

@@ -18,6 +18,7 @@ from spacy.language import Language
 
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.modeling.adapters.base import saving
+from gliner_pipe.pipeline.load import TRAINING_STATE
 from gliner_pipe.training.distributed import gathered
 from gliner_pipe.util.atomic import save_pipeline
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 #: Folder of all checkpoints, beside the models.
 FOLDER = "checkpoints"
 #: Folder of the state inside a checkpoint, and its file.
-STATE = "training_state"
+STATE = TRAINING_STATE
 FILE = "state.pt"
 
 _NAME = re.compile(r"step-(\d+)")

@@ -21,9 +21,6 @@ from gliner_pipe.util.secrets import redacted_config, tell_redacted
 #: Packages whose versions decide what comes out of a training.
 PACKAGES = ("gliner_pipe", "torch", "transformers", "tokenizers", "accelerate", "spacy", "confit", "numpy")
 
-#: Name of the file.
-FILE_NAME = "train_config.cfg"
-
 
 def package_versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that matter."""
@@ -73,7 +70,7 @@ def _redacted(text: str) -> str:
     found: list[str] = []
     text = redacted_config(text, found)
     if found:
-        tell_redacted(FILE_NAME, found)
+        tell_redacted(TRAIN_CONFIG, found)
     return text
 
 

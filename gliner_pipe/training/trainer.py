@@ -21,6 +21,7 @@ from spacy.training import Example
 from gliner_pipe.data.label_sets import told_elsewhere
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.modeling.layers.dropout import quicken
+from gliner_pipe.packaging.source import TRAIN_CONFIG
 from gliner_pipe.training.arguments import Plan
 from gliner_pipe.training.averaging import Anchor, WeightAverage
 from gliner_pipe.training.checkpoints import FOLDER, ModelStore, checkpoints, find_checkpoint, remove
@@ -37,14 +38,14 @@ from gliner_pipe.training.distributed import (
 from gliner_pipe.training.feature_cache import cached_features
 from gliner_pipe.training.label_checks import check_labels
 from gliner_pipe.training.loggers import RunInfo, TrainingLogger, make_loggers
-from gliner_pipe.training.loggers.base import console_note
 from gliner_pipe.training.loop import Learner, Progress, train_steps
 from gliner_pipe.training.optimizers import freeze, make_optimizer, parameter_groups
 from gliner_pipe.training.protocol import TrainableByLoop
-from gliner_pipe.training.run_info import FILE_NAME, config_text, package_versions, print_summary
+from gliner_pipe.training.run_info import config_text, package_versions, print_summary
 from gliner_pipe.training.schedules import Schedule, make_schedule
 from gliner_pipe.training.setup import ask_unseen, read_data
 from gliner_pipe.training.validation import Supervisor
+from gliner_pipe.util.console import console_note
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -240,7 +241,7 @@ class Session:
             last=self.output_path,
             best=self.best_path,
             checkpoints=self.checkpoints,
-            files={FILE_NAME: self.config_text},
+            files={TRAIN_CONFIG: self.config_text},
             limit=self.options["save_total_limit"],
             settings=self._settings(learner.accelerator),
             uploader=uploader,
@@ -373,7 +374,7 @@ class Session:
             if checkpoint is None and self.options["save_total_limit"]:
                 remove(checkpoints(self.checkpoints))  # of a training that this one replaces
             run.folder.mkdir(parents=True, exist_ok=True)
-            (run.folder / FILE_NAME).write_text(self.config_text, encoding="utf-8")
+            (run.folder / TRAIN_CONFIG).write_text(self.config_text, encoding="utf-8")
         supervisor.module.train()
         try:
             for logger in loggers if main else []:

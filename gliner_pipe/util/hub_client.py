@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from gliner_pipe import __version__
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.util.secrets import MARK, redacted_text
 
@@ -22,7 +22,7 @@ def make_api() -> HfApi:
     return HfApi(
         endpoint=os.environ.get("HF_ENDPOINT") or None,
         library_name="gliner_pipe",
-        library_version=__version__,
+        library_version=version("gliner_pipe"),
     )
 
 

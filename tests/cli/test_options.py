@@ -5,8 +5,9 @@ from confit.utils.xjson import loads
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gliner_pipe.cli.options import literal, split_labels
+from gliner_pipe.cli.options import literal
 from gliner_pipe.errors import ConfigError
+from gliner_pipe.pipeline.labels import split_labels
 
 text = st.text(st.characters(exclude_categories=["Cs"]))
 

@@ -14,9 +14,10 @@ import torch
 from confit import Config
 from transformers import AutoConfig, AutoModelForTokenClassification, AutoTokenizer, pipeline
 
+from gliner_pipe.autotrain import train
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.migration import to_config
-from gliner_pipe.migration.autotrain import TokenClassificationParams, train
+from gliner_pipe.migration.autotrain import TokenClassificationParams
 from gliner_pipe.migration.tables import PARAMETERS
 from gliner_pipe.registry import registry
 from gliner_pipe.train import train as train_pipeline

@@ -15,8 +15,7 @@ from gliner_pipe.data.fields import Relation
 from gliner_pipe.data.label_sampling import LabelSampling
 from gliner_pipe.data.relation_sampling import RelationSampling, pair_targets, sample_relation_labels
 from gliner_pipe.modeling.backbones.windows import Window
-from gliner_pipe.modeling.label_generation import WritingTargets
-from gliner_pipe.modeling.relations import RelationTargets
+from gliner_pipe.modeling.batch import RelationTargets, WritingTargets
 
 LOST = "relation of an entity that is not learned"
 APART = "relation between two windows"

@@ -10,12 +10,10 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from rich.console import Console
-from rich.text import Text
 
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.registry import registry
-from gliner_pipe.util.secrets import redacted_text
+from gliner_pipe.util.console import console_note
 
 #: What the name ``default`` stands for; the plot only where matplotlib is installed.
 DEFAULT_LOGGERS = ("rich", "jsonl", "csv", "plot")
@@ -101,11 +99,6 @@ def numbers(record: Mapping[str, Any]) -> dict[str, float]:
         for name, value in flatten(record)
         if isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
     }
-
-
-def console_note(text: str) -> None:
-    """Print a line for the user, secrets redacted."""
-    Console().print(Text(redacted_text(text)), soft_wrap=True)
 
 
 def is_installed(package: str) -> bool:

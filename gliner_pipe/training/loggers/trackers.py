@@ -18,13 +18,13 @@ from gliner_pipe.errors import ConfigError, GlinerPipeError
 from gliner_pipe.registry import registry
 from gliner_pipe.training.loggers.base import (
     RunInfo,
-    console_note,
     flatten,
     is_installed,
     missing_package,
     numbers,
 )
 from gliner_pipe.util.atomic import inside, replace_file
+from gliner_pipe.util.console import console_note
 from gliner_pipe.util.secrets import redacted
 
 #: File beside the models that says which run of a tracker a resumed training goes on with.
