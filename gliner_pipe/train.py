@@ -11,9 +11,9 @@ from confit import Cli
 from spacy.language import Language
 
 from gliner_pipe.cli.app import run
-from gliner_pipe.convert import check_tagger_of, to_transformers
 from gliner_pipe.migration import configured, translate
 from gliner_pipe.pipeline.build import pipeline_of
+from gliner_pipe.pipeline.convert import check_tagger_of, to_transformers
 from gliner_pipe.registry import registry
 from gliner_pipe.training.arguments import check_options, only_training, output_paths
 from gliner_pipe.training.data_sections import TrainData, ValidationData

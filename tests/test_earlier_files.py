@@ -56,7 +56,8 @@ def found(nlp: Any, texts: list[str]) -> list[dict[str, Any]]:
                 },
                 "ents": [[ent.start_char, ent.end_char, ent.label_] for ent in doc.ents],
                 "relations": [
-                    [one.head.start_char, one.tail.start_char, one.label, float(one.score)] for one in relations
+                    [one.head.start_char, one.tail.start_char, one.label, float(one.score)]
+                    for one in relations
                 ],
             }
         )
@@ -74,7 +75,10 @@ def numbers(facts: list[dict[str, Any]]) -> list[float]:
     return [
         number
         for one in facts
-        for number in (*(x for key in one["scores"] for x in one["scores"][key]), *(r[3] for r in one["relations"]))
+        for number in (
+            *(x for key in one["scores"] for x in one["scores"][key]),
+            *(r[3] for r in one["relations"]),
+        )
     ]
 
 

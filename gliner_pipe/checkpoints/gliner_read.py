@@ -14,11 +14,12 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from gliner_pipe.checkpoints import gliner_assets, gliner_names
-from gliner_pipe.checkpoints.pretrained import Pretrained
 from gliner_pipe.errors import CheckpointError, ConfigError
 from gliner_pipe.modeling.backbones import hf
+from gliner_pipe.modeling.block import from_blocks
 from gliner_pipe.modeling.gliner import GLiNER
 from gliner_pipe.modeling.weights import fill, read_parts, shapes
+from gliner_pipe.util.consent import trusting
 
 CONFIG = "gliner_config.json"
 #: What is downloaded beside the weights.
@@ -45,7 +46,7 @@ def read_checkpoint(name: str) -> GLiNER:
     text_encoder = _text_encoder(config)
     tokenizer = gliner_assets.text_tokenizer(config, folder)
     blocks = gliner_names.blocks(config, folder, text_encoder, tokenizer)
-    model = Pretrained.from_blocks(blocks)
+    model = from_blocks(blocks)
     model.word_splitter = gliner_names.word_splitter(config, folder)
     tensors, parts = _weights(folder)
     state = gliner_names.rename(tensors, config, folder)
@@ -58,6 +59,22 @@ def read_checkpoint(name: str) -> GLiNER:
     missing, unexpected = fill(model, (gliner_names.rename(part, config, folder) for part in parts))
     _report(missing, unexpected, folder)
     return model.eval()
+
+
+def read_encoder(name: str, trust_remote_code: bool = False, *, part: str) -> Any:
+    """Read one encoder of a checkpoint: the base under an adapter that was saved without it.
+
+    Parameters
+    ----------
+    name
+        As for ``read_checkpoint``.
+    trust_remote_code
+        Consent to run Python code that comes with the encoder.
+    part
+        Path of the module that holds the encoder, such as ``"encoder.backbone"``.
+    """
+    with trusting(trust_remote_code):
+        return read_checkpoint(name).get_submodule(part).encoder
 
 
 def _folder(name: str) -> Path:

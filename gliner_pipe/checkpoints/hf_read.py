@@ -13,11 +13,11 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import nn
 
-from gliner_pipe.checkpoints.pretrained import PretrainedTokenClassifier
 from gliner_pipe.errors import CheckpointError, ConfigError
 from gliner_pipe.modeling.backbones import hf
 from gliner_pipe.modeling.backbones.stacked import Dense
 from gliner_pipe.modeling.backbones.transformer import Transformer
+from gliner_pipe.modeling.block import from_blocks
 from gliner_pipe.modeling.decoders.tags import Scheme, TagTables
 from gliner_pipe.modeling.token_classifier import TokenClassifier
 from gliner_pipe.util import consent
@@ -192,7 +192,7 @@ def read_model(
     blocks = _blocks(
         name, theirs, tokenizer, head, scheme or tags.scheme, constrained, all_pieces, window, stride
     )
-    model = PretrainedTokenClassifier.from_blocks(blocks)
+    model = from_blocks(blocks)
     transformer_of(model).trust_remote_code = trust_remote_code  # not in the blocks, which are saved
     with tempfile.TemporaryDirectory() as folder:
         theirs.config.save_pretrained(folder + "/encoder/backbone")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from functools import partial
 from typing import Any, Literal
 
-from confit import Config
-
+from gliner_pipe.checkpoints import gliner_read, hf_read
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.modeling.adapters.base import Adapter
 from gliner_pipe.modeling.backbones.pretrained_encoder import EncoderHolder
-from gliner_pipe.modeling.block import Block
+from gliner_pipe.modeling.block import Block, from_blocks
 from gliner_pipe.modeling.decoders.tags import Scheme
 from gliner_pipe.modeling.gliner import GLiNER
 from gliner_pipe.modeling.losses.base import Loss
@@ -75,10 +75,8 @@ class Pretrained(Named):
 
     def materialize(self) -> GLiNER:
         """Read the checkpoint and return the blocks with its weights, and with new adapters."""
-        from gliner_pipe.checkpoints.gliner_read import read_checkpoint
-
         with consent.trusting(self.trust_remote_code):
-            model = read_checkpoint(self.name)
+            model = gliner_read.read_checkpoint(self.name)
         tokens = getattr(model.encoder, "new_tokens", ())
         for holder, adapter in self._adapted(model):
             holder.adapt(adapter, tokens if holder.part == "encoder.backbone" else ())
@@ -86,7 +84,7 @@ class Pretrained(Named):
 
     def restore(self, blocks: dict[str, Any]) -> GLiNER:
         """Compose the blocks of a saved pipeline that came from this checkpoint."""
-        model = self.from_blocks(blocks)
+        model = from_blocks(blocks)
         for holder, adapter in self._adapted(model):
             holder.adapter = adapter
         return self._taught(model)
@@ -103,6 +101,7 @@ class Pretrained(Named):
         found = []
         for holder in (module for module in model.modules() if isinstance(module, EncoderHolder)):
             holder.checkpoint = self.name
+            holder.read_base = partial(gliner_read.read_encoder, part=holder.part)
             name = "adapter" if holder.part == "encoder.backbone" else "label_adapter"
             holder.adapter_section = f"components.*.model.{name}"
             adapter = asked.pop(holder.part, None)
@@ -115,13 +114,6 @@ class Pretrained(Named):
                 "adapter",
             )
         return found
-
-    @staticmethod
-    def from_blocks(blocks: dict[str, Any]) -> GLiNER:
-        """Compose the blocks that a checkpoint asked for when it was read; weights are still to be filled in."""
-        model: GLiNER = Config({"model": blocks}).resolve(registry=registry)["model"]
-        model.blocks = blocks
-        return model
 
 
 @registry.architectures.register("gliner_pipe.PretrainedTokenClassifier.v1")
@@ -187,9 +179,7 @@ class PretrainedTokenClassifier(Named):
 
     def materialize(self) -> TokenClassifier:
         """Read the model and return the blocks with its weights, and with a new adapter."""
-        from gliner_pipe.checkpoints.hf_read import read_model
-
-        model = read_model(
+        model = hf_read.read_model(
             self.name,
             tag_names=self.tag_names,
             any_names=self.labels_from == "data",
@@ -208,24 +198,15 @@ class PretrainedTokenClassifier(Named):
 
     def restore(self, blocks: dict[str, Any]) -> TokenClassifier:
         """Compose the blocks of a saved pipeline that came from this model."""
-        model = self.from_blocks(blocks)
+        model = from_blocks(blocks)
         self._holder(model).adapter = self.adapter
         return model
 
     def _holder(self, model: TokenClassifier) -> EncoderHolder:
         """Return what holds the encoder, and tell it where that came from."""
-        from gliner_pipe.checkpoints.hf_read import read_encoder
-
         path, holder = next(
             (path, module) for path, module in model.named_modules() if isinstance(module, EncoderHolder)
         )
-        holder.part, holder.checkpoint, holder.read_base = path, self.name, read_encoder
+        holder.part, holder.checkpoint, holder.read_base = path, self.name, hf_read.read_encoder
         holder.adapter_section = "components.*.model.adapter"
         return holder
-
-    @staticmethod
-    def from_blocks(blocks: dict[str, Any]) -> TokenClassifier:
-        """Compose the blocks that a model asked for when it was read; weights are still to be filled in."""
-        model: TokenClassifier = Config({"model": blocks}).resolve(registry=registry)["model"]
-        model.blocks = blocks
-        return model

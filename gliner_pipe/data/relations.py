@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from spacy.tokens import Doc, Span
 
+from gliner_pipe.data.extensions import install
 from gliner_pipe.errors import DataError
-from gliner_pipe.pipeline.extensions import install
 
 #: Where the relations of a document stand in ``doc.user_data``: a list of ``(head start, head end, head label,
 #: tail start, tail end, tail label, label, score)``, in tokens, ends exclusive.

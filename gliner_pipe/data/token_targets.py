@@ -9,8 +9,8 @@ from spacy.tokens import Doc, Token
 from spacy.training import Example
 
 from gliner_pipe.data.annotations import SpanSetter, primary_key, spans_by_place
+from gliner_pipe.data.extensions import install
 from gliner_pipe.errors import ConfigError, DataError
-from gliner_pipe.pipeline.extensions import install
 
 #: Attributes of tokens that can be written, besides those of extensions (``"_.name"``).
 ATTRIBUTES = ("tag_", "pos_", "lemma_")

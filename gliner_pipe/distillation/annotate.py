@@ -11,7 +11,7 @@ from spacy.training import Example
 
 from gliner_pipe.data.annotations import SpanSetter, set_spans, set_supervision
 from gliner_pipe.errors import DataError
-from gliner_pipe.predict import predict_texts
+from gliner_pipe.prediction.predict_texts import predict_texts
 from gliner_pipe.prediction.texts import TextItem
 
 EMPTY = "texts without words"

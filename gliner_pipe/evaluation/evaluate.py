@@ -37,7 +37,7 @@ from gliner_pipe.pipeline.overrides import (
     tagging_components,
     thresholded_components,
 )
-from gliner_pipe.prediction.stream import annotate
+from gliner_pipe.pipeline.stream import annotate
 
 #: Keys of the result that are not scores.
 FACTS = (

@@ -64,3 +64,16 @@ def described(value: Any) -> str:
         return " and ".join(named) or "a section without @ key"
     text = repr(value)
     return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"
+
+
+def from_blocks(blocks: dict[str, Any]) -> Any:
+    """Compose a model of plain configuration; weights are still to be loaded.
+
+    Parameters
+    ----------
+    blocks
+        The section ``model``: an ``@architectures`` with its blocks. The model keeps it as ``model.blocks``.
+    """
+    model = Config({"model": blocks}).resolve(registry=registry)["model"]
+    model.blocks = blocks
+    return model

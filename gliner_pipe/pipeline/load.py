@@ -175,7 +175,7 @@ def _marker(api: Any, repo_id: str, how: dict[str, Any]) -> str:
 
 
 def _from_checkpoint(source: str, lang: str) -> Language:
-    from gliner_pipe.convert import from_gliner
+    from gliner_pipe.pipeline.convert import from_gliner
 
     return from_gliner(source, lang=lang)
 

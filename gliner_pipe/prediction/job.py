@@ -21,7 +21,8 @@ from gliner_pipe.pipeline.base import TorchPipe
 from gliner_pipe.prediction.chunks import Chunk, Found, Outcome
 from gliner_pipe.prediction.shard_writers import Piece, Schema, format_of
 from gliner_pipe.prediction.shards import Shard
-from gliner_pipe.util.atomic import only_writer, replace_file
+from gliner_pipe.util.atomic import replace_file
+from gliner_pipe.util.file_lock import only_writer
 from gliner_pipe.util.secrets import redacted, redacted_config
 
 #: Live settings of a component on which no result depends.

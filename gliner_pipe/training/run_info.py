@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from gliner_pipe.metrics.alignment import prediction_getter
+from gliner_pipe.packaging.source import TRAIN_CONFIG
 from gliner_pipe.prediction.rendering import entities_of, to_terminal
 from gliner_pipe.util.consent import unstated
 from gliner_pipe.util.secrets import redacted_config, tell_redacted

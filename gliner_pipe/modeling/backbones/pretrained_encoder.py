@@ -42,7 +42,7 @@ class EncoderHolder(PretrainedModule):
     checkpoint
         The checkpoint that the encoder came from, where it is not the encoder of `model_name`.
     read_base
-        Reads the encoder of that checkpoint; that of a GLiNER checkpoint when not given.
+        Reads the encoder of that checkpoint.
     """
 
     encoder: Any
@@ -222,11 +222,8 @@ class EncoderHolder(PretrainedModule):
     def _base_encoder(self, name: str, options: dict[str, Any]) -> Any:
         if self.checkpoint is None:
             return hf.load_pretrained(name, self.section, self.trust_remote_code, **options)[0]
-        if self.read_base is not None:
-            return self.read_base(name, self.trust_remote_code)
-        from gliner_pipe.checkpoints.gliner_read import read_checkpoint
-
-        return read_checkpoint(name).get_submodule(self.part).encoder
+        assert self.read_base is not None, "whoever sets the checkpoint sets its reader"
+        return self.read_base(name, self.trust_remote_code)
 
 
 def _read_marker(path: Path) -> dict[str, Any]:

@@ -111,7 +111,7 @@ def annotate(
     """
     if n_process == 1:
         return annotate_here(nlp, sources, batch_size or nlp.batch_size)
-    from gliner_pipe.prediction.workers import annotate_in_processes  # which needs this module
+    from gliner_pipe.pipeline.workers import annotate_in_processes  # which needs this module
 
     return annotate_in_processes(nlp, sources, batch_size or nlp.batch_size, n_process)
 

@@ -18,7 +18,7 @@ from spacy.tokens import Doc
 from spacy.tokens.underscore import Underscore
 
 from gliner_pipe.errors import ConfigError, GlinerPipeError, WorkerError
-from gliner_pipe.prediction.stream import Failure, Labelled, Source, UntilError, annotate_here
+from gliner_pipe.pipeline.stream import Failure, Labelled, Source, UntilError, annotate_here
 
 #: Batches that are under way in a process: one that it works on, and the next.
 AHEAD = 2
