@@ -1,10 +1,10 @@
-"""AutoTrain's token classification: its parameters, its YAML files, and a training with them.
+"""AutoTrain's token classification: its parameters and its YAML files.
 
 Examples
 --------
->>> from gliner_pipe.migration.autotrain import TokenClassificationParams, train
+>>> from gliner_pipe.migration.autotrain import TokenClassificationParams
 >>> params = TokenClassificationParams(data_path="corpus", model="bert-base-cased", project_name="my-ner")
->>> nlp = train(params)  # doctest: +SKIP
+>>> migrated = params.to_config()
 """
 
 from __future__ import annotations
@@ -12,54 +12,54 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from gliner_pipe.errors import ConfigError
-from gliner_pipe.migration.gliner import Migrated, assemble
-from gliner_pipe.migration.gliner_model import pretrained_config
-from gliner_pipe.migration.joining import join
-from gliner_pipe.migration.names import Given, route, unknown
-from gliner_pipe.migration.tables import PARAMETERS
-from gliner_pipe.migration.tables.autotrain import BACKBONE
+from gliner_pipe.migration.migrated import Migrated, assemble, pretrained_config
+from gliner_pipe.migration.names import unknown
+from gliner_pipe.migration.routing import Given, Routed, route
+from gliner_pipe.migration.tables import PARAMETERS, TRAIN_READER, VAL_READER
 from gliner_pipe.migration.values import TOKEN
 from gliner_pipe.migration.yaml_files import Document
 
-#: Share of local data that is measured on where no split of it is named, as in AutoTrain.
+#: Share of local data that is held out for validation if no split is named, as in AutoTrain.
 VALIDATION_SPLIT = 0.2
-#: What is new in a GLiNER model learns so many times as fast as the encoder.
+#: Learning rate of the new layers of a GLiNER model, relative to that of the encoder.
 TASK_LR_RATIO = 4
-#: Encoders whose token classification models have one more layer.
+#: Encoders whose token classification models have one more dense layer.
 DENSE = ("modernbert",)
 
 TASKS = ("token-classification", "text-token-classification", "ner")
-#: Sections of AutoTrain's files, and their keys by the parameter that each is.
-_TOP = {"base_model": "model", "project_name": "project_name", "log": "log"}
-_DATA = {"path": "data_path", "train_split": "train_split", "valid_split": "valid_split"}
-_COLUMNS = {
-    "tokens_column": "tokens_column",
-    "text_column": "tokens_column",
-    "tags_column": "tags_column",
-    "target_column": "tags_column",
-    "label_column": "tags_column",
+#: Parameter of each key in a file, by section.
+_KEYS: dict[tuple[str, ...], dict[str, str]] = {
+    (): {"base_model": "model", "project_name": "project_name", "log": "log"},
+    ("data",): {"path": "data_path", "train_split": "train_split", "valid_split": "valid_split"},
+    ("data", "column_mapping"): {
+        **dict.fromkeys(("tokens_column", "text_column"), "tokens_column"),
+        **dict.fromkeys(("tags_column", "target_column", "label_column"), "tags_column"),
+    },
+    ("params",): {name: name for name in PARAMETERS},
+    ("hub",): {name: name for name in ("username", "token", "push_to_hub")},
 }
-_HUB = {name: name for name in ("username", "token", "push_to_hub")}
+#: Keys of a file that are not parameters.
+_OTHER_KEYS = ("task", "backend")
 _ENVIRONMENT = re.compile(r"\$\{(\w+)\}")
 
 
 @dataclass
 class TokenClassificationParams:
-    """Parameters of a training, by the names and with the defaults that they have in AutoTrain; ``tag_names`` is ours.
+    """Parameters of a training, with AutoTrain's names and defaults; only ``tag_names`` is our own.
 
-    Use it to run a script that was written for AutoTrain; what each becomes is in the documentation, on the page about
-    moving here.
+    A script that was written for AutoTrain works with it; the documentation lists what each parameter becomes, on the
+    page about migrating.
 
     Raises
     ------
     ConfigError
-        If a value cannot be.
+        If a value is not allowed.
     """
 
     data_path: str
@@ -95,125 +95,96 @@ class TokenClassificationParams:
     tag_names: list[str] | None = None
 
     def __post_init__(self) -> None:
-        for item in self.given():
-            if item.absent and item.name.name == "data_path":
-                raise ConfigError(item.where, f"is {item.value!r}", "a file, a folder or a data set")
-            route([item])
+        if "data_path" not in route(self.given()).read:
+            raise ConfigError("params.data_path", f"is {self.data_path!r}", "a file, a folder or a data set")
 
     def given(self) -> Iterator[Given]:
-        """Yield the parameters with what they mean, the default for None; the token, which is not needed, left out."""
-        for item in fields(self):
-            if item.name != "token":
-                given = Given(PARAMETERS[item.name], getattr(self, item.name), f"params.{item.name}")
-                yield (
-                    given
-                    if not given.absent or item.default is MISSING
-                    else replace(given, value=item.default)
-                )
+        """Yield the parameters with their rows, and the default for None; the token is left out."""
+        for name, default in _defaults().items():
+            item = Given(PARAMETERS[name], getattr(self, name), f"params.{name}")
+            yield replace(item, value=default) if item.absent and default is not MISSING else item
 
     def to_config(self) -> Migrated:
-        """Return the configuration that these parameters stand for."""
-        migrated = _migrated(list(self.given()), "parameters of AutoTrain")
+        """Return the configuration that these parameters become."""
+        migrated = _migrated(self.given(), "parameters of AutoTrain")
         if self.token:
             migrated.notes.append(f"the token is not read: {TOKEN}")
         return migrated
 
 
-def config_of_document(document: Document) -> Migrated:
-    """Return the configuration that a YAML file of AutoTrain stands for.
+def _defaults() -> dict[str, Any]:
+    return {item.name: item.default for item in fields(TokenClassificationParams) if item.name != "token"}
+
+
+def from_document(document: Document) -> Migrated:
+    """Return the configuration of a YAML file of AutoTrain.
 
     Raises
     ------
     ConfigError
-        If it is about another task, or a key or value cannot be.
+        If the file is for another task, or a key or value is wrong.
     """
     task = str(document.data.get("task", TASKS[0])).replace("_", "-")
     if task not in TASKS:
         raise ConfigError(document.where("task"), f"is {document.data['task']!r}", TASKS[0])
-    given = [item for item in _from_document(document) if not item.absent]
-    said = {item.name.name for item in given}
-    if "data_path" not in said:
-        raise ConfigError(
-            document.where("data"), "has no path", "a file, a folder or a data set", "Add data: path"
-        )
-    defaults = {item.name: item.default for item in fields(TokenClassificationParams)}
+    given = [item for item in _given(document) if not item.absent]
+    set_names = {item.name.name for item in given}
+    if "data_path" not in set_names:
+        expected = "a file, a folder or a data set"
+        raise ConfigError(document.where("data"), "has no path", expected, "Add path to data")
     given += [
-        Given(PARAMETERS[name], value, f"{document.path} ({name}, by default)")
-        for name, value in defaults.items()
-        if name not in said and name != "token"
+        Given(PARAMETERS[name], default, f"{document.path} ({name}, by default)")
+        for name, default in _defaults().items()
+        if name not in set_names
     ]
     return _migrated(given, str(document.path))
 
 
-def _from_document(document: Document) -> Iterator[Given]:
-    for key, value in document.data.items():
-        if key in ("task", "backend"):
-            continue
-        if key in _TOP:
-            yield _item(_TOP[key], value, document, (key,))
-        elif key not in ("data", "params", "hub"):
-            known = ["task", "backend", *_TOP, "data", "params", "hub"]
-            raise unknown(key, document.where(key), known, ", ".join(known))
-        elif value is not None:
-            if not isinstance(value, dict):
-                raise ConfigError(
-                    document.where(key), f"is {value!r}", "a section: keys with values, indented"
-                )
-            names = {"data": _DATA, "hub": _HUB, "params": {name: name for name in PARAMETERS}}[key]
-            for name, inner in value.items():
-                if key == "data" and name == "column_mapping":
-                    if not isinstance(inner or {}, dict):
-                        raise ConfigError(document.where(key, name), f"is {inner!r}", ", ".join(_COLUMNS))
-                    for column, target in dict(inner or {}).items():
-                        yield _known(_COLUMNS, column, target, document, (key, name, column))
-                else:
-                    yield _known(names, name, inner, document, (key, name))
+def _given(document: Document, path: tuple[str, ...] = ()) -> Iterator[Given]:
+    """Yield the values of a section and of the sections in it."""
+    names = _KEYS[path]
+    sections = [section[-1] for section in _KEYS if section and section[:-1] == path]
+    known = [*(() if path else _OTHER_KEYS), *names, *sections]
+    for key, value, where in document.items(*path, allowed=", ".join(known)):
+        if key in names:
+            value = value if names[key] == "token" else _with_environment(value, where)
+            yield Given(PARAMETERS[names[key]], value, where)
+        elif key in sections:
+            yield from _given(document, (*path, key))
+        elif key not in known:
+            raise unknown(key, where, known, ", ".join(known))
 
 
-def _known(
-    names: Mapping[str, str], key: str, value: Any, document: Document, path: tuple[str, ...]
-) -> Given:
-    if key not in names:
-        raise unknown(str(key), document.where(*path), list(names), ", ".join(names))
-    return _item(names[key], value, document, path)
+def _with_environment(value: Any, where: str) -> Any:
+    """Return a value with ``${NAME}`` replaced by the environment variable."""
+    if not isinstance(value, str):
+        return value
+    for name in _ENVIRONMENT.findall(value):
+        if name not in os.environ:
+            raise ConfigError(
+                where, f"names the environment variable {name}, which is not set", do=f"Set {name}"
+            )
+    return _ENVIRONMENT.sub(lambda match: os.environ[match.group(1)], value)
 
 
-def _item(parameter: str, value: Any, document: Document, path: tuple[str, ...]) -> Given:
-    where = document.where(*path)
-    if isinstance(value, str) and parameter != "token":
-        value = _ENVIRONMENT.sub(lambda match: _environment(match.group(1), where), value)
-    return Given(PARAMETERS[parameter], value, where)
-
-
-def _environment(name: str, where: str) -> str:
-    if name not in os.environ:
-        raise ConfigError(where, f"names the environment variable {name}, which is not set", do=f"Set {name}")
-    return os.environ[name]
-
-
-def _migrated(given: list[Given], source: str) -> Migrated:
-    values = {item.name.name: item for item in given if not item.absent}
-    routed = join(route([item for item in given if item.name.name != "username"]))
+def _migrated(given: Iterable[Given], source: str) -> Migrated:
+    routed = route(given)
     notes = routed.notes
-    settings = {
-        key: str(value) if isinstance(value, Path) else value for key, value in routed.settings.items()
-    }
-    train = {
-        key.removeprefix("train."): value
-        for key, value in settings.items()
-        if key.startswith("train.") and key.count(".") == 1
-    }
-    _sections(train, settings, values, notes)
+    train = routed.options()
+    train["output_path"] = str(train["output_path"])
+    _add_data(train, routed)
     if "validation_interval" in train:
         train["checkpoint_interval"] = train["validation_interval"]
-    _hub(train, values)
+    _set_hub_model_id(train, routed)
     names = {"ner": "gliner_pipe.ner_exact", "seqeval": "gliner_pipe.seqeval"}
     scorers = {key: {"@scorers": name, "span_getter": "gliner"} for key, name in names.items()}
-    name, window = str(settings[f"{BACKBONE}.model"]), int(settings[f"{BACKBONE}.window"])
+    name, window = str(routed.read["model"]), int(routed.read["max_seq_length"])
     if _is_gliner(name):
-        notes.append("max_seq_length is not used: the GLiNER model has windows of its own")
+        notes.append("max_seq_length is not used: the GLiNER model has its own windows")
         train["task_lr"] = TASK_LR_RATIO * train["transformer_lr"]
-        notes.append(f"task_lr = {train['task_lr']:g}: what is new learns {TASK_LR_RATIO} times as fast")
+        notes.append(
+            f"task_lr = {train['task_lr']:g}: new layers learn {TASK_LR_RATIO} times as fast as the encoder"
+        )
         component: dict[str, Any] = {"labels": [], "label_sampling": {"all_labels": True}, "model": name}
         return Migrated(assemble(component, scorers, train), source, notes)
     train["task_lr"] = train["transformer_lr"]  # AutoTrain has one rate for all weights
@@ -222,54 +193,49 @@ def _migrated(given: list[Given], source: str) -> Migrated:
     return Migrated(assemble(component, scorers, train, "token_classifier"), source, notes)
 
 
-def _sections(
-    train: dict[str, Any], settings: Mapping[str, Any], values: Mapping[str, Given], notes: list[str]
-) -> None:
-    """Add the sections of data to the options of a training, and take out what needs data to measure on."""
-    prefix = "train.train_data.reader."
-    reader = {key.removeprefix(prefix): value for key, value in settings.items() if key.startswith(prefix)}
+def _add_data(train: dict[str, Any], routed: Routed) -> None:
+    """Add the sections of data to training options, and remove options that need validation data if there is none."""
+    reader = routed.within(TRAIN_READER)
     train["train_data"] = {"randomize": True, "reader": {"@readers": "bio", **reader}}
-    if "valid_split" in values:
+    if "valid_split" in routed.read:
         if glob.has_magic(reader["path"]) or Path(reader["path"]).expanduser().is_file():
             raise ConfigError(
-                values["valid_split"].where,
-                "is set, and data_path is no data set with parts",
+                routed.place(f"{VAL_READER}.split"),
+                "is set, but data_path has no splits",
                 "a folder with train.csv and validation.csv, or a data set",
                 "Leave valid_split out: a fifth of the data is held out then",
             )
-        validation = {**reader, "split": values["valid_split"].value}
+        validation = {**reader, "split": routed.read["valid_split"]}
         if "max_samples" in reader:
             validation["max_samples"] = max(1, reader["max_samples"] // 5)
         train["val_data"] = {"reader": {"@readers": "bio", **validation}}
     elif _is_local_table(reader["path"]):
         train["validation_split"] = VALIDATION_SPLIT
-        notes.append("validation_split = 0.2: there is no valid_split, so a fifth of the data is held out")
+        routed.notes.append(
+            "validation_split = 0.2: there is no valid_split, so a fifth of the data is held out"
+        )
     else:
         dropped = [name for name in ("patience", "patience_threshold") if train.pop(name, None)]
-        notes.append(f"{', '.join(dropped)}: not set, as there is no valid_split")
+        routed.notes.append(f"{', '.join(dropped)}: not set, because there is no valid_split")
         return
     train["best_metric"] = "ner.micro.f"
     train["load_best_model_at_end"] = True
 
 
 def _is_local_table(path: str) -> bool:
-    """Tell whether the data are files here, not a data set with named parts."""
+    """Return whether the data are local files, not a data set with named splits."""
     place = Path(path).expanduser()
-    marks = ("dataset_dict.json", "dataset_info.json", "state.json")
-    return glob.has_magic(path) or (place.exists() and not any((place / name).exists() for name in marks))
+    markers = ("dataset_dict.json", "dataset_info.json", "state.json")
+    return glob.has_magic(path) or (place.exists() and not any((place / name).exists() for name in markers))
 
 
-def _hub(train: dict[str, Any], values: Mapping[str, Given]) -> None:
+def _set_hub_model_id(train: dict[str, Any], routed: Routed) -> None:
     if not train.get("push_to_hub"):
         return
-    if "username" not in values:
-        raise ConfigError(
-            values["push_to_hub"].where,
-            "is set, and there is no username",
-            do="Give username, the owner of the model",
-        )
-    project = Path(values["project_name"].value).name
-    train["hub_model_id"] = f"{values['username'].value}/{project}"
+    if "username" not in routed.read:
+        place = routed.place("train.push_to_hub")
+        raise ConfigError(place, "is set, but username is not", do="Give username, the owner of the model")
+    train["hub_model_id"] = f"{routed.read['username']}/{Path(train['output_path']).parent.name}"
 
 
 def _is_gliner(name: str) -> bool:
@@ -281,7 +247,7 @@ def _is_gliner(name: str) -> bool:
 
 
 def _blocks(name: str, window: int, notes: list[str]) -> dict[str, Any]:
-    """Return the blocks of a tagger: over an encoder, or those of a token classification model that is gone on with."""
+    """Return the blocks of a tagger: over an encoder, or of the token classification model whose training continues."""
     from gliner_pipe.modeling.backbones.hf import max_positions, special_pieces
 
     encoder, tokenizer = pretrained_config(name, notes)
@@ -289,17 +255,15 @@ def _blocks(name: str, window: int, notes: list[str]) -> dict[str, Any]:
     if limit is not None:
         most = limit - sum(map(len, special_pieces(tokenizer)))
         if window > most:
-            notes.append(f"window = {most}: {name} takes no more; longer texts are read in several windows")
+            notes.append(f"window = {most}, the maximum of {name}; longer texts are read in several windows")
             window = most
     size = {"window": window, "stride": max(1, 2 * window // 3)}
     architectures = getattr(encoder, "architectures", None) or ()
     if any(str(one).endswith("ForTokenClassification") for one in architectures):
-        notes.append(
-            f"{name} is a token classifier: tags that it has in common with the data keep their weights"
-        )
+        notes.append(f"{name} is a token classifier: tags that the data has too keep their weights")
         model = {"@architectures": "gliner_pipe.PretrainedTokenClassifier.v1", "name": name, "labels": "data"}
         return {"model": {**model, "scheme": "bio", "all_pieces": True, **size}}
     embedding: dict[str, Any] = {"@backbones": "transformer", "model": name, **size}
-    if encoder is not None and encoder.model_type in DENSE:  # as transformers has it before the classifier
+    if encoder is not None and encoder.model_type in DENSE:  # before the classifier, as in transformers
         embedding = {"@backbones": "dense", "embedding": embedding}
     return {"embedding": embedding, "decoder": {"@decoders": "softmax", "scheme": "bio", "all_pieces": True}}

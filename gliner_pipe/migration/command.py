@@ -1,4 +1,4 @@
-"""Command lines that are given the configuration of another system."""
+"""Converts configuration files of other systems, of any kind, and accepts them on command lines."""
 
 from __future__ import annotations
 
@@ -10,14 +10,39 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gliner_pipe.errors import ConfigError
-from gliner_pipe.migration.gliner import Migrated, to_config
-from gliner_pipe.migration.yaml_files import SUFFIXES, read_yaml
+from gliner_pipe.migration import autotrain, gliner
+from gliner_pipe.migration.migrated import Migrated
+from gliner_pipe.migration.yaml_files import SUFFIXES, Document, read_yaml
 from gliner_pipe.util.atomic import replace_file
 from gliner_pipe.util.secrets import redacted_config, redacted_text, tell_redacted
 
+#: Options on the command line that replace the number of epochs, or of steps, of a file.
+_STEPS, _EPOCHS = {"max_steps", "num_steps"}, {"max_epochs", "num_train_epochs", "epochs"}
+
+
+def to_config(source: Document | str | os.PathLike[str]) -> Migrated:
+    """Convert the configuration of another system into one of this package.
+
+    Parameters
+    ----------
+    source
+        The file, or what :func:`~gliner_pipe.migration.yaml_files.read_yaml` returned for it.
+
+    Raises
+    ------
+    ConfigError
+        For the first mistake, with file, line and name.
+    """
+    document = source if isinstance(source, Document) else read_yaml(os.fspath(source))
+    if document.shape == "own":
+        found = "is a configuration of this package already"
+        raise ConfigError(document.where(), found, do="Train from it without converting it")
+    convert = autotrain.from_document if document.shape == "autotrain" else gliner.from_document
+    return convert(document)
+
 
 def convert_file(source: str | Path, target: str | Path) -> Migrated:
-    """Write the configuration of another system as a cfg file, all at once, with notes at its head.
+    """Save the configuration of another system as a cfg file, atomically, with notes as comments at the top.
 
     Secrets in it are redacted.
 
@@ -31,12 +56,11 @@ def convert_file(source: str | Path, target: str | Path) -> Migrated:
     Raises
     ------
     ConfigError
-        If `source` holds a mistake (nothing is written then), or `target` is no cfg file.
+        If `source` has a mistake (nothing is written then), or `target` is not a cfg file.
     """
     if Path(target).suffix != ".cfg":
-        raise ConfigError(
-            "target", f"is {str(target)!r}", "a file that ends in .cfg, as its source is a config"
-        )
+        found = f"is {str(target)!r}, but the source is a configuration"
+        raise ConfigError("target", found, "a file that ends in .cfg")
     migrated = to_config(source)
     found: list[str] = []
     text = redacted_config(migrated.to_cfg(), found)
@@ -48,10 +72,10 @@ def convert_file(source: str | Path, target: str | Path) -> Migrated:
 
 
 def configured(argv: Sequence[str]) -> list[str]:
-    """Replace configuration files of other systems on a command line by cfg files made of them.
+    """Replace configuration files of other systems on a command line by temporary cfg files.
 
-    The cfg files are temporary. Notes on what was read as what are printed. Options on the command line hold as ever;
-    a number of steps there takes the place of the epochs of the file, and the other way round.
+    The notes of the conversion are printed. Other options on the command line keep their meaning; a number of steps
+    replaces the number of epochs of the file, and the other way round.
 
     Parameters
     ----------
@@ -61,12 +85,12 @@ def configured(argv: Sequence[str]) -> list[str]:
     Returns
     -------
     list of str
-        The arguments, with other paths behind ``--config``.
+        The arguments, with the new paths after ``--config``.
 
     Raises
     ------
     ConfigError
-        About a mistake in such a file.
+        For a mistake in such a file.
     """
     result: list[str] = []
     rest = list(argv)
@@ -88,16 +112,12 @@ def _cfg_of(name: str, argv: Sequence[str]) -> str:
         return name
     migrated = to_config(document)
     options = {
-        part.partition("=")[0].removeprefix("--").replace("-", "_") for part in argv if part.startswith("--")
+        part.partition("=")[0].removeprefix("--").replace("-", "_").removeprefix("train.")
+        for part in argv
+        if part.startswith("--")
     }
-    for given, replaced in (
-        ("max_steps", "max_epochs"),
-        ("num_steps", "max_epochs"),
-        ("max_epochs", "max_steps"),
-        ("num_train_epochs", "max_steps"),
-        ("epochs", "max_steps"),
-    ):
-        if {given, f"train.{given}"} & options:
+    for given, replaced in ((_STEPS, "max_epochs"), (_EPOCHS, "max_steps")):
+        if given & options:
             migrated.config["train"].pop(replaced, None)
     if os.environ.get("RANK", "0") == "0":
         for note in migrated.notes:

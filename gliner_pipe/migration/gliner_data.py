@@ -1,4 +1,4 @@
-"""The data that another system's configuration names, as ``[train.train_data]`` and ``[train.val_data]``."""
+"""The training and validation data that a GLiNER file names."""
 
 from __future__ import annotations
 
@@ -8,66 +8,60 @@ from pathlib import Path
 from typing import Any
 
 from gliner_pipe.errors import ConfigError, DataError
-from gliner_pipe.migration.names import Routed, unknown
+from gliner_pipe.migration.names import unknown
+from gliner_pipe.migration.routing import Routed
 from gliner_pipe.migration.values import WrongValue, flag, whole
 from gliner_pipe.migration.yaml_files import Document
 
-#: Roles of fields, and the names they have by default in GLiNER's format.
+#: Fields of a record, and their names by default.
 FIELDS = {
     "tokens": "tokenized_text",
-    "ner": "ner",
-    "relations": "relations",
-    "ner_labels": "ner_labels",
-    "ner_negatives": "ner_negatives",
-    "rel_labels": "rel_labels",
-    "rel_negatives": "rel_negatives",
-    "text": "text",
-    "id": "id",
+    **{
+        name: name
+        for name in (
+            *("ner", "relations", "text", "id"),
+            *("ner_labels", "ner_negatives", "rel_labels", "rel_negatives"),
+        )
+    },
 }
-#: Options of long_doc_chunking.
+#: Keys of long_doc_chunking.
 CHUNKING = ("enabled", "max_words", "stride")
 
 
-def data_sections(
-    document: Document, checked: Mapping[str, Any], routed: Routed, notes: list[str]
-) -> dict[str, Any]:
+def data_sections(document: Document, routed: Routed, notes: list[str]) -> dict[str, Any]:
     """Return the sections of training and validation data.
 
     Raises
     ------
     ConfigError
-        If there is no training data, or an option of it cannot be.
+        If there is no training data, or one of its options is wrong.
     """
-    place = routed.place("train.train_data.reader.path")
-    if "train_data" not in checked:
+    read = routed.read
+    if "train_data" not in read:
         raise ConfigError(
-            document.where(), "has no train_data", "a file or a folder", "Add train_data to data:"
+            document.where(), "has no train_data", "a file or a folder", "Add train_data to data"
         )
-    kind = checked.get("format", "json")
-    fields = _fields(checked.get("fields"), routed)
-    train: dict[str, Any] = {"randomize": True, "reader": reader(checked["train_data"], kind, fields, place)}
-    chunk = _chunk(checked.get("long_doc_chunking"), routed)
-    if chunk is not None:
-        train["chunk"] = chunk
-    else:
-        train["max_length"] = checked.get("max_len", 384)
-    sections = {"train_data": train}
+    place = routed.place("train.train_data.reader.path")
+    kind, fields = read.get("format", "json"), _fields(routed)
+    train: dict[str, Any] = {"randomize": True, "reader": _reader(read["train_data"], kind, fields, place)}
+    chunk = _chunk(routed)
+    train |= {"max_length": read.get("max_len", 384)} if chunk is None else {"chunk": chunk}
     if (
         "fields" in train["reader"]
-        and not Path(checked["train_data"]).is_file()
         and "tag" in fields.get("ner", "")
+        and not Path(read["train_data"]).is_file()
     ):
         notes.append(
-            f"{checked['train_data']} is not there to look into: if {fields['ner']} holds one tag a word, convert "
-            'again where it is, or take @readers = "bio"'
+            f"{read['train_data']} does not exist here: if {fields['ner']} holds one tag per word, convert again where "
+            'the file is, or set @readers = "bio"'
         )
-    validation = checked.get("val_data", checked.get("val_data_dir"))
-    if validation:
-        sections["val_data"] = {"reader": reader(validation, kind, fields, place)}
+    sections = {"train_data": train}
+    if validation := read.get("val_data", read.get("val_data_dir")):
+        sections["val_data"] = {"reader": _reader(validation, kind, fields, place)}
     return sections
 
 
-def reader(path: str, kind: str, fields: Mapping[str, str], where: str) -> dict[str, Any]:
+def _reader(path: str, kind: str, fields: Mapping[str, str], where: str) -> dict[str, Any]:
     """Return the block of a reader.
 
     Parameters
@@ -75,46 +69,43 @@ def reader(path: str, kind: str, fields: Mapping[str, str], where: str) -> dict[
     path
         File or folder.
     kind
-        Format, as it is named there.
+        GLiNER's name of the format.
     fields
-        Names of the fields, by role.
+        Names of the fields that were given.
     where
-        For messages.
+        Place of the data, for errors.
     """
-    if kind in ("json", "jsonl") and _holds_tags(path, fields):
+    if kind in ("json", "jsonl") and _has_tags(path, fields):
         kind = "bio"
         fields = {"tokens": FIELDS["tokens"], "ner": FIELDS["ner"], **fields}
     if kind in ("bio", "csv", "tsv", "parquet"):
-        columns = {
-            f"{ours}_column": fields[role]
-            for role, ours in (("tokens", "tokens"), ("ner", "tags"))
-            if role in fields
-        }
-        return {"@readers": "bio", "path": path, **columns}
+        columns = {"tokens": "tokens_column", "ner": "tags_column"}
+        renamed = {column: fields[field] for field, column in columns.items() if field in fields}
+        return {"@readers": "bio", "path": path, **renamed}
     if kind in ("json", "jsonl"):
         name = "jsonl" if "text" in fields and "tokens" not in fields else "gliner_json"
-        renamed = {role: name for role, name in fields.items() if name != FIELDS[role]}
+        renamed = {field: name for field, name in fields.items() if name != FIELDS[field]}
         return {"@readers": name, "path": path, **({"fields": renamed} if renamed else {})}
     if fields:
-        raise ConfigError(where, f"has fields, which the format {kind} has not", "no fields")
+        raise ConfigError(where, f"has fields, but its format is {kind}", "no fields")
     if kind == "spacy":
         settings = {"gold_preproc": False, "max_length": 0, "limit": 0, "augmenter": None}
         return {"@readers": "spacy.Corpus.v1", "path": path, **settings}
     return {"@readers": "standoff" if kind == "brat" else kind, "path": path}
 
 
-def _fields(value: Any, routed: Routed) -> dict[str, str]:
-    where = routed.place("train.train_data.reader.fields")
-    for role, name in (value or {}).items():
-        if role not in FIELDS:
-            raise unknown(str(role), where, list(FIELDS), ", ".join(FIELDS))
+def _fields(routed: Routed) -> dict[str, str]:
+    where, fields = routed.place("train.train_data.reader.fields"), routed.read.get("fields", {})
+    for field, name in fields.items():
+        if field not in FIELDS:
+            raise unknown(str(field), where, list(FIELDS), ", ".join(FIELDS))
         if not isinstance(name, str) or not name:
-            raise ConfigError(where, f"has {role}: {name!r}", "the name of a field")
-    return dict(value or {})
+            raise ConfigError(where, f"has {field}: {name!r}", "the name of a field")
+    return dict(fields)
 
 
-def _holds_tags(path: str, fields: Mapping[str, str]) -> bool:
-    """Tell whether the entities of a file are one tag a word, by its first record; False where it is not there."""
+def _has_tags(path: str, fields: Mapping[str, str]) -> bool:
+    """Return whether the first record of a file has one tag per word; False if there is no file."""
     from gliner_pipe.data.files import read_json
 
     file = Path(path)
@@ -126,36 +117,29 @@ def _holds_tags(path: str, fields: Mapping[str, str]) -> bool:
         return False
     if not isinstance(record, dict):
         return False
-    words, found = (
-        record.get(fields.get("tokens", FIELDS["tokens"])),
-        record.get(fields.get("ner", FIELDS["ner"])),
-    )
+    words, tags = (record.get(fields.get(field, FIELDS[field])) for field in ("tokens", "ner"))
     return (
         isinstance(words, list)
-        and isinstance(found, list)
-        and bool(found)
-        and len(words) == len(found)
-        and all(isinstance(item, (str, int)) for item in found)
+        and isinstance(tags, list)
+        and bool(tags)
+        and len(words) == len(tags)
+        and all(isinstance(tag, (str, int)) for tag in tags)
     )
 
 
-def _chunk(value: Any, routed: Routed) -> dict[str, int] | None:
-    """Return how long texts are cut, None where they are not."""
-    where = routed.place("train.train_data.chunk")
-    for key in value or {}:
+def _chunk(routed: Routed) -> dict[str, int] | None:
+    """Return how long texts are split; None if they are not."""
+    where, given = routed.place("train.train_data.chunk"), routed.read.get("long_doc_chunking")
+    for key in given or {}:
         if key not in CHUNKING:
             raise unknown(str(key), where, list(CHUNKING), ", ".join(CHUNKING))
     try:
-        if not value or not flag(value.get("enabled", True)):
+        if not given or not flag(given.get("enabled", True)):
             return None
-        chunk = {
-            "max_words": whole()(value.get("max_words", 200)),
-            "stride": whole(0)(value.get("stride", 50)),
-        }
+        size = whole()(given.get("max_words", 200))
+        stride = whole(0)(given.get("stride", 50))
     except WrongValue as error:
         raise error.at(where) from None
-    if chunk["stride"] >= chunk["max_words"]:
-        raise ConfigError(
-            where, f"has a stride of {chunk['stride']}", f"less than max_words ({chunk['max_words']})"
-        )
-    return chunk
+    if stride >= size:
+        raise ConfigError(where, f"has a stride of {stride}", f"less than max_words ({size})")
+    return {"max_words": size, "stride": stride}

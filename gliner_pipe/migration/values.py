@@ -1,4 +1,4 @@
-"""Parsers of option values in the configs of other libraries."""
+"""Readers of option values: each converts a value of another system to ours, or says what is allowed."""
 
 from __future__ import annotations
 
@@ -9,28 +9,57 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from gliner_pipe.checkpoints import gliner_names
 from gliner_pipe.errors import ConfigError
 
-#: Takes what stands in a file or an argument, and returns what stands here.
+#: Converts the value of a file or an argument to ours.
 Reader = Callable[[Any], Any]
 
-#: Texts that older files have for "nothing".
-NOTHING = ("", "none", "null", "~")
-#: An interval that no training reaches: once, after the last step.
+#: An interval that no training reaches: validate or save once, after the last step.
 NEVER = 1_000_000_000
-#: Larger numbers are nothing that can be counted.
-_MOST = 10**12
+
+#: Schedules of transformers, and ours.
+SCHEDULES = {
+    **{name: name for name in ("linear", "cosine", "constant", "cosine_with_restarts", "polynomial")},
+    "constant_with_warmup": "constant",
+    "inverse_sqrt": "inverse_sqrt",
+}
+#: Optimizers of transformers, and ours.
+OPTIMIZERS = {
+    **dict.fromkeys(("adamw_torch", "adamw_hf", "adamw_torch_fused", "adamw"), "adamw"),
+    "sgd": "sgd",
+    "adafactor": "adafactor",
+    "rmsprop": "RMSprop",
+    "adagrad": "Adagrad",
+}
+STRATEGIES = ("no", "steps", "epoch")
+#: Experiment trackers, as transformers names them.
+TRACKERS = (
+    *("tensorboard", "wandb", "mlflow", "trackio"),
+    *("aim", "clearml", "comet_ml", "dvclive", "swanlab"),
+)
+SPAN_MODES = (
+    *("markerV0", "marker", "markerV1", "markerV2", "query", "mlp", "cat"),
+    *("conv_conv", "conv_max", "conv_mean", "conv_sum", "conv_share", "token_level"),
+)
+RELATION_LAYERS = ("dot", "mlp", "attention", "bilinear", "biaffine", "gcn", "gat", "none")
+#: What to do with a token of the hub.
+TOKEN = "A token does not belong in a file. Set the environment variable HF_TOKEN, or run hf auth login once"
+
+#: Texts that mean "not set" in older files.
+_NOT_SET = ("", "none", "null", "~")
+_LARGEST_COUNT = 10**12
 
 
 class WrongValue(ValueError):
-    """A value that cannot be; becomes a :class:`~gliner_pipe.errors.ConfigError` once it is known where it stands.
+    """A value that is not allowed; becomes a :class:`~gliner_pipe.errors.ConfigError` where its place is known.
 
     Parameters
     ----------
     found
-        What stands there.
+        The value, as it is shown to the user.
     allowed
-        What may stand there.
+        What is allowed.
     do
         What to do about it.
     """
@@ -45,15 +74,18 @@ class WrongValue(ValueError):
 
 
 def wrong(value: Any, allowed: str, do: str = "") -> WrongValue:
-    """Return the error about `value`, with its type where a look at it does not tell."""
+    """Return the error about `value`, with its type unless the type is obvious."""
     kind = "" if value is None or isinstance(value, (str, bool)) else f" ({type(value).__name__})"
     text = repr(value)
     return WrongValue(f"is {text if len(text) <= 80 else text[:77] + '...'}{kind}", allowed, do)
 
 
 def is_nothing(value: Any) -> bool:
-    """Tell whether a value says that nothing is set."""
-    return value is None or (isinstance(value, str) and value.strip().lower() in NOTHING)
+    """Return whether a value means that the option is not set."""
+    return value is None or (isinstance(value, str) and value.strip().lower() in _NOT_SET)
+
+
+# Readers of any option
 
 
 def anything(value: Any) -> Any:
@@ -62,7 +94,7 @@ def anything(value: Any) -> Any:
 
 
 def number(least: float = 0, most: float = math.inf, *, above: bool = False) -> Reader:
-    """Return the reader of a number from `least` to `most`; ``"1e-5"``, which YAML takes for a text, is one.
+    """Return the reader of a number from `least` to `most`; YAML reads ``1e-5`` as a text, which is accepted.
 
     Parameters
     ----------
@@ -83,17 +115,12 @@ def number(least: float = 0, most: float = math.inf, *, above: bool = False) -> 
     return read
 
 
-def any_number(value: Any) -> float:
-    """Return a number, negative ones too."""
-    return float(number(-math.inf)(value))
-
-
 def whole(least: int = 1) -> Reader:
-    """Return the reader of a whole number from `least` on; ``"30000"`` and ``3e4`` are such numbers."""
+    """Return the reader of a whole number of at least `least`; ``"30000"`` and ``3e4`` are whole numbers."""
 
     def read(value: Any) -> int:
         found = _number(value)
-        if found is None or not least <= found <= _MOST or found != int(found):
+        if found is None or not least <= found <= _LARGEST_COUNT or found != int(found):
             raise wrong(value, f"a whole number from {least}")
         return int(found)
 
@@ -111,7 +138,7 @@ def _number(value: Any) -> float | None:
 
 
 def flag(value: Any) -> bool:
-    """Return a yes or no."""
+    """Return true or false."""
     words = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
     if isinstance(value, str) and value.strip().lower() in words:
         return words[value.strip().lower()]
@@ -127,43 +154,44 @@ def text(value: Any) -> str:
     return value
 
 
-def choice(options: Mapping[str, Any] | Sequence[str], *, fold: bool = True) -> Reader:
-    """Return the reader of one of several names.
-
-    Parameters
-    ----------
-    options
-        The names, or a mapping from them to what they become.
-    fold
-        Whether upper and lower case are the same.
-    """
-    made = dict(options) if isinstance(options, Mapping) else {name: name for name in options}
-    folded = {(name.lower() if fold else name): value for name, value in made.items()}
-
-    def read(value: Any) -> Any:
-        value = "no" if value is False and "no" in folded else value  # YAML takes a bare no for false
-        key = value.strip().lower() if isinstance(value, str) and fold else value
-        if not isinstance(key, str) or key not in folded:
-            close = get_close_matches(str(key), folded, 1)
-            raise wrong(value, ", ".join(made), f"Did you mean {close[0]}?" if close else "")
-        return folded[key]
-
-    return read
-
-
 def texts(value: Any) -> list[str]:
-    """Return a list of texts; a single one is a list of one."""
+    """Return a list of texts; a single text becomes a list of one."""
     found = [value] if isinstance(value, str) else value
     if not isinstance(found, (list, tuple)) or not all(isinstance(item, str) and item for item in found):
         raise wrong(value, 'a list of texts such as ["text_encoder"]')
     return list(found)
 
 
-def shares(value: Any) -> list[float]:
-    """Return the lowest and the highest of two shares."""
-    if not isinstance(value, (list, tuple)) or len(value) != 2:
-        raise wrong(value, "two numbers from 0 to 1, e.g. [0.0, 0.3]")
-    return [number(0, 1)(item) for item in value]
+def mapping(value: Any) -> dict[str, Any]:
+    """Return a mapping."""
+    if not isinstance(value, dict):
+        raise wrong(value, "a mapping")
+    return value
+
+
+def choice(options: Mapping[str, Any] | Sequence[str]) -> Reader:
+    """Return the reader of one of several names, in upper or lower case.
+
+    Parameters
+    ----------
+    options
+        The names, or a mapping from them to our values.
+    """
+    values = dict(options) if isinstance(options, Mapping) else {name: name for name in options}
+    folded = {name.lower(): value for name, value in values.items()}
+
+    def read(value: Any) -> Any:
+        value = "no" if value is False and "no" in folded else value  # YAML reads a bare no as false
+        key = value.strip().lower() if isinstance(value, str) else value
+        if not isinstance(key, str) or key not in folded:
+            close = get_close_matches(str(key), folded, 1)
+            raise wrong(value, ", ".join(values), f"Did you mean {close[0]}?" if close else "")
+        return folded[key]
+
+    return read
+
+
+# Readers of training options
 
 
 def samples(value: Any) -> str:
@@ -172,7 +200,7 @@ def samples(value: Any) -> str:
 
 
 def tokens(value: Any) -> int:
-    """Return a number of tokens, written as 16000 or ``"16000 tokens"``."""
+    """Return a number of subword tokens, given as 16000 or ``"16000 tokens"``."""
     match = re.fullmatch(r"\s*(\d+)(?:\s*(?:tokens|pieces))?\s*", str(value))
     if match is None or int(match.group(1)) < 1:
         raise wrong(value, 'a number of tokens, e.g. "16000 tokens"')
@@ -180,99 +208,120 @@ def tokens(value: Any) -> int:
 
 
 def steps_or_endless(value: Any) -> int | None:
-    """Return a number of steps; -1 (and 0, as older files have it) says that epochs decide."""
+    """Return a number of steps; None for -1 (and 0, in older files), where the epochs decide."""
     return None if _number(value) in (-1.0, 0.0) else int(whole()(value))
 
 
-def interval(value: Any) -> int | float:
-    """Return a number of steps, or a share of all of them between 0 and 1."""
-    found = _number(value)
-    if found is not None and 0 < found < 1:
-        return found
-    return int(whole()(value))
+def steps_or_share(least: int = 1) -> Reader:
+    """Return the reader of a number of steps of at least `least`, or of a share of all steps between 0 and 1."""
+
+    def read(value: Any) -> int | float:
+        found = _number(value)
+        return found if found is not None and 0 < found < 1 else int(whole(least)(value))
+
+    return read
 
 
-def warmup(value: Any) -> int | float:
-    """Return steps of warm-up, or a share of all steps."""
-    found = _number(value)
-    if found is not None and 0 < found < 1:
-        return found
-    return int(whole(0)(value))
+def logging_steps(value: Any) -> int | float | str:
+    """Return the steps between two log lines; ``"auto"`` for -1."""
+    return "auto" if value in (-1, "-1") else steps_or_share()(value)
 
 
 def clipping(value: Any) -> float | None:
-    """Return the largest norm of gradients; None, not to clip, for 0."""
-    found = float(number(0)(value))
-    return found or None
+    """Return the maximum norm of the gradients; None, for no clipping, for 0."""
+    return float(number()(value)) or None
 
 
-def resume(value: Any) -> str | bool:
-    """Return the checkpoint to go on from: its folder, or whether to look for the last one."""
+def checkpoint(value: Any) -> str | bool:
+    """Return the checkpoint to resume from: its folder, or true for the last one."""
     return value if isinstance(value, bool) else text(value)
 
 
-#: Experiment trackers by the names that transformers has for them.
-TRACKERS = (
-    *("tensorboard", "wandb", "mlflow", "trackio"),
-    *("aim", "clearml", "comet_ml", "dvclive", "swanlab"),
-)
-STRATEGIES = ("no", "steps", "epoch")
-MASKINGS = ("none", "global", "label", "span")
-#: Where a token of the hub may stand.
-TOKEN = "A token does not belong in a file. Set the environment variable HF_TOKEN, or log in once with hf auth login"
+def schedule(value: Any) -> tuple[str, str]:
+    """Return the name of a schedule in transformers, and ours."""
+    return choice({name: (name, ours) for name, ours in SCHEDULES.items()})(value)
 
 
 def trackers(value: Any) -> list[str] | None:
-    """Return the trackers that a training reports to."""
+    """Return the experiment trackers to report to; None for none."""
     names = [value] if isinstance(value, str) else value
-    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+    if not isinstance(names, (list, tuple)):
         raise wrong(value, f"none, or some of {', '.join(TRACKERS)}")
-    made = []
-    for name in names:
-        if name in ("none", *TRACKERS):
-            made += [name] if name != "none" else []
-        else:
-            raise WrongValue(f"names {name!r}", f"none, {', '.join(TRACKERS)}")
-    return made or None
+    return [name for name in map(choice(("none", *TRACKERS)), names) if name != "none"] or None
 
 
 def metric(value: Any) -> str:
-    """Return the score that decides which model is the best."""
-    names = {"f1": "f", "overall_f1": "f", "f": "f", "precision": "p", "recall": "r"}
-    found = str(value).removeprefix("eval_")
-    if found in names:
-        return f"ner.micro.{names[found]}"
+    """Return the score that selects the best model."""
+    short = {"f1": "f", "overall_f1": "f", "f": "f", "precision": "p", "recall": "r"}
+    name = str(value).removeprefix("eval_")
+    if name in short:
+        return f"ner.micro.{short[name]}"
     if isinstance(value, str) and "." in value:
         return value
-    allowed = "f1, precision, recall, or a score by its full name as ner.micro.f, ner.macro.f"
-    do = "The best model is chosen by what it finds, not by its loss" if found == "loss" else ""
-    raise wrong(value, allowed, do)
+    allowed = "f1, precision, recall, or the full name of a score such as ner.micro.f, ner.macro.f"
+    raise wrong(
+        value, allowed, "The best model is selected by a score, not by the loss" if name == "loss" else ""
+    )
+
+
+def greater(value: Any) -> None:
+    """Refuse scores of which the lowest is best."""
+    if not flag(value):
+        raise wrong(value, "true", "For every score of entities, higher is better")
+
+
+def no_smoothing(value: Any) -> None:
+    """Refuse the label smoothing of transformers, which GLiNER's loss does not read."""
+    if number()(value):
+        raise wrong(value, "0", "Set label_smoothing, GLiNER's own option")
 
 
 def placeholder(value: Any) -> None:
-    """Refuse a token of the hub; one that is obviously none is passed over."""
+    """Refuse a token of the hub; a placeholder such as ``<HUB_TOKEN>`` or ``$HF_TOKEN`` is allowed."""
     shown = str(value).strip()
     if not (shown.startswith("<") and shown.endswith(">")) and not shown.startswith("$"):
         raise WrongValue("holds a token of the hub", "null", TOKEN)
 
 
-def greater(value: Any) -> None:
-    """Refuse scores of which the lowest is the best."""
-    if not flag(value):
-        raise wrong(value, "true", "Scores of entities are the better the higher they are")
+def folder(value: Any) -> Path:
+    """Return a folder."""
+    return Path(text(str(value) if isinstance(value, Path) else value))
 
 
 def model_last(value: Any) -> Path:
-    """Return the folder of the last model in an output folder."""
-    return Path(text(str(value) if isinstance(value, Path) else value)) / "model-last"
+    """Return the folder of the last model inside an output folder."""
+    return folder(value) / "model-last"
 
 
-def smoothing(value: Any) -> None:
-    """Refuse the smoothing of transformers, which GLiNER's loss does not read."""
-    if number()(value):
-        raise wrong(value, "0", "GLiNER's own option is label_smoothing")
+# Readers of GLiNER's model keys
 
 
-def logging_steps(value: Any) -> int | float | str:
-    """Return steps between two lines of the log; ``"auto"`` for -1."""
-    return "auto" if value in (-1, "-1") else interval(value)
+def span_mode(value: Any) -> str:
+    """Return the span representation; older spellings are accepted."""
+    older = {name: now for name, now in gliner_names.ALIASES.items() if now in SPAN_MODES}
+    return str(choice({**{name: name for name in SPAN_MODES}, **older})(value))
+
+
+def fusion_pattern(value: Any) -> str:
+    """Return the attention pattern of a fusion of labels and words."""
+    if not isinstance(value, str) or not re.fullmatch(r"(l2l|t2t|l2t|t2l)(-(l2l|t2t|l2t|t2l))*", value):
+        raise wrong(value, "l2l, t2t, l2t and t2l joined by hyphens, e.g. l2t-t2l")
+    return value
+
+
+def two_shares(value: Any) -> list[float]:
+    """Return the lowest and the highest of two shares."""
+    if not isinstance(value, (list, tuple)) or len(value) != 2:
+        raise wrong(value, "two numbers from 0 to 1, e.g. [0.0, 0.3]")
+    return [number(0, 1)(item) for item in value]
+
+
+def adapter_modules(value: Any) -> list[str] | None:
+    """Return the layers that get an adapter; None for all of them."""
+    return None if value == "all-linear" else texts(value)
+
+
+def not_streaming(value: Any) -> None:
+    """Refuse the streaming architecture, which this package does not have."""
+    if value == gliner_names.STREAMING:
+        raise wrong(value, "any other of GLiNER's architectures")

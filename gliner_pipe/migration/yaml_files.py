@@ -1,4 +1,4 @@
-"""Reads YAML and JSON files, and remembers where everything stands."""
+"""Reads YAML and JSON files, and keeps the line of every key for error messages."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from gliner_pipe.errors import ConfigError
 from gliner_pipe.migration.names import unknown
 from gliner_pipe.migration.tables import SECTIONS
 
-#: Ends of the names of files that are read.
+#: Suffixes of the files that are read.
 SUFFIXES = (".yaml", ".yml", ".json")
 
-#: ``sections``: model, training, data, peft. ``flat``: all their keys side by side. ``autotrain``: task, base_model,
-#: data, params, hub. ``own``: a configuration of this package, written as YAML.
+#: ``sections``: GLiNER's model, training, data, peft. ``flat``: all their keys side by side. ``autotrain``: task,
+#: base_model, data, params, hub. ``own``: a configuration of this package, written as YAML.
 Shape = Literal["sections", "flat", "autotrain", "own"]
 
 _AUTOTRAIN = ("task", "base_model", "project_name", "params", "hub", "backend", "log", "data")
@@ -26,7 +26,7 @@ _OWN = ("train", "nlp", "components", "scorer", "package", "vars")
 
 @dataclass
 class Document:
-    """What a file holds.
+    """Content of a YAML or JSON file.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ class Document:
     data
         Its mapping.
     shape
-        Whose file it is.
+        Kind of the file.
     lines
         Line of each key, by its path.
     """
@@ -46,13 +46,34 @@ class Document:
     lines: dict[tuple[str, ...], int] = field(default_factory=dict)
 
     def where(self, *keys: str) -> str:
-        """Name a place for messages: file, line and key."""
+        """Return the place of a key, for messages: file, line and key."""
         line = self.lines.get(keys)
         return f"{self.path}{'' if line is None else f':{line}'}" + (f" ({'.'.join(keys)})" if keys else "")
 
+    def items(self, *keys: str, allowed: str = "") -> Iterator[tuple[str, Any, str]]:
+        """Yield each key of a section with its value and its place.
+
+        Parameters
+        ----------
+        *keys
+            Path of the section; its keys may be null, which yields nothing.
+        allowed
+            Keys of the section, for the error if it is something else.
+        """
+        section: Any = self.data
+        for key in keys:
+            section = section[key]
+        if section is None:
+            return
+        if not isinstance(section, dict):
+            expected = f"a section: indented keys with values{f', such as {allowed}' if allowed else ''}"
+            raise ConfigError(self.where(*keys), f"is {section!r}", expected)
+        for key, value in section.items():
+            yield str(key), value, self.where(*keys, str(key))
+
 
 def read_yaml(path: str | Path) -> Document:
-    """Read a YAML or JSON file and tell whose it is.
+    """Read a YAML or JSON file, and recognise its kind.
 
     Parameters
     ----------
@@ -62,7 +83,7 @@ def read_yaml(path: str | Path) -> Document:
     Raises
     ------
     ConfigError
-        If it is no YAML (with line and column), says a key twice, or holds no mapping.
+        If it is not valid YAML (with line and column), has a key twice, or holds no mapping.
     OSError
         If it cannot be opened.
     """
@@ -70,7 +91,7 @@ def read_yaml(path: str | Path) -> Document:
     try:
         text = path.read_text(encoding="utf-8-sig")
         if path.suffix.lower() == ".json":
-            text = text.replace("\t", " ")  # indentation: no string of JSON holds a tab
+            text = text.replace("\t", " ")  # indentation: a JSON string cannot hold a tab
         loader = yaml.SafeLoader(text)
         try:
             node = loader.get_single_node()
@@ -79,15 +100,15 @@ def read_yaml(path: str | Path) -> Document:
         finally:
             loader.dispose()
     except UnicodeDecodeError as error:
-        raise ConfigError(str(path), f"is no UTF-8 text ({error})", do="Write it anew as UTF-8") from None
+        raise ConfigError(str(path), f"is not UTF-8 text ({error})", do="Save it as UTF-8") from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
         problem = " ".join(str(error.problem or error.context).split())
-        do = "Indent with blanks" if "\\t" in problem else "Mind colons, quotes and indents"
-        raise ConfigError(where, f"is no YAML: {problem}", do=do) from None
+        do = "Indent with spaces" if "\\t" in problem else "Check colons, quotes and indentation"
+        raise ConfigError(where, f"is not valid YAML: {problem}", do=do) from None
     except yaml.YAMLError as error:
-        raise ConfigError(str(path), f"is no YAML: {' '.join(str(error).split())}") from None
+        raise ConfigError(str(path), f"is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(data, dict) or not data:
         found = "is empty" if not data else f"holds a {type(data).__name__}"
         raise ConfigError(str(path), found, "a mapping with model, training and data")
@@ -95,18 +116,15 @@ def read_yaml(path: str | Path) -> Document:
 
 
 def _lines(node: Any, path: Path, keys: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], int]]:
-    """Yield the line of each key, and refuse keys that stand twice."""
+    """Yield the line of each key, and refuse a key that appears twice."""
     if not isinstance(node, yaml.MappingNode):
         return
     seen: dict[str, int] = {}
     for key, value in node.value:
         name, line = str(key.value), key.start_mark.line + 1
         if name in seen and name != "<<":
-            raise ConfigError(
-                f"{path}:{line} ({'.'.join((*keys, name))})",
-                f"stands in line {seen[name]} already",
-                do="Keep one",
-            )
+            where = f"{path}:{line} ({'.'.join((*keys, name))})"
+            raise ConfigError(where, f"is set in line {seen[name]} already", do="Keep one of the two")
         seen[name] = line
         yield (*keys, name), line
         yield from _lines(value, path, (*keys, name))
@@ -114,18 +132,16 @@ def _lines(node: Any, path: Path, keys: tuple[str, ...] = ()) -> Iterator[tuple[
 
 def _shape(data: Mapping[str, Any], path: Path, lines: Mapping[tuple[str, ...], int]) -> Shape:
     if wrong := next((key for key in data if not isinstance(key, str)), None):
-        raise ConfigError(f"{path}:{lines.get((str(wrong),), 1)}", f"has the key {wrong!r}", "names as keys")
+        where = f"{path}:{lines.get((str(wrong),), 1)}"
+        raise ConfigError(where, f"has the key {wrong!r}", "names as keys")
     if any(isinstance(data.get(key), dict) for key in _OWN):
         return "own"
-    if "base_model" in data or "task" in data or "params" in data:
+    if {"base_model", "task", "params"} & data.keys():
         return "autotrain"
-    if any(
-        isinstance(data.get(section), dict) or (section in data and section != "model")
-        for section in SECTIONS
-    ):
+    if any(isinstance(data.get(key), dict) or (key in data and key != "model") for key in SECTIONS):
         return "sections"
     flat = {key for keys in SECTIONS.values() for key in keys}
-    if any(key in flat for key in data):
+    if flat & data.keys():
         return "flat"
     known = [*SECTIONS, *_AUTOTRAIN, *sorted(flat)]
     name = next(iter(data))
