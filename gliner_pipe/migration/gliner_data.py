@@ -24,8 +24,6 @@ FIELDS = {
         )
     },
 }
-#: Keys of long_doc_chunking.
-CHUNKING = ("enabled", "max_words", "stride")
 
 
 def data_sections(document: Document, routed: Routed, notes: list[str]) -> dict[str, Any]:
@@ -42,9 +40,9 @@ def data_sections(document: Document, routed: Routed, notes: list[str]) -> dict[
             document.where(), "has no train_data", "a file or a folder", "Add train_data to data"
         )
     place = routed.place("train.train_data.reader.path")
-    kind, fields = read.get("format", "json"), _fields(routed)
+    kind, fields = read.get("format", "json"), _fields(document, read.get("fields", {}))
     train: dict[str, Any] = {"randomize": True, "reader": _reader(read["train_data"], kind, fields, place)}
-    chunk = _chunk(routed)
+    chunk = _chunk(document, read.get("long_doc_chunking", {}))
     train |= {"max_length": read.get("max_len", 384)} if chunk is None else {"chunk": chunk}
     if (
         "fields" in train["reader"]
@@ -94,13 +92,14 @@ def _reader(path: str, kind: str, fields: Mapping[str, str], where: str) -> dict
     return {"@readers": "standoff" if kind == "brat" else kind, "path": path}
 
 
-def _fields(routed: Routed) -> dict[str, str]:
-    where, fields = routed.place("train.train_data.reader.fields"), routed.read.get("fields", {})
+def _fields(document: Document, fields: Mapping[Any, Any]) -> dict[str, str]:
+    """Return the names of fields that a file gives, checked."""
     for field, name in fields.items():
+        where = document.find("fields", str(field))
         if field not in FIELDS:
             raise unknown(str(field), where, list(FIELDS), ", ".join(FIELDS))
         if not isinstance(name, str) or not name:
-            raise ConfigError(where, f"has {field}: {name!r}", "the name of a field")
+            raise ConfigError(where, f"is {name!r}", "the name of a field")
     return dict(fields)
 
 
@@ -127,19 +126,22 @@ def _has_tags(path: str, fields: Mapping[str, str]) -> bool:
     )
 
 
-def _chunk(routed: Routed) -> dict[str, int] | None:
+def _chunk(document: Document, given: Mapping[Any, Any]) -> dict[str, int] | None:
     """Return how long texts are split; None if they are not."""
-    where, given = routed.place("train.train_data.chunk"), routed.read.get("long_doc_chunking")
-    for key in given or {}:
-        if key not in CHUNKING:
-            raise unknown(str(key), where, list(CHUNKING), ", ".join(CHUNKING))
-    try:
-        if not given or not flag(given.get("enabled", True)):
-            return None
-        size = whole()(given.get("max_words", 200))
-        stride = whole(0)(given.get("stride", 50))
-    except WrongValue as error:
-        raise error.at(where) from None
-    if stride >= size:
-        raise ConfigError(where, f"has a stride of {stride}", f"less than max_words ({size})")
-    return {"max_words": size, "stride": stride}
+    chunk: dict[str, Any] = {"enabled": bool(given), "max_words": 200, "stride": 50}
+    readers = {"enabled": flag, "max_words": whole(), "stride": whole(0)}
+    for key, value in given.items():
+        where = document.find("long_doc_chunking", str(key))
+        if key not in chunk:
+            raise unknown(str(key), where, list(chunk), ", ".join(chunk))
+        try:
+            chunk[key] = readers[key](value)
+        except WrongValue as error:
+            raise error.at(where) from None
+    if not chunk.pop("enabled"):
+        return None
+    if chunk["stride"] >= chunk["max_words"]:
+        where = document.find("long_doc_chunking", "stride" if "stride" in given else "max_words")
+        found = f"sets a stride of {chunk['stride']} and max_words = {chunk['max_words']}"
+        raise ConfigError(where, found, "a stride below max_words")
+    return chunk

@@ -97,7 +97,8 @@ MODEL: tuple[Name, ...] = (
     Name("span_loss_coef", f"{NETWORK}.span_loss_coef", number(), "Weight of the span loss."),
     Name("labels_encoder", f"{ENCODER}.label_model", text, "Encoder of the labels: makes the model a bi-encoder."),
     Name("labels_decoder", f"{GENERATOR}.model", text, "Language model that generates labels."),
-    Name("decoder_mode", f"{GENERATOR}.mode", choice(("span", "prompt")), "What labels are generated for."),
+    Name("decoder_mode", f"{GENERATOR}.mode", choice(("span", "prompt")),
+         "What labels are generated for: span or prompt."),
     Name("full_decoder_context", f"{GENERATOR}.full_context", flag,
          "Whether the label generator also reads the entity's words."),
     Name("blank_entity_prob", f"{GENERATOR}.blank_entity_prob", _share,
@@ -257,7 +258,7 @@ _OPTIONS: tuple[Name, ...] = (
     Name("dice_gamma", f"{LOSS}.gamma", number(), "Exponent of the Dice loss.", part="dice_gamma"),
     Name("label_smoothing", f"{LOSS}.label_smoothing", _share, "Moves targets towards one half."),
     Name("loss_reduction", f"{LOSS}.reduction", choice(("sum", "mean")), "sum or mean."),
-    Name("negatives", f"{LOSS}.negatives", _share, "Share of the masked negatives that is kept."),
+    Name("negatives", f"{LOSS}.negatives", _share, "Share of the negatives allowed by masking that is kept."),
     Name("masking", f"{LOSS}.masking", choice(("none", "global", "label", "span")), "Which negatives can be masked.",
          literal=True),
     Name("use_span_width_weight", f"{LOSS}.width_weight", flag, "Give wider entities a higher weight."),
@@ -267,7 +268,8 @@ _OPTIONS: tuple[Name, ...] = (
 EDSNLP: tuple[Name, ...] = (
     Name("grad_max_norm", "train.max_grad_norm", clipping, "Same as max_grad_norm."),
     Name("output_model_dir", "train.output_path", folder, "Folder of the last model."),
-    Name("sub_batch_size", "train.grad_accumulation_max_tokens", tokens, 'For example "1000 tokens".'),
+    Name("sub_batch_size", "train.grad_accumulation_max_tokens", tokens,
+         'Maximum tokens per part of a batch, e.g. "1000 tokens".'),
     Name("logger", "train.loggers", anything, "Names of loggers, or blocks."),
 )
 

@@ -50,6 +50,10 @@ class Document:
         line = self.lines.get(keys)
         return f"{self.path}{'' if line is None else f':{line}'}" + (f" ({'.'.join(keys)})" if keys else "")
 
+    def find(self, *keys: str) -> str:
+        """Return the place of a key by the end of its path: in whichever section it is."""
+        return self.where(*next((path for path in self.lines if path[-len(keys) :] == keys), keys))
+
     def items(self, *keys: str, allowed: str = "") -> Iterator[tuple[str, Any, str]]:
         """Yield each key of a section with its value and its place.
 

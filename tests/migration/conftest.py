@@ -1,4 +1,4 @@
-"""No test of migrating waits for the hub."""
+"""The tests of migration never contact the hub."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    # read from the environment once, when the package is imported
+    # huggingface_hub reads the environment variable only when it is imported
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)

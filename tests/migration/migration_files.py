@@ -1,4 +1,4 @@
-"""YAML files that the tests of migrating share."""
+"""YAML files that the tests of migration share."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 
 from confit import Config
 
-from gliner_pipe.migration.gliner import Migrated
+from gliner_pipe.migration import Migrated
 from gliner_pipe.pipeline.build import make_pipeline
 from gliner_pipe.registry import registry
 from gliner_pipe.train import train
 
 SAMPLE = Path(__file__).parent.parent.parent / "data" / "sample"
 
-#: Each key of GLiNER's sectioned file, values of our own.
+#: Every key of GLiNER's file with sections, with our own values.
 UNIFIED = """
 model:
   model_name: "{backbone}"
@@ -127,7 +127,7 @@ training:
   masking: "global"
 """
 
-#: The same keys side by side, under older names.
+#: A flat file, with older names.
 FLAT = """
 model_name: "{backbone}"
 labels_encoder: null
@@ -161,7 +161,7 @@ save_total_limit: 3
 
 
 def written(folder: Path, text: str, backbone: Path | str = "some/encoder", name: str = "old.yaml") -> Path:
-    """Write a YAML file with its places filled in."""
+    """Write a YAML file with its placeholders filled in."""
     path = folder / name
     for key, value in {"backbone": backbone, "sample": SAMPLE, "out": folder / "out"}.items():
         text = text.replace(f"{{{key}}}", str(value))
@@ -170,7 +170,7 @@ def written(folder: Path, text: str, backbone: Path | str = "some/encoder", name
 
 
 def resolved(migrated: Migrated) -> Any:
-    """Make the pipeline of a configuration, after a trip through its file; all options are those of ``train``."""
+    """Save and read a configuration, and build its pipeline; all options must be those of ``train``."""
     config = Config.from_cfg_str(migrated.to_cfg())
     assert set(config["train"]) <= set(inspect.signature(train).parameters)
     return make_pipeline(**Config(config["nlp"]).resolve(registry=registry, root=config))

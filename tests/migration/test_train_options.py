@@ -8,13 +8,19 @@ import pytest
 
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.migration import translate
-from gliner_pipe.migration.names import SYSTEMS
-from gliner_pipe.migration.tables import OPTIONS, PARAMETERS, SECTIONS
+from gliner_pipe.migration.tables import OPTIONS, SECTIONS
 from gliner_pipe.migration.values import NEVER
 from gliner_pipe.train import train
 
 KNOWN = list(inspect.signature(train).parameters)
-ALL = [*PARAMETERS.values(), *(name for names in SECTIONS.values() for name in names.values())]
+TRAIN_OPTIONS = sorted(
+    {
+        row.target
+        for row in OPTIONS.values()
+        if row.target.startswith("train.")
+        and not row.target.startswith(("train.train_data.", "train.val_data."))
+    }
+)
 
 
 def ours(**options):
@@ -43,7 +49,6 @@ def test_names_of_edsnlp():
         ({"num_train_epochs": 2.5}, {"max_epochs": 2.5}),
         ({"lr": 1e-4, "epochs": 3}, {"transformer_lr": 1e-4, "max_epochs": 3.0}),
         ({"optim": "adamw_torch_fused"}, {"optimizer": "adamw"}),
-        ({"optimizer_": 1}, None),
         ({"optim": "SGD"}, {"optimizer": "sgd"}),
         ({"optim": "adafactor"}, {"optimizer": "adafactor"}),
         ({"lr_scheduler_type": "cosine"}, {"schedule": "cosine"}),
@@ -86,10 +91,6 @@ def test_names_of_edsnlp():
     ],
 )
 def test_options(given, options):
-    if options is None:
-        with pytest.raises(ConfigError, match=r"is no option of train"):
-            ours(**given)
-        return
     made, notes = ours(**given)
     assert made == options
     assert set(made) <= set(KNOWN)
@@ -101,53 +102,51 @@ def test_options(given, options):
         )
 
 
-def test_the_token_is_not_shown():
-    for name in ("hub_token", "token"):
-        with pytest.raises(ConfigError, match=r"HF_TOKEN") as raised:
-            ours(**{name: "hf_secret"})
-        assert "hf_secret" not in str(raised.value)
+@pytest.mark.parametrize("name", ["hub_token", "token"])
+def test_a_real_token_is_refused_and_not_shown(name):
+    with pytest.raises(ConfigError, match="HF_TOKEN") as raised:
+        ours(**{name: "hf_secret"})
+    assert raised.value.where == f"train.{name}" and "hf_secret" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("given", "mentioned"),
     [
-        ({"max_step": 3}, r"\[train.max_step\] is no option of train.*Did you mean 'max_steps'"),
-        ({"sub_batch_size": "4 splits"}, r"\[train.sub_batch_size\] is '4 splits'.*1000|16000 tokens"),
-        ({"learning_rate": "fast"}, r"\[train.learning_rate\] is 'fast'; allowed: a number"),
-        ({"learning_rate": True}, r"is True"),
-        ({"num_steps": 2.5}, r"is 2.5 \(float\); allowed: a whole number"),
-        ({"num_steps": 5, "max_steps": 6}, r"\[train.max_steps\] says what num_steps says already"),
-        ({"fp16": True, "bf16": True}, r"contradicts another option: fp16 and bf16"),
-        ({"optim": "adamw_torch_fusd"}, r"Did you mean adamw_torch_fused"),
-        ({"lr_scheduler_type": "reduce_lr_on_plateau"}, r"allowed: linear, cosine"),
-        ({"report_to": "neptune_ai"}, r"names 'neptune_ai'; allowed: none, tensorboard"),
-        ({"metric_for_best_model": "eval_loss"}, r"allowed: f1.*ner\.micro\.f.*not by its loss"),
-        ({"greater_is_better": False}, r"allowed: true"),
-        (
-            {"eval_steps": 0.2},
-            r"\[train.eval_steps\] is 0.2, a share of the steps, and there is no max_steps",
-        ),
-        ({"eval_strategy": "sometimes"}, r"allowed: no, steps, epoch"),
-        ({"focal_loss_alpha": 0.7}, r"Put alpha in the section \[components\.gliner\.model\.loss\]"),
-        (
-            {"gradient_checkpointing": True},
-            r"in the section \[components\.gliner\.model\.encoder\.backbone\]",
-        ),
-        ({"adam_beta1": 0.8}, r"Put beta1 in the section \[train\.optimizer\]"),
-        ({"max_width": 8}, r"Put max_width in the section \[components\.gliner\.model\.span_rep\]"),
-        ({"val_data_dir": "x"}, r"Put path in the section \[train\.val_data\.reader\]"),
-        ({"deepspeed": "x.json"}, r"accelerate launch"),
-        ({"username": "me"}, r"hub_model_id"),
-        ({"eval_every": 5, "eval_steps": 6}, r"\[train.eval_steps\] says what eval_every says already"),
+        ({"max_step": 3}, ["is no option of train", "'max_steps'"]),
+        ({"optimizer_": 1}, ["is no option of train", "'optimizer'"]),
+        ({"sub_batch_size": "4 splits"}, ["'4 splits'", "16000 tokens"]),
+        ({"learning_rate": "fast"}, ["'fast'", "a number"]),
+        ({"learning_rate": True}, ["True"]),
+        ({"num_steps": 2.5}, ["2.5 (float)", "a whole number"]),
+        ({"num_steps": 5, "max_steps": 6}, ["train.max_steps", "num_steps (train.num_steps)"]),
+        ({"fp16": True, "bf16": True}, ["fp16 and bf16"]),
+        ({"optim": "adamw_torch_fusd"}, ["adamw_torch_fused"]),
+        ({"lr_scheduler_type": "reduce_lr_on_plateau"}, ["linear, cosine"]),
+        ({"report_to": "neptune_ai"}, ["'neptune_ai'", "none, tensorboard"]),
+        ({"metric_for_best_model": "eval_loss"}, ["f1", "ner.micro.f"]),
+        ({"greater_is_better": False}, ["true"]),
+        ({"eval_steps": 0.2}, ["0.2", "max_steps"]),
+        ({"eval_strategy": "sometimes"}, ["no, steps, epoch"]),
+        ({"focal_loss_alpha": 0.7}, ["alpha", "[components.gliner.model.loss]"]),
+        ({"gradient_checkpointing": True}, ["[components.gliner.model.encoder.backbone]"]),
+        ({"adam_beta1": 0.8}, ["beta1", "[train.optimizer]"]),
+        ({"max_width": 8}, ["max_width", "[components.gliner.model.span_rep]"]),
+        ({"val_data_dir": "x"}, ["path", "[train.val_data.reader]"]),
+        ({"deepspeed": "x.json"}, ["accelerate launch"]),
+        ({"username": "me"}, ["hub_model_id"]),
+        ({"eval_every": 5, "eval_steps": 6}, ["train.validation_interval", "eval_every (train.eval_every)"]),
     ],
 )
-def test_mistakes(given, message):
-    with pytest.raises(ConfigError, match=message) as raised:
+def test_mistakes(given, mentioned):
+    with pytest.raises(ConfigError) as raised:
         ours(**given)
-    assert "\n" not in str(raised.value)
+    message = str(raised.value)
+    assert raised.value.where == f"train.{list(given)[-1]}"
+    assert [word for word in mentioned if word not in message] == []
+    assert "\n" not in message
 
 
-def test_each_argument_of_the_trainer_has_an_answer():
+def test_every_argument_of_the_trainer_is_known_or_refused():
     transformers = pytest.importorskip("transformers")
     unanswered = []
     for item in dataclasses.fields(transformers.TrainingArguments):
@@ -160,7 +159,7 @@ def test_each_argument_of_the_trainer_has_an_answer():
     assert unanswered == []
 
 
-def test_each_argument_of_gliner_is_known():
+def test_every_argument_of_gliner_is_known():
     trainer = pytest.importorskip("gliner.training.trainer")
     arguments = {item.name for item in dataclasses.fields(trainer.TrainingArguments)}
     model = pytest.importorskip("gliner.model")
@@ -169,7 +168,7 @@ def test_each_argument_of_gliner_is_known():
     assert arguments - set(SECTIONS["training"]) == set()
 
 
-def test_each_key_of_gliners_configurations_is_known():
+def test_every_key_of_gliner_configurations_is_known():
     config = pytest.importorskip("gliner.config")
     keys = set()
     for name in (
@@ -183,11 +182,6 @@ def test_each_key_of_gliners_configurations_is_known():
     assert keys - {"self"} - set(SECTIONS["model"]) == set()
 
 
-@pytest.mark.parametrize("name", ALL, ids=lambda name: f"{name.systems[0]}-{name.name}")
-def test_rows(name):
-    assert set(name.systems) <= set(SYSTEMS)
-    assert name.meaning.endswith(".") and name.meaning[0].isalnum()
-    assert bool(name.target) == (name.fate == "option")
-    assert bool(name.do) == (name.fate == "refused")
-    if name.target.startswith("train.") and name.target.split(".")[1] not in ("train_data", "val_data"):
-        assert name.target.split(".")[1] in KNOWN
+@pytest.mark.parametrize("name", TRAIN_OPTIONS)
+def test_options_that_names_become_exist(name):
+    assert name.removeprefix("train.").partition(".")[0] in KNOWN
