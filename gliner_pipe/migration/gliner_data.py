@@ -16,13 +16,8 @@ from gliner_pipe.migration.yaml_files import Document
 #: Fields of a record, and their names by default.
 FIELDS = {
     "tokens": "tokenized_text",
-    **{
-        name: name
-        for name in (
-            *("ner", "relations", "text", "id"),
-            *("ner_labels", "ner_negatives", "rel_labels", "rel_negatives"),
-        )
-    },
+    **{name: name for name in ("ner", "relations", "text", "id")},
+    **{name: name for name in ("ner_labels", "ner_negatives", "rel_labels", "rel_negatives")},
 }
 
 
@@ -39,7 +34,7 @@ def data_sections(document: Document, routed: Routed, notes: list[str]) -> dict[
         raise ConfigError(
             document.where(), "has no train_data", "a file or a folder", "Add train_data to data"
         )
-    place = routed.place("train.train_data.reader.path")
+    place = document.find("fields")
     kind, fields = read.get("format", "json"), _fields(document, read.get("fields", {}))
     train: dict[str, Any] = {"randomize": True, "reader": _reader(read["train_data"], kind, fields, place)}
     chunk = _chunk(document, read.get("long_doc_chunking", {}))
@@ -71,7 +66,7 @@ def _reader(path: str, kind: str, fields: Mapping[str, str], where: str) -> dict
     fields
         Names of the fields that were given.
     where
-        Place of the data, for errors.
+        Place of `fields`, for errors.
     """
     if kind in ("json", "jsonl") and _has_tags(path, fields):
         kind = "bio"
@@ -85,7 +80,7 @@ def _reader(path: str, kind: str, fields: Mapping[str, str], where: str) -> dict
         renamed = {field: name for field, name in fields.items() if name != FIELDS[field]}
         return {"@readers": name, "path": path, **({"fields": renamed} if renamed else {})}
     if fields:
-        raise ConfigError(where, f"has fields, but its format is {kind}", "no fields")
+        raise ConfigError(where, f"is set, but the format {kind} has no fields", "nothing")
     if kind == "spacy":
         settings = {"gold_preproc": False, "max_length": 0, "limit": 0, "augmenter": None}
         return {"@readers": "spacy.Corpus.v1", "path": path, **settings}

@@ -69,7 +69,7 @@ CASES = {
     "unknown field": (in_data("fields: {token: t}"), ":6 (data.fields.token)", "'tokens'"),
     "name of a field": (in_data("fields: {tokens: 3}"), ":6 (data.fields.tokens)", "is 3"),
     "fields of a format without fields": (
-        in_data("fields: {tokens: t}\n  format: conll"), ":5 (data.train_data)", "conll"
+        in_data("fields: {tokens: t}\n  format: conll"), ":6 (data.fields)", "conll"
     ),
     "chunk": (
         in_data("long_doc_chunking: {enabled: true, max_words: 50, stride: 50}"),
