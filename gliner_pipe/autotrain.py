@@ -26,12 +26,12 @@ from gliner_pipe.util.console import console_note
 
 __all__ = ["TokenClassificationParams", "main", "parse", "train"]
 
-#: Options of AutoTrain that say nothing here: it trains, and on this machine.
+#: Options of AutoTrain without effect: this command always trains, on this machine.
 _NOTHING = ("train", "backend")
 
 
 def parse(argv: Sequence[str]) -> TokenClassificationParams:
-    """Read the arguments that AutoTrain takes for token classification.
+    """Parse AutoTrain's arguments for token classification.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ def parse(argv: Sequence[str]) -> TokenClassificationParams:
     Raises
     ------
     ConfigError
-        If the task is another one, or an option is unknown, has no value or one that cannot be.
+        If the task is not token classification, or an option is unknown, or its value is missing or invalid.
     """
     rest = list(argv)
     if rest and not rest[0].startswith("-"):
@@ -70,10 +70,10 @@ def parse(argv: Sequence[str]) -> TokenClassificationParams:
 
 
 def train(params: TokenClassificationParams) -> Language:
-    """Train a tagger with parameters of AutoTrain.
+    """Train a tagger with AutoTrain's parameters.
 
-    ``<project_name>`` is what ``AutoModelForTokenClassification.from_pretrained`` reads, as after a training by
-    AutoTrain; the pipelines of spaCy are in ``model-last`` and ``model-best`` in it.
+    ``AutoModelForTokenClassification.from_pretrained`` loads the folder ``<project_name>``, as after a training by
+    AutoTrain. The spaCy pipelines are in its subfolders ``model-last`` and ``model-best``.
 
     Returns
     -------

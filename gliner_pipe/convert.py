@@ -1,5 +1,5 @@
-"""Between spaCy pipelines and GLiNER checkpoints or token classification models of transformers, and from
-configurations of other systems to those of this package: ``python -m gliner_pipe.convert --help``.
+"""Converts checkpoints to spaCy pipelines and back, and configs of other systems to cfg files:
+``python -m gliner_pipe.convert --help``.
 """
 
 # no postponed annotations here: confit's --help shows the types of a signature
@@ -27,7 +27,7 @@ from gliner_pipe.util.consent import trusting
 logger = logging.getLogger("gliner_pipe.convert")
 app = Cli(pretty_exceptions_enable=False)
 
-#: Options whose values are text whatever they look like.
+#: Options whose values are taken as text.
 LITERALS = ("source", "target", "labels", "relations", "lang", "component", "to")
 
 _ALLOWED = (
@@ -48,8 +48,8 @@ def convert(
     drop_transitions: bool = False,
     trust_remote_code: bool = False,
 ) -> Path:
-    """Turn a GLiNER checkpoint or a token classification model of transformers into a spaCy pipeline, or the other way
-    round; or a YAML file of GLiNER or AutoTrain into a cfg file.
+    """Convert a GLiNER checkpoint or a token classification model of transformers to a spaCy pipeline, or a pipeline
+    to one of them; or convert a YAML file of GLiNER or AutoTrain to a cfg file.
 
     Parameters
     ----------
@@ -57,19 +57,19 @@ def convert(
         A GLiNER checkpoint or a token classification model (folder, installed package or hub id), the folder or name of
         a spaCy pipeline, or the configuration of a training: a file that ends in .yaml, .yml or .json.
     target : Path
-        Folder, or .cfg file, that is written, all at once.
+        Output folder, or .cfg file. It is written atomically.
     to : str, optional
-        ``spacy``, ``gliner``, ``transformers`` or ``cfg``; by default what `source` is not.
+        ``spacy``, ``gliner``, ``transformers`` or ``cfg``; by default the opposite of `source`.
     labels : list of str or str, optional
-        Labels of the new pipeline: a list, or names with commas between. They can be changed at any time.
+        Labels of the new pipeline: a list, or names separated by commas. They can be changed at any time.
     relations : list of str or str, optional
         Relation labels of the new pipeline.
     lang : str
-        Language of the new pipeline, whose tokenizer it takes.
+        Language of the new pipeline; it determines the tokenizer.
     component : str, optional
-        Name of the component to take from a spaCy pipeline that has several.
+        Name of the component to convert, if the pipeline has several.
     drop_transitions : bool
-        Write a tagger with a CRF for transformers although that knows no transitions; its entities may be others then.
+        Export a CRF tagger to transformers without its transitions. Its entities may differ then.
     trust_remote_code : bool
         Consent to run Python code that comes with the source. Read that code first.
 
@@ -81,8 +81,8 @@ def convert(
     Raises
     ------
     ConfigError
-        If `source` is neither, a GLiNER checkpoint cannot hold its blocks, or a configuration holds a mistake; nothing
-        has been written then.
+        If `source` is none of these, a GLiNER checkpoint has no such blocks, or a config has an error. Nothing is
+        written then.
     """
     logger.info("%s -> %s", source, target)
     is_config = Path(source).suffix.lower() in SUFFIXES and not Path(source).is_dir()
@@ -114,7 +114,7 @@ def convert(
 
 
 def _kind_of(nlp: spacy.language.Language, component: str | None) -> str:
-    """What a pipeline becomes: that of its named component, else of its first."""
+    """Return the target format of a pipeline: that of its named component, else of its first."""
     from gliner_pipe.pipeline.gliner.component import Gliner
     from gliner_pipe.pipeline.token_classifier.component import TokenTagger
 
@@ -144,7 +144,7 @@ def _is_pipeline(source: str) -> bool:
 
 
 def _is_token_classifier(source: str) -> bool:
-    """Whether a folder, package or hub id holds a token classification model, and no GLiNER checkpoint."""
+    """Return whether a folder, package or hub id holds a token classification model and no GLiNER checkpoint."""
     from gliner_pipe.checkpoints.hf_read import CONFIG, is_model
     from gliner_pipe.modeling.backbones.hf import locate
 
@@ -159,21 +159,21 @@ def _is_token_classifier(source: str) -> bool:
             file = Path(hf_hub_download(source, name))
         except EntryNotFoundError:  # not there; or not in the cache, offline
             continue
-        except Exception:  # the hub client has a tree of its own; reading the model says what is wrong
+        except Exception:  # reading the model reports the reason
             return False
         return name == CONFIG and is_model(file.parent)
     return False
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command line; source and target may stand without ``--source`` and ``--target``."""
+    """Run the command line; source and target may be positional."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     arguments = _named(sys.argv[1:] if argv is None else argv)
     run(lambda: app(literal(arguments, LITERALS)), arguments)
 
 
 def _named(argv: Sequence[str]) -> list[str]:
-    """Put the names of source and target before their values, where these come first."""
+    """Insert ``--source`` and ``--target`` before positional values."""
     values = list(itertools.takewhile(lambda value: not value.startswith("-"), argv))
     named = [
         part

@@ -1,4 +1,4 @@
-"""The errors that users see: each says where, what was found, what is allowed and what to do."""
+"""Errors shown to users: each says where, what was found, what is allowed and what to do."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from gliner_pipe.util.secrets import redacted_message, redacted_text
 
 
 class GlinerPipeError(Exception):
-    """Base class: a mistake in the input that has one clear sentence, in which secrets are redacted."""
+    """Base class of errors in the input. The message is one sentence with secrets redacted."""
 
     def __init__(self, *args: object) -> None:
         super().__init__(*(redacted_text(item) if isinstance(item, str) else item for item in args))
 
 
-class _Told:
-    """What errors in four parts share: they can go from one process to another."""
+class _FourParts:
+    """Base of errors with four parts; they can be pickled and so cross process boundaries."""
 
     where: str
     found: str
@@ -24,7 +24,7 @@ class _Told:
         return type(self), (self.where, self.found, self.allowed, self.do)
 
 
-class ConfigError(_Told, GlinerPipeError, ValueError):
+class ConfigError(_FourParts, GlinerPipeError, ValueError):
     """A configuration that cannot work.
 
     Parameters
@@ -32,9 +32,9 @@ class ConfigError(_Told, GlinerPipeError, ValueError):
     where
         Section or setting, e.g. ``"components.gliner.model.encoder"``.
     found
-        What stands there.
+        What was found there.
     allowed
-        What may stand there.
+        What is allowed there.
     do
         What to do about it.
     """
@@ -44,7 +44,7 @@ class ConfigError(_Told, GlinerPipeError, ValueError):
         super().__init__(_sentence(f"[{where}]", self.found, allowed, do))
 
 
-class DataError(_Told, GlinerPipeError, ValueError):
+class DataError(_FourParts, GlinerPipeError, ValueError):
     """Input data that cannot be used.
 
     Parameters
@@ -52,9 +52,9 @@ class DataError(_Told, GlinerPipeError, ValueError):
     where
         File with line or document, and the field, e.g. ``"train.jsonl:12 (ner[3])"``.
     found
-        What stands there.
+        What was found there.
     allowed
-        What may stand there.
+        What is allowed there.
     do
         What to do about it.
     """
@@ -69,19 +69,19 @@ class PredictionError(DataError, RuntimeError):
 
 
 class WorkerError(GlinerPipeError, RuntimeError):
-    """A process that was to do a part of the work has died."""
+    """A worker process died."""
 
 
 class NotInitializedError(GlinerPipeError, RuntimeError):
-    """The component was asked for predictions before it has weights."""
+    """A component without weights was called."""
 
 
 class CheckpointError(GlinerPipeError, ValueError):
-    """A model folder that cannot be loaded as it stands."""
+    """A model folder that cannot be loaded."""
 
 
 class TrainingError(GlinerPipeError, RuntimeError):
-    """Training cannot go on: the loss is not a number, or it diverges."""
+    """Training cannot continue: the loss is not a number, or it diverges."""
 
 
 def _sentence(where: str, found: str, allowed: str, do: str) -> str:

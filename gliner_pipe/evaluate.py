@@ -51,10 +51,10 @@ __all__ = [
     "score_table",
 ]
 
-#: Readers that `guess_reader` tells apart.
+#: Readers that `guess_reader` can detect.
 READERS = ("gliner_json", "jsonl", "conll", "bio", "standoff", "spacy")
 
-#: Options whose values are text whatever they look like.
+#: Options whose values are taken as text.
 LITERALS = (
     "pipeline",
     "data",
@@ -115,62 +115,61 @@ def evaluate(
     pipeline
         Folder or package of a spaCy pipeline, or an ``[nlp]`` section.
     data
-        File, folder or pattern of annotated data; in a config also a reader, in Python also a list of
-        examples.
+        File, folder or pattern of annotated data. In a config also a reader, in Python also a list of examples.
     reader
-        ``gliner_json``, ``jsonl``, ``conll``, ``bio``, ``standoff``, ``spacy``, or ``auto`` to tell by ending
-        and content.
+        ``gliner_json``, ``jsonl``, ``conll``, ``bio``, ``standoff``, ``spacy``, or ``auto`` to detect it by file
+        name and content.
     labels
-        Labels to ask for and to score: ``person,organization``, or a JSON list if a label has a comma in it.
-        When not given, the component's own labels, or all of the data if it has none.
+        Labels to predict and to score: ``person,organization``, or a JSON list if a label contains a comma. By
+        default the component's own labels, or all labels of the data if it has none.
     relations
-        Relations to ask for and to score, likewise.
+        Relations to predict and to score, in the same form.
     threshold
-        Least score of an entity, from 0 to 1.
+        Minimum score of an entity, from 0 to 1.
     metrics
-        Some of ``exact,overlap,token,seqeval``; in a config also a section of scorers by name.
+        Any of ``exact,overlap,token,seqeval``; in a config also a section of named scorers.
     overlap_threshold
-        Least Dice overlap of a span that the overlap metric counts as right.
+        Minimum Dice overlap of a span that the overlap metric counts as correct.
     confusion
-        Also count which labels are taken for which others.
+        Also compute the confusion matrix of labels.
     unseen
-        Labels that were not trained on, as ``labels``: asked for, and scored apart from the others.
+        Labels that were not trained on, in the form of ``labels``. They are predicted and scored separately.
     negatives
-        Ask each document for the labels that it has and as many others; easier than asking it for all.
+        Number of labels to predict in each document besides those it contains. Easier than predicting all labels.
     find_threshold
-        Find the threshold with the best F1 on the data first, set it on the pipeline and score with it.
+        First search the threshold with the best F1 on the data, set it on the pipeline and score with it.
     per_label
-        With `find_threshold`: find one for each label, too.
+        With `find_threshold`: search one threshold per label too.
     threshold_metric
         With `find_threshold`: ``exact``, ``overlap`` or ``token``.
     threshold_steps
-        With `find_threshold`: how many thresholds to try; all that make a difference when not given.
+        With `find_threshold`: number of thresholds to try; by default all that make a difference.
     save
         With `find_threshold`: folder for the pipeline with its new thresholds.
     span_getter
-        Where gold spans stand: the key of a span group or ``ents``; the component's own when not given.
+        Source of gold spans: the key of a span group, or ``ents``. By default the component's own.
     predicted_getter
-        Where the pipeline writes its spans; found out when not given.
+        Source of predicted spans. By default detected from the pipeline.
     output
         JSON file for the scores.
     batch_size
-        Texts a batch.
+        Texts per batch.
     n_process
-        Processes.
+        Number of processes.
     device
-        Where the model runs, e.g. ``cpu`` or ``cuda:0``.
+        Device of the model, e.g. ``cpu`` or ``cuda:0``.
     dtype
-        Numbers that the model runs with: ``fp32``, ``bf16`` or ``fp16``.
+        Precision of the model: ``fp32``, ``bf16`` or ``fp16``.
     quantize
-        ``int8`` for linear layers of 8 bits in the text encoder, ``none`` for others.
+        ``int8`` to quantize the linear layers of the text encoder, ``none`` not to.
     compile
         Whether torch compiles the text encoder.
     compare
-        Run in another precision as well, such as ``fp32``, ``int8`` or ``bf16+int8``, and say what differs.
+        Also run at another precision, such as ``fp32``, ``int8`` or ``bf16+int8``, and report the differences.
     seed
-        Of the labels that ``negatives`` draws.
+        Seed of the labels that ``negatives`` draws.
     show
-        Whether to print the tables of scores.
+        Whether to print the score tables.
     trust_remote_code
         Consent to run Python code that comes with the pipeline's models. Read that code first.
 
@@ -243,13 +242,13 @@ def read_examples(
     Parameters
     ----------
     data
-        A path or pattern; or a reader, called with the pipeline; or examples, which are returned as they are.
+        A path or pattern; or a reader, which is called with the pipeline; or examples, which are returned unchanged.
     nlp
-        Gives vocabulary and tokenizer.
+        Provides vocabulary and tokenizer.
     reader
         Name of a reader, or ``"auto"``.
     span_setter
-        Where the reader puts gold spans.
+        Target of the reader's gold spans.
 
     Returns
     -------
@@ -259,7 +258,7 @@ def read_examples(
     Raises
     ------
     DataError
-        If the data cannot be read, or ``"auto"`` cannot tell the format.
+        If the data cannot be read, or ``"auto"`` cannot detect the format.
     """
     if callable(data):
         return list(data(nlp))
@@ -276,12 +275,12 @@ def read_examples(
 
 
 def guess_reader(path: str | Path) -> str:
-    """Tell the format of annotated data by its ending and, for JSON, by its first record.
+    """Detect the format of annotated data by its file name and, for JSON, by its first record.
 
     Parameters
     ----------
     path
-        File, folder or pattern. A folder is judged by its first file.
+        File, folder or pattern. A folder is detected by its first file.
 
     Returns
     -------
@@ -312,12 +311,12 @@ def guess_reader(path: str | Path) -> str:
 
 
 def _check_search(find_threshold: bool, threshold: float | None, **options: Any) -> None:
-    """Refuse options that go together with `find_threshold` alone, or not at all."""
+    """Refuse options that need `find_threshold`, or exclude it."""
     if find_threshold and threshold is not None:
-        raise ConfigError("threshold", f"is {threshold}, and another one is to be found", "one of the two")
+        raise ConfigError("threshold", f"is {threshold}, and find_threshold is set", "one of the two")
     given = [name for name, value in options.items() if value not in (None, False)]
     if given and not find_threshold:
-        raise ConfigError(given[0], "is set, but no threshold is looked for", "with find_threshold", "Add it")
+        raise ConfigError(given[0], "is set without find_threshold", "with find_threshold", "Add it")
 
 
 def _labels(docs: Iterable[Doc], getter: SpanGetter) -> Counter[str]:
@@ -325,7 +324,7 @@ def _labels(docs: Iterable[Doc], getter: SpanGetter) -> Counter[str]:
 
 
 def _check_gold(nlp: Language, examples: Sequence[Example], getter: SpanGetter) -> None:
-    """Refuse data whose entities all stand in other places, and warn of data that cannot be scored."""
+    """Refuse data whose entities are all in other span groups; warn about data that cannot be scored."""
     for component in tagging_components(nlp):
         if component.target != SPANS:
             gold = component.count_labels(examples)
@@ -334,37 +333,37 @@ def _check_gold(nlp: Language, examples: Sequence[Example], getter: SpanGetter) 
             return
     refuse_no_gold("evaluation data", cast(SpanSetter, getter), examples)
     if not _labels((eg.reference for eg in examples), getter):
-        logger.warning("warning: the evaluation data have no gold entity, so there is nothing to score")
+        logger.warning("warning: the evaluation data has no gold entities: nothing can be scored")
 
 
 def _warn_of_labels(
     nlp: Language, gold: Counter[str], found: Counter[str], asked: Sequence[Any] | None
 ) -> None:
-    """Say why all scores are 0, where nothing was found or only labels that the data do not have."""
+    """Warn why all scores are 0: nothing was predicted, or only labels that the data does not have."""
     if not gold or set(gold) & set(found):
         return
     known = own_labels(nlp) if asked is None else [item.label for item in parse_labels(asked, "labels")]
     if found:
-        _warn_of_no_score(f"found {counted(found)}", found, gold)
+        _warn_of_no_score(f"predicted {counted(found)}", found, gold)
     elif known and not set(known) & set(gold):
-        _warn_of_no_score(f"found nothing and was asked for {named(known)}", known, gold)
+        _warn_of_no_score(f"predicted nothing; its labels are {named(known)}", known, gold)
     elif not token_scorers(nlp):
-        logger.warning("warning: the pipeline found nothing, so every score is 0")
+        logger.warning("warning: the pipeline predicted nothing: every score is 0")
 
 
 def _warn_of_no_score(theirs: str, labels: Iterable[str], gold: Counter[str]) -> None:
     same = json.dumps(alike(gold, labels), ensure_ascii=False)
     logger.warning(
-        "warning: the pipeline %s; the data have %s: no label in common, so every score is 0. Name the labels of the "
-        "data as labels (--labels) where the pipeline takes any%s",
+        "warning: the pipeline %s; the data has %s: no label in common, every score is 0. Pass the labels of the data "
+        "with --labels if the pipeline accepts any labels%s",
         theirs,
-        counted(gold) or "no annotation",
-        "" if same == "{}" else f", or set label_map = {same} in the section of the reader",
+        counted(gold) or "no annotations",
+        "" if same == "{}" else f", or set label_map = {same} in the reader's section",
     )
 
 
 def _set_thresholds(pipeline: Language, examples: Sequence[Example], **options: Any) -> dict[str, Any]:
-    """Find thresholds, set them on the pipeline and return what there is to say about them."""
+    """Search thresholds, set them on the pipeline and return a report."""
     found = search_threshold(pipeline, examples, **options)
     not_stored = apply_thresholds(pipeline, found)
     return {"thresholds": {**found.to_dict(), "not_stored": not_stored}}
@@ -394,7 +393,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     Parameters
     ----------
     argv
-        Arguments; those of the process when not given.
+        Arguments; those of the process by default.
     """
     run(lambda: app(literal(sys.argv[1:] if argv is None else argv, LITERALS)))
 

@@ -1,4 +1,4 @@
-"""The registries of blocks: the only file that knows both confit's and spaCy's.
+"""The registries of blocks, the only module that uses both confit's and spaCy's registries.
 
 A registry is a confit view on a catalogue namespace. Published on ``spacy.registry``, the same entry answers
 ``@encoders = "uni_encoder"`` in a confit file and in ``nlp.add_pipe("gliner", config={...})``. Third parties
@@ -21,15 +21,15 @@ from spacy.language import Language
 
 
 class Registry(confit.Registry):  # type: ignore[misc]
-    """A registry that knows what the package ships, and refuses to give one name to two functions.
+    """A registry that loads the built-in blocks on first use and refuses two functions with the same name.
 
     Parameters
     ----------
     namespace
-        Of the catalogue.
+        Namespace in the catalogue.
     builtin
-        Module whose import registers what the package ships; imported on first use. Without one, the entry points
-        of the package name all that it ships.
+        Module whose import registers the built-in blocks; imported on first use. Without it, entry points
+        provide them.
     """
 
     def __init__(self, namespace: Sequence[str], builtin: str | None = None) -> None:
@@ -46,17 +46,17 @@ class Registry(confit.Registry):  # type: ignore[misc]
         return super().get(name)
 
     def get_available(self) -> list[str]:
-        """Return the names of all entries, those of other packages included."""
+        """Return the names of all entries, including those of other packages."""
         self._populate()
         return list(super().get_available())
 
     def get_all(self) -> dict[str, Any]:
-        """Return all entries by name; this imports the packages that they come from."""
+        """Return all entries by name; this imports the packages that provide them."""
         self._populate()
         return dict(super().get_all())
 
     def get_entry_points(self) -> dict[str, Any]:
-        """Return the entries of other packages by name, as catalogue wants them (confit gives no mapping)."""
+        """Return the entries of other packages by name, in the form that catalogue expects."""
         return {point.name: point.load() for point in self._get_entry_points()}
 
     def register(self, name: str, *, func: Any = None, **options: Any) -> Any:
@@ -65,7 +65,7 @@ class Registry(confit.Registry):  # type: ignore[misc]
         Raises
         ------
         catalogue.RegistryError
-            If the name is taken by another one.
+            If another function has this name.
         """
 
         def checked(new: Any) -> Any:
@@ -87,7 +87,7 @@ class Registry(confit.Registry):  # type: ignore[misc]
 
 
 class SharedRegistry(Registry):
-    """A view on a namespace that spaCy or thinc own, filled before it is read."""
+    """A view on a namespace that spaCy or thinc owns; it is populated before it is read."""
 
     def _populate(self) -> None:
         spacy.registry.ensure_populated()
@@ -95,10 +95,10 @@ class SharedRegistry(Registry):
 
 
 class ComponentRegistry(confit.Registry):  # type: ignore[misc]
-    """``@factory = "gliner"``: the plain configuration of a spaCy component."""
+    """Resolves ``@factory = "gliner"`` to the plain config of a spaCy component."""
 
     def get(self, name: str) -> Callable[..., dict[str, Any]]:
-        """Return a function that turns a section into what ``nlp.add_pipe`` takes."""
+        """Return a function that converts a section to the config of ``nlp.add_pipe``."""
         if name not in self.get_available():
             names = ", ".join(self.get_available())
             raise catalogue.RegistryError(
@@ -111,7 +111,7 @@ class ComponentRegistry(confit.Registry):  # type: ignore[misc]
         return component
 
     def get_available(self) -> list[str]:
-        """Return the names of all factories that a pipeline of any language has."""
+        """Return the names of all factories that are available for every language."""
         spacy.blank("xx")  # imports the spacy_factories entry points
         names = spacy.registry.factories.get_all()
         return sorted(name for name in names if Language.has_factory(name))
@@ -146,7 +146,7 @@ class registry(confit.RegistryCollection):  # type: ignore[misc]
     factory = ComponentRegistry(("gliner_pipe", "factory"))
 
 
-#: Families whose blocks stand inside a component's configuration.
+#: Families whose blocks are part of a component's config.
 BLOCK_FAMILIES = (
     "backbones",
     "adapters",
@@ -169,6 +169,6 @@ def _place(function: Any) -> str:
 
 
 def _source(function: Any) -> tuple[Any, str]:
-    """File and name: the same for a module that is loaded again, be it as ``__main__``."""
+    """Return file and name, which are equal for a module that is loaded twice, e.g. as ``__main__``."""
     module = sys.modules.get(function.__module__)
     return getattr(module, "__file__", None), _place(function).removeprefix(function.__module__)

@@ -1,4 +1,4 @@
-"""Runs a command so that a mistake in the input ends in one line on stderr and exit status 1."""
+"""Runs commands: a user error becomes one line on stderr and an exit code, a signal ends the command cleanly."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from gliner_pipe.errors import GlinerPipeError
 from gliner_pipe.pipeline.config_errors import find_mistake, flat
 from gliner_pipe.util.secrets import redacted_text
 
-#: Mistakes of the user, not of the program: no traceback.
+#: Errors in the input, not in the program: shown without a traceback.
 USER_ERRORS = (
     GlinerPipeError,
     ConfitValidationError,
@@ -44,7 +44,7 @@ def run(app: Callable[[], Any], argv: Sequence[str] | None = None) -> None:
     app
         The ``confit.Cli``, or a function that calls it.
     argv
-        The arguments that it reads, to find the faulty section; those of the process when not given.
+        The arguments that it parses, used to find the faulty section; those of the process by default.
     """
     show = os.environ.get("CONFIT_DEBUG", "0") not in ("", "0", "false")
     try:
@@ -55,14 +55,14 @@ def run(app: Callable[[], Any], argv: Sequence[str] | None = None) -> None:
         how = "from the keyboard" if number == signal.SIGINT else f"by {signal.Signals(number).name}"
         _stop(f"stopped {how}", 128 + number)
     except Exception as error:
-        message = None if show else _told(error, list(sys.argv[1:] if argv is None else argv))
+        message = None if show else _message(error, list(sys.argv[1:] if argv is None else argv))
         if message is None:
             raise
         _stop(message, 1)
 
 
 class Ended(BaseException):
-    """A signal that ends the command came in."""
+    """Raised when a signal ends the command."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -71,9 +71,9 @@ class Ended(BaseException):
 
 @contextmanager
 def _signals_raise() -> Iterator[None]:
-    """Have Ctrl-C, SIGTERM and SIGHUP raise what nothing catches but ``run``, so that all is tidied up on the way.
+    """Make Ctrl-C, SIGTERM and SIGHUP raise ``Ended``, so that every ``finally`` runs before the command ends.
 
-    A second one ends the command at once. Signals for which somebody else has set a handler are left alone.
+    A second signal ends the command at once. Signals that already have another handler are left alone.
     """
 
     def end(number: int, _: object) -> None:
@@ -81,7 +81,7 @@ def _signals_raise() -> Iterator[None]:
         raise Ended(number)
 
     before: dict[int, Any] = {}
-    if threading.current_thread() is threading.main_thread():  # no other may set handlers
+    if threading.current_thread() is threading.main_thread():  # only the main thread may set handlers
         numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
         before = {number: signal.getsignal(number) for number in numbers}
     mine = [
@@ -98,8 +98,8 @@ def _signals_raise() -> Iterator[None]:
             signal.signal(number, before[number])
 
 
-def _told(error: Exception, argv: list[str]) -> str | None:
-    """Message for a mistake of the user; None for a fault of the program."""
+def _message(error: Exception, argv: list[str]) -> str | None:
+    """Return the message for a user error; None for an error in the program."""
     config = _config_of(argv)
     if isinstance(error, GlinerPipeError) and "components.*" not in str(error):
         return flat(str(error))
@@ -122,7 +122,7 @@ def _told(error: Exception, argv: list[str]) -> str | None:
 
 
 def _is_confit(error: Exception) -> bool:
-    """Tell whether the error came up inside confit or in an expression of a config, not in a program."""
+    """Return whether confit, or an expression in a config, raised the error."""
     frame = error.__traceback__
     while frame is not None and frame.tb_next is not None:
         frame = frame.tb_next
@@ -133,19 +133,19 @@ def _is_confit(error: Exception) -> bool:
 
 
 def explain(error: BaseException, config: Mapping[str, Any] | None = None) -> str:
-    """Say in one line a text what a user error is about.
+    """Return a one-line message for a user error.
 
     Parameters
     ----------
     error
         A user error.
     config
-        The configuration as it stands in the file, to give the sections the names that they have there.
+        The config as written in the file; its section names are used in the message.
 
     Returns
     -------
     str
-        ``[section] what was found; what is allowed``, several of them joined by a bar.
+        ``[section] found; allowed: ...``. Several messages are joined by a bar.
     """
     if isinstance(error, ConfitValidationError):
         return " | ".join(dict.fromkeys(_items(error, config or {})))
@@ -175,7 +175,7 @@ def _is_private(name: str) -> bool:
 
 
 def _where(location: Sequence[Any], config: Mapping[str, Any]) -> str:
-    """Path in the file: a section that is referred to by ``${...}`` goes by its own name."""
+    """Return the path in the file; a section that ``${...}`` refers to is named by its own path."""
     parts = [part for part in location if part != "__root__"]
     if len(parts) > 2 and parts[0] in config and parts[1] not in config[parts[0]] and parts[1] in config:
         parts = parts[1:]  # confit puts the command before paths of other sections
@@ -205,7 +205,7 @@ def _paths_and_overrides(argv: Sequence[str]) -> tuple[list[Path], list[str]]:
 
 
 def _config_of(argv: Sequence[str]) -> Config | None:
-    """The configuration that a command line names, with its overrides, as far as it can be read."""
+    """Return the config of a command line with its overrides; None if it cannot be read."""
     paths, overrides = _paths_and_overrides(argv)
     try:
         config = merge_from_disk(paths)[0]
@@ -216,14 +216,14 @@ def _config_of(argv: Sequence[str]) -> Config | None:
                 for name in sections:
                     found = found.setdefault(name, Config())
                 found[last] = value
-    except (Exception, SystemExit):  # the error that the command itself ended in says why
+    except (Exception, SystemExit):  # the command's own error says why
         return None
     return config
 
 
 @contextmanager
 def _confit_raises() -> Iterator[None]:
-    """Have confit raise what it would print over several lines."""
+    """Make confit raise errors instead of printing them."""
     before = os.environ.get("CONFIT_DEBUG")
     os.environ["CONFIT_DEBUG"] = "1"
     try:

@@ -1,4 +1,4 @@
-"""Command-line values that are text, whatever they look like."""
+"""Command-line values that are taken as text, whatever they look like."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from gliner_pipe.errors import ConfigError
 
 
 def literal(argv: Sequence[str], names: Iterable[str]) -> list[str]:
-    """Protect the values of some options from being read as config values (numbers, references, comments).
+    """Quote the values of text options, so that confit does not parse them as numbers, references or comments.
 
     Parameters
     ----------
     argv
         Arguments of a command line.
     names
-        Options whose values are taken as they are, e.g. ``{"text"}``.
+        Names of the text options, e.g. ``{"text"}``.
 
     Returns
     -------
     list[str]
-        The arguments, with these values as JSON strings.
+        The arguments, with the values of text options as JSON strings.
 
     Examples
     --------
