@@ -108,7 +108,7 @@ path = "x.jsonl"
 '''
 print([type(x).__name__ for x in Config.from_str(text).resolve(registry=registry).values()])
 """
-    assert python(code).strip() == "['UniEncoder', 'Schedule', 'SpanScorer', 'JsonlReader']"
+    assert python(code).strip() == "['UniEncoder', 'Schedule', 'ExactScorer', 'JsonlReader']"
 
 
 def test_metrics_is_another_name_of_scorers() -> None:

@@ -1,4 +1,4 @@
-"""The spans that a pipeline weighs, with their scores, found once for any thresholds."""
+"""Finds the scored spans of documents once, so that any threshold can be applied to them afterwards."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from spacy import util
 from spacy.language import Language
 from spacy.tokens import Doc, Span
 from spacy.training import Example
 
 from gliner_pipe.errors import ConfigError
-from gliner_pipe.evaluation.label_sets import fresh_docs
+from gliner_pipe.evaluation.evaluate import unannotated_docs
 from gliner_pipe.metrics.alignment import SpanGetter, Unit, paired_spans
-from gliner_pipe.metrics.counts import CountFunction, Counts, Mention
+from gliner_pipe.metrics.counts import CountFunction, Mention
 from gliner_pipe.modeling.decoders.span import Candidate
 from gliner_pipe.modeling.encoders.base import Query
 from gliner_pipe.modeling.inference import TokenBudget, find
@@ -23,45 +22,52 @@ from gliner_pipe.modeling.span_reps.base import SpanRep
 from gliner_pipe.modeling.span_reps.token_level import TokenLevel
 from gliner_pipe.pipeline.word_splitters import read_words
 
-#: The span group that candidates are put into on documents of our own.
+#: Temporary span group for the candidates.
 _KEY = "candidates"
 
 
-def weighs_apart(component: Any) -> bool:
-    """Say whether each score of a component is the same under any threshold.
+@dataclass(frozen=True)
+class Scoring:
+    """How documents are scored under a threshold.
 
-    It is where all spans are scored and those above their thresholds are candidates, which is what `SpanRep.find` does.
-    For tokens, the score of a span is the least of its words' scores, all of which must reach the threshold: the same.
-    It is not where spans found by their words are scored once more (``represent_spans``), nor can that be said of other
-    ways; nor of the label where a language model writes it.
+    Attributes
+    ----------
+    gold_getter
+        Where gold spans are read.
+    unit
+        Unit of the mentions.
+    count
+        Decides which mentions are correct.
+    labels
+        Labels to score; None for all.
+    batch_size
+        Documents per batch; that of the pipeline by default.
     """
-    if writes_labels(component):
-        return False
-    span_rep = component.gliner.span_rep
-    if type(span_rep) is TokenLevel:
-        return not span_rep.represent_spans
-    return type(span_rep).find is SpanRep.find
 
+    gold_getter: SpanGetter
+    unit: Unit
+    count: CountFunction
+    labels: Sequence[str] | None = None
+    batch_size: int | None = None
 
-def writes_labels(component: Any) -> bool:
-    """Say whether entities bear labels that a language model wrote, so that no threshold of a label reaches them."""
-    writer = component.gliner.writer
-    return writer is not None and (writer.mode == "prompt" or component.cfg["use_generated_labels"])
+    def keep(self, gold: Sequence[Mention] | set[Mention]) -> set[Mention]:
+        """Return the gold mentions of the labels to score."""
+        return {mention for mention in gold if self.labels is None or mention[0] in self.labels}
 
 
 @dataclass
-class Weighed:
-    """What was found in one document, before thresholds.
+class DocCandidates:
+    """Gold mentions and candidates of one document.
 
     Attributes
     ----------
     gold
         Gold mentions.
     candidates
-        Ordered as a decoder takes them.
+        Candidates in the order that the decoder expects.
     mentions
-        What each candidate is in offsets common with gold, by its words and label; None for one that is not on the
-        borders of tokens.
+        The mention of each candidate, in the same offsets as `gold`, by its first word, last word and label; None for a
+        candidate that does not align with token boundaries.
     """
 
     gold: set[Mention]
@@ -69,110 +75,81 @@ class Weighed:
     mentions: Mapping[tuple[int, int, int], Mention | None]
 
 
-class Candidates:
-    """Candidates of all documents.
+def scores_ignore_threshold(component: Any) -> bool:
+    """Say whether the span scores of a component are the same under any threshold.
 
-    Parameters
-    ----------
-    component
-        The ``gliner`` component.
-    documents
-        One entry a document.
-    labels
-        Names of the labels that were asked for.
-    count
-        What counts as right.
+    They are if all spans are scored and those above their threshold become candidates, as in `SpanRep.find`. They also
+    are with token-level scores: the score of a span is the minimum over its words, which must all exceed the threshold.
+    They are not if spans are found by their words and scored again (``represent_spans``), if a language model generates
+    the labels, or in any other span representation.
     """
-
-    def __init__(
-        self, component: Any, documents: Sequence[Weighed], labels: Sequence[str], count: CountFunction
-    ) -> None:
-        self.component, self.documents, self.labels, self.count = component, documents, labels, count
-
-    def counts(self, index: int, limits: np.ndarray[Any, Any]) -> Mapping[str, Counts]:
-        """Counts of one document by label, with a threshold for each label."""
-        document = self.documents[index]
-        passed = [candidate for candidate in document.candidates if candidate.score > limits[candidate.label]]
-        settings = self.component.cfg
-        kept = self.component.gliner.decoder.decode(
-            passed, flat=settings["flat_ner"], multi_label=settings["multi_label"]
-        )
-        found = {document.mentions[candidate[:3]] for candidate in kept}
-        return self.count(document.gold, {mention for mention in found if mention is not None})
-
-    def events(self, varied: Sequence[int]) -> list[tuple[float, int]]:
-        """Scores of candidates of some labels with the number of their document, the highest first."""
-        wanted = set(varied)
-        scores = {
-            (candidate.score, index)
-            for index, document in enumerate(self.documents)
-            for candidate in document.candidates
-            if candidate.label in wanted
-        }
-        return sorted(scores, reverse=True)
+    if generates_labels(component):
+        return False
+    span_rep = component.gliner.span_rep
+    if type(span_rep) is TokenLevel:
+        return not span_rep.represent_spans
+    return type(span_rep).find is SpanRep.find
 
 
-def weigh(
-    nlp: Language,
-    component: Any,
-    examples: Sequence[Example],
-    *,
-    floor: float,
-    gold_getter: SpanGetter,
-    unit: Unit,
-    count: CountFunction,
-    gold_labels: Sequence[str] | None,
-    batch_size: int | None,
-) -> Candidates:
+def generates_labels(component: Any) -> bool:
+    """Say whether a language model generates the labels of entities, so that no label can have a threshold."""
+    writer = component.gliner.writer
+    return writer is not None and (writer.mode == "prompt" or component.cfg["use_generated_labels"])
+
+
+def find_candidates(
+    nlp: Language, component: Any, examples: Sequence[Example], scoring: Scoring, floor: float
+) -> list[DocCandidates]:
     """Find the candidates of documents.
 
     Parameters
     ----------
     nlp, component
-        The pipeline and its ``gliner`` component, with the labels to ask for.
+        The pipeline and its ``gliner`` component, with the labels to predict. Components before it are run.
     examples
         Gold documents.
+    scoring
+        Selects the gold mentions and their unit.
     floor
-        Least score of a candidate; less for a label whose own threshold is lower.
-    gold_getter
-        Where gold spans stand.
-    unit
-        Of the mentions.
-    count
-        What counts as right.
-    gold_labels
-        Gold spans of others are left out.
-    batch_size
-        Documents a batch.
+        Minimum score of a candidate; a label with a lower threshold of its own has that as minimum.
+
+    Raises
+    ------
+    ConfigError
+        If a document has labels of its own.
     """
     component._ready()
     names = [name for name, _ in nlp.pipeline]
     at = next(place for place, (_, pipe) in enumerate(nlp.pipeline) if pipe is component)
-    size = batch_size or nlp.batch_size
+    size = scoring.batch_size or nlp.batch_size
     with nlp.select_pipes(disable=names[at:]):
-        docs = list(nlp.pipe(fresh_docs(nlp, examples), batch_size=size))
+        docs = list(nlp.pipe(unannotated_docs(nlp, examples), batch_size=size))
     documents = []
     for batch in util.minibatch(zip(docs, examples, strict=True), size=component.cfg["batch_size"] or size):
-        found = _find(component, [doc for doc, _ in batch], floor)
+        found = _predict_candidates(component, [doc for doc, _ in batch], floor)
         for (doc, example), candidates in zip(batch, found, strict=True):
-            spans, mentions = _mentions(component, doc, candidates), {}
+            spans = _spans(component, doc, candidates)
             doc.spans[_KEY] = [span for span in spans if span is not None]
-            gold, aligned = paired_spans(Example(doc, example.reference), gold_getter, _KEY, unit)
+            gold, aligned = paired_spans(
+                Example(doc, example.reference), scoring.gold_getter, _KEY, scoring.unit
+            )
             following = iter(aligned)
-            for candidate, span in zip(candidates, spans, strict=True):
-                mentions[candidate[:3]] = None if span is None else next(following)
-            kept = {item for item in gold if gold_labels is None or item[0] in gold_labels}
-            documents.append(Weighed(kept, candidates, mentions))
-    return Candidates(component, documents, component.labels, count)
+            mentions = {
+                candidate[:3]: None if span is None else next(following)
+                for candidate, span in zip(candidates, spans, strict=True)
+            }
+            documents.append(DocCandidates(scoring.keep(gold), candidates, mentions))
+    return documents
 
 
-def _find(component: Any, docs: Sequence[Doc], floor: float) -> list[list[Candidate]]:
+def _predict_candidates(component: Any, docs: Sequence[Doc], floor: float) -> list[list[Candidate]]:
     model = component.gliner
-    asked = [component.labels_of(doc) for doc in docs]
-    if any(labels != component.label_items for labels in asked):
+    words = [component.word_splitter.split(doc).texts for doc in docs]
+    label_sets = [component.labels_of(doc) for doc in docs]
+    if any(labels != component.label_items for labels in label_sets):
         raise ConfigError(
             "find_threshold",
-            "found documents that are asked for labels of their own (doc._.gliner_labels)",
+            "found documents with labels of their own (doc._.gliner_labels)",
             "one label set for all documents",
             "Disable the component that sets them",
         )
@@ -181,15 +158,11 @@ def _find(component: Any, docs: Sequence[Doc], floor: float) -> list[list[Candid
             tuple(item.text for item in labels),
             tuple(item.text for item in component.relations_of(doc)) if labels else (),
         )
-        for doc, labels in zip(docs, asked, strict=True)
+        for doc, labels in zip(docs, label_sets, strict=True)
     ]
     with component.placed():
-        read, pieces = read_words(
-            model.encoder.backbone, [component.word_splitter.split(doc) for doc in docs]
-        )
-        texts = [words.texts for words in read]
-        windows = model.encoder.prepare(texts, queries, model.min_overlap, component.report, pieces)
-    limits = [[min(floor, component.limit(item)) for item in labels] for labels in asked]
+        windows = model.encoder.prepare(words, queries, model.min_overlap, component.report)
+    limits = [[min(floor, component.limit(item)) for item in labels] for labels in label_sets]
     budget = component.budget or TokenBudget(model.encoder.backbone.max_tokens)
     return [
         [one._replace(start=words.number(one.start), end=words.number(one.end)) for one in some.candidates]
@@ -197,8 +170,8 @@ def _find(component: Any, docs: Sequence[Doc], floor: float) -> list[list[Candid
     ]
 
 
-def _mentions(component: Any, doc: Doc, candidates: Sequence[Candidate]) -> list[Span | None]:
-    """The span of each candidate, where it is on the borders of tokens."""
+def _spans(component: Any, doc: Doc, candidates: Sequence[Candidate]) -> list[Span | None]:
+    """Return the span of each candidate; None if it does not align with token boundaries."""
     words, mode = component.word_splitter.split(doc), component.cfg["alignment_mode"]
     spans = (
         words.span(doc, start, end, component.labels[label], mode) for start, end, label, _ in candidates

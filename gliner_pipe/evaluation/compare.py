@@ -1,4 +1,4 @@
-"""One pipeline in two precisions: what changes in scores, entities and time."""
+"""Compares a pipeline at two precisions: scores, entities, relations and speed."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ from gliner_pipe.data.relations import get_relations
 from gliner_pipe.data.token_targets import read_values
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.evaluation.evaluate import at_least_one, evaluate_pipeline
-from gliner_pipe.evaluation.label_sets import own_labels
+from gliner_pipe.evaluation.label_sets import component_labels
+from gliner_pipe.evaluation.report import LABEL_SUMMARIES, percent
 from gliner_pipe.metrics.alignment import SpanGetter, get_scores, get_spans, prediction_getter
 from gliner_pipe.modeling.precision import Precision
 from gliner_pipe.pipeline.overrides import tagging_components, the_component
 
-#: Documents that the time is taken over, at most.
+#: Maximum number of documents in the timed rounds.
 TIMED_DOCS = 200
 
-#: What was found, with its score where there is one.
+#: Predicted entities or relations of one document, with their scores if any.
 _Found = dict[tuple[Any, ...], float | None]
 
 
@@ -38,62 +39,65 @@ def compare_precision(
     rounds: int = 3,
     **options: Any,
 ) -> dict[str, Any]:
-    """Score a pipeline as it is set, and in another precision, and say what differs.
+    """Score a pipeline at its precision and at a reference precision, and compare the results.
 
     Parameters
     ----------
     nlp
-        With one ``gliner`` or ``token_classifier`` component, whose settings are as before in the end.
+        The pipeline, with one ``gliner`` or ``token_classifier`` component. Its settings are restored in the end.
     examples
         Gold documents.
     reference
-        The other precision: ``"fp32"``, ``"int8"``, ``"bf16+int8"`` ...
+        The reference precision: ``"fp32"``, ``"int8"``, ``"bf16+int8"`` ...
     rounds
-        How often each of both is timed, in turns, over 200 of the documents at most, in this process.
+        How often each precision is timed, alternating, on at most 200 of the documents, in this process.
     **options
-        Those of `evaluate_pipeline`.
+        Options of `evaluate_pipeline`.
 
     Returns
     -------
     dict[str, Any]
-        What `evaluate_pipeline` gives for the pipeline as it is set, and ``comparison``:
+        The result of `evaluate_pipeline` at the pipeline's own precision, and ``comparison``:
 
         - ``precision`` and ``reference``: short forms of both;
-        - ``scores``: for each scorer and row ``p``, ``r`` and ``f``, each a list of the score, that of the reference,
-          and the difference;
-        - ``entities`` (and ``relations``, where there are some): ``found`` and ``reference``, how many; ``added`` and
-          ``lost``, how many are found by one of both only; ``changed``, these together;
-          ``largest_score_difference`` and ``mean_score_difference`` (absolute) of those found by both;
+        - ``scores``: for each scorer and row ``p``, ``r`` and ``f``, each a list of the score, the reference score and
+          their difference;
+        - ``entities`` (and ``relations``, if there are any): ``found`` and ``reference``, their numbers; ``added`` and
+          ``lost``, how many only one of both predicts; ``changed``, the sum of these; ``largest_score_difference`` and
+          ``mean_score_difference`` (absolute) of those that both predict;
         - ``cpu``: process CPU ``seconds`` and ``reference_seconds``, medians of the rounds, ``speedup`` (median of
           their ratios), ``rounds`` and ``docs``.
 
     Raises
     ------
     ConfigError
-        If the pipeline has no such component, or both precisions are the same.
+        If the pipeline has no such component, or both precisions are equal.
     """
     component = the_component(nlp, ["compare"])
     here = Precision.of(component.cfg)
     there = Precision.parse(reference, "compare") if isinstance(reference, str) else reference
     if str(here) == str(there):
         raise ConfigError(
-            "compare", f"is {str(there)!r}, as the pipeline runs already", "another precision", "Set --dtype"
+            "compare",
+            f"is {str(there)!r}, the pipeline's own precision",
+            "another precision",
+            "Set --dtype or --quantize",
         )
     examples = at_least_one(examples)
-    mine: list[Doc] = []
-    others: list[Doc] = []
-    scores = evaluate_pipeline(nlp, examples, watch=mine.extend, **options)
+    docs: list[Doc] = []
+    reference_docs: list[Doc] = []
+    scores = evaluate_pipeline(nlp, examples, watch=docs.extend, **options)
     with _running_in(component, there):
-        other_scores = evaluate_pipeline(nlp, examples, watch=others.extend, **options)
-    getter = options.get("predicted_getter") or prediction_getter(nlp)
-    relations = [list(map(_relations, docs)) for docs in (mine, others)]
+        reference_scores = evaluate_pipeline(nlp, examples, watch=reference_docs.extend, **options)
+    entities_of = _entity_reader(nlp, options.get("predicted_getter") or prediction_getter(nlp))
+    relations = [list(map(_relations, some)) for some in (docs, reference_docs)]
     comparison = {
         "precision": str(here),
         "reference": str(there),
-        "scores": _score_differences(scores, other_scores),
-        "entities": _differences(*(list(map(_entities(nlp, getter), docs)) for docs in (mine, others))),
+        "scores": _score_differences(scores, reference_scores),
+        "entities": _differences(*(list(map(entities_of, some)) for some in (docs, reference_docs))),
         **({"relations": _differences(*relations)} if any(map(any, relations)) else {}),
-        "cpu": _times(nlp, component, there, examples, rounds, _asking(nlp, options, scores)),
+        "cpu": _times(nlp, component, there, examples, rounds, _timed_options(nlp, options, scores)),
     }
     return {**scores, "comparison": comparison}
 
@@ -108,12 +112,12 @@ def _running_in(component: Any, precision: Precision) -> Iterator[None]:
         component.cfg = {**component.cfg, **before._asdict()}
 
 
-def _asking(nlp: Language, options: Mapping[str, Any], scores: Mapping[str, Any]) -> dict[str, Any]:
-    """Options that ask some of the documents what all were asked."""
-    asked = {**options, "n_process": 1}
-    if options.get("labels") is None and not own_labels(nlp) and not tagging_components(nlp):
-        asked["labels"] = scores["labels"]
-    return asked
+def _timed_options(nlp: Language, options: Mapping[str, Any], scores: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options that give a sample of the documents the same label set as all documents."""
+    timed = {**options, "n_process": 1}
+    if options.get("labels") is None and not component_labels(nlp) and not tagging_components(nlp):
+        timed["labels"] = scores["labels"]
+    return timed
 
 
 def _times(
@@ -124,14 +128,14 @@ def _times(
     rounds: int,
     options: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Process CPU time of both, in turns."""
+    """Measure the process CPU time of both precisions, alternating."""
     sample = examples[:: -(-len(examples) // TIMED_DOCS)]
     here = Precision.of(component.cfg)
     seconds: dict[Precision, list[float]] = {here: [], there: []}
     for _ in range(rounds):
         for precision, taken in seconds.items():
             with _running_in(component, precision):
-                evaluate_pipeline(nlp, sample[:2], **options)  # what is made at the first text is not timed
+                evaluate_pipeline(nlp, sample[:2], **options)  # warm up
                 taken.append(evaluate_pipeline(nlp, sample, **options)["cpu_seconds"])
     pairs = list(zip(seconds[here], seconds[there], strict=True))
     return {
@@ -143,8 +147,8 @@ def _times(
     }
 
 
-def _entities(nlp: Language, getter: SpanGetter) -> Callable[[Doc], _Found]:
-    """What reads the entities of a document; the tags of its tokens where a component writes these."""
+def _entity_reader(nlp: Language, getter: SpanGetter) -> Callable[[Doc], _Found]:
+    """Return a function that reads the entities of a document, or its token tags if a component sets these."""
     targets = [component.target for component in tagging_components(nlp) if component.target != "spans"]
 
     def read(doc: Doc) -> _Found:
@@ -165,14 +169,11 @@ def _relations(doc: Doc) -> _Found:
 
 
 def _differences(mine: Sequence[_Found], others: Sequence[_Found]) -> dict[str, Any]:
-    """Count what only one of both found, and measure how far the scores of the rest are apart."""
-    added = sum(len(left.keys() - right.keys()) for left, right in zip(mine, others, strict=True))
-    lost = sum(len(right.keys() - left.keys()) for left, right in zip(mine, others, strict=True))
-    pairs = (
-        (left[one], right[one])
-        for left, right in zip(mine, others, strict=True)
-        for one in left.keys() & right.keys()
-    )
+    """Count what only one of both predicts, and measure the score differences of the rest."""
+    docs = list(zip(mine, others, strict=True))
+    added = sum(len(left.keys() - right.keys()) for left, right in docs)
+    lost = sum(len(right.keys() - left.keys()) for left, right in docs)
+    pairs = ((left[one], right[one]) for left, right in docs for one in left.keys() & right.keys())
     apart = [abs(one - other) for one, other in pairs if one is not None and other is not None]
     return {
         "found": sum(map(len, mine)),
@@ -186,13 +187,13 @@ def _differences(mine: Sequence[_Found], others: Sequence[_Found]) -> dict[str, 
 
 
 def _score_differences(mine: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
-    """Rows with ``p``, ``r`` and ``f`` of all scorers, by the name of the scorer; parts of one are named with a dot."""
+    """Return the rows with ``p``, ``r`` and ``f`` by scorer; nested scores are named ``scorer.part``."""
     found: dict[str, Any] = {}
     for name, scorer in mine.items():
         if not isinstance(scorer, Mapping) or not isinstance(others.get(name), Mapping):
             continue
         rows = {
-            row: {key: _apart(value[key], others[name].get(row, {}).get(key)) for key in "prf"}
+            row: {key: _difference(value[key], others[name].get(row, {}).get(key)) for key in "prf"}
             for row, value in scorer.items()
             if isinstance(value, Mapping) and value.keys() >= set("prf")
         }
@@ -203,17 +204,17 @@ def _score_differences(mine: Mapping[str, Any], others: Mapping[str, Any]) -> di
     return found
 
 
-def _apart(one: float | None, other: float | None) -> list[float | None]:
+def _difference(one: float | None, other: float | None) -> list[float | None]:
     return [one, other, None if one is None or other is None else one - other]
 
 
 def comparison_tables(comparison: Mapping[str, Any]) -> Iterator[RenderableType]:
-    """Lay out a comparison: a table for each scorer, then what changed, then the time.
+    """Yield a table for each scorer, then the changes, then the speed.
 
     Parameters
     ----------
     comparison
-        Under ``comparison`` in what `compare_precision` returned.
+        ``comparison`` in the result of `compare_precision`.
     """
     here, there = comparison["precision"], comparison["reference"]
     for scorer, rows in comparison["scores"].items():
@@ -223,20 +224,20 @@ def comparison_tables(comparison: Mapping[str, Any]) -> Iterator[RenderableType]
             for column in (here, there, "+/-"):
                 table.add_column(Text(f"{part} {column}"), justify="right")
         for row, values in rows.items():
-            cells = [_percent(value, sign=at == 2) for key in "prf" for at, value in enumerate(values[key])]
-            table.add_row(Text(row), *cells, style="bold" if row in ("micro", "macro") else "")
+            cells = [percent(value, sign=at == 2) for key in "prf" for at, value in enumerate(values[key])]
+            table.add_row(Text(row), *cells, style="bold" if row in LABEL_SUMMARIES else "")
         yield table
     for kind in ("entities", "relations"):
         if kind in comparison:
-            yield Text(_said(kind, comparison[kind], here, there))
+            yield Text(_changes(kind, comparison[kind], here, there))
     cpu = comparison["cpu"]
     yield Text(
         f"{here} takes {cpu['seconds']:.2f} CPU seconds, {there} {cpu['reference_seconds']:.2f} for "
-        f"{cpu['docs']} documents: {cpu['speedup']:.2f} times as fast (median of {cpu['rounds']} rounds in turns)"
+        f"{cpu['docs']} documents: {cpu['speedup']:.2f} times as fast (median of {cpu['rounds']} alternating rounds)"
     )
 
 
-def _said(kind: str, found: Mapping[str, Any], here: str, there: str) -> str:
+def _changes(kind: str, found: Mapping[str, Any], here: str, there: str) -> str:
     text = (
         f"{kind}: {found['found']} in {here}, {found['reference']} in {there}; "
         f"{found['changed']} changed ({found['added']} added, {found['lost']} lost)"
@@ -245,9 +246,3 @@ def _said(kind: str, found: Mapping[str, Any], here: str, there: str) -> str:
         return text
     largest, mean = found["largest_score_difference"], found["mean_score_difference"]
     return f"{text}; scores differ by {largest:.4f} at most, {mean:.5f} on average"
-
-
-def _percent(value: float | None, *, sign: bool = False) -> str:
-    if value is None:
-        return "-"
-    return f"{100 * value:+.2f}" if sign else f"{100 * value:.1f}"

@@ -1,4 +1,4 @@
-"""Measure a pipeline on annotated examples."""
+"""Predicts on the words of annotated examples and scores the result."""
 
 from __future__ import annotations
 
@@ -13,23 +13,21 @@ from spacy.language import Language
 from spacy.tokens import Doc
 from spacy.training import Example
 
-from gliner_pipe.data.annotations import SpanSetter, supervision
+from gliner_pipe.data.annotations import SpanSetter, primary_key, supervision
 from gliner_pipe.errors import ConfigError, DataError
 from gliner_pipe.evaluation.label_sets import (
-    ask_sampled,
-    fresh_docs,
-    labels_to_ask,
-    own_items,
-    own_labels,
-    relations_to_ask,
-    unseen_of,
+    component_items,
+    component_labels,
+    labels_to_predict,
+    relations_to_predict,
+    set_sampled_labels,
+    unseen_labels,
 )
 from gliner_pipe.metrics.alignment import SpanGetter, get_spans, prediction_getter
 from gliner_pipe.metrics.base import ExampleScorer, with_labels
-from gliner_pipe.metrics.confusion import make_confusion
-from gliner_pipe.metrics.relations import make_relations
-from gliner_pipe.metrics.spans import DEFAULT_METRICS, METRICS
-from gliner_pipe.metrics.zero_shot import make_zero_shot
+from gliner_pipe.metrics.confusion import ConfusionScorer
+from gliner_pipe.metrics.relations import RelationScorer
+from gliner_pipe.metrics.spans import DEFAULT_METRICS, METRICS, ExactScorer, ZeroShotScorer
 from gliner_pipe.pipeline.labels import parse_labels, parse_relations
 from gliner_pipe.pipeline.overrides import (
     gliner_components,
@@ -78,64 +76,62 @@ def evaluate_pipeline(
 ) -> dict[str, Any]:
     """Predict on copies of the examples' words and score the result.
 
-    The pipeline sees words and nothing else: no gold spans, and unless `negatives` is given no gold labels of a
-    document. The label set is the same for every document and stated in the result. With `labels`, these are asked for
-    and scored. Without, the component is asked for its own labels, or for all labels of the gold data if it has none of
-    its own; scored are the labels asked for, those of the gold data and any others that were predicted. Relations
-    are treated likewise, where the pipeline finds some and the data says something about them.
+    The pipeline sees only words: no gold spans and, without `negatives`, no gold labels of a document. All documents
+    have the same label set, which the result states. With `labels`, these labels are predicted and scored. Without, the
+    component predicts its own labels, or all labels of the gold data if it has none; scored are the predicted label
+    set, the labels of the gold data and any other label that was predicted. Relations are treated the same, if the
+    pipeline predicts relations and the data has gold relations.
 
     Parameters
     ----------
     nlp
-        The pipeline; any that writes ``doc.spans`` or ``doc.ents``. Its settings are as before in the end.
+        The pipeline; any that sets ``doc.spans`` or ``doc.ents``. Its settings are restored in the end.
     examples
-        Gold documents as ``example.reference``; the words come from ``example.predicted``.
+        Gold documents in ``example.reference``; the words come from ``example.predicted``.
     scorers
-        Scorers by name; those of `metrics` when not given. Scorers of this package that state no labels get
-        the label set in force.
+        Scorers by name, in place of those of `metrics`. Span scorers of this package without a fixed label set get
+        that of the evaluation.
     metrics
-        Some of ``exact``, ``overlap``, ``token`` and ``seqeval``. Fewer of them take less time.
+        Some of ``exact``, ``overlap``, ``token`` and ``seqeval``.
     labels
-        Labels to ask for and to score (strings, or mappings with ``label``, ``description`` and
-        ``threshold``); gold and predicted spans of others are left out.
+        Labels to predict and to score (strings, or mappings with ``label``, ``description`` and ``threshold``); gold
+        and predicted spans of other labels are ignored.
     relations
-        Relations to ask for and to score, likewise.
+        Relations to predict and to score, likewise.
     threshold
-        Least score of an entity, for this evaluation.
+        Minimum score of an entity, for this evaluation.
     batch_size
-        Documents a batch; that of the pipeline when not given.
+        Documents per batch; that of the pipeline by default.
     n_process
-        Processes.
+        Number of processes.
     span_getter
-        Where gold spans stand: a group's key, ``"ents"`` or a list. The ``gliner`` component's own when not
-        given, ``"gliner"`` without such a component.
+        Where gold spans are read: a group's key, ``"ents"`` or a list. By default those of the ``gliner`` component,
+        or ``"gliner"`` without such a component.
     predicted_getter
-        Where the pipeline writes its spans; found out when not given.
+        Where predicted spans are read; detected by default.
     overlap_threshold
-        Least Dice overlap of the built-in overlap score.
+        Minimum Dice overlap of the metric ``overlap``.
     confusion
-        Also count which labels are taken for which others, under ``confusion`` (see `make_confusion`).
+        Whether to add a confusion matrix of labels, under ``confusion`` (see `ConfusionScorer`).
     unseen
-        Labels that were not trained on. They are asked for, too, and scored apart from the others, under ``zero_shot``
-        (see `make_zero_shot`).
+        Labels that were not trained on. They are predicted, too, and scored separately, under ``zero_shot`` (see
+        `ZeroShotScorer`).
     negatives
-        Ask each document for the labels that it has and for as many others, drawn from the label set. The gold labels
-        are given away, so the scores are higher than those of the whole label set: a question that others put, too, and
-        an easier one.
+        Predict for each document its gold labels and this many others, sampled from the label set. This reveals the
+        gold labels: scores are higher than with the whole label set, and comparable only to scores computed this way.
     seed
-        Of what is drawn.
+        Seed of the sampled labels.
     watch
-        Called with the documents as predicted, in the order of the examples.
+        Called with the predicted documents, in the order of the examples.
 
     Returns
     -------
     dict[str, Any]
-        One entry a scorer, ``relations`` (see `make_relations`) where no scorers are given, the pipeline is
-        asked for relations and something is known about those of the data; and ``labels``,
-        ``unasked_labels`` (gold labels that the component is not asked for, with their number of spans: all
-        missed), ``left_out`` (gold spans outside the label set, by label), ``threshold``, ``negatives`` where given,
-        ``docs``, ``words``, ``seconds``, ``docs_per_second`` and ``words_per_second`` (wall time of ``nlp.pipe``
-        alone), and ``cpu_seconds`` (CPU time of this process in it).
+        An entry for each scorer; ``relations`` (see `RelationScorer`) without `scorers`, if the pipeline predicts
+        relations and the data has gold relations; and ``labels``, ``unasked_labels`` (gold labels that the component
+        does not predict, with their number of spans, all missed), ``left_out`` (gold spans outside the label set, by
+        label), ``threshold``, ``negatives`` if given, ``docs``, ``words``, ``seconds``, ``docs_per_second`` and
+        ``words_per_second`` (wall time of ``nlp.pipe``), and ``cpu_seconds`` (its CPU time in this process).
 
     Raises
     ------
@@ -147,77 +143,59 @@ def evaluate_pipeline(
     examples = at_least_one(examples)
     gold_getter = gold_span_getter(nlp) if span_getter is None else span_getter
     guess_getter = prediction_getter(nlp) if predicted_getter is None else predicted_getter
+    getters: dict[str, Any] = {"span_getter": gold_getter, "predicted_getter": guess_getter}
+    gold_labels = [{span.label_ for span in get_spans(eg.reference, gold_getter)} for eg in examples]
     support = Counter(span.label_ for eg in examples for span in get_spans(eg.reference, gold_getter))
-    extra = _extra_scorers(gold_getter, guess_getter, confusion, unseen)
-    _check_names(scorers, metrics, extra)
-    new = unseen_of({**(scorers or {}), **extra}, labels)
-    asking = labels_to_ask(nlp, labels, support, new, all_gold=negatives is not None)
-    ties = relations_to_ask(nlp, relations, examples)
-    docs = fresh_docs(nlp, examples)
-    with override(nlp, labels=asking, relations=ties, threshold=threshold):
-        used_threshold, asked = _threshold(nlp), own_labels(nlp)
-        relates = any(component.relations for component in gliner_components(nlp))
+    added: dict[str, ExampleScorer] = {}
+    if confusion:
+        added["confusion"] = ConfusionScorer(**getters)
+    if unseen is not None:
+        added["zero_shot"] = ZeroShotScorer(list(unseen), **getters)
+    _check_names(scorers, metrics, added)
+    unseen = unseen_labels({**(scorers or {}), **added}, labels)
+    label_set = labels_to_predict(nlp, labels, support, unseen, all_gold=negatives is not None)
+    relation_set = relations_to_predict(nlp, relations, examples)
+    docs = unannotated_docs(nlp, examples)
+    with override(nlp, labels=label_set, relations=relation_set, threshold=threshold):
+        thresholds = {component.threshold for component in thresholded_components(nlp)}
+        predictable = component_labels(nlp)
+        predicts_relations = any(component.relations for component in gliner_components(nlp))
         if negatives is not None:
-            gold = ({span.label_ for span in get_spans(eg.reference, gold_getter)} for eg in examples)
-            ask_sampled(nlp, docs, gold, own_items(nlp), negatives, seed)
-        predicted, seconds, cpu_seconds = _predict(nlp, docs, batch_size, n_process)
+            set_sampled_labels(nlp, docs, gold_labels, component_items(nlp), negatives, seed)
+        predicted, speed = _predict(nlp, docs, batch_size, n_process)
     if watch is not None:
         watch(predicted)
-    scored = _scored_labels(labels, asked, support, predicted, guess_getter)
+    if labels is not None:
+        scored = [item.label for item in parse_labels(labels, "labels")]
+    else:
+        found = {span.label_ for doc in predicted for span in get_spans(doc, guess_getter)}
+        scored = list(dict.fromkeys([*predictable, *sorted(support), *sorted(found)]))
     if scorers is None:
-        scorers = default_scorers(gold_getter, guess_getter, None, overlap_threshold, metrics)
-        extra |= token_scorers(nlp)
-        if relates and states_relations(examples):
-            extra["relations"] = _relation_scorer(gold_getter, relations)
+        scorers = {
+            name: METRICS[name](**getters, **({"threshold": overlap_threshold} if name == "overlap" else {}))
+            for name in metrics
+        }
+        added |= _tag_scorers(nlp)
+        if predicts_relations and _has_relations(examples):
+            items = None if relations is None else parse_relations(relations, "relations")
+            names = None if items is None else [item.label for item in items]
+            added["relations"] = RelationScorer(primary_key(gold_getter), names)
     pairs = [Example(doc, eg.reference) for doc, eg in zip(predicted, examples, strict=True)]
-    chosen = {name: with_labels(scorer, scored) for name, scorer in {**scorers, **extra}.items()}
+    chosen = {name: with_labels(scorer, scored) for name, scorer in {**scorers, **added}.items()}
+    missed = [label for label in scored if predictable and label not in predictable and label in support]
     return {
         **{name: plain(scorer(pairs)) for name, scorer in chosen.items()},
-        **_label_facts(scored, asked, support),
-        "threshold": used_threshold,
+        "labels": scored,
+        "unasked_labels": {label: support[label] for label in missed},
+        "left_out": {label: count for label, count in sorted(support.items()) if label not in scored},
+        "threshold": float(thresholds.pop()) if len(thresholds) == 1 else None,
         **({} if negatives is None else {"negatives": negatives}),
-        **_speed_facts(predicted, seconds, cpu_seconds),
+        **speed,
     }
 
 
-def default_scorers(
-    gold_getter: SpanGetter,
-    predicted_getter: SpanGetter | None = None,
-    labels: Sequence[str] | None = None,
-    overlap_threshold: float = 0.5,
-    metrics: Sequence[str] = DEFAULT_METRICS,
-) -> dict[str, ExampleScorer]:
-    """Make the built-in scorers.
-
-    Parameters
-    ----------
-    gold_getter
-        Where gold spans stand.
-    predicted_getter
-        Where predicted spans stand, if elsewhere.
-    labels
-        The fixed set of labels.
-    overlap_threshold
-        Least Dice overlap of the overlap score.
-    metrics
-        Some of ``exact``, ``overlap``, ``token`` and ``seqeval``.
-
-    Returns
-    -------
-    dict[str, ExampleScorer]
-        The scorers by metric.
-    """
-    scorers = {}
-    for name in metrics:
-        extra = {"threshold": overlap_threshold} if name == "overlap" else {}
-        scorers[name] = METRICS[name](
-            span_getter=gold_getter, predicted_getter=predicted_getter, labels=labels, **extra
-        )
-    return scorers
-
-
 def default_scorers_for(nlp: Language, examples: Iterable[Example]) -> dict[str, ExampleScorer]:
-    """Make the scorers of a training that names none: exact spans, and relations where there are some to be found.
+    """Return the default scorers of training: exact spans, and relations if there are any.
 
     Parameters
     ----------
@@ -229,32 +207,21 @@ def default_scorers_for(nlp: Language, examples: Iterable[Example]) -> dict[str,
     Returns
     -------
     dict[str, ExampleScorer]
-        ``ner``, and ``relations`` if the model of the pipeline finds relations and the data says something about them;
-        ``tags`` in place of ``ner`` for a ``token_classifier`` that tags tokens.
+        ``ner``, and ``relations`` if the model predicts relations and the data has gold relations; ``tags`` in place of
+        ``ner`` for a ``token_classifier`` of token attributes.
     """
     getter = gold_span_getter(nlp)
-    scorers = token_scorers(nlp)
+    scorers = _tag_scorers(nlp)
     if not scorers or gliner_components(nlp):
-        scorers["ner"] = METRICS["exact"](span_getter=getter, predicted_getter=prediction_getter(nlp))
-    finds = any(component.gliner.relation_layer is not None for component in gliner_components(nlp))
-    if finds and states_relations(examples):
-        scorers["relations"] = make_relations(getter)
+        scorers["ner"] = ExactScorer(getter, prediction_getter(nlp))
+    models = [component.gliner for component in gliner_components(nlp)]
+    if any(model.relation_layer is not None for model in models) and _has_relations(examples):
+        scorers["relations"] = RelationScorer(primary_key(getter))
     return scorers
 
 
-def token_scorers(nlp: Language) -> dict[str, ExampleScorer]:
-    """Make the scorer of a ``token_classifier`` that tags tokens, under ``tags``; nothing without such a component."""
-    taggers = [component for component in tagging_components(nlp) if component.target != "spans"]
-    return {"tags": taggers[0].default_scorer()} if taggers else {}
-
-
-def states_relations(examples: Iterable[Example]) -> bool:
-    """Say whether anything is known about relations in gold documents; that there are none is knowledge."""
-    return any("relations" in supervision(example.reference) for example in examples)
-
-
 def gold_span_getter(nlp: Language) -> SpanSetter:
-    """Say where the gold spans for a pipeline stand: its component's own places, or ``"gliner"``."""
+    """Return where the gold spans of a pipeline are read: as its component says, or ``"gliner"``."""
     for component in [*gliner_components(nlp), *tagging_components(nlp)]:
         places: SpanSetter = getattr(component, "gold_spans_key", None) or component.spans_key
         return places
@@ -277,8 +244,20 @@ def at_least_one(examples: Iterable[Example]) -> list[Example]:
     return found
 
 
+def unannotated_docs(nlp: Language, examples: Iterable[Example]) -> list[Doc]:
+    """Return new documents with the words of the examples, and no annotation."""
+    return [
+        Doc(
+            nlp.vocab,
+            words=[token.text for token in eg.predicted],
+            spaces=[bool(token.whitespace_) for token in eg.predicted],
+        )
+        for eg in examples
+    ]
+
+
 def plain(value: Any) -> Any:
-    """Turn numpy numbers and tuples inside a result into what JSON holds."""
+    """Convert numpy numbers and tuples inside a result to JSON types."""
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
@@ -286,82 +265,36 @@ def plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _extra_scorers(
-    gold_getter: SpanGetter, guess_getter: SpanGetter, confusion: bool, unseen: Sequence[str] | None
-) -> dict[str, ExampleScorer]:
-    """Scorers that are asked for by options of their own."""
-    getters: dict[str, Any] = {"span_getter": gold_getter, "predicted_getter": guess_getter}
-    scorers: dict[str, ExampleScorer] = {}
-    if confusion:
-        scorers["confusion"] = make_confusion(**getters)
-    if unseen is not None:
-        scorers["zero_shot"] = make_zero_shot(list(unseen), **getters)
-    return scorers
-
-
 def _check_names(
-    scorers: Mapping[str, ExampleScorer] | None, metrics: Sequence[str], extra: Iterable[str]
+    scorers: Mapping[str, ExampleScorer] | None, metrics: Sequence[str], added: Iterable[str]
 ) -> None:
     for name in metrics if scorers is None else ():
         if name not in METRICS:
-            raise ConfigError("metrics", f"names {name!r}", ", ".join(METRICS))
-    for name in set(scorers or ()) & {*FACTS, *extra}:
+            raise ConfigError("metrics", f"contains {name!r}", ", ".join(METRICS))
+    for name in set(scorers or ()) & {*FACTS, *added}:
         raise ConfigError(f"scorers.{name}", "has the name of another entry of the result", "any other name")
 
 
-def _relation_scorer(gold_getter: SpanGetter, relations: Sequence[Any] | None) -> ExampleScorer:
-    labels = None if relations is None else [item.label for item in parse_relations(relations, "relations")]
-    return make_relations(gold_getter if isinstance(gold_getter, str) else next(iter(gold_getter)), labels)
+def _tag_scorers(nlp: Language) -> dict[str, ExampleScorer]:
+    """Return the scorer of a ``token_classifier`` of token attributes, under ``tags``; empty without one."""
+    taggers = [component for component in tagging_components(nlp) if component.target != "spans"]
+    return {"tags": taggers[0].default_scorer()} if taggers else {}
 
 
-def _threshold(nlp: Language) -> float | None:
-    thresholds = {component.threshold for component in thresholded_components(nlp)}
-    return float(thresholds.pop()) if len(thresholds) == 1 else None
+def _has_relations(examples: Iterable[Example]) -> bool:
+    """Say whether gold relations are annotated; an empty list is an annotation."""
+    return any("relations" in supervision(example.reference) for example in examples)
 
 
 def _predict(
     nlp: Language, docs: Sequence[Doc], batch_size: int | None, n_process: int
-) -> tuple[list[Doc], float, float]:
-    """Predicted documents, and the seconds that the pipeline took: of wall time, and of CPU time of this process."""
+) -> tuple[list[Doc], dict[str, Any]]:
+    """Return the predicted documents, and the speed of the pipeline."""
     start, cpu_start = perf_counter(), process_time()
-    predicted: list[Doc] = []
-    with closing(annotate(nlp, docs, batch_size=batch_size, n_process=n_process)) as results:
-        for number, result in enumerate(results, 1):
-            if not isinstance(result, Doc):
-                result.raise_for(f"document {number}", "Take it out of the data")
-            predicted.append(result)
-    return predicted, max(perf_counter() - start, 1e-9), max(process_time() - cpu_start, 1e-9)
-
-
-def _scored_labels(
-    labels: Sequence[Any] | None,
-    asked: Sequence[str],
-    support: Mapping[str, int],
-    predicted: Iterable[Doc],
-    guess_getter: SpanGetter,
-) -> list[str]:
-    """The label set: as given, else all that was asked for, stands in the gold data or was predicted."""
-    if labels is not None:
-        return [item.label for item in parse_labels(labels, "labels")]
-    seen = {span.label_ for doc in predicted for span in get_spans(doc, guess_getter)}
-    return list(dict.fromkeys([*asked, *sorted(support), *sorted(seen)]))
-
-
-def _label_facts(scored: Sequence[str], asked: Sequence[str], support: Mapping[str, int]) -> dict[str, Any]:
-    """What the scores are about, and which gold spans could not be found or were left out."""
-    known = set(scored)
-    return {
-        "labels": list(scored),
-        "unasked_labels": {
-            label: support[label] for label in scored if asked and label not in asked and label in support
-        },
-        "left_out": {label: count for label, count in sorted(support.items()) if label not in known},
-    }
-
-
-def _speed_facts(predicted: Sequence[Doc], seconds: float, cpu_seconds: float) -> dict[str, Any]:
+    predicted = list(nlp.pipe(docs, batch_size=batch_size or nlp.batch_size, n_process=n_process))
+    seconds, cpu_seconds = max(perf_counter() - start, 1e-9), max(process_time() - cpu_start, 1e-9)
     words = sum(len(doc) for doc in predicted)
-    return {
+    return predicted, {
         "docs": len(predicted),
         "words": words,
         "seconds": seconds,

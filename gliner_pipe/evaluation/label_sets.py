@@ -1,4 +1,4 @@
-"""What a pipeline is asked in an evaluation: one label set for all documents, or one for each."""
+"""The labels and relations that an evaluation predicts: one label set for all documents, or one for each."""
 
 from __future__ import annotations
 
@@ -13,104 +13,98 @@ from spacy.training import Example
 from gliner_pipe.data.annotations import supervision
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.metrics.base import ExampleScorer
-from gliner_pipe.metrics.zero_shot import ZeroShotScorer
+from gliner_pipe.metrics.spans import ZeroShotScorer
 from gliner_pipe.pipeline.labels import LabelItem, parse_labels
 from gliner_pipe.pipeline.overrides import gliner_components, tagging_components
 
 
-def fresh_docs(nlp: Language, examples: Iterable[Example]) -> list[Doc]:
-    """Documents of the words of examples, and of nothing else."""
-    return [
-        Doc(
-            nlp.vocab,
-            words=[token.text for token in eg.predicted],
-            spaces=[bool(token.whitespace_) for token in eg.predicted],
-        )
-        for eg in examples
-    ]
-
-
-def own_items(nlp: Language) -> list[LabelItem]:
-    """Labels of a pipeline's ``gliner`` component, with descriptions and thresholds."""
+def component_items(nlp: Language) -> list[LabelItem]:
+    """Return the labels of the ``gliner`` component, with descriptions and thresholds."""
     return [item for component in gliner_components(nlp) for item in component.label_items]
 
 
-def own_labels(nlp: Language) -> list[str]:
-    """Names of the labels of a pipeline's ``gliner`` component, and those that others were trained with."""
-    closed = [label for component in tagging_components(nlp) for label in component.labels]
-    return list(dict.fromkeys([*(item.label for item in own_items(nlp)), *closed]))
+def component_labels(nlp: Language) -> list[str]:
+    """Return the label names of the ``gliner`` component, and those that a ``token_classifier`` was trained with."""
+    trained = [label for component in tagging_components(nlp) for label in component.labels]
+    return list(dict.fromkeys([*(item.label for item in component_items(nlp)), *trained]))
 
 
-def labels_to_ask(
+def labels_to_predict(
     nlp: Language,
     labels: Sequence[Any] | None,
     support: Mapping[str, int],
-    new: Sequence[str] = (),
+    more: Sequence[str] = (),
     *,
     all_gold: bool = False,
 ) -> Sequence[Any] | None:
-    """Labels to set on the component of a pipeline, for documents that are all asked the same.
+    """Return the labels to set on the ``gliner`` component, the same for all documents.
 
     Parameters
     ----------
     nlp
         The pipeline.
     labels
-        Labels that were given; they are returned as they are.
+        Labels given by the caller; returned unchanged.
     support
-        Gold spans by label.
-    new
-        Labels to ask for beside the component's own.
+        Gold spans by label. Without labels of its own, the component predicts these labels.
+    more
+        Labels to predict in addition to the component's own.
     all_gold
-        Ask for the labels of the gold data beside the component's own.
+        Whether to add the labels of the gold data even if the component has labels.
 
     Returns
     -------
     list or None
-        None to leave the component alone.
+        None to leave the component unchanged. A ``token_classifier`` has a closed label set and is never changed.
     """
-    if not gliner_components(nlp) and tagging_components(nlp):
-        return None  # a closed label set: what is given says what is scored
-    if labels is not None or not gliner_components(nlp):
+    if not gliner_components(nlp):
+        return None if tagging_components(nlp) else labels
+    if labels is not None:
         return labels
-    own = own_items(nlp)
-    more = [*(sorted(support) if all_gold or not own else ()), *new]
+    own = component_items(nlp)
     known = {item.label for item in own}
-    missing = [label for label in dict.fromkeys(more) if label not in known]
+    wanted = [*(sorted(support) if all_gold or not own else ()), *more]
+    missing = [label for label in dict.fromkeys(wanted) if label not in known]
     return [*own, *missing] if missing else None
 
 
-def unseen_of(scorers: Mapping[str, ExampleScorer], labels: Sequence[Any] | None) -> list[str]:
-    """Labels that scorers are told were not trained on: they are asked for, too."""
-    unseen = [
-        label for scorer in scorers.values() if isinstance(scorer, ZeroShotScorer) for label in scorer.unseen
-    ]
-    if labels is not None:
-        given = [item.label for item in parse_labels(labels, "labels")]
-        outside = [label for label in unseen if label not in given]
-        if outside:
-            raise ConfigError(
-                "unseen", f"names {outside[0]!r}, which is not among the labels", ", ".join(given)
-            )
-    return unseen
-
-
-def relations_to_ask(
+def relations_to_predict(
     nlp: Language, relations: Sequence[Any] | None, examples: Sequence[Example]
 ) -> Sequence[Any] | None:
-    """Relations to set on the component: without any of its own those of the gold data; None to leave it alone."""
+    """Return the relations to set on the component: those given, or those of the gold data if it has none.
+
+    Returns
+    -------
+    list or None
+        None to leave the component unchanged.
+    """
     components = gliner_components(nlp)
     if relations is not None or len(components) != 1 or components[0].relations:
         return relations
-    stated = (supervision(example.reference).get("relations", []) for example in examples)
-    found = sorted({label for ties in stated for _, _, label in ties})
-    component = components[0]
-    if not found or component.gliner.relation_layer is None:
-        return None
-    return found
+    gold = (supervision(example.reference).get("relations", []) for example in examples)
+    found = sorted({label for triples in gold for _, _, label in triples})
+    return found if found and components[0].gliner.relation_layer is not None else None
 
 
-def ask_sampled(
+def unseen_labels(scorers: Mapping[str, ExampleScorer], labels: Sequence[Any] | None) -> list[str]:
+    """Return the unseen labels of zero-shot scorers, which are predicted, too.
+
+    Raises
+    ------
+    ConfigError
+        If `labels` are given without one of them.
+    """
+    zero_shot = [scorer for scorer in scorers.values() if isinstance(scorer, ZeroShotScorer)]
+    unseen = [label for scorer in zero_shot for label in scorer.unseen]
+    if labels is not None:
+        given = [item.label for item in parse_labels(labels, "labels")]
+        for label in unseen:
+            if label not in given:
+                raise ConfigError("unseen", f"contains {label!r}, which is not in labels", ", ".join(given))
+    return unseen
+
+
+def set_sampled_labels(
     nlp: Language,
     docs: Iterable[Doc],
     gold: Iterable[Iterable[str]],
@@ -118,27 +112,27 @@ def ask_sampled(
     negatives: int,
     seed: int,
 ) -> None:
-    """Set on each document the labels that it is asked for: those it has, and some of the others.
+    """Set ``doc._.gliner_labels`` of each document to its gold labels and a sample of the others.
 
     Parameters
     ----------
     nlp
-        The pipeline, for its ``gliner`` component.
+        The pipeline with a ``gliner`` component.
     docs
-        Their ``doc._.gliner_labels`` are set.
+        The documents to predict on.
     gold
-        Labels that stand in each document.
+        Gold labels of each document.
     label_set
-        All labels. A document is asked for none but these, in this order, so that places tell nothing.
+        All labels. A document gets only labels of this set, in this order, so that their positions reveal nothing.
     negatives
-        How many labels that do not stand in it a document is asked for; all of them if there are fewer.
+        Number of labels to sample for each document from those that it does not have; all of them if there are fewer.
     seed
-        With the text of a document it decides which these are, so that order and number of the other documents do not.
+        Seed of the sample, combined with the text: the sample of a document does not depend on other documents.
 
     Raises
     ------
     ConfigError
-        If the pipeline has no ``gliner`` component, or the number is below 0.
+        If `negatives` is below 0, or the pipeline has no ``gliner`` component.
     """
     if negatives < 0:
         raise ConfigError("negatives", f"is {negatives}", "a number from 0 on")
@@ -148,11 +142,10 @@ def ask_sampled(
             "negatives",
             f"is set, but the pipeline has no gliner component (components: {names})",
             "a pipeline with a gliner component",
-            "Leave out negatives, or use another pipeline",
         )
-    for doc, own in zip(docs, gold, strict=True):
-        present = set(own)
+    for doc, labels in zip(docs, gold, strict=True):
+        present = set(labels)
         absent = sorted(item.label for item in label_set if item.label not in present)
         rng = random.Random(f"{seed} {doc.text}")
-        drawn = set(rng.sample(absent, min(negatives, len(absent))))
-        doc._.gliner_labels = [item.to_config() for item in label_set if item.label in present | drawn]
+        sampled = set(rng.sample(absent, min(negatives, len(absent))))
+        doc._.gliner_labels = [item.to_config() for item in label_set if item.label in present | sampled]

@@ -1,4 +1,4 @@
-"""Scores as tables for a ``rich`` console."""
+"""Tables of scores for a ``rich`` console."""
 
 from __future__ import annotations
 
@@ -9,21 +9,24 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-#: Rows of a curve that are shown at most.
+#: Maximum number of rows shown of a threshold curve.
 CURVE_ROWS = 11
+
+#: Rows over all labels.
+LABEL_SUMMARIES = ("micro", "macro")
 
 
 def all_tables(scores: Mapping[str, Any]) -> Iterator[RenderableType]:
-    """Lay out all that `evaluate_pipeline` returned, and what was found about thresholds.
+    """Yield the tables of an evaluation, and of a threshold search if it has one.
 
     Parameters
     ----------
     scores
-        The result; scorers are told by what they give, whatever their names are.
+        Result of `evaluate_pipeline`; the table of a scorer depends on the keys of its result, not on its name.
     """
     if "thresholds" in scores:
         yield from threshold_tables(scores["thresholds"])
-    if _of_spans(scores):
+    if _label_scores(scores):
         yield score_table(scores)
     for name, value in scores.items():
         if not isinstance(value, Mapping):
@@ -31,20 +34,19 @@ def all_tables(scores: Mapping[str, Any]) -> Iterator[RenderableType]:
         if "per_class" in value:
             yield class_table(name, value)
         elif {"unseen", "seen"} <= value.keys():
-            yield from (
-                _table(f"{name}: labels {group}", "label", value, [group]) for group in ("unseen", "seen")
-            )
+            for group in ("unseen", "seen"):
+                yield _table(f"{name}: {group} labels", "label", value, [group])
         elif {"strict", "boundary"} <= value.keys():
             yield relation_table(value)
         elif "matrix" in value:
             yield confusion_table(value)
     if "negatives" in scores:
         yield Text(
-            f"Each document was asked for its own labels and {scores['negatives']} others, if there are as many"
+            f"Labels predicted for each document: its gold labels and {scores['negatives']} sampled others"
         )
     for key, remark in (
-        ("unasked_labels", "not asked for, so all missed (ask with labels)"),
-        ("left_out", "not among the labels, so left out"),
+        ("unasked_labels", "with labels that were not predicted, all missed"),
+        ("left_out", "outside the label set, left out"),
     ):
         if scores[key]:
             counts = ", ".join(f"{label} ({count})" for label, count in scores[key].items())
@@ -52,48 +54,43 @@ def all_tables(scores: Mapping[str, Any]) -> Iterator[RenderableType]:
 
 
 def score_table(scores: Mapping[str, Any]) -> Table:
-    """Lay out scores: a line for each label, then the averages; P, R and F in percent for each metric.
+    """Return a table with a row for each label, then the averages: P, R and F in percent for each metric.
 
     Parameters
     ----------
     scores
-        What `evaluate_pipeline` returned.
-
-    Returns
-    -------
-    Table
-        Support is the number of gold spans.
+        Result of `evaluate_pipeline`. The support shown is the number of gold spans.
     """
     title = f"{scores['docs']} documents, {scores['words_per_second']:.0f} words/s"
-    return _table(title, "label", scores, _of_spans(scores))
+    return _table(title, "label", scores, _label_scores(scores))
 
 
 def relation_table(scores: Mapping[str, Any]) -> Table:
-    """Lay out the scores of relations as `score_table` does those of entities.
+    """Return a table with a row for each relation, as `score_table`.
 
     Parameters
     ----------
     scores
-        What a scorer of relations returned.
+        Result of the scorer ``gliner_pipe.relations``.
     """
-    names = ("strict", "boundary")
-    left_out = f", {scores['skipped']} left out" if scores["skipped"] else ""
-    return _table(f"Relations of {scores['examples']} documents{left_out}", "relation", scores, names)
+    skipped = f", {scores['skipped']} skipped" if scores["skipped"] else ""
+    title = f"Relations of {scores['examples']} documents{skipped}"
+    return _table(title, "relation", scores, ("strict", "boundary"))
 
 
 def class_table(title: str, scores: Mapping[str, Any]) -> Table:
-    """Lay out scores of tags as ``seqeval`` reports them: a line for each class, then three averages.
+    """Return the table of a ``seqeval`` report: a row for each class, then three averages.
 
     Parameters
     ----------
     title
         Name of the scores.
     scores
-        What the scorer ``gliner_pipe.seqeval`` returned.
+        Result of the scorer ``gliner_pipe.seqeval``.
     """
-    accuracy, overlapping = scores["accuracy"], scores.get("overlapping", {})
-    facts = [f"token accuracy {_decimal(accuracy)}"]
-    facts += [f"{count} overlapping {side} spans left out" for side, count in overlapping.items() if count]
+    facts = [f"token accuracy {_decimal(scores['accuracy'])}"]
+    overlapping = scores.get("overlapping", {})
+    facts += [f"{count} overlapping {side} spans dropped" for side, count in overlapping.items() if count]
     table = Table(title=Text(title), caption=Text(", ".join(facts)))
     table.add_column("class", no_wrap=True)
     for name in ("precision", "recall", "f1-score", "support"):
@@ -108,17 +105,17 @@ def class_table(title: str, scores: Mapping[str, Any]) -> Table:
 
 
 def confusion_table(scores: Mapping[str, Any]) -> Table:
-    """Lay out a confusion matrix: a row for each gold label, a column for each predicted one.
+    """Return a confusion matrix: a row for each gold label, a column for each predicted label.
 
     Parameters
     ----------
     scores
-        What the scorer ``gliner_pipe.confusion`` returned.
+        Result of the scorer ``gliner_pipe.confusion``.
     """
     matrix = scores["matrix"]
     near = sum(number for row in scores["near"].values() for number in row.values())
-    caption = f"{_count(near)} missed spans overlap an invented one" if near else None
-    table = Table(title="Gold labels in rows, predicted ones in columns", caption=caption)
+    caption = f"{_count(near)} missed spans overlap a spurious span" if near else None
+    table = Table(title="Gold labels in rows, predicted labels in columns", caption=caption)
     table.add_column("gold", no_wrap=True)
     columns = list(matrix)
     for name in columns:
@@ -133,7 +130,7 @@ def confusion_table(scores: Mapping[str, Any]) -> Table:
 
 
 def threshold_tables(found: Mapping[str, Any]) -> Iterator[RenderableType]:
-    """Lay out a search for thresholds: some of the curve, the best row, the labels, and what was kept.
+    """Yield the tables of a threshold search: some rows of the curve, the best row, and the labels.
 
     Parameters
     ----------
@@ -148,7 +145,9 @@ def threshold_tables(found: Mapping[str, Any]) -> Iterator[RenderableType]:
     table.add_row(*_threshold_cells(found["before"]), "before")
     table.add_row(*_threshold_cells(found["best"]), "best", style="bold")
     if found["together"] is not None:
-        table.add_row("by label", *(_percent(found["together"][key]) for key in "prf"), "all labels' own")
+        table.add_row(
+            "by label", *(percent(found["together"][key]) for key in "prf"), "a threshold for each label"
+        )
     yield table
     if found["labels"]:
         table = Table(title="Thresholds of labels")
@@ -159,14 +158,14 @@ def threshold_tables(found: Mapping[str, Any]) -> Iterator[RenderableType]:
         yield table
     if found["kept"]:
         kept = ", ".join(f"{label} ({count})" for label, count in found["kept"].items())
-        yield Text(f"Labels that keep their threshold, with too few gold spans or no better one: {kept}")
+        yield Text(f"Threshold unchanged (too few gold spans, or no better threshold): {kept}")
     if found.get("not_stored"):
         names = ", ".join(found["not_stored"])
-        yield Text(f"Thresholds not kept, as the labels are not among the component's: {names}")
+        yield Text(f"Threshold not stored (not a label of the component): {names}")
 
 
-def _of_spans(scores: Mapping[str, Any]) -> list[str]:
-    """Names of scores that have a row for each label and two averages."""
+def _label_scores(scores: Mapping[str, Any]) -> list[str]:
+    """Return the names of scores with a row for each label and two averages."""
     return [
         name
         for name, value in scores.items()
@@ -181,23 +180,22 @@ def _table(title: str, first: str, scores: Mapping[str, Any], names: Sequence[st
     for name in names:
         for part in "PRF":
             table.add_column(Text(f"{name} {part}"), justify="right")
-    rows = list(dict.fromkeys(row for name in names for row in scores[name] if row not in ("micro", "macro")))
-    for row in [*rows, "micro", "macro"]:
-        cells = [scores[name].get(row, {}) for name in names]
-        counted = next(
-            (scores[n][row]["support"] for n in _by_spans(names) if "support" in scores[n].get(row, {})), ""
+    labels = dict.fromkeys(row for name in names for row in scores[name] if row not in LABEL_SUMMARIES)
+    rows = [*labels, *LABEL_SUMMARIES]
+    for number, row in enumerate(rows, 1):
+        cells = {name: scores[name].get(row, {}) for name in names}
+        # the support of spans if possible, not that of tokens
+        by_support = sorted(
+            (name for name in names if "support" in cells[name]), key=lambda name: name == "token"
         )
-        values = [_percent(cell.get(key)) for cell in cells for key in "prf"]
-        bold = "bold" if row in ("micro", "macro") else ""
         table.add_row(
-            Text(row), str(counted), *values, style=bold, end_section=bool(rows) and row == rows[-1]
+            Text(row),
+            str(cells[by_support[0]]["support"]) if by_support else "",
+            *(percent(cell.get(key)) for cell in cells.values() for key in "prf"),
+            style="bold" if row in LABEL_SUMMARIES else "",
+            end_section=number == len(labels),
         )
     return table
-
-
-def _by_spans(names: Sequence[str]) -> list[str]:
-    """Metrics that count spans come first: they say what the support is."""
-    return sorted(names, key=lambda name: name == "token")
 
 
 def _threshold_columns(table: Table) -> None:
@@ -207,18 +205,21 @@ def _threshold_columns(table: Table) -> None:
 
 
 def _threshold_cells(row: Mapping[str, Any]) -> list[str]:
-    return [f"{row['threshold']:g}", *(_percent(row[key]) for key in "prf")]
+    return [f"{row['threshold']:g}", *(percent(row[key]) for key in "prf")]
 
 
 def _some(curve: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Rows evenly spread over a curve, the first and the last among them."""
+    """Return evenly spaced rows of a curve, including the first and the last."""
     step = max(1, (len(curve) - 1) / (CURVE_ROWS - 1))
     places = {min(round(number * step), len(curve) - 1) for number in range(CURVE_ROWS)}
     return [curve[place] for place in sorted(places)]
 
 
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f}"
+def percent(value: float | None, *, sign: bool = False) -> str:
+    """Format a score in percent, or with a `sign` a difference of scores."""
+    if value is None:
+        return "-"
+    return f"{100 * value:+.2f}" if sign else f"{100 * value:.1f}"
 
 
 def _decimal(value: float | None) -> str:

@@ -1,254 +1,65 @@
-"""Searches the thresholds that fit annotated documents best."""
+"""Finds the thresholds with the best F1 on annotated documents, and applies them to a pipeline."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from itertools import pairwise
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from spacy.language import Language
 from spacy.training import Example
 
 from gliner_pipe.errors import ConfigError, DataError
-from gliner_pipe.evaluation.candidates import Candidates, weigh, weighs_apart, writes_labels
+from gliner_pipe.evaluation.candidates import (
+    Scoring,
+    find_candidates,
+    generates_labels,
+    scores_ignore_threshold,
+)
 from gliner_pipe.evaluation.evaluate import at_least_one, gold_span_getter
-from gliner_pipe.evaluation.label_sets import fresh_docs, labels_to_ask
-from gliner_pipe.metrics.alignment import SpanGetter, Unit, get_spans, paired_mentions
-from gliner_pipe.metrics.base import score_row
-from gliner_pipe.metrics.counts import CountFunction, Counts, count_exact, count_overlap, count_token
-from gliner_pipe.pipeline.labels import LabelItem, parse_labels
+from gliner_pipe.evaluation.label_sets import labels_to_predict
+from gliner_pipe.evaluation.sweeps import DEFAULT_STEPS, CandidateSweep, Limits, PredictionSweep, Sweep
+from gliner_pipe.metrics.alignment import SpanGetter, Unit, get_spans
+from gliner_pipe.metrics.counts import (
+    CountFunction,
+    Counts,
+    LabelCounts,
+    count_exact,
+    count_overlap,
+    count_token,
+    score_row,
+    sum_counts,
+)
+from gliner_pipe.pipeline.labels import parse_labels
 from gliner_pipe.pipeline.overrides import gliner_components, override
-
-#: Thresholds that are tried where the pipeline must run again for each, unless a number is given.
-DEFAULT_STEPS = 19
-
-#: Counts of one choice of thresholds by label.
-Totals = dict[str, Counts]
-
-
-class Sweep(ABC):
-    """Tries thresholds.
-
-    Parameters
-    ----------
-    items
-        The labels that are asked for.
-    floor
-        The least threshold to try.
-    """
-
-    #: How often the pipeline was run.
-    runs = 0
-    #: Whether `over_label` has the other labels at the thresholds that they were given.
-    conditional = True
-
-    def __init__(self, items: Sequence[LabelItem], floor: float) -> None:
-        self.items, self.floor = items, floor
-
-    def limits(self, threshold: float) -> NDArray[np.float32]:
-        """Threshold of each label, its own or this one, in the precision of scores."""
-        own = [threshold if item.threshold is None else item.threshold for item in self.items]
-        return np.array(own, dtype=np.float32)
-
-    @abstractmethod
-    def at(self, limits: NDArray[np.float32], threshold: float) -> Totals:
-        """Counts with a threshold for each label, and one for what has none."""
-
-    @abstractmethod
-    def over(self, varied: Sequence[int], limits: NDArray[np.float32]) -> Iterator[tuple[float, Totals]]:
-        """Counts under many thresholds of some labels, the others as given; each is to be read before the next."""
-
-    def over_label(self, label: int, limits: NDArray[np.float32]) -> Iterator[tuple[float, Totals]]:
-        """Counts under many thresholds of one label."""
-        return self.over([label], limits)
-
-
-class CandidateSweep(Sweep):
-    """Tries thresholds on candidates that were found once.
-
-    Parameters
-    ----------
-    candidates
-        Down to `floor`.
-    items
-        The labels that were asked for.
-    steps
-        How many thresholds to try; None for each that makes a difference.
-    floor
-        The least threshold to try.
-    """
-
-    runs = 1
-
-    def __init__(
-        self, candidates: Candidates, items: Sequence[LabelItem], steps: int | None, floor: float
-    ) -> None:
-        super().__init__(items, floor)
-        self.candidates, self.steps = candidates, steps
-
-    def at(self, limits: NDArray[np.float32], threshold: float) -> Totals:
-        """Choose among the candidates of all documents."""
-        totals: Totals = {}
-        for index in range(len(self.candidates.documents)):
-            add(totals, self.candidates.counts(index, limits))
-        return totals
-
-    def over(self, varied: Sequence[int], limits: NDArray[np.float32]) -> Iterator[tuple[float, Totals]]:
-        """Lower the threshold and look again at the documents in which a candidate passes it that did not before."""
-        events = self.candidates.events(varied)
-        limits = limits.copy()
-        limits[list(varied)] = np.inf
-        totals: Totals = {}
-        now = [self.candidates.counts(index, limits) for index in range(len(self.candidates.documents))]
-        for counts in now:
-            add(totals, counts)
-        at = 0
-        for one in sorted(self._thresholds([score for score, _ in events]), reverse=True):
-            limits[list(varied)] = one
-            changed = set()
-            while at < len(events) and events[at][0] > np.float32(one):
-                changed.add(events[at][1])
-                at += 1
-            for index in changed:
-                add(totals, now[index], -1)
-                now[index] = self.candidates.counts(index, limits)
-                add(totals, now[index])
-            yield one, totals
-
-    def _thresholds(self, scores: Sequence[float]) -> list[float]:
-        if self.steps is not None:
-            return spaced(self.steps, self.floor)
-        edges = sorted({self.floor, 1.0, *(score for score in scores if score > self.floor)})
-        return [between(low, high) for low, high in pairwise(edges)]
-
-
-class Rerun(Sweep):
-    """Tries thresholds by running the pipeline for each.
-
-    Parameters
-    ----------
-    nlp, component
-        The pipeline and its ``gliner`` component.
-    examples
-        Gold documents.
-    options
-        As `weigh` takes them.
-    items
-        The labels that are asked for.
-    steps
-        How many thresholds to try.
-    floor
-        The least of them.
-    """
-
-    conditional = False
-
-    def __init__(
-        self,
-        nlp: Language,
-        component: Any,
-        examples: Sequence[Example],
-        options: Mapping[str, Any],
-        items: Sequence[LabelItem],
-        steps: int,
-        floor: float,
-    ) -> None:
-        super().__init__(items, floor)
-        self.nlp, self.component, self.examples, self.options = nlp, component, examples, options
-        self.steps = steps
-        self._common: list[tuple[float, Totals]] = []
-
-    def at(self, limits: NDArray[np.float32], threshold: float) -> Totals:
-        """Run the pipeline."""
-        self.runs += 1
-        items = [
-            replace(item, threshold=float(limit)) for item, limit in zip(self.items, limits, strict=True)
-        ]
-        size = self.options["batch_size"] or self.nlp.batch_size
-        with override(self.nlp, labels=items, threshold=threshold):
-            docs = list(self.nlp.pipe(fresh_docs(self.nlp, self.examples), batch_size=size))
-        totals: Totals = {}
-        wanted = self.options["gold_labels"]
-        for doc, eg in zip(docs, self.examples, strict=True):
-            pair = Example(doc, eg.reference)
-            key, unit = self.component.spans_key, self.options["unit"]
-            gold, predicted = paired_mentions(pair, self.options["gold_getter"], key, unit)
-            gold = {item for item in gold if wanted is None or item[0] in wanted}
-            add(totals, self.options["count"](gold, predicted))
-        return totals
-
-    def over(self, varied: Sequence[int], limits: NDArray[np.float32]) -> Iterator[tuple[float, Totals]]:
-        """Run the pipeline for each threshold."""
-        for one in spaced(self.steps, self.floor):
-            limits = limits.copy()
-            limits[list(varied)] = one
-            yield one, self.at(limits, one)
-
-    def over_label(self, label: int, limits: NDArray[np.float32]) -> Iterator[tuple[float, Totals]]:
-        """Runs in which all labels have the same threshold: once for all labels, not once for each."""
-        self._common = self._common or list(self.over(range(len(self.items)), limits))
-        return iter(self._common)
-
-
-def spaced(steps: int, floor: float) -> list[float]:
-    """Thresholds from `floor` on, evenly spaced below 1."""
-    return [round(floor + (1 - floor) * step / steps, 6) for step in range(steps)]
-
-
-def between(low: float, high: float) -> float:
-    """A threshold that lets `high` pass, and not `low`: 0.5 if it does, else one of few digits near the middle."""
-    for digits in range(1, 9):
-        for one in (0.5, round((low + high) / 2, digits)):
-            if low <= one < high and low <= np.float32(one) < high:
-                return one
-    return low
-
-
-def add(totals: Totals, counts: Mapping[str, Counts], sign: int = 1) -> None:
-    """Add counts to totals, or with a `sign` of -1 take them away."""
-    for label, row in counts.items():
-        totals[label] = totals.get(label, Counts()).plus(Counts(*(sign * number for number in row)))
-
-
-def total(totals: Totals) -> Counts:
-    """Counts of all labels together."""
-    found = Counts()
-    for counts in totals.values():
-        found = found.plus(counts)
-    return found
-
 
 Metric = Literal["exact", "overlap", "token"]
 
 
 @dataclass(frozen=True)
 class ThresholdSearch:
-    """What was found.
+    """The result of `find_threshold`.
 
     Attributes
     ----------
     metric
-        What was maximised: F1 of all spans (or tokens) together.
+        The maximised metric: micro F1 of spans or tokens.
     before
-        ``threshold``, ``p``, ``r`` and ``f`` as the pipeline stands.
+        ``threshold``, ``p``, ``r`` and ``f`` of the unchanged pipeline.
     best
-        Likewise with the best threshold, which may be the one before.
+        The same of the best threshold, which may equal that of `before`.
     curve
-        Likewise for each threshold that was tried, rising.
+        The same of each threshold tried, in ascending order.
     labels
-        ``threshold``, ``p``, ``r``, ``f`` and ``support`` of each label that a threshold of its own was sought for.
+        ``threshold``, ``p``, ``r``, ``f`` and ``support`` of each label with a new threshold of its own.
     kept
-        Labels that keep what they have, with their gold spans: too few, or no threshold is any better.
+        Labels that keep their threshold, with their gold spans: too few of them, or no better threshold.
     together
-        ``p``, ``r`` and ``f`` with all the new thresholds at once; None without thresholds of labels.
+        ``p``, ``r`` and ``f`` with all new thresholds; None without thresholds of labels.
     asked
-        Labels that were asked for, as they stand in a config.
+        Predicted labels, as in a config.
     runs
         How often the pipeline was run.
     """
@@ -265,11 +76,11 @@ class ThresholdSearch:
 
     @property
     def threshold(self) -> float:
-        """The best threshold of all labels."""
+        """The best common threshold."""
         return float(self.best["threshold"])
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all of it as plain data."""
+        """Return the result as plain data."""
         return asdict(self)
 
 
@@ -287,107 +98,103 @@ def find_threshold(
     overlap_threshold: float = 0.5,
     batch_size: int | None = None,
 ) -> ThresholdSearch:
-    """Find the threshold with the best F1 on annotated documents, and leave the pipeline as it is.
+    """Find the threshold with the best F1 on annotated documents. The pipeline is not changed; see `apply_thresholds`.
 
-    Use documents that are neither those of the training nor those of the last test: a threshold is fitted to the
-    documents that it was found on, and its scores there are too good. See `apply_thresholds` for what comes next.
+    Use documents that are in neither the training nor the test data: a threshold is fitted to these documents, so its
+    scores on them are too high.
 
-    The pipeline runs once, down to `floor`; what any threshold above it gives follows from the scores. Where it does
-    not (`weighs_apart`), the pipeline runs again for each threshold.
+    The pipeline runs once with the threshold `floor`; the result of any higher threshold follows from the scores. Where
+    it does not (see `scores_ignore_threshold`), the pipeline runs for each threshold.
 
     Parameters
     ----------
     nlp
-        With one ``gliner`` component.
+        The pipeline, with one ``gliner`` component.
     examples
         Gold documents.
     metric
         ``exact``, ``overlap`` or ``token``.
     per_label
-        Then find a threshold for one label after the other, the most frequent first: that with the best F1 of the label
-        among those with which the F1 of all labels together does not fall. Without it a label with a threshold of its
-        own keeps that.
+        Whether to find a threshold for each label, too, starting with the most frequent: the threshold with the best F1
+        of the label among those that do not lower the F1 of all labels. Without it, a label with a threshold of its own
+        keeps that.
     steps
-        How many thresholds to try, evenly spaced from `floor`; every threshold that makes a difference when not given,
-        or `DEFAULT_STEPS` where the pipeline runs for each.
+        Number of thresholds to try, evenly spaced from `floor`. By default every threshold that makes a difference, or
+        `DEFAULT_STEPS` where the pipeline runs for each.
     floor
-        The least threshold tried.
+        Lowest threshold to try.
     min_support
-        Least number of gold spans of a label that gets a threshold of its own.
+        Minimum number of gold spans of a label that gets a threshold of its own.
     labels
-        Labels to ask for and to score; as in `evaluate_pipeline`.
+        Labels to predict and to score; as in `evaluate_pipeline`.
     span_getter
-        Where gold spans stand; the component's own when not given.
+        Where gold spans are read; those of the component by default.
     overlap_threshold
-        Least Dice overlap of the metric ``overlap``.
+        Minimum Dice overlap of the metric ``overlap``.
     batch_size
-        Documents a batch.
+        Documents per batch.
 
     Returns
     -------
     ThresholdSearch
-        Of thresholds that are equally good the nearest to 0.5.
+        Of equally good thresholds, the best is the one nearest to 0.5.
 
     Raises
     ------
     ConfigError
-        If the pipeline has not exactly one ``gliner`` component, or a setting cannot be.
+        If the pipeline has not exactly one ``gliner`` component, or a setting is invalid.
     DataError
         If there is no gold span.
     """
     examples = at_least_one(examples)
     component = _component(nlp)
     count, unit = _metric(metric, overlap_threshold)
-    _check(steps, floor)
+    if steps is not None and steps < 1:
+        raise ConfigError("find_threshold.steps", f"is {steps}", "a number from 1 on")
+    if not 0 <= floor < 1:
+        raise ConfigError("find_threshold.floor", f"is {floor}", "from 0 to below 1")
     getter = gold_span_getter(nlp) if span_getter is None else span_getter
     scored = None if labels is None else [item.label for item in parse_labels(labels, "labels")]
-    spans = (span.label_ for eg in examples for span in get_spans(eg.reference, getter))
-    support = Counter(label for label in spans if scored is None or label in scored)
+    scoring = Scoring(getter, unit, count, scored, batch_size)
+    gold = (span.label_ for example in examples for span in get_spans(example.reference, getter))
+    support = Counter(label for label in gold if scored is None or label in scored)
     if not support:
         raise DataError(
             "evaluation data:", "has no gold span of the labels", "at least one", "Check the labels"
         )
-    options: dict[str, Any] = {
-        "gold_getter": getter,
-        "unit": unit,
-        "count": count,
-        "gold_labels": scored,
-        "batch_size": batch_size,
-    }
-    with override(nlp, labels=labels_to_ask(nlp, labels, support)):
+    with override(nlp, labels=labels_to_predict(nlp, labels, support)):
         items, now = component.label_items, component.threshold
-        if per_label and writes_labels(component):
+        if per_label and generates_labels(component):
             raise ConfigError(
                 "find_threshold.per_label",
-                "is set, but a language model writes the labels",
-                "one threshold for all",
-                "Leave out per_label",
+                "is set, but a language model generates the labels",
+                "one threshold for all labels",
             )
         sweep: Sweep
-        if weighs_apart(component):
-            candidates = weigh(nlp, component, examples, floor=min(floor, now), **options)
-            sweep = CandidateSweep(candidates, items, steps, floor)
+        if scores_ignore_threshold(component):
+            documents = find_candidates(nlp, component, examples, scoring, min(floor, now))
+            sweep = CandidateSweep(component, documents, count, items, steps, floor)
         else:
-            sweep = Rerun(nlp, component, examples, options, items, steps or DEFAULT_STEPS, floor)
+            sweep = PredictionSweep(nlp, component, examples, scoring, items, steps or DEFAULT_STEPS, floor)
         found = _search(sweep, now, support, min_support if per_label else None)
         return ThresholdSearch(metric, asked=component.label_data, runs=sweep.runs, **found)
 
 
 def apply_thresholds(nlp: Language, found: ThresholdSearch) -> list[str]:
-    """Set the thresholds that were found on the ``gliner`` component.
+    """Set the thresholds of a search on the ``gliner`` component, which is saved with them.
 
     Parameters
     ----------
     nlp
-        The pipeline; its thresholds are saved with it.
+        The pipeline.
     found
-        From `find_threshold`.
+        Result of `find_threshold`.
 
     Returns
     -------
     list of str
-        Labels whose threshold cannot be kept, as the component has labels, and not these. A component without labels
-        gets those that have a threshold now, along with the ones that were kept.
+        Labels whose threshold cannot be stored, because the component has labels and not these. A component without
+        labels gets the labels of the search, with their thresholds.
     """
     component = _component(nlp)
     component.threshold = found.threshold
@@ -402,66 +209,58 @@ def apply_thresholds(nlp: Language, found: ThresholdSearch) -> list[str]:
 
 
 def _search(sweep: Sweep, now: float, support: Mapping[str, int], min_support: int | None) -> dict[str, Any]:
-    """Fields of the result; without `min_support` no thresholds of labels."""
-    free = [at for at, item in enumerate(sweep.items) if item.threshold is None]
-    before = {"threshold": now, **_row(total(sweep.at(sweep.limits(now), now)))}
-    curve = sorted(
-        (
-            {"threshold": threshold, **_row(total(totals))}
-            for threshold, totals in sweep.over(free, sweep.limits(now))
-        ),
-        key=lambda row: float(row["threshold"]),
-    )
+    """Return fields of the result; those of single labels only with a `min_support`."""
+    limits = sweep.limits(now)
+    common = [at for at, item in enumerate(sweep.items) if item.threshold is None]
+    curve = [_row(threshold, _sum(totals)) for threshold, totals in sweep.over(common, limits)]
+    curve.sort(key=lambda row: float(row["threshold"]))
+    before = _row(now, _sum(sweep.at(limits, now)))
     found: dict[str, Any] = {"before": before, "best": _best([*curve, before]), "curve": curve}
-    return (
-        found if min_support is None else {**found, **_by_label(sweep, found["best"], support, min_support)}
-    )
+    if min_support is None:
+        return found
+    return found | _search_labels(sweep, found["best"], support, min_support)
 
 
-def _by_label(
+def _search_labels(
     sweep: Sweep, best: Mapping[str, Any], support: Mapping[str, int], min_support: int
 ) -> dict[str, Any]:
-    """Seek a threshold for one label after the other, the most frequent first; what all give together never falls."""
+    """Search the threshold of each label, the most frequent first; the F1 of all labels together never falls."""
     common = float(best["threshold"])
     limits = sweep.limits(common)
     together = best["f"] or 0.0
-    order = sorted(range(len(sweep.items)), key=lambda at: -support.get(sweep.items[at].label, 0))
-    chosen: dict[str, float] = {}
-    for at in order:
-        label = sweep.items[at].label
-        row = _best_of_label(sweep, at, limits, together) if support.get(label, 0) >= min_support else None
-        if row is not None:
-            tried = limits.copy()
-            tried[at] = row["threshold"]
-            f = score_row(total(sweep.at(tried, common)))["f"] or 0.0
-            if f >= together:
-                limits, together, chosen[label] = tried, f, row["threshold"]
-    totals = sweep.at(limits, common)
     names = [item.label for item in sweep.items]
+    chosen: dict[str, float] = {}
+    for at in sorted(range(len(names)), key=lambda at: -support.get(names[at], 0)):
+        if support.get(names[at], 0) < min_support:
+            continue
+        row = _best_of_label(sweep, at, limits, together)
+        if row is None:
+            continue
+        tried = limits.copy()
+        tried[at] = row["threshold"]
+        f = _f1(_sum(sweep.at(tried, common)))
+        if f >= together:
+            limits, together, chosen[names[at]] = tried, f, row["threshold"]
+    totals = sweep.at(limits, common)
     return {
         "labels": {
-            label: {
-                "threshold": chosen[label],
-                **_row(totals.get(label, Counts())),
-                "support": support[label],
-            }
+            label: {**_row(chosen[label], totals.get(label, Counts())), "support": support[label]}
             for label in names
             if label in chosen
         },
         "kept": {label: support.get(label, 0) for label in names if label not in chosen},
-        "together": _row(total(totals)),
+        "together": {key: value for key, value in _row(common, _sum(totals)).items() if key != "threshold"},
     }
 
 
-def _best_of_label(
-    sweep: Sweep, at: int, limits: NDArray[np.float32], together: float
-) -> dict[str, Any] | None:
-    """The row with the best F1 of a label among those that make no worse what all labels give; None for none."""
-    rows = []
-    for threshold, totals in sweep.over_label(at, limits):
-        if sweep.conditional and (score_row(total(totals))["f"] or 0.0) < together:
-            continue
-        rows.append({"threshold": threshold, **_row(totals.get(sweep.items[at].label, Counts()))})
+def _best_of_label(sweep: Sweep, at: int, limits: Limits, together: float) -> dict[str, Any] | None:
+    """Return the best row of a label that does not lower the F1 of all labels; None if there is none."""
+    label = sweep.items[at].label
+    rows = [
+        _row(threshold, totals.get(label, Counts()))
+        for threshold, totals in sweep.over_label(at, limits)
+        if not sweep.conditional or _f1(_sum(totals)) >= together
+    ]
     best = _best(rows) if rows else {"f": None}
     return best if best["f"] else None
 
@@ -479,7 +278,7 @@ def _component(nlp: Language) -> Any:
 
 
 def _metric(name: str, overlap_threshold: float) -> tuple[CountFunction, Unit]:
-    known: dict[str, tuple[Callable[..., Any], Unit]] = {
+    known: dict[str, tuple[CountFunction, Unit]] = {
         "exact": (count_exact, "boundaries"),
         "overlap": (partial(count_overlap, threshold=overlap_threshold), "tokens"),
         "token": (count_token, "tokens"),
@@ -489,18 +288,19 @@ def _metric(name: str, overlap_threshold: float) -> tuple[CountFunction, Unit]:
     return known[name]
 
 
-def _check(steps: int | None, floor: float) -> None:
-    if steps is not None and steps < 1:
-        raise ConfigError("find_threshold.steps", f"is {steps}", "a number from 1 on")
-    if not 0 <= floor < 1:
-        raise ConfigError("find_threshold.floor", f"is {floor}", "from 0 to below 1")
+def _sum(totals: LabelCounts) -> Counts:
+    return sum_counts(totals.values())
 
 
-def _row(counts: Counts) -> dict[str, Any]:
+def _f1(counts: Counts) -> float:
+    return score_row(counts)["f"] or 0.0
+
+
+def _row(threshold: float, counts: Counts) -> dict[str, Any]:
     row = score_row(counts)
-    return {key: row[key] for key in "prf"}
+    return {"threshold": threshold, **{key: row[key] for key in "prf"}}
 
 
 def _best(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The row with the best F1, of equals the nearest to 0.5."""
+    """Return the row with the best F1; of equal rows, the one nearest to 0.5."""
     return max(rows, key=lambda row: (row["f"] or 0.0, -abs(row["threshold"] - 0.5)))

@@ -4,5 +4,4 @@ import gliner_pipe.metrics.confusion
 import gliner_pipe.metrics.relations
 import gliner_pipe.metrics.seqeval
 import gliner_pipe.metrics.spans
-import gliner_pipe.metrics.token_tags
-import gliner_pipe.metrics.zero_shot  # noqa: F401
+import gliner_pipe.metrics.token_tags  # noqa: F401

@@ -1,181 +1,97 @@
-"""The contract of scorers of spans: from counts to precision, recall and F1, with a fixed label set or without."""
+"""Base classes of scorers: pairs of gold and predicted mentions, counted and scored by label."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from collections.abc import Set as AbstractSet
 from copy import copy
 from typing import Any
 
 from spacy.training import Example
 
-from gliner_pipe.errors import ConfigError
 from gliner_pipe.metrics.alignment import SpanGetter, Unit, paired_mentions
-from gliner_pipe.metrics.counts import CountFunction, Counts, Mention, count_exact
+from gliner_pipe.metrics.counts import CountFunction, Pair, count_exact, score_mentions
 
-#: spaCy's contract: examples with gold and predicted documents in, scores out.
+#: spaCy's contract: takes examples with gold and predicted documents, returns scores.
 ExampleScorer = Callable[..., dict[str, Any]]
 
 
-def score_row(counts: Counts) -> dict[str, Any]:
-    """Turn counts into precision, recall and F1.
+class MentionScorer(ABC):
+    """Scores the mentions of examples by label. Picklable, so that a component can hold it.
 
     Parameters
     ----------
-    counts
-        Elements of one label, or of all.
-
-    Returns
-    -------
-    dict[str, Any]
-        ``p``, ``r``, ``f`` in [0, 1], ``tp``, ``support`` (gold) and ``positives`` (predicted). With neither
-        gold nor predicted elements there is nothing to measure: ``p``, ``r`` and ``f`` are None. With only
-        one of the two, all three are 0.
-    """
-    right, found, support, positives = counts
-    p: float | None
-    r: float | None
-    f: float | None
-    if not support and not positives:
-        p = r = f = None
-    else:
-        p = right / positives if positives else 0.0
-        r = found / support if support else 0.0
-        f = 2 * p * r / (p + r) if p + r else 0.0
-    return {"p": p, "r": r, "f": f, "tp": right, "support": support, "positives": positives}
-
-
-def score_mentions(
-    documents: Iterable[tuple[AbstractSet[Mention], AbstractSet[Mention]]],
-    count: CountFunction = count_exact,
-    *,
-    labels: Sequence[str] | None = None,
-    micro_key: str = "micro",
-    macro_key: str = "macro",
-) -> dict[str, Any]:
-    """Score documents given as pairs of gold and predicted ``(label, start, end)`` sets.
-
-    Parameters
-    ----------
-    documents
-        One pair of gold and predicted mentions a document.
-    count
-        What counts as right: `count_exact`, `count_overlap` or `count_token`.
     labels
-        The fixed set of labels: anything else is left out, in gold and predictions alike. None takes all
-        labels of the whole data set; a predicted label without gold then counts as wrong.
+        Fixed label set; None for all labels of the data.
     micro_key
-        Key of the scores over all elements together.
+        Key of the scores over all mentions together.
     macro_key
         Key of the mean over the labels that occur in the gold data.
-
-    Returns
-    -------
-    dict[str, Any]
-        A row of `score_row` for each label (of `labels` in their order, else sorted) and `micro_key`; under
-        `macro_key` the means ``p``, ``r``, ``f`` (None without any gold) and ``labels``, the number of labels
-        in the mean.
-
-    Raises
-    ------
-    ConfigError
-        If a label has the name of a summary key.
     """
-    totals: dict[str, Counts] = {label: Counts() for label in labels or ()}
-    for gold, predicted in documents:
-        for label, counts in count(gold, predicted).items():
-            if labels is None or label in totals:
-                totals[label] = totals.get(label, Counts()).plus(counts)
-    for key, setting in ((micro_key, "micro_key"), (macro_key, "macro_key")):
-        if key in totals:
-            raise ConfigError(
-                setting, f"is {key!r}, which is a label too", "a name no label has", f"Set {setting}"
-            )
-    rows = {label: score_row(totals[label]) for label in (sorted(totals) if labels is None else totals)}
-    micro = Counts()
-    for counts in totals.values():
-        micro = micro.plus(counts)
-    measured = [row for row in rows.values() if row["support"]]
-    macro = {
-        key: sum(row[key] for row in measured) / len(measured) if measured else None
-        for key in ("p", "r", "f")
-    }
-    return {**rows, micro_key: score_row(micro), macro_key: {**macro, "labels": len(measured)}}
+
+    #: Decides which mentions are correct.
+    count: CountFunction = staticmethod(count_exact)
+
+    def __init__(
+        self, labels: list[str] | None = None, micro_key: str = "micro", macro_key: str = "macro"
+    ) -> None:
+        self.labels = None if labels is None else list(labels)
+        self.keys: dict[str, Any] = {"micro_key": micro_key, "macro_key": macro_key}
+
+    @abstractmethod
+    def pair(self, example: Example) -> Pair | None:
+        """Return gold and predicted mentions of one example; None if it has no gold annotation of this kind."""
+
+    def pairs(self, examples: Iterable[Example]) -> list[Pair]:
+        """Return the pairs of all examples with gold annotations."""
+        return [pair for pair in map(self.pair, examples) if pair is not None]
+
+    def __call__(self, examples: Iterable[Example], **_: Any) -> dict[str, Any]:
+        """Score the examples; the settings of a component, which spaCy passes, are ignored."""
+        return score_mentions(self.pairs(examples), self.count, labels=self.labels, **self.keys)
 
 
-class LabelScorer:
-    """A scorer of spans that may be told which labels count; picklable, so that it can stand in a component.
+class SpanScorer(MentionScorer):
+    """Scores spans of documents.
 
     Parameters
     ----------
     span_getter
-        Where the spans stand.
+        Where gold spans are read: the key of a span group, ``"ents"``, a list of these, or a mapping from these to
+        labels. A document without the group is read from its ``doc.ents``.
     predicted_getter
-        Where the predicted spans stand, if elsewhere.
+        Where predicted spans are read; as `span_getter` by default.
     labels
-        The fixed set of labels; None for all labels of the whole data set.
-    """
-
-    def __init__(
-        self,
-        span_getter: SpanGetter = "gliner",
-        predicted_getter: SpanGetter | None = None,
-        labels: Sequence[str] | None = None,
-    ) -> None:
-        self.span_getter = span_getter
-        self.predicted_getter = span_getter if predicted_getter is None else predicted_getter
-        self.labels = None if labels is None else list(labels)
-
-    def __call__(self, examples: Iterable[Example], **_: Any) -> dict[str, Any]:
-        """Score the examples; settings of a component (labels, threshold), which spaCy passes, are ignored."""
-        raise NotImplementedError
-
-
-class SpanScorer(LabelScorer):
-    """Scores examples with one way of counting.
-
-    Parameters
-    ----------
-    count
-        What counts as right.
-    unit
-        ``"boundaries"`` for counts of whole spans, ``"tokens"`` for counts that look inside them.
-    span_getter, predicted_getter, labels
-        See `LabelScorer`.
+        Fixed label set; None for all labels of the data.
     micro_key
-        Key of the micro average.
+        Key of the scores over all spans together.
     macro_key
-        Key of the macro average.
+        Key of the mean over the labels that occur in the gold data.
     """
+
+    #: ``"boundaries"`` to count whole spans, ``"tokens"`` to measure their overlap.
+    unit: Unit = "boundaries"
 
     def __init__(
         self,
-        count: CountFunction,
-        unit: Unit,
-        *,
         span_getter: SpanGetter = "gliner",
         predicted_getter: SpanGetter | None = None,
-        labels: Sequence[str] | None = None,
+        labels: list[str] | None = None,
         micro_key: str = "micro",
         macro_key: str = "macro",
     ) -> None:
-        super().__init__(span_getter, predicted_getter, labels)
-        self.count, self.unit = count, unit
-        self.micro_key, self.macro_key = micro_key, macro_key
+        super().__init__(labels, micro_key, macro_key)
+        self.span_getter = span_getter
+        self.predicted_getter = span_getter if predicted_getter is None else predicted_getter
 
-    def __call__(self, examples: Iterable[Example], **_: Any) -> dict[str, Any]:
-        """Score the examples."""
-        pairs = (
-            paired_mentions(example, self.span_getter, self.predicted_getter, self.unit)
-            for example in examples
-        )
-        keys = {"micro_key": self.micro_key, "macro_key": self.macro_key}
-        return score_mentions(pairs, self.count, labels=self.labels, **keys)
+    def pair(self, example: Example) -> Pair:
+        """Return gold and predicted spans of one example."""
+        return paired_mentions(example, self.span_getter, self.predicted_getter, self.unit)
 
 
 def with_labels(scorer: ExampleScorer, labels: Sequence[str]) -> ExampleScorer:
-    """Return a `LabelScorer` that states no labels as one that states these; any other scorer as it is."""
-    if not isinstance(scorer, LabelScorer) or scorer.labels is not None:
+    """Return a copy of a `SpanScorer` without a fixed label set that has this one; any other scorer unchanged."""
+    if not isinstance(scorer, SpanScorer) or scorer.labels is not None:
         return scorer
     fixed = copy(scorer)
     fixed.labels = list(labels)

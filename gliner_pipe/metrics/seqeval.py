@@ -1,4 +1,4 @@
-"""Scores of tagged words as the package ``seqeval`` computes them."""
+"""Scores of token tags as the package ``seqeval`` computes them."""
 
 from __future__ import annotations
 
@@ -8,22 +8,29 @@ from typing import Any, Literal, NamedTuple
 
 from spacy.training import Example
 
-from gliner_pipe.data.annotations import SpanSetter
 from gliner_pipe.errors import DataError
 from gliner_pipe.metrics.alignment import SpanGetter, get_scores, paired_spans
-from gliner_pipe.metrics.base import ExampleScorer, LabelScorer, score_row
-from gliner_pipe.metrics.counts import Counts, Mention, count_exact
+from gliner_pipe.metrics.base import SpanScorer
+from gliner_pipe.metrics.counts import (
+    Counts,
+    LabelCounts,
+    Mention,
+    add_counts,
+    count_exact,
+    score_row,
+    sum_counts,
+)
 from gliner_pipe.registry import registry
 
 #: How entities are written as tags.
 TagScheme = Literal["IOB2", "IOE2", "IOBES", "BILOU"]
 
-#: How tags are read: ``strict`` takes whole entities of the scheme only, ``lenient`` whatever can be meant.
+#: How tags are read: ``strict`` accepts only entities that follow the scheme, ``lenient`` repairs invalid tags.
 TagMode = Literal["strict", "lenient"]
 
 
 class _Prefixes(NamedTuple):
-    """Of the first word of an entity, those after it, the last one, and the only one."""
+    """Prefixes of the first word of an entity, of words inside it, of its last word, and of its only word."""
 
     first: str
     inside: str
@@ -41,19 +48,19 @@ _OUTSIDE = ("O", "")
 
 
 def resolve(mentions: Sequence[Mention], scores: Sequence[float | None]) -> tuple[list[Mention], int]:
-    """Choose entities that do not overlap: the highest score first, then the longest, then the first in the text.
+    """Select entities that do not overlap: highest score first, then the longest, then the first in the text.
 
     Parameters
     ----------
     mentions
-        Of one document; one that stands twice counts once.
+        Entities of one document; duplicates count once.
     scores
-        Of each; None where there is none. These come after those that have one.
+        Score of each entity, or None; entities without a score rank last.
 
     Returns
     -------
     tuple of list of Mention and int
-        The entities kept, in the order of the text, and how many were not.
+        The selected entities in the order of the text, and the number of dropped entities.
     """
     best: dict[Mention, tuple[bool, float]] = {}
     for mention, score in zip(mentions, scores, strict=True):
@@ -71,72 +78,63 @@ def resolve(mentions: Sequence[Mention], scores: Sequence[float | None]) -> tupl
 
 
 def to_tags(mentions: Iterable[Mention], n_words: int, scheme: TagScheme = "IOB2") -> list[str]:
-    """Write entities that do not overlap as one tag a word.
+    """Convert entities that do not overlap to one tag for each word.
 
     Parameters
     ----------
     mentions
-        Label, first word, word after the last.
+        Label, first word, one past the last word.
     n_words
-        Words of the document.
+        Number of words of the document.
     scheme
         One of `SCHEMES`.
     """
     prefixes = SCHEMES[scheme]
     tags = ["O"] * n_words
     for label, start, end in mentions:
-        for word in range(start, end):
-            prefix = prefixes.inside
-            if end - start == 1:
-                prefix = prefixes.only
-            elif word == start:
-                prefix = prefixes.first
-            elif word == end - 1:
-                prefix = prefixes.last
-            tags[word] = f"{prefix}-{label}"
+        length = end - start
+        row = [prefixes.only] * length
+        if length > 1:
+            row = [prefixes.first, *[prefixes.inside] * (length - 2), prefixes.last]
+        tags[start:end] = [f"{prefix}-{label}" for prefix in row]
     return tags
 
 
 def from_tags(
     tags: Sequence[str], scheme: TagScheme = "IOB2", mode: TagMode = "strict"
 ) -> list[tuple[str, int, int]]:
-    """Read the entities of one document.
+    """Convert the tags of one document to entities, in the order of the text.
 
     Parameters
     ----------
     tags
         ``O``, or a prefix, a hyphen and the label.
     scheme
-        What the tags are written in; ``lenient`` reads all of them.
+        Scheme of the tags; ``lenient`` accepts the prefixes of all schemes.
     mode
-        ``strict``: an entity is what the scheme allows from its first to its last tag; anything else is none.
-        ``lenient``: as ``conlleval`` does it, each stretch of words of one label is an entity, cut in two before a tag
-        that begins one and behind a tag that ends one.
-
-    Returns
-    -------
-    list of Mention
-        In the order of the text.
+        ``strict``: an entity follows the scheme from its first to its last tag; anything else is ignored.
+        ``lenient``: as in ``conlleval``, each run of words of one label is an entity, split before a tag that begins an
+        entity and after a tag that ends one.
 
     Raises
     ------
     DataError
-        If a tag is none, or of another scheme (``strict``).
+        If a tag is invalid, or of another scheme (``strict``).
     """
     read = [_split(tag, scheme if mode == "strict" else None) for tag in tags]
     return _strict(read, SCHEMES[scheme]) if mode == "strict" else _lenient(read)
 
 
 def _split(tag: str, scheme: str | None) -> tuple[str, str]:
-    """Prefix and label of a tag."""
+    """Return the prefix and the label of a tag."""
     if tag == "O":
         return _OUTSIDE
     allowed = sorted(
-        set(SCHEMES[scheme]) if scheme else {prefix for row in SCHEMES.values() for prefix in row}
+        {prefix for row in ([SCHEMES[scheme]] if scheme else SCHEMES.values()) for prefix in row}
     )
     if tag[:1] not in allowed or tag[1:2] != "-":
         wanted = f"O, or {', '.join(allowed)} with a hyphen and a label"
-        raise DataError("tags:", f"hold {tag!r}", wanted, f"Write e.g. {allowed[0]}-person")
+        raise DataError("tags:", f"hold {tag!r}", wanted, f"Use e.g. {allowed[0]}-person")
     return tag[0], tag[2:]
 
 
@@ -149,7 +147,7 @@ def _strict(tags: Sequence[tuple[str, str]], prefixes: _Prefixes) -> list[Mentio
         if _opens(previous, tags[start], prefixes):
             while at < len(tags) and _continues(tags[at - 1], tags[at], prefixes):
                 at += 1
-            # where the last word of an entity has a tag of its own, it must have been there
+            # in a scheme with a prefix for the last word, the entity must end with it
             if prefixes.last == prefixes.inside or tags[at - 1][0] in (prefixes.last, prefixes.only):
                 found.append((tags[start][1], start, at))
         previous = tags[at - 1]
@@ -157,7 +155,7 @@ def _strict(tags: Sequence[tuple[str, str]], prefixes: _Prefixes) -> list[Mentio
 
 
 def _opens(previous: tuple[str, str], tag: tuple[str, str], prefixes: _Prefixes) -> bool:
-    if prefixes.first == prefixes.inside:  # nothing says where an entity begins but what stands before
+    if prefixes.first == prefixes.inside:  # the scheme has no prefix for the first word
         return tag != _OUTSIDE and previous != (prefixes.inside, tag[1])
     return tag[0] in (prefixes.first, prefixes.only)
 
@@ -188,35 +186,35 @@ def score_tags(
     mode: TagMode = "strict",
     labels: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Score tagged documents by the entities that their tags stand for.
+    """Score tagged documents by their entities.
 
-    Use it on the output of a tagger, to compare with figures that were published for one.
+    Use it on the output of a tagger, to compare with published scores.
 
     Parameters
     ----------
     gold, predicted
-        One sequence of tags a document, as many tags on both sides.
+        A sequence of tags for each document, of the same length on both sides.
     scheme
-        What the tags are written in.
+        Scheme of the tags.
     mode
-        ``strict`` or ``lenient``; see `from_tags`. Tags that follow their scheme give the same entities in both.
+        ``strict`` or ``lenient``; see `from_tags`. Both give the same entities for tags that follow their scheme.
     labels
-        Labels that get a row even where no entity has them.
+        Labels that get a row even without any entity.
 
     Returns
     -------
     dict[str, Any]
         ``micro`` (all entities together), ``macro`` (mean over the labels that occur in gold or predictions),
-        ``weighted`` (their mean, weighted by gold entities), ``accuracy`` (share of words with the right tag) and
-        ``per_class`` with a row for each label. Rows are those of `score_row`; a mean has ``p``, ``r``, ``f`` and
-        ``labels``, how many labels it is over. None where there is nothing to measure.
+        ``weighted`` (the same mean, weighted by gold entities), ``accuracy`` (share of words with the correct tag) and
+        ``per_class`` with a row of `score_row` for each label. A mean has ``p``, ``r``, ``f`` and ``labels``, the
+        number of labels averaged. Values are None if there is nothing to measure.
 
     Raises
     ------
     DataError
-        If the two sides differ in their number of tags, or a tag is none.
+        If the two sides differ in their number of tags, or a tag is invalid.
     """
-    totals: dict[str, Counts] = {label: Counts() for label in labels}
+    totals: LabelCounts = {label: Counts() for label in labels}
     words = right = 0
     for number, (truth, guess) in enumerate(zip(gold, predicted, strict=True)):
         if len(truth) != len(guess):
@@ -226,24 +224,15 @@ def score_tags(
         words += len(truth)
         right += sum(one == other for one, other in zip(truth, guess, strict=True))
         sides = (set(from_tags(tags, scheme, mode)) for tags in (truth, guess))
-        for label, counts in count_exact(*sides).items():
-            totals[label] = totals.get(label, Counts()).plus(counts)
-    return {**average(totals), "accuracy": right / words if words else None}
-
-
-def average(totals: Mapping[str, Counts]) -> dict[str, Any]:
-    """Rows of all labels and their averages, as ``seqeval`` takes them."""
-    order = sorted(totals)
-    rows = {label: score_row(totals[label]) for label in order}
-    micro = Counts()
-    for label in order:
-        micro = micro.plus(totals[label])
+        add_counts(totals, count_exact(*sides))
+    rows = {label: score_row(totals[label]) for label in sorted(totals)}
     present = [row for row in rows.values() if row["f"] is not None]
     return {
-        "micro": score_row(micro),
+        "micro": score_row(sum_counts(totals.values())),
         "macro": _mean(present, [1] * len(present)),
         "weighted": _mean(present, [row["support"] for row in present]),
         "per_class": rows,
+        "accuracy": right / words if words else None,
     }
 
 
@@ -256,24 +245,33 @@ def _mean(rows: Sequence[Mapping[str, Any]], weights: Sequence[int]) -> dict[str
     return {**mean, "labels": len(rows)}
 
 
-class SeqevalScorer(LabelScorer):
-    """Writes gold and predicted spans as tags of words and scores these.
+@registry.scorers.register("gliner_pipe.seqeval")
+class SeqevalScorer(SpanScorer):
+    """Scores entities as the package ``seqeval`` does, over the words of whole documents.
+
+    Use it to compare with token classifiers, which are usually scored this way. Words are those of the gold document,
+    never subword tokens, and documents are not truncated. A word has one tag: of overlapping spans the one with the
+    highest score is kept, then the longest. Use `gliner_pipe.metrics.spans.ExactScorer` for nested entities.
+
+    The result is that of `score_tags`, and ``overlapping``, the number of gold and predicted spans that were dropped.
 
     Parameters
     ----------
     span_getter, predicted_getter, labels
-        See `LabelScorer`.
+        See `SpanScorer`.
     mode
-        How tags are read.
+        ``strict`` or ``lenient``. Tags made from spans follow their scheme, so both give the same result; see
+        `score_tags` for tags that do not.
     scheme
-        How tags are written.
+        ``IOB2``, ``IOE2``, ``IOBES`` or ``BILOU``. The entities are the same in all; ``accuracy`` compares whole tags,
+        so a scheme with more prefixes is harder.
     """
 
     def __init__(
         self,
         span_getter: SpanGetter = "gliner",
         predicted_getter: SpanGetter | None = None,
-        labels: Sequence[str] | None = None,
+        labels: list[str] | None = None,
         mode: TagMode = "strict",
         scheme: TagScheme = "IOB2",
     ) -> None:
@@ -282,8 +280,8 @@ class SeqevalScorer(LabelScorer):
 
     def __call__(self, examples: Iterable[Example], **_: Any) -> dict[str, Any]:
         """Score the examples."""
-        left_out = Counter(gold=0, predicted=0)
-        tagged = [self._tags(example, left_out) for example in examples]
+        dropped = Counter(gold=0, predicted=0)
+        tagged = [self._tags(example, dropped) for example in examples]
         scores = score_tags(
             [gold for gold, _ in tagged],
             [predicted for _, predicted in tagged],
@@ -291,10 +289,10 @@ class SeqevalScorer(LabelScorer):
             mode=self.mode,
             labels=self.labels or (),
         )
-        return {**scores, "overlapping": dict(left_out)}
+        return {**scores, "overlapping": dict(dropped)}
 
-    def _tags(self, example: Example, left_out: Counter[str]) -> list[list[str]]:
-        """Gold and predicted tags of the words of the reference."""
+    def _tags(self, example: Example, dropped: Counter[str]) -> list[list[str]]:
+        """Return gold and predicted tags of the words of the reference."""
         gold, predicted = paired_spans(example, self.span_getter, self.predicted_getter, "tokens")
         scores = get_scores(example.predicted, self.predicted_getter)
         n_words = sum(not token.is_space for token in example.reference)
@@ -305,45 +303,7 @@ class SeqevalScorer(LabelScorer):
                 for mention, score in zip(mentions, ranks, strict=True)
                 if mention is not None and (self.labels is None or mention[0] in self.labels)
             ]
-            kept, dropped = resolve([mention for mention, _ in pairs], [score for _, score in pairs])
-            left_out[side] += dropped
-            tags.append(to_tags(kept, n_words, self.scheme))
+            kept, n_dropped = resolve([mention for mention, _ in pairs], [score for _, score in pairs])
+            dropped[side] += n_dropped
+            tags.append(to_tags(kept, len(example.reference), self.scheme))
         return tags
-
-
-@registry.scorers.register("gliner_pipe.seqeval")
-def make_seqeval(
-    span_getter: SpanSetter = "gliner",
-    predicted_getter: SpanSetter | None = None,
-    labels: list[str] | None = None,
-    mode: TagMode = "strict",
-    scheme: TagScheme = "IOB2",
-) -> ExampleScorer:
-    """Score entities as the package ``seqeval`` does, over the words of whole documents.
-
-    Use it to compare with token classifiers, whose figures are made this way. Words are those of the gold document,
-    never pieces of a tokenizer, and nothing is cut off at a window. A word bears one tag: of spans that overlap, the
-    one with the highest score stands, then the longest, and ``overlapping`` says how many gold and predicted spans were
-    left out. Use `make_ner_exact` where spans overlap by design.
-
-    Parameters
-    ----------
-    span_getter
-        Where the spans stand: the key of a span group, ``"ents"``, a list, or a mapping to labels.
-    predicted_getter
-        Where the predicted spans stand, if elsewhere.
-    labels
-        The fixed set of labels; None for all labels of the whole data set.
-    mode
-        ``strict`` or ``lenient``. Tags made of spans follow their scheme, and both give the same; see `score_tags` for
-        tags that do not.
-    scheme
-        ``IOB2``, ``IOE2``, ``IOBES`` or ``BILOU``. Entities are the same in all; ``accuracy`` counts whole tags, so
-        that a scheme with more prefixes asks for more.
-
-    Returns
-    -------
-    ExampleScorer
-        A scorer with the result of `score_tags` and ``overlapping``.
-    """
-    return SeqevalScorer(span_getter, predicted_getter, labels, mode, scheme)

@@ -1,4 +1,4 @@
-"""Precision, recall and F1 of spans, as scorers that spaCy and confit can both resolve by name."""
+"""Scorers of spans, registered for spaCy and for confit: exact, overlap, token, zero-shot, and spaCy's own scores."""
 
 from __future__ import annotations
 
@@ -10,241 +10,204 @@ from spacy.scorer import Scorer
 from spacy.tokens import Doc, Span
 from spacy.training import Example
 
-from gliner_pipe.data.annotations import SpanSetter, trimmed
 from gliner_pipe.errors import ConfigError
-from gliner_pipe.metrics.alignment import get_spans
-from gliner_pipe.metrics.base import ExampleScorer, SpanScorer, score_mentions, score_row
-from gliner_pipe.metrics.counts import count_exact, count_overlap, count_token
+from gliner_pipe.metrics.alignment import SpanGetter, get_spans
+from gliner_pipe.metrics.base import ExampleScorer, SpanScorer
+from gliner_pipe.metrics.counts import count_overlap, count_token, score_mentions
 from gliner_pipe.metrics.relations import score_component_relations
-from gliner_pipe.metrics.seqeval import make_seqeval
+from gliner_pipe.metrics.seqeval import SeqevalScorer
 from gliner_pipe.registry import registry
 
 __all__ = [
     "DEFAULT_METRICS",
     "METRICS",
-    "make_component_scorer",
-    "make_ner_exact",
-    "make_ner_overlap",
-    "make_ner_token",
-    "score_component",
+    "ComponentScorer",
+    "ExactScorer",
+    "OverlapScorer",
+    "TokenScorer",
+    "ZeroShotScorer",
     "score_mentions",
-    "score_row",
 ]
 
 
 @registry.scorers.register("gliner_pipe.ner_exact")
-def make_ner_exact(
-    span_getter: SpanSetter = "gliner",
-    predicted_getter: SpanSetter | None = None,
-    labels: list[str] | None = None,
-    micro_key: str = "micro",
-    macro_key: str = "macro",
-) -> ExampleScorer:
-    """Count a predicted span as right when label and both boundaries agree with a gold span.
+class ExactScorer(SpanScorer):
+    """Counts a predicted span as correct if its label and both boundaries match a gold span.
 
-    Use it as the main score: it is what published figures mean by entity-level F1.
-
-    Parameters
-    ----------
-    span_getter
-        Where the spans stand: the key of a span group, ``"ents"``, a list, or a mapping to labels. A document without
-        the group is read by its ``doc.ents``.
-    predicted_getter
-        Where the predicted spans stand, if elsewhere.
-    labels
-        The fixed set of labels; None for all labels of the whole data set.
-    micro_key
-        Key of the scores over all spans together.
-    macro_key
-        Key of the mean over the labels that occur in the gold data.
-
-    Returns
-    -------
-    ExampleScorer
-        A scorer of examples.
+    Use it as the main score: published entity-level F1 is computed this way. See `SpanScorer` for the parameters.
     """
-    return SpanScorer(
-        count_exact,
-        "boundaries",
-        span_getter=span_getter,
-        predicted_getter=predicted_getter,
-        labels=labels,
-        micro_key=micro_key,
-        macro_key=macro_key,
-    )
 
 
 @registry.scorers.register("gliner_pipe.ner_overlap")
-def make_ner_overlap(
-    span_getter: SpanSetter = "gliner",
-    predicted_getter: SpanSetter | None = None,
-    labels: list[str] | None = None,
-    threshold: float = 0.5,
-    micro_key: str = "micro",
-    macro_key: str = "macro",
-) -> ExampleScorer:
-    """Count a predicted span as right when its Dice overlap with a gold span of its label reaches a
-    threshold.
+class OverlapScorer(SpanScorer):
+    """Counts a predicted span as correct if its Dice overlap with a gold span of its label reaches a threshold.
 
-    Use it where the place of an entity matters more than its exact boundaries. Recall counts gold spans,
-    precision predicted ones: two predictions that each overlap enough with one gold span are both right.
+    Use it where the position of an entity matters more than its exact boundaries. Precision counts predicted spans and
+    recall gold spans: two predictions that each overlap enough with one gold span are both correct.
 
     Parameters
     ----------
-    span_getter
-        Where the spans stand: the key of a span group, ``"ents"``, a list, or a mapping to labels.
-    predicted_getter
-        Where the predicted spans stand, if elsewhere.
-    labels
-        The fixed set of labels; None for all labels of the whole data set.
+    span_getter, predicted_getter, labels, micro_key, macro_key
+        See `SpanScorer`.
     threshold
-        Least Dice overlap in tokens, above 0 and at most 1 (then the same as the exact score).
-    micro_key
-        Key of the scores over all spans together.
-    macro_key
-        Key of the mean over the labels that occur in the gold data.
-
-    Returns
-    -------
-    ExampleScorer
-        A scorer of examples.
+        Minimum Dice overlap in tokens, above 0 and at most 1 (which equals the exact score).
 
     Raises
     ------
     ConfigError
         If the threshold is out of range.
     """
-    if not 0 < threshold <= 1:
-        raise ConfigError(
-            "gliner_pipe.ner_overlap.threshold",
-            f"is {threshold}",
-            "above 0 and at most 1",
-            "Use 0.5 if in doubt",
-        )
-    return SpanScorer(
-        partial(count_overlap, threshold=threshold),
-        "tokens",
-        span_getter=span_getter,
-        predicted_getter=predicted_getter,
-        labels=labels,
-        micro_key=micro_key,
-        macro_key=macro_key,
-    )
+
+    unit = "tokens"
+
+    def __init__(
+        self,
+        span_getter: SpanGetter = "gliner",
+        predicted_getter: SpanGetter | None = None,
+        labels: list[str] | None = None,
+        threshold: float = 0.5,
+        micro_key: str = "micro",
+        macro_key: str = "macro",
+    ) -> None:
+        if not 0 < threshold <= 1:
+            raise ConfigError("gliner_pipe.ner_overlap.threshold", f"is {threshold}", "above 0 and at most 1")
+        super().__init__(span_getter, predicted_getter, labels, micro_key, macro_key)
+        self.count = partial(count_overlap, threshold=threshold)
 
 
 @registry.scorers.register("gliner_pipe.ner_token")
-def make_ner_token(
-    span_getter: SpanSetter = "gliner",
-    predicted_getter: SpanSetter | None = None,
-    labels: list[str] | None = None,
-    micro_key: str = "micro",
-    macro_key: str = "macro",
-) -> ExampleScorer:
-    """Count tokens: right when it lies inside a predicted and inside a gold span of the same label.
+class TokenScorer(SpanScorer):
+    """Counts tokens: a token is correct if it is inside a predicted and a gold span of the same label.
 
-    Use it where the amount of covered text matters, as in de-identification.
+    Use it where the amount of covered text matters, as in de-identification. See `SpanScorer` for the parameters.
+    """
+
+    unit = "tokens"
+    count = staticmethod(count_token)
+
+
+@registry.scorers.register("gliner_pipe.zero_shot")
+class ZeroShotScorer(SpanScorer):
+    """Scores labels that were not trained on separately from the others, by exact spans.
+
+    Use it in training with ``best_metric = "zero_shot.unseen.micro.f"`` to keep the model that generalises best. All
+    labels are predicted together, so seen and unseen labels compete as in production: an unseen label predicted for a
+    span of a seen one is a false positive among the unseen labels, and the span is missed among the seen ones.
+
+    The result has ``unseen`` and ``seen``, each with a row for each label and the two averages.
 
     Parameters
     ----------
-    span_getter
-        Where the spans stand: the key of a span group, ``"ents"``, a list, or a mapping to labels.
-    predicted_getter
-        Where the predicted spans stand, if elsewhere.
+    unseen
+        Labels that were not trained on; an evaluation with this scorer also predicts them.
+    span_getter, predicted_getter, micro_key, macro_key
+        See `SpanScorer`.
     labels
-        The fixed set of labels; None for all labels of the whole data set.
-    micro_key
-        Key of the scores over all tokens together.
-    macro_key
-        Key of the mean over the labels that occur in the gold data.
+        Fixed label set, seen and unseen; None for all labels of the data.
 
-    Returns
-    -------
-    ExampleScorer
-        A scorer of examples.
+    Raises
+    ------
+    ConfigError
+        If `unseen` is empty.
     """
-    return SpanScorer(
-        count_token,
-        "tokens",
-        span_getter=span_getter,
-        predicted_getter=predicted_getter,
-        labels=labels,
-        micro_key=micro_key,
-        macro_key=macro_key,
-    )
+
+    def __init__(
+        self,
+        unseen: list[str],
+        span_getter: SpanGetter = "gliner",
+        predicted_getter: SpanGetter | None = None,
+        labels: list[str] | None = None,
+        micro_key: str = "micro",
+        macro_key: str = "macro",
+    ) -> None:
+        if not unseen:
+            raise ConfigError("gliner_pipe.zero_shot.unseen", "is empty", "at least one label")
+        super().__init__(span_getter, predicted_getter, labels, micro_key, macro_key)
+        self.unseen = list(dict.fromkeys(unseen))
+
+    def __call__(self, examples: Iterable[Example], **_: Any) -> dict[str, Any]:
+        """Score the examples."""
+        pairs = self.pairs(examples)
+        labels = self.labels
+        if labels is None:
+            labels = sorted({label for pair in pairs for side in pair for label, _, _ in side})
+        groups = {"unseen": self.unseen, "seen": [label for label in labels if label not in self.unseen]}
+        return {name: score_mentions(pairs, labels=group, **self.keys) for name, group in groups.items()}
 
 
 @registry.scorers.register("gliner_pipe.spans_scorer.v1")
-def make_component_scorer(spans_key: str = "gliner") -> ExampleScorer:
-    """Give spaCy's own exact scores under spaCy's names, for ``nlp.evaluate`` and ``spacy train``.
+class ComponentScorer:
+    """Computes spaCy's own exact scores under spaCy's names, for ``nlp.evaluate`` and ``spacy train``.
 
     Parameters
     ----------
     spans_key
         Key of the span group, gold and predicted.
-
-    Returns
-    -------
-    ExampleScorer
-        A scorer with the keys ``spans_{spans_key}_p``, ``_r``, ``_f`` and ``_per_type``, for relations too.
     """
-    return partial(score_component, spans_key=spans_key)
+
+    def __init__(self, spans_key: str = "gliner") -> None:
+        self.spans_key = spans_key
+
+    def __call__(
+        self,
+        examples: Iterable[Example],
+        *,
+        spans_key: str | None = None,
+        gold_spans_key: str | None = None,
+        **_: Any,
+    ) -> dict[str, Any]:
+        """Score one span group by ``Scorer.score_spans``, overlapping spans included.
+
+        Gold documents with neither the group nor annotated entities are skipped. spaCy drops predicted spans that do
+        not align with the tokens of the reference before counting; `ExactScorer` counts them as wrong.
+
+        Parameters
+        ----------
+        examples
+            Gold and predicted documents.
+        spans_key
+            Key of the predicted span group; the scorer's own by default. spaCy passes the setting of a component.
+        gold_spans_key
+            Key of the gold span group, if different; a document without it is read from its ``doc.ents``.
+
+        Returns
+        -------
+        dict[str, Any]
+            ``spans_{spans_key}_p``, ``_r``, ``_f`` and ``_per_type``; all None if there was nothing to measure. If
+            relations were predicted and gold relations are known, also those of `score_component_relations`.
+        """
+        examples = list(examples)
+        key = spans_key or self.spans_key
+        gold_key = gold_spans_key or key
+        gold = {id(example.reference) for example in examples}
+
+        def key_of(doc: Doc) -> str:
+            return gold_key if id(doc) in gold else key
+
+        def has_annotation(doc: Doc) -> bool:
+            return key_of(doc) in doc.spans or doc.has_annotation("ENT_IOB")
+
+        def getter(doc: Doc, _: str) -> list[Span]:
+            return get_spans(doc, key_of(doc))
+
+        scores: dict[str, Any] = Scorer.score_spans(
+            examples,
+            f"spans_{key}",
+            getter=getter,
+            has_annotation=has_annotation,
+            labeled=True,
+            allow_overlap=True,
+        )
+        return {**scores, **score_component_relations(examples, gold_key)}
 
 
-def score_component(
-    examples: Iterable[Example], *, spans_key: str = "gliner", gold_spans_key: str | None = None, **_: Any
-) -> dict[str, Any]:
-    """Score one span group by ``Scorer.score_spans``, overlapping spans included.
-
-    Gold documents that have neither the group nor any entities annotated are skipped. spaCy drops predicted
-    spans that do not align with the reference's tokens before it counts; `make_ner_exact` counts them as
-    wrong.
-
-    Parameters
-    ----------
-    examples
-        Gold and predicted documents.
-    spans_key
-        Key of the span group of predictions.
-    gold_spans_key
-        Key of the gold span group, if another; a document without it is read by its ``doc.ents``.
-
-    Returns
-    -------
-    dict[str, Any]
-        ``spans_{spans_key}_p``, ``_r``, ``_f`` and ``_per_type``; all None when nothing could be measured. Where
-        relations were looked for and something is known about them, also ``relations_p`` and so on, and
-        ``relations_boundary_p`` and so on, which do not look at the labels of entities.
-    """
-    examples = list(examples)
-    gold = {id(example.reference) for example in examples}
-
-    def key_of(doc: Doc) -> str:
-        return gold_spans_key or spans_key if id(doc) in gold else spans_key
-
-    def has_annotation(doc: Doc) -> bool:
-        return key_of(doc) in doc.spans or doc.has_annotation("ENT_IOB")
-
-    def getter(doc: Doc, _: str) -> list[Span]:
-        return [trimmed(span) or span for span in get_spans(doc, key_of(doc))]
-
-    scores: dict[str, Any] = Scorer.score_spans(
-        examples,
-        f"spans_{spans_key}",
-        getter=getter,
-        has_annotation=has_annotation,
-        labeled=True,
-        allow_overlap=True,
-    )
-    return {**scores, **score_component_relations(examples, gold_spans_key or spans_key)}
-
-
-#: Names of the built-in metrics, as command lines and config files use them.
+#: Built-in metrics by their names on command lines and in config files.
 METRICS: Mapping[str, Callable[..., ExampleScorer]] = {
-    "exact": make_ner_exact,
-    "overlap": make_ner_overlap,
-    "token": make_ner_token,
-    "seqeval": make_seqeval,
+    "exact": ExactScorer,
+    "overlap": OverlapScorer,
+    "token": TokenScorer,
+    "seqeval": SeqevalScorer,
 }
 
-#: Those that are taken when none is named.
+#: Metrics computed by default.
 DEFAULT_METRICS = ("exact", "overlap", "token")

@@ -19,7 +19,7 @@ TEXT = "Ada met Grace in Paris ."
 
 
 def untrained(nlp: Any) -> list[Example]:
-    """Gold documents for a pipeline that finds everything."""
+    """Gold documents for a pipeline that predicts every span."""
     component = nlp.get_pipe("gliner")
     component.threshold = 0.0
     examples = []
@@ -30,7 +30,7 @@ def untrained(nlp: Any) -> list[Example]:
     return examples
 
 
-def test_both_are_scored_and_settings_come_back(nlp: Any) -> None:
+def test_both_precisions_are_scored_and_settings_are_restored(nlp: Any) -> None:
     component = nlp.get_pipe("gliner")
     component.dtype = "bf16"
     before = dict(component.cfg)
@@ -69,7 +69,7 @@ def test_differences_by_hand() -> None:
     assert _differences([{}], [{}])["mean_score_difference"] is None
 
 
-def test_tags_of_tokens(backbone: Path) -> None:
+def test_token_tags_are_compared(backbone: Path) -> None:
     nlp = spacy.blank("en")
     nlp.add_pipe(
         "token_classifier",
@@ -84,7 +84,7 @@ def test_tags_of_tokens(backbone: Path) -> None:
     assert "micro" in found["scores"]["tags"]
 
 
-def test_relations(backbone: Path) -> None:
+def test_relations_are_compared(backbone: Path) -> None:
     nlp = relation_pipeline.trained(relation_pipeline.config(backbone))
     gold = [relation_pipeline.example(nlp, *one) for one in relation_pipeline.DATA]
     found = compare_precision(nlp, gold, "bf16", rounds=1, metrics=["exact"])["comparison"]
@@ -93,19 +93,16 @@ def test_relations(backbone: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("reference", "message"), [("fp32", "as the pipeline runs already"), ("half", r"bf16\+int8")]
+    ("reference", "own_pipeline"),
+    [("fp32", True), ("half", True), ("bf16", False)],
+    ids=["equal precisions", "unknown precision", "no gliner component"],
 )
-def test_mistakes(nlp: Any, reference: str, message: str) -> None:
-    with pytest.raises(ConfigError, match=rf"\[compare\].*{message}"):
-        compare_precision(nlp, untrained(nlp), reference)
-
-
-def test_other_pipelines(nlp: Any) -> None:
-    examples = untrained(nlp)
+def test_invalid_comparisons(nlp: Any, reference: str, own_pipeline: bool) -> None:
     other = spacy.blank("en")
     other.add_pipe("entity_ruler")
-    with pytest.raises(ConfigError, match=r"\[compare\].*no gliner component"):
-        compare_precision(other, examples, "bf16")
+    with pytest.raises(ConfigError) as error:
+        compare_precision(nlp if own_pipeline else other, untrained(nlp), reference)
+    assert error.value.where == "compare"
 
 
 def test_command_line(nlp: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -121,7 +118,7 @@ def test_command_line(nlp: Any, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert comparison["entities"]["mean_score_difference"] > 0
     printed = capsys.readouterr().out
     assert "exact: bf16+int8 and fp32" in printed and "F1 +/-" in printed
-    assert "times as fast (median of 3 rounds in turns)" in printed
+    assert "times as fast (median of 3 alternating rounds)" in printed
     with pytest.raises(SystemExit):
         main([*map(str, argv), "--dtype", "fp8", "--compare", "fp32"])
     assert "[components.gliner.dtype] found 'fp8'" in capsys.readouterr().err

@@ -12,7 +12,7 @@ from spacy.training import Example
 from gliner_pipe.data.annotations import set_supervision
 from gliner_pipe.errors import ConfigError, DataError
 from gliner_pipe.evaluation.evaluate import evaluate_pipeline, plain
-from gliner_pipe.metrics.spans import make_ner_exact
+from gliner_pipe.metrics.spans import ExactScorer
 from gliner_pipe.pipeline.annotate import install_extensions
 
 
@@ -31,7 +31,7 @@ def make_example(
 
 @pytest.fixture
 def ruler() -> Language:
-    """A pipeline without a model that finds Ann and writes to a span group of its own."""
+    """A pipeline without a model that finds Ann and stores it in a span group of its own."""
     nlp = spacy.blank("en")
     nlp.add_pipe("span_ruler", config={"spans_key": "found"}).add_patterns(
         [{"label": "person", "pattern": "Ann"}]
@@ -46,7 +46,7 @@ def examples_for(nlp: Language) -> list[Example]:
     ]
 
 
-def test_any_pipeline_that_writes_spans(ruler: Language) -> None:
+def test_any_pipeline_with_predicted_spans(ruler: Language) -> None:
     scores = evaluate_pipeline(ruler, examples_for(ruler))
     assert scores["exact"]["person"] == {
         "p": 1.0,
@@ -65,7 +65,7 @@ def test_any_pipeline_that_writes_spans(ruler: Language) -> None:
     assert scores["unasked_labels"] == scores["left_out"] == {}
 
 
-def test_predicted_labels_without_gold_count_as_wrong(ruler: Language) -> None:
+def test_predicted_labels_without_gold_lower_precision(ruler: Language) -> None:
     scores = evaluate_pipeline(
         ruler, [make_example(ruler, "Ann in Rome", [("city", 2, 3)])], metrics=["exact"]
     )
@@ -86,7 +86,7 @@ def test_predictions_in_doc_ents() -> None:
     assert evaluate_pipeline(nlp, examples_for(nlp))["exact"]["person"]["r"] == 0.5
 
 
-def test_the_pipeline_sees_words_and_nothing_else(ruler: Language) -> None:
+def test_the_pipeline_sees_only_words(ruler: Language) -> None:
     seen: list[Doc] = []
 
     @Language.component("witness_of_evaluation")
@@ -112,15 +112,15 @@ def test_the_pipeline_sees_words_and_nothing_else(ruler: Language) -> None:
 
 
 def test_no_examples(ruler: Language) -> None:
-    with pytest.raises(DataError, match="has no document"):
+    with pytest.raises(DataError):
         evaluate_pipeline(ruler, [])
 
 
 def test_custom_scorers(ruler: Language) -> None:
     scorers = {
         "mine": lambda examples: {"count": np.int64(len(list(examples)))},
-        "strict": make_ner_exact("gliner", "found"),
-        "own": make_ner_exact("gliner", "found", labels=["city"]),
+        "strict": ExactScorer("gliner", "found"),
+        "own": ExactScorer("gliner", "found", labels=["city"]),
     }
     scores = evaluate_pipeline(ruler, examples_for(ruler), scorers=scorers)
     assert scores["mine"] == {"count": 2} and type(scores["mine"]["count"]) is int
@@ -130,20 +130,24 @@ def test_custom_scorers(ruler: Language) -> None:
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("options", "where"),
     [
-        {"scorers": {"labels": make_ner_exact()}},
-        {"metrics": ["exact", "bleu"]},
-        {"labels": ["a"]},
-        {"threshold": 0.5},
+        ({"scorers": {"labels": ExactScorer()}}, "scorers.labels"),
+        ({"scorers": {"confusion": ExactScorer()}, "confusion": True}, "scorers.confusion"),
+        ({"scorers": {"zero_shot": ExactScorer()}, "unseen": ["city"]}, "scorers.zero_shot"),
+        ({"metrics": ["exact", "bleu"]}, "metrics"),
+        ({"labels": ["a"]}, "labels"),
+        ({"threshold": 0.5}, "threshold"),
+        ({"negatives": 1}, "negatives"),
     ],
 )
-def test_wrong_options(ruler: Language, options: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match=r"any other name|exact, overlap, token|no gliner component"):
+def test_invalid_options(ruler: Language, options: dict[str, Any], where: str) -> None:
+    with pytest.raises(ConfigError) as error:
         evaluate_pipeline(ruler, examples_for(ruler), **options)
+    assert error.value.where == where
 
 
-def test_scores_with_options_of_their_own(ruler: Language) -> None:
+def test_seqeval_confusion_and_zero_shot_scores(ruler: Language) -> None:
     scores = evaluate_pipeline(
         ruler, examples_for(ruler), metrics=["seqeval"], confusion=True, unseen=["city"], batch_size=1
     )
@@ -151,12 +155,9 @@ def test_scores_with_options_of_their_own(ruler: Language) -> None:
     assert scores["seqeval"]["accuracy"] == pytest.approx(5 / 7)
     assert scores["confusion"]["matrix"]["person"] == {"city": 0, "person": 1, "none": 1}
     assert scores["zero_shot"]["unseen"]["micro"]["support"] == 1
-    for name, options in (("confusion", {"confusion": True}), ("zero_shot", {"unseen": ["city"]})):
-        with pytest.raises(ConfigError, match=rf"scorers.{name}.*any other name"):
-            evaluate_pipeline(ruler, examples_for(ruler), scorers={name: make_ner_exact()}, **options)
 
 
-def test_own_labels_of_the_component_are_asked(nlp: Language) -> None:
+def test_the_labels_of_the_component_are_predicted(nlp: Language) -> None:
     examples = [make_example(nlp, "Ann met Bo in Rome", [("person", 0, 1), ("animal", 2, 3)])]
     scores = evaluate_pipeline(nlp, examples, threshold=0.0)
     assert scores["labels"] == ["person", "city", "animal"]
@@ -167,7 +168,7 @@ def test_own_labels_of_the_component_are_asked(nlp: Language) -> None:
     assert nlp.get_pipe("gliner").threshold == 0.5
 
 
-def test_a_component_without_labels_is_asked_for_those_of_all_documents(nlp: Language) -> None:
+def test_a_component_without_labels_predicts_all_gold_labels(nlp: Language) -> None:
     component = nlp.get_pipe("gliner")
     component.labels = []
     examples = [
@@ -178,11 +179,11 @@ def test_a_component_without_labels_is_asked_for_those_of_all_documents(nlp: Lan
     assert with_both["labels"] == ["animal", "person"]
     assert with_both["unasked_labels"] == {}
     assert component.labels == ()
-    asked = evaluate_pipeline(nlp, examples, threshold=0.0, labels=["animal", "person"])
-    assert asked["exact"] == with_both["exact"]
+    given = evaluate_pipeline(nlp, examples, threshold=0.0, labels=["animal", "person"])
+    assert given["exact"] == with_both["exact"]
 
 
-def test_stated_labels_leave_the_others_out(nlp: Language) -> None:
+def test_a_fixed_label_set_ignores_other_labels(nlp: Language) -> None:
     examples = [make_example(nlp, "Ann met Bo in Rome", [("person", 0, 1), ("city", 4, 5)])]
     scores = evaluate_pipeline(nlp, examples, labels=["city"], threshold=0.0)
     assert scores["labels"] == ["city"]
@@ -197,7 +198,7 @@ def test_batches_do_not_change_scores(nlp: Language) -> None:
     assert one["exact"] == four["exact"] and one["token"] == four["token"]
 
 
-def test_nlp_evaluate_gives_spacy_names(nlp: Language) -> None:
+def test_nlp_evaluate_returns_the_names_of_spacy(nlp: Language) -> None:
     nlp.get_pipe("gliner").threshold = 0.0
     examples = examples_for(nlp)
     ours = evaluate_pipeline(nlp, examples, metrics=["exact"])["exact"]["micro"]
@@ -207,7 +208,7 @@ def test_nlp_evaluate_gives_spacy_names(nlp: Language) -> None:
     )
 
 
-def test_plain() -> None:
+def test_results_are_converted_to_json_types() -> None:
     value = plain({"a": np.float32(0.5), 1: (np.int64(2), None, "x")})
     assert value == {"a": 0.5, "1": [2, None, "x"]}
     assert type(value["a"]) is float

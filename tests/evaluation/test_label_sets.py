@@ -13,8 +13,7 @@ from spacy.training import Example
 from gliner_pipe.data.annotations import set_supervision
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.evaluation.evaluate import default_scorers_for, evaluate_pipeline
-from gliner_pipe.evaluation.label_sets import ask_sampled, labels_to_ask
-from gliner_pipe.pipeline.annotate import install_extensions
+from gliner_pipe.evaluation.label_sets import labels_to_predict, set_sampled_labels
 from gliner_pipe.pipeline.labels import parse_labels
 from gliner_pipe.pipeline.overrides import override
 
@@ -27,9 +26,11 @@ def example(nlp: Language, words: str, *labels: str) -> Example:
     return Example(Doc(nlp.vocab, words=words.split()), reference)
 
 
-def asked(nlp: Language, texts: list[str], gold: list[list[str]], negatives: int, seed: int = 0) -> list[Any]:
+def sampled(
+    nlp: Language, texts: list[str], gold: list[list[str]], negatives: int, seed: int = 0
+) -> list[Any]:
     docs = [Doc(nlp.vocab, words=text.split()) for text in texts]
-    ask_sampled(nlp, docs, gold, LABELS, negatives, seed)
+    set_sampled_labels(nlp, docs, gold, LABELS, negatives, seed)
     return [doc._.gliner_labels for doc in docs]
 
 
@@ -37,40 +38,40 @@ def names(labels: list[Any]) -> list[str]:
     return [item if isinstance(item, str) else item["label"] for item in labels]
 
 
-def test_own_labels_and_others_in_the_order_of_all(nlp: Any) -> None:
-    first, second, third = asked(nlp, ["x y", "x z", "y z"], [["e", "a", "a"], [], list("abcdef")], 2)
+def test_gold_labels_and_sampled_others_in_the_order_of_the_label_set(nlp: Any) -> None:
+    first, second, third = sampled(nlp, ["x y", "x z", "y z"], [["e", "a", "a"], [], list("abcdef")], 2)
     assert len(first) == 4 and {"a", "e"} < set(names(first))
     assert names(first) == sorted(names(first))
     assert first[0] == {"label": "a", "description": "the first", "threshold": 0.3}
     assert len(second) == 2
     assert names(third) == list("abcdef")
-    assert asked(nlp, ["x y"], [["b"]], 0) == [["b"]]
+    assert sampled(nlp, ["x y"], [["b"]], 0) == [["b"]]
 
 
-def test_labels_outside_the_set_are_not_asked_for(nlp: Any) -> None:
-    assert asked(nlp, ["x"], [["river", "b"]], 0) == [["b"]]
+def test_gold_labels_outside_the_label_set_are_not_predicted(nlp: Any) -> None:
+    assert sampled(nlp, ["x"], [["river", "b"]], 0) == [["b"]]
 
 
-def test_what_is_drawn_depends_on_text_and_seed_alone(nlp: Any) -> None:
+def test_the_sample_depends_only_on_text_and_seed(nlp: Any) -> None:
     texts = [f"text number {number}" for number in range(20)]
     gold: list[list[str]] = [["b"] for _ in texts]
-    once = asked(nlp, texts, gold, 2)
-    assert asked(nlp, texts[::-1], gold, 2)[::-1] == once
-    assert asked(nlp, texts[3:5], gold[3:5], 2) == once[3:5]
-    assert asked(nlp, texts, gold, 2, seed=1) != once
+    once = sampled(nlp, texts, gold, 2)
+    assert sampled(nlp, texts[::-1], gold, 2)[::-1] == once
+    assert sampled(nlp, texts[3:5], gold[3:5], 2) == once[3:5]
+    assert sampled(nlp, texts, gold, 2, seed=1) != once
     assert len({tuple(names(labels)) for labels in once}) > 3
 
 
 def test_an_evaluation_with_sampled_negatives(nlp: Any) -> None:
     seen: list[list[str]] = []
 
-    @Language.component("witness_of_asking")
+    @Language.component("witness_of_sampling")
     def witness(doc: Doc) -> Doc:
         assert not doc.spans and not doc.ents
         seen.append(names(doc._.gliner_labels or []))
         return doc
 
-    nlp.add_pipe("witness_of_asking", first=True)
+    nlp.add_pipe("witness_of_sampling", first=True)
     nlp.get_pipe("gliner").labels = ["person", "city", "animal", "tool"]
     examples = [
         example(nlp, "Ann met Bo", "person"),
@@ -83,15 +84,15 @@ def test_an_evaluation_with_sampled_negatives(nlp: Any) -> None:
     assert "person" in seen[0] and "planet" in seen[1]
     assert scores["labels"] == ["person", "city", "animal", "tool", "planet"]
     assert scores["unasked_labels"] == {}
-    asked_at_all = {label for labels in seen for label in labels}
-    assert {label for label in scores["labels"] if scores["exact"][label]["positives"]} <= asked_at_all
-    # with all labels as negatives the question is that of everybody
+    predicted = {label for labels in seen for label in labels}
+    assert {label for label in scores["labels"] if scores["exact"][label]["positives"]} <= predicted
+    # with all labels as negatives, the label set is the whole label set
     every = evaluate_pipeline(nlp, examples, negatives=99, threshold=0.0, metrics=["exact"])
     plain = evaluate_pipeline(nlp, examples, labels=scores["labels"], threshold=0.0, metrics=["exact"])
     assert every["exact"] == plain["exact"] and "negatives" not in plain
 
 
-def test_questions_reach_other_processes(nlp: Any) -> None:
+def test_sampled_labels_reach_worker_processes(nlp: Any) -> None:
     examples = [example(nlp, "Ann met Bo", "person"), example(nlp, "a moon", "planet")]
     one, two = (
         evaluate_pipeline(nlp, examples, negatives=0, threshold=0.0, metrics=["exact"], n_process=number)
@@ -101,29 +102,24 @@ def test_questions_reach_other_processes(nlp: Any) -> None:
     assert one["exact"]["city"]["positives"] == 0 < one["exact"]["planet"]["positives"]
 
 
-def test_a_question_of_its_own_needs_a_component_and_a_number(nlp: Any) -> None:
-    examples = [example(nlp, "Ann met Bo", "person")]
-    with pytest.raises(ConfigError, match="from 0 on"):
-        evaluate_pipeline(nlp, examples, negatives=-1)
-    blank = spacy.blank("en")
-    blank.add_pipe("entity_ruler")
-    install_extensions()
-    with pytest.raises(ConfigError, match=r"negatives.*no gliner component \(components: entity_ruler\)"):
-        evaluate_pipeline(blank, examples, negatives=1)
+def test_the_number_of_sampled_labels_is_not_negative(nlp: Any) -> None:
+    with pytest.raises(ConfigError) as error:
+        evaluate_pipeline(nlp, [example(nlp, "Ann met Bo", "person")], negatives=-1)
+    assert error.value.where == "negatives"
 
 
-def test_labels_to_ask(nlp: Any) -> None:
+def test_labels_to_predict_are_given_or_of_the_component_or_of_the_data(nlp: Any) -> None:
     support = {"river": 2, "city": 1}
-    assert labels_to_ask(nlp, ["x"], support) == ["x"]
-    assert labels_to_ask(nlp, None, support) is None
-    with override(nlp, labels=labels_to_ask(nlp, None, support, ["moon"], all_gold=True)):
+    assert labels_to_predict(nlp, ["x"], support) == ["x"]
+    assert labels_to_predict(nlp, None, support) is None
+    with override(nlp, labels=labels_to_predict(nlp, None, support, ["moon"], all_gold=True)):
         assert nlp.get_pipe("gliner").labels == ("person", "city", "river", "moon")
     nlp.get_pipe("gliner").labels = []
-    assert labels_to_ask(nlp, None, support) == ["city", "river"]
-    assert labels_to_ask(spacy.blank("en"), None, support) is None
+    assert labels_to_predict(nlp, None, support) == ["city", "river"]
+    assert labels_to_predict(spacy.blank("en"), None, support) is None
 
 
-def test_default_scorers_for(nlp: Any, backbone: Path) -> None:
+def test_training_scores_relations_by_default_if_there_are_any(nlp: Any, backbone: Path) -> None:
     entities = [example(nlp, "Ann met Bo", "person")]
     related = [example(nlp, "Ann met Bo", "person", "person")]
     set_supervision(related[0].reference, relations=[[0, 1, "met"]])

@@ -14,7 +14,7 @@ from spacy.vocab import Vocab
 
 from gliner_pipe.errors import ConfigError, DataError
 from gliner_pipe.metrics.alignment import get_spans, paired_mentions, prediction_getter
-from gliner_pipe.metrics.spans import make_component_scorer, make_ner_exact, make_ner_overlap, make_ner_token
+from gliner_pipe.metrics.spans import ComponentScorer, ExactScorer, OverlapScorer, TokenScorer
 from gliner_pipe.registry import registry
 
 VOCAB = Vocab()
@@ -49,13 +49,13 @@ pairs = st.lists(
 def test_exact_agrees_with_spacy(data: Any) -> None:
     examples = [example(gold, predicted) for gold, predicted in data]
     expected = spancat_score(examples, spans_key="gliner")
-    ours = make_ner_exact()(examples)
+    ours = ExactScorer()(examples)
     assert {key: ours["micro"][key] for key in "prf"} == pytest.approx(
         {key: expected[f"spans_gliner_{key}"] for key in "prf"}
     )
     for label, row in (expected["spans_gliner_per_type"] or {}).items():
         assert {key: ours[label][key] for key in "prf"} == pytest.approx(row)
-    assert make_component_scorer()(examples) == expected
+    assert ComponentScorer()(examples) == expected
 
 
 @given(data=pairs)
@@ -69,7 +69,7 @@ def test_exact_agrees_with_seqeval(data: Any) -> None:
     if not any(side for pair in flat for side in pair):
         return
     expected = metrics.precision_recall_fscore_support(*tags, scheme=scheme, average="micro", zero_division=0)
-    row = make_ner_exact()(examples)["micro"]
+    row = ExactScorer()(examples)["micro"]
     assert (row["p"], row["r"], row["f"], row["support"]) == pytest.approx(expected)
 
 
@@ -89,7 +89,7 @@ def _bio(mentions: Any) -> list[str]:
 
 
 def test_duplicates_count_once() -> None:
-    row = make_ner_exact()([example([("a", 0, 1)] * 2, [("a", 0, 1)] * 3)])["a"]
+    row = ExactScorer()([example([("a", 0, 1)] * 2, [("a", 0, 1)] * 3)])["a"]
     assert (row["tp"], row["support"], row["positives"]) == (1, 1, 1)
 
 
@@ -109,25 +109,25 @@ def test_span_getters() -> None:
     assert labels(["absent", "x"]) == ["a"]
 
 
-def test_gold_and_predictions_in_different_places() -> None:
+def test_gold_and_predictions_in_different_span_groups() -> None:
     eg = Example(make_doc([("a", 0, 1)], key="found"), make_doc([("a", 0, 1)], key="ents"))
-    assert make_ner_exact("ents", "found")([eg])["micro"]["f"] == 1.0
-    assert make_ner_exact("gliner", "found")([eg])["micro"]["f"] == 1.0  # gold without the group: doc.ents
-    assert make_component_scorer("found")([eg], gold_spans_key="gold")["spans_found_f"] == 1.0
+    assert ExactScorer("ents", "found")([eg])["micro"]["f"] == 1.0
+    assert ExactScorer("gliner", "found")([eg])["micro"]["f"] == 1.0  # gold without the group: doc.ents
+    assert ComponentScorer("found")([eg], gold_spans_key="gold")["spans_found_f"] == 1.0
 
 
-def test_other_tokens_are_compared_by_text() -> None:
+def test_different_tokens_are_compared_by_characters() -> None:
     gold = make_doc([("a", 0, 2), ("b", 3, 4)], ["New", "York", "is", "bigger"])
     predicted = make_doc(
         [("a", 0, 1), ("b", 2, 3)], ["New York", "is", "big", "ger"], spaces=[True, True, False, False]
     )
     eg = Example(predicted, gold)
-    exact = make_ner_exact()([eg])
+    exact = ExactScorer()([eg])
     assert exact["a"]["f"] == 1.0
     assert exact["b"] == {"p": 0.0, "r": 0.0, "f": 0.0, "tp": 0, "support": 1, "positives": 1}
-    # a part of the word stands for the word
-    assert make_ner_token()([eg])["b"]["f"] == 1.0
-    assert make_ner_overlap(threshold=1.0)([eg])["a"]["f"] == 1.0
+    # a part of a word covers the word
+    assert TokenScorer()([eg])["b"]["f"] == 1.0
+    assert OverlapScorer(threshold=1.0)([eg])["a"]["f"] == 1.0
     assert paired_mentions(eg, "gliner", "gliner", "tokens")[1] == {("a", 0, 2), ("b", 3, 4)}
 
 
@@ -135,32 +135,31 @@ def test_white_space_tokens_do_not_shift_anything() -> None:
     gold = make_doc([("a", 1, 2)], ["see", "Rome", "now"])
     predicted = make_doc([("a", 2, 3)], ["see", " \n ", "Rome", "now"], spaces=[False, False, True, False])
     eg = Example(predicted, gold)
-    assert [scorer()([eg])["a"]["f"] for scorer in (make_ner_exact, make_ner_overlap, make_ner_token)] == [
-        1.0
-    ] * 3
+    assert [scorer()([eg])["a"]["f"] for scorer in (ExactScorer, OverlapScorer, TokenScorer)] == [1.0] * 3
 
 
-def test_another_text_is_refused() -> None:
-    with pytest.raises(DataError, match="another text, starting with 'a c '"):
-        make_ner_exact()([Example(make_doc([], ["a", "c"]), make_doc([], ["a", "b"]))])
+def test_different_texts_are_an_error() -> None:
+    with pytest.raises(DataError):
+        ExactScorer()([Example(make_doc([], ["a", "c"]), make_doc([], ["a", "b"]))])
 
 
 def test_empty_documents() -> None:
-    scores = make_ner_exact()([Example(make_doc([], []), make_doc([], []))])
+    scores = ExactScorer()([Example(make_doc([], []), make_doc([], []))])
     assert scores["micro"] == {"p": None, "r": None, "f": None, "tp": 0, "support": 0, "positives": 0}
-    assert make_component_scorer()([Example(make_doc([], []), make_doc([], []))])["spans_gliner_f"] is None
+    assert ComponentScorer()([Example(make_doc([], []), make_doc([], []))])["spans_gliner_f"] is None
 
 
-def test_unannotated_gold_is_skipped_by_the_component_scorer() -> None:
+def test_the_component_scorer_skips_unannotated_gold() -> None:
     bare = Example(make_doc([("a", 0, 1)]), Doc(VOCAB, words=WORDS))
-    assert make_component_scorer()([bare])["spans_gliner_p"] is None
-    assert make_component_scorer()([bare, example([("a", 0, 1)], [("a", 0, 1)])])["spans_gliner_p"] == 1.0
+    assert ComponentScorer()([bare])["spans_gliner_p"] is None
+    assert ComponentScorer()([bare, example([("a", 0, 1)], [("a", 0, 1)])])["spans_gliner_p"] == 1.0
 
 
 @pytest.mark.parametrize("threshold", [0, -0.1, 1.1])
 def test_dice_threshold_range(threshold: float) -> None:
-    with pytest.raises(ConfigError, match="above 0 and at most 1"):
-        make_ner_overlap(threshold=threshold)
+    with pytest.raises(ConfigError) as error:
+        OverlapScorer(threshold=threshold)
+    assert error.value.where == "gliner_pipe.ner_overlap.threshold"
 
 
 @pytest.mark.parametrize("name", ["ner_exact", "ner_overlap", "ner_token", "spans_scorer.v1"])
@@ -178,7 +177,7 @@ def test_registered_for_confit_and_for_spacy(name: str) -> None:
 
 def test_scorers_are_pickled() -> None:
     examples = [example([("a", 0, 1)], [("a", 0, 2)])]
-    for scorer in (make_ner_exact(), make_ner_overlap(), make_ner_token(), make_component_scorer()):
+    for scorer in (ExactScorer(), OverlapScorer(), TokenScorer(), ComponentScorer()):
         assert pickle.loads(pickle.dumps(scorer))(examples) == scorer(examples)
 
 

@@ -1,0 +1,233 @@
+"""Counts correct spans under many thresholds: from candidates found once, or by predicting for each threshold."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from spacy.language import Language
+from spacy.training import Example
+
+from gliner_pipe.evaluation.candidates import DocCandidates, Scoring
+from gliner_pipe.evaluation.evaluate import unannotated_docs
+from gliner_pipe.metrics.alignment import paired_mentions
+from gliner_pipe.metrics.counts import CountFunction, LabelCounts, add_counts
+from gliner_pipe.pipeline.labels import LabelItem
+from gliner_pipe.pipeline.overrides import override
+
+#: Number of thresholds tried by default where each needs a prediction.
+DEFAULT_STEPS = 19
+
+#: Threshold of each label, in the precision of scores.
+Limits = NDArray[np.float32]
+
+
+class Sweep(ABC):
+    """Counts correct spans under different thresholds.
+
+    Parameters
+    ----------
+    items
+        The predicted labels.
+    floor
+        Lowest threshold to try.
+    """
+
+    #: How often the pipeline was run.
+    runs = 0
+    #: Whether `over_label` keeps the other labels at the given thresholds.
+    conditional = True
+
+    def __init__(self, items: Sequence[LabelItem], floor: float) -> None:
+        self.items, self.floor = items, floor
+
+    def limits(self, threshold: float) -> Limits:
+        """Return the threshold of each label: its own, or `threshold`."""
+        own = [threshold if item.threshold is None else item.threshold for item in self.items]
+        return np.array(own, dtype=np.float32)
+
+    @abstractmethod
+    def at(self, limits: Limits, threshold: float) -> LabelCounts:
+        """Return the counts with a threshold for each label, and a threshold of the component."""
+
+    @abstractmethod
+    def over(self, varied: Sequence[int], limits: Limits) -> Iterator[tuple[float, LabelCounts]]:
+        """Yield each threshold of some labels with its counts, which change with the next; other labels are fixed."""
+
+    def over_label(self, label: int, limits: Limits) -> Iterator[tuple[float, LabelCounts]]:
+        """Yield each threshold of one label with its counts."""
+        return self.over([label], limits)
+
+
+class CandidateSweep(Sweep):
+    """Applies thresholds to candidates that were found once.
+
+    Parameters
+    ----------
+    component
+        The ``gliner`` component, for its decoder.
+    documents
+        Candidates of each document, down to `floor`.
+    count
+        Decides which mentions are correct.
+    items
+        The predicted labels.
+    steps
+        Number of thresholds to try; None for each that makes a difference.
+    floor
+        Lowest threshold to try.
+    """
+
+    runs = 1
+
+    def __init__(
+        self,
+        component: Any,
+        documents: Sequence[DocCandidates],
+        count: CountFunction,
+        items: Sequence[LabelItem],
+        steps: int | None,
+        floor: float,
+    ) -> None:
+        super().__init__(items, floor)
+        self.component, self.documents, self.count, self.steps = component, documents, count, steps
+
+    def at(self, limits: Limits, threshold: float) -> LabelCounts:
+        """Decode the candidates of all documents."""
+        totals: LabelCounts = {}
+        for document in self.documents:
+            add_counts(totals, self._decode(document, limits))
+        return totals
+
+    def over(self, varied: Sequence[int], limits: Limits) -> Iterator[tuple[float, LabelCounts]]:
+        """Lower the threshold, and decode again only the documents in which another candidate exceeds it."""
+        varied, wanted = list(varied), set(varied)
+        events = sorted(
+            {
+                (candidate.score, index)
+                for index, document in enumerate(self.documents)
+                for candidate in document.candidates
+                if candidate.label in wanted
+            },
+            reverse=True,
+        )
+        limits = limits.copy()
+        limits[varied] = np.inf
+        now = [self._decode(document, limits) for document in self.documents]
+        totals: LabelCounts = {}
+        for counts in now:
+            add_counts(totals, counts)
+        at = 0
+        for threshold in sorted(self._thresholds([score for score, _ in events]), reverse=True):
+            limits[varied] = threshold
+            changed = set()
+            while at < len(events) and events[at][0] > np.float32(threshold):
+                changed.add(events[at][1])
+                at += 1
+            for index in changed:
+                add_counts(totals, now[index], -1)
+                now[index] = self._decode(self.documents[index], limits)
+                add_counts(totals, now[index])
+            yield threshold, totals
+
+    def _decode(self, document: DocCandidates, limits: Limits) -> LabelCounts:
+        """Return the counts of one document."""
+        passed = [candidate for candidate in document.candidates if candidate.score > limits[candidate.label]]
+        settings = self.component.cfg
+        kept = self.component.gliner.decoder.decode(
+            passed, flat=settings["flat_ner"], multi_label=settings["multi_label"]
+        )
+        found = {document.mentions[candidate[:3]] for candidate in kept}
+        return self.count(document.gold, {mention for mention in found if mention is not None})
+
+    def _thresholds(self, scores: Sequence[float]) -> list[float]:
+        if self.steps is not None:
+            return spaced(self.steps, self.floor)
+        edges = sorted({self.floor, 1.0, *(score for score in scores if score > self.floor)})
+        return [between(low, high) for low, high in pairwise(edges)]
+
+
+class PredictionSweep(Sweep):
+    """Runs the pipeline for each threshold.
+
+    Parameters
+    ----------
+    nlp, component
+        The pipeline and its ``gliner`` component.
+    examples
+        Gold documents.
+    scoring
+        How they are scored.
+    items
+        The predicted labels.
+    steps
+        Number of thresholds to try.
+    floor
+        Lowest threshold to try.
+    """
+
+    conditional = False
+
+    def __init__(
+        self,
+        nlp: Language,
+        component: Any,
+        examples: Sequence[Example],
+        scoring: Scoring,
+        items: Sequence[LabelItem],
+        steps: int,
+        floor: float,
+    ) -> None:
+        super().__init__(items, floor)
+        self.nlp, self.component, self.examples = nlp, component, examples
+        self.scoring, self.steps = scoring, steps
+        self._common: list[tuple[float, LabelCounts]] = []
+
+    def at(self, limits: Limits, threshold: float) -> LabelCounts:
+        """Run the pipeline."""
+        self.runs += 1
+        items = [
+            replace(item, threshold=float(limit)) for item, limit in zip(self.items, limits, strict=True)
+        ]
+        scoring, size = self.scoring, self.scoring.batch_size or self.nlp.batch_size
+        with override(self.nlp, labels=items, threshold=threshold):
+            docs = list(self.nlp.pipe(unannotated_docs(self.nlp, self.examples), batch_size=size))
+        totals: LabelCounts = {}
+        for doc, example in zip(docs, self.examples, strict=True):
+            pair = Example(doc, example.reference)
+            gold, predicted = paired_mentions(
+                pair, scoring.gold_getter, self.component.spans_key, scoring.unit
+            )
+            add_counts(totals, scoring.count(scoring.keep(gold), predicted))
+        return totals
+
+    def over(self, varied: Sequence[int], limits: Limits) -> Iterator[tuple[float, LabelCounts]]:
+        """Run the pipeline for each threshold."""
+        for threshold in spaced(self.steps, self.floor):
+            limits = limits.copy()
+            limits[list(varied)] = threshold
+            yield threshold, self.at(limits, threshold)
+
+    def over_label(self, label: int, limits: Limits) -> Iterator[tuple[float, LabelCounts]]:
+        """Reuse runs in which all labels have the same threshold: one sweep for all labels, not one for each."""
+        self._common = self._common or list(self.over(range(len(self.items)), limits))
+        return iter(self._common)
+
+
+def spaced(steps: int, floor: float) -> list[float]:
+    """Return evenly spaced thresholds from `floor` to below 1."""
+    return [round(floor + (1 - floor) * step / steps, 6) for step in range(steps)]
+
+
+def between(low: float, high: float) -> float:
+    """Return a threshold that `high` exceeds and `low` does not: 0.5 if possible, else a short number between."""
+    for digits in range(1, 9):
+        for threshold in (0.5, round((low + high) / 2, digits)):
+            if low <= threshold < high and low <= np.float32(threshold) < high:
+                return threshold
+    return low
