@@ -13,8 +13,9 @@ from spacy.training import Example
 
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.evaluation.evaluate import unannotated_docs
-from gliner_pipe.metrics.alignment import SpanGetter, Unit, paired_spans
-from gliner_pipe.metrics.counts import CountFunction, Mention
+from gliner_pipe.metrics.alignment import paired_spans
+from gliner_pipe.metrics.base import SpanScorer
+from gliner_pipe.metrics.counts import Mention
 from gliner_pipe.modeling.decoders.span import Candidate
 from gliner_pipe.modeling.encoders.base import Query
 from gliner_pipe.modeling.inference import TokenBudget, find
@@ -24,35 +25,6 @@ from gliner_pipe.pipeline.word_splitters import read_words
 
 #: Temporary span group for the candidates.
 _KEY = "candidates"
-
-
-@dataclass(frozen=True)
-class Scoring:
-    """How documents are scored under a threshold.
-
-    Attributes
-    ----------
-    gold_getter
-        Where gold spans are read.
-    unit
-        Unit of the mentions.
-    count
-        Decides which mentions are correct.
-    labels
-        Labels to score; None for all.
-    batch_size
-        Documents per batch; that of the pipeline by default.
-    """
-
-    gold_getter: SpanGetter
-    unit: Unit
-    count: CountFunction
-    labels: Sequence[str] | None = None
-    batch_size: int | None = None
-
-    def keep(self, gold: Sequence[Mention] | set[Mention]) -> set[Mention]:
-        """Return the gold mentions of the labels to score."""
-        return {mention for mention in gold if self.labels is None or mention[0] in self.labels}
 
 
 @dataclass
@@ -98,7 +70,12 @@ def generates_labels(component: Any) -> bool:
 
 
 def find_candidates(
-    nlp: Language, component: Any, examples: Sequence[Example], scoring: Scoring, floor: float
+    nlp: Language,
+    component: Any,
+    examples: Sequence[Example],
+    scorer: SpanScorer,
+    floor: float,
+    batch_size: int,
 ) -> list[DocCandidates]:
     """Find the candidates of documents.
 
@@ -108,10 +85,12 @@ def find_candidates(
         The pipeline and its ``gliner`` component, with the labels to predict. Components before it are run.
     examples
         Gold documents.
-    scoring
+    scorer
         Selects the gold mentions and their unit.
     floor
         Minimum score of a candidate; a label with a lower threshold of its own has that as minimum.
+    batch_size
+        Documents per batch.
 
     Raises
     ------
@@ -121,24 +100,24 @@ def find_candidates(
     component._ready()
     names = [name for name, _ in nlp.pipeline]
     at = next(place for place, (_, pipe) in enumerate(nlp.pipeline) if pipe is component)
-    size = scoring.batch_size or nlp.batch_size
     with nlp.select_pipes(disable=names[at:]):
-        docs = list(nlp.pipe(unannotated_docs(nlp, examples), batch_size=size))
+        docs = list(nlp.pipe(unannotated_docs(nlp, examples), batch_size=batch_size))
     documents = []
-    for batch in util.minibatch(zip(docs, examples, strict=True), size=component.cfg["batch_size"] or size):
+    size = component.cfg["batch_size"] or batch_size
+    for batch in util.minibatch(zip(docs, examples, strict=True), size=size):
         found = _predict_candidates(component, [doc for doc, _ in batch], floor)
         for (doc, example), candidates in zip(batch, found, strict=True):
             spans = _spans(component, doc, candidates)
             doc.spans[_KEY] = [span for span in spans if span is not None]
-            gold, aligned = paired_spans(
-                Example(doc, example.reference), scoring.gold_getter, _KEY, scoring.unit
-            )
+            pair = Example(doc, example.reference)
+            gold, aligned = paired_spans(pair, scorer.span_getter, _KEY, scorer.unit)
             following = iter(aligned)
             mentions = {
                 candidate[:3]: None if span is None else next(following)
                 for candidate, span in zip(candidates, spans, strict=True)
             }
-            documents.append(DocCandidates(scoring.keep(gold), candidates, mentions))
+            kept = {item for item in gold if scorer.labels is None or item[0] in scorer.labels}
+            documents.append(DocCandidates(kept, candidates, mentions))
     return documents
 
 

@@ -24,7 +24,7 @@ from gliner_pipe.evaluation.label_sets import (
     unseen_labels,
 )
 from gliner_pipe.metrics.alignment import SpanGetter, get_spans, prediction_getter
-from gliner_pipe.metrics.base import ExampleScorer, with_labels
+from gliner_pipe.metrics.base import ExampleScorer, SpanScorer, with_labels
 from gliner_pipe.metrics.confusion import ConfusionScorer
 from gliner_pipe.metrics.relations import RelationScorer
 from gliner_pipe.metrics.spans import DEFAULT_METRICS, METRICS, ExactScorer, ZeroShotScorer
@@ -171,10 +171,7 @@ def evaluate_pipeline(
         found = {span.label_ for doc in predicted for span in get_spans(doc, guess_getter)}
         scored = list(dict.fromkeys([*predictable, *sorted(support), *sorted(found)]))
     if scorers is None:
-        scorers = {
-            name: METRICS[name](**getters, **({"threshold": overlap_threshold} if name == "overlap" else {}))
-            for name in metrics
-        }
+        scorers = {name: metric_scorer(name, overlap_threshold, **getters) for name in metrics}
         added |= _tag_scorers(nlp)
         if predicts_relations and _has_relations(examples):
             items = None if relations is None else parse_relations(relations, "relations")
@@ -192,6 +189,13 @@ def evaluate_pipeline(
         **({} if negatives is None else {"negatives": negatives}),
         **speed,
     }
+
+
+def metric_scorer(name: str, overlap_threshold: float, **options: Any) -> SpanScorer:
+    """Return the scorer of a built-in metric, with the options of `SpanScorer`."""
+    if name == "overlap":
+        options["threshold"] = overlap_threshold
+    return METRICS[name](**options)
 
 
 def default_scorers_for(nlp: Language, examples: Iterable[Example]) -> dict[str, ExampleScorer]:

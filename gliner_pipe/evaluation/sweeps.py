@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from spacy.language import Language
 from spacy.training import Example
 
-from gliner_pipe.evaluation.candidates import DocCandidates, Scoring
+from gliner_pipe.evaluation.candidates import DocCandidates
 from gliner_pipe.evaluation.evaluate import unannotated_docs
-from gliner_pipe.metrics.alignment import paired_mentions
+from gliner_pipe.metrics.base import SpanScorer
 from gliner_pipe.metrics.counts import CountFunction, LabelCounts, add_counts
 from gliner_pipe.pipeline.labels import LabelItem
 from gliner_pipe.pipeline.overrides import override
@@ -157,18 +157,20 @@ class PredictionSweep(Sweep):
 
     Parameters
     ----------
-    nlp, component
-        The pipeline and its ``gliner`` component.
+    nlp
+        The pipeline, with one ``gliner`` component.
     examples
         Gold documents.
-    scoring
-        How they are scored.
+    scorer
+        Counts their spans.
     items
         The predicted labels.
     steps
         Number of thresholds to try.
     floor
         Lowest threshold to try.
+    batch_size
+        Documents per batch.
     """
 
     conditional = False
@@ -176,16 +178,16 @@ class PredictionSweep(Sweep):
     def __init__(
         self,
         nlp: Language,
-        component: Any,
         examples: Sequence[Example],
-        scoring: Scoring,
+        scorer: SpanScorer,
         items: Sequence[LabelItem],
         steps: int,
         floor: float,
+        batch_size: int,
     ) -> None:
         super().__init__(items, floor)
-        self.nlp, self.component, self.examples = nlp, component, examples
-        self.scoring, self.steps = scoring, steps
+        self.nlp, self.examples, self.scorer = nlp, examples, scorer
+        self.steps, self.batch_size = steps, batch_size
         self._common: list[tuple[float, LabelCounts]] = []
 
     def at(self, limits: Limits, threshold: float) -> LabelCounts:
@@ -194,17 +196,13 @@ class PredictionSweep(Sweep):
         items = [
             replace(item, threshold=float(limit)) for item, limit in zip(self.items, limits, strict=True)
         ]
-        scoring, size = self.scoring, self.scoring.batch_size or self.nlp.batch_size
         with override(self.nlp, labels=items, threshold=threshold):
-            docs = list(self.nlp.pipe(unannotated_docs(self.nlp, self.examples), batch_size=size))
+            docs = list(self.nlp.pipe(unannotated_docs(self.nlp, self.examples), batch_size=self.batch_size))
         totals: LabelCounts = {}
         for doc, example in zip(docs, self.examples, strict=True):
-            pair = Example(doc, example.reference)
-            gold, predicted = paired_mentions(
-                pair, scoring.gold_getter, self.component.spans_key, scoring.unit
-            )
-            add_counts(totals, scoring.count(scoring.keep(gold), predicted))
-        return totals
+            add_counts(totals, self.scorer.count(*self.scorer.pair(Example(doc, example.reference))))
+        scored = self.scorer.labels
+        return {label: counts for label, counts in totals.items() if scored is None or label in scored}
 
     def over(self, varied: Sequence[int], limits: Limits) -> Iterator[tuple[float, LabelCounts]]:
         """Run the pipeline for each threshold."""

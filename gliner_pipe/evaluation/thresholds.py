@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from typing import Any, Literal
 
 from spacy.language import Language
@@ -13,25 +12,16 @@ from spacy.training import Example
 
 from gliner_pipe.errors import ConfigError, DataError
 from gliner_pipe.evaluation.candidates import (
-    Scoring,
     find_candidates,
     generates_labels,
     scores_ignore_threshold,
 )
-from gliner_pipe.evaluation.evaluate import at_least_one, gold_span_getter
+from gliner_pipe.evaluation.evaluate import at_least_one, gold_span_getter, metric_scorer
 from gliner_pipe.evaluation.label_sets import labels_to_predict
 from gliner_pipe.evaluation.sweeps import DEFAULT_STEPS, CandidateSweep, Limits, PredictionSweep, Sweep
-from gliner_pipe.metrics.alignment import SpanGetter, Unit, get_spans
-from gliner_pipe.metrics.counts import (
-    CountFunction,
-    Counts,
-    LabelCounts,
-    count_exact,
-    count_overlap,
-    count_token,
-    score_row,
-    sum_counts,
-)
+from gliner_pipe.metrics.alignment import SpanGetter, get_spans
+from gliner_pipe.metrics.counts import Counts, LabelCounts, score_row, sum_counts
+from gliner_pipe.metrics.spans import DEFAULT_METRICS
 from gliner_pipe.pipeline.labels import parse_labels
 from gliner_pipe.pipeline.overrides import gliner_components, override
 
@@ -148,14 +138,17 @@ def find_threshold(
     """
     examples = at_least_one(examples)
     component = _component(nlp)
-    count, unit = _metric(metric, overlap_threshold)
+    if metric not in DEFAULT_METRICS:
+        raise ConfigError("find_threshold.metric", f"is {metric!r}", ", ".join(DEFAULT_METRICS))
     if steps is not None and steps < 1:
         raise ConfigError("find_threshold.steps", f"is {steps}", "a number from 1 on")
     if not 0 <= floor < 1:
         raise ConfigError("find_threshold.floor", f"is {floor}", "from 0 to below 1")
     getter = gold_span_getter(nlp) if span_getter is None else span_getter
     scored = None if labels is None else [item.label for item in parse_labels(labels, "labels")]
-    scoring = Scoring(getter, unit, count, scored, batch_size)
+    places: dict[str, Any] = {"span_getter": getter, "predicted_getter": component.spans_key}
+    scorer = metric_scorer(metric, overlap_threshold, labels=scored, **places)
+    batch_size = batch_size or nlp.batch_size
     gold = (span.label_ for example in examples for span in get_spans(example.reference, getter))
     support = Counter(label for label in gold if scored is None or label in scored)
     if not support:
@@ -172,10 +165,10 @@ def find_threshold(
             )
         sweep: Sweep
         if scores_ignore_threshold(component):
-            documents = find_candidates(nlp, component, examples, scoring, min(floor, now))
-            sweep = CandidateSweep(component, documents, count, items, steps, floor)
+            documents = find_candidates(nlp, component, examples, scorer, min(floor, now), batch_size)
+            sweep = CandidateSweep(component, documents, scorer.count, items, steps, floor)
         else:
-            sweep = PredictionSweep(nlp, component, examples, scoring, items, steps or DEFAULT_STEPS, floor)
+            sweep = PredictionSweep(nlp, examples, scorer, items, steps or DEFAULT_STEPS, floor, batch_size)
         found = _search(sweep, now, support, min_support if per_label else None)
         return ThresholdSearch(metric, asked=component.label_data, runs=sweep.runs, **found)
 
@@ -275,17 +268,6 @@ def _component(nlp: Language) -> Any:
             "a pipeline with one gliner component",
         )
     return components[0]
-
-
-def _metric(name: str, overlap_threshold: float) -> tuple[CountFunction, Unit]:
-    known: dict[str, tuple[CountFunction, Unit]] = {
-        "exact": (count_exact, "boundaries"),
-        "overlap": (partial(count_overlap, threshold=overlap_threshold), "tokens"),
-        "token": (count_token, "tokens"),
-    }
-    if name not in known:
-        raise ConfigError("find_threshold.metric", f"is {name!r}", ", ".join(known))
-    return known[name]
 
 
 def _sum(totals: LabelCounts) -> Counts:

@@ -12,7 +12,7 @@ from spacy.training import Example
 
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.metrics.alignment import SpanGetter, get_spans
-from gliner_pipe.metrics.base import ExampleScorer, SpanScorer
+from gliner_pipe.metrics.base import SpanScorer
 from gliner_pipe.metrics.counts import count_overlap, count_token, score_mentions
 from gliner_pipe.metrics.relations import score_component_relations
 from gliner_pipe.metrics.seqeval import SeqevalScorer
@@ -202,7 +202,7 @@ class ComponentScorer:
 
 
 #: Built-in metrics by their names on command lines and in config files.
-METRICS: Mapping[str, Callable[..., ExampleScorer]] = {
+METRICS: Mapping[str, Callable[..., SpanScorer]] = {
     "exact": ExactScorer,
     "overlap": OverlapScorer,
     "token": TokenScorer,
