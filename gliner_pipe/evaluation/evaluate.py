@@ -18,6 +18,7 @@ from gliner_pipe.errors import ConfigError, DataError
 from gliner_pipe.evaluation.label_sets import (
     component_items,
     component_labels,
+    label_names,
     labels_to_predict,
     relations_to_predict,
     set_sampled_labels,
@@ -28,7 +29,7 @@ from gliner_pipe.metrics.base import ExampleScorer, SpanScorer, with_labels
 from gliner_pipe.metrics.confusion import ConfusionScorer
 from gliner_pipe.metrics.relations import RelationScorer
 from gliner_pipe.metrics.spans import DEFAULT_METRICS, METRICS, ExactScorer, ZeroShotScorer
-from gliner_pipe.pipeline.labels import parse_labels, parse_relations
+from gliner_pipe.pipeline.labels import parse_relations
 from gliner_pipe.pipeline.overrides import (
     gliner_components,
     override,
@@ -144,8 +145,8 @@ def evaluate_pipeline(
     gold_getter = gold_span_getter(nlp) if span_getter is None else span_getter
     guess_getter = prediction_getter(nlp) if predicted_getter is None else predicted_getter
     getters: dict[str, Any] = {"span_getter": gold_getter, "predicted_getter": guess_getter}
-    gold_labels = [{span.label_ for span in get_spans(eg.reference, gold_getter)} for eg in examples]
-    support = Counter(span.label_ for eg in examples for span in get_spans(eg.reference, gold_getter))
+    gold_labels = [[span.label_ for span in get_spans(eg.reference, gold_getter)] for eg in examples]
+    support = Counter(label for labels_of_doc in gold_labels for label in labels_of_doc)
     added: dict[str, ExampleScorer] = {}
     if confusion:
         added["confusion"] = ConfusionScorer(**getters)
@@ -165,9 +166,8 @@ def evaluate_pipeline(
         predicted, speed = _predict(nlp, docs, batch_size, n_process)
     if watch is not None:
         watch(predicted)
-    if labels is not None:
-        scored = [item.label for item in parse_labels(labels, "labels")]
-    else:
+    scored = label_names(labels)
+    if scored is None:
         found = {span.label_ for doc in predicted for span in get_spans(doc, guess_getter)}
         scored = list(dict.fromkeys([*predictable, *sorted(support), *sorted(found)]))
     if scorers is None:

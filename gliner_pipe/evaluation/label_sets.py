@@ -29,6 +29,11 @@ def component_labels(nlp: Language) -> list[str]:
     return list(dict.fromkeys([*(item.label for item in component_items(nlp)), *trained]))
 
 
+def label_names(labels: Sequence[Any] | None) -> list[str] | None:
+    """Return the names of labels as given in a config; None for None."""
+    return None if labels is None else [item.label for item in parse_labels(labels, "labels")]
+
+
 def labels_to_predict(
     nlp: Language,
     labels: Sequence[Any] | None,
@@ -96,11 +101,10 @@ def unseen_labels(scorers: Mapping[str, ExampleScorer], labels: Sequence[Any] | 
     """
     zero_shot = [scorer for scorer in scorers.values() if isinstance(scorer, ZeroShotScorer)]
     unseen = [label for scorer in zero_shot for label in scorer.unseen]
-    if labels is not None:
-        given = [item.label for item in parse_labels(labels, "labels")]
-        for label in unseen:
-            if label not in given:
-                raise ConfigError("unseen", f"contains {label!r}, which is not in labels", ", ".join(given))
+    given = label_names(labels)
+    for label in unseen:
+        if given is not None and label not in given:
+            raise ConfigError("unseen", f"contains {label!r}, which is not in labels", ", ".join(given))
     return unseen
 
 

@@ -17,7 +17,7 @@ from gliner_pipe.evaluation.candidates import (
     scores_ignore_threshold,
 )
 from gliner_pipe.evaluation.evaluate import at_least_one, gold_span_getter, metric_scorer
-from gliner_pipe.evaluation.label_sets import labels_to_predict
+from gliner_pipe.evaluation.label_sets import label_names, labels_to_predict
 from gliner_pipe.evaluation.sweeps import DEFAULT_STEPS, CandidateSweep, Limits, PredictionSweep, Sweep
 from gliner_pipe.metrics.alignment import SpanGetter, get_spans
 from gliner_pipe.metrics.counts import Counts, LabelCounts, score_row, sum_counts
@@ -145,7 +145,7 @@ def find_threshold(
     if not 0 <= floor < 1:
         raise ConfigError("find_threshold.floor", f"is {floor}", "from 0 to below 1")
     getter = gold_span_getter(nlp) if span_getter is None else span_getter
-    scored = None if labels is None else [item.label for item in parse_labels(labels, "labels")]
+    scored = label_names(labels)
     places: dict[str, Any] = {"span_getter": getter, "predicted_getter": component.spans_key}
     scorer = metric_scorer(metric, overlap_threshold, labels=scored, **places)
     batch_size = batch_size or nlp.batch_size

@@ -79,7 +79,10 @@ def make_scorers(
     unseen
         Labels that are not trained on, measured apart where no scorer is named.
     """
-    getters: dict[str, Any] = {"span_getter": gold_span_getter(nlp), "predicted_getter": prediction_getter(nlp)}
+    getters: dict[str, Any] = {
+        "span_getter": gold_span_getter(nlp),
+        "predicted_getter": prediction_getter(nlp),
+    }
     if scorer is None:
         made = dict(default_scorers_for(nlp, examples))
         return {**made, "zero_shot": ZeroShotScorer(unseen=list(unseen), **getters)} if unseen else made

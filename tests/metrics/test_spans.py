@@ -58,36 +58,6 @@ def test_exact_agrees_with_spacy(data: Any) -> None:
     assert ComponentScorer()(examples) == expected
 
 
-@given(data=pairs)
-@settings(deadline=None)
-def test_exact_agrees_with_seqeval(data: Any) -> None:
-    metrics = pytest.importorskip("seqeval.metrics.v1")
-    scheme = pytest.importorskip("seqeval.scheme").IOB2
-    flat = [(_flat(gold), _flat(predicted)) for gold, predicted in data]
-    examples = [example(gold, predicted) for gold, predicted in flat]
-    tags = [[_bio(side) for side in sides] for sides in zip(*flat, strict=True)]
-    if not any(side for pair in flat for side in pair):
-        return
-    expected = metrics.precision_recall_fscore_support(*tags, scheme=scheme, average="micro", zero_division=0)
-    row = ExactScorer()(examples)["micro"]
-    assert (row["p"], row["r"], row["f"], row["support"]) == pytest.approx(expected)
-
-
-def _flat(mentions: Any) -> list[tuple[str, int, int]]:
-    kept: list[tuple[str, int, int]] = []
-    for item in mentions:
-        if all(item[2] <= other[1] or other[2] <= item[1] for other in kept):
-            kept.append(item)
-    return kept
-
-
-def _bio(mentions: Any) -> list[str]:
-    tags = ["O"] * len(WORDS)
-    for label, start, end in mentions:
-        tags[start:end] = [f"B-{label}", *[f"I-{label}"] * (end - start - 1)]
-    return tags
-
-
 def test_duplicates_count_once() -> None:
     row = ExactScorer()([example([("a", 0, 1)] * 2, [("a", 0, 1)] * 3)])["a"]
     assert (row["tp"], row["support"], row["positives"]) == (1, 1, 1)
