@@ -178,7 +178,9 @@ def score_mentions(
     totals: LabelCounts = {label: Counts() for label in labels or ()}
     for gold, predicted in documents:
         counts = count(gold, predicted)
-        add_counts(totals, {label: row for label, row in counts.items() if labels is None or label in totals})
+        if labels is not None:
+            counts = {label: row for label, row in counts.items() if label in totals}
+        add_counts(totals, counts)
     for key, option in ((micro_key, "micro_key"), (macro_key, "macro_key")):
         if key in totals:
             raise ConfigError(option, f"is {key!r}, which is also a label", "a name no label has")
