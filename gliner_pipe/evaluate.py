@@ -25,8 +25,8 @@ from gliner_pipe.data.readers import ConllReader
 from gliner_pipe.data.token_targets import SPANS
 from gliner_pipe.errors import ConfigError, DataError
 from gliner_pipe.evaluation.compare import compare_precision, comparison_tables
-from gliner_pipe.evaluation.evaluate import evaluate_pipeline, gold_span_getter, token_scorers
-from gliner_pipe.evaluation.label_sets import own_labels
+from gliner_pipe.evaluation.evaluate import evaluate_pipeline, gold_span_getter, token_tag_scorers
+from gliner_pipe.evaluation.label_sets import component_labels
 from gliner_pipe.evaluation.report import all_tables, relation_table, score_table
 from gliner_pipe.evaluation.thresholds import apply_thresholds
 from gliner_pipe.evaluation.thresholds import find_threshold as search_threshold
@@ -342,12 +342,12 @@ def _warn_of_labels(
     """Warn why all scores are 0: nothing was predicted, or only labels that the data does not have."""
     if not gold or set(gold) & set(found):
         return
-    known = own_labels(nlp) if asked is None else [item.label for item in parse_labels(asked, "labels")]
+    known = component_labels(nlp) if asked is None else [item.label for item in parse_labels(asked, "labels")]
     if found:
         _warn_of_no_score(f"predicted {counted(found)}", found, gold)
     elif known and not set(known) & set(gold):
         _warn_of_no_score(f"predicted nothing; its labels are {named(known)}", known, gold)
-    elif not token_scorers(nlp):
+    elif not token_tag_scorers(nlp):
         logger.warning("warning: the pipeline predicted nothing: every score is 0")
 
 

@@ -19,9 +19,9 @@ from spacy.training import Example
 from gliner_pipe.data.annotations import set_supervision, supervision
 from gliner_pipe.data.checks import check_examples
 from gliner_pipe.data.splitting import Chunk, chunk_examples, split_examples
-from gliner_pipe.metrics.relations import make_relations
-from gliner_pipe.metrics.seqeval import make_seqeval
-from gliner_pipe.metrics.spans import make_ner_exact, make_ner_overlap, make_ner_token
+from gliner_pipe.metrics.relations import RelationScorer
+from gliner_pipe.metrics.seqeval import SeqevalScorer
+from gliner_pipe.metrics.spans import ExactScorer, OverlapScorer, TokenScorer
 from gliner_pipe.modeling.block import available
 from gliner_pipe.pipeline.word_splitters import Words, WordSplitter
 from gliner_pipe.registry import registry
@@ -384,7 +384,7 @@ def test_documents_without_words_in_training(backbone: Path, make: Any, words: l
 def test_gold_spans_that_end_in_whitespace(backbone: Path) -> None:
     """Scores are those of the same words with single blanks, whatever is measured."""
     nlp = tagger(backbone)
-    metrics = [make_ner_exact(), make_ner_overlap(), make_ner_token(), make_seqeval()]
+    metrics = [ExactScorer(), OverlapScorer(), TokenScorer(), SeqevalScorer()]
 
     def scores(examples: list[Example]) -> list[Any]:
         pairs = [Example(nlp(example.predicted.copy()), example.reference) for example in examples]
@@ -403,7 +403,7 @@ def test_perfect_scores(backbone: Path) -> None:
             Example(right.reference, wide.reference)
             for right, wide in zip(tight, taught(nlp, seed), strict=True)
         ]
-        for metric in (make_ner_exact(), make_ner_token(), make_seqeval()):
+        for metric in (ExactScorer(), TokenScorer(), SeqevalScorer()):
             micro = metric(pairs)["micro"]
             assert (micro["p"], micro["r"], micro["f"]) == (1.0, 1.0, 1.0)
         component: Any = nlp.get_pipe("gliner")
@@ -416,7 +416,7 @@ def test_a_gold_span_of_whitespace_is_no_entity() -> None:
     predicted = doc.copy()
     doc.spans[KEY] = [Span(doc, 0, 1, label="city"), Span(doc, 1, 2, label="city")]
     predicted.spans[KEY] = [Span(predicted, 0, 1, label="city")]
-    for metric in (make_ner_exact(), make_ner_overlap(), make_ner_token(), make_seqeval()):
+    for metric in (ExactScorer(), OverlapScorer(), TokenScorer(), SeqevalScorer()):
         assert metric([Example(predicted, doc)])["micro"]["f"] == 1.0
 
 
@@ -428,7 +428,7 @@ def test_relations_between_spans_with_whitespace() -> None:
     relations.install_extension()
     head, tail = tight.reference.spans[KEY]
     relations.set_relations(tight.reference, [relations.Relation(head, tail, "knows", 0.9)])
-    scores = make_relations()([Example(tight.reference, wide.reference)])
+    scores = RelationScorer()([Example(tight.reference, wide.reference)])
     assert scores["strict"]["micro"]["f"] == 1.0
 
 

@@ -123,7 +123,6 @@ def find_candidates(
 
 def _predict_candidates(component: Any, docs: Sequence[Doc], floor: float) -> list[list[Candidate]]:
     model = component.gliner
-    words = [component.word_splitter.split(doc).texts for doc in docs]
     label_sets = [component.labels_of(doc) for doc in docs]
     if any(labels != component.label_items for labels in label_sets):
         raise ConfigError(
@@ -140,7 +139,11 @@ def _predict_candidates(component: Any, docs: Sequence[Doc], floor: float) -> li
         for doc, labels in zip(docs, label_sets, strict=True)
     ]
     with component.placed():
-        windows = model.encoder.prepare(words, queries, model.min_overlap, component.report)
+        read, pieces = read_words(
+            model.encoder.backbone, [component.word_splitter.split(doc) for doc in docs]
+        )
+        texts = [words.texts for words in read]
+        windows = model.encoder.prepare(texts, queries, model.min_overlap, component.report, pieces)
     limits = [[min(floor, component.limit(item)) for item in labels] for labels in label_sets]
     budget = component.budget or TokenBudget(model.encoder.backbone.max_tokens)
     return [

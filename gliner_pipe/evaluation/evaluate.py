@@ -172,7 +172,7 @@ def evaluate_pipeline(
         scored = list(dict.fromkeys([*predictable, *sorted(support), *sorted(found)]))
     if scorers is None:
         scorers = {name: metric_scorer(name, overlap_threshold, **getters) for name in metrics}
-        added |= _tag_scorers(nlp)
+        added |= token_tag_scorers(nlp)
         if predicts_relations and _has_relations(examples):
             items = None if relations is None else parse_relations(relations, "relations")
             names = None if items is None else [item.label for item in items]
@@ -215,7 +215,7 @@ def default_scorers_for(nlp: Language, examples: Iterable[Example]) -> dict[str,
         ``ner`` for a ``token_classifier`` of token attributes.
     """
     getter = gold_span_getter(nlp)
-    scorers = _tag_scorers(nlp)
+    scorers = token_tag_scorers(nlp)
     if not scorers or gliner_components(nlp):
         scorers["ner"] = ExactScorer(getter, prediction_getter(nlp))
     models = [component.gliner for component in gliner_components(nlp)]
@@ -279,7 +279,7 @@ def _check_names(
         raise ConfigError(f"scorers.{name}", "has the name of another entry of the result", "any other name")
 
 
-def _tag_scorers(nlp: Language) -> dict[str, ExampleScorer]:
+def token_tag_scorers(nlp: Language) -> dict[str, ExampleScorer]:
     """Return the scorer of a ``token_classifier`` of token attributes, under ``tags``; empty without one."""
     taggers = [component for component in tagging_components(nlp) if component.target != "spans"]
     return {"tags": taggers[0].default_scorer()} if taggers else {}
@@ -295,7 +295,12 @@ def _predict(
 ) -> tuple[list[Doc], dict[str, Any]]:
     """Return the predicted documents, and the speed of the pipeline."""
     start, cpu_start = perf_counter(), process_time()
-    predicted = list(nlp.pipe(docs, batch_size=batch_size or nlp.batch_size, n_process=n_process))
+    predicted: list[Doc] = []
+    with closing(annotate(nlp, docs, batch_size=batch_size, n_process=n_process)) as results:
+        for number, result in enumerate(results, 1):
+            if not isinstance(result, Doc):
+                result.raise_for(f"document {number}", "Remove it from the data")
+            predicted.append(result)
     seconds, cpu_seconds = max(perf_counter() - start, 1e-9), max(process_time() - cpu_start, 1e-9)
     words = sum(len(doc) for doc in predicted)
     return predicted, {

@@ -88,8 +88,9 @@ def paired_mentions(
 ) -> tuple[set[Mention], set[Mention]]:
     """Return gold and predicted mentions of one example in the same offsets.
 
-    Equal tokens give token offsets. Where the tokens differ, boundaries are compared by characters other than white
-    space, and in the unit ``"tokens"`` a predicted span covers every reference token that it overlaps.
+    Equal tokens give offsets in words, which are the tokens other than white space. Where the tokens differ,
+    boundaries are compared by characters other than white space, and in the unit ``"tokens"`` a predicted span covers
+    every word of the reference that it overlaps.
 
     Parameters
     ----------
@@ -114,17 +115,18 @@ def paired_spans(
 ) -> tuple[list[Mention], list[Mention | None]]:
     """Return the mentions of `paired_mentions` in the order of `get_spans`, duplicates included.
 
-    In the unit ``"tokens"``, a predicted span of white space alone overlaps no token of a reference with different
-    tokens: its mention is None.
+    A gold span of white space alone is left out. A predicted span of white space alone is wrong; in the unit
+    ``"tokens"`` its mention is None, because it overlaps no word.
     """
     gold = [span for span in get_spans(example.reference, gold_getter) if trimmed(span)]
     predicted = get_spans(example.predicted, predicted_getter)
     gold_edges, edges = common_edges(example.reference, example.predicted)
     guesses: list[Mention | None] = [(span.label_, edges[span.start], edges[span.end]) for span in predicted]
-    if unit == "boundaries" or gold_edges is edges:
+    if unit == "boundaries":
         return [(span.label_, gold_edges[span.start], gold_edges[span.end]) for span in gold], guesses
-    covered = [mention and _covered_tokens(mention, gold_edges) for mention in guesses]
-    return [(span.label_, span.start, span.end) for span in gold], covered
+    words = word_places(example.reference)
+    covered = [mention and _covered_words(mention, gold_edges, words) for mention in guesses]
+    return [(span.label_, words[span.start], words[span.end]) for span in gold], covered
 
 
 def common_edges(reference: Doc, predicted: Doc) -> tuple[Sequence[int], Sequence[int]]:
@@ -138,8 +140,8 @@ def common_edges(reference: Doc, predicted: Doc) -> tuple[Sequence[int], Sequenc
     Returns
     -------
     tuple of Sequence[int]
-        Number of tokens + 1 boundaries for each document: token positions (the same object twice) if the tokens are
-        equal, else the number of characters other than white space before each boundary.
+        Number of tokens + 1 boundaries for each document: the number of words before each boundary if the tokens are
+        equal, else the number of characters other than white space.
 
     Raises
     ------
@@ -149,8 +151,8 @@ def common_edges(reference: Doc, predicted: Doc) -> tuple[Sequence[int], Sequenc
     if len(reference) == len(predicted) and np.array_equal(
         reference.to_array(["ORTH"]), predicted.to_array(["ORTH"])
     ):
-        tokens = range(len(reference) + 1)
-        return tokens, tokens
+        words = word_places(reference)
+        return words, words
     if "".join(reference.text.split()) != "".join(predicted.text.split()):
         raise DataError(
             f"document starting with {reference.text[:40]!r}",
@@ -168,7 +170,11 @@ def _character_edges(doc: Doc) -> list[int]:
     return edges
 
 
-def _covered_tokens(mention: Mention, edges: Sequence[int]) -> Mention | None:
-    """Return the mention extended to the tokens that share a character with it; None if there is no such token."""
+def _covered_words(mention: Mention, edges: Sequence[int], words: Sequence[int]) -> Mention | None:
+    """Return the mention in words, extended to the words that it overlaps; None if there is no such word."""
     label, start, end = mention
-    return (label, bisect_right(edges, start) - 1, bisect_left(edges, end)) if end > start else None
+    return (
+        (label, words[bisect_right(edges, start) - 1], words[bisect_left(edges, end)])
+        if end > start
+        else None
+    )

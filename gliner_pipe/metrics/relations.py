@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from spacy.tokens import Doc, Span
 from spacy.training import Example
 
-from gliner_pipe.data.annotations import DEFAULT_SPANS_KEY, gold_spans, supervision, word_places
+from gliner_pipe.data.annotations import DEFAULT_SPANS_KEY, gold_spans, supervision
 from gliner_pipe.data.relations import RELATIONS_KEY, get_relations
 from gliner_pipe.errors import DataError
 from gliner_pipe.metrics.alignment import common_edges

@@ -305,5 +305,5 @@ class SeqevalScorer(SpanScorer):
             ]
             kept, n_dropped = resolve([mention for mention, _ in pairs], [score for _, score in pairs])
             dropped[side] += n_dropped
-            tags.append(to_tags(kept, len(example.reference), self.scheme))
+            tags.append(to_tags(kept, n_words, self.scheme))
         return tags

@@ -10,6 +10,7 @@ from spacy.scorer import Scorer
 from spacy.tokens import Doc, Span
 from spacy.training import Example
 
+from gliner_pipe.data.annotations import trimmed
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.metrics.alignment import SpanGetter, get_spans
 from gliner_pipe.metrics.base import SpanScorer
@@ -188,7 +189,7 @@ class ComponentScorer:
             return key_of(doc) in doc.spans or doc.has_annotation("ENT_IOB")
 
         def getter(doc: Doc, _: str) -> list[Span]:
-            return get_spans(doc, key_of(doc))
+            return [trimmed(span) or span for span in get_spans(doc, key_of(doc))]
 
         scores: dict[str, Any] = Scorer.score_spans(
             examples,
