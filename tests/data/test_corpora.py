@@ -13,9 +13,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 
 from gliner_pipe.data.annotations import gold_spans, supervision
 from gliner_pipe.data.checks import check_examples
-from gliner_pipe.data.readers import bio, conll, standoff
-from gliner_pipe.data.readers import json as gliner_json
-from gliner_pipe.data.readers import json as jsonl
+from gliner_pipe.data.readers import bio, conll, gliner_json, jsonl, standoff
 from gliner_pipe.data.splitting import Chunk, chunk_examples, split_examples
 from gliner_pipe.data.writers import write_gliner_json
 

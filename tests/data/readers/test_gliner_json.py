@@ -6,7 +6,7 @@ import logging
 import pytest
 
 from gliner_pipe.data.annotations import gold_spans, supervision
-from gliner_pipe.data.readers import json as gliner_json
+from gliner_pipe.data.readers import gliner_json
 from gliner_pipe.errors import ConfigError, DataError
 
 ANN = {"tokenized_text": ["Ann", "lives", "in", "Paris", "."], "ner": [[0, 0, "person"], [3, 3, "city"]]}

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from gliner_pipe.data.annotations import gold_spans, supervision
-from gliner_pipe.data.readers import json as jsonl
+from gliner_pipe.data.readers import jsonl
 from gliner_pipe.errors import DataError
 
 TEXT = "Ann Lee lives in Paris."

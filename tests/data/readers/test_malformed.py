@@ -7,9 +7,7 @@ from typing import Any
 
 import pytest
 
-from gliner_pipe.data.readers import conll, standoff
-from gliner_pipe.data.readers import json as gliner_json
-from gliner_pipe.data.readers import json as jsonl
+from gliner_pipe.data.readers import conll, gliner_json, jsonl, standoff
 from gliner_pipe.errors import DataError
 
 WORDS = ["Ann", "saw", "Bob"]

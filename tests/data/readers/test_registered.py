@@ -13,8 +13,7 @@ from spacy.tokens import DocBin
 from spacy.training import Example
 
 from gliner_pipe.data.annotations import gold_spans
-from gliner_pipe.data.readers import GlinerJsonReader, StandoffReader
-from gliner_pipe.data.readers import json as gliner_json
+from gliner_pipe.data.readers import GlinerJsonReader, StandoffReader, gliner_json
 from gliner_pipe.registry import registry
 
 NAMES = ["bio", "conll", "gliner_json", "jsonl", "standoff"]

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gliner_pipe.data.annotations import gold_spans, supervision
-from gliner_pipe.data.readers import json as gliner_json
-from gliner_pipe.data.readers import json as jsonl
+from gliner_pipe.data.readers import gliner_json, jsonl
 from gliner_pipe.errors import ConfigError, DataError
 
 WORDS = ["Ann", "Lee", "left", "Paris"]
