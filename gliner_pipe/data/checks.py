@@ -1,4 +1,4 @@
-"""A look at the data before training: what is there, and what a model will not be able to use."""
+"""Counts the annotations of training data, and those that a model cannot learn."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gliner_pipe.data.annotations import DEFAULT_SPANS_KEY, SpanSetter, gold_spa
 from gliner_pipe.data.label_sets import no_gold, place_name, places_of
 from gliner_pipe.errors import DataError
 
-#: Labels that :meth:`DataReport.render` names.
+#: Maximum number of labels in :meth:`DataReport.render`.
 SHOWN_LABELS = 20
 
 
@@ -21,9 +21,8 @@ SHOWN_LABELS = 20
 class DataReport:
     """Counts over examples.
 
-    ``entities`` counts all gold entities by label; ``dropped`` those that cannot be learned, by reason, each
-    entity under its first reason. ``elsewhere`` counts, by place, the entities of examples that have none where they
-    are looked for.
+    ``entities`` counts all gold entities by label. ``dropped`` counts entities that cannot be learned, each under its
+    first reason. ``elsewhere`` counts, by span group, the entities of examples that have none in the expected group.
     """
 
     examples: int = 0
@@ -36,7 +35,7 @@ class DataReport:
     elsewhere: Counter[str] = field(default_factory=Counter)
 
     def render(self) -> str:
-        """Return a short text: a line of totals, the most frequent labels, what is not usable."""
+        """Return a short text: totals, the most frequent labels, and entities that are not usable."""
         total = sum(self.entities.values())
         head = (
             f"{self.examples} examples ({self.without_entities} without entities), {self.words} words "
@@ -55,7 +54,7 @@ class DataReport:
             places = ", ".join(
                 f"{number} in {place_name(place)}" for place, number in self.elsewhere.most_common()
             )
-            lines.append(f"in other places, so not read: {places}")
+            lines.append(f"in other span groups, so not read: {places}")
         return "\n".join(lines)
 
 
@@ -68,7 +67,7 @@ def check_examples(
     flat_ner: bool = True,
     max_length: int | None = None,
 ) -> DataReport:
-    """Count what `examples` hold and what of it cannot be learned.
+    """Count the annotations of examples, and those that cannot be learned.
 
     Parameters
     ----------
@@ -77,13 +76,13 @@ def check_examples(
     spans_key
         Span group of the gold entities, or ``"ents"``.
     max_width
-        Words that an entity may have; ``None`` for any number.
+        Maximum number of words of an entity; ``None`` for no limit.
     labels
-        The labels to be learned; ``None`` for all that occur.
+        The labels to learn; ``None`` for all labels of the data.
     flat_ner
-        Whether entities may not overlap. Of two that do, the longer one counts as usable.
+        Whether overlapping entities are not allowed. Of two of them, the longer one counts as usable.
     max_length
-        Words of a text that the model sees; ``None`` for all.
+        Maximum number of words of a text that the model reads; ``None`` for no limit.
 
     Returns
     -------
@@ -93,7 +92,7 @@ def check_examples(
     Raises
     ------
     DataError
-        There is no example, or no example has an entity, or none of the entities can be learned.
+        No example, no example with an entity, or no entity that can be learned.
     """
     report = DataReport()
     wanted = None if labels is None else set(labels)
@@ -109,7 +108,7 @@ def check_examples(
         report.relations += len(supervision(example.reference).get("relations", []))
         report.entities.update(span.label_ for span in spans)
         usable = []
-        aligned = _on_token_borders(example)
+        aligned = _aligned_ranges(example)
         for span in spans:
             reason = _reason(span, words, aligned, wanted, max_width, max_length)
             if reason:
@@ -132,9 +131,9 @@ def _reason(
     max_length: int | None,
 ) -> str:
     if wanted is not None and span.label_ not in wanted:
-        return "with a label that is not among the labels"
+        return "with a label that is not in labels"
     if aligned is not None and (span.start_char, span.end_char) not in aligned:
-        return "not on token borders"
+        return "not aligned with token boundaries"
     if max_length is not None and words[span.end] > max_length:
         return f"beyond the first {max_length} words"
     if max_width is not None and words[span.end] - words[span.start] > max_width:
@@ -142,10 +141,8 @@ def _reason(
     return ""
 
 
-def _on_token_borders(example: Example) -> set[tuple[int, int]] | None:
-    """Return which gold character ranges fit the predicted tokens; None when the tokens are the same
-    anyway.
-    """
+def _aligned_ranges(example: Example) -> set[tuple[int, int]] | None:
+    """Return the gold character ranges that align with the predicted tokens; None if the tokens are the same."""
     gold, predicted = example.reference, example.predicted
     if _same_tokens(gold, predicted):
         return None
@@ -168,13 +165,11 @@ def _same_tokens(gold: Doc, predicted: Doc) -> bool:
 
 
 def _flat_count(spans: Sequence[Span]) -> int:
-    """Return how many of `spans` remain when of overlapping ones the longer is kept (the first of equal
-    ones).
-    """
+    """Return the number of spans left if only the longest (then the first) of overlapping ones is kept."""
     taken: set[int] = set()
     count = 0
     for span in sorted(spans, key=lambda span: (span.start - span.end, span.start)):
-        # A span kept before is at least as long, so that an overlap covers one of the two ends.
+        # Kept spans are at least as long, so an overlap covers one of the two ends.
         if span.start not in taken and span.end - 1 not in taken:
             taken.update(range(span.start, span.end))
             count += 1
@@ -184,10 +179,12 @@ def _flat_count(spans: Sequence[Span]) -> int:
 def _refuse_useless(report: DataReport, spans_key: SpanSetter) -> None:
     total = sum(report.entities.values())
     if not report.examples:
-        raise DataError("data", "holds no example", "at least one", "Check the reader's path")
+        raise DataError("data", "has no example", "at least one", "Check the reader's path")
     if not total:
         raise no_gold("data", spans_key, report.examples, report.elsewhere)
     if sum(report.dropped.values()) == total:
         reasons = ", ".join(f"{number} {reason}" for reason, number in report.dropped.most_common())
         do = "Check labels and max_width"
-        raise DataError("data", f"has {total} entities, none usable: {reasons}", "usable entities", do)
+        raise DataError(
+            "data", f"has {total} entities, none of them usable: {reasons}", "usable entities", do
+        )

@@ -1,4 +1,4 @@
-"""Detects the reader of annotated data by file name endings, columns and the first record: one rule for all commands."""
+"""Detects the reader of annotated data by file name ending, columns and first record, for all commands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Attributes that spaCy's objects get from this project."""
+"""Extension attributes of spaCy objects."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ _lock = Lock()
 
 
 def install(kind: Any, name: str, **options: Any) -> None:
-    """Register ``._.name``, unless it is there.
+    """Register the extension ``._.name`` unless it exists; safe to call from several threads.
 
     Parameters
     ----------
     kind
         ``Doc``, ``Span`` or ``Token``.
     name
-        Of the attribute.
+        Name of the attribute.
     **options
-        For ``set_extension``.
+        Options of ``set_extension``.
     """
     if not kind.has_extension(name):
         with _lock:

@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections import Counter
-from itertools import combinations, islice, pairwise
+from itertools import combinations, pairwise
 
 import pytest
 from hypothesis import given
@@ -69,12 +68,11 @@ def test_parse_size_refuses(text, fails):
     st.sampled_from(["words", "padded_words", "samples"]),
     st.integers(1, 60),
     st.booleans(),
-    st.sampled_from([0, 4, 1000]),
 )
-def test_every_example_once_and_no_batch_too_large(sized, sizes, unit, number, shuffle, window):
+def test_every_example_once_and_no_batch_too_large(sized, sizes, unit, number, shuffle):
     rng = random.Random(1)
     pool = sized(sizes)
-    result = list(batches(pool, f"{number} {unit}", shuffle=shuffle, rng=rng, sort_window=window))
+    result = list(batches(pool, f"{number} {unit}", shuffle=shuffle, rng=rng))
     assert sorted(i for batch in result for i in ids(batch)) == list(range(len(sizes)))
     for batch in result:
         cost = {
@@ -90,37 +88,6 @@ def test_every_example_once_and_no_batch_too_large(sized, sizes, unit, number, s
 def test_batches_are_filled(sized):
     result = list(batches(sized([5] * 20), "10 words", rng=random.Random(0)))
     assert [len(batch) for batch in result] == [2] * 10
-
-
-def test_similar_lengths_come_together_in_random_order(sized):
-    pool = sized([1 + i % 50 for i in range(500)])
-    rng = random.Random(0)
-
-    def padding(**options):
-        result = list(batches(pool, "8 samples", rng=random.Random(0), **options))
-        return sum(max(lengths(b)) * len(b) - sum(lengths(b)) for b in result)
-
-    assert padding(sort_window=1000) < 0.2 * padding()
-    first = [max(lengths(b)) for b in batches(pool, "8 samples", rng=rng, sort_window=1000)]
-    assert first not in (sorted(first), sorted(first, reverse=True))
-
-
-def test_noise_mixes_examples_between_passes(sized):
-    pool = sized([10 + i for i in range(40)])
-    both = list(islice(batches(pool, 4, rng=random.Random(0), sort_window=40, noise=0.3, endless=True), 20))
-    one, two = ({frozenset(ids(b)) for b in part} for part in (both[:10], both[10:]))
-    assert one != two
-    still = list(islice(batches(pool, 4, rng=random.Random(0), sort_window=40, noise=0.0, endless=True), 20))
-    one, two = ({frozenset(ids(b)) for b in part} for part in (still[:10], still[10:]))
-    assert one == two
-
-
-def test_endless_passes_are_complete(sized):
-    pool = sized(range(1, 8))
-    seen = Counter()
-    for batch in islice(batches(pool, 1, rng=random.Random(0), endless=True), 21):
-        seen.update(ids(batch))
-    assert seen == dict.fromkeys(range(7), 3)
 
 
 def test_the_same_rng_state_gives_the_same_batches(sized):
@@ -151,7 +118,7 @@ def test_padded_words(sized):
 
 
 def test_no_examples():
-    assert list(batches([], 4, endless=True)) == []
+    assert list(batches([], 4)) == []
 
 
 def test_a_batch_is_cut_where_padding_costs_more_than_a_part():

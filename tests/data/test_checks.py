@@ -23,7 +23,7 @@ def test_counts_and_reasons(example):
     assert report.relations == 1
     assert report.entities == {"x": 3, "y": 2, "z": 1}
     assert report.dropped == {
-        "with a label that is not among the labels": 1,
+        "with a label that is not in labels": 1,
         "beyond the first 9 words": 1,
         "wider than 3 words (max_width)": 1,
         "overlapping a longer entity (flat_ner)": 1,
@@ -35,7 +35,7 @@ def test_counts_and_reasons(example):
         "  y  2\n"
         "  z  1\n"
         "not usable: 4 entities\n"
-        "  1 with a label that is not among the labels\n"
+        "  1 with a label that is not in labels\n"
         "  1 beyond the first 9 words\n"
         "  1 wider than 3 words (max_width)\n"
         "  1 overlapping a longer entity (flat_ner)"
@@ -77,7 +77,7 @@ def test_gold_that_does_not_fit_the_predicted_tokens(nlp):
     gold.spans["gliner"].append(Span(gold, 0, 3, label="w"))
     joined = Doc(nlp.vocab, words=["NewYork-based", "Ann"])
     report = check_examples([Example(joined, gold)], flat_ner=False)
-    assert report.dropped == {"not on token borders": 2}
+    assert report.dropped == {"not aligned with token boundaries": 2}
 
 
 def test_many_labels_are_summed_up(example):

@@ -184,7 +184,7 @@ def _mention(place: Place, line: str) -> _Mention:
 
 
 def _fitting_text(text: str, annotations: _Annotations, report: Counter[str]) -> str:
-    """Return the variant of the text that the offsets fit: tools count ``\\r\\n`` and a byte order mark differently."""
+    """Return the variant of the text that fits the offsets: tools count line breaks and BOMs differently."""
     plain = text.removeprefix(BOM)
     readings = {"": plain}
     if "\r\n" in text:
