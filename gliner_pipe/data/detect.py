@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from glob import has_magic
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def reader_of_path(
     ConfigError
         A folder has several splits, and none of them fits.
     """
-    block = {"@readers": SPACY if name == "spacy" else name, "path": str(path)}
+    block: dict[str, Any] = {"@readers": SPACY if name == "spacy" else name, "path": str(path)}
     if name == "auto":
         block = detect_reader(path, validation=validation)
     elif name == "bio" and Path(path).exists():
@@ -105,6 +106,11 @@ def detect_reader(path: str | Path, *, validation: bool = False) -> dict[str, An
         A folder has several splits, and none of them fits.
     """
     here = Path(path).expanduser()
+    if not here.exists() and not has_magic(str(path)):
+        do = (
+            f'Check the path; the working folder is {Path.cwd()}. For a data set of the hub: @readers = "bio"'
+        )
+        raise DataError(str(path), "does not exist", "a file, a folder or a pattern", do)
     if saved_dataset(here):
         split = _choose_split(splits_of(here), str(path), validation)
         return {**_table_block(here / split if split else here, split), "path": str(path)}

@@ -382,7 +382,7 @@ def _pairs(name: str, value: LabelMap | None) -> dict[str, str | None]:
     return dict(pairs)
 
 
-def _label_set(name: str, value: list[str] | None) -> list[str] | None:
+def _label_set(name: str, value: Any) -> list[str] | None:
     if value is None:
         return None
     if isinstance(value, str) or not value or not all(isinstance(v, str) and v.strip() for v in value):
