@@ -18,8 +18,9 @@ from spacy.training import Example
 from gliner_pipe.cli.app import run
 from gliner_pipe.cli.options import literal
 from gliner_pipe.data.annotations import SpanSetter
+from gliner_pipe.data.checks import refuse_no_gold
 from gliner_pipe.data.detect import SPACY, ReaderLike, detect_reader, reader_of_path
-from gliner_pipe.data.label_sets import alike, counted, named, refuse_no_gold
+from gliner_pipe.data.label_sets import alike, counted, named
 from gliner_pipe.data.token_targets import SPANS
 from gliner_pipe.errors import ConfigError, DataError
 from gliner_pipe.evaluation.compare import compare_precision, comparison_tables

@@ -1,4 +1,4 @@
-"""Annotations of a Doc: entities in span groups, everything else in ``doc.user_data``."""
+"""Annotations of a Doc: entities in span groups, everything else in ``doc.user_data`` and in extensions."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from spacy.tokens import Doc, Span
 from spacy.util import filter_spans
 
 from gliner_pipe.errors import ConfigError
+from gliner_pipe.util.thread_lock import Lock
 
 #: Key of the supervision in ``doc.user_data``.
 USER_DATA_KEY = "gliner_pipe"
@@ -21,6 +22,9 @@ DEFAULT_SPANS_KEY = "gliner"
 #: Where entities are stored: a span group, ``"ents"``, ``"*"`` (a group for each label), several of these, or a
 #: mapping from these to the labels stored there (``True`` for all).
 SpanSetter = str | list[str] | dict[str, bool | str | list[str]]
+
+
+_lock = Lock()
 
 
 class Supervision(TypedDict, total=False):
@@ -227,3 +231,21 @@ def span_places(setter: SpanSetter) -> dict[str, set[str] | None]:
             'Set span_setter = "gliner"',
         )
     return places
+
+
+def install(kind: Any, name: str, **options: Any) -> None:
+    """Register the extension ``._.name`` unless it exists; safe to call from several threads.
+
+    Parameters
+    ----------
+    kind
+        ``Doc``, ``Span`` or ``Token``.
+    name
+        Name of the attribute.
+    **options
+        Options of ``set_extension``.
+    """
+    if not kind.has_extension(name):
+        with _lock:
+            if not kind.has_extension(name):
+                kind.set_extension(name, **options)

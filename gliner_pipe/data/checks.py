@@ -1,4 +1,4 @@
-"""Counts the annotations of training data, and those that a model cannot learn."""
+"""Counts the annotations of data, where they are stored, and those that a model cannot learn."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from spacy.tokens import Doc, Span
 from spacy.training import Example
 
 from gliner_pipe.data.annotations import DEFAULT_SPANS_KEY, SpanSetter, gold_spans, supervision, word_places
-from gliner_pipe.data.label_sets import no_gold, place_name, places_of
 from gliner_pipe.errors import DataError
 
 #: Maximum number of labels in :meth:`DataReport.render`.
 SHOWN_LABELS = 20
+#: Maximum number of span groups in a message.
+SHOWN_PLACES = 10
 
 
 @dataclass
@@ -105,7 +106,7 @@ def check_examples(
         report.without_entities += not spans
         if not spans:
             report.elsewhere += places_of([example.reference])
-        report.relations += len(supervision(example.reference).get("relations", []))
+        report.relations += count_relations([example]).total()
         report.entities.update(span.label_ for span in spans)
         usable = []
         aligned = _aligned_ranges(example)
@@ -188,3 +189,74 @@ def _refuse_useless(report: DataReport, spans_key: SpanSetter) -> None:
         raise DataError(
             "data", f"has {total} entities, none of them usable: {reasons}", "usable entities", do
         )
+
+
+def count_labels(examples: Iterable[Example], getter: SpanSetter) -> Counter[str]:
+    """Count the gold entities of examples by label."""
+    counts = Counter(span.label_ for example in examples for span in gold_spans(example.reference, getter))
+    counts.pop("", None)
+    return counts
+
+
+def count_relations(examples: Iterable[Example]) -> Counter[str]:
+    """Count the gold relations of examples by label."""
+    stated = (supervision(example.reference).get("relations", []) for example in examples)
+    return Counter(label for relations in stated for _, _, label in relations)
+
+
+def places_of(docs: Iterable[Doc]) -> Counter[str]:
+    """Count entities by where they are stored: the key of a span group, or ``ents``."""
+    counts: Counter[str] = Counter()
+    for doc in docs:
+        counts.update({key: len(group) for key, group in doc.spans.items()})
+        counts["ents"] += len(doc.ents)
+    return +counts
+
+
+def refuse_no_gold(where: str, getter: SpanSetter, examples: Iterable[Example]) -> None:
+    """Raise an error if the examples have entities, but none in the expected span group.
+
+    Examples without any entity are accepted: a pipeline may be initialized without data.
+
+    Raises
+    ------
+    DataError
+        With the span groups that have entities.
+    """
+    docs = [example.reference for example in examples]
+    elsewhere = places_of(docs)
+    if elsewhere and not any(gold_spans(doc, getter) for doc in docs):
+        raise no_gold(where, getter, len(docs), elsewhere)
+
+
+def no_gold(where: str, getter: SpanSetter, examples: int, elsewhere: Counter[str]) -> DataError:
+    """Return the error about data without an entity in the expected span group.
+
+    Parameters
+    ----------
+    where
+        Location of the data, for the message.
+    getter
+        The expected span group.
+    examples
+        Number of documents.
+    elsewhere
+        Counts of :func:`places_of` for these documents.
+    """
+    found = f"has {examples} examples, none with an entity in {place_name(getter)} or doc.ents"
+    do = "Check the reader's span_setter and label_map"
+    if elsewhere:
+        best = elsewhere.most_common(1)[0][0]
+        found += "; found " + ", ".join(
+            f"{number} in {place_name(place)}" for place, number in elsewhere.most_common(SHOWN_PLACES)
+        )
+        do = (
+            f'Set gold_spans_key = "{best}" of a gliner component, target_span_getter = "{best}" of a '
+            "token_classifier, or the span_setter of the reader"
+        )
+    return DataError(where, found, "examples with entities", do)
+
+
+def place_name(getter: SpanSetter) -> str:
+    """Return the name of a span group in messages."""
+    return "doc.ents" if getter == "ents" else f"doc.spans[{getter!r}]"

@@ -11,11 +11,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
-from spacy.tokens import Doc
-from spacy.training import Example
-
-from gliner_pipe.data.annotations import SpanSetter, gold_spans, supervision
-from gliner_pipe.errors import ConfigError, DataError
+from gliner_pipe.errors import ConfigError
 
 #: Maximum number of labels in a message.
 SHOWN = 10
@@ -201,72 +197,6 @@ def _core(label: str) -> str:
     return text[:-3] + "y" if text.endswith("ies") else text.removesuffix("s")
 
 
-def count_labels(examples: Iterable[Example], getter: SpanSetter) -> Counter[str]:
-    """Count the gold entities of examples by label."""
-    counts = Counter(span.label_ for example in examples for span in gold_spans(example.reference, getter))
-    counts.pop("", None)
-    return counts
-
-
-def count_relations(examples: Iterable[Example]) -> Counter[str]:
-    """Count the gold relations of examples by label."""
-    stated = (supervision(example.reference).get("relations", []) for example in examples)
-    return Counter(label for relations in stated for _, _, label in relations)
-
-
-def places_of(docs: Iterable[Doc]) -> Counter[str]:
-    """Count entities by where they are stored: the key of a span group, or ``ents``."""
-    counts: Counter[str] = Counter()
-    for doc in docs:
-        counts.update({key: len(group) for key, group in doc.spans.items()})
-        counts["ents"] += len(doc.ents)
-    return +counts
-
-
-def no_gold(where: str, getter: SpanSetter, examples: int, elsewhere: Counter[str]) -> DataError:
-    """Return the error about data without an entity in the expected span group.
-
-    Parameters
-    ----------
-    where
-        Location of the data, for the message.
-    getter
-        The expected span group.
-    examples
-        Number of documents.
-    elsewhere
-        Counts of :func:`places_of` for these documents.
-    """
-    found = f"has {examples} examples, none with an entity in {place_name(getter)} or doc.ents"
-    do = "Check the reader's span_setter and label_map"
-    if elsewhere:
-        best = elsewhere.most_common(1)[0][0]
-        found += "; found " + ", ".join(
-            f"{number} in {place_name(place)}" for place, number in elsewhere.most_common(SHOWN)
-        )
-        do = (
-            f'Set gold_spans_key = "{best}" of a gliner component, target_span_getter = "{best}" of a '
-            "token_classifier, or the span_setter of the reader"
-        )
-    return DataError(where, found, "examples with entities", do)
-
-
-def refuse_no_gold(where: str, getter: SpanSetter, examples: Iterable[Example]) -> None:
-    """Raise an error if the examples have entities, but none in the expected span group.
-
-    Examples without any entity are accepted: a pipeline may be initialized without data.
-
-    Raises
-    ------
-    DataError
-        With the span groups that have entities.
-    """
-    docs = [example.reference for example in examples]
-    elsewhere = places_of(docs)
-    if elsewhere and not any(gold_spans(doc, getter) for doc in docs):
-        raise no_gold(where, getter, len(docs), elsewhere)
-
-
 def warn_of_labels(sets: Iterable[LabelSets]) -> None:
     """Log the differences between the labels of a component and of its examples.
 
@@ -296,8 +226,3 @@ def label_warnings_off() -> Iterator[None]:
         yield
     finally:
         _silent.reset(token)
-
-
-def place_name(getter: SpanSetter) -> str:
-    """Return the name of a span group in messages."""
-    return "doc.ents" if getter == "ents" else f"doc.spans[{getter!r}]"

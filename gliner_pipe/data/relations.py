@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from spacy.tokens import Doc, Span
 
-from gliner_pipe.data.extensions import install
+from gliner_pipe.data.annotations import install
 from gliner_pipe.errors import DataError
 
 #: Key of the relations in ``doc.user_data``: a list of ``(head start, head end, head label,

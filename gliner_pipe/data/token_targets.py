@@ -8,8 +8,7 @@ from typing import Any
 from spacy.tokens import Doc, Token
 from spacy.training import Example
 
-from gliner_pipe.data.annotations import SpanSetter, primary_key, spans_by_place
-from gliner_pipe.data.extensions import install
+from gliner_pipe.data.annotations import SpanSetter, install, primary_key, spans_by_place
 from gliner_pipe.errors import ConfigError, DataError
 
 #: Token attributes that can be set, besides extensions (``"_.name"``).
