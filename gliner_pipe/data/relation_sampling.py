@@ -198,7 +198,7 @@ def sample_relation_labels(
 
 
 def place_entities(
-    entities: Sequence[tuple[int, int, str | None]], asked: Collection[str]
+    entities: Sequence[tuple[int, int, str | None]], candidates: Collection[str]
 ) -> tuple[list[tuple[int, int]], list[int | None]]:
     """Sort the entities of an example by first and last word, the order in which the model predicts them.
 
@@ -206,7 +206,7 @@ def place_entities(
     ----------
     entities
         First word, last word and label of each entity; the label is None if it is left out.
-    asked
+    candidates
         Candidate labels of the example.
 
     Returns
@@ -215,16 +215,16 @@ def place_entities(
         The distinct spans with a candidate label, sorted; and for each entity its index among them, or None. Two labels
         of one span share an index.
     """
-    spans = sorted({(start, end) for start, end, label in entities if label in asked})
+    spans = sorted({(start, end) for start, end, label in entities if label in candidates})
     positions = {span: position for position, span in enumerate(spans)}
-    places = [positions[start, end] if label in asked else None for start, end, label in entities]
+    places = [positions[start, end] if label in candidates else None for start, end, label in entities]
     return spans, places
 
 
 def pair_targets(
     relations: Iterable[Relation] | None,
     places: Sequence[int | None],
-    asked: Sequence[str],
+    candidates: Sequence[str],
     sampling: RelationSampling,
     rng: random.Random,
     report: Counter[str] | None = None,
@@ -237,7 +237,7 @@ def pair_targets(
         All annotated relations, indices into `places`; None if relations are not annotated.
     places
         Index of each entity among those of the model, from 0 on without gaps; see `place_entities`.
-    asked
+    candidates
         Candidate relation labels of the example.
     sampling
         Settings.
@@ -255,7 +255,7 @@ def pair_targets(
     if relations is None:
         return []
     report = Counter() if report is None else report
-    columns = {label: column for column, label in enumerate(asked)}
+    columns = {label: column for column, label in enumerate(candidates)}
     positives: dict[Pair, set[int]] = {}
     related: set[Pair] = set()
     for head, tail, label in relations:

@@ -130,7 +130,7 @@ def test_a_batch_is_cut_where_padding_costs_more_than_a_part():
     assert cut_by_length([]) == []
 
 
-def test_a_part_holds_what_it_may_hold():
+def test_parts_are_limited_in_size():
     sizes = [(1, 10), (1, 50), (1, 11), (3, 52)]
     assert cut_by_length(sizes, 60) == [[3], [1], [0, 2]]
     assert cut_by_length(sizes, 5) == [[3], [1], [2], [0]]

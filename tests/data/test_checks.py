@@ -64,7 +64,7 @@ def test_flat_ner(example, spans, overlapping):
     assert report.dropped["overlapping a longer entity (flat_ner)"] == overlapping
 
 
-def test_gold_that_does_not_fit_the_predicted_tokens(nlp):
+def test_gold_spans_that_do_not_align_with_the_predicted_tokens(nlp):
     gold = Doc(nlp.vocab, words=["New", "York-based", "Ann"])
     gold.spans["gliner"] = [
         Span(gold, 0, 1, label="x"),
@@ -80,14 +80,14 @@ def test_gold_that_does_not_fit_the_predicted_tokens(nlp):
     assert report.dropped == {"not aligned with token boundaries": 2}
 
 
-def test_many_labels_are_summed_up(example):
+def test_many_labels_are_abbreviated(example):
     words = [f"w{i}" for i in range(30)]
     text = check_examples([example(words, [(i, i + 1, f"label {i:02}") for i in range(30)])]).render()
     assert text.endswith("  label 19  1\n  and 10 more labels")
     assert len(text.splitlines()) == 22
 
 
-def test_examples_that_teach_nothing(example, fails):
+def test_examples_that_cannot_be_learned(example, fails):
     with fails(DataError, "data"):
         check_examples([])
     with fails(DataError, "data"):

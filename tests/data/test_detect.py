@@ -65,7 +65,7 @@ def test_a_tsv_file_of_words_is_a_column_file(write, nlp):
     ]
 
 
-def test_each_purpose_takes_its_split(write, nlp, tmp_path, fails):
+def test_training_and_validation_read_their_splits(write, nlp, tmp_path, fails):
     rows = {name: [{"tokens": [name], "tags": ["B-x"]}] for name in ("train", "dev", "test")}
     for name, records in rows.items():
         write(f"folder/{name}.jsonl", records)
@@ -99,7 +99,7 @@ def test_unclear_columns(write, columns, fails):
         reader_of_path(write("a.csv", f"{columns}\n1,2\n"))
 
 
-def test_mistakes_in_records_say_which(nlp, fails):
+def test_errors_name_the_record(nlp, fails):
     broken = {"tokenized_text": ["Ann"], "ner": [[0, 5, "person"]]}
     reader = reader_of_records([GLINER, GLINER, GLINER, broken])
     with fails(DataError, "record 3 (ner[0][1])"):
@@ -110,12 +110,12 @@ def test_mistakes_in_records_say_which(nlp, fails):
         reader_of_records([{"a": 1, "b": 2}])
 
 
-def test_messages_on_records_do_not_repeat_them(nlp, caplog):
+def test_messages_do_not_contain_the_records(nlp, caplog):
     reader = reader_of_records([{**GLINER, "lang": "en"}])
     assert found(reader, nlp) == ONE
     assert "the records: 1 x unknown field 'lang' (ignored)" in caplog.text
 
 
-def test_a_path_that_is_not_there(tmp_path, fails):
+def test_a_missing_path(tmp_path, fails):
     with fails(DataError, "conll2003"):
         reader_of_path(tmp_path / "conll2003")

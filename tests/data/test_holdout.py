@@ -31,7 +31,7 @@ def test_each_side_has_at_least_one(example, number, share, held):
 
 
 @pytest.mark.parametrize("share", [0, 1, -0.1, 1.5, True, "0.1", float("nan")])
-def test_a_share_that_is_none(example, share, fails):
+def test_an_invalid_share(example, share, fails):
     with fails(ConfigError, "train.validation_split"):
         hold_out([example(["a"])] * 3, share, 0)
 
@@ -70,7 +70,7 @@ def test_dropped_labels(example):
     assert drop_labels(examples, ["y", "w"]) == {}
 
 
-def test_a_dropped_label_is_not_asked_for(example):
+def test_a_dropped_label_is_no_candidate(example):
     """Neither as a positive nor, for whatever else is in the batch, as a negative."""
     examples = [
         example("a b", [(0, 1, "x"), (1, 2, "y")], ner_labels=["x", "y", "z"]),

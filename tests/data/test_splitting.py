@@ -216,7 +216,7 @@ def triples(example):
     return [(span.start, span.end, span.label_) for span in gold_spans(example.reference)]
 
 
-def test_stride_is_what_two_chunks_share(example):
+def test_stride_is_the_overlap(example):
     found = chunks(example([f"w{i}" for i in range(10)]), 4, 1)
     assert [[token.text for token in e.reference] for e in found] == [
         ["w0", "w1", "w2", "w3"],
@@ -230,7 +230,7 @@ def test_stride_is_what_two_chunks_share(example):
     assert [len(e.reference) for e in chunks(example(["a"] * 11), 4, 1)] == [4, 4, 4, 2]
 
 
-def test_short_documents_stay_what_they_are(example):
+def test_short_documents_are_not_chunked(example):
     short = example("a b c d", [(0, 2, "x")])
     assert chunks(short, 4, 2) == [short]
 

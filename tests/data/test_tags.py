@@ -58,19 +58,19 @@ def test_io(tags):
         ("B-a I-a S-b", "BIOES", [(0, 2, "a"), (2, 3, "b")], "entity without its last tag L- or E- (closed)"),
     ],
 )
-def test_what_a_scheme_does_not_allow_is_read_and_counted(tags, scheme, entities, reason):
+def test_invalid_tag_sequences_are_repaired_and_counted(tags, scheme, entities, reason):
     report = Counter()
     assert decode_tags(tags.split(), scheme, report) == entities
     assert report == {reason: 1}
 
 
-def test_nothing_but_o():
+def test_only_outside_tags():
     assert detect_scheme([["O", "O"]]) == "BIO"
     assert decode_tags(["O", "O"], "BIO", Counter()) == []
 
 
 @pytest.mark.parametrize("tag", ["X-PER", "B", "B-", "b-PER", "", "I_PER", "-", "0"])
-def test_no_tags_of_bio(tag):
+def test_invalid_tags_of_bio(tag):
     assert not is_tag(tag, "BIO")
 
 
@@ -129,7 +129,7 @@ def test_repairs_are_counted():
     assert report == {"I- without B- before it (read as the beginning)": 1}
 
 
-def test_b_behind_b_is_counted_where_there_is_no_i_at_all():
+def test_repeated_b_is_counted_in_data_without_i():
     report: Counter[str] = Counter()
     assert decoded(["B-PER", "B-PER", "O", "B-ORG"], report=report) == [
         (0, 1, "PER"),
@@ -143,7 +143,7 @@ def test_b_behind_b_is_counted_where_there_is_no_i_at_all():
     assert not report
 
 
-def test_a_tag_of_no_scheme(fails):
+def test_a_tag_of_another_scheme(fails):
     with fails(DataError, "a.csv:4 (tags[1])"):
         decoded(["B-PER", "X"], "BIO")
 
@@ -183,7 +183,7 @@ def test_wrong_tag_names(names, fails):
         tags_by_id(names)
 
 
-def test_tags_and_entities_are_told_apart():
+def test_tags_are_distinguished_from_entities():
     assert is_tag_list(["O"])
     assert is_tag_list([0, 1])
     assert not is_tag_list([])

@@ -112,7 +112,7 @@ def test_errors_in_csv(write, nlp, content, where, fails):
         read(nlp, path)
 
 
-def test_the_csv_of_long_texts(write, nlp):
+def test_csv_with_long_texts(write, nlp):
     rows = [{"tokens": ["word"] * 40_000, "tags": ["O"] * 40_000}]
     ((text, found),) = read(nlp, write("a.csv", csv(rows=rows)))
     assert (len(text.split()), found) == (40_000, [])
@@ -190,7 +190,7 @@ def test_folders_have_splits(write, nlp, tmp_path, fails):
         read(nlp, tmp_path / "csv", split="gold")
 
 
-def test_the_plain_ids_of_whole_entities(nlp):
+def test_ids_repeated_over_an_entity(nlp):
     """The same class at each word of an entity: two entities in BIO, one with plain labels."""
     rows = Dataset.from_list(
         [{"tokens": ["John", "Smith", "works", "at", "Google"], "tags": [1, 1, 0, 0, 3]}]
@@ -205,7 +205,7 @@ def test_the_plain_ids_of_whole_entities(nlp):
     ]
 
 
-def test_the_scheme_is_that_of_all_rows_and_files(write, nlp, tmp_path):
+def test_the_scheme_is_inferred_from_all_rows_and_files(write, nlp, tmp_path):
     write("train/a.jsonl", [{"tokens": ["Ann", "Lee"], "tags": ["I-PER", "I-PER"]}])
     write("train/b.jsonl", [{"tokens": ["Bo", "Cy"], "tags": ["I-PER", "B-PER"]}])
     reader = bio(tmp_path)
@@ -278,12 +278,12 @@ def test_a_reader_gives_the_same_in_each_pass(write, nlp, tmp_path, fails):
 
 
 @pytest.mark.parametrize("path", [7, [["a.csv"]], object()])
-def test_what_is_no_path(nlp, path, fails):
+def test_paths_of_a_wrong_type(nlp, path, fails):
     with fails(ConfigError, "path"):
         bio(path)(nlp)
 
 
-def test_a_streamed_data_set_is_none(nlp, fails):
+def test_a_streamed_data_set_is_refused(nlp, fails):
     with fails(ConfigError, "path"):
         bio(classes().to_iterable_dataset())(nlp)
 
@@ -297,7 +297,7 @@ def test_in_a_config(write, nlp):
         Config.from_str(text + 'scheme = "BIOX"\n').resolve(registry=registry)
 
 
-def test_a_name_that_the_hub_does_not_have(tmp_path):
+def test_an_unknown_data_set_of_the_hub(tmp_path):
     code = """
 import spacy
 from gliner_pipe.data.readers import bio

@@ -66,7 +66,7 @@ def test_documents(write, nlp):
     assert len(read(nlp, write("b.conll", "a O\n\nb O\n"), level="document")) == 1
 
 
-def test_the_scheme_belongs_to_the_file(write, nlp, tmp_path):
+def test_the_scheme_is_inferred_for_each_file(write, nlp, tmp_path):
     write("a.conll", "x I-a\ny I-a\n")
     write("b.conll", "x U-a\ny U-a\n")
     one, two = read(nlp, tmp_path)
@@ -81,7 +81,7 @@ def test_i_without_b_is_counted(write, nlp):
     assert reader.report == {"I- without B- before it (read as the beginning)": 1}
 
 
-def test_a_given_scheme_is_kept_to(write, nlp, fails):
+def test_a_given_scheme_is_used(write, nlp, fails):
     path = write("a.conll", "a I-x\nb B-x\n")
     assert triples(read(nlp, path, scheme="IOB1")[0]) == [(0, 1, "x"), (1, 2, "x")]
     with fails(DataError, "a.conll:2 (tag)"):

@@ -30,7 +30,7 @@ def test_words_are_tokens_and_both_ends_are_inclusive(write, nlp):
     assert not example.predicted.ents
 
 
-def test_words_that_a_tokenizer_would_cut_stay_whole(write, nlp):
+def test_words_are_not_split_by_the_tokenizer(write, nlp):
     words = ["don't", "e.g.", "New York", "\u3000", "a-b"]
     (example,) = read(nlp, write("a.jsonl", [{"tokenized_text": words, "ner": [[2, 4, "x"]]}]))
     assert [token.text for token in example.reference] == words
@@ -152,7 +152,7 @@ def test_the_report_is_logged_once(write, nlp, caplog):
     ]
 
 
-def test_missing_files_show_before_the_first_example(nlp, tmp_path, fails):
+def test_missing_files_are_reported_before_the_first_example(nlp, tmp_path, fails):
     reader = gliner_json(tmp_path / "nothing.jsonl")
     with fails(DataError, "nothing.jsonl"):
         reader(nlp)
@@ -197,6 +197,6 @@ def test_a_text_of_100_000_words(write, nlp):
         {"span_setter": ""},
     ],
 )
-def test_options_that_cannot_work(options):
+def test_wrong_options(options):
     with pytest.raises(ConfigError, match=next(iter(options))):
         gliner_json("a.jsonl", **options)

@@ -69,7 +69,7 @@ def test_alignment_modes(write, nlp, mode, expected, reason):
     assert sum(reader.report.values()) == 2
 
 
-def test_blanks_around_an_entity_are_no_matter(write, nlp):
+def test_whitespace_around_an_entity_is_trimmed(write, nlp):
     reader = jsonl(
         write("a.jsonl", [{"text": TEXT, "entities": [[7, 14, "x"], [13, 14, "y"]]}]), alignment_mode="strict"
     )
@@ -126,7 +126,7 @@ def test_a_tokenizer_that_changes_the_text(write, nlp, fails):
         read(other, write("a.jsonl", [{"text": TEXT, "entities": []}]))
 
 
-def test_a_text_longer_than_a_parser_may_read(write, nlp):
+def test_a_text_longer_than_max_length_of_the_pipeline(write, nlp):
     text = "word " * 250_000
     (example,) = read(nlp, write("a.jsonl", [{"text": text, "entities": [[0, 4, "x"]]}]))
     assert len(text) > nlp.max_length

@@ -56,7 +56,7 @@ def test_tags_by_their_ids(write, nlp, fails):
         list(gliner_json(path, fields=fields)(nlp))
 
 
-def test_the_scheme_is_that_of_the_file(write, nlp):
+def test_the_scheme_is_inferred_from_the_file(write, nlp):
     rows = [
         {"tokenized_text": ["Ann", "Lee"], "ner": ["I-x", "I-x"]},
         {"tokenized_text": ["Bo", "Cy"], "ner": ["I-x", "B-x"]},
@@ -88,7 +88,7 @@ def test_texts(write, nlp, fails):
         list(jsonl(path, fields={"text": "content"})(nlp))
 
 
-def test_a_name_that_moved_is_not_read_twice(nlp):
+def test_a_renamed_field_is_not_read_twice(nlp):
     """`ner_labels` holds the entities here, and is no list of labels any more."""
     record = {"tokens": WORDS, "ner_labels": [[0, 1, "person"], [3, 3, "city"]]}
     reader = gliner_json([record], fields={"tokens": "tokens", "ner": "ner_labels"})

@@ -43,7 +43,7 @@ def test_folder_ann_file_and_pattern(write, nlp, tmp_path):
     assert len(read(nlp, str(tmp_path / "*.txt"))) == 1
 
 
-def test_other_lines_are_counted(write, nlp):
+def test_ignored_lines_are_counted(write, nlp):
     extra = "A1\tNo T1\nM1\tSure T2\nN1\tRef T2 wiki:1\tParis\n#1\tNotes T1\tsure?\n*\tAlias T1 T2\n"
     events = "T3\tLive 8 13\tlives\nE1\tLive:T3 Who:T1\nR2\tpart Arg1:E1 Arg2:T2\n\n"
     reader = standoff(pair(write, annotations=ANN + extra + events))

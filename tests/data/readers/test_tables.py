@@ -42,7 +42,7 @@ def test_lists_come_back_as_they_were_written(value):
         "\\",
     ],
 )
-def test_what_is_no_list(text, fails):
+def test_cells_that_are_no_list(text, fails):
     with fails(DataError, "a.csv:2 (tokens)") as caught:
         list_cell(PLACE, "tokens", text)
     assert len(str(caught.value)) < 300
@@ -80,7 +80,7 @@ def test_names_of_splits(write, tmp_path):
     assert splits_of(tmp_path / "data" / "dev_1.csv") == []
 
 
-def test_a_split_that_is_called_otherwise(write, tmp_path, fails):
+def test_a_split_of_another_name(write, tmp_path, fails):
     write("data/gold.jsonl", [{"n": 1}])
     write("data/silver.jsonl", [{"n": 2}])
     (table,) = open_tables(tmp_path / "data", "gold")
