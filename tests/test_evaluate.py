@@ -213,6 +213,18 @@ def test_guess_reader(data: Path, tmp_path: Path) -> None:
     assert caught.value.where.endswith("other.json:1")
 
 
+def test_the_validation_split_of_a_folder_is_read(tmp_path: Path) -> None:
+    for name in ("train", "dev", "test"):
+        record = {"tokenized_text": [name], "ner": []}
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(record), encoding="utf-8")
+    nlp = spacy.blank("en")
+    assert [example.reference[0].text for example in read_examples(tmp_path, nlp)] == ["dev"]
+    (tmp_path / "dev.jsonl").unlink()
+    with pytest.raises(DataError) as caught:
+        read_examples(tmp_path, nlp)
+    assert caught.value.where == str(tmp_path)
+
+
 def test_data_that_training_detects_is_read(tmp_path: Path) -> None:
     """Column files ending in .txt, and entities by word indices beside ``tokens``."""
     columns, records = tmp_path / "columns", tmp_path / "records.jsonl"

@@ -119,3 +119,32 @@ def test_messages_do_not_contain_the_records(nlp, caplog):
 def test_a_missing_path(tmp_path, fails):
     with fails(DataError, "conll2003"):
         reader_of_path(tmp_path / "conll2003")
+
+
+def test_folders_and_patterns(write, nlp, tmp_path):
+    """Hidden files are skipped, and .txt files decide only if there is nothing else."""
+    write("mixed/README.txt", "About this data.")
+    write("mixed/.cache/old.csv", "a,b\n1,2\n")
+    write("mixed/sub/a.jsonl", [TEXT])
+    write("columns/a.txt", "Ann\tB-person\nLee\tI-person\nleft\tO\n")
+    for path in (tmp_path / "mixed", f"{tmp_path}/**/*.jsonl", tmp_path / "columns", f"{tmp_path}/columns/*"):
+        assert found(reader_of_path(path), nlp) == ONE
+
+
+def test_a_named_reader_is_not_detected_except_for_its_columns(write, nlp):
+    path = write("a.csv", CSV.format("words", "labels"))
+    assert found(reader_of_path(path, name="bio"), nlp) == ONE
+    assert found(reader_of_path(write("a.data", "Ann Lee B-person\n"), name="conll"), nlp) == [
+        [("Ann", "person")]
+    ]
+
+
+def test_an_unknown_record_or_ending(write, fails):
+    for name, content, where in (
+        ("a.jsonl", [{"a": 1}], "a.jsonl:1"),
+        ("a.json", "[7]", "a.json:1"),
+        ("a.doc", "x", "a.doc"),
+    ):
+        path = write(name, content)
+        with fails(DataError, where):
+            reader_of_path(path)
