@@ -1,4 +1,4 @@
-"""Gold annotations on a Doc: entities in a span group, everything else in ``doc.user_data``."""
+"""Annotations of a Doc: entities in span groups, everything else in ``doc.user_data`` and in extensions."""
 
 from __future__ import annotations
 
@@ -11,25 +11,28 @@ from spacy.tokens import Doc, Span
 from spacy.util import filter_spans
 
 from gliner_pipe.errors import ConfigError
+from gliner_pipe.util.thread_lock import Lock
 
-#: Where the supervision of a document stands in ``doc.user_data``.
+#: Key of the supervision in ``doc.user_data``.
 USER_DATA_KEY = "gliner_pipe"
 
-#: The span group of entities, gold and predicted, when nothing else is asked.
+#: Default span group of entities, gold and predicted.
 DEFAULT_SPANS_KEY = "gliner"
 
-#: Where entities go: a span group, ``"ents"``, ``"*"`` (a group for each label), several of these, or a
-#: mapping from one of these to the labels that go there (``True`` for all).
+#: Where entities are stored: a span group, ``"ents"``, ``"*"`` (a group for each label), several of these, or a
+#: mapping from these to the labels stored there (``True`` for all).
 SpanSetter = str | list[str] | dict[str, bool | str | list[str]]
 
 
-class Supervision(TypedDict, total=False):
-    """What is known about a document besides its entities; every field is optional and plain JSON.
+_lock = Lock()
 
-    ``ner_labels`` is the complete set of entity labels that the annotators looked for: one of them that has
-    no entity is truly absent. ``ner_negatives`` are labels known to be absent. ``relations`` holds ``[head,
-    tail, label]`` where head and tail are positions in the span group of entities. ``source`` is the file and
-    line.
+
+class Supervision(TypedDict, total=False):
+    """Annotations of a document besides its entities; every field is optional and plain JSON.
+
+    ``ner_labels`` is the complete set of entity labels that the annotators looked for: a label of this set without an
+    entity is truly absent. ``ner_negatives`` are labels known to be absent. ``relations`` has items ``[head, tail,
+    label]``, where head and tail are indices into the span group of entities. ``source`` is file name and line.
     """
 
     id: str
@@ -42,15 +45,15 @@ class Supervision(TypedDict, total=False):
 
 
 def supervision(doc: Doc) -> Supervision:
-    """Return the supervision stored on `doc`; an empty mapping when there is none."""
+    """Return the supervision stored on `doc`; an empty mapping if there is none."""
     stored: Supervision = doc.user_data.get(USER_DATA_KEY, {})
     if any(isinstance(value, tuple) for value in stored.values()):
-        stored = _listed(stored)  # spaCy's own files give lists back as tuples
+        stored = _listed(stored)  # spaCy's files turn lists into tuples
     return stored.copy()
 
 
 def set_supervision(doc: Doc, **fields: Any) -> None:
-    """Store fields of :class:`Supervision` on `doc`; the fields that are not named stay as they are.
+    """Store fields of :class:`Supervision` on `doc`; other fields are not changed.
 
     Parameters
     ----------
@@ -62,7 +65,7 @@ def set_supervision(doc: Doc, **fields: Any) -> None:
     Raises
     ------
     TypeError
-        A field that :class:`Supervision` does not have.
+        Unknown field.
     """
     unknown = [name for name in fields if name not in Supervision.__annotations__]
     if unknown:
@@ -81,18 +84,18 @@ def gold_spans(doc: Doc, key: SpanSetter = DEFAULT_SPANS_KEY) -> list[Span]:
     doc
         A reference document.
     key
-        Where they stand, see :func:`spans_by_place`; a span that stands in several places is returned once.
+        Where they are stored, see :func:`spans_by_place`; a span stored in several places is returned once.
 
     Returns
     -------
     list of Span
-        In the order in which relations count them.
+        In the order of the indices of relations.
     """
     return [span for _, _, span in each_once(spans_by_place(doc, key))]
 
 
 def trimmed(span: Span) -> Span | None:
-    """Return a span without the whitespace tokens at its ends; None if it has no others."""
+    """Return a span without whitespace tokens at its ends; None if it has no other tokens."""
     doc, start, end = span.doc, span.start, span.end
     while start < end and doc[end - 1].is_space:
         end -= 1
@@ -104,20 +107,20 @@ def trimmed(span: Span) -> Span | None:
 
 
 def word_places(doc: Doc) -> list[int]:
-    """Return for each token border the number of tokens before it that are no whitespace."""
+    """Return for each token boundary the number of non-whitespace tokens before it."""
     return [0, *np.cumsum(doc.to_array(["IS_SPACE"]) == 0).tolist()]
 
 
 def spans_by_place(doc: Doc, getter: SpanSetter) -> Iterator[tuple[str, int, Span]]:
-    """Yield the spans of a document with the place that each stands in, and its position there.
+    """Yield the spans of a document, each with the place where it is stored and its position there.
 
     Parameters
     ----------
     doc
         The document.
     getter
-        Span groups, ``"ents"``, ``"*"`` (all groups), or a mapping from these to the labels that count. A document that
-        has none of the groups gives its ``doc.ents``.
+        Span groups, ``"ents"``, ``"*"`` (all groups), or a mapping from these to labels. The entities of a document
+        without any of these groups are its ``doc.ents``.
     """
     places = span_places(getter)
     if "*" in places:
@@ -135,7 +138,7 @@ def spans_by_place(doc: Doc, getter: SpanSetter) -> Iterator[tuple[str, int, Spa
 
 
 def each_once(spans: Iterable[tuple[str, int, Span]]) -> Iterator[tuple[str, int, Span]]:
-    """Leave out the spans that stood in an earlier place already; what one place holds twice stays twice."""
+    """Leave out spans that an earlier place contains too; duplicates within one place are kept."""
     first: dict[tuple[int, int, int], str] = {}
     for place, position, span in spans:
         if first.setdefault((span.start, span.end, span.label), place) == place:
@@ -145,24 +148,24 @@ def each_once(spans: Iterable[tuple[str, int, Span]]) -> Iterator[tuple[str, int
 def set_spans(
     doc: Doc, spans: Sequence[Span], setter: SpanSetter, report: Counter[str] | None = None
 ) -> list[int | None]:
-    """Write entities to the places that a span setter names.
+    """Store entities where a span setter says.
 
     Parameters
     ----------
     doc
-        The document; groups named by `setter` are replaced.
+        The document; its groups named in `setter` are replaced.
     spans
-        All entities. ``"ents"`` takes the longest ones that do not overlap.
+        All entities. ``"ents"`` stores the longest ones that do not overlap.
     setter
         See :data:`SpanSetter`.
     report
-        Takes the number of entities that ``"ents"`` had no room for.
+        Receives the number of entities that do not fit into ``"ents"``.
 
     Returns
     -------
     list of int or None
-        For each of `spans`, its position in the first place that `setter` names; ``None`` where it did not
-        get there, and everywhere when the first place is ``"*"``, which is no single group.
+        Position of each span in the first place of `setter`; ``None`` if it is not stored there, and for all spans if
+        that place is ``"*"``, which is no single group.
     """
     positions: list[int | None] | None = None
     for place, labels in span_places(setter).items():
@@ -187,7 +190,7 @@ def set_spans(
 
 
 def primary_key(setter: SpanSetter) -> str:
-    """Return the first place that `setter` names: the group that relations count in."""
+    """Return the first place of `setter`: the group whose positions relations refer to."""
     return next(iter(span_places(setter)))
 
 
@@ -200,14 +203,14 @@ def _set_groups(doc: Doc, spans: Iterable[Span]) -> None:
 
 
 def _listed(value: Any) -> Any:
-    """Return `value` with lists for tuples."""
+    """Return `value` with tuples replaced by lists."""
     if isinstance(value, dict):
         return {name: _listed(item) for name, item in value.items()}
     return [_listed(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def span_places(setter: SpanSetter) -> dict[str, set[str] | None]:
-    """Return the labels that go to each place; None for all of them."""
+    """Return the labels stored in each place; None for all labels."""
     items: dict[str, Any]
     if isinstance(setter, str):
         items = {setter: True}
@@ -225,6 +228,24 @@ def span_places(setter: SpanSetter) -> dict[str, set[str] | None]:
             "span_setter",
             f"is {setter!r}",
             'the name of a span group, "ents", "*", or a list of these',
-            'Write span_setter = "gliner"',
+            'Set span_setter = "gliner"',
         )
     return places
+
+
+def install(kind: Any, name: str, **options: Any) -> None:
+    """Register the extension ``._.name`` unless it exists; safe to call from several threads.
+
+    Parameters
+    ----------
+    kind
+        ``Doc``, ``Span`` or ``Token``.
+    name
+        Name of the attribute.
+    **options
+        Options of ``set_extension``.
+    """
+    if not kind.has_extension(name):
+        with _lock:
+            if not kind.has_extension(name):
+                kind.set_extension(name, **options)

@@ -1,4 +1,4 @@
-"""Batches of examples by words, pieces, examples or spans, from examples of similar length."""
+"""Batches of examples, limited by words, padded words, subword tokens, examples or spans."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from spacy.training import Example
 from gliner_pipe.data.annotations import DEFAULT_SPANS_KEY, SpanSetter, gold_spans
 from gliner_pipe.errors import ConfigError
 
-#: What a batch can be measured in, with other names for the same.
+#: Units of a batch size, with their synonyms.
 UNITS = {
     "words": "words",
     "tokens": "words",
@@ -25,7 +25,7 @@ UNITS = {
     "spans": "spans",
 }
 
-#: Tells how many pieces the text of each example is cut into.
+#: Returns the number of subword tokens of the text of each example.
 PieceCounter = Callable[[Sequence[Example]], Sequence[int]]
 
 _SIZE = re.compile(r"\s*(\d+)\s*([a-z_]*)\s*", re.IGNORECASE)
@@ -42,15 +42,14 @@ class BatchSize(NamedTuple):
 
 
 def parse_size(size: int | str | BatchSize) -> BatchSize:
-    """Read a batch size such as ``"2000 words"``, ``"16 samples"`` or ``16``.
+    """Parse a batch size such as ``"2000 words"``, ``"16 samples"`` or ``16``.
 
     Parameters
     ----------
     size
-        A number alone counts samples. Units: ``words`` (the same: ``tokens``), ``padded_words`` (number of
-        examples times the longest of them), ``pieces`` (of the text, as a tokenizer cuts it), ``samples`` (the
-        same: ``docs``), ``spans`` (gold entities, at least 1 an example). The last letter may be missing:
-        ``"1 word"``.
+        A number alone counts examples. Units: ``words`` (or ``tokens``), ``padded_words`` (number of examples times
+        the length of the longest), ``pieces`` (subword tokens of the text), ``samples`` (or ``docs``), ``spans`` (gold
+        entities, at least 1 for each example). The final s may be missing: ``"1 word"``.
 
     Raises
     ------
@@ -60,19 +59,13 @@ def parse_size(size: int | str | BatchSize) -> BatchSize:
     if isinstance(size, BatchSize):
         size = str(size)
     allowed = f'a number from 1 on, alone or with {", ".join(UNITS)}, e.g. "2000 words"'
-    match = (
-        _SIZE.fullmatch(str(size)) if isinstance(size, (int, str)) and not isinstance(size, bool) else None
-    )
+    valid = isinstance(size, (int, str)) and not isinstance(size, bool)
+    match = _SIZE.fullmatch(str(size)) if valid else None
     unit = match[2].lower() if match else ""
     unit = UNITS.get(unit) or UNITS.get(f"{unit}s") or ("" if unit else "samples")
     if match is None or not unit or int(match[1]) < 1:
         raise ConfigError("batch_size", f"is {size!r}", allowed)
     return BatchSize(int(match[1]), unit)
-
-
-def example_length(example: Example) -> int:
-    """Return the number of words of `example`."""
-    return len(example.predicted)
 
 
 def batches(
@@ -81,16 +74,14 @@ def batches(
     *,
     shuffle: bool = True,
     rng: random.Random | None = None,
-    sort_window: int = 0,
-    noise: float = 0.1,
-    endless: bool = False,
     spans_key: SpanSetter = DEFAULT_SPANS_KEY,
     count_pieces: PieceCounter | None = None,
 ) -> Iterator[list[Example]]:
     """Yield batches of at most `size`.
 
-    Chance decides which examples meet, and the order of the batches. An example larger than `size` makes a batch of
-    its own; no example is left out.
+    An example larger than `size` is a batch of its own; no example is left out. Examples are not grouped by length:
+    batches of similar length are no fair sample of the data. With gradient clipping, those of short texts, which have
+    few entities, weigh as much as all others, and recall suffers.
 
     Parameters
     ----------
@@ -99,65 +90,73 @@ def batches(
     size
         See :func:`parse_size`.
     shuffle
-        Whether chance decides on the order; else batches follow the order of `examples`, and nothing is
-        sorted.
+        Shuffle the examples; otherwise batches follow their order.
     rng
-        The only source of chance; seeded with 0 when not given.
-    sort_window
-        Number of shuffled examples that are sorted by length at a time, which saves padding; 0 or 1 for no
-        sorting. Batches of like length are no fair sample of the data: where gradients are clipped, those of
-        short texts, which have few entities, weigh as much as all others, and recall suffers.
-    noise
-        How far a length is falsified for sorting, as a part of it (0.1: by up to 10 percent), so that the
-        same examples do not always meet.
-    endless
-        Whether to go on forever, each pass in a new order.
+        Source of randomness; seeded with 0 by default.
     spans_key
         Span group that the unit ``spans`` counts.
     count_pieces
-        What the unit ``pieces`` counts.
+        Counts the unit ``pieces``.
 
     Raises
     ------
     ConfigError
-        If `size` is in pieces and nothing counts these.
+        `size` is in pieces, and `count_pieces` is missing.
     """
     limit = parse_size(size)
     pool = list(examples)
-    rng = rng or random.Random(0)
     costs = _costs(pool, limit, spans_key, count_pieces)
-    lengths = [example_length(example) for example in pool]
-    while pool:
-        order = list(range(len(pool)))
-        if not shuffle:
-            groups: Iterable[list[int]] = _packed(order, costs, limit)
-        else:
-            rng.shuffle(order)
-            groups = _bucketed(order, lengths, costs, limit, rng, sort_window, noise)
-        for group in groups:
+    order = list(range(len(pool)))
+    if shuffle:
+        (rng or random.Random(0)).shuffle(order)
+    group: list[int] = []
+    total = longest = 0
+    for i in order:
+        longest = max(longest, costs[i])
+        total += costs[i]
+        measure = (len(group) + 1) * longest if limit.unit == "padded_words" else total
+        if group and measure > limit.number:
             yield [pool[i] for i in group]
-        if not endless:
-            return
+            group, total, longest = [], costs[i], costs[i]
+        group.append(i)
+    if group:
+        yield [pool[i] for i in group]
+
+
+def _costs(
+    examples: Sequence[Example], size: BatchSize, spans_key: SpanSetter, count_pieces: PieceCounter | None
+) -> Sequence[int]:
+    """Return the size of each example in the unit of `size`."""
+    if size.unit == "samples":
+        return [1] * len(examples)
+    if size.unit == "spans":
+        return [max(1, len(gold_spans(example.reference, spans_key))) for example in examples]
+    if size.unit != "pieces":
+        return [len(example.predicted) for example in examples]
+    if count_pieces is None:
+        allowed = ", ".join(unit for unit in UNITS if unit != "pieces")
+        raise ConfigError("batch_size", f"is '{size}', and no component counts subword tokens", allowed)
+    return count_pieces(examples)
 
 
 def cut_by_length(
     sizes: Sequence[tuple[int, int]], most: int | None = None, overhead: float = math.inf
 ) -> list[list[int]]:
-    """Cut a batch into parts of like length, such that padding and parts together cost least.
+    """Split a batch into parts of similar length, so that padding and parts together cost least.
 
     Parameters
     ----------
     sizes
-        Rows, and pieces of the longest row, of each text.
+        For each text, its number of rows and the subword tokens of its longest row.
     most
-        Padded pieces of a part; a text larger than that makes a part of its own. None for no limit.
+        Maximum number of padded subword tokens of a part; a larger text is a part of its own. None for no limit.
     overhead
-        What a part costs beyond its pieces, as a number of pieces; infinite for as few parts as `most` allows.
+        Fixed cost of a part in subword tokens; infinite for as few parts as `most` allows.
 
     Returns
     -------
     list of list of int
-        The texts of each part, the longest part first; a batch that is not cut keeps its order.
+        The texts of each part, the longest part first. A batch that is not split keeps its order.
     """
     order = sorted(range(len(sizes)), key=lambda text: sizes[text][1])
     rows = np.concatenate([[0], np.cumsum([sizes[text][0] for text in order])])
@@ -165,10 +164,10 @@ def cut_by_length(
     came_from = np.zeros(len(order) + 1, dtype=np.int64)
     per_part = 1e12 if math.isinf(overhead) else overhead
     for end in range(1, len(order) + 1):
-        pieces = (rows[end] - rows[:end]) * sizes[order[end - 1]][1]
-        costs = least[:end] + pieces + per_part
+        padded = (rows[end] - rows[:end]) * sizes[order[end - 1]][1]
+        costs = least[:end] + padded + per_part
         if most is not None:
-            costs[:-1][pieces[:-1] > most] = np.inf
+            costs[:-1][padded[:-1] > most] = np.inf
         came_from[end] = costs.argmin()
         least[end] = costs[came_from[end]]
     parts: list[list[int]] = []
@@ -178,60 +177,3 @@ def cut_by_length(
         parts.append(order[start:end])
         end = start
     return [sorted(part) for part in parts]
-
-
-def _costs(
-    examples: Sequence[Example], size: BatchSize, spans_key: SpanSetter, count_pieces: PieceCounter | None
-) -> Sequence[int]:
-    if size.unit == "pieces":
-        if count_pieces is None:
-            raise ConfigError(
-                "batch_size",
-                f"is '{size}', and nothing here cuts texts into pieces",
-                ", ".join(unit for unit in UNITS if unit != "pieces"),
-            )
-        return count_pieces(examples)
-    measures: dict[str, Callable[[Example], int]] = {
-        "words": example_length,
-        "padded_words": example_length,
-        "samples": lambda example: 1,
-        "spans": lambda example: max(1, len(gold_spans(example.reference, spans_key))),
-    }
-    return [measures[size.unit](example) for example in examples]
-
-
-def _packed(order: Sequence[int], costs: Sequence[int], limit: BatchSize) -> Iterator[list[int]]:
-    """Yield `order` in groups, each as large as `limit` permits."""
-    group: list[int] = []
-    total = longest = 0
-    for i in order:
-        longest = max(longest, costs[i])
-        total += costs[i]
-        measure = (len(group) + 1) * longest if limit.unit == "padded_words" else total
-        if group and measure > limit.number:
-            yield group
-            group, total, longest = [], costs[i], costs[i]
-        group.append(i)
-    if group:
-        yield group
-
-
-def _bucketed(
-    order: list[int],
-    lengths: Sequence[int],
-    costs: Sequence[int],
-    limit: BatchSize,
-    rng: random.Random,
-    sort_window: int,
-    noise: float,
-) -> Iterator[list[int]]:
-    """Yield groups of similar length, in random order, from a window of `order` at a time."""
-    if sort_window <= 1:
-        yield from _packed(order, costs, limit)
-        return
-    for start in range(0, len(order), sort_window):
-        window = order[start : start + sort_window]
-        keys = {i: lengths[i] * (1 + noise * (2 * rng.random() - 1)) for i in window}
-        groups = list(_packed(sorted(window, key=keys.__getitem__), costs, limit))
-        rng.shuffle(groups)
-        yield from groups

@@ -1,4 +1,4 @@
-"""A look at the data before training: what is there, and what a model will not be able to use."""
+"""Counts the annotations of data, where they are stored, and those that a model cannot learn."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from spacy.tokens import Doc, Span
 from spacy.training import Example
 
 from gliner_pipe.data.annotations import DEFAULT_SPANS_KEY, SpanSetter, gold_spans, supervision, word_places
-from gliner_pipe.data.label_sets import no_gold, place_name, places_of
 from gliner_pipe.errors import DataError
 
-#: Labels that :meth:`DataReport.render` names.
+#: Maximum number of labels in :meth:`DataReport.render`.
 SHOWN_LABELS = 20
+#: Maximum number of span groups in a message.
+SHOWN_PLACES = 10
 
 
 @dataclass
 class DataReport:
     """Counts over examples.
 
-    ``entities`` counts all gold entities by label; ``dropped`` those that cannot be learned, by reason, each
-    entity under its first reason. ``elsewhere`` counts, by place, the entities of examples that have none where they
-    are looked for.
+    ``entities`` counts all gold entities by label. ``dropped`` counts entities that cannot be learned, each under its
+    first reason. ``elsewhere`` counts, by span group, the entities of examples that have none in the expected group.
     """
 
     examples: int = 0
@@ -36,7 +36,7 @@ class DataReport:
     elsewhere: Counter[str] = field(default_factory=Counter)
 
     def render(self) -> str:
-        """Return a short text: a line of totals, the most frequent labels, what is not usable."""
+        """Return a short text: totals, the most frequent labels, and entities that are not usable."""
         total = sum(self.entities.values())
         head = (
             f"{self.examples} examples ({self.without_entities} without entities), {self.words} words "
@@ -55,7 +55,7 @@ class DataReport:
             places = ", ".join(
                 f"{number} in {place_name(place)}" for place, number in self.elsewhere.most_common()
             )
-            lines.append(f"in other places, so not read: {places}")
+            lines.append(f"in other span groups, so not read: {places}")
         return "\n".join(lines)
 
 
@@ -68,7 +68,7 @@ def check_examples(
     flat_ner: bool = True,
     max_length: int | None = None,
 ) -> DataReport:
-    """Count what `examples` hold and what of it cannot be learned.
+    """Count the annotations of examples, and those that cannot be learned.
 
     Parameters
     ----------
@@ -77,13 +77,13 @@ def check_examples(
     spans_key
         Span group of the gold entities, or ``"ents"``.
     max_width
-        Words that an entity may have; ``None`` for any number.
+        Maximum number of words of an entity; ``None`` for no limit.
     labels
-        The labels to be learned; ``None`` for all that occur.
+        The labels to learn; ``None`` for all labels of the data.
     flat_ner
-        Whether entities may not overlap. Of two that do, the longer one counts as usable.
+        Whether overlapping entities are not allowed. Of two of them, the longer one counts as usable.
     max_length
-        Words of a text that the model sees; ``None`` for all.
+        Maximum number of words of a text that the model reads; ``None`` for no limit.
 
     Returns
     -------
@@ -93,7 +93,7 @@ def check_examples(
     Raises
     ------
     DataError
-        There is no example, or no example has an entity, or none of the entities can be learned.
+        No example, no example with an entity, or no entity that can be learned.
     """
     report = DataReport()
     wanted = None if labels is None else set(labels)
@@ -106,10 +106,10 @@ def check_examples(
         report.without_entities += not spans
         if not spans:
             report.elsewhere += places_of([example.reference])
-        report.relations += len(supervision(example.reference).get("relations", []))
+        report.relations += count_relations([example]).total()
         report.entities.update(span.label_ for span in spans)
         usable = []
-        aligned = _on_token_borders(example)
+        aligned = _aligned_ranges(example)
         for span in spans:
             reason = _reason(span, words, aligned, wanted, max_width, max_length)
             if reason:
@@ -132,9 +132,9 @@ def _reason(
     max_length: int | None,
 ) -> str:
     if wanted is not None and span.label_ not in wanted:
-        return "with a label that is not among the labels"
+        return "with a label that is not in labels"
     if aligned is not None and (span.start_char, span.end_char) not in aligned:
-        return "not on token borders"
+        return "not aligned with token boundaries"
     if max_length is not None and words[span.end] > max_length:
         return f"beyond the first {max_length} words"
     if max_width is not None and words[span.end] - words[span.start] > max_width:
@@ -142,10 +142,8 @@ def _reason(
     return ""
 
 
-def _on_token_borders(example: Example) -> set[tuple[int, int]] | None:
-    """Return which gold character ranges fit the predicted tokens; None when the tokens are the same
-    anyway.
-    """
+def _aligned_ranges(example: Example) -> set[tuple[int, int]] | None:
+    """Return the gold character ranges that align with the predicted tokens; None if the tokens are the same."""
     gold, predicted = example.reference, example.predicted
     if _same_tokens(gold, predicted):
         return None
@@ -168,13 +166,11 @@ def _same_tokens(gold: Doc, predicted: Doc) -> bool:
 
 
 def _flat_count(spans: Sequence[Span]) -> int:
-    """Return how many of `spans` remain when of overlapping ones the longer is kept (the first of equal
-    ones).
-    """
+    """Return the number of spans left if only the longest (then the first) of overlapping ones is kept."""
     taken: set[int] = set()
     count = 0
     for span in sorted(spans, key=lambda span: (span.start - span.end, span.start)):
-        # A span kept before is at least as long, so that an overlap covers one of the two ends.
+        # Kept spans are at least as long, so an overlap covers one of the two ends.
         if span.start not in taken and span.end - 1 not in taken:
             taken.update(range(span.start, span.end))
             count += 1
@@ -184,10 +180,83 @@ def _flat_count(spans: Sequence[Span]) -> int:
 def _refuse_useless(report: DataReport, spans_key: SpanSetter) -> None:
     total = sum(report.entities.values())
     if not report.examples:
-        raise DataError("data", "holds no example", "at least one", "Check the reader's path")
+        raise DataError("data", "has no example", "at least one", "Check the reader's path")
     if not total:
         raise no_gold("data", spans_key, report.examples, report.elsewhere)
     if sum(report.dropped.values()) == total:
         reasons = ", ".join(f"{number} {reason}" for reason, number in report.dropped.most_common())
         do = "Check labels and max_width"
-        raise DataError("data", f"has {total} entities, none usable: {reasons}", "usable entities", do)
+        raise DataError(
+            "data", f"has {total} entities, none of them usable: {reasons}", "usable entities", do
+        )
+
+
+def count_labels(examples: Iterable[Example], getter: SpanSetter) -> Counter[str]:
+    """Count the gold entities of examples by label."""
+    counts = Counter(span.label_ for example in examples for span in gold_spans(example.reference, getter))
+    counts.pop("", None)
+    return counts
+
+
+def count_relations(examples: Iterable[Example]) -> Counter[str]:
+    """Count the gold relations of examples by label."""
+    stated = (supervision(example.reference).get("relations", []) for example in examples)
+    return Counter(label for relations in stated for _, _, label in relations)
+
+
+def places_of(docs: Iterable[Doc]) -> Counter[str]:
+    """Count entities by where they are stored: the key of a span group, or ``ents``."""
+    counts: Counter[str] = Counter()
+    for doc in docs:
+        counts.update({key: len(group) for key, group in doc.spans.items()})
+        counts["ents"] += len(doc.ents)
+    return +counts
+
+
+def refuse_no_gold(where: str, getter: SpanSetter, examples: Iterable[Example]) -> None:
+    """Raise an error if the examples have entities, but none in the expected span group.
+
+    Examples without any entity are accepted: a pipeline may be initialized without data.
+
+    Raises
+    ------
+    DataError
+        With the span groups that have entities.
+    """
+    docs = [example.reference for example in examples]
+    elsewhere = places_of(docs)
+    if elsewhere and not any(gold_spans(doc, getter) for doc in docs):
+        raise no_gold(where, getter, len(docs), elsewhere)
+
+
+def no_gold(where: str, getter: SpanSetter, examples: int, elsewhere: Counter[str]) -> DataError:
+    """Return the error about data without an entity in the expected span group.
+
+    Parameters
+    ----------
+    where
+        Location of the data, for the message.
+    getter
+        The expected span group.
+    examples
+        Number of documents.
+    elsewhere
+        Counts of :func:`places_of` for these documents.
+    """
+    found = f"has {examples} examples, none with an entity in {place_name(getter)} or doc.ents"
+    do = "Check the reader's span_setter and label_map"
+    if elsewhere:
+        best = elsewhere.most_common(1)[0][0]
+        found += "; found " + ", ".join(
+            f"{number} in {place_name(place)}" for place, number in elsewhere.most_common(SHOWN_PLACES)
+        )
+        do = (
+            f'Set gold_spans_key = "{best}" of a gliner component, target_span_getter = "{best}" of a '
+            "token_classifier, or the span_setter of the reader"
+        )
+    return DataError(where, found, "examples with entities", do)
+
+
+def place_name(getter: SpanSetter) -> str:
+    """Return the name of a span group in messages."""
+    return "doc.ents" if getter == "ents" else f"doc.spans[{getter!r}]"

@@ -1,4 +1,4 @@
-"""What is kept out of training: documents to validate on, and labels that are to stay unseen."""
+"""Keeps documents for validation and unseen labels out of the training data."""
 
 from __future__ import annotations
 
@@ -19,39 +19,39 @@ from gliner_pipe.data.annotations import (
 )
 from gliner_pipe.errors import ConfigError, DataError
 
-#: What relations of entities with a held-out label are counted as.
+#: Key of the count of relations that are removed with their entities.
 RELATIONS = "relations of these entities"
 
 
 def hold_out(documents: Sequence[Example], share: float, seed: int) -> tuple[list[Example], list[Example]]:
-    """Split documents at random into those to train on and those to validate on.
+    """Split documents at random into training and validation documents.
 
     Parameters
     ----------
     documents
-        Whole documents: parts of one document must not fall on both sides.
+        Whole documents, so that parts of one document are never on both sides.
     share
-        Share to be held out, between 0 and 1; at least one document falls on each side.
+        Share to hold out, between 0 and 1; each side has at least one document.
     seed
-        Decides which: the same documents and seed give the same split.
+        Seed of the random choice: the same documents and seed give the same split.
 
     Returns
     -------
     tuple of list of Example
-        To train on and held out, both in the order of `documents`.
+        Training and held-out documents, both in the order of `documents`.
 
     Raises
     ------
     ConfigError
-        If the share is none.
+        The share is not between 0 and 1.
     DataError
-        If there are fewer than two documents.
+        Fewer than two documents.
     """
     if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share < 1:
         raise ConfigError("train.validation_split", f"is {share!r}", "a share between 0 and 1, e.g. 0.1")
     if len(documents) < 2:
         found = f"has {len(documents)} document{'s' * (len(documents) != 1)}, too few to hold some out"
-        raise DataError("train.train_data", found, "at least 2", "Name val_data instead of validation_split")
+        raise DataError("train.train_data", found, "at least 2", "Set val_data instead of validation_split")
     number = min(max(1, round(share * len(documents))), len(documents) - 1)
     held = set(random.Random(f"{seed}-hold-out").sample(range(len(documents)), number))
     return (
@@ -63,25 +63,25 @@ def hold_out(documents: Sequence[Example], share: float, seed: int) -> tuple[lis
 def drop_labels(
     examples: list[Example], labels: Collection[str], spans_key: SpanSetter = DEFAULT_SPANS_KEY
 ) -> Counter[str]:
-    """Take entities with some labels out of examples, so that a model does not get to see these labels.
+    """Remove entities with some labels from examples, so that a model is not trained on these labels.
 
-    Relations of these entities go with them, those that remain count anew; the labels are taken out of
-    ``ner_labels`` and ``ner_negatives``, too.
+    Relations of these entities are removed too, and the indices of the others adjusted. The labels are also removed
+    from ``ner_labels`` and ``ner_negatives``.
 
     Parameters
     ----------
     examples
-        Changed in place: an example that has such a label gives way to a copy without it. The example itself
-        stays as it is.
+        Changed in place: an example with such a label is replaced by a copy without it. The example itself is not
+        changed.
     labels
-        The labels.
+        The labels to remove.
     spans_key
-        Span group that relations count in. Entities are taken out of all groups and of ``doc.ents``.
+        Span group whose positions relations refer to. Entities are removed from all groups and from ``doc.ents``.
 
     Returns
     -------
     Counter
-        Number of entities by label, and of relations as :data:`RELATIONS`.
+        Number of removed entities by label, and of removed relations as :data:`RELATIONS`.
     """
     unwanted = set(labels)
     dropped: Counter[str] = Counter()

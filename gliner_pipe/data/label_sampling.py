@@ -1,4 +1,4 @@
-"""Which labels a training example is asked for: its own, and sampled ones that it does not have."""
+"""Samples the candidate labels of training examples: their own labels, and labels that they do not have."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Literal
 from gliner_pipe.data.annotations import Supervision
 from gliner_pipe.errors import ConfigError
 
-#: Asked for when an example has no label of its own and no other label is known.
+#: Candidate label of an example without labels if no other label is known.
 LAST_RESORT = "entity"
 
 SOURCES = ("batch", "labels", "both", "none")
@@ -20,34 +20,33 @@ SOURCES = ("batch", "labels", "both", "none")
 
 @dataclass(frozen=True, eq=False)
 class LabelSampling:
-    """How the labels of a training example are chosen.
+    """How the candidate labels of a training example are chosen.
 
-    Use the defaults for zero-shot models, which must learn to read labels; ``all_labels`` for a closed label
-    set that is always asked as a whole.
+    Use the defaults for zero-shot models, which must learn to read labels; ``all_labels`` for a closed label set whose
+    labels are always candidates.
 
     Parameters
     ----------
     max_types
-        Labels that an example is asked for at most; ``None`` for no limit. Labels that the example has come
-        first.
+        Maximum number of candidate labels of an example; ``None`` for no limit. The labels of its entities come first.
     negative_ratio
-        Sampled negatives by positive label: a number from 1 to ``negative_ratio * positives`` (rounded up, at
-        least 1) is drawn evenly. An example without entities counts as one with as many labels as the batch
-        has on average. 0 samples none.
+        Sampled negatives for each positive label: a number between 1 and ``negative_ratio * positives`` (rounded up, at
+        least 1) is drawn uniformly. An example without entities counts as having the average number of labels of the
+        batch. 0 samples none.
     negatives_from
-        Where negatives come from: ``"batch"`` (labels of the other examples), ``"labels"`` (the component's
-        label set), ``"both"`` or ``"none"``.
+        Source of negatives: ``"batch"`` (labels of the other examples), ``"labels"`` (label set of the component),
+        ``"both"`` or ``"none"``.
     all_labels
-        Ask every example for the whole label set, whatever the other settings are.
+        Use the whole label set as candidates of every example, regardless of the other settings.
     shuffle
-        Put the labels in random order, so that the model does not learn their places. Without it they stand
-        in the order of the label set.
+        Put the candidates in random order, so that the model does not learn positions. Otherwise they have the order of
+        the label set.
 
     Notes
     -----
-    An example that states its ``ner_labels`` is asked for all of them and for nothing else: what others in
-    the batch are about may stand in it unannotated. Labels in ``ner_negatives`` are known to be absent; they
-    are asked for, and nothing is sampled. Both yield to `max_types`.
+    The candidates of an example with ``ner_labels`` are exactly these: labels of other examples may occur in it
+    unannotated. ``ner_negatives`` are known to be absent: they are candidates, and no other negatives are sampled. Both
+    are limited by `max_types`.
     """
 
     max_types: int | None = 25
@@ -74,36 +73,36 @@ def sample_labels(
     rng: random.Random,
     report: Counter[str] | None = None,
 ) -> list[list[str]]:
-    """Choose the labels that each example of a batch is asked for.
+    """Sample the candidate labels of each example of a batch.
 
     Parameters
     ----------
     gold
-        Labels of the entities of each example; a label may stand there several times.
+        Labels of the entities of each example; may contain duplicates.
     supervision
-        What else is known about each example.
+        Other annotations of each example.
     label_set
-        The component's labels; may be empty.
+        Labels of the component; may be empty.
     sampling
         Settings.
     rng
-        The only source of chance: the same state gives the same labels.
+        Source of randomness: the same state gives the same labels.
     report
-        Takes the number of labels that an example has and is not asked for, as it has more than
-        ``max_types``.
+        Receives the number of labels left out of examples with more than ``max_types``.
 
     Returns
     -------
     list of list of str
-        For each example at least one label, none twice. Entities of a label that is not among them are not
-        negatives: they are to be left out of the targets.
+        At least one label for each example, without duplicates. Entities whose label is no candidate are not negatives:
+        leave them out of the targets.
     """
     positives = [list(dict.fromkeys(labels)) for labels in gold]
     known = list(dict.fromkeys(label_set))
     in_batch = list(dict.fromkeys(label for labels in positives for label in labels))
     counts = [len(labels) for labels in positives if labels]
     typical = max(1, round(sum(counts) / len(counts))) if counts else 1
-    pool = _pool(in_batch, known, sampling)
+    sources = {"batch": in_batch, "labels": known, "both": in_batch + known, "none": []}
+    pool = list(dict.fromkeys(sources[sampling.negatives_from]))
     chosen = []
     for labels, stated in zip(positives, supervision, strict=True):
         if sampling.all_labels:
@@ -111,14 +110,10 @@ def sample_labels(
             continue
         negatives = _negatives(labels, stated, pool, typical, sampling, rng)
         if not labels and not negatives:
-            negatives = _one_of([*pool, *known, *in_batch], rng)
-        chosen.append(_ordered(_cut(labels, negatives, sampling, rng, report), known, sampling, rng))
+            candidates = [*pool, *known, *in_batch]
+            negatives = [rng.choice(candidates)] if candidates else [LAST_RESORT]
+        chosen.append(_ordered(_limited(labels, negatives, sampling, rng, report), known, sampling, rng))
     return chosen
-
-
-def _pool(in_batch: list[str], known: list[str], sampling: LabelSampling) -> list[str]:
-    sources = {"batch": in_batch, "labels": known, "both": in_batch + known, "none": []}
-    return list(dict.fromkeys(sources[sampling.negatives_from]))
 
 
 def _negatives(
@@ -129,7 +124,7 @@ def _negatives(
     sampling: LabelSampling,
     rng: random.Random,
 ) -> list[str]:
-    """Return negatives in random order: those that are stated, else sampled ones."""
+    """Return negatives in random order: the annotated ones, else sampled ones."""
     given = [*stated.get("ner_labels", []), *stated.get("ner_negatives", [])]
     if given:
         candidates = [label for label in dict.fromkeys(given) if label not in labels]
@@ -141,23 +136,20 @@ def _negatives(
     return rng.sample(candidates, min(rng.randint(1, most), len(candidates)))
 
 
-def _one_of(candidates: list[str], rng: random.Random) -> list[str]:
-    return [rng.choice(candidates)] if candidates else [LAST_RESORT]
-
-
-def _cut(
+def _limited(
     labels: list[str],
     negatives: list[str],
     sampling: LabelSampling,
     rng: random.Random,
     report: Counter[str] | None,
 ) -> list[str]:
+    """Return at most ``max_types`` labels, positives first."""
     limit = sampling.max_types
     if limit is None:
         return labels + negatives
     if len(labels) > limit:
         if report is not None:
-            report["label beyond max_types (not asked for)"] += len(labels) - limit
+            report["label beyond max_types (not a candidate)"] += len(labels) - limit
         return rng.sample(labels, limit)
     return labels + negatives[: limit - len(labels)]
 

@@ -1,4 +1,4 @@
-"""Which relations and which pairs of entities a training example is asked for."""
+"""Samples the candidate relation labels and the entity pairs of training examples."""
 
 from __future__ import annotations
 
@@ -13,33 +13,34 @@ from gliner_pipe.data.fields import Relation
 from gliner_pipe.data.label_sampling import LabelSampling, sample_labels
 from gliner_pipe.errors import ConfigError
 
-#: Head and tail as positions of entities.
+#: Head and tail as indices of entities.
 Pair = tuple[int, int]
 
 
 @dataclass(frozen=True, eq=False)
 class RelationSampling:
-    """How the pairs of a training example are chosen, and how examples are varied.
+    """How the entity pairs of a training example are sampled, and how examples are augmented.
 
-    The labels of relations are chosen by a `LabelSampling`, as those of entities are.
+    Relation labels are sampled by a `LabelSampling`, like entity labels.
 
     Parameters
     ----------
     pair_ratio
-        Pairs without relation by pair with one: a number from 1 to `pair_ratio` is drawn evenly, the product rounded
-        down, at least 1. Reversed pairs count towards it, and are all taken even where there are more.
+        Negative pairs (without relation) for each positive pair: a number between 1 and `pair_ratio` is drawn
+        uniformly, and the product rounded down, at least 1. Reversed pairs count, and are all
+        taken even if there are more.
     reversed_pairs
-        Take each pair that has a relation the other way round too, unless it has one in that direction: what teaches
-        the direction.
+        Use each positive pair in reverse as a negative pair, unless it has a relation in that direction too. This
+        teaches the direction of relations.
     vary
-        Share of examples that are varied: some labels of entities and of relations are not asked for.
+        Share of examples that are augmented by dropping some entity labels and relation labels.
     drop_entities
-        Lowest and highest share of entity labels that a varied example is not asked for; at least one is left.
+        Lowest and highest share of entity labels to drop from an augmented example; at least one label is kept.
     drop_relations
-        Lowest and highest share of relation labels that a varied example is not asked for.
+        Lowest and highest share of relation labels to drop from an augmented example.
     other
-        Share of varied examples in which entities of dropped labels that have a relation get the label `other_label`
-        instead of none, so that the relation stays.
+        Share of augmented examples in which related entities with a dropped label get the label `other_label`, so that
+        the relation is kept.
     other_label
         That label, which is never dropped.
 
@@ -72,18 +73,18 @@ class RelationSampling:
 
 
 class Varied(NamedTuple):
-    """An example whose labels were varied; entities keep their positions.
+    """The labels of an example after augmentation; entities keep their positions.
 
     Parameters
     ----------
     labels
-        The label of each entity; None where the entity is left out.
+        Label of each entity; None if the entity is left out.
     relations
-        Those that are left, between entities that are left.
+        Remaining relations between remaining entities.
     dropped_labels
-        Entity labels that the example must not be asked for, as entities that have them are left out.
+        Entity labels that must not be candidates, because entities with them are left out.
     dropped_relations
-        Relation labels that the example must not be asked for.
+        Relation labels that must not be candidates.
     """
 
     labels: list[str | None]
@@ -93,7 +94,7 @@ class Varied(NamedTuple):
 
 
 class PairTarget(NamedTuple):
-    """A pair of entities, and the positions of its relations among the labels that are asked for; maybe none."""
+    """A pair of entities, and the indices of its relations among the candidate labels; none for a negative pair."""
 
     head: int
     tail: int
@@ -106,23 +107,23 @@ def vary(
     sampling: RelationSampling,
     rng: random.Random,
 ) -> Varied:
-    """Drop some labels of an example, so that the model learns to read what is asked for.
+    """Drop some labels of an example at random, so that the model learns to read the candidate labels.
 
     Parameters
     ----------
     labels
         Label of each entity.
     relations
-        Head, tail and label, counted in `labels`; None where nothing is known.
+        Head, tail and label; indices into `labels`. None if relations are not annotated.
     sampling
         Settings.
     rng
-        The only source of chance.
+        Source of randomness.
 
     Returns
     -------
     Varied
-        The example, varied or not.
+        The example, augmented or not.
     """
     kept = None if relations is None else list(relations)
     if not labels or rng.random() >= sampling.vary:
@@ -136,10 +137,10 @@ def vary(
     rel_present = list(dict.fromkeys(label for _, _, label in kept or ()))
     rel_dropped = {label for label in rel_present if rng.random() < rel_ratio}
     active = [item for item in kept or () if item[2] not in rel_dropped]
-    tied = {end for head, tail, _ in active for end in (head, tail)}
+    related = {end for head, tail, _ in active for end in (head, tail)}
     varied: list[str | None] = []
     for position, label in enumerate(labels):
-        stand_in = sampling.other_label if add_other and position in tied else None
+        stand_in = sampling.other_label if add_other and position in related else None
         varied.append(stand_in if label in dropped else label)
     left = [item for item in active if varied[item[0]] is not None and varied[item[1]] is not None]
     return Varied(varied, None if kept is None else left, frozenset(dropped), frozenset(rel_dropped))
@@ -154,37 +155,37 @@ def sample_relation_labels(
     report: Counter[str] | None = None,
     dropped: Sequence[Collection[str]] | None = None,
 ) -> list[list[str]]:
-    """Choose the relation labels that each example of a batch is asked for, in the manner of `sample_labels`.
+    """Sample the candidate relation labels of each example of a batch, like `sample_labels`.
 
     Parameters
     ----------
     gold
-        Relations of each example; None where nothing is known about them.
+        Relations of each example; None if they are not annotated.
     supervision
-        What else is known about each example: ``rel_labels`` and ``rel_negatives`` are read.
+        Other annotations of each example: ``rel_labels`` and ``rel_negatives`` are read.
     label_set
-        The component's relation labels; may be empty.
+        Relation labels of the component; may be empty.
     sampling
         Settings.
     rng
-        The only source of chance.
+        Source of randomness.
     report
-        Takes the number of labels that an example has and is not asked for.
+        Receives the number of labels left out of examples with more than ``max_types``.
     dropped
-        For each example, labels that it must not be asked for.
+        For each example, labels that must not be candidates.
 
     Returns
     -------
     list of list of str
-        For each example its labels, none twice. Empty where nothing is known about its relations, so that it has
-        nothing to learn from, and where no relation label is known at all.
+        Labels of each example, without duplicates. Empty if its relations are not annotated, or if no relation label
+        is known at all.
     """
     known = [i for i, relations in enumerate(gold) if relations is not None]
     present = [[label for _, _, label in gold[i] or ()] for i in known]
     stated = [_as_entities(supervision[i]) for i in known]
     sampled = sample_labels(present, stated, label_set, sampling, rng, report)
     if not label_set and not any(present):
-        # sample_labels invents a label then, which would be no relation.
+        # sample_labels would use LAST_RESORT, which is no relation.
         sampled = [
             labels if any(fields.values()) and not sampling.all_labels else []
             for labels, fields in zip(sampled, stated, strict=True)
@@ -197,77 +198,78 @@ def sample_relation_labels(
 
 
 def place_entities(
-    entities: Sequence[tuple[int, int, str | None]], asked: Collection[str]
+    entities: Sequence[tuple[int, int, str | None]], candidates: Collection[str]
 ) -> tuple[list[tuple[int, int]], list[int | None]]:
-    """Put entities in the order in which the model finds them.
+    """Sort the entities of an example by first and last word, the order in which the model predicts them.
 
     Parameters
     ----------
     entities
-        First word, last word and label of each entity; the label is None where it is left out.
-    asked
-        Labels that the example is asked for.
+        First word, last word and label of each entity; the label is None if it is left out.
+    candidates
+        Candidate labels of the example.
 
     Returns
     -------
     tuple
-        The spans that have a label which is asked for, each once, by first and last word; and for each entity its
-        position among them, or None. Two labels of one span have one position.
+        The distinct spans with a candidate label, sorted; and for each entity its index among them, or None. Two labels
+        of one span share an index.
     """
-    spans = sorted({(start, end) for start, end, label in entities if label in asked})
+    spans = sorted({(start, end) for start, end, label in entities if label in candidates})
     positions = {span: position for position, span in enumerate(spans)}
-    places = [positions[start, end] if label in asked else None for start, end, label in entities]
+    places = [positions[start, end] if label in candidates else None for start, end, label in entities]
     return spans, places
 
 
 def pair_targets(
     relations: Iterable[Relation] | None,
     places: Sequence[int | None],
-    asked: Sequence[str],
+    candidates: Sequence[str],
     sampling: RelationSampling,
     rng: random.Random,
     report: Counter[str] | None = None,
 ) -> list[PairTarget]:
-    """Choose the pairs that an example is asked for: all with a relation that is asked for, and some without.
+    """Sample the entity pairs of an example: all pairs with a candidate relation, and some without relation.
 
     Parameters
     ----------
     relations
-        All that are known, counted in `places`, those that are not asked for included; None where nothing is known.
+        All annotated relations, indices into `places`; None if relations are not annotated.
     places
-        Position of each entity among those that the model has, from 0 on without gaps; see `place_entities`.
-    asked
-        Relation labels that the example is asked for.
+        Index of each entity among those of the model, from 0 on without gaps; see `place_entities`.
+    candidates
+        Candidate relation labels of the example.
     sampling
         Settings.
     rng
-        The only source of chance.
+        Source of randomness.
     report
-        Takes the number of relations that cannot be learned.
+        Receives the number of relations that cannot be learned.
 
     Returns
     -------
     list of PairTarget
-        Sorted by head and tail. Empty with fewer than two entities, or where nothing is known. A pair all of whose
-        relations are not asked for is not among them: it is no example of a pair without relation.
+        Sorted by head and tail. Empty if there are fewer than two entities or no annotated relations. A pair whose
+        relations are all no candidates is left out: it is no example of a pair without relation.
     """
     if relations is None:
         return []
-    columns = {label: column for column, label in enumerate(asked)}
+    report = Counter() if report is None else report
+    columns = {label: column for column, label in enumerate(candidates)}
     positives: dict[Pair, set[int]] = {}
-    tied: set[Pair] = set()
+    related: set[Pair] = set()
     for head, tail, label in relations:
         pair = places[head], places[tail]
         if pair[0] is None or pair[1] is None:
-            _count(report, "relation of an entity that is not asked for (left out)")
+            report["relation of an entity whose label is no candidate (left out)"] += 1
         elif pair[0] == pair[1]:
-            _count(report, "relation of an entity with itself (left out)")
+            report["relation of an entity with itself (left out)"] += 1
         else:
-            tied.add((pair[0], pair[1]))
+            related.add((pair[0], pair[1]))
             if label in columns:
                 positives.setdefault((pair[0], pair[1]), set()).add(columns[label])
     n_entities = 1 + max((place for place in places if place is not None), default=-1)
-    negatives = sample_pairs(n_entities, positives, sampling, rng, unknown=tied - positives.keys())
+    negatives = sample_pairs(n_entities, positives, sampling, rng, unknown=related - positives.keys())
     found = {pair: tuple(sorted(labels)) for pair, labels in positives.items()}
     return [PairTarget(*pair, found.get(pair, ())) for pair in sorted([*positives, *negatives])]
 
@@ -279,25 +281,25 @@ def sample_pairs(
     rng: random.Random,
     unknown: Collection[Pair] = (),
 ) -> list[Pair]:
-    """Choose pairs without relation.
+    """Sample negative pairs, which have no relation.
 
     Parameters
     ----------
     n_entities
-        Entities of the example.
+        Number of entities of the example.
     positives
-        Pairs that have a relation.
+        Pairs with a relation.
     sampling
         Settings.
     rng
-        The only source of chance.
+        Source of randomness.
     unknown
-        Pairs that are neither.
+        Pairs that are neither positive nor negative.
 
     Returns
     -------
     list of tuple of int
-        Ordered pairs of two different entities, none twice, in no order. Fewer than asked for where there are no more.
+        Distinct ordered pairs of two different entities, in no order; fewer than drawn if there are no more.
     """
     taken = {*positives, *unknown}
     target = max(1, int(len(positives) * rng.uniform(1, sampling.pair_ratio)))
@@ -309,7 +311,7 @@ def sample_pairs(
     missing = target - len(chosen)
     total = n_entities * (n_entities - 1)
     if missing > 0 and total > 0:
-        # At most as many of these as are taken can be taken, so that enough are left.
+        # At most len(taken) of the drawn pairs are taken, so enough are left.
         drawn = rng.sample(range(total), min(total, missing + len(taken)))
         free = [pair for number in drawn if (pair := _pair(number, n_entities)) not in taken]
         chosen += free[:missing]
@@ -317,19 +319,14 @@ def sample_pairs(
 
 
 def _pair(number: int, n_entities: int) -> Pair:
-    """The ordered pair of two different entities with this number."""
+    """Return the ordered pair of two different entities with an index below n * (n - 1)."""
     head, tail = divmod(number, n_entities - 1)
     return head, tail + (tail >= head)
 
 
 def _as_entities(fields: Supervision) -> Supervision:
-    """What is stated about relation labels, under the names of entity labels."""
+    """Return the annotations of relation labels under the names of entity labels."""
     return {"ner_labels": fields.get("rel_labels", []), "ner_negatives": fields.get("rel_negatives", [])}
-
-
-def _count(report: Counter[str] | None, what: str) -> None:
-    if report is not None:
-        report[what] += 1
 
 
 def _wrong(name: str, found: Any, allowed: str) -> ConfigError:

@@ -1,4 +1,4 @@
-"""Relations of a document: ``doc._.relations``, stored as plain data so that it survives every kind of saving."""
+"""Relations of a document: ``doc._.relations``, stored as plain data that survives all ways of saving a Doc."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 from spacy.tokens import Doc, Span
 
-from gliner_pipe.data.extensions import install
+from gliner_pipe.data.annotations import install
 from gliner_pipe.errors import DataError
 
-#: Where the relations of a document stand in ``doc.user_data``: a list of ``(head start, head end, head label,
+#: Key of the relations in ``doc.user_data``: a list of ``(head start, head end, head label,
 #: tail start, tail end, tail label, label, score)``, in tokens, ends exclusive.
 RELATIONS_KEY = "gliner_pipe.relations"
 
@@ -19,18 +19,18 @@ EXTENSION = "relations"
 
 
 class Relation(NamedTuple):
-    """A relation: two entities, what ties the first to the second, and a score in [0, 1].
+    """A relation between two entities, with a score in [0, 1].
 
     Parameters
     ----------
     head
-        The entity that the relation starts from, with its label.
+        First entity, with its label.
     tail
-        The entity that it leads to, with its label.
+        Second entity, with its label.
     label
-        Of the relation.
+        Label of the relation.
     score
-        Probability.
+        Probability of the relation.
     """
 
     head: Span
@@ -40,15 +40,15 @@ class Relation(NamedTuple):
 
 
 def install_extension() -> bool:
-    """Register ``doc._.relations``, unless the name is taken.
+    """Register ``doc._.relations`` unless the name is taken.
 
-    Call it as often as you like. A ``doc._.relations`` that someone else registered is left alone: `get_relations`
-    and `set_relations` work all the same.
+    Repeated calls have no effect. A ``doc._.relations`` registered by other code is not changed: use `get_relations`
+    and `set_relations` then.
 
     Returns
     -------
     bool
-        Whether ``doc._.relations`` is ours.
+        Whether ``doc._.relations`` is the extension of this module.
     """
     install(Doc, EXTENSION, getter=get_relations, setter=set_relations)
     found: tuple[Any, ...] = Doc.get_extension(EXTENSION)
@@ -56,12 +56,12 @@ def install_extension() -> bool:
 
 
 def get_relations(doc: Doc) -> list[Relation]:
-    """Return the relations of `doc`, in the order in which they were set; none when they never were.
+    """Return the relations of `doc` in the order in which they were set; an empty list if they were never set.
 
     Raises
     ------
     DataError
-        If `doc` is a part of the document that they were set on, or has other tokens by now.
+        `doc` is a part of the document on which they were set, or its tokens have changed.
     """
     found = []
     for stored in doc.user_data.get(RELATIONS_KEY, ()):
@@ -71,7 +71,7 @@ def get_relations(doc: Doc) -> list[Relation]:
                 f"document starting with {doc.text[:40]!r}",
                 f"has {len(doc)} tokens and a relation up to token {max(head_end, tail_end)}",
                 "relations within the document",
-                "They were set before it was cut or its tokens were merged: set them anew",
+                "Set them again after cutting the document or merging tokens",
             )
         head = Span(doc, head_start, head_end, label=head_label)
         tail = Span(doc, tail_start, tail_end, label=tail_label)
@@ -80,19 +80,19 @@ def get_relations(doc: Doc) -> list[Relation]:
 
 
 def set_relations(doc: Doc, items: Iterable[Relation] | None) -> None:
-    """Store relations on `doc` instead of those that it has.
+    """Replace the relations of `doc`.
 
     Parameters
     ----------
     doc
         The document.
     items
-        The relations, or anything with their four attributes; None removes all, as if they had never been set.
+        The relations, or any objects with their four attributes; None removes them.
 
     Raises
     ------
     ValueError
-        If an entity belongs to another document.
+        An entity belongs to another document.
     """
     if items is None:
         doc.user_data.pop(RELATIONS_KEY, None)
@@ -102,7 +102,7 @@ def set_relations(doc: Doc, items: Iterable[Relation] | None) -> None:
         if item.head.doc is not doc or item.tail.doc is not doc:
             raise ValueError(
                 f"set_relations() found the relation {item.label!r} of {item.head.text!r} and {item.tail.text!r}, "
-                "which are no spans of this document; allowed: spans of this document. Make them by "
+                "which are spans of another document; allowed: spans of this document. Create them with "
                 "Span(doc, start, end, label=...)."
             )
         stored.append((*_plain(item.head), *_plain(item.tail), str(item.label), float(item.score)))

@@ -1,4 +1,4 @@
-"""What a tagger learns: spans of a document, or an attribute of its tokens."""
+"""Target of a tagger: spans of a document, or an attribute of its tokens."""
 
 from __future__ import annotations
 
@@ -8,22 +8,21 @@ from typing import Any
 from spacy.tokens import Doc, Token
 from spacy.training import Example
 
-from gliner_pipe.data.annotations import SpanSetter, primary_key, spans_by_place
-from gliner_pipe.data.extensions import install
+from gliner_pipe.data.annotations import SpanSetter, install, primary_key, spans_by_place
 from gliner_pipe.errors import ConfigError, DataError
 
-#: Attributes of tokens that can be written, besides those of extensions (``"_.name"``).
+#: Token attributes that can be set, besides extensions (``"_.name"``).
 ATTRIBUTES = ("tag_", "pos_", "lemma_")
 SPANS = "spans"
 
 
 def check_target(target: Any, where: str) -> str:
-    """Return what is to be learned.
+    """Return `target` if it is ``"spans"`` or a token attribute that can be set.
 
     Raises
     ------
     ConfigError
-        If it is neither ``"spans"`` nor an attribute of tokens that can be written.
+        Any other target.
     """
     custom = isinstance(target, str) and target.startswith("_.") and target[2:].isidentifier()
     if target == SPANS or target in ATTRIBUTES or custom:
@@ -33,16 +32,16 @@ def check_target(target: Any, where: str) -> str:
 
 
 def install_extension(target: str) -> None:
-    """Register the extension of tokens that `target` names, unless it is there."""
+    """Register the token extension of `target`, if it is one and does not exist."""
     if target.startswith("_."):
         install(Token, target[2:], default=None)
 
 
 def read_values(doc: Doc, target: str, getter: SpanSetter | None) -> list[str | None]:
-    """Return the value of each token; None where it is not known, and for whitespace, which is no word.
+    """Return the value of each token; None if it is unknown, and for whitespace tokens.
 
-    A document without any value of the attribute gives the labels of its gold spans, unless `getter` is None: for
-    readers that know of spans only.
+    A document without any value of the attribute gives the labels of its gold spans, because some readers produce spans
+    only. None as `getter` turns this off.
     """
     values: list[str | None] = [_value(token, target) for token in doc]
     if getter is not None and not any(values):
@@ -71,7 +70,7 @@ def write_value(token: Token, target: str, value: str) -> None:
 def gold_labels(
     examples: Iterable[Example], target: str, getter: SpanSetter
 ) -> tuple[list[str], dict[str, list[str]]]:
-    """Return the labels of examples in the order of the alphabet, and by span group."""
+    """Return the labels of examples in alphabetical order, and the labels of each span group."""
     if target != SPANS:
         values = {value for one in examples for value in read_values(one.reference, target, getter)}
         return sorted(value for value in values if value is not None), {}
@@ -84,12 +83,12 @@ def gold_labels(
 
 
 def describe(examples: Sequence[Example], target: str, getter: SpanSetter) -> str:
-    """Say how many tokens of examples have a value.
+    """Return a sentence on how many tokens of the examples have a value.
 
     Raises
     ------
     DataError
-        If none has one.
+        No token has a value.
     """
     values = [value for one in examples for value in read_values(one.reference, target, getter)]
     known = [value for value in values if value is not None]
@@ -97,7 +96,7 @@ def describe(examples: Sequence[Example], target: str, getter: SpanSetter) -> st
     if not known:
         raise DataError(
             "data",
-            f"holds {len(examples)} examples, none with token.{target} or spans in {primary_key(getter)!r}",
+            f"has {len(examples)} examples, none with token.{target} or spans in {primary_key(getter)!r}",
             "examples with tags",
             "Check target and target_span_getter",
         )

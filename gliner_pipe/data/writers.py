@@ -1,4 +1,4 @@
-"""Documents with entities to files: the formats that the readers read."""
+"""Writes documents with entities to files in formats that the readers read."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _LABEL_FIELDS = ("ner_labels", "ner_negatives", "rel_labels", "rel_negatives")
 
 @dataclass
 class WriteReport:
-    """What was written.
+    """Counts of written documents and annotations.
 
-    ``skipped`` counts documents without text. ``labels`` names, by old label, the labels that the format
-    could not take as they are.
+    ``skipped`` counts documents without text. ``labels`` maps labels that the format cannot represent to their
+    replacement.
     """
 
     documents: int = 0
@@ -35,14 +35,14 @@ class WriteReport:
 def write_gliner_json(
     docs: Iterable[Doc], path: str | Path, *, spans_key: str = DEFAULT_SPANS_KEY
 ) -> WriteReport:
-    """Write GLiNER's training format, one JSON object a line; read by ``@readers = "gliner_json"``.
+    """Write the training format of GLiNER, one JSON object on each line; read by ``@readers = "gliner_json"``.
 
     Parameters
     ----------
     docs
-        Documents with entities; tokens of blanks only are left out.
+        Documents with entities; whitespace tokens are left out.
     path
-        The file; folders are made, a file of that name is replaced.
+        The file; its folder is created, an existing file is replaced.
     spans_key
         Span group of the entities, or ``"ents"``.
     """
@@ -66,18 +66,18 @@ def write_gliner_json(
 def write_jsonl(
     docs: Iterable[Doc], path: str | Path, *, spans_key: str = DEFAULT_SPANS_KEY, scores: bool = True
 ) -> WriteReport:
-    """Write texts with character offsets, one JSON object a line; read by ``@readers = "jsonl"``.
+    """Write texts with character offsets, one JSON object on each line; read by ``@readers = "jsonl"``.
 
     Parameters
     ----------
     docs
         Documents with entities.
     path
-        The file; folders are made, a file of that name is replaced.
+        The file; its folder is created, an existing file is replaced.
     spans_key
         Span group of the entities, or ``"ents"``.
     scores
-        Whether to write the ``"score"`` of each entity, where the span group has scores.
+        Write the ``"score"`` of each entity, if the span group has scores.
     """
     report = WriteReport()
     with _opened(path) as handle:
@@ -100,24 +100,23 @@ def write_jsonl(
 def write_standoff(
     docs: Iterable[Doc], folder: str | Path, *, spans_key: str = DEFAULT_SPANS_KEY
 ) -> WriteReport:
-    """Write brat's standoff format, a .txt and an .ann file for each document; read by ``@readers =
-    "standoff"``.
+    """Write the standoff format of brat, a .txt and an .ann file for each document; read by ``@readers = "standoff"``.
 
-    Files are named after the ``id`` in the supervision of a document, else ``doc-1``, ``doc-2`` and so on.
+    Files are named after the ``id`` in the supervision of a document, or ``doc-1``, ``doc-2`` and so on.
 
     Parameters
     ----------
     docs
         Documents with entities.
     folder
-        Made if it is not there; files of the same names are replaced.
+        Created if missing; existing files of the same names are replaced.
     spans_key
         Span group of the entities, or ``"ents"``.
 
     Returns
     -------
     WriteReport
-        Its ``labels`` name the labels in which blanks became underscores.
+        Its ``labels`` are the labels whose blanks became underscores.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -156,7 +155,7 @@ def _opened(path: str | Path) -> Any:
 def _write_line(
     handle: Any, record: dict[str, Any], stated: Supervision, kept: Iterable[int], report: WriteReport
 ) -> None:
-    """Add the supervision to `record` and write it; `kept` are the entities that were written."""
+    """Add the supervision to `record` and write it; `kept` are the indices of the written entities."""
     positions = {old: new for new, old in enumerate(kept)}
     fields: dict[str, Any] = dict(stated)
     if "relations" in fields:
@@ -184,7 +183,7 @@ def _scores(doc: Doc, spans_key: str) -> list[float]:
 
 
 def _file_name(wanted: str, taken: set[str]) -> str:
-    """Return a name that is no path, hidden or in use."""
+    """Return a file name that is not a path, hidden or in use."""
     name = base = re.sub(r"[^\w.-]+", "_", wanted).lstrip(".")[:150] or "doc"
     number = 1
     while name.lower() in taken:
@@ -195,7 +194,7 @@ def _file_name(wanted: str, taken: set[str]) -> str:
 
 
 def _safe_label(label: str, names: dict[str, str]) -> str:
-    """Return `label` without blanks, and another one for each label."""
+    """Return `label` without blanks, distinct from those of all other labels."""
     if label not in names:
         name = base = re.sub(r"\s+", "_", label.strip()) or "_"
         number = 1
@@ -207,7 +206,7 @@ def _safe_label(label: str, names: dict[str, str]) -> str:
 
 
 def _entity_line(number: int, span: Span, names: dict[str, str]) -> str:
-    """Return a T line; an entity that goes over several lines gets a range for each."""
+    """Return a T line; an entity across several lines has a range for each of them."""
     parts = [
         (span.start_char + match.start(), span.start_char + match.end(), match[0])
         for match in re.finditer(r"[^\r\n]*[^\r\n\s][^\r\n]*", span.text)

@@ -11,7 +11,7 @@ import numpy as np
 from spacy.tokens import Doc, Span, SpanGroup
 
 from gliner_pipe.data import relations
-from gliner_pipe.data.extensions import install
+from gliner_pipe.data.annotations import install
 from gliner_pipe.pipeline.word_splitters import Words, WordSplitter
 
 UNALIGNED = "entity not on token borders (alignment_mode)"

@@ -9,7 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from gliner_pipe.data.files import Place, find_files, parse_line, read_json, read_lines, read_text
+from gliner_pipe.data.files import (
+    JSON_SUFFIXES,
+    Place,
+    find_files,
+    parse_line,
+    read_json,
+    read_lines,
+    read_text,
+)
 from gliner_pipe.data.readers.tables import open_tables
 from gliner_pipe.errors import DataError
 from gliner_pipe.prediction.shards import Columns, ending
@@ -51,8 +59,8 @@ def read_texts(
     ----------
     source
         ``"-"`` (standard input, one text a line), a folder (each ``.txt`` file in it or below it is one
-        text), a ``.jsonl`` file (one object with a ``text`` a line), packed or not, a ``.parquet`` file, or any other
-        file, which is one text.
+        text), a ``.jsonl`` file (one object with a ``text`` a line), packed or not, a ``.json`` file (an array of such
+        objects, or one a line), a ``.parquet`` file, or any other file, which is one text.
     lines
         Whether files that would be one text hold one text a line.
     columns
@@ -74,7 +82,7 @@ def read_texts(
         return
     for path in find_files(source, (".txt",)):
         inside = path.relative_to(source).as_posix() if Path(source).is_dir() else path.name
-        if ending(path):
+        if ending(path) or path.suffix.lower() in JSON_SUFFIXES:
             yield from _records(path, columns or Columns())
         elif lines:
             prefix = f"{inside.removesuffix('.txt')}-" if Path(source).is_dir() else ""

@@ -9,7 +9,8 @@ from typing import Any
 
 from spacy.training import Example
 
-from gliner_pipe.data.label_sets import counted, named, no_gold, places_of
+from gliner_pipe.data.checks import no_gold, places_of
+from gliner_pipe.data.label_sets import counted, named
 from gliner_pipe.pipeline.labels import parse_labels
 from gliner_pipe.training.datasets import Dataset
 from gliner_pipe.training.validation import Validation

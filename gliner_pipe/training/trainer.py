@@ -18,7 +18,7 @@ from rich.console import Console
 from spacy.language import Language
 from spacy.training import Example
 
-from gliner_pipe.data.label_sets import told_elsewhere
+from gliner_pipe.data.label_sets import label_warnings_off
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.modeling.layers.dropout import quicken
 from gliner_pipe.packaging.source import TRAIN_CONFIG
@@ -269,7 +269,7 @@ class Session:
                 component.from_disk(checkpoint / name)
             return
         examples: list[Example] = [example for dataset in datasets for example in dataset.documents]
-        with self.nlp.select_pipes(enable=list(components)), told_elsewhere():
+        with self.nlp.select_pipes(enable=list(components)), label_warnings_off():
             self.nlp.initialize(lambda: examples)
 
     def _learner(

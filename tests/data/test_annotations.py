@@ -42,7 +42,7 @@ def test_set_supervision_keeps_other_fields_and_removes_none(doc):
 
 
 def test_set_supervision_refuses_unknown_fields(doc):
-    with pytest.raises(TypeError, match=r"labels; allowed: id, source, ner_labels"):
+    with pytest.raises(TypeError, match="labels"):
         set_supervision(doc, labels=["a"])
 
 
@@ -95,8 +95,8 @@ def test_set_spans_star_first_has_no_positions(doc, spans):
 
 
 @pytest.mark.parametrize("setter", [[], "", {}, {"a": False}, ["a", ""]])
-def test_set_spans_refuses_empty_setters(doc, spans, setter):
-    with pytest.raises(ConfigError, match="span_setter"):
+def test_set_spans_refuses_empty_setters(doc, spans, setter, fails):
+    with fails(ConfigError, "span_setter"):
         set_spans(doc, spans, setter)
 
 

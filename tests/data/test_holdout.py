@@ -31,13 +31,13 @@ def test_each_side_has_at_least_one(example, number, share, held):
 
 
 @pytest.mark.parametrize("share", [0, 1, -0.1, 1.5, True, "0.1", float("nan")])
-def test_a_share_that_is_none(example, share):
-    with pytest.raises(ConfigError, match=r"\[train.validation_split\] is .* between 0 and 1"):
+def test_an_invalid_share(example, share, fails):
+    with fails(ConfigError, "train.validation_split"):
         hold_out([example(["a"])] * 3, share, 0)
 
 
-def test_too_few_documents(example):
-    with pytest.raises(DataError, match="has 1 document, too few"):
+def test_too_few_documents(example, fails):
+    with fails(DataError, "train.train_data"):
         hold_out([example(["a"])], 0.5, 0)
 
 
@@ -70,7 +70,7 @@ def test_dropped_labels(example):
     assert drop_labels(examples, ["y", "w"]) == {}
 
 
-def test_a_dropped_label_is_not_asked_for(example):
+def test_a_dropped_label_is_no_candidate(example):
     """Neither as a positive nor, for whatever else is in the batch, as a negative."""
     examples = [
         example("a b", [(0, 1, "x"), (1, 2, "y")], ner_labels=["x", "y", "z"]),

@@ -43,7 +43,7 @@ def sample(gold, sampling=None, supervision=None, labels=(), seed=0, report=None
 
 
 @given(st.lists(EXAMPLE, max_size=6), LABELS, SAMPLINGS, st.integers(0, 5))
-def test_what_always_holds(examples, label_set, sampling, seed):
+def test_invariants(examples, label_set, sampling, seed):
     gold, supervision = batch(examples)
     report = Counter()
     chosen = sample_labels(gold, supervision, label_set, sampling, random.Random(seed), report)
@@ -81,7 +81,7 @@ def test_negatives_come_from_the_batch_and_keep_the_ratio(gold, seed):
             assert negatives
 
 
-def test_each_example_draws_for_itself():
+def test_examples_are_sampled_independently():
     gold = [["a"], ["b"], ["c"], ["d"], ["e"]] * 8
     drawn = sample(gold, LabelSampling(negative_ratio=1))
     assert len({tuple(sorted(set(labels) - set(own))) for labels, own in zip(drawn, gold, strict=True)}) > 3
@@ -103,7 +103,7 @@ def test_none_and_ratio_0_give_no_negatives():
         assert sample([["a"], ["b"]], sampling, labels=["x"]) == [["a"], ["b"]]
 
 
-def test_examples_without_entities_are_asked_for_something():
+def test_examples_without_entities_have_a_candidate():
     sampling = LabelSampling(negative_ratio=1)
     sizes = Counter()
     for seed in range(200):
@@ -127,7 +127,7 @@ def test_positives_beyond_max_types_are_counted():
     report = Counter()
     (labels,) = sample([list("abcde")], LabelSampling(max_types=3), report=report)
     assert len(labels) == 3
-    assert report == {"label beyond max_types (not asked for)": 2}
+    assert report == {"label beyond max_types (not a candidate)": 2}
 
 
 def test_order():
@@ -161,6 +161,6 @@ def test_the_same_in_every_process():
     "options",
     [{"max_types": 0}, {"negative_ratio": -1}, {"negative_ratio": float("nan")}, {"negatives_from": "world"}],
 )
-def test_wrong_settings(options):
-    with pytest.raises(ConfigError, match=rf"label_sampling\.{next(iter(options))}"):
+def test_wrong_settings(options, fails):
+    with fails(ConfigError, f"label_sampling.{next(iter(options))}"):
         LabelSampling(**options)

@@ -9,9 +9,7 @@ from hypothesis import strategies as st
 from spacy.tokens import Doc, Span
 
 from gliner_pipe.data.annotations import gold_spans, set_supervision, supervision
-from gliner_pipe.data.readers import json as gliner_json
-from gliner_pipe.data.readers import json as jsonl
-from gliner_pipe.data.readers import standoff
+from gliner_pipe.data.readers import gliner_json, jsonl, standoff
 from gliner_pipe.data.writers import write_gliner_json, write_jsonl, write_standoff
 
 TEXT = "Ann Lee lives\nin New York City."
@@ -83,7 +81,7 @@ def test_standoff_round_trip(doc, nlp, tmp_path):
     assert not reader.report
 
 
-def test_standoff_labels_stay_apart(nlp, tmp_path):
+def test_standoff_labels_remain_distinct(nlp, tmp_path):
     doc = nlp.make_doc("a b c")
     doc.spans["gliner"] = [Span(doc, i, i + 1, label=label) for i, label in enumerate(["x y", "x_y", "x  y"])]
     assert write_standoff([doc], tmp_path).labels == {"x y": "x_y", "x_y": "x_y_2", "x  y": "x_y_3"}

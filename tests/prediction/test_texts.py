@@ -51,6 +51,12 @@ def test_jsonl(tmp_path: Path) -> None:
     ]
 
 
+def test_a_json_array_is_read_as_records(tmp_path: Path) -> None:
+    path = tmp_path / "texts.json"
+    path.write_text('[{"text": "one"}, {"text": "two"}]', encoding="utf-8")
+    assert [item.text for item in read_texts(path)] == ["one", "two"]
+
+
 @pytest.mark.parametrize("line", ['{"text": 1}', '{"body": "a"}', '["text"]', "{", '{"text": "a"} x'])
 def test_wrong_records_name_their_line(tmp_path: Path, line: str) -> None:
     path = tmp_path / "texts.jsonl"

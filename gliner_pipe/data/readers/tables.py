@@ -1,4 +1,4 @@
-"""Tables with lists in their cells: CSV, JSON and Parquet files, saved data sets, and those of the hub."""
+"""Tables with lists in their cells: CSV, JSON and Parquet files, saved data sets, and data sets of the hub."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from gliner_pipe.errors import ConfigError, DataError
 CSV_SUFFIXES = (".csv", ".tsv")
 TABLE_SUFFIXES = (*CSV_SUFFIXES, ".parquet", ".json", ".jsonl", ".ndjson")
 
-#: Names by which files of a folder are told to be parts of a data set.
+#: Names of splits by which files of a folder are recognized.
 SPLITS = ("train", "training", "validation", "valid", "val", "dev", "eval", "test")
-#: Files that ``save_to_disk`` of the package datasets leaves in a folder, of all splits or of one.
+#: Files that ``save_to_disk`` of the package datasets writes, for several splits or for one.
 SAVED_SPLITS, SAVED = "dataset_dict.json", "state.json"
 
-#: What columns of words and of tags are usually called.
+#: Usual names of the columns of words and of tags.
 TOKENS_NAMES = ("tokens", "words", "tokenized_text", "token", "word")
 TAGS_NAMES = ("tags", "ner_tags", "ner", "labels", "entity_tags", "bio_tags", "iob_tags", "tag", "label")
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?(:[\w.+-]+)?")
-_NEIGHBOURS = re.compile(r"""['"]\s*['"]""")  # two quotes: maybe two texts without a comma between them
+_NEIGHBOURS = re.compile(r"""['"]\s*['"]""")  # two adjacent quotes, perhaps two strings without a comma
 _SPLIT_NAME = re.compile(r"([A-Za-z]+)(?:[-_.]?\d.*)?")
 
-#: A row: where it stands, and its cells by column.
+#: A row: its location, and its cells by column.
 Row = tuple[Place, Mapping[str, Any]]
 
 
@@ -48,9 +48,9 @@ class Table:
     Parameters
     ----------
     rows
-        Called with the columns that are wanted, yields rows with at least these.
+        Called with the required columns, yields rows with at least these.
     tag_names
-        Called with a column of ids, returns their names as far as the data knows them.
+        Called with a column of ids, returns their names if the data contains them.
     """
 
     rows: Callable[[Sequence[str]], Iterator[Row]]
@@ -58,7 +58,7 @@ class Table:
 
 
 def open_tables(path: Any, split: str) -> list[Table]:
-    """Return the tables that `path` stands for; rows are read later.
+    """Return the tables of a path; rows are read later.
 
     Parameters
     ----------
@@ -66,14 +66,14 @@ def open_tables(path: Any, split: str) -> list[Table]:
         File, folder, pattern or a list of these; a folder written by ``save_to_disk``; the name of a data set
         of the hub (``"name"`` or ``"name:configuration"``); in Python also a ``Dataset`` or ``DatasetDict``.
     split
-        Which part of a folder or data set of several parts; a single file has one part.
+        Split of a folder or data set with several splits; ignored for a single file.
 
     Raises
     ------
     DataError
-        If there is nothing, or no such split.
+        There is no table or no such split.
     ConfigError
-        If an optional package is missing.
+        An optional package is missing.
     """
     if is_dataset(path):
         return [_of_dataset(_part(path, split, "the data set"), None)]
@@ -97,20 +97,20 @@ def open_tables(path: Any, split: str) -> list[Table]:
 
 
 def is_dataset(value: Any) -> bool:
-    """Say whether `value` is a ``Dataset`` or ``DatasetDict``, without importing the package datasets."""
+    """Whether `value` is a ``Dataset`` or ``DatasetDict``, without importing the package datasets."""
     package = sys.modules.get("datasets")
     return package is not None and isinstance(value, (package.Dataset, package.DatasetDict))
 
 
 def saved_dataset(folder: Path) -> bool:
-    """Say whether `folder` was written by ``save_to_disk``."""
+    """Whether `folder` was written by ``save_to_disk``."""
     return (folder / SAVED_SPLITS).is_file() or (
         (folder / SAVED).is_file() and (folder / "dataset_info.json").is_file()
     )
 
 
 def splits_of(path: Any) -> list[str]:
-    """Return the splits of a folder or ``DatasetDict``; none where there is but one part."""
+    """Return the splits of a folder or ``DatasetDict``; an empty list if it has a single one."""
     if is_dataset(path):
         return list(path) if isinstance(path, dict) else []
     if (path / SAVED_SPLITS).is_file():
@@ -122,7 +122,7 @@ def splits_of(path: Any) -> list[str]:
 
 
 def table_columns(path: Path) -> list[str]:
-    """Return the columns of a CSV or Parquet file, or of a saved data set of one part."""
+    """Return the columns of a CSV or Parquet file, or of a saved data set with a single split."""
     if path.is_dir():
         features = json.loads(read_text(path / "dataset_info.json")).get("features") or {}
         return [str(name) for name in features]
@@ -135,14 +135,14 @@ def table_columns(path: Path) -> list[str]:
 
 
 def list_cell(place: Place, column: str, value: Any) -> Any:
-    """Return the list that the text of a cell says: a JSON or Python literal; an empty one for an empty cell.
+    """Parse the list in a cell, a JSON or Python literal; an empty cell is an empty list.
 
-    Values that are no text come back as they are.
+    Values other than strings are returned unchanged.
 
     Raises
     ------
     DataError
-        If it is no list. A list without commas, as numpy prints them, is none.
+        Not a list. Lists without commas, as numpy prints them, are not accepted.
     """
     if not isinstance(value, str):
         return list(value) if isinstance(value, tuple) else value
@@ -161,21 +161,21 @@ def list_cell(place: Place, column: str, value: Any) -> Any:
 
 
 def _literal(text: str) -> Any:
-    """Return the value of a Python literal; None for anything else."""
+    """Return the value of a Python literal; None if `text` is none."""
     text = text.strip()
     try:
         if _NEIGHBOURS.search(text):
             tokens = tokenize.generate_tokens(io.StringIO(text).readline)
             kinds = [token.type for token in tokens if token.type not in (tokenize.NL, tokenize.NEWLINE)]
             if any(one == other == tokenize.STRING for one, other in pairwise(kinds)):
-                return None  # Python would join the two words
+                return None  # Python would concatenate the two words
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError, tokenize.TokenError):
         return None
 
 
 def guess_columns(columns: Iterable[str]) -> tuple[str, str] | None:
-    """Return the columns of words and of tags, if there is one of each that is called so."""
+    """Return the columns of words and of tags, if exactly one of each has a usual name."""
     there = list(columns)
     tokens = [name for name in TOKENS_NAMES if name in there]
     tags = [name for name in TAGS_NAMES if name in there]
@@ -183,7 +183,7 @@ def guess_columns(columns: Iterable[str]) -> tuple[str, str] | None:
 
 
 def missing_column(place: Place, option: str, column: str, there: Sequence[str]) -> DataError:
-    """Return the error about a column that is not there."""
+    """Return the error about a missing column."""
     guessed = guess_columns(there)
     value = "" if guessed is None else f' = "{guessed[option == "tags_column"]}"'
     found = f"is missing (columns: {', '.join(there) or 'none'})"
@@ -196,16 +196,16 @@ def optional_package(name: str, where: str = "readers.bio", extra: str = "datase
     Parameters
     ----------
     name
-        Of the package, or of a module of it.
+        Package, or module of a package.
     where
-        What needs it, for the message.
+        Option or block that needs it, for the message.
     extra
-        Of the project, that installs it.
+        Extra of this project that installs it.
 
     Raises
     ------
     ConfigError
-        If it is not installed.
+        The package is not installed.
     """
     try:
         return importlib.import_module(name)
@@ -241,7 +241,7 @@ def _csv_rows(file: Path) -> Iterator[Row]:
     text = read_text(file)
     rows = _parsed_csv(file, text)
     if not rows:
-        raise DataError(str(file), "is empty", "a line of column names, then a row a line")
+        raise DataError(str(file), "is empty", "a line of column names, then one row on each line")
     first, columns = rows[0]
     columns = [column.strip() for column in columns]
     twice = [column for column in columns if columns.count(column) > 1]
@@ -270,7 +270,9 @@ def _parsed_csv(file: Path, text: str) -> list[tuple[Place, list[str]]]:
                 line = reader.line_num + 1
         except csv.Error as error:
             do = "Close each quote, and double quotes within quotes"
-            raise Place(str(file), line).error("", f"is no CSV: {error}", "cells in quotes", do) from None
+            raise Place(str(file), line).error(
+                "", f"is not valid CSV: {error}", "cells in quotes", do
+            ) from None
     finally:
         csv.field_size_limit(limit)
     return rows
@@ -299,7 +301,7 @@ def _parquet_names(file: Path, column: str) -> list[str] | None:
 
 
 def open_parquet(file: Path, where: str = "readers.bio", extra: str = "datasets") -> Any:
-    """Open a Parquet file as a ``pyarrow.parquet.ParquetFile``, to be used in a ``with``.
+    """Open a Parquet file as a ``pyarrow.parquet.ParquetFile``, for a ``with`` statement.
 
     Parameters
     ----------
@@ -311,29 +313,32 @@ def open_parquet(file: Path, where: str = "readers.bio", extra: str = "datasets"
     Raises
     ------
     DataError
-        If it is no Parquet file.
+        Not a Parquet file.
     """
     parquet = optional_package("pyarrow.parquet", where, extra)
     try:
         return parquet.ParquetFile(str(file))
     except (OSError, ValueError) as error:
-        raise DataError(str(file), f"is no Parquet file: {_first_line(error)}", "a Parquet file") from None
+        raise DataError(str(file), f"is not a Parquet file: {_first_line(error)}", "a Parquet file") from None
 
 
 def _of_split(folder: Path, split: str) -> list[Path]:
     files = find_files(folder, TABLE_SUFFIXES)
     names = {file: _split_name(file, folder, [*SPLITS, split]) for file in files}
     if split == "train" and not any(names.values()):
-        return files  # parts of one whole
+        return files  # shards of one split
     chosen = [file for file, name in names.items() if name == split.lower()]
     if not chosen:
-        there = ", ".join(dict.fromkeys(filter(None, names.values()))) or "files without names of splits"
+        there = (
+            ", ".join(dict.fromkeys(filter(None, names.values())))
+            or "no split, only files without names of splits"
+        )
         raise DataError(str(folder), f"has no split {split!r}", there, "Set split")
     return chosen
 
 
 def _split_name(file: Path, folder: Path, known: Sequence[str]) -> str:
-    """Return the split that the name of `file`, or else of a folder that it is in, says; empty if none does."""
+    """Return the split that `file` or else one of its folders is named after; empty if there is none."""
     *folders, name = file.relative_to(folder).parts
     for part in (name.split(".")[0], *reversed(folders)):
         match = _SPLIT_NAME.fullmatch(part)
@@ -374,7 +379,7 @@ def _load(name: str, load: Callable[[Any], Any], hub: bool = False) -> Any:
         return load(package)
     except Exception as error:  # of any kind, depending on what is wrong with the data or the network
         failed = "cannot be loaded from the hub" if hub else "cannot be loaded"
-        found = f"{'is no file or folder here, and ' if hub else ''}{failed}: {_first_line(error)}"
+        found = f"{'is not a file or folder, and ' if hub else ''}{failed}: {_first_line(error)}"
         allowed = "a file, a folder, or the name of a data set of the hub" if hub else "a saved data set"
         raise DataError(name, found, allowed) from error
 
@@ -388,7 +393,7 @@ def _part(data: Any, split: str, name: str) -> Any:
 
 
 def _of_dataset(data: Any, name: str | None) -> Table:
-    """Return the table of a ``Dataset``; without `name` its rows are counted from 0, as Python does."""
+    """Return the table of a ``Dataset``; without `name`, messages count its rows from 0."""
 
     def rows(columns: Sequence[str]) -> Iterator[Row]:
         there = set(columns) <= set(data.column_names)

@@ -14,14 +14,9 @@ from spacy.training import Example, validate_get_examples
 from spacy.vocab import Vocab
 
 from gliner_pipe.checkpoints.pretrained import Pretrained
+from gliner_pipe.data.checks import count_labels, count_relations, refuse_no_gold
 from gliner_pipe.data.label_sampling import LabelSampling
-from gliner_pipe.data.label_sets import (
-    LabelSets,
-    count_labels,
-    count_relations,
-    refuse_no_gold,
-    warn_of_labels,
-)
+from gliner_pipe.data.label_sets import LabelSets, warn_of_labels
 from gliner_pipe.data.relation_sampling import RelationSampling
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.modeling.batch import TrainingBatch

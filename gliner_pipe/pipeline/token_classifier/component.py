@@ -15,7 +15,8 @@ from spacy.vocab import Vocab
 
 from gliner_pipe.checkpoints.pretrained import PretrainedTokenClassifier
 from gliner_pipe.data.annotations import SpanSetter, primary_key, span_places
-from gliner_pipe.data.label_sets import LabelSets, count_labels, refuse_no_gold, warn_of_labels
+from gliner_pipe.data.checks import count_labels, refuse_no_gold
+from gliner_pipe.data.label_sets import LabelSets, warn_of_labels
 from gliner_pipe.data.token_targets import SPANS, describe, gold_labels, install_extension, read_values
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.metrics.spans import METRICS
