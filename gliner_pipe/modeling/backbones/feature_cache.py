@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from gliner_pipe.modeling.layers.weights_version import marks
+from gliner_pipe.modeling.layers.cache import weights_version
 from gliner_pipe.modeling.precision import full_precision
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class FeatureCache:
         )
 
     def _forget_the_outdated(self, backbone: Backbone) -> None:
-        now = marks(backbone.parameters())
+        now = weights_version(backbone.parameters())
         if now != self._made_by:
             self.clear()
             self._made_by = now

@@ -21,8 +21,7 @@ from gliner_pipe.modeling.backbones.base import Backbone, BackboneOutput, Window
 from gliner_pipe.modeling.backbones.pretrained_encoder import EncoderHolder
 from gliner_pipe.modeling.backbones.windows import Pieces, Prompt, Window, layout
 from gliner_pipe.modeling.layers.cache import Cache
-from gliner_pipe.modeling.layers.layer_fusion import LayerFusion
-from gliner_pipe.modeling.layers.pooling import pool_words
+from gliner_pipe.modeling.layers.pooling import LayerFusion, pool_words
 from gliner_pipe.modeling.precision import DTYPES, RunningEncoder
 from gliner_pipe.registry import registry
 

@@ -15,9 +15,8 @@ from gliner_pipe.modeling.adapters.base import Adapter
 from gliner_pipe.modeling.backbones import hf
 from gliner_pipe.modeling.backbones.pretrained_encoder import EncoderHolder
 from gliner_pipe.modeling.encoders.label_cache import VectorStore
-from gliner_pipe.modeling.layers.cache import Cache
-from gliner_pipe.modeling.layers.eval_mode import weights_of
-from gliner_pipe.modeling.layers.layer_fusion import LayerFusion
+from gliner_pipe.modeling.layers.cache import Cache, weights_of
+from gliner_pipe.modeling.layers.pooling import LayerFusion
 from gliner_pipe.util.atomic import replace_file
 
 #: Texts that are run at once without gradients.

@@ -12,8 +12,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from gliner_pipe.modeling.layers.dropout import draw_kept, drawn_rate
-from gliner_pipe.modeling.layers.linear import Linear
-from gliner_pipe.modeling.layers.projection import projection
+from gliner_pipe.modeling.layers.linear import Linear, projection
 from gliner_pipe.modeling.precision import RunningHead
 from gliner_pipe.modeling.span_reps.base import SpanRep, all_alike
 from gliner_pipe.registry import registry

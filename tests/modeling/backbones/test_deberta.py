@@ -178,7 +178,7 @@ def test_what_is_kept_follows_the_weights(changed, mode):
     inputs = batch(64)
     with mode():
         ours(**inputs)
-    assert ours.encoder.layer[0].attention.self._kept
+    assert ours.encoder.layer[0].attention.self._cache
     CHANGES[changed](ours)
     theirs = type(theirs)(theirs.config).eval().to(next(ours.parameters()).dtype)
     theirs.load_state_dict(ours.state_dict())
@@ -190,13 +190,13 @@ def test_projections_are_made_once():
     _, ours = pair()
     attention = ours.encoder.layer[0].attention.self
     hidden(ours, batch(64))
-    (kept,) = kept_in(attention._kept)
+    (kept,) = kept_in(attention._cache)
     for length in (3, 64, 100):
         hidden(ours, batch(length))
-    assert kept_in(attention._kept)[0] is kept
+    assert kept_in(attention._cache)[0] is kept
     with torch.autocast("cpu", torch.bfloat16):
         hidden(ours, batch(9))
-    assert kept_in(attention._kept)[0][0].dtype == torch.bfloat16
+    assert kept_in(attention._cache)[0][0].dtype == torch.bfloat16
 
 
 def test_nothing_is_kept_with_gradients_or_in_training():
@@ -206,7 +206,7 @@ def test_nothing_is_kept_with_gradients_or_in_training():
     def keeps():
         hidden(ours, inputs)
         parts = [m for m in ours.modules() if isinstance(m, (DisentangledAttention, DisentangledEncoder))]
-        return {bool(part._kept) for part in parts}
+        return {bool(part._cache) for part in parts}
 
     assert keeps() == {True}
     ours(**inputs).last_hidden_state.sum().backward()
@@ -234,7 +234,7 @@ def test_copies(copied):
     hidden(ours, batch(9))
     again = copied(ours)
     assert isinstance(again.encoder, DisentangledEncoder)
-    assert not again.encoder.layer[0].attention.self._kept
+    assert not again.encoder.layer[0].attention.self._cache
     with torch.no_grad():
         for model in (theirs, again):
             model.encoder.layer[0].attention.self.key_proj.weight.mul_(3)
@@ -316,7 +316,7 @@ def test_int8_layers_are_kept_for_as_well():
     short = running_copy(ours, Precision(quantize="int8"), "components.gliner")
     inputs = batch(40)
     first = hidden(short, inputs)
-    assert short.encoder.layer[0].attention.self._kept
+    assert short.encoder.layer[0].attention.self._cache
     torch.testing.assert_close(hidden(short, inputs), first, rtol=0, atol=0)
     assert 0 < (first - hidden(ours, inputs))[:2].norm() < 0.2 * first[:2].norm()
 

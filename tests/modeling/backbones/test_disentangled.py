@@ -93,7 +93,7 @@ def test_in_one_kernel(masked):
         forbidden[0, 1, 2] = True  # sees nothing
     found, expected = (
         attend(query, key, value, _disentangled._bias(query, key, *tables), forbidden, 0.4, 0.0)
-        for attend in (_disentangled._in_one_kernel, _disentangled._written_out)
+        for attend in (_disentangled._fused, _disentangled._unfused)
     )
     torch.testing.assert_close(found, expected)
     weight = torch.ones(1, 2, 6, 1)

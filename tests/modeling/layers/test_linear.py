@@ -30,7 +30,7 @@ def test_a_packed_weight_gives_the_same(layer, shape):
     with torch.no_grad():
         torch.testing.assert_close(layer(inputs), plain(layer, inputs))
         torch.testing.assert_close(layer(inputs.expand(2, *shape)), plain(layer, inputs.expand(2, *shape)))
-    assert bool(layer._packed) == (0 not in shape)
+    assert bool(layer._cache) == (0 not in shape)
 
 
 @packs
@@ -77,16 +77,16 @@ def test_a_weight_that_changed_is_packed_anew(layer, change):
 def test_a_weight_is_packed_once(layer):
     with torch.no_grad():
         layer(torch.randn(3, 24))
-        packed = kept_in(layer._packed)
+        packed = kept_in(layer._cache)
         layer(torch.randn(5, 24))
-    assert kept_in(layer._packed)[0] is packed[0]
+    assert kept_in(layer._cache)[0] is packed[0]
 
 
 def test_gradients_take_the_layer_of_torch(layer):
     inputs = torch.randn(3, 24, requires_grad=True)
     layer(inputs).sum().backward()
     torch.testing.assert_close(inputs.grad, layer.weight.sum(0).expand(3, -1))
-    assert not layer._packed
+    assert not layer._cache
 
 
 @packs
@@ -94,7 +94,7 @@ def test_what_is_packed_is_neither_copied_nor_pickled(layer):
     with torch.no_grad():
         layer(torch.randn(3, 24))
     for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
-        assert not twin._packed
+        assert not twin._cache
         assert torch.equal(twin.weight, layer.weight)
 
 
