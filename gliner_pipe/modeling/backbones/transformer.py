@@ -22,7 +22,7 @@ from gliner_pipe.modeling.backbones.pretrained_encoder import EncoderHolder
 from gliner_pipe.modeling.backbones.windows import Pieces, Prompt, Window, layout
 from gliner_pipe.modeling.layers.cache import Cache
 from gliner_pipe.modeling.layers.pooling import LayerFusion, pool_words
-from gliner_pipe.modeling.precision import DTYPES, RunningEncoder
+from gliner_pipe.modeling.precision import DTYPES, EncoderCopy
 from gliner_pipe.registry import registry
 
 #: Words whose pieces are kept at most.
@@ -164,7 +164,7 @@ class Transformer(EncoderHolder, Backbone):
         self.quantization = quantization
         self.encoder: Any = None
         self.tokenizer: Any = None
-        self.running = RunningEncoder()
+        self.reduced = EncoderCopy()
         self._warned_room = False
 
     # -- making it -------------------------------------------------------------------------------------------------
@@ -231,13 +231,13 @@ class Transformer(EncoderHolder, Backbone):
             )
         return self.encoder
 
-    def _running(self) -> Any:
+    def _current_encoder(self) -> Any:
         """What runs: the encoder, or what stands for it where there are no gradients."""
         encoder = self._built()
         if torch.is_grad_enabled() or self.training:
-            self.running.forget()  # not all optimizers leave a trace on the weights that they change
+            self.reduced.forget()  # not all optimizers leave a trace on the weights that they change
             return encoder
-        return self.running.of(encoder, self.adapter_section)
+        return self.reduced.of(encoder, self.adapter_section)
 
     @property
     def output_size(self) -> int:
@@ -356,7 +356,7 @@ class Transformer(EncoderHolder, Backbone):
 
     def forward(self, batch: WindowBatch) -> BackboneOutput:
         """Run a batch of windows."""
-        encoder = self._running()
+        encoder = self._current_encoder()
         if (self.attn_implementation or "auto") == "auto":
             hf.follow_device(encoder, batch.input_ids.device)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze):

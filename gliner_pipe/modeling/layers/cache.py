@@ -197,7 +197,7 @@ _Module = TypeVar("_Module", bound=nn.Module)
 
 
 def as_kind(kind: type[_Module], module: nn.Module) -> _Module:
-    """Return a `kind`, a subclass of the module's class or its base, with the weights, hooks and settings of `module`."""
+    """Return a `kind` (a class related to that of `module`) with the weights, hooks and settings of `module`."""
     copied = kind.__new__(kind)
     copied.__setstate__(vars(module).copy())
     return copied

@@ -280,7 +280,7 @@ class DisentangledAttention(_CachesInEvaluation, hf.DisentangledSelfAttention): 
         )
 
     def _scaled(self, embeddings: Tensor) -> _Tables:
-        """Project embeddings of distances and scale them; the order of those for queries to compare with is reversed."""
+        """Project and scale embeddings of distances; the order of the first table is reversed."""
         key, query = self._project(embeddings)
         return (
             None if key is None else key.flip(1) * self._scale,

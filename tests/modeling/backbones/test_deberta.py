@@ -310,10 +310,10 @@ def test_torch_compile():
 
 
 def test_int8_layers_are_kept_for_as_well():
-    from gliner_pipe.modeling.precision import Precision, running_copy
+    from gliner_pipe.modeling.precision import Precision, reduced_copy
 
     _, ours = pair(hidden_size=32, num_attention_heads=2)
-    short = running_copy(ours, Precision(quantize="int8"), "components.gliner")
+    short = reduced_copy(ours, Precision(quantize="int8"), "components.gliner")
     inputs = batch(40)
     first = hidden(short, inputs)
     assert short.encoder.layer[0].attention.self._cache
