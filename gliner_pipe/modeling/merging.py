@@ -11,15 +11,15 @@ from torch import nn
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.modeling.adapters import wrapping
 from gliner_pipe.modeling.adapters.base import Adapter
-from gliner_pipe.modeling.backbones.pretrained_encoder import EncoderHolder
+from gliner_pipe.modeling.backbones.pretrained_encoder import PretrainedEncoder
 
 _Module = TypeVar("_Module", bound=nn.Module)
 
 
-def holders(model: nn.Module) -> Iterator[EncoderHolder]:
+def holders(model: nn.Module) -> Iterator[PretrainedEncoder]:
     """Yield the parts of a model that hold an encoder with an adapter."""
     for module in model.modules():
-        if isinstance(module, EncoderHolder) and module.has_adapter:
+        if isinstance(module, PretrainedEncoder) and module.has_adapter:
             yield module
 
 
@@ -53,7 +53,7 @@ def own_weights(model: _Module) -> _Module:
     return replaced(model, made) if made else model
 
 
-def _plain(holder: EncoderHolder) -> Any:
+def _plain(holder: PretrainedEncoder) -> Any:
     """Copy an encoder with its adapter merged."""
     if holder.quantization is not None:
         raise ConfigError(
@@ -131,7 +131,7 @@ def add_adapters(component: Any, adapter: Adapter, label_adapter: Adapter | None
         if block is None:
             continue
         part = getattr(model.encoder, name, nn.Module())
-        holder = next((module for module in part.modules() if isinstance(module, EncoderHolder)), None)
+        holder = next((module for module in part.modules() if isinstance(module, PretrainedEncoder)), None)
         where = f"components.*.model.encoder.{name}"
         if holder is None or holder.freeze or holder.has_adapter:
             found = (

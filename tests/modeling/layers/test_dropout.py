@@ -10,7 +10,7 @@ from gliner_pipe.modeling.layers.dropout import QuickDropout, draw_kept, drawn_r
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.4, 0.9])
-def test_what_is_kept_is_kept_as_often_as_asked(rate):
+def test_the_share_that_is_kept(rate):
     torch.manual_seed(0)
     kept = draw_kept(torch.empty(301, 333), rate)
     assert kept.shape == (301, 333) and kept.dtype == torch.bool
@@ -20,13 +20,13 @@ def test_what_is_kept_is_kept_as_often_as_asked(rate):
         assert abs((numbers[:-shift] * numbers[shift:]).mean().item()) < 0.005
 
 
-def test_the_ends_of_the_range():
+def test_rates_of_0_and_1():
     assert draw_kept(torch.empty(1000), 0.0).all()
     assert not draw_kept(torch.empty(1000), 1.0).any()
     assert drawn_rate(0.1) == pytest.approx(0.1, abs=1e-5)
 
 
-def test_the_layer_is_that_of_torch_but_for_the_draw():
+def test_the_layer_scales_as_that_of_torch():
     numbers = torch.randn(200, 300, requires_grad=True)
     layer = QuickDropout(0.25)
     out = layer(numbers)
@@ -38,7 +38,7 @@ def test_the_layer_is_that_of_torch_but_for_the_draw():
     assert not QuickDropout(1.0)(numbers).any()
 
 
-def test_the_seed_decides():
+def test_the_seed():
     numbers = torch.ones(100)
     layer = QuickDropout(0.5)
     torch.manual_seed(3)
@@ -47,7 +47,7 @@ def test_the_seed_decides():
     assert torch.equal(layer(numbers), one) and not torch.equal(layer(numbers), one)
 
 
-def test_layers_are_swapped_and_names_stay():
+def test_layers_are_replaced_and_names_stay():
     model = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.3), nn.Sequential(nn.Dropout(0.1), nn.ReLU()))
     model[2].eval()
     names = list(model.state_dict())
