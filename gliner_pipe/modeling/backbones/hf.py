@@ -58,12 +58,12 @@ def source_of(name: str, where: str) -> str:
         if not (folder / "config.json").is_file():
             found = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
             raise ConfigError(
-                where, f"found the folder {name!r} without config.json (it contains {found})", _ALLOWED
+                where, f"found {name!r}, a folder without config.json (it contains {found})", _ALLOWED
             )
         check_index(folder)
         return str(folder)
     if name.count("/") > 1 or name.startswith((".", "/", "~")) or not name.strip():
-        raise ConfigError(where, f"found {name!r}, which is not a folder", _ALLOWED, "Check the path")
+        raise ConfigError(where, f"found {name!r}, which is no folder", _ALLOWED, "Check the path")
     return name
 
 

@@ -77,7 +77,7 @@ class PromptTable(nn.Module):
         if unknown:
             raise ConfigError(
                 "components.*.labels" if kind == "entity" else "components.*.relations",
-                f"found {unknown[0]!r}, which is not in the compressed prompt of this model",
+                f"found {unknown[0]!r}, for which the compressed prompt of this model has no vector",
                 ", ".join(self.names[kind]) or "none",
                 "Compress the prompt again with this label, or use the model before compression",
             )
