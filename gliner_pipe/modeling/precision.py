@@ -234,8 +234,8 @@ def reduced_copy(module: nn.Module, precision: Precision, where: str) -> Any:
         # objects in the memo of a deepcopy are not copied: shared weights, converted weights, linear layers in int8
         memo: dict[int, Any] = {id(weight): _converted(weight, dtype) for weight in module.parameters()}
         if precision.quantize is not None:
-            linears = (part for part in module.modules() if type(part) in (nn.Linear, Linear))
-            memo |= {id(one): Int8Linear(one) for one in linears}
+            linears = (part for part in module.modules() if isinstance(part, nn.Linear))
+            memo |= {id(one): Int8Linear(one) for one in linears if type(one) in (nn.Linear, Linear)}
         module = copy.deepcopy(module, memo).eval()
         for part in module.modules():
             if isinstance(part, nn.RNNBase):

@@ -35,7 +35,7 @@ def check_weights(path: Path) -> None:
         If it does not.
     """
     if not (path / WEIGHTS).is_file():
-        raise CheckpointError(f"{path}: {WEIGHTS} is missing. Save the pipeline again.")
+        raise CheckpointError(f"{path}: found no {WEIGHTS}. Save the pipeline again.")
 
 
 def fill_weights(model: nn.Module, path: Path) -> None:

@@ -410,5 +410,5 @@ def _check_windows(window: int, stride: int) -> None:
             f"{WHERE}.stride",
             f"found {stride} with a window of {window}",
             f"1 to {window}",
-            "Use two thirds of the window",
+            "Two thirds of the window is a good stride",
         )
