@@ -247,7 +247,7 @@ def test_a_prompt_is_compressed_in_full_precision(backbone: Path) -> None:
 def test_saving_writes_the_original_weights(
     everything: Any, settings: dict[str, Any], tmp_path: Path
 ) -> None:
-    scores(everything)  # the strings are in the vocabulary now
+    scores(everything)  # adds the strings to the vocabulary
     everything.to_disk(tmp_path / "before")
     change(everything.get_pipe("gliner"), **settings)
     expected = scores(everything)
@@ -255,10 +255,10 @@ def test_saving_writes_the_original_weights(
     before, after = files(tmp_path / "before"), files(tmp_path / "after")
     changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
     assert changed == {"gliner/cfg.json"}
-    assert scores(spacy.load(tmp_path / "after")) == expected  # the settings came along
+    assert scores(spacy.load(tmp_path / "after")) == expected  # settings are saved
     plain = spacy.load(
         tmp_path / "after", config={"components.gliner.batch_size": 1}
-    )  # and so do others beside them
+    )  # also with other settings changed
     assert plain.get_pipe("gliner").cfg["dtype"] == settings.get("dtype")
 
 

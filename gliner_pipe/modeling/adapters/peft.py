@@ -7,7 +7,7 @@ from typing import Any, Literal
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.modeling.adapters.base import Adapter, Form
 from gliner_pipe.modeling.adapters.targets import target_pattern
-from gliner_pipe.modeling.adapters.wrapping import own_targets, peft_config, takes
+from gliner_pipe.modeling.adapters.wrapping import options_of, own_targets, peft_config
 from gliner_pipe.registry import registry
 
 
@@ -49,14 +49,15 @@ class Peft(Adapter):
     def config(self, encoder: Any, where: str) -> Any:
         """Return the configuration of the method for an encoder."""
         options = dict(self.options or {})
-        if takes(self.method, "target_modules", where):
+        known = options_of(self.method, where)
+        if "target_modules" in known:
             chosen = self.target_modules is not None or self.layers is not None
             if chosen or not own_targets(self.method, encoder):
                 kind: Literal["linear", "norm"] = "norm" if self.method.lower() == "ln_tuning" else "linear"
                 options["target_modules"] = target_pattern(
                     encoder, self.target_modules, self.layers, where, kind
                 )
-                if takes(self.method, "feedforward_modules", where):
+                if "feedforward_modules" in known:
                     options.setdefault("feedforward_modules", [])
         elif self.target_modules is not None or self.layers is not None:
             name = "layers" if self.target_modules is None else "target_modules"

@@ -82,13 +82,9 @@ def _config_class(method: str, where: str) -> Any:
     return classes[method.lower()]
 
 
-def _fields(method: str, where: str) -> list[str]:
-    return [field.name for field in dataclasses.fields(_config_class(method, where)) if field.init]
-
-
-def takes(method: str, option: str, where: str) -> bool:
-    """Whether the configuration of a method has this option."""
-    return option in _fields(method, where)
+def options_of(method: str, where: str) -> set[str]:
+    """Return the names of the options in the configuration of a method."""
+    return {field.name for field in dataclasses.fields(_config_class(method, where)) if field.init}
 
 
 def own_targets(method: str, encoder: Any) -> bool:
@@ -108,11 +104,13 @@ def peft_config(method: str, where: str, **options: Any) -> Any:
         If the method, an option or a value is not supported.
     """
     config_class = _config_class(method, where)
-    known = set(_fields(method, where))
-    unknown = sorted(set(options) - (known - set(_RESERVED)) - {"target_modules"})
-    if unknown:
-        allowed = ", ".join(sorted(known - set(_RESERVED)))
-        raise ConfigError(f"{where}.options", f"found {unknown[0]!r}, not an option of {method!r}", allowed)
+    allowed = options_of(method, where) - set(_RESERVED)
+    if unknown := sorted(set(options) - allowed - {"target_modules"}):
+        raise ConfigError(
+            f"{where}.options",
+            f"found {unknown[0]!r}, not an option of {method!r}",
+            ", ".join(sorted(allowed)),
+        )
     try:
         return config_class(**options)
     except (ValueError, TypeError, AssertionError) as error:

@@ -1,4 +1,4 @@
-"""LoRA: what learns, what stays, and that everything else of the backbone works as ever."""
+"""LoRA: trained and frozen weights, its settings, and the other settings of the backbone."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_the_adapter_has_the_learning_rate_of_the_backbone(backbone: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("adapter", "learns"),
+    ("adapter", "trained_part"),
     [
         ({"bias": "all"}, "embeddings.LayerNorm.bias"),
         ({"bias": "lora_only"}, "query.base_layer.bias"),
@@ -88,10 +88,10 @@ def test_the_adapter_has_the_learning_rate_of_the_backbone(backbone: Path) -> No
         ({"target_modules": r".*\.attention\.output\.dense"}, "attention.output.dense.lora_A"),
     ],
 )
-def test_settings(backbone: Path, tmp_path: Path, adapter: dict[str, Any], learns: str) -> None:
+def test_settings(backbone: Path, tmp_path: Path, adapter: dict[str, Any], trained_part: str) -> None:
     nlp = adapted(backbone, {**LORA, **adapter})
     names = [name for name, parameter in encoder(nlp).encoder.named_parameters() if parameter.requires_grad]
-    assert any(learns in name for name in names)
+    assert any(trained_part in name for name in names)
     if "layers" in adapter:
         assert not any("layer.0." in name or ".key." in name for name in names)
     expected = scores(trained(nlp))
@@ -114,8 +114,8 @@ def test_settings(backbone: Path, tmp_path: Path, adapter: dict[str, Any], learn
 )
 def test_settings_of_the_backbone(backbone: Path, tmp_path: Path, settings: dict[str, Any]) -> None:
     nlp = trained(adapted(backbone, **settings))
-    learnt = [p for n, p in encoder(nlp).encoder.named_parameters() if "lora_B" in n]
-    assert all(parameter.any() for parameter in learnt)
+    updates = [p for n, p in encoder(nlp).encoder.named_parameters() if "lora_B" in n]
+    assert all(parameter.any() for parameter in updates)
     nlp.to_disk(tmp_path / "out")
     assert scores(spacy.load(tmp_path / "out")) == scores(nlp)
 

@@ -1,4 +1,4 @@
-"""The fast attention gives the numbers of `transformers`' own, in every configuration and state of the weights."""
+"""The fast attention has the results of that of `transformers`, in every configuration and state of the weights."""
 
 import copy
 import importlib.util

@@ -97,7 +97,7 @@ def test_fused_and_unfused(masked):
     )
     torch.testing.assert_close(found, expected)
     weight = torch.ones(1, 2, 6, 1)
-    weight[0, 1, 2] = 0  # padding: nobody learns from what it got
+    weight[0, 1, 2] = 0  # padding has no gradient
     grads = [torch.autograd.grad((weight * y).square().sum(), (*content, *tables)) for y in (found, expected)]
     for one, other in zip(*grads, strict=True):
         torch.testing.assert_close(one, other)

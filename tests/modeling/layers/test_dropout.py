@@ -15,9 +15,9 @@ def test_the_share_that_is_kept(rate):
     kept = draw_kept(torch.empty(301, 333), rate)
     assert kept.shape == (301, 333) and kept.dtype == torch.bool
     assert kept.float().mean().item() == pytest.approx(1 - rate, abs=0.005)
-    numbers = kept.double().flatten() - kept.double().mean()
+    values = kept.double().flatten() - kept.double().mean()
     for shift in (1, 2, 3, 4, 333):  # neighbours know nothing of each other
-        assert abs((numbers[:-shift] * numbers[shift:]).mean().item()) < 0.005
+        assert abs((values[:-shift] * values[shift:]).mean().item()) < 0.005
 
 
 def test_rates_of_0_and_1():
@@ -27,24 +27,24 @@ def test_rates_of_0_and_1():
 
 
 def test_the_layer_scales_as_that_of_torch():
-    numbers = torch.randn(200, 300, requires_grad=True)
+    values = torch.randn(200, 300, requires_grad=True)
     layer = QuickDropout(0.25)
-    out = layer(numbers)
+    out = layer(values)
     kept = out != 0
-    torch.testing.assert_close(out[kept], numbers[kept] / 0.75)
+    torch.testing.assert_close(out[kept], values[kept] / 0.75)
     out.sum().backward()
-    torch.testing.assert_close(numbers.grad, kept / 0.75)
-    assert layer.eval()(numbers) is numbers or torch.equal(layer(numbers), numbers)
-    assert not QuickDropout(1.0)(numbers).any()
+    torch.testing.assert_close(values.grad, kept / 0.75)
+    assert layer.eval()(values) is values or torch.equal(layer(values), values)
+    assert not QuickDropout(1.0)(values).any()
 
 
 def test_the_seed():
-    numbers = torch.ones(100)
+    values = torch.ones(100)
     layer = QuickDropout(0.5)
     torch.manual_seed(3)
-    one = layer(numbers)
+    one = layer(values)
     torch.manual_seed(3)
-    assert torch.equal(layer(numbers), one) and not torch.equal(layer(numbers), one)
+    assert torch.equal(layer(values), one) and not torch.equal(layer(values), one)
 
 
 def test_layers_are_replaced_and_names_stay():
