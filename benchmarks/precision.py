@@ -19,7 +19,7 @@ import torch
 from common import DEBERTA_V3
 from transformers import AutoConfig, AutoModel
 
-from gliner_pipe.modeling.precision import Precision, running_copy
+from gliner_pipe.modeling.precision import Precision, reduced_copy
 
 #: Hidden size, layers, heads, inner size.
 SHAPES = {
@@ -54,7 +54,7 @@ def encoder(name: str) -> Any:
 def measure(name: str, precisions: list[str], rounds: int, seconds: float) -> list[dict[str, Any]]:
     model = encoder(name)
     with torch.no_grad():
-        runs = {text: running_copy(model, Precision.parse(text, "precision"), "") for text in precisions}
+        runs = {text: reduced_copy(model, Precision.parse(text, "precision"), "") for text in precisions}
     rows = []
     with torch.inference_mode():
         for batch in BATCHES:

@@ -60,4 +60,4 @@ def base_state(nlp: Any) -> dict[str, Any]:
     holder = encoder(nlp)
     from gliner_pipe.modeling.adapters.wrapping import base_state as of
 
-    return of(holder.encoder, holder._names_of_base)
+    return of(holder.encoder, holder._base_names)

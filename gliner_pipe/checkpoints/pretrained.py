@@ -9,7 +9,7 @@ from typing import Any, Literal
 from gliner_pipe.checkpoints import gliner_read, hf_read
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.modeling.adapters.base import Adapter
-from gliner_pipe.modeling.backbones.pretrained_encoder import EncoderHolder
+from gliner_pipe.modeling.backbones.pretrained_encoder import PretrainedEncoder
 from gliner_pipe.modeling.block import Block, from_blocks
 from gliner_pipe.modeling.decoders.tags import Scheme
 from gliner_pipe.modeling.gliner import GLiNER
@@ -95,11 +95,11 @@ class Pretrained(Named):
         model.relation_loss = self.relation_loss or self.loss or model.relation_loss
         return model
 
-    def _adapted(self, model: GLiNER) -> list[tuple[EncoderHolder, Adapter]]:
+    def _adapted(self, model: GLiNER) -> list[tuple[PretrainedEncoder, Adapter]]:
         """Set where the encoders came from, and return those that are to have an adapter."""
         asked = {"encoder.backbone": self.adapter, "encoder.label_encoder": self.label_adapter}
         found = []
-        for holder in (module for module in model.modules() if isinstance(module, EncoderHolder)):
+        for holder in (module for module in model.modules() if isinstance(module, PretrainedEncoder)):
             holder.checkpoint = self.name
             holder.read_base = partial(gliner_read.read_encoder, part=holder.part)
             name = "adapter" if holder.part == "encoder.backbone" else "label_adapter"
@@ -202,10 +202,10 @@ class PretrainedTokenClassifier(Named):
         self._holder(model).adapter = self.adapter
         return model
 
-    def _holder(self, model: TokenClassifier) -> EncoderHolder:
+    def _holder(self, model: TokenClassifier) -> PretrainedEncoder:
         """Return what holds the encoder, and tell it where that came from."""
         path, holder = next(
-            (path, module) for path, module in model.named_modules() if isinstance(module, EncoderHolder)
+            (path, module) for path, module in model.named_modules() if isinstance(module, PretrainedEncoder)
         )
         holder.part, holder.checkpoint, holder.read_base = path, self.name, hf_read.read_encoder
         holder.adapter_section = "components.*.model.adapter"

@@ -1,4 +1,4 @@
-"""What every registered block is: a torch module that belongs to a family."""
+"""Blocks: torch modules that are registered by name in a family."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from gliner_pipe.registry import registry
 class Block(nn.Module):
     """Base of all blocks.
 
-    A constructor stores its arguments and does nothing else; weights, tokenizers and files come in
-    ``build()``, once sizes are known. An argument annotated with a block class accepts a block of that family
-    only, or a mapping such as ``{"@backbones": "transformer", "window": 256}``.
+    A constructor only stores its arguments; weights, tokenizers and files are loaded by ``build()``, once sizes are
+    known. An argument annotated with a block class accepts a block of that family, or a mapping such as
+    ``{"@backbones": "transformer", "window": 256}``.
     """
 
     family: ClassVar[str] = ""
@@ -41,9 +41,9 @@ class Block(nn.Module):
 
 
 def available(family: str) -> list[str]:
-    """Names of the blocks registered in `family`, those of other packages included, sorted.
+    """Return the sorted names of the blocks registered in `family`, also by other packages.
 
-    In families that are shared with spaCy or thinc, what is no block of ours is left out.
+    In registries that are shared with spaCy or thinc, entries that are not a :class:`Block` are left out.
     """
     view = getattr(registry, family)
     names = sorted(view.get_available())
@@ -53,11 +53,11 @@ def available(family: str) -> list[str]:
 
 
 def described(value: Any) -> str:
-    """Say in a few words what `value` is: a block by its registered name, anything else by value and type."""
+    """Describe `value` for an error: a block by its registered name, anything else by value and type."""
     if isinstance(value, Block):
         try:
             value = Config.serialize({"block": value})["block"]
-        except TypeError:  # a block that was copied, or is not registered
+        except TypeError:  # copied blocks and unregistered ones have no config
             return f"a {type(value).__name__} (a block of @{value.family})"
     if isinstance(value, Mapping):
         named = [f"{key} = {name}" for key, name in value.items() if str(key).startswith("@")]
@@ -67,12 +67,12 @@ def described(value: Any) -> str:
 
 
 def from_blocks(blocks: dict[str, Any]) -> Any:
-    """Compose a model of plain configuration; weights are still to be loaded.
+    """Build a model, without weights, from its configuration.
 
     Parameters
     ----------
     blocks
-        The section ``model``: an ``@architectures`` with its blocks. The model keeps it as ``model.blocks``.
+        The section ``model``: an ``@architectures`` with its blocks. It is stored as ``model.blocks``.
     """
     model = Config({"model": blocks}).resolve(registry=registry)["model"]
     model.blocks = blocks

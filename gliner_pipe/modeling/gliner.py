@@ -18,7 +18,7 @@ from gliner_pipe.modeling.encoders.base import Encoded, Encoder, EncoderBatch
 from gliner_pipe.modeling.fusions import Fusion
 from gliner_pipe.modeling.label_generation import writing_loss
 from gliner_pipe.modeling.label_projection import ProjectedLabels
-from gliner_pipe.modeling.layers.projection import projection
+from gliner_pipe.modeling.layers.linear import projection
 from gliner_pipe.modeling.losses.base import Loss
 from gliner_pipe.modeling.losses.focal import FocalLoss
 from gliner_pipe.modeling.merging import merged

@@ -13,8 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from gliner_pipe.modeling.backbones.base import to_device
-from gliner_pipe.modeling.backbones.windows import Window
+from gliner_pipe.modeling.backbones.windows import Window, to_device
 from gliner_pipe.modeling.batch import SpanVectors
 from gliner_pipe.modeling.decoders.span import Candidate
 from gliner_pipe.modeling.encoders.base import EncoderBatch

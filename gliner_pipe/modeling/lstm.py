@@ -5,28 +5,28 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from gliner_pipe.modeling.precision import RunningHead
+from gliner_pipe.modeling.precision import HeadCopy
 
 
 class BiLSTM(nn.Module):
-    """Reads each row to its own length, so padding never changes a number.
+    """Reads each row up to its own length, so that padding does not change the result.
 
     Parameters
     ----------
     hidden_size
-        Width of input and output; each direction gives half of it.
+        Width of input and output, half of it per direction.
     n_layers
-        Layers.
+        Number of layers.
     """
 
     def __init__(self, hidden_size: int, n_layers: int) -> None:
         super().__init__()
         self.lstm = nn.LSTM(hidden_size, hidden_size // 2, n_layers, batch_first=True, bidirectional=True)
-        self.running = RunningHead()
+        self.reduced = HeadCopy()
 
     def forward(self, words: Tensor, mask: Tensor) -> Tensor:
         """Map ``(rows, words, hidden)`` to the same shape; `mask` is ``(rows, words)``."""
-        output: Tensor = self.running.run(self.lstm, lambda lstm, words: _read(lstm, words, mask), words)
+        output: Tensor = self.reduced.run(self.lstm, lambda lstm, words: _read(lstm, words, mask), words)
         return output
 
 

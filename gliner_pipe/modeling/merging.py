@@ -1,4 +1,4 @@
-"""Adapters of whole models: what is written of them, and how they are merged."""
+"""Adapters of whole models: merging them, adding them, and leaving them out of the weights file."""
 
 from __future__ import annotations
 
@@ -11,86 +11,78 @@ from torch import nn
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.modeling.adapters import wrapping
 from gliner_pipe.modeling.adapters.base import Adapter
-from gliner_pipe.modeling.backbones.pretrained_encoder import EncoderHolder
+from gliner_pipe.modeling.backbones.pretrained_encoder import PretrainedEncoder
 
 _Module = TypeVar("_Module", bound=nn.Module)
 
 
-def holders(model: nn.Module) -> Iterator[EncoderHolder]:
-    """Yield the parts of a model that hold an encoder with an adapter."""
+def adapted_encoders(model: nn.Module) -> Iterator[PretrainedEncoder]:
+    """Yield the encoders of a model that have an adapter."""
     for module in model.modules():
-        if isinstance(module, EncoderHolder) and module.has_adapter:
+        if isinstance(module, PretrainedEncoder) and module.has_adapter:
             yield module
 
 
 def merged(model: _Module, *, all_of_them: bool = True) -> _Module:
-    """Return a model like this one with plain encoders; this one, its training too, stays as it is.
-
-    All other weights are shared.
+    """Return a copy of the model with adapters merged; the model is not modified, and all other weights are shared.
 
     Parameters
     ----------
     model
-        A GLiNER model.
+        Any model.
     all_of_them
-        False: only the adapters that are saved merged now.
+        False to merge only the adapters that are saved merged at present.
     """
-    made: dict[int, nn.Module] = {}
-    for holder in holders(model):
-        if all_of_them or holder.form == "merged":
-            twin = _twin(holder)
-            twin.encoder = _plain(holder)
-            made[id(holder)] = twin
-    return replaced(model, made) if made else model
+    parts = {
+        id(part): _copy_with(part, encoder=_plain(part))
+        for part in adapted_encoders(model)
+        if all_of_them or part.form == "merged"
+    }
+    return replaced(model, parts) if parts else model
 
 
 def own_weights(model: _Module) -> _Module:
-    """Return the model without the encoders that have an adapter: these are saved apart from it."""
-    made: dict[int, nn.Module] = {}
-    for holder in holders(model):
-        made[id(holder)] = twin = _twin(holder)
-        twin.encoder = None
-    return replaced(model, made) if made else model
+    """Return a copy of the model without the encoders that have an adapter, which are saved separately."""
+    parts = {id(part): _copy_with(part, encoder=None) for part in adapted_encoders(model)}
+    return replaced(model, parts) if parts else model
 
 
-def _plain(holder: EncoderHolder) -> Any:
-    """Copy an encoder with its adapter merged."""
-    if holder.quantization is not None:
+def _plain(part: PretrainedEncoder) -> Any:
+    """Return a copy of an encoder with its adapter merged."""
+    if part.quantization is not None:
         raise ConfigError(
-            f"{holder.section.rpartition('.')[0]}.quantization",
-            f"found {holder.quantization!r}, into which an adapter cannot be merged",
+            f"{part.section.rpartition('.')[0]}.quantization",
+            f"found {part.quantization!r}, into which an adapter cannot be merged",
             "None",
             "Save the pipeline, load it with quantization = null, and merge then",
         )
-    return wrapping.merged(copy.deepcopy(holder.encoder), holder.adapter_section)
+    return wrapping.merged(copy.deepcopy(part.encoder), part.adapter_section)
 
 
-def _twin(module: _Module) -> _Module:
-    """Copy a module, but share its weights and parts."""
-    twin = copy.copy(module)
-    twin._modules = dict(module._modules)
-    return twin
+def _copy_with(module: _Module, **children: nn.Module | None) -> _Module:
+    """Return a copy of a module with other `children`; all else is shared."""
+    copied = copy.copy(module)
+    copied._modules = module._modules | children
+    return copied
 
 
-def replaced(module: _Module, made: Mapping[int, nn.Module]) -> Any:
-    """Copy what lies on the way to the parts that are replaced, and share the rest."""
-    if id(module) in made:
-        return made[id(module)]
+def replaced(module: _Module, parts: Mapping[int, nn.Module]) -> Any:
+    """Return a copy of a module with modules in it replaced, by their ``id``; all else is shared."""
+    if id(module) in parts:
+        return parts[id(module)]
     children = {
-        name: child if child is None else replaced(child, made) for name, child in module._modules.items()
+        name: child if child is None else replaced(child, parts) for name, child in module._modules.items()
     }
     if all(child is module._modules[name] for name, child in children.items()):
         return module
-    twin = _twin(module)
-    twin._modules = children
-    return twin
+    return _copy_with(module, **children)
 
 
 def merge_adapters(component: Any) -> None:
-    """Add the adapters of a component to the weights of its encoders, for good.
+    """Merge the adapters of a component into its encoders permanently.
 
-    What was one matrix and an adapter is one matrix again: faster, and free of `peft`. Take it for a pipeline that is
-    to be shipped; all weights learn if it is trained further.
+    The component is then faster and does not need `peft`; use it before shipping a pipeline. Further training updates
+    all weights.
 
     Parameters
     ----------
@@ -100,20 +92,20 @@ def merge_adapters(component: Any) -> None:
     Raises
     ------
     ConfigError
-        When there is no adapter, or its method cannot be merged; nothing has been changed then.
+        If there is no adapter, or its method cannot be merged; the component is then not modified.
     """
     model = getattr(component, "network", component)
-    found = list(holders(model))
-    if not found:
+    parts = list(adapted_encoders(model))
+    if not parts:
         raise ConfigError("components.*.model", "has no adapter", "a model with one")
-    for holder, encoder in zip(found, list(map(_plain, found)), strict=True):
-        holder.encoder = encoder.requires_grad_(not holder.freeze)
-        holder.encoder_changed()
+    for part, encoder in zip(parts, list(map(_plain, parts)), strict=True):
+        part.encoder = encoder.requires_grad_(not part.freeze)
+        part.encoder_changed()
     _renew(component)
 
 
 def add_adapters(component: Any, adapter: Adapter, label_adapter: Adapter | None = None) -> None:
-    """Put adapters on the encoders of a component that has weights already.
+    """Add adapters to the encoders of a component that is already trained or loaded.
 
     Parameters
     ----------
@@ -122,30 +114,27 @@ def add_adapters(component: Any, adapter: Adapter, label_adapter: Adapter | None
     adapter
         For the text encoder.
     label_adapter
-        For the label encoder of a bi-encoder, which is left as it is when not given.
+        For the label encoder of a bi-encoder; None to leave that unchanged.
     """
     model = getattr(component, "network", component)
     tokens = getattr(model.encoder, "new_tokens", ())
-    parts = [("backbone", adapter, tokens), ("label_encoder", label_adapter, ())]
-    for name, block, new in parts:
+    for name, block, new in (("backbone", adapter, tokens), ("label_encoder", label_adapter, ())):
         if block is None:
             continue
-        part = getattr(model.encoder, name, nn.Module())
-        holder = next((module for module in part.modules() if isinstance(module, EncoderHolder)), None)
+        modules = getattr(model.encoder, name, nn.Module()).modules()
+        part = next((module for module in modules if isinstance(module, PretrainedEncoder)), None)
         where = f"components.*.model.encoder.{name}"
-        if holder is None or holder.freeze or holder.has_adapter:
-            found = (
-                "has no encoder for" if holder is None else "is frozen, or has one already, and cannot take"
-            )
-            raise ConfigError(where, f"{found} an adapter", "one encoder that learns")
+        if part is None or part.freeze or part.has_adapter:
+            found = "has no encoder to adapt" if part is None else "is frozen or already has an adapter"
+            raise ConfigError(where, found, "one trainable encoder without an adapter")
         if block.save == "adapter":
-            found = "found 'adapter' for an encoder whose weights were trained here"
+            found = "found 'adapter' for an encoder whose weights may have been trained"
             raise ConfigError(f"{where}.adapter.save", found, "full, merged")
-        holder.adapt(block, new)
-        holder.encoder_changed()
+        part.adapt(block, new)
+        part.encoder_changed()
     _renew(component)
 
 
 def _renew(component: Any) -> None:
     if hasattr(component, "replace_model"):
-        component.replace_model(component.network)  # its optimizer knows the parameters of before
+        component.replace_model(component.network)  # its optimizer holds the parameters of before

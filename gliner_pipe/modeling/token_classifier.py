@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from gliner_pipe.errors import CheckpointError, ConfigError
-from gliner_pipe.modeling.backbones.base import TensorBatch
-from gliner_pipe.modeling.backbones.windows import Pieces, Window
+from gliner_pipe.modeling.backbones.windows import Pieces, TensorBatch, Window
 from gliner_pipe.modeling.batch import LossTerms
 from gliner_pipe.modeling.block import Block
 from gliner_pipe.modeling.decoders.tags import TagDecoder

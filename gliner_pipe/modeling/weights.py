@@ -1,4 +1,4 @@
-"""Weights of models on disk."""
+"""Weights of models on disk: writing, checking and loading them."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ from gliner_pipe.modeling.merging import own_weights
 from gliner_pipe.util.atomic import replace_file
 
 WEIGHTS = "model.safetensors"
-#: Numbers that are read at once, one tensor at least; 16 MiB as fp32.
+#: Largest number of elements to read at once, but at least one tensor; 16 MiB in fp32.
 NUMBERS_AT_ONCE = 1 << 22
 
 
 def write_weights(model: nn.Module, path: Path) -> None:
-    """Write all weights but those of encoders with an adapter, which are saved apart, into the folder `path`."""
+    """Write the weights into the folder `path`, without encoders that have an adapter, which are saved separately."""
     with replace_file(path / WEIGHTS, follow=False) as file:
         save_model(own_weights(model), str(file))
 
 
 def check_weights(path: Path) -> None:
-    """Refuse a folder without weights.
+    """Check that a folder contains weights.
 
     Raises
     ------
     CheckpointError
-        If there are none.
+        If it does not.
     """
     if not (path / WEIGHTS).is_file():
-        raise CheckpointError(f"{path}: no {WEIGHTS}. The folder is not whole: save the pipeline again.")
+        raise CheckpointError(f"{path}: found no {WEIGHTS}. Save the pipeline again.")
 
 
 def fill_weights(model: nn.Module, path: Path) -> None:
-    """Fill the weights that ``write_weights`` wrote into a model that is made already.
+    """Load the weights that ``write_weights`` wrote into a model.
 
     Raises
     ------
     CheckpointError
-        When the weights are not those of these blocks, with the names that differ.
+        If the weights do not fit the blocks of the model.
     """
     try:
         missing, unexpected = fill(own_weights(model), read_parts(path / WEIGHTS))
@@ -58,9 +58,7 @@ def fill_weights(model: nn.Module, path: Path) -> None:
 
 
 def shapes(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a safetensors file without their numbers, on the device ``meta``; one that is stored under
-    several names has them all.
-    """
+    """Return the tensors of a safetensors file under all their names, on the device ``meta``: shapes only."""
     with safe_open(path, framework="pt") as file:
         return _with_aliases(
             {
@@ -72,21 +70,21 @@ def shapes(path: Path) -> dict[str, Tensor]:
 
 
 def read_parts(path: Path) -> Iterator[dict[str, Tensor]]:
-    """Read the tensors of a safetensors file, some at a time.
+    """Read the tensors of a safetensors file in parts.
 
-    The file is opened for each part: what was read of an open one counts as memory of the process, so that the weights
-    of a model would be there twice while it is loaded.
+    The file is opened again for each part: the read parts of an open file count as memory of the process, so that the
+    weights of a model would take twice their memory during loading.
     """
     with safe_open(path, framework="pt") as file:
         sizes = {name: math.prod(file.get_slice(name).get_shape()) for name in file.offset_keys()}
     part: list[str] = []
-    numbers = 0
+    total = 0
     for name, size in sizes.items():
-        if part and numbers + size > NUMBERS_AT_ONCE:
+        if part and total + size > NUMBERS_AT_ONCE:
             yield _read(path, part)
-            part, numbers = [], 0
+            part, total = [], 0
         part.append(name)
-        numbers += size
+        total += size
     if part:
         yield _read(path, part)
 
@@ -97,28 +95,30 @@ def _read(path: Path, names: Sequence[str]) -> dict[str, Tensor]:
 
 
 def _with_aliases(tensors: dict[str, Tensor], aliases: Mapping[str, str] | None) -> dict[str, Tensor]:
-    """Add the other names of tensors; `aliases` tells the name under which each is stored, and other things."""
+    """Add shared tensors under their other names; `aliases` maps these to the stored names, among other metadata."""
     return {name: tensors[kept] for name, kept in (aliases or {}).items() if kept in tensors} | tensors
 
 
 def fill(model: nn.Module, parts: Iterable[Mapping[str, Tensor]]) -> tuple[list[str], list[str]]:
-    """Fill weights into a model, part by part.
+    """Load weights into a model, part by part.
 
     Returns
     -------
-    tuple
-        Weights that no part had, tied ones aside, and tensors that are no weights.
+    missing : list of str
+        Weights that are in no part, except those that share memory with a weight that is.
+    unexpected : list of str
+        Tensors that are not weights of the model.
 
     Raises
     ------
     RuntimeError
-        If one has another shape.
+        If a shape differs.
     """
     own = model.state_dict()
-    there: set[int] = set()
+    filled: set[int] = set()
     unexpected: list[str] = []
     for part in parts:
         unexpected += model.load_state_dict(part, strict=False).unexpected_keys
-        there |= {own[name].data_ptr() for name in part if name in own}
-    missing = [name for name, weight in own.items() if weight.data_ptr() not in there and weight.numel()]
+        filled |= {own[name].data_ptr() for name in part if name in own}
+    missing = [name for name, weight in own.items() if weight.data_ptr() not in filled and weight.numel()]
     return missing, unexpected

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gliner_pipe.modeling.context_encoders import Lstm as LstmContext
+from gliner_pipe.modeling.layers.cache import as_kind
 from gliner_pipe.modeling.lstm import BiLSTM
 from gliner_pipe.modeling.merging import merged, replaced
 from gliner_pipe.modeling.span_reps.token_level import TokenScorer
@@ -134,9 +135,9 @@ def _plain_deberta(model: nn.Module) -> dict[int, nn.Module]:
     for encoder in model.modules():
         if type(encoder) is deberta.DisentangledEncoder:
             attentions = {
-                id(part): deberta.as_kind(hf.DisentangledSelfAttention, part)
+                id(part): as_kind(hf.DisentangledSelfAttention, part)
                 for part in encoder.modules()
                 if type(part) is deberta.DisentangledAttention
             }
-            made[id(encoder)] = deberta.as_kind(hf.DebertaV2Encoder, replaced(encoder, attentions))
+            made[id(encoder)] = as_kind(hf.DebertaV2Encoder, replaced(encoder, attentions))
     return made

@@ -28,7 +28,7 @@ from gliner_pipe.modeling.precision import (
     Precision,
     check_device,
     check_precision,
-    running_encoders,
+    has_text_encoder,
     set_precision,
 )
 from gliner_pipe.pipeline import serialize
@@ -96,7 +96,7 @@ class RunsInPrecision:
         if precision != Precision():
             check_precision(self.cfg, self._where)
             check_device(precision, self.network.device, self._where)
-            if not any(running_encoders(self.network)):
+            if not has_text_encoder(self.network):
                 raise ConfigError(
                     f"{self._where}.model",
                     f"has no transformer that could run in {precision}",

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from gliner_pipe.errors import ConfigError
-from gliner_pipe.modeling.backbones.base import Backbone
-from gliner_pipe.modeling.backbones.feature_cache import FeatureCache, frozen_backbones
+from gliner_pipe.modeling.backbones.base import Backbone, frozen_backbones
+from gliner_pipe.modeling.backbones.feature_cache import FeatureCache
 from gliner_pipe.training.protocol import TrainableByLoop
 
 WHERE = "train.feature_cache"

@@ -15,7 +15,7 @@ from conftest import gliner_config, kept_in, make_backbone, make_causal_lm
 from torch import nn
 
 from gliner_pipe.errors import ConfigError
-from gliner_pipe.modeling import precision as running
+from gliner_pipe.modeling import precision as precision_module
 from gliner_pipe.modeling.inference import find
 from gliner_pipe.modeling.layers.int8 import Int8Linear
 from gliner_pipe.modeling.precision import Precision
@@ -93,7 +93,7 @@ def everything(backbone: Path) -> Any:
     return pipeline(backbone)
 
 
-# -- what changes, and what does not ---------------------------------------------------------------------------
+# -- predictions at reduced precision ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("settings", REDUCED, ids=str)
@@ -109,7 +109,7 @@ def test_close_to_full_precision_and_back(wide: Any, settings: dict[str, Any]) -
 
 
 @pytest.mark.parametrize("span_rep", ["markerV0", "markerV1", "markerV2", "token_level"])
-def test_heads_follow_the_numbers(backbone: Path, span_rep: str) -> None:
+def test_heads_follow_the_dtype(backbone: Path, span_rep: str) -> None:
     nlp = pipeline(backbone)
     config = gliner_config(backbone)["model"] | {"span_rep": {"@span_reps": span_rep}}
     nlp.replace_pipe("gliner", "gliner", config={"model": config, "labels": ["person", "city"], **EVERYTHING})
@@ -122,11 +122,11 @@ def test_heads_follow_the_numbers(backbone: Path, span_rep: str) -> None:
     heads = [component.gliner.encoder.rnn, head.scorer if span_rep == "token_level" else head]
     change(component, quantize="int8")
     scores(nlp)
-    assert [len(one.running._copy) for one in heads] == [0, 0]
+    assert [len(one.reduced._copy) for one in heads] == [0, 0]
     change(component, dtype="bf16", quantize=None)
     reduced = scores(nlp)
     for one in heads:
-        assert {weight.dtype for weight in kept_in(one.running._copy)[0].parameters()} == {torch.bfloat16}
+        assert {weight.dtype for weight in kept_in(one.reduced._copy)[0].parameters()} == {torch.bfloat16}
     common = reduced.keys() & before.keys()
     assert len(common) > 0.9 * len(before)
     assert 0 < max(abs(reduced[key] - before[key]) for key in common) < 0.02
@@ -136,23 +136,23 @@ def test_heads_follow_the_numbers(backbone: Path, span_rep: str) -> None:
         assert torch.equal(weight, weights[name])
 
 
-def test_fp32_is_what_the_model_has(everything: Any) -> None:
+def test_fp32_is_the_model_itself(everything: Any) -> None:
     before = scores(everything)
     change(everything.get_pipe("gliner"), dtype="fp32")
     assert scores(everything) == before
     backbone = backbone_of(everything).eval()
     with torch.no_grad():
-        assert backbone._running() is backbone.encoder
+        assert backbone._current_encoder() is backbone.encoder
 
 
-def test_what_is_shared(everything: Any) -> None:
+def test_copies_share_equal_weights(everything: Any) -> None:
     """Int8 shares all but linear layers with the encoder; bf16 has everything in bf16."""
     backbone = backbone_of(everything).eval()
-    backbone.running.precision = Precision(quantize="int8")
+    backbone.reduced.precision = Precision(quantize="int8")
     with torch.no_grad():
-        int8 = backbone._running()
-        backbone.running.precision = Precision("bf16")
-        bf16 = backbone._running()
+        int8 = backbone._current_encoder()
+        backbone.reduced.precision = Precision("bf16")
+        bf16 = backbone._current_encoder()
     assert not any(isinstance(module, nn.Linear) for module in int8.modules())
     assert sum(isinstance(module, Int8Linear) for module in int8.modules()) == sum(
         isinstance(module, nn.Linear) for module in backbone.encoder.modules()
@@ -164,7 +164,7 @@ def test_what_is_shared(everything: Any) -> None:
 
 
 @pytest.mark.parametrize("settings", REDUCED, ids=str)
-def test_batch_mates_change_nothing_but_rounding(everything: Any, settings: dict[str, Any]) -> None:
+def test_other_texts_in_the_batch_change_rounding_only(everything: Any, settings: dict[str, Any]) -> None:
     change(everything.get_pipe("gliner"), **settings)
     together = scores(everything)
     alone = scores(everything, TEXTS[:1])
@@ -172,7 +172,7 @@ def test_batch_mates_change_nothing_but_rounding(everything: Any, settings: dict
     assert differs(alone, of_first) < 5e-4  # a number in bf16 may be rounded the other way
 
 
-def test_the_tagger(backbone: Path) -> None:
+def test_token_classifier(backbone: Path) -> None:
     nlp = tagging_pipeline.trained(backbone, decoder="softmax")
     texts = [" ".join(words) for words, _ in tagging_pipeline.DATA]
     before = [[(s.text, s.label_) for s in doc.spans["gliner"]] for doc in nlp.pipe(texts)]
@@ -180,7 +180,7 @@ def test_the_tagger(backbone: Path) -> None:
         change(nlp.get_pipe("token_classifier"), **{"dtype": None, "quantize": None, **settings})
         docs = list(nlp.pipe(texts))
         assert [[(s.text, s.label_) for s in doc.spans["gliner"]] for doc in docs] == before
-        assert isinstance(kept_in(backbone_of(nlp).running._copy)[0], nn.Module)
+        assert isinstance(kept_in(backbone_of(nlp).reduced._copy)[0], nn.Module)
 
 
 def test_relations(backbone: Path) -> None:
@@ -191,7 +191,7 @@ def test_relations(backbone: Path) -> None:
         assert list(map(relation_pipeline.found, docs)) == relation_pipeline.EXPECTED
 
 
-def test_written_labels(backbone: Path, tmp_path: Path) -> None:
+def test_generated_labels(backbone: Path, tmp_path: Path) -> None:
     config = gliner_config(backbone, labels=["entity"], threshold=0.0)
     config["model"]["decoder"] = {
         "@decoders": "generative",
@@ -244,10 +244,10 @@ def test_a_prompt_is_compressed_in_full_precision(backbone: Path) -> None:
 
 
 @pytest.mark.parametrize("settings", [REDUCED[0], REDUCED[2]], ids=str)
-def test_saving_writes_the_weights_as_they_are(
+def test_saving_writes_the_original_weights(
     everything: Any, settings: dict[str, Any], tmp_path: Path
 ) -> None:
-    scores(everything)  # the strings are in the vocabulary now
+    scores(everything)  # adds the strings to the vocabulary
     everything.to_disk(tmp_path / "before")
     change(everything.get_pipe("gliner"), **settings)
     expected = scores(everything)
@@ -255,10 +255,10 @@ def test_saving_writes_the_weights_as_they_are(
     before, after = files(tmp_path / "before"), files(tmp_path / "after")
     changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
     assert changed == {"gliner/cfg.json"}
-    assert scores(spacy.load(tmp_path / "after")) == expected  # the settings came along
+    assert scores(spacy.load(tmp_path / "after")) == expected  # settings are saved
     plain = spacy.load(
         tmp_path / "after", config={"components.gliner.batch_size": 1}
-    )  # and so do others beside them
+    )  # also with other settings changed
     assert plain.get_pipe("gliner").cfg["dtype"] == settings.get("dtype")
 
 
@@ -306,7 +306,7 @@ def test_config_and_spacy_load(backbone: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("settings", [REDUCED[0], REDUCED[2]], ids=str)
-def test_training_is_untouched_and_makes_the_copy_anew(backbone: Path, settings: dict[str, Any]) -> None:
+def test_training_uses_full_precision_and_renews_the_copy(backbone: Path, settings: dict[str, Any]) -> None:
     weights = []
     for used in ({}, settings):
         torch.manual_seed(0)
@@ -318,15 +318,15 @@ def test_training_is_untouched_and_makes_the_copy_anew(backbone: Path, settings:
     texts = [" ".join(words) for words, _ in tagging_pipeline.DATA[:3]]
     docs = [nlp.make_doc(text) for text in texts]
     component.predict(docs)
-    (old,) = kept_in(component.network.encoder.backbone.running._copy)
+    (old,) = kept_in(component.network.encoder.backbone.reduced._copy)
     gold = tagging_pipeline.examples(nlp)
     nlp.update(gold, sgd=nlp.resume_training())
     found = component.predict(docs)
-    assert kept_in(component.network.encoder.backbone.running._copy)[0] is not old
+    assert kept_in(component.network.encoder.backbone.reduced._copy)[0] is not old
     assert fresh(nlp).get_pipe("token_classifier").predict(docs) == found
 
 
-def test_an_optimizer_that_leaves_no_trace(everything: Any) -> None:
+def test_a_fused_optimizer_renews_the_copy(everything: Any) -> None:
     change(everything.get_pipe("gliner"), dtype="bf16")
     component = everything.get_pipe("gliner")
     before = scores(everything)
@@ -349,7 +349,7 @@ def test_compiled_once_for_all_lengths(everything: Any, monkeypatch: pytest.Monk
         graphs.append(graph)
         return graph
 
-    monkeypatch.setattr(running, "COMPILER", compiler)
+    monkeypatch.setattr(precision_module, "COMPILER", compiler)
     torch._dynamo.reset()
     component = everything.get_pipe("gliner")
     texts = [" ".join(["Ada met Grace in Paris ."] * n) for n in range(1, 7)]
@@ -365,7 +365,7 @@ def test_compiled_once_for_all_lengths(everything: Any, monkeypatch: pytest.Monk
     torch._dynamo.reset()
 
 
-# -- mistakes --------------------------------------------------------------------------------------------------------
+# -- errors and warnings --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("factory", ["gliner", "token_classifier"])
@@ -380,38 +380,40 @@ def test_compiled_once_for_all_lengths(everything: Any, monkeypatch: pytest.Monk
     ],
 )
 def test_wrong_values(backbone: Path, factory: str, setting: str, value: Any, allowed: str) -> None:
-    message = rf"\[components\.{factory}\.{setting}\] found {value!r}.*{allowed}"
     nlp = spacy.blank("en")
     config = {"labels": ["a"], setting: value}
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ConfigError) as created:
         nlp.add_pipe(factory, config=config)
     component = nlp.add_pipe(factory, config={"labels": ["a"]})
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ConfigError) as assigned:
         setattr(component, setting, value)
+    for error in (created.value, assigned.value):
+        assert error.where == f"components.{factory}.{setting}"
+        assert repr(value) in error.found and allowed in error.allowed
     assert component.cfg[setting] in (None, False)
 
 
 def test_int8_needs_a_cpu(everything: Any) -> None:
     component = everything.get_pipe("gliner")
     component.cfg = {**component.cfg, "device": "cuda"}
-    with pytest.raises(ConfigError, match=r"components\.gliner\.quantize.*int8' on cuda.*bf16"):
+    with pytest.raises(ConfigError) as error:
         component.quantize = "int8"
+    assert error.value.where == "components.gliner.quantize"
 
 
 def test_compilation_needs_a_compiler(everything: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CXX", raising=False)
-    with pytest.raises(ConfigError, match=r"components\.gliner\.compile.*C\+\+ compiler"):
+    with pytest.raises(ConfigError) as error:
         everything.get_pipe("gliner").compile = True
+    assert error.value.where == "components.gliner.compile"
 
 
 def test_fp16_on_a_cpu_is_warned_about_once(everything: Any, caplog: pytest.LogCaptureFixture) -> None:
     change(everything.get_pipe("gliner"), dtype="fp16")
     scores(everything)
     scores(everything)
-    assert [record.getMessage() for record in caplog.records] == [
-        "dtype = 'fp16' is slow on a CPU: take 'bf16'."
-    ]
+    assert ["fp16" in record.getMessage() for record in caplog.records] == [True]
 
 
 @pytest.mark.parametrize(
@@ -430,6 +432,7 @@ def test_short_forms(text: str, expected: Precision) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "half", "bf16+fp16", "int8+int8", "bf16 int8"])
-def test_no_short_forms(text: str) -> None:
-    with pytest.raises(ConfigError, match=r"\[compare\].*bf16\+int8"):
+def test_wrong_short_forms(text: str) -> None:
+    with pytest.raises(ConfigError) as error:
         Precision.parse(text, "compare")
+    assert error.value.where == "compare"

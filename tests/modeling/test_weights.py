@@ -48,8 +48,8 @@ def test_filled_and_not_filled(saved):
     assert fill(other, read_parts(path)) == ([], [])
     for name, weight in other.state_dict().items():
         assert torch.equal(weight, model.state_dict()[name])
-    tied = [{name: weight for name, weight in model.state_dict().items() if name[:5] != "other"}]
-    assert fill(other, tied) == ([], [])  # what is tied is there
+    shared = [{name: weight for name, weight in model.state_dict().items() if name[:5] != "other"}]
+    assert fill(other, shared) == ([], [])  # shared weights are not missing
     less = [{"last.bias": model.last.bias.detach(), "strange": torch.ones(1)}]
     missing = ["one.weight", "one.bias", "other.weight", "other.bias", "last.weight"]
     assert fill(other, less) == (missing, ["strange"])

@@ -73,7 +73,7 @@ BLOCKS: dict[str, tuple[str, Any, str]] = {
     "negative window": (
         f"{BACKBONE}.window",
         -3,
-        MODEL + r"\.encoder\.backbone\.window\] found -3; allowed: at least 16 pieces",
+        MODEL + r"\.encoder\.backbone\.window\] found -3; allowed: at least 16",
     ),
     "stride beyond window": (
         f"{BACKBONE}.stride",

@@ -1,4 +1,4 @@
-"""Adapters: a few new weights beside a frozen encoder; importing this package registers the blocks it ships."""
+"""Adapters: a small number of trainable weights on a frozen encoder; importing registers the built-in ones."""
 
 from gliner_pipe.modeling.adapters.base import Adapter, saving
 from gliner_pipe.modeling.adapters.lora import Lora

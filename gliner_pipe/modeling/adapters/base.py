@@ -1,4 +1,4 @@
-"""The contract of an adapter: which new weights an encoder gets, and how they are saved."""
+"""The contract of an adapter, and the form in which encoders with adapters are saved."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from typing import Any, Literal
 
 from gliner_pipe.modeling.block import Block
 
-#: How an encoder with an adapter is saved; see :class:`Adapter`.
+#: Form in which an encoder with an adapter is saved; see :class:`Adapter`.
 Form = Literal["full", "adapter", "merged"]
 
 _forced: ContextVar[Form | None] = ContextVar("gliner_pipe_saved_form", default=None)
 
 
 class Adapter(Block):
-    """New weights beside those of a frozen encoder: only they learn, and the heads.
+    """Additional weights on a frozen encoder; only the adapter and the heads are trained.
 
-    Use one where the memory does not hold the gradients of the whole encoder, where several tasks share one encoder,
-    or where what the encoder knows must not be forgotten. A subclass says which method of `peft` it is.
+    Use one if memory is too small for the gradients of the whole encoder, if several tasks share one encoder, or if the
+    encoder must not forget its pretraining. A subclass implements a method of `peft`.
 
     Attributes
     ----------
     save
-        What a saved pipeline holds. ``full``: the encoder and the adapter, each for itself, so that training can go
-        on. ``adapter``: the adapter alone; loading needs the very encoder it was trained on. ``merged``: an encoder
-        like any other, with the adapter added to its weights; it loads without `peft`.
+        Content of a saved pipeline. ``full``: the encoder and the adapter, separately, so that training can be
+        continued. ``adapter``: the adapter only; loading requires the encoder it was trained on. ``merged``: a plain
+        encoder, with the adapter added to its weights; it is loaded without `peft`.
     """
 
     family = "adapters"
@@ -35,28 +35,28 @@ class Adapter(Block):
 
     @abstractmethod
     def config(self, encoder: Any, where: str) -> Any:
-        """Return the configuration of `peft` for an encoder.
+        """Return the `peft` configuration for an encoder.
 
         Parameters
         ----------
         encoder
             A Hugging Face model without adapters.
         where
-            Section that errors name.
+            Section, for errors.
 
         Raises
         ------
         ConfigError
-            When `peft` is not installed, or the settings do not fit the encoder.
+            If `peft` is not installed, or the settings do not fit the encoder.
         """
 
 
 @contextmanager
 def saving(form: Form) -> Iterator[None]:
-    """Save every encoder with an adapter in this form meanwhile, whatever its ``save`` says.
+    """Save encoders with adapters in this form inside the context, instead of the form in their ``save``.
 
-    ``with saving("full"): nlp.to_disk(path)`` writes what a training can be resumed from. The base of a quantised
-    encoder is left out all the same.
+    ``with saving("full"): nlp.to_disk(path)`` writes a pipeline from which training can be resumed. The weights of a
+    quantised encoder are never saved.
 
     Parameters
     ----------
@@ -71,5 +71,5 @@ def saving(form: Form) -> Iterator[None]:
 
 
 def saved_form(adapter: Adapter | None) -> Form:
-    """How an encoder with this adapter is saved now."""
+    """Return the form in which an encoder with this adapter is saved at present."""
     return _forced.get() or ("full" if adapter is None else adapter.save)

@@ -1,4 +1,4 @@
-"""LoRA: what a weight matrix learns is a product of two thin ones."""
+"""LoRA: the update of a weight matrix is a product of two low-rank matrices."""
 
 from __future__ import annotations
 
@@ -15,32 +15,33 @@ _BOUNDS = {"r": "1 or more", "alpha": "more than 0", "dropout": "0 to less than 
 
 @registry.adapters.register("lora")
 class Lora(Adapter):
-    """Low-rank adaptation, the first choice among adapters.
+    """Low-rank adaptation, the recommended adapter.
 
-    Needs higher learning rates than the training of all weights: start with ``transformer_lr = 2e-4``.
+    It needs a higher learning rate than training all weights: start with ``transformer_lr = 2e-4``.
 
     Parameters
     ----------
     r
-        Rank: width of the thin matrices. More learn more and cost more.
+        Rank of the update. A higher rank has more capacity and costs more.
     alpha
-        What is learnt is scaled by ``alpha / r``.
+        The update is scaled by ``alpha / r``.
     dropout
-        Dropout of what goes into the adapter.
+        Dropout rate of the input of the adapter.
     target_modules
-        Linear layers that get one: ends of their names (``["query", "value"]``), or a regular expression for the
-        whole name. By default all of each layer: attention and feed-forward, whatever the architecture calls them.
+        Linear layers to adapt: suffixes of their names (``["query", "value"]``), or a regular expression for whole
+        names. By default all linear layers in attention and feed-forward, whatever the architecture calls them.
     layers
-        Numbers of the layers that get one, from 0; all by default.
+        Indices of the layers to adapt, from 0; all by default.
     bias
-        Whether biases learn: ``none``, ``all`` of the encoder, or ``lora_only``, those of the layers with an adapter.
+        Biases to train: ``none``, ``all`` of the encoder, or ``lora_only`` for those of the adapted layers.
     use_dora
-        Learn the length of each column apart from its direction (DoRA): closer to full training at low ranks, slower.
+        Train the length of each column separately from its direction (DoRA): closer to full training at low ranks, but
+        slower.
     use_rslora
         Scale by ``alpha / sqrt(r)``, for high ranks.
     init
-        How it starts: ``default`` (nothing changes at first), ``gaussian`` and ``orthogonal`` likewise, ``pissa`` and
-        ``olora`` from the main parts of the weights, which change the base and so cannot be saved apart from it.
+        Initialisation. With ``default``, ``gaussian`` and ``orthogonal`` the output does not change at first. ``pissa``
+        and ``olora`` initialise from the weights and change these, so that the adapter cannot be saved on its own.
     save
         ``full``, ``adapter`` or ``merged``; see :class:`Adapter`.
 

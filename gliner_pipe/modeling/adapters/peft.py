@@ -1,4 +1,4 @@
-"""Any method of the `peft` library that adds weights to linear layers."""
+"""Any method of the `peft` library that adds weights to layers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Literal
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.modeling.adapters.base import Adapter, Form
 from gliner_pipe.modeling.adapters.targets import target_pattern
-from gliner_pipe.modeling.adapters.wrapping import own_targets, peft_config, takes
+from gliner_pipe.modeling.adapters.wrapping import options_of, own_targets, peft_config
 from gliner_pipe.registry import registry
 
 
@@ -15,17 +15,17 @@ from gliner_pipe.registry import registry
 class Peft(Adapter):
     """An adapter by the name of its method in `peft`: ``ia3``, ``loha``, ``lokr``, ``oft``, ``vera``, ``adalora`` ...
 
-    ``ia3`` is the smallest, one factor for each channel. For LoRA itself take ``lora``, whose settings are checked.
+    ``ia3`` is the smallest, with one factor per channel. For LoRA use ``lora``, which checks its settings.
 
     Parameters
     ----------
     method
-        Name of the method: a ``PeftType`` of `peft`, in small letters.
+        Name of the method: a ``PeftType`` of `peft`, in lower case.
     target_modules
-        Layers that get one: ends of their names, or a regular expression for the whole name. By default the linear
-        ones of each layer; for ``ia3`` those that its authors chose, and for ``ln_tuning`` the normalisation layers.
+        Modules to adapt: suffixes of their names, or a regular expression for whole names. By default all linear
+        modules in the layers; for ``ia3`` those of its authors, and for ``ln_tuning`` the normalisation modules.
     layers
-        Numbers of the layers that get one, from 0; all by default.
+        Indices of the layers to adapt, from 0; all by default.
     save
         ``full``, ``adapter`` or ``merged``; see :class:`Adapter`.
     options
@@ -49,16 +49,19 @@ class Peft(Adapter):
     def config(self, encoder: Any, where: str) -> Any:
         """Return the configuration of the method for an encoder."""
         options = dict(self.options or {})
-        if takes(self.method, "target_modules", where):
+        known = options_of(self.method, where)
+        if "target_modules" in known:
             chosen = self.target_modules is not None or self.layers is not None
             if chosen or not own_targets(self.method, encoder):
                 kind: Literal["linear", "norm"] = "norm" if self.method.lower() == "ln_tuning" else "linear"
                 options["target_modules"] = target_pattern(
                     encoder, self.target_modules, self.layers, where, kind
                 )
-                if takes(self.method, "feedforward_modules", where):
+                if "feedforward_modules" in known:
                     options.setdefault("feedforward_modules", [])
         elif self.target_modules is not None or self.layers is not None:
             name = "layers" if self.target_modules is None else "target_modules"
-            raise ConfigError(f"{where}.{name}", f"is set, but {self.method!r} chooses its layers itself")
+            raise ConfigError(
+                f"{where}.{name}", f"is set, but {self.method!r} does not take target modules", "null"
+            )
         return peft_config(self.method, where, **options)

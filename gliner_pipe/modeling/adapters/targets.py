@@ -1,4 +1,4 @@
-"""Which layers of an encoder get an adapter, as one regular expression for the names of its modules."""
+"""The modules of an encoder to adapt, as one regular expression for their names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 
 from gliner_pipe.errors import ConfigError
 
-#: The number of a layer in the name of a module.
+#: The index of a layer in the name of a module.
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 
 
@@ -21,27 +21,27 @@ def target_pattern(
     where: str,
     kind: Literal["linear", "norm"] = "linear",
 ) -> str:
-    """Return a regular expression that matches the names of the modules to adapt, and no other.
+    """Return a regular expression that matches the names of the modules to adapt, and no others.
 
-    A list of ends alone would take the pooler's ``dense`` for one of a layer: it would learn nothing.
+    Suffixes alone would also match the ``dense`` module of the pooler, which is not trained.
 
     Parameters
     ----------
     encoder
         A Hugging Face model.
     targets
-        Ends of names, a regular expression for whole names, or None for all modules of this `kind` inside the layers.
+        Suffixes of names, a regular expression for whole names, or None for all modules of this `kind` in the layers.
     layers
-        Numbers of the layers to adapt; None for all.
+        Indices of the layers to adapt; None for all.
     where
-        Section that errors name.
+        Section, for errors.
     kind
-        What is adapted where there are no `targets`.
+        Modules to adapt without `targets`.
 
     Raises
     ------
     ConfigError
-        When a target or a layer is not there, with what is.
+        If the encoder has no such module or layer.
     """
     known = [name for name, module in encoder.named_modules() if _is(module, kind)]
     chosen = _inside(known) if targets is None else _chosen(encoder, targets, known, where)
@@ -49,13 +49,15 @@ def target_pattern(
         numbers = sorted({int(found.group()) for name in chosen if (found := _NUMBER.search(name))})
         missing = [layer for layer in layers if layer not in numbers]
         if missing or not layers:
-            there = f"{numbers[0]} to {numbers[-1]}" if numbers else "none: these modules are in no layer"
+            there = (
+                f"{numbers[0]} to {numbers[-1]}" if numbers else "none: the modules are outside of the layers"
+            )
             raise ConfigError(f"{where}.layers", f"found {missing[0] if missing else 'no layer'}", there)
     number = r"\d+" if layers is None else f"(?:{'|'.join(map(str, sorted(set(layers))))})"
     pattern = "|".join(dict.fromkeys(_pattern(name, number) for name in chosen))
-    if layers is None:  # short, unless it would mean more modules than those chosen
-        meant = {name for name, _ in encoder.named_modules() if re.fullmatch(pattern, name)}
-        if meant != set(chosen):
+    if layers is None:  # the short pattern must not match other modules
+        matched = {name for name, _ in encoder.named_modules() if re.fullmatch(pattern, name)}
+        if matched != set(chosen):
             return "|".join(map(re.escape, chosen))
     return pattern
 
@@ -85,16 +87,16 @@ def _chosen(encoder: Any, targets: Sequence[str] | str, known: list[str], where:
             found = [name for name in names if re.fullmatch(targets, name)]
         except re.error as error:
             raise ConfigError(
-                f"{where}.target_modules", f"found {targets!r}, which is no regular expression ({error})"
+                f"{where}.target_modules", f"found {targets!r}, not a regular expression ({error})"
             ) from None
         if not found:
-            raise _nothing(f"the regular expression {targets!r}", known, where)
+            raise _unmatched(f"the regular expression {targets!r}", known, where)
         return found
     for target in targets:
         if not any(_ends(name, target) for name in names):
-            raise _nothing(repr(target), known, where)
+            raise _unmatched(repr(target), known, where)
     if not targets:
-        raise _nothing("an empty list", known, where)
+        raise _unmatched("an empty list", known, where)
     chosen = [name for name in names if any(_ends(name, target) for target in targets)]
     return _inside(chosen)
 
@@ -103,11 +105,11 @@ def _ends(name: str, target: str) -> bool:
     return name == target or name.endswith(f".{target}")
 
 
-def _nothing(found: str, known: Iterable[str], where: str) -> ConfigError:
+def _unmatched(found: str, known: Iterable[str], where: str) -> ConfigError:
     ends = dict.fromkeys(_NUMBER.split(name, maxsplit=1)[-1].lstrip(".") for name in known)
     return ConfigError(
         f"{where}.target_modules",
-        f"found {found}, which is the name of no module of the encoder",
+        f"found {found}, which matches no module of the encoder",
         ", ".join(ends),
-        "Leave it out for all linear layers",
+        "Omit it for all linear modules",
     )

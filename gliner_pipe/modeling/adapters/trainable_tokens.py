@@ -1,4 +1,4 @@
-"""Embeddings of single pieces that learn beside a frozen table; imported where `peft` is."""
+"""Trainable embeddings of single tokens in a frozen table; imported only together with `peft`."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 
 class TokenRows(TrainableTokensLayer):  # type: ignore[misc]
-    """Looks the pieces that learn up in a table of their own.
+    """Looks up the trainable tokens in a table of their own.
 
-    What it stands for copies the whole table, 0.4 GB in DeBERTa, in each pass; the numbers are the same.
+    The layer of `peft` copies the whole table, 0.4 GB in DeBERTa, in each pass; the results are the same.
     """
 
     def forward_adapters(self, x: Tensor, active_adapters: Any, *args: Any, **kwargs: Any) -> Tensor:
-        """Return the vectors of pieces `x`, ``(rows, pieces, hidden)``."""
+        """Return the vectors of subword tokens `x`, ``(rows, tokens, hidden)``."""
         table = self.base_layer
         names = list(active_adapters)
         plain = (
@@ -26,25 +26,22 @@ class TokenRows(TrainableTokensLayer):  # type: ignore[misc]
         if not plain or len(names) != 1 or self.merged or self.disable_adapters:
             return super().forward_adapters(x, active_adapters, *args, **kwargs)
         ids = torch.tensor(self.token_indices[names[0]], device=x.device)
-        learnt = self.trainable_tokens_delta[names[0]].to(table.weight)
-        is_learnt = x[..., None] == ids
-        place = is_learnt.long().argmax(-1)
-        return torch.where(is_learnt.any(-1, keepdim=True), learnt[place], table(x))
+        trained = self.trainable_tokens_delta[names[0]].to(table.weight)
+        is_trained = x[..., None] == ids
+        place = is_trained.long().argmax(-1)
+        return torch.where(is_trained.any(-1, keepdim=True), trained[place], table(x))
 
 
 def look_up_rows(encoder: nn.Module) -> None:
-    """Let the layers that `peft` has just made for single pieces look these up."""
+    """Replace the layers of `peft` for trainable tokens by :class:`TokenRows`."""
     modules: list[Any] = list(encoder.modules())
     for module in modules:
         if type(module) is TrainableTokensLayer and module.tied_adapter is None:
-            module.__class__ = TokenRows  # an object of ours; no method of peft's class is changed
+            module.__class__ = TokenRows
 
 
 def settle_rows(encoder: nn.Module) -> None:
-    """Write the rows that were learnt into the table, and put this back where it was.
-
-    Most methods of `peft` cannot take such a layer off themselves.
-    """
+    """Merge the trained rows into their tables and remove the wrappers, which most methods of `peft` do not."""
     for name, module in list(encoder.named_modules()):
         if not isinstance(module, TrainableTokensWrapper):
             continue

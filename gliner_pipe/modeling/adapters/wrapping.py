@@ -1,4 +1,4 @@
-"""Adds, reads and writes adapters of encoders through ``peft``, which is imported on first use."""
+"""Adding, merging, reading and writing adapters with `peft`, which is imported on first use."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 NAME = "default"
 
-#: Methods that are no weights in linear layers: prompts of language models, mixtures that are told a task, methods
-#: that change the base or take the model's own forward.
-_OTHERS = (
+#: Unsupported methods: prompts of language models, mixtures that need a task id, and methods that change the weights or
+#: the forward pass of the model.
+_UNSUPPORTED = (
     "ADAPTION_PROMPT",
     "CARTRIDGE",
     "CPT",
@@ -36,9 +36,9 @@ _OTHERS = (
     "TRAINABLE_TOKENS",
     "XLORA",
 )
-#: What `peft` puts before the names of weights that it wraps.
-_OUTER = re.compile(r"(?<![^.])(?:token_adapter|base_layer|original_module)\.")
-#: Fields of a configuration that are not for users to set.
+#: Prefixes that `peft` adds to the names of wrapped weights.
+_PREFIXES = re.compile(r"(?<![^.])(?:token_adapter|base_layer|original_module)\.")
+#: Fields of a configuration that cannot be set by ``options``.
 _RESERVED = (
     "auto_mapping",
     "base_model_name_or_path",
@@ -58,7 +58,7 @@ def library(where: str) -> Any:
     Raises
     ------
     ConfigError
-        When it is not installed.
+        If it is not installed.
     """
     try:
         return importlib.import_module("peft")
@@ -73,26 +73,22 @@ def library(where: str) -> Any:
 def _config_class(method: str, where: str) -> Any:
     peft = library(where)
     classes = {
-        str(kind.value).lower(): made
-        for kind, made in peft.mapping.PEFT_TYPE_TO_CONFIG_MAPPING.items()
-        if kind.value not in _OTHERS
+        str(kind.value).lower(): config
+        for kind, config in peft.mapping.PEFT_TYPE_TO_CONFIG_MAPPING.items()
+        if kind.value not in _UNSUPPORTED
     }
     if method.lower() not in classes:
         raise ConfigError(f"{where}.method", f"found {method!r}", ", ".join(sorted(classes)))
     return classes[method.lower()]
 
 
-def _fields(method: str, where: str) -> list[str]:
-    return [field.name for field in dataclasses.fields(_config_class(method, where)) if field.init]
-
-
-def takes(method: str, option: str, where: str) -> bool:
-    """Whether the configuration of a method has this option."""
-    return option in _fields(method, where)
+def options_of(method: str, where: str) -> set[str]:
+    """Return the names of the options in the configuration of a method."""
+    return {field.name for field in dataclasses.fields(_config_class(method, where)) if field.init}
 
 
 def own_targets(method: str, encoder: Any) -> bool:
-    """Whether `peft` knows which layers of this architecture the authors of ``ia3`` would adapt."""
+    """Whether `peft` has the target modules of ``ia3`` for this architecture."""
     if method.lower() != "ia3":
         return False
     known = library("adapter").utils.TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING
@@ -100,48 +96,50 @@ def own_targets(method: str, encoder: Any) -> bool:
 
 
 def peft_config(method: str, where: str, **options: Any) -> Any:
-    """Make the configuration of a method.
+    """Return the configuration of a method.
 
     Raises
     ------
     ConfigError
-        For a method or an option that is not there, with those that are, and for values that cannot be.
+        If the method, an option or a value is not supported.
     """
-    made = _config_class(method, where)
-    known = set(_fields(method, where))
-    unknown = sorted(set(options) - (known - set(_RESERVED)) - {"target_modules"})
-    if unknown:
-        allowed = ", ".join(sorted(known - set(_RESERVED)))
+    config_class = _config_class(method, where)
+    allowed = options_of(method, where) - set(_RESERVED)
+    if unknown := sorted(set(options) - allowed - {"target_modules"}):
         raise ConfigError(
-            f"{where}.options", f"found {unknown[0]!r}, which {method!r} does not have", allowed
+            f"{where}.options",
+            f"found {unknown[0]!r}, not an option of {method!r}",
+            ", ".join(sorted(allowed)),
         )
     try:
-        return made(**options)
+        return config_class(**options)
     except (ValueError, TypeError, AssertionError) as error:
-        raise ConfigError(where, f"has settings that {method!r} cannot have ({_reason(error)})") from error
+        raise ConfigError(
+            where, f"has settings that {method!r} does not accept ({_reason(error)})"
+        ) from error
 
 
 def wrap(encoder: Any, config: Any, tokens: Mapping[str, Sequence[int]], where: str) -> Any:
-    """Freeze an encoder and put an adapter on it.
+    """Freeze an encoder and add an adapter to it.
 
     Parameters
     ----------
     encoder
-        A Hugging Face model; it is changed.
+        A Hugging Face model; it is modified.
     config
-        Of `peft`.
+        Configuration of `peft`.
     tokens
-        Pieces whose embeddings learn too, by the name of the embedding layer. Most methods have no setting for it,
-        though `peft` wraps and saves the rows with any method: the name that LoRA gives it is set on the object.
+        Ids of tokens whose embeddings are trained as well, by the name of the embedding layer. `peft` wraps and saves
+        them with any method, though only LoRA has a setting: the attribute of that name is set on the configuration.
     where
-        Section that errors name.
+        Section, for errors.
     """
     peft = library(where)
     if tokens:
-        config.trainable_token_indices = {name: list(pieces) for name, pieces in tokens.items()}
+        config.trainable_token_indices = {name: list(ids) for name, ids in tokens.items()}
     try:
         with warnings.catch_warnings():
-            # said of every layer of ln_tuning, whose layers they are
+            # given for each layer of ln_tuning
             warnings.filterwarnings("ignore", message="Unsupported layer type")
             wrapped = peft.get_peft_model(encoder, config)
     except (ValueError, TypeError, AssertionError, RuntimeError) as error:
@@ -163,7 +161,7 @@ def is_wrapped(encoder: Any) -> bool:
 
 
 def write(encoder: Any, folder: Path, base: str) -> None:
-    """Write an adapter as `peft` does: its configuration and its weights."""
+    """Write configuration and weights of an adapter in the format of `peft`."""
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -176,15 +174,17 @@ def write(encoder: Any, folder: Path, base: str) -> None:
 
 
 def base_state(encoder: Any, names: Collection[str]) -> dict[str, Tensor]:
-    """Tensors of the encoder under an adapter, by the `names` that they had before."""
-    state = {_OUTER.sub("", name): tensor for name, tensor in encoder.get_base_model().state_dict().items()}
+    """Return the tensors of the encoder under an adapter by their original `names`."""
+    state = {
+        _PREFIXES.sub("", name): tensor for name, tensor in encoder.get_base_model().state_dict().items()
+    }
     return {name: state[name].detach().cpu().clone().contiguous() for name in names}
 
 
 def read_config(folder: Path, where: str) -> Any:
-    """Read the configuration of an adapter; its weights are to be filled in, so they start in the simplest way."""
+    """Read the configuration of an adapter, with the simplest initialisation, as its weights are loaded afterwards."""
     if not (folder / CONFIG).is_file():
-        raise CheckpointError(f"{folder}: no {CONFIG}. The folder is not whole: save the pipeline again.")
+        raise CheckpointError(f"{folder}: {CONFIG} is missing. Save the pipeline again.")
     config = library(where).PeftConfig.from_pretrained(str(folder))
     config.inference_mode, config.base_model_name_or_path = False, None
     if getattr(config, "init_lora_weights", True) not in (True, False):
@@ -193,37 +193,37 @@ def read_config(folder: Path, where: str) -> Any:
 
 
 def fill(encoder: Any, folder: Path, where: str) -> None:
-    """Fill in the weights of an adapter.
+    """Load the weights of an adapter.
 
     Raises
     ------
     CheckpointError
-        When they are not those of this adapter.
+        If they do not fit this adapter.
     """
     from safetensors.torch import load_file
 
     path = folder / WEIGHTS
     if not path.is_file():
-        raise CheckpointError(f"{folder}: no {WEIGHTS}. The folder is not whole: save the pipeline again.")
+        raise CheckpointError(f"{folder}: {WEIGHTS} is missing. Save the pipeline again.")
     state: dict[str, Tensor] = load_file(path)
     peft = library(where)
     expected = set(peft.get_peft_model_state_dict(encoder, save_embedding_layers=False))
     if set(state) != expected:
         missing, unexpected = sorted(expected - set(state)), sorted(set(state) - expected)
         raise CheckpointError(
-            f"{path}: the tensors are not those of the adapter. Missing: {', '.join(missing) or 'none'}. "
+            f"{path}: the tensors do not fit the adapter. Missing: {', '.join(missing) or 'none'}. "
             f"Unexpected: {', '.join(unexpected) or 'none'}."
         )
     peft.set_peft_model_state_dict(encoder, state)
 
 
 def merged(encoder: Any, where: str) -> Any:
-    """Add an adapter to the weights of its encoder, which is changed, and return that.
+    """Merge an adapter into its encoder, which is modified and returned.
 
     Raises
     ------
     ConfigError
-        When the method cannot be merged.
+        If the method does not support merging.
     """
     from gliner_pipe.modeling.adapters.trainable_tokens import settle_rows
 
@@ -236,6 +236,6 @@ def merged(encoder: Any, where: str) -> Any:
             f"{where}.save",
             f"{method!r} cannot be merged ({_reason(error)})",
             "full, adapter",
-            "For a GLiNER checkpoint, take an adapter that can be merged, such as lora",
+            "For a GLiNER checkpoint, use an adapter that can be merged, such as lora",
         ) from error
     return plain

@@ -1,4 +1,4 @@
-"""Backbones turn a text of any length into one vector per word; importing registers the built-in ones."""
+"""Backbones compute one vector per word for a text of any length; importing registers the built-in ones."""
 
 import gliner_pipe.modeling.backbones.stacked
 import gliner_pipe.modeling.backbones.text_cnn

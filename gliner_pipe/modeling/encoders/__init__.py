@@ -1,4 +1,4 @@
-"""Encoders define how labels meet the text; importing registers the built-in ones."""
+"""Encoders compute the vectors of words and labels; importing registers the built-in ones."""
 
 import gliner_pipe.modeling.encoders.bi_encoder
 import gliner_pipe.modeling.encoders.plain

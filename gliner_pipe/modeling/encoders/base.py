@@ -1,4 +1,4 @@
-"""The contract of an encoder: how labels meet the text."""
+"""The contract of an encoder: the vectors of the words and labels of a text."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gliner_pipe.modeling.backbones.base import Backbone, TensorBatch, WindowBatch
-from gliner_pipe.modeling.backbones.windows import Pieces, Prompt, Window
+from gliner_pipe.modeling.backbones.base import Backbone
+from gliner_pipe.modeling.backbones.windows import Pieces, Prompt, TensorBatch, Window, WindowBatch
 from gliner_pipe.modeling.block import Block
 
 
 class Query(NamedTuple):
-    """What a text is asked for: what the model reads for each entity label and for each relation label."""
+    """The labels to predict for a text: the string that the model reads for each entity label and relation label."""
 
     entities: tuple[str, ...]
     relations: tuple[str, ...] = ()
@@ -31,15 +31,15 @@ class QueryPrompt(Prompt):
     Attributes
     ----------
     query
-        What is asked. Of ``positions``, those of the entity labels come first, then those of the relation labels; an
-        encoder that reads labels apart from the text has none.
+        The query. ``positions`` holds those of the entity labels, then those of the relation labels; it is empty for an
+        encoder that encodes labels separately from the text.
     """
 
     query: Query
 
     @property
     def n_labels(self) -> int:
-        """Number of labels that are asked for, of relations too."""
+        """Number of entity and relation labels."""
         return len(self.query.entities) + len(self.query.relations)
 
 
@@ -50,11 +50,11 @@ class EncoderBatch(TensorBatch):
     Attributes
     ----------
     windows
-        Of the texts.
+        Windows of the texts.
     label_mask, relation_mask
         True for the labels of each row, ``(rows, labels)`` and ``(rows, relation labels)``.
     queries
-        What each row is asked for.
+        Query of each row.
     """
 
     windows: WindowBatch
@@ -64,14 +64,14 @@ class EncoderBatch(TensorBatch):
 
 
 class Encoded(NamedTuple):
-    """What an encoder hands on.
+    """The output of an encoder.
 
     Attributes
     ----------
     words
         Vectors of the words of each window, ``(rows, words, hidden)``.
     labels
-        Vectors of the entity labels of each window, ``(rows, labels, hidden)``; zero where there is none.
+        Vectors of the entity labels of each window, ``(rows, labels, hidden)``; zero for padding.
     relations
         Vectors of the relation labels of each window, ``(rows, relation labels, hidden)``.
     """
@@ -82,14 +82,14 @@ class Encoded(NamedTuple):
 
 
 class Encoder(Block):
-    """Lets words and labels meet; works on windows, each a row of its batch.
+    """Computes the vectors of words and labels; each window is a row of its batch.
 
     Attributes
     ----------
     reads_relations
-        Whether relation labels can be asked for.
+        Whether relation labels are supported.
     reads_bare_labels
-        Whether a label may be the empty string: a place for a label that is not known.
+        Whether a label may be the empty string, a placeholder for an unknown label.
     """
 
     family = "encoders"
@@ -100,7 +100,7 @@ class Encoder(Block):
 
     @property
     def reads_labels_apart(self) -> bool:
-        """Whether the vectors of labels depend on nothing but the labels."""
+        """Whether label vectors do not depend on the text."""
         return False
 
     @property
@@ -110,11 +110,11 @@ class Encoder(Block):
 
     @abstractmethod
     def build(self) -> None:
-        """Load the pretrained weights and make the encoder's own."""
+        """Load the pretrained weights and create the other layers."""
 
     @abstractmethod
     def prompt(self, query: Query) -> QueryPrompt:
-        """Return what stands before the words of a text that is asked `query`."""
+        """Return the prompt before the words of a text with this query."""
 
     def prepare(
         self,
@@ -131,20 +131,19 @@ class Encoder(Block):
         texts
             The words of each text.
         queries
-            What each text is asked for.
+            Query of each text.
         min_overlap
-            Words that neighbouring windows share.
+            Smallest number of words that neighbouring windows share.
         report
-            Counts what is cut off.
+            Counts truncations.
         pieces
-            Of the words, where they are known already.
+            Subword tokens of the texts, if already computed.
         """
-        distinct = {
-            id(query): query for query in queries
-        }  # a query of 100,000 labels is not hashed for each text
-        made = {query: self.prompt(query) for query in dict.fromkeys(distinct.values())}
-        shared = {key: made[query] for key, query in distinct.items()}
-        prompts = [shared[id(query)] for query in queries]
+        # by identity first: hashing a query of 100,000 labels for each text is slow
+        distinct = {id(query): query for query in queries}
+        by_query = {query: self.prompt(query) for query in dict.fromkeys(distinct.values())}
+        by_id = {key: by_query[query] for key, query in distinct.items()}
+        prompts = [by_id[id(query)] for query in queries]
         cut = self.backbone.tokenize(texts) if pieces is None else pieces
         return self.backbone.windows(cut, prompts, min_overlap, report)
 
@@ -163,12 +162,12 @@ class Encoder(Block):
         """Run a batch."""
 
     def save_assets(self, path: Path) -> None:
-        """Write what is needed beside the weights into the folder `path`."""
+        """Write configurations and tokenizers, but no weights, to the folder `path`."""
         self.backbone.save_assets(path / "backbone")
 
     @abstractmethod
     def load_assets(self, path: Path) -> None:
-        """Make the modules from what ``save_assets`` wrote, with weights still to be filled in."""
+        """Build the modules from what ``save_assets`` wrote; their weights are loaded afterwards."""
 
 
 def _query(prompt: Prompt) -> Query:

@@ -1,4 +1,4 @@
-"""Labels apart from the text: each label is read once, whatever the number of texts."""
+"""The encoder ``bi_encoder``: labels are encoded separately from the text, once for all texts."""
 
 from __future__ import annotations
 
@@ -23,34 +23,34 @@ _NONE = np.zeros(0, np.int64)
 
 @registry.encoders.register("bi_encoder")
 class BiEncoder(Encoder):
-    """Reads words and labels with two models of their own.
+    """Encodes words and labels with two separate models.
 
-    Use it for hundreds or thousands of labels: they take no room in the window, the vector of a label is computed
-    once and kept, and new labels leave the vectors of the old ones as they are. With a ``cross_attention`` fusion,
-    words and labels meet afterwards.
+    Use it for hundreds or thousands of labels: they take no room in the window, the vector of a label is computed once
+    and cached, and adding labels does not change the vectors of others. With a ``cross_attention`` fusion, words and
+    labels attend to each other afterwards.
 
     Parameters
     ----------
     backbone
-        Reads the words.
+        Encodes the words.
     label_model
-        Reads the labels: hub id, folder or installed package.
+        Encodes the labels: hub id, folder or installed package.
     label_pooling
-        What stands for a label: the ``mean`` of its pieces, or the ``first`` one.
+        The vector of a label: the ``mean`` over its subword tokens, or the ``first``.
     label_freeze
-        Keep the weights of the label model as they are.
+        Do not train the label model.
     rnn_layers
-        Layers of a bidirectional LSTM over the words; 0 for none.
+        Number of layers of a bidirectional LSTM over the words; 0 for none.
     fuse_label_layers
-        Mix all layers of the label model instead of taking the last.
+        Use a weighted sum of all layers of the label model instead of the last layer.
     trust_remote_code
-        Run code that comes with the label model when it is first read. It is not saved: whoever loads the pipeline
-        consents anew.
+        Run code that comes with the label model when it is first loaded. This setting is not saved: whoever loads the
+        pipeline has to consent again.
     label_adapter
-        New weights that learn in place of the label model's own: ``@adapters = "lora"`` or ``"peft"``.
+        An adapter that is trained instead of the label model: ``@adapters = "lora"`` or ``"peft"``.
     label_cache
-        Folder in which the vectors of labels outlive the process, for any number of processes and models at once; they
-        are told apart by the weights that made them. None to keep vectors in memory only.
+        Folder for a persistent cache of label vectors, shared by any number of processes and models; vectors are stored
+        by the fingerprint of the weights. None for a cache in memory only.
 
     Notes
     -----
@@ -73,7 +73,7 @@ class BiEncoder(Encoder):
         if label_adapter is not None and label_freeze:
             raise ConfigError(
                 "components.*.model.encoder.label_freeze",
-                "found True beside label_adapter, which learns in place of the label model",
+                "found True with label_adapter, which is trained instead of the label model",
                 "False with an adapter, or no adapter",
             )
         self.backbone = backbone
@@ -91,7 +91,7 @@ class BiEncoder(Encoder):
         self.rnn: BiLSTM | None = None
 
     def build(self) -> None:
-        """Load both models, and make the LSTM."""
+        """Load both models and create the LSTM."""
         self.backbone.build()
         self.label_encoder.build(self.output_size)
         self._make()
@@ -102,7 +102,7 @@ class BiEncoder(Encoder):
         self.label_encoder.save_assets(path / "labels")
 
     def load_assets(self, path: Path) -> None:
-        """Make both models from a saved folder."""
+        """Build both models from a saved folder."""
         self.backbone.load_assets(path / "backbone")
         self.label_encoder.load_assets(path / "labels", self.output_size)
         self._make()
@@ -116,15 +116,15 @@ class BiEncoder(Encoder):
         return True
 
     def prompt(self, query: Query) -> QueryPrompt:
-        """Return a prompt of no pieces."""
+        """Return an empty prompt."""
         return QueryPrompt(_NONE, _NONE, query)
 
     def encode_labels(self, labels: Sequence[str]) -> Tensor:
-        """Return the vectors of labels, ``(labels, hidden)``; without gradients each is computed once."""
+        """Return the vectors of labels, ``(labels, hidden)``; cached without gradients."""
         return self.label_encoder(labels)
 
     def forward(self, batch: EncoderBatch) -> Encoded:
-        """Run a batch of windows, and the labels that have no vector yet."""
+        """Run a batch of windows, and labels without a cached vector."""
         words = self.backbone.vectors(batch.windows).words
         if self.rnn is not None:
             words = self.rnn(words, batch.windows.word_mask)

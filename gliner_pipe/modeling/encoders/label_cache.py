@@ -1,4 +1,4 @@
-"""Vectors of short texts on disk, for any number of processes at once."""
+"""A cache of label vectors on disk, for any number of processes at once."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from torch import Tensor
 
 from gliner_pipe.errors import ConfigError
 
-#: Texts that are asked for at once; SQLite takes at least 999.
+#: Largest number of texts in a query; SQLite supports at least 999.
 TEXTS_AT_ONCE = 500
-#: Seconds that a process waits for another one that writes.
+#: Seconds to wait while another process writes.
 PATIENCE = 60.0
 
 
 class VectorStore:
-    """One SQLite file with the vectors that one set of weights makes.
+    """An SQLite file with the vectors of one set of weights.
 
-    A process that is killed while it writes leaves what was there before. The file is opened for each call, so that a
-    forked process has none of its parent's.
+    If a process is killed while writing, the earlier content is preserved. The file is opened for each call, so that a
+    forked process does not share the connection of its parent.
 
     Parameters
     ----------
     folder
-        Made if it is not there.
+        Created if missing.
     key
-        Tells the weights from others: the name of the file.
+        Name of the file, different for each set of weights.
     size
         Width of the vectors.
     where
-        Section that errors name.
+        Section, for errors.
     """
 
     def __init__(self, folder: Path, key: str, size: int, where: str) -> None:
@@ -43,25 +43,25 @@ class VectorStore:
         self.where = where
 
     def get(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """Return the vectors that are there, on the CPU."""
+        """Return the stored vectors of texts, on the CPU."""
         found: dict[str, Tensor] = {}
         with self._open() as file:
             for at in range(0, len(texts), TEXTS_AT_ONCE):
                 part = texts[at : at + TEXTS_AT_ONCE]
-                marks = ",".join("?" * len(part))
+                placeholders = ",".join("?" * len(part))
                 rows = file.execute(
-                    f"SELECT text, vector FROM vectors WHERE text IN ({marks})", part
+                    f"SELECT text, vector FROM vectors WHERE text IN ({placeholders})", part
                 ).fetchall()
-                numbers = np.frombuffer(b"".join(blob for _, blob in rows), "<f4").reshape(
+                vectors = np.frombuffer(b"".join(blob for _, blob in rows), "<f4").reshape(
                     len(rows), self.size
                 )
-                found.update(zip((text for text, _ in rows), torch.from_numpy(numbers.copy()), strict=True))
+                found.update(zip((text for text, _ in rows), torch.from_numpy(vectors.copy()), strict=True))
         return found
 
     def put(self, texts: Sequence[str], vectors: Tensor) -> None:
-        """Add the vectors of texts, ``(texts, hidden)``, all of them or none."""
-        numbers = vectors.detach().float().cpu().numpy().astype("<f4")
-        rows = ((text, row.tobytes()) for text, row in zip(texts, numbers, strict=True))
+        """Store the vectors of texts, ``(texts, hidden)``, in one transaction."""
+        array = vectors.detach().float().cpu().numpy().astype("<f4")
+        rows = ((text, row.tobytes()) for text, row in zip(texts, array, strict=True))
         with self._open() as file:
             file.executemany("INSERT OR IGNORE INTO vectors VALUES (?, ?)", rows)
 
@@ -70,7 +70,7 @@ class VectorStore:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if not self.path.exists():
-                self.path.touch()  # sqlite would keep a new file from a group that the umask lets write
+                self.path.touch()  # sqlite would create it without group access, whatever the umask
             with closing(sqlite3.connect(self.path, timeout=PATIENCE)) as file, file:
                 file.execute(
                     "CREATE TABLE IF NOT EXISTS vectors (text TEXT PRIMARY KEY, vector BLOB NOT NULL) WITHOUT ROWID"
@@ -80,6 +80,6 @@ class VectorStore:
             raise ConfigError(
                 self.where,
                 f"{self.path} cannot be used ({error})",
-                "a folder that can be written, or null",
-                "Remove the file if it is damaged: it holds nothing that is not made again",
+                "a writable folder, or null",
+                "Delete the file if it is damaged: the vectors are then computed again",
             ) from error

@@ -1,4 +1,4 @@
-"""One vector for each short text: how labels are read apart from the text."""
+"""The label encoder of a bi-encoder: one vector for each label or other short text."""
 
 from __future__ import annotations
 
@@ -8,48 +8,46 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gliner_pipe.errors import CheckpointError
 from gliner_pipe.modeling.adapters.base import Adapter
 from gliner_pipe.modeling.backbones import hf
-from gliner_pipe.modeling.backbones.pretrained_encoder import EncoderHolder
+from gliner_pipe.modeling.backbones.pretrained_encoder import PretrainedEncoder
 from gliner_pipe.modeling.encoders.label_cache import VectorStore
-from gliner_pipe.modeling.layers.cache import Cache
-from gliner_pipe.modeling.layers.eval_mode import weights_of
-from gliner_pipe.modeling.layers.layer_fusion import LayerFusion
+from gliner_pipe.modeling.layers.cache import Cache, weights_of
 from gliner_pipe.util.atomic import replace_file
 
-#: Texts that are run at once without gradients.
+#: Largest number of texts in a batch without gradients.
 TEXTS_AT_ONCE = 128
-#: Vectors that are kept in memory at most, unless more are asked for at once.
+#: Largest number of vectors in memory, unless one call needs more.
 MOST_KEPT = 1 << 17
 
 
-class TextEmbedder(EncoderHolder):
-    """A Hugging Face encoder whose piece vectors are averaged.
+class TextEmbedder(PretrainedEncoder):
+    """A Hugging Face encoder that pools the vectors of subword tokens into one vector for each text.
 
-    Without gradients, the vector of a text is computed once and kept until the weights change.
+    Without gradients, the vector of a text is computed once and cached until the weights change.
 
     Parameters
     ----------
     model
-        Hub id, folder, or installed package that holds a model.
+        Hub id, folder, or installed package that contains a model.
     pooling
-        ``mean`` of all pieces, or the ``first``, as some sentence encoders want it.
+        ``mean`` of all subword tokens, or the ``first``, as some sentence encoders require.
     fuse_layers
-        Mix all layers instead of taking the last.
+        Use a weighted sum of all layers instead of the last layer.
     freeze
-        Keep the pretrained weights as they are.
+        Do not train the pretrained weights.
     where
-        Section that errors name.
+        Section, for errors.
     trust_remote_code
-        Run code that comes with the model when it is first read. It is not saved: whoever loads the pipeline consents
-        anew.
+        Run code that comes with the model when it is first loaded. This setting is not saved: whoever loads the
+        pipeline has to consent again.
     adapter
-        New weights that learn in place of the encoder's own.
+        An adapter that is trained instead of the encoder.
     cache
-        Folder in which vectors are kept for other processes; None for memory only.
+        Folder for vectors that are shared with other processes; None for memory only.
     """
 
     part = "encoder.label_encoder"
@@ -77,13 +75,13 @@ class TextEmbedder(EncoderHolder):
         self.encoder: Any = None
         self.tokenizer: Any = None
         self.cache = cache
-        #: Vectors of texts; those of the last texts together; where they are on disk.
+        #: Vectors of single texts; the stacked vectors of the latest call; the file of vectors.
         self._vectors: Cache[str, Tensor] = Cache(MOST_KEPT)
         self._last: Cache[tuple[str, ...], Tensor] = Cache(1)
         self._stores: Cache[str, VectorStore] = Cache(1)
 
     def build(self, hidden_size: int) -> None:
-        """Load weights and tokenizer; a linear layer maps to `hidden_size` where the encoder's own width differs."""
+        """Load weights and tokenizer; a linear layer maps to `hidden_size` if the width of the encoder differs."""
         self.encoder, self.tokenizer = hf.load_pretrained(
             self.model_name, self.section, self.trust_remote_code
         )
@@ -92,45 +90,38 @@ class TextEmbedder(EncoderHolder):
         self._finish(hidden_size)
 
     def load_assets(self, path: Path, hidden_size: int) -> None:
-        """Make the encoder from a saved configuration, with weights still to be filled in; see ``Transformer``."""
+        """Build the encoder from a saved configuration; its weights are loaded afterwards, see ``Transformer``."""
         self._restore(path)
         self._finish(hidden_size)
 
     def _finish(self, hidden_size: int) -> None:
-        encoder, tokenizer = self.encoder, self.tokenizer
-        width = encoder.config.hidden_size
-        self.fusion = LayerFusion(encoder.config.num_hidden_layers, width) if self.fuse_layers else None
-        self.projection = nn.Linear(width, hidden_size) if hidden_size != width else None
-        self.limit = hf.max_positions(encoder.config, tokenizer)
-        self._rust = hf.rust_copy(tokenizer, padded=True, limit=self.limit)
-        if self.freeze:
-            encoder.requires_grad_(False)
+        self._add_layers(hidden_size)
+        self.limit = hf.max_positions(self.encoder.config, self.tokenizer)
+        self._rust = hf.rust_copy(self.tokenizer, padded=True, limit=self.limit)
         self.encoder_changed()
 
     def encoder_changed(self) -> None:
-        """Forget the vectors that are kept."""
+        """Clear the caches of vectors."""
         for cache in (self._vectors, self._last, self._stores):
             cache.forget()
 
     def forward(self, texts: Sequence[str]) -> Tensor:
-        """Return the vectors of texts, ``(texts, hidden)``; the same tensor where they are asked for once more."""
+        """Return the vectors of texts, ``(texts, hidden)``; the same tensor if the latest call had the same texts."""
         weights = weights_of(self)
         if torch.is_grad_enabled() or self.training:
             if any(weight.requires_grad for weight in weights):
-                self.encoder_changed()  # a step may follow, and fused optimizers leave no trace on weights
+                self.encoder_changed()  # fused optimizers do not raise the version of weights
             return self._run(texts)
         texts = tuple(texts)
         last = self._last.peek(texts, weights)
         if last is None:
-            vectors = self._vectors.get_all(texts, self._made, weights)
+            vectors = self._vectors.get_all(texts, self._compute, weights)
             last = self._last.get(texts, lambda: torch.stack(vectors), weights)
         return last
 
-    def _made(self, texts: list[str]) -> list[Tensor]:
-        """Vectors of texts, read from the disk or made, and then written there, in parts."""
-        stored: dict[str, Tensor] = {}
-        if self.cache is not None:
-            stored = self.store.get(texts)
+    def _compute(self, texts: list[str]) -> list[Tensor]:
+        """Read the vectors of texts from the disk; compute missing ones in batches and write them there."""
+        stored = {} if self.cache is None else self.store.get(texts)
         device = next(self.parameters()).device
         missing = sorted((text for text in texts if text not in stored), key=len)
         for at in range(0, len(missing), TEXTS_AT_ONCE):
@@ -143,23 +134,23 @@ class TextEmbedder(EncoderHolder):
 
     @property
     def store(self) -> VectorStore:
-        """Vectors on disk that these weights make; there must be a folder for them."""
+        """The file of vectors of these weights; requires a folder."""
         return self._stores.get("store", self._open_store, weights_of(self))
 
     def _open_store(self) -> VectorStore:
         assert self.cache is not None
-        made = (self.fingerprint(), self.pooling, self.limit, self.fuse_layers, len(self.tokenizer))
-        key = hashlib.sha256(repr(made).encode()).hexdigest()[:32]
+        settings = (self.fingerprint(), self.pooling, self.limit, self.fuse_layers, len(self.tokenizer))
+        key = hashlib.sha256(repr(settings).encode()).hexdigest()[:32]
         size = self.encoder.config.hidden_size if self.projection is None else self.projection.out_features
         where = f"{self.section.rpartition('.')[0]}.label_cache"
         return VectorStore(Path(self.cache), key, size, where)
 
     def _run(self, texts: Sequence[str]) -> Tensor:
-        pieces, device = self.cut(texts), next(self.encoder.parameters()).device
-        return self.embed(pieces["input_ids"].to(device), pieces["attention_mask"].to(device))
+        tokens, device = self.cut(texts), next(self.encoder.parameters()).device
+        return self.embed(tokens["input_ids"].to(device), tokens["attention_mask"].to(device))
 
     def cut(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """Return the pieces of texts, padded, on the CPU: ``input_ids`` and ``attention_mask``, ``(texts, pieces)``."""
+        """Tokenize and pad texts, on the CPU: ``input_ids`` and ``attention_mask``, ``(texts, tokens)``."""
         cut = self._rust.encode_batch(list(texts))
         return {
             "input_ids": torch.tensor([one.ids for one in cut]),
@@ -167,33 +158,17 @@ class TextEmbedder(EncoderHolder):
         }
 
     def embed(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Return the vectors of texts that were cut into pieces, ``(texts, pieces)`` to ``(texts, hidden)``."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze):
-            output = self.encoder(
-                input_ids=ids, attention_mask=mask, output_hidden_states=self.fuse_layers, return_dict=True
-            )
-        if self.fusion is not None:
-            hidden = self.fusion([layer.float() for layer in output.hidden_states[1:]], mask)
-        else:
-            hidden = output.last_hidden_state.float()
-        if self.projection is not None:
-            hidden = self.projection(hidden)
+        """Map the subword tokens of texts, ``(texts, tokens)``, to vectors, ``(texts, hidden)``."""
+        hidden = self._token_vectors(self.encoder, ids, mask, mask)
         if self.pooling == "first":
             return hidden[:, 0]
         weight = mask[:, :, None].to(hidden.dtype)
         return (hidden * weight).sum(1) / weight.sum(1).clamp(min=1e-9)
 
-    def train(self, mode: bool = True) -> TextEmbedder:
-        """Set the training mode; a frozen encoder stays without dropout."""
-        super().train(mode)
-        if self.freeze and self.encoder is not None:
-            self.encoder.eval()
-        return self
-
-    # -- vectors that are kept -------------------------------------------------------------------------------------
+    # -- files of vectors ------------------------------------------------------------------------------------------
 
     def fingerprint(self) -> str:
-        """Return what tells these weights from others."""
+        """Return a hash of the weights."""
         digest = hashlib.sha256()
         for name, parameter in self.named_parameters():
             digest.update(name.encode())
@@ -201,12 +176,12 @@ class TextEmbedder(EncoderHolder):
         return digest.hexdigest()
 
     def save_vectors(self, path: Path) -> None:
-        """Write the vectors that are kept to a safetensors file, with the fingerprint of the weights."""
+        """Write the cached vectors to a safetensors file, with the fingerprint of the weights."""
         from safetensors.torch import save_file
 
-        kept = self._vectors.items(weights_of(self))
-        names = list(kept)
-        vectors = torch.stack(list(kept.values())) if kept else torch.zeros(0, 0)
+        cached = self._vectors.items(weights_of(self))
+        names = list(cached)
+        vectors = torch.stack(list(cached.values())) if cached else torch.zeros(0, 0)
         listed = torch.frombuffer(bytearray("\0".join(names).encode("utf8") or b"\0"), dtype=torch.uint8)
         content = {"vectors": vectors.cpu().contiguous(), "texts": listed}
         about = {"weights": self.fingerprint(), "format": "gliner_pipe label vectors 1"}
@@ -214,20 +189,19 @@ class TextEmbedder(EncoderHolder):
             save_file(content, file, metadata=about)
 
     def load_vectors(self, path: Path) -> int:
-        """Take the vectors that ``save_vectors`` wrote and return how many there are.
+        """Read the vectors that ``save_vectors`` wrote, and return their number.
 
         Raises
         ------
         CheckpointError
-            When they were made by other weights.
+            If they belong to other weights.
         """
         from safetensors import safe_open
 
         with safe_open(path, framework="pt") as file:
-            made_by = (file.metadata() or {}).get("weights")
-            if made_by != self.fingerprint():
+            if (file.metadata() or {}).get("weights") != self.fingerprint():
                 raise CheckpointError(
-                    f"{path}: the label vectors were made by other weights than those of this model. Make them again."
+                    f"{path}: the label vectors belong to other weights than those of this model. Compute them again."
                 )
             vectors = file.get_tensor("vectors")
             names = bytes(file.get_tensor("texts").tolist()).decode("utf8").split("\0")

@@ -1,4 +1,4 @@
-"""Vectors of labels that do not depend on the text, laid out for the rows of a batch."""
+"""Label vectors that do not depend on the text: lookup for a batch, and the table of a compressed prompt."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ FILE = "prompts.json"
 
 def lay_out(
     vectors: Callable[[Sequence[str]], Tensor],
-    asked: Sequence[tuple[str, ...]],
+    labels_of_rows: Sequence[tuple[str, ...]],
     mask: Tensor,
     hidden_size: int,
 ) -> Tensor:
-    """Vectors of the labels of each row.
+    """Return the vectors of the labels of each row.
 
     Parameters
     ----------
     vectors
-        Gives the vectors of labels, ``(labels, hidden)``.
-    asked
+        Returns the vectors of labels, ``(labels, hidden)``.
+    labels_of_rows
         The labels of each row.
     mask
         True where a row has a label, ``(rows, labels)``.
@@ -36,17 +36,18 @@ def lay_out(
     Returns
     -------
     Tensor
-        ``(rows, labels, hidden)``; one tensor seen by all rows where these ask alike, and zero for padding.
+        ``(rows, labels, hidden)``, zero for padding; if all rows have the same labels, one tensor expanded to the rows.
     """
     if not mask.shape[1]:
         return torch.zeros(*mask.shape, hidden_size, device=mask.device)
-    if all(labels is asked[0] or labels == asked[0] for labels in asked):
-        return vectors(asked[0]).to(mask.device)[None].expand(len(asked), -1, -1)
-    unique = list(dict.fromkeys(label for labels in dict.fromkeys(asked) for label in labels))
+    first = labels_of_rows[0]
+    if all(labels is first or labels == first for labels in labels_of_rows):
+        return vectors(first).to(mask.device)[None].expand(len(labels_of_rows), -1, -1)
+    unique = list(dict.fromkeys(label for labels in dict.fromkeys(labels_of_rows) for label in labels))
     table = vectors(unique).to(mask.device)
     places = {label: place for place, label in enumerate(unique)}
     index = torch.zeros(mask.shape, dtype=torch.long)
-    for row, labels in enumerate(asked):
+    for row, labels in enumerate(labels_of_rows):
         index[row, : len(labels)] = torch.tensor([places[label] for label in labels], dtype=torch.long)
     return table[index.to(mask.device)] * mask[:, :, None]
 
@@ -57,7 +58,7 @@ class PromptTable(nn.Module):
     Parameters
     ----------
     entities, relations
-        What the model read for each label.
+        The string that the model reads for each label.
     hidden_size
         Width of the vectors.
     """
@@ -70,7 +71,7 @@ class PromptTable(nn.Module):
         self.relations = nn.Parameter(torch.zeros(len(relations), hidden_size), requires_grad=False)
 
     def check(self, kind: str, labels: Sequence[str]) -> None:
-        """Refuse labels that have no vector."""
+        """Check that all labels have a vector."""
         known = set(self.names[kind])
         unknown = [label for label in labels if label not in known]
         if unknown:
@@ -78,24 +79,24 @@ class PromptTable(nn.Module):
                 "components.*.labels" if kind == "entity" else "components.*.relations",
                 f"found {unknown[0]!r}, for which the compressed prompt of this model has no vector",
                 ", ".join(self.names[kind]) or "none",
-                "Compress the prompt again with this label among them, or use the model before compression",
+                "Compress the prompt again with this label, or use the model before compression",
             )
 
     def vectors(self, kind: str) -> Callable[[Sequence[str]], Tensor]:
-        """Return what gives the vectors of labels."""
+        """Return a function from labels to their vectors."""
         table = self.entities if kind == "entity" else self.relations
         places = {label: place for place, label in enumerate(self.names[kind])}
         return lambda labels: table[[places[label] for label in labels]]
 
     def save_assets(self, path: Path) -> None:
-        """Write the names."""
+        """Write the labels."""
         path.mkdir(parents=True, exist_ok=True)
         content = {**self.names, "hidden_size": self.hidden_size}
         (path / FILE).write_text(json.dumps(content, ensure_ascii=False, indent=2), encoding="utf8")
 
     @classmethod
     def load_assets(cls, path: Path) -> PromptTable | None:
-        """Make an empty table of the names that ``save_assets`` wrote; None where it wrote none."""
+        """Return a table for the saved labels, without vectors; None if none were saved."""
         if not (path / FILE).is_file():
             return None
         content = json.loads((path / FILE).read_text(encoding="utf8"))

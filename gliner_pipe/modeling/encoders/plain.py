@@ -1,8 +1,7 @@
-"""Words alone: the encoder of models that read no labels."""
+"""The encoder ``plain``: words only, for models with a closed label set."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,15 +16,15 @@ _NONE = np.zeros(0, np.int64)
 
 @registry.encoders.register("plain")
 class PlainEncoder(Encoder):
-    """Hands on what the backbone makes of the words; nothing stands before them, so windows hold text only.
+    """Returns the word vectors of the backbone; windows contain text only, without a label prompt.
 
-    Use it for closed label sets (``gliner_pipe.TokenClassifier.v1``). Models that are asked for labels at run time take
+    Use it for closed label sets (``gliner_pipe.TokenClassifier.v1``). For labels that are chosen at run time use
     ``uni_encoder`` or ``bi_encoder``.
 
     Parameters
     ----------
     backbone
-        Where the vectors come from; ``text_cnn`` and ``lstm`` may stand on a ``transformer``.
+        Encodes the words: a ``transformer``, or ``text_cnn`` and ``lstm`` on top of one.
     """
 
     reads_relations = False
@@ -39,7 +38,7 @@ class PlainEncoder(Encoder):
         self.backbone.build()
 
     def load_assets(self, path: Path) -> None:
-        """Make the backbone from a saved folder."""
+        """Build the backbone from a saved folder."""
         self.backbone.load_assets(path / "backbone")
 
     def prompt(self, query: Query) -> QueryPrompt:
@@ -48,19 +47,18 @@ class PlainEncoder(Encoder):
         Raises
         ------
         ConfigError
-            If labels are to be read.
+            If the query has labels.
         """
-        asked: Sequence[str] = query.entities or query.relations
-        if asked:
+        if labels := query.entities or query.relations:
             raise ConfigError(
                 "components.*.model.encoder",
-                f"found 'plain' in a model that is to read the label {asked[0]!r}",
+                f"found 'plain' in a model that encodes labels, such as {labels[0]!r}",
                 "uni_encoder, bi_encoder",
-                'For a closed label set take @factory = "token_classifier"',
+                'For a closed label set use @factory = "token_classifier"',
             )
         return QueryPrompt(_NONE, _NONE, query)
 
     def forward(self, batch: EncoderBatch) -> Encoded:
-        """Run a batch of windows; there are no vectors of labels."""
+        """Run a batch of windows; there are no label vectors."""
         words, prompt = self.backbone.vectors(batch.windows)
         return Encoded(words, prompt[:, :0], prompt[:, :0])

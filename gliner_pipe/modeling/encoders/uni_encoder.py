@@ -1,4 +1,4 @@
-"""Labels in the prompt, before the words: one pass reads both."""
+"""The encoder ``uni_encoder``: labels in a prompt before the words, encoded in one pass."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ from gliner_pipe.modeling.layers.eval_mode import evaluating
 from gliner_pipe.modeling.lstm import BiLSTM
 from gliner_pipe.registry import registry
 
-#: Label sets whose prompts are kept.
+#: Largest number of cached prompts.
 MAX_PROMPTS = 256
 
 
 @registry.encoders.register("uni_encoder")
 class UniEncoder(Encoder):
-    """Reads ``<<ENT>> label <<ENT>> label ... <<SEP>> words``, the encoder of most GLiNER models.
+    """Encodes ``<<ENT>> label <<ENT>> label ... <<SEP>> words``, as most GLiNER models do.
 
-    Use it for up to some 30 labels: words and labels see each other in every layer, and every label costs room in
-    the window. For label sets of hundreds take ``bi_encoder``.
+    Use it for up to some 30 labels: words and labels attend to each other in every layer, and every label takes room in
+    the window. For hundreds of labels use ``bi_encoder``.
 
     Parameters
     ----------
     backbone
-        Where the vectors come from.
+        Encodes prompt and words.
     rnn_layers
-        Layers of a bidirectional LSTM over the words; 0 for none.
+        Number of layers of a bidirectional LSTM over the words; 0 for none.
     embed_ent_token
-        True: a label's vector is that of its ``<<ENT>>``; False: that of the first piece of the label itself.
+        True: the vector of a label is that of its ``<<ENT>>``; False: that of the first subword token of the label.
     ent_token, sep_token
         The special tokens of the prompt.
     rel_token
-        Stands before each relation label, ``<<REL>>`` in GLiNER; ``<<REL>> label ... <<SEP>>`` follows the entity
-        labels then. None for a model without relations.
+        Special token before each relation label, ``<<REL>>`` in GLiNER; ``<<REL>> label ... <<SEP>>`` then follows the
+        entity labels. None for a model without relations.
     embed_rel_token
         As `embed_ent_token`, for relation labels.
     new_tokens
-        Special tokens that are added to the vocabulary; those named above when not given.
+        Special tokens to add to the vocabulary; those above by default.
 
     Notes
     -----
@@ -69,7 +69,7 @@ class UniEncoder(Encoder):
         self.ent_token, self.sep_token = ent_token, sep_token
         self.rel_token, self.embed_rel_token = rel_token, embed_rel_token
         self.reads_relations = rel_token is not None
-        self.reads_bare_labels = embed_ent_token  # the vector of a bare label is that of its token
+        self.reads_bare_labels = embed_ent_token  # an empty label has the vector of its special token
         special = [token for token in (ent_token, sep_token, rel_token) if token is not None]
         self.new_tokens = special if new_tokens is None else new_tokens
         self.rnn: BiLSTM | None = None
@@ -77,12 +77,12 @@ class UniEncoder(Encoder):
         self._prompts: Cache[Query, QueryPrompt] = Cache(MAX_PROMPTS)
 
     def build(self) -> None:
-        """Load the backbone with the special tokens, and make the LSTM."""
+        """Load the backbone with the special tokens and create the LSTM."""
         self.backbone.build(self.new_tokens)
         self._make()
 
     def load_assets(self, path: Path) -> None:
-        """Make the modules from a saved folder."""
+        """Build the modules from a saved folder."""
         self.backbone.load_assets(path / "backbone")
         self.table = PromptTable.load_assets(path)
         self._make()
@@ -97,7 +97,7 @@ class UniEncoder(Encoder):
         return self.table is not None
 
     def prompt(self, query: Query) -> QueryPrompt:
-        """Return the pieces of ``<<ENT>> label ... <<SEP>>``; the newest prompts are kept."""
+        """Return the subword tokens of ``<<ENT>> label ... <<SEP>>``, from a cache of the latest prompts."""
         if self.table is not None:
             self.table.check("entity", query.entities)
             self.table.check("relation", query.relations)
@@ -108,20 +108,20 @@ class UniEncoder(Encoder):
 
     def _make_prompt(self, query: Query) -> QueryPrompt:
         words: list[str] = []
-        marked: list[int] = []
+        starts: list[int] = []
         for token, labels in ((self.ent_token, query.entities), (self.rel_token, query.relations)):
             if token is None:
                 continue
             for label in labels:
-                marked.append(len(words))
+                starts.append(len(words))
                 words += [token, label] if label else [token]
             words.append(self.sep_token)
         (pieces,) = self.backbone.tokenize([words])
         firsts = np.cumsum(pieces.counts) - pieces.counts
-        shift = np.ones(len(marked), np.int64)  # to the first piece of the label itself
+        shift = np.ones(len(starts), np.int64)  # to the first subword token of the label
         shift[: len(query.entities)] -= self.embed_ent_token
         shift[len(query.entities) :] -= self.embed_rel_token
-        return QueryPrompt(pieces.ids, firsts[marked] + shift, query)
+        return QueryPrompt(pieces.ids, firsts[starts] + shift, query)
 
     def forward(self, batch: EncoderBatch) -> Encoded:
         """Run a batch of windows."""
@@ -136,27 +136,29 @@ class UniEncoder(Encoder):
         places = places.clamp(max=max(prompt.shape[1] - 1, 0))[:, :, None].expand(-1, -1, prompt.shape[2])
         return Encoded(words, labels, prompt.gather(1, places) * batch.relation_mask[:, :, None])
 
-    # -- a prompt that is read once --------------------------------------------------------------------------------
+    # -- the compressed prompt -------------------------------------------------------------------------------------
 
     def compress(self, texts: Sequence[Sequence[str]], query: Query, rows: int = 8) -> None:
         """Replace the prompt by the mean of its label vectors over texts.
 
-        From then on the labels take no room and no time, and only those of `query` can be asked for. Vectors that have
-        seen no other text lose accuracy: measure it.
+        Labels then take no room in the window and no time, and only those of `query` can be predicted. As label vectors
+        no longer depend on the text, accuracy drops: measure it.
 
         Parameters
         ----------
         texts
-            Words of texts like those to come, each not empty.
+            Words of texts similar to those of later predictions, each not empty.
         query
             The labels.
         rows
-            Windows that are run at once.
+            Number of windows in a batch.
         """
         self.table = None
         windows = self.prepare(texts, [query] * len(texts), 0)
         if not windows:
-            raise ValueError("compress() found no text; give some hundred texts like those to come.")
+            raise ValueError(
+                "compress() needs at least one text; pass some hundred similar to those of later predictions."
+            )
         table = PromptTable(query.entities, query.relations, self.output_size)
         sums = [torch.zeros_like(table.entities), torch.zeros_like(table.relations)]
         with evaluating(self), torch.no_grad():
@@ -180,7 +182,7 @@ class UniEncoder(Encoder):
         )
 
     def save_assets(self, path: Path) -> None:
-        """Write what the backbone needs, and the labels of a compressed prompt."""
+        """Write the files of the backbone, and the labels of a compressed prompt."""
         super().save_assets(path)
         if self.table is not None:
             self.table.save_assets(path)

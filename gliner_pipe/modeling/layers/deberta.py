@@ -1,17 +1,17 @@
-"""DeBERTa-v2 and v3 of `transformers` with a faster attention; imported only where there is such a model."""
+"""A faster attention for DeBERTa-v2 and v3 of `transformers`; imported only when such a model is loaded."""
 
 from __future__ import annotations
 
 import inspect
 import math
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers.models.deberta_v2 import modeling_deberta_v2 as hf
 
-from gliner_pipe.modeling.layers.cache import Cache
+from gliner_pipe.modeling.layers.cache import CachingModule, as_kind
 from gliner_pipe.modeling.layers.disentangled_attention import (
     disentangled_attention,
     flash_attention,
@@ -20,23 +20,21 @@ from gliner_pipe.modeling.layers.disentangled_attention import (
 from gliner_pipe.modeling.layers.int8 import Int8Linear
 from gliner_pipe.modeling.layers.linear import Linear
 
-Module = TypeVar("Module", bound=nn.Module)
-
 
 def replace_attention(model: nn.Module) -> int:
-    """Exchange the attention of the DeBERTa encoders inside a model; names of weights stay as they are.
+    """Replace the attention of the DeBERTa encoders in a model; weights keep their names.
 
-    Encoders that are not built as expected (another version of `transformers`, code of their own) keep theirs.
+    Encoders with an unexpected structure (another version of `transformers`, custom code) are left unchanged.
 
     Parameters
     ----------
     model
-        Any model; it is changed in place.
+        Any model; it is modified in place.
 
     Returns
     -------
     int
-        How many encoders have the fast attention now.
+        Number of encoders whose attention was replaced.
     """
     count = 0
     for name, encoder in list(model.named_modules()):
@@ -66,73 +64,48 @@ def _is_known(encoder: Any) -> bool:
     )
 
 
-def as_kind(kind: type[Module], module: nn.Module) -> Module:
-    """Return a `kind` with the weights, hooks and settings of `module`, whose subclass it is."""
-    made = kind.__new__(kind)
-    made.__setstate__(vars(module).copy())
-    return made
+#: Modules whose output depends on nothing but their input and their weights.
+_PURE = (nn.Linear, nn.Embedding, nn.LayerNorm, Linear, Int8Linear)
 
-
-#: Modules whose output follows from their input, their weights and nothing else.
-_TRANSPARENT = (nn.Linear, nn.Embedding, nn.LayerNorm, Linear, Int8Linear)
-
-#: What follows from weights, or parts of it.
+#: Projected embeddings of distances, for queries to compare with and for keys; None for one not in use.
 _Tables = tuple[Tensor | None, Tensor | None]
 _NO_TABLES: _Tables = (None, None)
 
 
 def _weights(module: nn.Module) -> tuple[Tensor, ...] | None:
-    """Weights that the output of `module` depends on; None where it may depend on more."""
+    """Return the weights that the output of `module` depends on; None if it may depend on anything else."""
     hooked = module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module)
-    if type(module) not in _TRANSPARENT or hooked:
+    if type(module) not in _PURE or hooked:
         return None
     own = (*module._parameters.values(), *module._buffers.values())
     return tuple(weight for weight in own if weight is not None)
 
 
-class _Keeper(nn.Module):
-    """Keeps what follows from the weights alone, while no gradients are asked for and until they change.
+class _CachesInEvaluation(CachingModule):
+    """Caches without gradients and in evaluation mode only.
 
-    Not all optimizers leave a trace on the weights they change (a fused one does not), so that after a run with
-    gradients nothing is kept before ``train`` or ``eval`` is called again.
+    A fused optimizer changes weights without raising their version, so after a run with gradients nothing is cached
+    until ``train`` or ``eval`` is called.
     """
 
-    _kept: Cache[Any, _Tables]
-    _learns = False
+    _cache_size = 1
+    _ran_with_gradients = False
 
-    def __setstate__(self, state: dict[str, Any]) -> None:  # ``as_kind`` makes all of them by it
-        super().__setstate__(state)
-        self._kept = Cache(1)
-
-    def _may_keep(self) -> bool:
+    def _may_cache(self) -> bool:
         if torch.compiler.is_compiling():
             return False
         if torch.is_grad_enabled():
-            self._kept.forget()
-            self._learns = True
-        return not (self._learns or self.training)
-
-    def __getstate__(self) -> dict[str, Any]:
-        state = vars(self).copy()
-        state.pop("_kept", None)
-        return state
+            self._cache.forget()
+            self._ran_with_gradients = True
+        return not (self._ran_with_gradients or self.training)
 
     def train(self: Any, mode: bool = True) -> Any:
-        self._kept.forget()
-        self._learns = False
+        self._ran_with_gradients = False
         return super().train(mode)
 
-    def _apply(self: Any, *args: Any, **kwargs: Any) -> Any:
-        self._kept.forget()
-        return super()._apply(*args, **kwargs)
 
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        self._kept.forget()
-        super()._load_from_state_dict(*args, **kwargs)
-
-
-class DisentangledEncoder(_Keeper, hf.DebertaV2Encoder):  # type: ignore[misc]
-    """Layers of DeBERTa; distances, masks and their embeddings are made once for all of them."""
+class DisentangledEncoder(_CachesInEvaluation, hf.DebertaV2Encoder):  # type: ignore[misc]
+    """The layers of DeBERTa; distances, their embeddings and masks are computed once for all layers."""
 
     relative_attention: bool
     norm_rel_ebd: list[str]
@@ -141,41 +114,37 @@ class DisentangledEncoder(_Keeper, hf.DebertaV2Encoder):  # type: ignore[misc]
     layer: Any
 
     def get_rel_embedding(self) -> Any:
-        """Embeddings of the distances, ``(2 * span, hidden)``, or None."""
-        if not self.relative_attention or "layer_norm" not in self.norm_rel_ebd or not self._may_keep():
+        """Return the embeddings of the distances, ``(2 * span, hidden)``, or None."""
+        if not self.relative_attention or "layer_norm" not in self.norm_rel_ebd or not self._may_cache():
             return super().get_rel_embedding()
-        parts = [_weights(self.rel_embeddings), _weights(self.LayerNorm)]
-        if parts[0] is None or parts[1] is None:
+        embeddings, norm = _weights(self.rel_embeddings), _weights(self.LayerNorm)
+        if embeddings is None or norm is None:
             return super().get_rel_embedding()
-        return self._kept.get(
-            "embeddings",
-            lambda: (hf.DebertaV2Encoder.get_rel_embedding(self), None),
-            parts[0] + parts[1],
-        )[0]
+        return self._cache.get("embeddings", super().get_rel_embedding, embeddings + norm)
 
     def get_rel_pos(self, hidden_states: Any, query_states: Any = None, relative_pos: Any = None) -> Any:
-        """Row of the embeddings for each distance ``1 - length .. length - 1``; None where it is that distance."""
+        """Return the rows of the embeddings for the distances; see ``rows_of_distances``."""
         if not self.relative_attention or query_states is not None or relative_pos is not None:
             return super().get_rel_pos(hidden_states, query_states, relative_pos)
         return self.layer[0].attention.self.rows_of_distances(hidden_states.shape[-2], hidden_states.device)
 
     def get_attention_mask(self, attention_mask: Any) -> Any:
-        """Who may see whom, ``(rows, 1, length, length)``; None where nothing is padded."""
+        """Return which query may attend to which key, ``(rows, 1, length, length)``; None without padding."""
         if attention_mask.dim() != 2:
             return super().get_attention_mask(attention_mask)
         real = attention_mask.bool()
-        # elsewhere the question would make the host wait for the device
+        # on a GPU this check would make the host wait for the device
         if real.device.type == "cpu" and not torch.compiler.is_compiling() and bool(real.all()):
             return None
         return real[:, None, :, None] & real[:, None, None, :]
 
 
-class DisentangledAttention(_Keeper, hf.DisentangledSelfAttention):  # type: ignore[misc]
-    """Attention of a layer; the same numbers as those of its base class.
+class DisentangledAttention(_CachesInEvaluation, hf.DisentangledSelfAttention):  # type: ignore[misc]
+    """The attention of a layer, with the same results as its base class.
 
-    The embeddings of the distances in use are projected once, and without gradients the projections are kept until the
-    weights change. What is not foreseen here (attention weights as output, queries of another layer) goes to the base
-    class.
+    The embeddings of the distances in use are projected once; in evaluation mode without gradients the projections are
+    cached until the weights change. Other uses (attention weights as output, queries of another layer) fall back to the
+    base class.
     """
 
     query_proj: nn.Module
@@ -193,7 +162,7 @@ class DisentangledAttention(_Keeper, hf.DisentangledSelfAttention):  # type: ign
     relative_attention: bool
 
     def rows_of_distances(self, length: int, device: torch.device) -> Tensor | None:
-        """Row of the embeddings for each distance ``1 - length .. length - 1``; None for rows next to each other."""
+        """Return the row of the embeddings for each distance ``1 - length .. length - 1``; None if consecutive."""
         span, buckets = self.pos_ebd_size, self.position_buckets
         bucketed = buckets > 0 and self.max_relative_positions > 0
         if not torch.compiler.is_compiling() and length <= min(span, buckets // 2 + 1 if bucketed else span):
@@ -212,7 +181,7 @@ class DisentangledAttention(_Keeper, hf.DisentangledSelfAttention):  # type: ign
         relative_pos: Any = None,
         rel_embeddings: Any = None,
     ) -> Any:
-        """Attend, see the base class; `relative_pos` may be what ``rows_of_distances`` returns."""
+        """Attend as the base class does; `relative_pos` may be the result of ``rows_of_distances``."""
         rows = relative_pos if relative_pos is None or relative_pos.dim() == 1 else None
         if output_attentions or query_states is not None or rows is not relative_pos:
             if attention_mask is None:
@@ -253,16 +222,16 @@ class DisentangledAttention(_Keeper, hf.DisentangledSelfAttention):  # type: ign
         return 1 / math.sqrt(self.attention_head_size * parts)
 
     def _all_positions(self, embeddings: Tensor, dtype: torch.dtype) -> _Tables:
-        """Tables of ``flash_attention``, of all distances."""
-        tables = self._kept_tables(embeddings, dtype, self._project)
+        """Return the tables of all distances, for ``flash_attention``."""
+        tables = self._cached_tables(embeddings, dtype, self._project)
         if tables is None:
             tables = self._project(self.pos_dropout(embeddings[: 2 * self.pos_ebd_size]))
         return tables
 
     def _positions(self, embeddings: Tensor, length: int, rows: Tensor | None, dtype: torch.dtype) -> _Tables:
-        """Tables of ``disentangled_attention``, of the distances in use."""
+        """Return the tables of the distances in use, for ``disentangled_attention``."""
         span = self.pos_ebd_size
-        tables = self._kept_tables(embeddings, dtype, self._scaled)
+        tables = self._cached_tables(embeddings, dtype, self._scaled)
         if tables is None:
             if rows is None:
                 return self._scaled(self.pos_dropout(embeddings[span - length + 1 : span + length]))
@@ -281,11 +250,11 @@ class DisentangledAttention(_Keeper, hf.DisentangledSelfAttention):  # type: ign
             None if query is None else query.index_select(1, rows),
         )
 
-    def _kept_tables(
+    def _cached_tables(
         self, embeddings: Tensor, dtype: torch.dtype, project: Callable[[Tensor], _Tables]
     ) -> _Tables | None:
-        """Tables of all distances that `project` makes, as numbers of `dtype`; None where they cannot be kept."""
-        if not self._may_keep():
+        """Return the tables of all distances from `project`, cached for `dtype`; None if they cannot be cached."""
+        if not self._may_cache():
             return None
         weights: tuple[Tensor, ...] = (embeddings,)
         for projection in self._projections:
@@ -299,11 +268,11 @@ class DisentangledAttention(_Keeper, hf.DisentangledSelfAttention):  # type: ign
             key, query = project(embeddings[: 2 * self.pos_ebd_size])
             return None if key is None else key.contiguous(), None if query is None else query.contiguous()
 
-        return self._kept.get((dtype, project.__name__), make, weights)
+        return self._cache.get((dtype, project.__name__), make, weights)
 
     @property
     def _projections(self) -> tuple[nn.Module | None, nn.Module | None]:
-        """Of keys and queries; None for what is not in use."""
+        """The projections of keys and queries; None for one not in use."""
         prefix = "" if self.share_att_key else "pos_"
         return (
             getattr(self, f"{prefix}key_proj") if "c2p" in self.pos_att_type else None,
@@ -311,7 +280,7 @@ class DisentangledAttention(_Keeper, hf.DisentangledSelfAttention):  # type: ign
         )
 
     def _scaled(self, embeddings: Tensor) -> _Tables:
-        """Project embeddings of distances, times the scale; those of keys come out in reverse order."""
+        """Project and scale embeddings of distances; the order of the first table is reversed."""
         key, query = self._project(embeddings)
         return (
             None if key is None else key.flip(1) * self._scale,

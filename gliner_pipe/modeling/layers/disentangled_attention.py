@@ -1,6 +1,6 @@
 """Disentangled attention of DeBERTa: content and relative position, without gathering per-pair tables.
 
-Uses the fused GPU kernel of the package ``flashdeberta`` where it is installed.
+Uses the fused GPU kernel of the package ``flashdeberta`` if it is installed.
 """
 
 from __future__ import annotations
@@ -15,16 +15,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-#: Positions whose products with distances are made at once, at most. Neighbours share most of their distances, but the
-#: more of them there are, the more products belong to some other of them.
+#: Largest number of positions whose products with distances are computed at once. Neighbours share most of their
+#: distances, but the larger a block, the more of its products are unused.
 BLOCK = 64
 
 
 def skew(scores: Tensor) -> Tensor:
-    """From scores by distance to scores by position.
+    """Return scores by position from scores by distance.
 
-    Row i of the result starts ``n - 1 - i`` columns later in the row of `scores`: a matter of strides, so that nothing
-    is copied.
+    Row i of the result starts at column ``n - 1 - i`` of row i of `scores`. This takes strides only: nothing is copied.
 
     Parameters
     ----------
@@ -34,7 +33,7 @@ def skew(scores: Tensor) -> Tensor:
     Returns
     -------
     Tensor
-        ``(..., n, m)``, a view: element ``(i, j)`` is that of row i, column ``n - 1 - i + j``.
+        ``(..., n, m)``, a view: element ``(i, j)`` is that in row i, column ``n - 1 - i + j``.
     """
     n, wide = scores.shape[-2:]
     if n == 1:
@@ -53,24 +52,26 @@ def disentangled_attention(
     scale: float,
     dropout: float = 0.0,
 ) -> Tensor:
-    """Attend to contents and to distances.
+    """Attend to contents and to relative positions.
 
     Parameters
     ----------
     query, key, value
         ``(rows, length, heads, width)``.
     position_key
-        What a query is compared with for each distance, times `scale`, from distance ``length - 1`` (the key is to the
-        left) down to ``1 - length``: ``(heads, 2 * length - 1, width)``. None: contents do not ask for distances.
+        The vector that a query is compared with for each distance, times `scale`, from distance ``length - 1`` (the key
+        is to the left) down to ``1 - length``: ``(heads, 2 * length - 1, width)``. None without content-to-position
+        attention.
     position_query
-        What a key is compared with for each distance, times `scale`, from distance ``1 - length`` up. None likewise.
+        The vector that a key is compared with for each distance, times `scale`, from distance ``1 - length`` up. None
+        without position-to-content attention.
     allowed
-        True where the query of a row may see the key of a column, ``(rows, 1, length, length)``; None where all may see
-        all. A query that sees nothing gets the mean of all values.
+        True where the query of a row may attend to the key of a column, ``(rows, 1, length, length)``; None without
+        restriction. A query without any key gets the mean of all values.
     scale
         Factor of the products of contents.
     dropout
-        Share of the attention that is dropped.
+        Dropout rate of the attention weights.
 
     Returns
     -------
@@ -78,18 +79,18 @@ def disentangled_attention(
         ``(rows, length, heads * width)``.
     """
     rows, n, heads, width = query.shape
-    # heads first: a product with distances is one large product a head, and nothing is repeated for each row
+    # heads first: a product with distances is one large product per head, and no table is repeated for each row
     query, key, value = (x.permute(2, 0, 1, 3).contiguous() for x in (query, key, value))
     bias = _bias(query, key, position_key, position_query)
     forbidden = None if allowed is None else ~allowed.transpose(0, 1)
     if query.is_cuda and bias is not None:
-        mixed = _in_one_kernel(query, key, value, bias, forbidden, scale, dropout)
+        mixed = _fused(query, key, value, bias, forbidden, scale, dropout)
     else:
-        mixed = _written_out(query, key, value, bias, forbidden, scale, dropout)
+        mixed = _unfused(query, key, value, bias, forbidden, scale, dropout)
     return mixed.permute(1, 2, 0, 3).reshape(rows, n, heads * width)
 
 
-def _written_out(
+def _unfused(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -98,7 +99,7 @@ def _written_out(
     scale: float,
     dropout: float,
 ) -> Tensor:
-    """Attend step by step: no slower on a CPU than its kernel, which in bf16 it beats."""
+    """Attend step by step: on a CPU as fast as the fused kernel of PyTorch, and faster in bf16."""
     shape = query.shape
     query, key, value = (x.flatten(0, 1) for x in (query, key, value))
     if bias is None:
@@ -112,7 +113,7 @@ def _written_out(
     return torch.bmm(weights.to(value.dtype), value).view(shape)
 
 
-def _in_one_kernel(
+def _fused(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -121,10 +122,10 @@ def _in_one_kernel(
     scale: float,
     dropout: float,
 ) -> Tensor:
-    """Attend in PyTorch's own kernel, which on a GPU keeps the attention out of memory.
+    """Attend in the fused kernel of PyTorch, which on a GPU does not store the attention weights.
 
-    In fp16 a query that sees nothing gets the values that it would see without a mask: the lowest number of fp16 is not
-    low enough to make all of its scores equal.
+    In fp16 a query without any key gets the same result as without a mask: the lowest value of fp16 is too high to make
+    all of its scores equal.
     """
     if forbidden is not None:
         bias = bias.masked_fill_(forbidden, torch.finfo(bias.dtype).min)
@@ -134,21 +135,21 @@ def _in_one_kernel(
 def _bias(
     query: Tensor, key: Tensor, position_key: Tensor | None, position_query: Tensor | None
 ) -> Tensor | None:
-    """Scores of contents with distances, ``(heads, rows, queries, keys)``, contiguous."""
+    """Return the scores of contents with distances, ``(heads, rows, queries, keys)``, contiguous."""
     bias = None
     if position_query is not None:
-        # transposed numbers are copied here, which costs a third of a sum with them
+        # copies the transposed scores, at a third of the cost of adding them as they are
         bias = torch.cat([part.transpose(2, 3) for part in _by_position(key, position_query)], 3)
     if position_key is not None:
-        asked = torch.cat(_by_position(query, position_key), 2)
-        bias = asked if bias is None else bias.add_(asked)
+        scores = torch.cat(_by_position(query, position_key), 2)
+        bias = scores if bias is None else bias.add_(scores)
     return bias
 
 
 def _by_position(content: Tensor, table: Tensor) -> list[Tensor]:
-    """Products with the distances to all positions, ``(heads, rows, block, length)`` for each block of contents."""
+    """Return the products with the distances to all positions, ``(heads, rows, block, length)`` for each block."""
     n = content.shape[2]
-    if torch.compiler.is_compiling() or n <= BLOCK:  # a loop would tie a compiled graph to one length
+    if torch.compiler.is_compiling() or n <= BLOCK:  # a loop would fix the length of a compiled graph
         return [_products(content, table)]
     size = -(-n // -(-n // BLOCK))
     parts = []
@@ -165,15 +166,15 @@ def _products(content: Tensor, table: Tensor) -> Tensor:
 
 logger = logging.getLogger(__name__)
 
-#: Widths of a head that the kernel has.
+#: Head widths that the kernel supports.
 WIDTHS = (16, 32, 64, 128)
 
-#: Set when the kernel failed: it is not tried again.
+#: Whether the kernel has failed; it is then not tried again.
 _failed = False
 
 
 def flash_runs(query: Tensor, dropout: float) -> bool:
-    """Whether the kernel can take these queries, ``(rows, length, heads, width)``: on CUDA, in 16 bits, no dropout."""
+    """Whether the kernel supports these queries, ``(rows, length, heads, width)``: on CUDA, 16 bits, no dropout."""
     return (
         query.is_cuda
         and query.dtype in (torch.float16, torch.bfloat16)
@@ -196,33 +197,34 @@ def flash_attention(
     buckets: int,
     reach: int,
 ) -> Tensor | None:
-    """Attend to contents and to distances in one kernel, where ``flash_runs``.
+    """Attend to contents and to relative positions in the kernel of flashdeberta; requires ``flash_runs``.
 
     Parameters
     ----------
     query, key, value
         ``(rows, length, heads, width)``.
     position_key, position_query
-        What queries and keys are compared with for each distance that has an embedding, from the most negative one up,
-        ``(heads, distances, width)``. None: they are not compared with distances.
+        The vectors that queries and keys are compared with for each distance that has an embedding, from the most
+        negative one up, ``(heads, distances, width)``. None without that comparison.
     allowed
-        True where a query may see a key, ``(rows, 1, length, length)``, padding on the right; None without padding.
+        True where a query may attend to a key, ``(rows, 1, length, length)``, padding on the right; None without
+        padding.
     scale
         Factor of all products.
     buckets
-        Embeddings of the distances to one side; 0 or less where there is one for each distance up to `reach`.
+        Number of embeddings of the distances to one side; 0 or less for one embedding per distance up to `reach`.
     reach
-        The farthest distance that is told from those beyond.
+        The farthest distance with an embedding of its own.
 
     Returns
     -------
     Tensor or None
-        ``(rows, length, heads * width)``, zero for padding; None where the kernel failed.
+        ``(rows, length, heads * width)``, zero for padding; None if the kernel fails.
     """
     global _failed
     kernel = _kernel()
     assert kernel is not None  # see ``flash_runs``
-    # the lengths of the texts are what the diagonal allows
+    # the diagonal of the mask is True up to the length of each text
     lengths = None if allowed is None else allowed[:, 0].diagonal(dim1=1, dim2=2).sum(1, dtype=torch.int32)
     content = (part.transpose(1, 2) for part in (query, key, value))
     positions = (None if table is None else table[None] for table in (position_key, position_query))
@@ -230,9 +232,11 @@ def flash_attention(
         mixed: Tensor = kernel(*content, lengths, *positions, False, scale, max(buckets, 0), reach)
     except torch.cuda.OutOfMemoryError:
         raise
-    except Exception as error:  # whatever the compiler of a kernel may raise
+    except Exception as error:  # the compiler of a kernel raises errors of any class
         reason = " ".join(str(error).split())[:200]
-        logger.warning("The kernel of flashdeberta failed (%s); attention goes on without it.", reason)
+        logger.warning(
+            "The kernel of flashdeberta failed (%s); attention of PyTorch is used instead.", reason
+        )
         _failed = True
         return None
     return mixed.transpose(1, 2).flatten(2)
@@ -240,13 +244,13 @@ def flash_attention(
 
 @cache
 def _kernel() -> Callable[..., Any] | None:
-    """The kernel; None where the package or Triton is missing."""
+    """Return the kernel; None if the package or Triton is missing."""
     if find_spec("flashdeberta") is None:
         return None
     try:
         from flashdeberta.ops.flash_attention import flash_attention_with_disentangled
     except ImportError as error:
-        logger.warning("flashdeberta cannot be imported (%s); attention goes on without it.", error)
+        logger.warning("flashdeberta cannot be imported (%s); attention of PyTorch is used instead.", error)
         return None
     kernel: Callable[..., Any] = flash_attention_with_disentangled
     return kernel

@@ -1,4 +1,4 @@
-"""Dropout whose chance is cheap to draw on a CPU."""
+"""Dropout with a fast random generator on the CPU."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-#: Chance is drawn in parts of so many.
+#: Resolution of the dropout rate on a CPU.
 PARTS = 1 << 16
 
 
 def drawn_rate(rate: float) -> float:
-    """Return what is really dropped where `rate` is asked for: a number of 1/65536."""
+    """Return `rate` rounded to multiples of 1/65536, the rate that is applied on a CPU."""
     return round(rate * PARTS) / PARTS
 
 
 def draw_kept(like: Tensor, rate: float) -> Tensor:
-    """Draw which numbers are kept.
+    """Draw a random mask of the elements to keep.
 
     Parameters
     ----------
     like
         Any shape, on any device.
     rate
-        Probability, for each number by itself, that it is dropped; on a CPU that of ``drawn_rate``.
+        Probability that an element is dropped, independently; on a CPU rounded as by ``drawn_rate``.
 
     Returns
     -------
@@ -33,8 +33,8 @@ def draw_kept(like: Tensor, rate: float) -> Tensor:
 
     Notes
     -----
-    On a CPU four numbers come from one draw of 64 bits: an eighth of the time of ``bernoulli_``, which draws them one
-    by one and takes a tenth of a training step of a small model.
+    On a CPU one draw of 64 bits serves four elements: an eighth of the time of ``bernoulli_``, which draws them one by
+    one and takes a tenth of a training step of a small model.
     """
     if like.device.type != "cpu":
         return torch.rand(like.shape, device=like.device) >= rate
@@ -45,10 +45,10 @@ def draw_kept(like: Tensor, rate: float) -> Tensor:
 
 
 class QuickDropout(nn.Dropout):
-    """``nn.Dropout`` that draws as ``draw_kept`` does on a CPU; elsewhere it is that of torch."""
+    """``nn.Dropout`` with the masks of ``draw_kept`` on a CPU; on other devices that of torch."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """Drop out in training, and scale what is kept so that the mean stays."""
+        """Drop elements in training, and scale the others to preserve the mean."""
         rate = drawn_rate(self.p)
         if not self.training or rate == 0 or input.device.type != "cpu":
             return super().forward(input)
@@ -57,13 +57,7 @@ class QuickDropout(nn.Dropout):
 
 
 def quicken(models: Iterable[nn.Module]) -> None:
-    """Give the dropout layers of models, pretrained transformers included, cheap chance; weights and names stay.
-
-    Parameters
-    ----------
-    models
-        Changed in place.
-    """
+    """Replace the dropout layers of models by :class:`QuickDropout`, in place, also in pretrained transformers."""
     for model in models:
         for module in list(model.modules()):
             for name, child in module.named_children():

@@ -1,4 +1,4 @@
-"""Training mode and evaluation mode."""
+"""Training mode and evaluation mode, for models that several threads share."""
 
 from __future__ import annotations
 
@@ -7,58 +7,51 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from torch import Tensor, nn
+from torch import nn
 
 from gliner_pipe.util.thread_lock import Lock
 
 _lock = Lock()
-#: Models that run in evaluation mode now: by how many threads or levels of calls, and their mode before where it has to
-#: be put back.
-_running: weakref.WeakKeyDictionary[nn.Module, tuple[int, bool | None]] = weakref.WeakKeyDictionary()
+#: Models in use by ``evaluating``: the number of users (threads or nested calls), and the mode to restore or None.
+_in_use: weakref.WeakKeyDictionary[nn.Module, tuple[int, bool | None]] = weakref.WeakKeyDictionary()
 
-if hasattr(os, "register_at_fork"):  # the other threads stay behind in the parent
-    os.register_at_fork(after_in_child=_running.clear)
+if hasattr(os, "register_at_fork"):  # a forked process has none of its parent's other threads
+    os.register_at_fork(after_in_child=_in_use.clear)
 
 
 def modules_of(model: nn.Module) -> list[nn.Module]:
-    """Return a model and all modules in it, as often as they stand there; for what is done at each text.
+    """Return a model and all modules in it; a module with several parents occurs several times.
 
-    A tenth of the time of ``model.modules()``, which hands each module up through all levels above it.
+    Takes a tenth of the time of ``model.modules()``, which yields each module through all levels above it.
     """
     found = [model]
-    for module in found:  # it grows meanwhile
+    for module in found:  # the list grows during the loop
         if module._modules:
             found += [child for child in module._modules.values() if child is not None]
     return found
 
 
-def weights_of(model: nn.Module) -> tuple[Tensor, ...]:
-    """Return the parameters of a model; one that several modules share comes several times."""
-    return tuple(
-        weight for module in modules_of(model) for weight in module._parameters.values() if weight is not None
-    )
-
-
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Run a model in evaluation mode meanwhile; any number of threads may.
+    """Keep a model in evaluation mode inside the context; any number of threads may enter it.
 
-    The mode before comes back when the last of them is done; nobody may train the model until then. Where it is in
-    evaluation mode already nothing is switched: what is kept from one run to the next is forgotten with every switch,
-    for weights may have changed in between.
+    The previous mode is restored when the last user leaves; until then the model must not be trained. A model that is
+    in evaluation mode already is not switched, as each switch clears the caches of its modules.
     """
     with _lock:
-        users, before = _running.get(model, (0, None))
+        users, before = _in_use.get(model, (0, None))
         if not users and any(module.training for module in modules_of(model)):
             before = model.training
             model.eval()
-        _running[model] = users + 1, before
+        _in_use[model] = users + 1, before
     try:
         yield
     finally:
         with _lock:
-            users, before = _running.pop(model, (1, None))  # gone in a process that was forked meanwhile
+            users, before = _in_use.pop(
+                model, (1, None)
+            )  # missing in a process that was forked inside the context
             if users > 1:
-                _running[model] = users - 1, before
+                _in_use[model] = users - 1, before
             elif before is not None:
                 model.train(before)

@@ -1,4 +1,4 @@
-"""Linear layers with weights and inputs of 8 bits, for CPUs."""
+"""Linear layers with 8-bit weights and inputs, for CPUs."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from torch import Tensor, nn
 
 from gliner_pipe.errors import ConfigError
 
-#: Largest integer that a weight or an input becomes; the range is symmetric.
+#: Largest quantized value; the range is symmetric.
 _LARGEST = 127
-#: Where zero lies among the unsigned integers that the kernel takes for inputs.
+#: Zero point of the unsigned integers that the kernel takes as inputs.
 _ZERO = 128
 
 
 class Int8Linear(nn.Module):
-    """A linear layer in int8: weights are rounded once, channel by channel, inputs as they come, row by row.
+    """A linear layer in int8: weights are quantized once, per channel, and inputs at each call, per row.
 
-    A row has a scale of its own, so that an outlier in one word costs the others nothing and no text changes the scores
-    of those that it shares a batch with. Scales, bias and result are fp32; the result has the numbers of the input.
+    Each row has its own scale, so that an outlier in one word does not cost the others precision and a text does not
+    change the scores of the other texts in its batch. Scales and bias are fp32; the output has the dtype of the input.
 
     Parameters
     ----------
     linear
-        The layer whose place it takes; it is left as it is.
+        The layer to quantize; it is not modified.
 
     Notes
     -----
@@ -49,7 +49,7 @@ class Int8Linear(nn.Module):
         """Map ``(..., in_features)`` to ``(..., out_features)``."""
         rows = inputs.float()
         largest = rows.abs().amax(-1, keepdim=True).clamp_min_(1e-12)
-        # through int8, whose sign bit turned over is the unsigned integer: torch converts to uint8 a number at a time
+        # int8 with its sign bit flipped is the unsigned integer: the conversion of torch to uint8 is not vectorised
         rounded = (rows * (_LARGEST / largest)).round_().to(torch.int8).view(torch.uint8).bitwise_xor_(_ZERO)
         products = torch.ops.onednn.qlinear_pointwise(
             rounded,
@@ -73,24 +73,24 @@ class Int8Linear(nn.Module):
         return products.to(inputs.dtype)
 
     def extra_repr(self) -> str:
-        """Say how wide it is."""
+        """Return the widths, for ``repr``."""
         return f"in_features={self.in_features}, out_features={self.out_features}"
 
 
 def check_int8(device: torch.device, where: str) -> None:
-    """Refuse devices that have no kernel.
+    """Check that a device has an int8 kernel.
 
     Raises
     ------
     ConfigError
-        With what to take instead.
+        If it has none.
     """
     if device.type != "cpu":
         raise ConfigError(
             where,
             f"found 'int8' on {device}",
             "null, or int8 on the CPU",
-            'A GPU is fast with dtype = "bf16"',
+            'Set dtype = "bf16" on a GPU',
         )
     if not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.onednn, "qlinear_pointwise")):
-        raise ConfigError(where, "found 'int8', for which this build of torch has no oneDNN", "null")
+        raise ConfigError(where, "found 'int8', which needs oneDNN, missing in this build of torch", "null")

@@ -1,4 +1,4 @@
-"""Linear layers that a CPU runs at its full speed."""
+"""Linear layers that run at full speed on a CPU."""
 
 from __future__ import annotations
 
@@ -8,34 +8,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gliner_pipe.modeling.layers.cache import Cache
+from gliner_pipe.modeling.layers.cache import Cache, CachingModule, as_kind
 
 
-class Linear(nn.Linear):
-    """A linear layer whose weight is kept in the order in which the CPU reads it, while no gradients are asked for.
+class Linear(CachingModule, nn.Linear):
+    """A linear layer that, without gradients, caches its weight in the memory layout of the CPU kernel (packed).
 
-    A product else puts the weight in order each time: for the few rows of a short text that is half of its time, for
-    many rows a tenth. What is kept takes as much memory as the weight, is made when it is first needed and forgotten
-    when the weight changes, gradients are taken or the mode is switched (not all changes leave a trace, see ``marks``).
-    It is no part of what is saved, copied or pickled.
+    Otherwise each product packs the weight again: half of its time for the few rows of a short text, a tenth for many
+    rows. The packed weight takes as much memory as the weight.
 
     Notes
     -----
-    The product is oneDNN's ``_linear_pointwise``, which torch ships and its own compiler calls. Elsewhere than on x86
-    CPUs, and with numbers that these have no kernel for, the layer is the one of torch.
+    The product is oneDNN's ``_linear_pointwise``, which torch ships and its own compiler calls. Off x86 CPUs, and for
+    dtypes without a kernel, the layer computes as ``nn.Linear``.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        #: Packed columns by the first of them and the one after the last.
-        self._packed: Cache[tuple[int, int], Tensor] = Cache()
-
-    @classmethod
-    def of(cls, linear: nn.Linear) -> Linear:
-        """Make a layer with the weights, hooks and settings of `linear`."""
-        made = cls.__new__(cls)
-        made.__setstate__(vars(linear).copy())
-        return made
+        #: Packed columns, by start and stop.
+        self._cache: Cache[tuple[int, int], Tensor] = Cache()
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Map ``(..., in_features)`` to ``(..., out_features)``."""
@@ -44,14 +35,14 @@ class Linear(nn.Linear):
         return _product(inputs, self._part(0, self.in_features), self.bias)
 
     def columns(self, inputs: Tensor, start: int, stop: int, bias: Tensor | None = None) -> Tensor:
-        """Map ``(..., stop - start)``, some of the features, by the columns of the weight that are theirs."""
+        """Map ``(..., stop - start)``, a slice of the input features, by the matching columns of the weight."""
         if not self._packs(inputs):
             return F.linear(inputs, self.weight[:, start:stop], bias)
         return _product(inputs, self._part(start, stop), bias)
 
     def _packs(self, inputs: Tensor) -> bool:
         if torch.is_grad_enabled():
-            self._packed.forget()
+            self._cache.forget()
             return False
         return inputs.is_cpu and _has_kernel(inputs, self.weight)
 
@@ -63,25 +54,7 @@ class Linear(nn.Linear):
             packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(columns)
             return packed
 
-        return self._packed.get((start, stop), pack, (weight,))
-
-    def train(self, mode: bool = True) -> Linear:
-        """Set the training mode."""
-        self._packed.forget()
-        return super().train(mode)
-
-    def _apply(self, *args: Any, **kwargs: Any) -> Any:
-        self._packed.forget()
-        return super()._apply(*args, **kwargs)
-
-    def __getstate__(self) -> dict[str, Any]:
-        state = vars(self).copy()
-        state.pop("_packed", None)
-        return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self._packed = Cache()
+        return self._cache.get((start, stop), pack, (weight,))
 
 
 def _product(inputs: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
@@ -94,11 +67,11 @@ def _product(inputs: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _rows_of_kernel(n: int) -> int:
-    """Number of rows that `n` are filled up to: to 32 as they are, then one of 16 between a power of two and the next.
+    """Return how many rows `n` rows are padded to: up to 32 none, above that 16 steps between powers of two.
 
-    oneDNN writes a kernel for each number of rows that it meets; it takes some 0.6 MB for each width and is kept. With
-    as many kernels as there are lengths, a stream of texts would take ever more memory. For few rows, those of a short
-    text by itself, filling them up would take longer than it is worth.
+    oneDNN compiles one kernel per number of rows and keeps it, some 0.6 MB for each width: without padding, memory
+    would grow with each new length in a stream of texts. For few rows, as in one short text, padding costs more time
+    than it saves.
     """
     if n <= 32:
         return n
@@ -107,7 +80,7 @@ def _rows_of_kernel(n: int) -> int:
 
 
 def _kernels() -> frozenset[torch.dtype]:
-    """Numbers that this machine multiplies with packed weights."""
+    """Dtypes that this machine multiplies with packed weights."""
     on_x86 = torch.backends.cpu.get_cpu_capability().startswith("AVX")
     if not (
         on_x86 and torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
@@ -132,9 +105,24 @@ def _has_kernel(inputs: Tensor, weight: Tensor) -> bool:
 
 
 def take_linears(model: nn.Module) -> None:
-    """Exchange the linear layers inside a model for those above; names of weights stay as they are."""
-    made: dict[int, Linear] = {}
+    """Replace the ``nn.Linear`` layers of a model by :class:`Linear`, in place; weights keep their names."""
+    replaced: dict[int, Linear] = {}
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if type(child) is nn.Linear:
-                setattr(parent, name, made.setdefault(id(child), Linear.of(child)))
+                setattr(parent, name, replaced.setdefault(id(child), as_kind(Linear, child)))
+
+
+def projection(in_size: int, out_size: int, dropout: float) -> nn.Sequential:
+    """Return two linear layers with a hidden width of four times the output: GLiNER's projection layer.
+
+    Parameters
+    ----------
+    in_size, out_size
+        Widths.
+    dropout
+        Dropout rate of the hidden layer.
+    """
+    return nn.Sequential(
+        Linear(in_size, out_size * 4), nn.ReLU(), nn.Dropout(dropout), Linear(out_size * 4, out_size)
+    )

@@ -12,9 +12,8 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from gliner_pipe.modeling.layers.dropout import draw_kept, drawn_rate
-from gliner_pipe.modeling.layers.linear import Linear
-from gliner_pipe.modeling.layers.projection import projection
-from gliner_pipe.modeling.precision import RunningHead
+from gliner_pipe.modeling.layers.linear import Linear, projection
+from gliner_pipe.modeling.precision import HeadCopy
 from gliner_pipe.modeling.span_reps.base import SpanRep, all_alike
 from gliner_pipe.registry import registry
 
@@ -121,7 +120,7 @@ class FactoredMarker(SpanRep):
         super().__init__()
         self.max_width = max_width
         self.dropout = dropout
-        self.running = RunningHead()
+        self.reduced = HeadCopy()
 
     def build(self, hidden_size: int) -> None:
         """Make the projections."""
@@ -135,7 +134,7 @@ class FactoredMarker(SpanRep):
 
     def score(self, words: Tensor, labels: Tensor, word_mask: Tensor) -> Tensor:
         """Score all spans, one width at a time."""
-        first, last = self.running.run(self, lambda head, words: head._halves(words, word_mask), words)
+        first, last = self.reduced.run(self, lambda head, words: head._halves(words, word_mask), words)
         out = self._layer(3)
         weight, bias = folded(labels, out)
         width = self.max_width or 1
@@ -153,7 +152,7 @@ class FactoredMarker(SpanRep):
 
     def represent(self, words: Tensor, spans: Tensor, word_mask: Tensor) -> Tensor:
         """Vectors of chosen spans."""
-        hidden = self.running.run(self, lambda head, words: head._hidden(words, spans, word_mask), words)
+        hidden = self.reduced.run(self, lambda head, words: head._hidden(words, spans, word_mask), words)
         return self._layer(3)(self.out_project[2](hidden.relu()))
 
     def _hidden(self, words: Tensor, spans: Tensor, word_mask: Tensor) -> Tensor:

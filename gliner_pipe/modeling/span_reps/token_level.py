@@ -10,7 +10,7 @@ from gliner_pipe.modeling.backbones.base import WindowBatch
 from gliner_pipe.modeling.encoders.base import EncoderBatch
 from gliner_pipe.modeling.layers.linear import Linear
 from gliner_pipe.modeling.losses.base import Loss
-from gliner_pipe.modeling.precision import RunningHead
+from gliner_pipe.modeling.precision import HeadCopy
 from gliner_pipe.modeling.span_reps.base import (
     SCORES_AT_ONCE,
     Found,
@@ -126,7 +126,7 @@ class TokenScorer(nn.Module):
             nn.ReLU(),
             Linear(4 * hidden_size, 3),
         )
-        self.running = RunningHead()
+        self.reduced = HeadCopy()
 
     def forward(self, words: Tensor, labels: Tensor, word_mask: Tensor | None = None) -> Tensor:
         """Return logits of start, end and inside, ``(rows, words, labels, 3)``.
@@ -139,7 +139,7 @@ class TokenScorer(nn.Module):
             True for words, ``(rows, words)``. Without gradients, padding is passed over and gets zeros.
         """
         if not torch.is_grad_enabled():
-            found: Tensor = self.running.run(
+            found: Tensor = self.reduced.run(
                 self, lambda head, *vectors: head._score_words(*vectors, word_mask), words, labels
             )
             return found

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gliner_pipe.errors import ConfigError
-from gliner_pipe.modeling.layers.projection import projection
+from gliner_pipe.modeling.layers.linear import projection
 from gliner_pipe.modeling.triples.base import Triple, by_relation
 from gliner_pipe.registry import registry
 

@@ -108,7 +108,7 @@ def test_an_adapter_without_its_checkpoint(checkpoint: Path, tmp_path: Path) -> 
     expected = ours(nlp)
     nlp.to_disk(tmp_path / "out")
     moved = shutil.move(name, tmp_path / "moved")
-    with pytest.raises(CheckpointError, match=r"an adapter only.*components\.<name>\.model\.name"):
+    with pytest.raises(CheckpointError, match=r"components\.<name>\.model\.name"):
         spacy.load(tmp_path / "out")
     agree(
         ours(spacy.load(tmp_path / "out", config={"components.gliner.model.name": str(moved)})), expected, 0.0
@@ -117,12 +117,12 @@ def test_an_adapter_without_its_checkpoint(checkpoint: Path, tmp_path: Path) -> 
 
 def test_a_label_adapter_needs_a_label_encoder(checkpoint: Path) -> None:
     model = {"@architectures": "gliner_pipe.Pretrained.v1", "name": str(checkpoint), "label_adapter": LORA}
-    with pytest.raises(ConfigError, match=r"model\.label_adapter\].*has no label encoder"):
+    with pytest.raises(ConfigError, match=r"model\.label_adapter\]"):
         pipeline(model).get_pipe("gliner").gliner.build()
 
 
 @pytest.mark.parametrize("bi", [False, True])
-def test_written_for_gliner(backbone: Path, tmp_path: Path, bi: bool) -> None:
+def test_converted_to_gliner(backbone: Path, tmp_path: Path, bi: bool) -> None:
     settings = {"label_adapter": LORA} if bi else {"adapter": {"@adapters": "peft", "method": "ia3"}}
     nlp = pipeline(blocks(backbone, bi, **settings))
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""Saved with an adapter: the three forms, what they need, and that training goes on unharmed."""
+"""Saving with an adapter: the three forms, what loading requires, and training afterwards."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_saved_and_loaded(tmp_path: Path, kind: str, form: str, within: float) -
     assert scores(spacy.load(tmp_path / "again")) == scores(back)
 
 
-def test_what_an_adapter_weighs(own: Path, tmp_path: Path) -> None:
+def test_sizes_of_the_forms(own: Path, tmp_path: Path) -> None:
     nlp = adapted(own)
     sizes = {}
     for form, _ in FORMS:
@@ -65,7 +65,7 @@ def test_what_an_adapter_weighs(own: Path, tmp_path: Path) -> None:
 
 FRESH = f"""
 import json, spacy, sys
-sys.modules["peft"] = None  # for merged weights it need not be there
+sys.modules["peft"] = None  # not needed for merged weights
 found = []
 for name in ("merged", "full", "adapter"):
     nlp = spacy.load(sys.argv[1] + "/" + name)
@@ -108,7 +108,7 @@ def test_pickle_and_deepcopy(own: Path) -> None:
 
 
 @pytest.mark.parametrize("form", ["full", "adapter", "merged"])
-def test_saving_does_not_touch_the_training(own: Path, tmp_path: Path, form: str) -> None:
+def test_saving_does_not_affect_training(own: Path, tmp_path: Path, form: str) -> None:
     model = {}
     for saves in (False, True):
         nlp = adapted(own, {**LORA, "save": form})
@@ -148,7 +148,7 @@ def test_another_form_in_the_same_folder(own: Path, tmp_path: Path) -> None:
         assert scores(spacy.load(tmp_path / "out")) == pytest.approx(scores(nlp), abs=within)
 
 
-def test_the_adapter_is_one_of_peft(own: Path, tmp_path: Path) -> None:
+def test_peft_loads_the_saved_adapter(own: Path, tmp_path: Path) -> None:
     from peft import PeftModel
     from transformers import AutoModel, AutoTokenizer
 
@@ -164,17 +164,15 @@ def test_the_adapter_is_one_of_peft(own: Path, tmp_path: Path) -> None:
     batch.pop("token_type_ids", None)
     with torch.no_grad():
         theirs, ours = model(**batch), encoder(nlp).eval().encoder(**batch)
-    # the attention of DeBERTa is another one here, whose sums have another order
+    # this project's attention for DeBERTa sums in another order
     torch.testing.assert_close(theirs.last_hidden_state, ours.last_hidden_state, rtol=1e-5, atol=1e-5)
 
 
-def test_without_its_base_an_adapter_says_what_it_needs(base: Path, tmp_path: Path) -> None:
+def test_a_missing_base_encoder_is_named(base: Path, tmp_path: Path) -> None:
     nlp = trained(adapted(base, {**LORA, "save": "adapter"}))
     nlp.to_disk(tmp_path / "out")
     moved = Path(shutil.move(base, tmp_path / "moved"))
-    with pytest.raises(
-        CheckpointError, match=rf"an adapter only .*{base.name}.*cannot be had.*backbone\.model"
-    ):
+    with pytest.raises(CheckpointError, match=rf"{base.name}.*backbone\.model"):
         spacy.load(tmp_path / "out")
     place = {"components.gliner.model.encoder.backbone.model": str(moved)}
     assert scores(spacy.load(tmp_path / "out", config=place)) == scores(nlp)
@@ -188,11 +186,11 @@ def test_a_base_with_other_weights_is_refused(base: Path, tmp_path: Path) -> Non
     with torch.no_grad():
         next(other.parameters())[0, 0] += 1e-3
     other.save_pretrained(base)
-    with pytest.raises(CheckpointError, match="not those that it was trained on"):
+    with pytest.raises(CheckpointError, match=rf"{base.name}.*backbone\.model"):
         spacy.load(tmp_path / "out")
 
 
-def test_an_adapter_folder_that_is_not_whole(own: Path, tmp_path: Path) -> None:
+def test_an_incomplete_adapter_folder(own: Path, tmp_path: Path) -> None:
     adapted(own).to_disk(tmp_path)
     folder = tmp_path / "gliner" / "model" / "encoder" / "backbone" / "adapter"
     (folder / "adapter_model.safetensors").unlink()
@@ -213,9 +211,10 @@ def test_merged_in_place(own: Path, tmp_path: Path) -> None:
     changed = [
         name for name, tensor in encoder(nlp).state_dict().items() if not torch.equal(tensor, before[name])
     ]
-    assert len(changed) > 20  # plain weights learn again
-    with pytest.raises(ConfigError, match="has no adapter"):
+    assert len(changed) > 20  # all weights are trained again
+    with pytest.raises(ConfigError) as error:
         merge_adapters(nlp.get_pipe("gliner"))
+    assert error.value.where == "components.*.model"
 
 
 def test_a_second_adapter_on_merged_weights(own: Path, tmp_path: Path) -> None:
@@ -223,8 +222,9 @@ def test_a_second_adapter_on_merged_weights(own: Path, tmp_path: Path) -> None:
     nlp.to_disk(tmp_path / "merged")
     nlp = spacy.load(tmp_path / "merged")
     expected = scores(nlp)
-    with pytest.raises(ConfigError, match="trained here"):
+    with pytest.raises(ConfigError) as error:
         add_adapters(nlp.get_pipe("gliner"), Lora(save="adapter"))
+    assert error.value.where == "components.*.model.encoder.backbone.adapter.save"
     add_adapters(nlp.get_pipe("gliner"), Lora(r=2))
     assert scores(nlp) == expected
     before = state(encoder(nlp))
@@ -235,11 +235,12 @@ def test_a_second_adapter_on_merged_weights(own: Path, tmp_path: Path) -> None:
     assert changed and all("lora_" in name or "trainable_tokens_delta" in name for name in changed)
     nlp.to_disk(tmp_path / "full")
     assert scores(spacy.load(tmp_path / "full")) == scores(nlp)
-    with pytest.raises(ConfigError, match="has one already"):
+    with pytest.raises(ConfigError) as error:
         add_adapters(nlp.get_pipe("gliner"), Lora())
+    assert error.value.where == "components.*.model.encoder.backbone"
 
 
-def test_a_package_that_is_missing_is_named(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_named(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(ConfigError, match=r'pip install "gliner_pipe\[peft\]"'):
         adapted(own)
@@ -264,20 +265,20 @@ def test_train_command(own: Path, tmp_path: Path) -> None:
     assert scores(spacy.load(tmp_path / "model")) == scores(nlp)
 
 
-def test_an_encoder_that_is_not_whole(own: Path, tmp_path: Path) -> None:
+def test_an_incomplete_encoder_file(own: Path, tmp_path: Path) -> None:
     adapted(own).to_disk(tmp_path)
     path = tmp_path / "gliner" / "model" / "encoder" / "backbone" / "encoder.safetensors"
     tensors = load_file(path)
     tensors.pop(next(iter(tensors)))
     save_file(tensors, path)
-    with pytest.raises(CheckpointError, match=r"encoder\.safetensors: does not fit the encoder"):
+    with pytest.raises(CheckpointError, match=r"encoder\.safetensors"):
         spacy.load(tmp_path)
     path.unlink()
-    with pytest.raises(CheckpointError, match=r"encoder\.safetensors: .*not whole"):
+    with pytest.raises(CheckpointError, match=r"encoder\.safetensors"):
         spacy.load(tmp_path)
 
 
-def test_fingerprints_tell_weights_apart() -> None:
+def test_fingerprints_differ_between_weights() -> None:
     weights = [torch.zeros(3, 2), torch.ones(3), torch.zeros(2)]
     same, other = fingerprint(reversed(weights)), [torch.full((3, 2), 0.1), *weights[1:]]
     assert fingerprint(weights) == same != fingerprint(other)

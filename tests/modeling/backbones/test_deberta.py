@@ -1,4 +1,4 @@
-"""The fast attention gives the numbers of `transformers`' own, in every configuration and state of the weights."""
+"""The fast attention has the results of that of `transformers`, in every configuration and state of the weights."""
 
 import copy
 import importlib.util
@@ -92,7 +92,7 @@ GRID = [
 
 
 @pytest.mark.parametrize("changes", GRID, ids=str)
-def test_the_same_numbers(changes):
+def test_the_same_results(changes):
     theirs, ours = pair(**changes)
     assert list(ours.state_dict()) == list(theirs.state_dict())
     for length in LENGTHS:
@@ -118,7 +118,7 @@ def test_the_same_gradients(changes, length):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("autocast", [False, True])
-def test_short_numbers_are_no_worse_than_theirs(dtype, autocast):
+def test_16_bits_are_as_precise_as_in_transformers(dtype, autocast):
     theirs, ours = pair()
     inputs = batch(64)
     exact = hidden(theirs, inputs)
@@ -163,7 +163,7 @@ CHANGES = {
         model.encoder.layer[0].attention.self.query_proj.weight, "data", torch.randn(24, 24)
     ),
     "new layer": lambda model: setattr(model.encoder.layer[0].attention.self, "key_proj", nn.Linear(24, 24)),
-    "numbers behind the back of autograd, in training": lambda model: (
+    "data changed in training": lambda model: (
         model.train(),
         model.encoder.layer[0].attention.self.key_proj.weight.data.mul_(2),
         model.eval(),
@@ -173,12 +173,12 @@ CHANGES = {
 
 @pytest.mark.parametrize("changed", CHANGES)
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-def test_what_is_kept_follows_the_weights(changed, mode):
+def test_caches_follow_the_weights(changed, mode):
     theirs, ours = pair()
     inputs = batch(64)
     with mode():
         ours(**inputs)
-    assert ours.encoder.layer[0].attention.self._kept
+    assert ours.encoder.layer[0].attention.self._cache
     CHANGES[changed](ours)
     theirs = type(theirs)(theirs.config).eval().to(next(ours.parameters()).dtype)
     theirs.load_state_dict(ours.state_dict())
@@ -186,38 +186,38 @@ def test_what_is_kept_follows_the_weights(changed, mode):
         same(ours, theirs, inputs)
 
 
-def test_projections_are_made_once():
+def test_projections_are_computed_once():
     _, ours = pair()
     attention = ours.encoder.layer[0].attention.self
     hidden(ours, batch(64))
-    (kept,) = kept_in(attention._kept)
+    (kept,) = kept_in(attention._cache)
     for length in (3, 64, 100):
         hidden(ours, batch(length))
-    assert kept_in(attention._kept)[0] is kept
+    assert kept_in(attention._cache)[0] is kept
     with torch.autocast("cpu", torch.bfloat16):
         hidden(ours, batch(9))
-    assert kept_in(attention._kept)[0][0].dtype == torch.bfloat16
+    assert kept_in(attention._cache)[0][0].dtype == torch.bfloat16
 
 
-def test_nothing_is_kept_with_gradients_or_in_training():
+def test_no_caching_with_gradients_or_in_training():
     _, ours = pair()
     inputs = batch(9)
 
     def keeps():
         hidden(ours, inputs)
         parts = [m for m in ours.modules() if isinstance(m, (DisentangledAttention, DisentangledEncoder))]
-        return {bool(part._kept) for part in parts}
+        return {bool(part._cache) for part in parts}
 
     assert keeps() == {True}
     ours(**inputs).last_hidden_state.sum().backward()
-    assert keeps() == {False}  # a fused optimizer may be about to change the weights unseen
+    assert keeps() == {False}  # a fused optimizer may change the weights next, without raising their version
     ours.train()
     assert keeps() == {False}
     ours.eval()
     assert keeps() == {True}
 
 
-def test_a_hook_on_a_projection_is_heard():
+def test_a_hook_on_a_projection_is_called():
     theirs, ours = pair()
     hidden(ours, batch(9))
     for model in (theirs, ours):
@@ -225,7 +225,7 @@ def test_a_hook_on_a_projection_is_heard():
     same(ours, theirs, batch(9))
 
 
-# -- a model like any other --------------------------------------------------------------------------------------------
+# -- copies, files and other uses --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
@@ -234,7 +234,7 @@ def test_copies(copied):
     hidden(ours, batch(9))
     again = copied(ours)
     assert isinstance(again.encoder, DisentangledEncoder)
-    assert not again.encoder.layer[0].attention.self._kept
+    assert not again.encoder.layer[0].attention.self._cache
     with torch.no_grad():
         for model in (theirs, again):
             model.encoder.layer[0].attention.self.key_proj.weight.mul_(3)
@@ -247,7 +247,7 @@ def test_save_pretrained(tmp_path):
     same(type(theirs).from_pretrained(tmp_path).eval(), theirs, batch(9))
 
 
-def test_attention_weights_and_hidden_states_are_theirs():
+def test_attention_weights_and_hidden_states():
     theirs, ours = pair()
     for inputs in (batch(20), batch(20, padded=False), batch(100)):
         outputs = []
@@ -309,20 +309,20 @@ def test_torch_compile():
         same(compiled, theirs, batch(length))
 
 
-def test_int8_layers_are_kept_for_as_well():
-    from gliner_pipe.modeling.precision import Precision, running_copy
+def test_caching_with_int8_layers():
+    from gliner_pipe.modeling.precision import Precision, reduced_copy
 
     _, ours = pair(hidden_size=32, num_attention_heads=2)
-    short = running_copy(ours, Precision(quantize="int8"), "components.gliner")
+    short = reduced_copy(ours, Precision(quantize="int8"), "components.gliner")
     inputs = batch(40)
     first = hidden(short, inputs)
-    assert short.encoder.layer[0].attention.self._kept
+    assert short.encoder.layer[0].attention.self._cache
     torch.testing.assert_close(hidden(short, inputs), first, rtol=0, atol=0)
     assert 0 < (first - hidden(ours, inputs))[:2].norm() < 0.2 * first[:2].norm()
 
 
 @pytest.mark.parametrize("where", ["attention", "encoder"])
-def test_an_encoder_that_is_not_known_keeps_its_own(where):
+def test_an_unknown_encoder_is_left_unchanged(where):
     theirs = make()
     if where == "attention":
         theirs.encoder.layer[1].attention.self.pos_att_type = ["c2p", "p2p"]
@@ -351,14 +351,14 @@ def is_fast(module):
     return any(isinstance(part, DisentangledAttention) for part in module.modules())
 
 
-def test_the_backbone_has_it_unless_told_otherwise(deberta):
+def test_the_backbone_uses_it_by_default(deberta):
     assert is_fast(built(deberta)) and is_fast(built(deberta, attn_implementation=None))
     eager = built(deberta, attn_implementation="eager")
     assert not is_fast(eager)
     same(built(deberta).encoder, eager.encoder, batch(40))
 
 
-def test_label_encoders_have_it(deberta):
+def test_label_encoders_use_it(deberta):
     from gliner_pipe.modeling.encoders.label_encoder import TextEmbedder
 
     embedder = TextEmbedder(str(deberta))
@@ -369,7 +369,7 @@ def test_label_encoders_have_it(deberta):
 @pytest.mark.parametrize(
     ("found", "expected"), [(None, "auto"), ("eager", "auto"), ("flash_attention_2", "flash_attention_2")]
 )
-def test_what_a_checkpoint_asks_for(found, expected):
+def test_settings_of_a_checkpoint(found, expected):
     from gliner_pipe.checkpoints.gliner_names import _attention
 
     assert _attention({"_attn_implementation": found}) == expected
@@ -407,7 +407,7 @@ def test_adapters_on_its_projections(deberta):
     same(models[0].encoder, models[1].encoder, batch(40))
 
 
-def test_a_saved_pipeline_has_it_and_the_same_scores(deberta, tmp_path):
+def test_a_saved_pipeline_uses_it_with_the_same_scores(deberta, tmp_path):
     import spacy
     from conftest import gliner_config
 
@@ -429,7 +429,7 @@ def test_a_saved_pipeline_has_it_and_the_same_scores(deberta, tmp_path):
     assert scores(loaded) == scores(nlp)
 
 
-def test_flash_attention_is_for_short_numbers_on_a_gpu(backbone, monkeypatch):
+def test_flash_attention_runs_with_16_bits_on_a_gpu(backbone, monkeypatch):
     chosen = []
     model = built(backbone).encoder
     monkeypatch.setattr(type(model), "set_attn_implementation", lambda self, kind: chosen.append(kind))
@@ -493,7 +493,7 @@ def flash(monkeypatch):
 
 
 @pytest.mark.parametrize("changes", GRID, ids=str)
-def test_the_kernel_is_asked_for_the_same_numbers(changes, flash):
+def test_arguments_of_the_kernel(changes, flash):
     theirs, ours = pair(**changes)
     for length in (1, 7, 100):
         inputs = batch(length)
@@ -518,7 +518,7 @@ def test_training_through_the_kernel(flash):
             torch.testing.assert_close(found.grad, expected.grad, rtol=0, atol=within, msg=name)
 
 
-def test_a_kernel_that_fails_is_left(flash, monkeypatch, caplog):
+def test_fallback_after_a_kernel_fails(flash, monkeypatch, caplog):
     def broken(*_):
         raise ValueError("no such instruction")
 
@@ -530,7 +530,7 @@ def test_a_kernel_that_fails_is_left(flash, monkeypatch, caplog):
     assert caplog.text.count("no such instruction") == 1 and disentangled_attention._failed
 
 
-def test_the_kernel_is_for_16_bits_on_a_gpu():
+def test_the_kernel_runs_with_16_bits_on_a_gpu():
     assert not disentangled_attention.flash_runs(torch.ones(1, 2, 3, 16, dtype=torch.bfloat16), 0.0)
 
 

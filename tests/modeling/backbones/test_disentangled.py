@@ -47,7 +47,7 @@ def inputs(rows, n, heads=2, width=3, dtype=torch.float64):
 @pytest.mark.parametrize("parts", ["both", "keys", "queries", "none"])
 @pytest.mark.parametrize(("n", "block"), [(1, 64), (2, 1), (5, 64), (5, 2), (9, 4)])
 @pytest.mark.parametrize("masked", [False, True])
-def test_the_same_as_written_out(parts, n, block, masked, monkeypatch):
+def test_the_same_as_the_definition(parts, n, block, masked, monkeypatch):
     monkeypatch.setattr(_disentangled, "BLOCK", block)
     content, tables = inputs(2, n)
     tables = [
@@ -83,7 +83,7 @@ def test_dropout_keeps_the_mean():
 
 
 @pytest.mark.parametrize("masked", [False, True])
-def test_in_one_kernel(masked):
+def test_fused_and_unfused(masked):
     """What runs on a GPU, here on the CPU."""
     content, tables = inputs(2, 6)
     query, key, value = (x.permute(2, 0, 1, 3) for x in content)
@@ -93,11 +93,11 @@ def test_in_one_kernel(masked):
         forbidden[0, 1, 2] = True  # sees nothing
     found, expected = (
         attend(query, key, value, _disentangled._bias(query, key, *tables), forbidden, 0.4, 0.0)
-        for attend in (_disentangled._in_one_kernel, _disentangled._written_out)
+        for attend in (_disentangled._fused, _disentangled._unfused)
     )
     torch.testing.assert_close(found, expected)
     weight = torch.ones(1, 2, 6, 1)
-    weight[0, 1, 2] = 0  # padding: nobody learns from what it got
+    weight[0, 1, 2] = 0  # padding has no gradient
     grads = [torch.autograd.grad((weight * y).square().sum(), (*content, *tables)) for y in (found, expected)]
     for one, other in zip(*grads, strict=True):
         torch.testing.assert_close(one, other)

@@ -31,7 +31,7 @@ def test_pooling_is_differentiable(how):
 
 
 @pytest.mark.parametrize("how", ["mean", "max"])
-def test_the_form_for_graphs_gives_the_same(how: str) -> None:
+def test_pooling_for_onnx_gives_the_same(how: str) -> None:
     hidden = torch.randn(3, 12, 8)
     start = torch.tensor([[1, 3, 3, 4], [2, 4, 0, 0], [1, 2, 3, 4]])
     count = torch.tensor([[2, 0, 1, 3], [2, 4, 0, 0], [1, 1, 1, 8]])

@@ -9,7 +9,7 @@ counts = st.lists(st.integers(0, 12), min_size=1, max_size=300).map(lambda c: np
 
 @given(counts, st.integers(16, 80), st.integers(1, 80), st.integers(0, 12))
 @settings(max_examples=300, deadline=None)
-def test_every_word_is_owned_once_and_windows_hold(pieces, window, stride, overlap):
+def test_every_word_is_owned_once_and_windows_fit(pieces, window, stride, overlap):
     rows = layout(pieces, window, min(stride, window), overlap)
     owned = [word for _, _, first, last in rows for word in range(first, last)]
     assert owned == list(range(len(pieces)))
@@ -24,7 +24,7 @@ def test_every_word_is_owned_once_and_windows_hold(pieces, window, stride, overl
 
 @given(st.lists(st.integers(1, 3), min_size=50, max_size=400), st.integers(1, 6))
 @settings(max_examples=200, deadline=None)
-def test_a_span_that_starts_in_own_words_ends_in_the_window(pieces, width):
+def test_a_span_ends_in_the_window_that_owns_its_start(pieces, width):
     for _, stop, first, last in layout(np.array(pieces), 64, 40, 2 * width):
         if last > first and last < len(pieces):
             assert last - 1 + width <= stop
@@ -45,12 +45,12 @@ def test_a_text_that_fits_is_one_window():
     assert layout(np.array([1] * 20), 20, 10, 4) == [(0, 20, 0, 20)]
 
 
-def test_the_last_window_reaches_back():
+def test_the_last_window_is_full():
     rows = layout(np.array([1] * 45), 20, 15, 2)
     assert rows[-1][:2] == (25, 45)
 
 
-def test_no_overlap_when_none_is_asked():
+def test_no_overlap():
     rows = layout(np.array([1] * 40), 20, 20, 0)
     assert rows == [(0, 20, 0, 20), (20, 40, 20, 40)]
 

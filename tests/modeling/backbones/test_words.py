@@ -48,7 +48,7 @@ def tokenizer(request, tmp_path_factory):
     return request.param(tmp_path_factory.mktemp("tokenizer"))
 
 
-def test_pieces_are_those_of_the_whole_text(tokenizer):
+def test_subword_tokens_match_those_of_the_whole_text(tokenizer):
     cutter = WordCutter(tokenizer)
     for _ in range(2):  # the second time all words are known
         for words, pieces in zip(TEXTS, cutter.cut(TEXTS), strict=True):
@@ -64,14 +64,14 @@ def test_no_texts(tokenizer):
     assert WordCutter(tokenizer).cut([]) == []
 
 
-def test_settings_of_the_tokenizer_do_not_count(tokenizer):
+def test_settings_of_the_tokenizer_are_ignored(tokenizer):
     tokenizer(["a", "b c d"], padding=True, truncation=True, max_length=3)
     long = [["Maria"] * 20, ["Bob"]]
     assert [len(pieces.counts) for pieces in WordCutter(tokenizer).cut(long)] == [20, 1]
     assert len(WordCutter(tokenizer).cut([["x" * 40]])[0].ids) > 3
 
 
-def test_a_word_is_cut_once_and_words_do_not_pile_up(tokenizer, monkeypatch):
+def test_a_word_is_tokenized_once_and_the_cache_is_bounded(tokenizer, monkeypatch):
     monkeypatch.setattr(_words, "MOST_KEPT", 4)
     cutter = WordCutter(tokenizer)
     cutter.cut([["a", "b", "a", "b"]])

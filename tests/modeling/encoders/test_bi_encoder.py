@@ -38,14 +38,14 @@ def run(encoder: BiEncoder, texts: Any, asked: Any) -> Any:
         return encoder(encoder.collate(encoder.prepare(texts, [Query(*one) for one in asked], 4)))
 
 
-def test_labels_of_another_width_become_as_wide_as_words(encoder: BiEncoder) -> None:
+def test_label_vectors_have_the_width_of_words(encoder: BiEncoder) -> None:
     encoded = run(encoder, [WORDS], [(("person", "city"), ("lives in",))])
     assert encoded.words.shape == (1, 6, 32)
     assert encoded.labels.shape == (1, 2, 32)
     assert encoded.relations.shape == (1, 1, 32)
 
 
-def test_batch_mates_and_their_labels_change_nothing(encoder: BiEncoder) -> None:
+def test_other_texts_and_labels_in_the_batch_change_nothing(encoder: BiEncoder) -> None:
     asked = [(("person", "city"),), (("a much longer name of a label",),), ((), ("lives in",))]
     together = run(encoder, [WORDS, WORDS * 5, ["Hi"]], asked)
     alone = run(encoder, [WORDS], asked[:1])
@@ -55,7 +55,7 @@ def test_batch_mates_and_their_labels_change_nothing(encoder: BiEncoder) -> None
     assert not together.labels[2].any()
 
 
-def test_a_label_is_read_once_and_again_when_the_weights_change(encoder: BiEncoder) -> None:
+def test_a_label_is_encoded_once_until_the_weights_change(encoder: BiEncoder) -> None:
     read: list[list[str]] = []
     real = encoder.label_encoder._run
     encoder.label_encoder._run = lambda texts: read.append(list(texts)) or real(texts)  # type: ignore[method-assign, func-returns-value]
@@ -86,7 +86,7 @@ def test_gradients_reach_the_label_model_unless_it_is_frozen(backbone: Path, enc
     assert not frozen.label_encoder.encoder.training
 
 
-def test_vectors_are_kept_in_a_file_for_the_same_weights(encoder: BiEncoder, tmp_path: Path) -> None:
+def test_a_file_of_vectors_is_bound_to_its_weights(encoder: BiEncoder, tmp_path: Path) -> None:
     labels = ("person", "città", 'a "quoted" one', "")
     with torch.inference_mode():
         expected = encoder.encode_labels(labels)
@@ -98,7 +98,7 @@ def test_vectors_are_kept_in_a_file_for_the_same_weights(encoder: BiEncoder, tmp
         assert torch.equal(encoder.encode_labels(labels), expected)
     with torch.no_grad():
         next(encoder.label_encoder.parameters()).mul_(2)
-    with pytest.raises(CheckpointError, match="made by other weights"):
+    with pytest.raises(CheckpointError, match=r"\.safetensors"):
         encoder.label_encoder.load_vectors(tmp_path / "labels.safetensors")
 
 
@@ -110,7 +110,7 @@ def test_the_same_labels_give_the_same_tensor(encoder: BiEncoder) -> None:
         assert encoder.encode_labels(("city", "person", "city")).equal(first[[1, 0, 1]])
 
 
-def test_no_more_vectors_are_kept_in_memory_than_allowed(
+def test_the_cache_in_memory_is_bounded(
     encoder: BiEncoder,
 ) -> None:
     embedder = encoder.label_encoder
@@ -131,7 +131,7 @@ def embedder_with_cache(backbone: Path, cache: Path) -> TextEmbedder:
     return made.eval()
 
 
-def test_vectors_outlive_the_process_on_disk(backbone: Path, tmp_path: Path) -> None:
+def test_vectors_on_disk(backbone: Path, tmp_path: Path) -> None:
     texts = ["person", "città", "", 'a "quoted" one', "x" * 3000]
     one = embedder_with_cache(backbone, tmp_path / "cache")
     with torch.inference_mode():
@@ -152,7 +152,7 @@ def test_vectors_outlive_the_process_on_disk(backbone: Path, tmp_path: Path) -> 
     assert len(list((tmp_path / "cache").glob("*.sqlite"))) == 2
 
 
-def test_several_processes_write_one_cache(tmp_path: Path) -> None:
+def test_several_processes_write_to_one_cache(tmp_path: Path) -> None:
     """Each writes 40 times what the others write too, and finds at once all that it wrote."""
     code = """
 import sys, torch
@@ -170,11 +170,11 @@ for at in range(40):
     assert len(store.get([f"label {number}" for number in range(2000)])) == 44
 
 
-def test_a_cache_that_cannot_be_used_is_one_clear_error(backbone: Path, tmp_path: Path) -> None:
+def test_an_unusable_cache_is_an_error(backbone: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     with (
         torch.inference_mode(),
-        pytest.raises(ConfigError, match=r"encoder\.label_cache.*cannot be used.*null"),
+        pytest.raises(ConfigError, match=r"encoder\.label_cache"),
     ):
         embedder_with_cache(backbone, tmp_path / "file")(["person"])
 
@@ -234,9 +234,7 @@ def test_thousands_of_labels_at_once(backbone: Path, kind: str, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("frozen", [True, False])
-def test_nothing_kept_outlives_a_step_of_an_optimizer_that_leaves_no_trace(
-    backbone: Path, frozen: bool
-) -> None:
+def test_caches_are_cleared_by_a_fused_optimizer(backbone: Path, frozen: bool) -> None:
     nlp = spacy.blank("en")
     config = gliner_config(backbone, threshold=0.0)
     config["model"]["encoder"] |= {

@@ -28,7 +28,7 @@ def scores(nlp: Any, text: str) -> dict[Any, float]:
     return {(s.start, s.end, s.label_): float(p) for s, p in zip(group, group.attrs["scores"], strict=True)}
 
 
-def test_over_one_text_the_label_vectors_are_those_of_its_prompt(pipeline: Any) -> None:
+def test_compression_over_one_text_gives_its_label_vectors(pipeline: Any) -> None:
     component = pipeline.get_pipe("gliner")
     encoder = component.gliner.encoder
     doc = pipeline.make_doc(TEXTS[0])
@@ -46,7 +46,7 @@ def _query(component: Any) -> Any:
     return Query(tuple(item.text for item in component.label_items))
 
 
-def test_it_survives_saving(pipeline: Any, tmp_path: Path) -> None:
+def test_saved_and_loaded(pipeline: Any, tmp_path: Path) -> None:
     component = pipeline.get_pipe("gliner")
     component.compress_prompt(pipeline.make_doc(text) for text in TEXTS)
     expected = [scores(pipeline, text) for text in TEXTS]
@@ -56,7 +56,7 @@ def test_it_survives_saving(pipeline: Any, tmp_path: Path) -> None:
     assert [scores(loaded, text) for text in TEXTS] == expected
 
 
-def test_a_part_of_the_labels_in_any_order(pipeline: Any) -> None:
+def test_a_subset_of_the_labels_in_any_order(pipeline: Any) -> None:
     component = pipeline.get_pipe("gliner")
     component.compress_prompt(pipeline.make_doc(text) for text in TEXTS)
     component.cfg["multi_label"] = True
@@ -76,6 +76,6 @@ def test_a_label_without_a_vector_is_refused(pipeline: Any) -> None:
         pipeline(TEXTS[0])
 
 
-def test_nothing_to_read(pipeline: Any) -> None:
-    with pytest.raises(ValueError, match="found no text"):
+def test_compression_needs_text(pipeline: Any) -> None:
+    with pytest.raises(ValueError, match="compress_prompt"):
         pipeline.get_pipe("gliner").compress_prompt([pipeline.make_doc("")])

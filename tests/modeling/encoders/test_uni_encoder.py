@@ -16,7 +16,7 @@ def build(folder, **settings):
     return encoder.eval()
 
 
-def test_windows_hold_what_the_tokenizer_makes_of_prompt_and_words_together(backbone):
+def test_windows_match_the_tokenized_prompt_and_words(backbone):
     encoder = build(backbone)
     (window,) = encoder.prepare([WORDS], [Query(tuple(LABELS))], 4)
     batch = encoder.collate([window]).windows
@@ -27,14 +27,14 @@ def test_windows_hold_what_the_tokenizer_makes_of_prompt_and_words_together(back
     assert batch.input_ids[0, batch.prompt_positions[0]].tolist() == [marker] * 3
 
 
-def test_a_marker_in_the_text_is_no_label(backbone):
+def test_a_special_token_in_the_text_is_not_a_label(backbone):
     encoder = build(backbone)
     (window,) = encoder.prepare([["<<ENT>>", "Oslo"]], [Query(("city",))], 4)
     with torch.no_grad():
         assert encoder(encoder.collate([window])).labels.shape[1] == 1
 
 
-def test_without_embed_ent_token_the_label_itself_speaks(backbone):
+def test_without_embed_ent_token_the_label_itself_is_used(backbone):
     encoder = build(backbone, embed_ent_token=False)
     (window,) = encoder.prepare([WORDS], [Query(("person", "person"))], 4)
     batch = encoder.collate([window]).windows
@@ -43,7 +43,7 @@ def test_without_embed_ent_token_the_label_itself_speaks(backbone):
 
 
 @pytest.mark.parametrize("layers", [0, 1, 2])
-def test_batch_mates_change_nothing(backbone, layers):
+def test_other_texts_in_the_batch_change_nothing(backbone, layers):
     encoder = build(backbone, rnn_layers=layers)
     texts, labels = [WORDS, WORDS * 8, ["Hi"]], [Query(tuple(LABELS)), Query(("x",)), Query(("y", "z"))]
     with torch.no_grad():
@@ -53,7 +53,7 @@ def test_batch_mates_change_nothing(backbone, layers):
     torch.testing.assert_close(together.labels[0], alone.labels[0], rtol=0, atol=1e-5)
 
 
-def test_kept_prompts_are_bounded(backbone):
+def test_the_cache_of_prompts_is_bounded(backbone):
     encoder = build(backbone)
     for index in range(MAX_PROMPTS + 20):
         encoder.prepare([["a"]], [Query((f"label {index}",))], 4)

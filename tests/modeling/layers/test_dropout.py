@@ -10,44 +10,44 @@ from gliner_pipe.modeling.layers.dropout import QuickDropout, draw_kept, drawn_r
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.4, 0.9])
-def test_what_is_kept_is_kept_as_often_as_asked(rate):
+def test_the_share_that_is_kept(rate):
     torch.manual_seed(0)
     kept = draw_kept(torch.empty(301, 333), rate)
     assert kept.shape == (301, 333) and kept.dtype == torch.bool
     assert kept.float().mean().item() == pytest.approx(1 - rate, abs=0.005)
-    numbers = kept.double().flatten() - kept.double().mean()
+    values = kept.double().flatten() - kept.double().mean()
     for shift in (1, 2, 3, 4, 333):  # neighbours know nothing of each other
-        assert abs((numbers[:-shift] * numbers[shift:]).mean().item()) < 0.005
+        assert abs((values[:-shift] * values[shift:]).mean().item()) < 0.005
 
 
-def test_the_ends_of_the_range():
+def test_rates_of_0_and_1():
     assert draw_kept(torch.empty(1000), 0.0).all()
     assert not draw_kept(torch.empty(1000), 1.0).any()
     assert drawn_rate(0.1) == pytest.approx(0.1, abs=1e-5)
 
 
-def test_the_layer_is_that_of_torch_but_for_the_draw():
-    numbers = torch.randn(200, 300, requires_grad=True)
+def test_the_layer_scales_as_that_of_torch():
+    values = torch.randn(200, 300, requires_grad=True)
     layer = QuickDropout(0.25)
-    out = layer(numbers)
+    out = layer(values)
     kept = out != 0
-    torch.testing.assert_close(out[kept], numbers[kept] / 0.75)
+    torch.testing.assert_close(out[kept], values[kept] / 0.75)
     out.sum().backward()
-    torch.testing.assert_close(numbers.grad, kept / 0.75)
-    assert layer.eval()(numbers) is numbers or torch.equal(layer(numbers), numbers)
-    assert not QuickDropout(1.0)(numbers).any()
+    torch.testing.assert_close(values.grad, kept / 0.75)
+    assert layer.eval()(values) is values or torch.equal(layer(values), values)
+    assert not QuickDropout(1.0)(values).any()
 
 
-def test_the_seed_decides():
-    numbers = torch.ones(100)
+def test_the_seed():
+    values = torch.ones(100)
     layer = QuickDropout(0.5)
     torch.manual_seed(3)
-    one = layer(numbers)
+    one = layer(values)
     torch.manual_seed(3)
-    assert torch.equal(layer(numbers), one) and not torch.equal(layer(numbers), one)
+    assert torch.equal(layer(values), one) and not torch.equal(layer(values), one)
 
 
-def test_layers_are_swapped_and_names_stay():
+def test_layers_are_replaced_and_names_stay():
     model = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.3), nn.Sequential(nn.Dropout(0.1), nn.ReLU()))
     model[2].eval()
     names = list(model.state_dict())

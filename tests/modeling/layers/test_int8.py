@@ -18,7 +18,7 @@ def test_close_to_the_layer(bias: bool, shape: tuple[int, ...]) -> None:
     assert torch.allclose(found, expected, atol=0.03)
 
 
-def test_by_hand() -> None:
+def test_the_same_as_the_definition() -> None:
     """Numbers that 127 steps hold exactly."""
     linear = nn.Linear(2, 2)
     with torch.no_grad():
@@ -29,7 +29,7 @@ def test_by_hand() -> None:
     assert torch.allclose(found, expected, rtol=1e-5)
 
 
-def test_an_outlier_in_one_row_costs_the_others_nothing() -> None:
+def test_an_outlier_does_not_affect_other_rows() -> None:
     linear = nn.Linear(64, 64)
     inputs = torch.randn(4, 64)
     with torch.no_grad():
@@ -39,7 +39,7 @@ def test_an_outlier_in_one_row_costs_the_others_nothing() -> None:
         assert torch.equal(layer(inputs)[:3], alone)
 
 
-def test_the_numbers_of_the_input() -> None:
+def test_the_dtype_of_the_input() -> None:
     linear = nn.Linear(64, 64)
     with torch.no_grad():
         assert Int8Linear(linear)(torch.randn(2, 64).bfloat16()).dtype == torch.bfloat16

@@ -30,18 +30,18 @@ def test_a_packed_weight_gives_the_same(layer, shape):
     with torch.no_grad():
         torch.testing.assert_close(layer(inputs), plain(layer, inputs))
         torch.testing.assert_close(layer(inputs.expand(2, *shape)), plain(layer, inputs.expand(2, *shape)))
-    assert bool(layer._packed) == (0 not in shape)
+    assert bool(layer._cache) == (0 not in shape)
 
 
 @packs
-def test_inputs_need_not_lie_in_a_row(layer):
+def test_inputs_may_be_strided(layer):
     inputs = torch.randn(24, 5, 3).transpose(0, 2)
     with torch.no_grad():
         torch.testing.assert_close(layer(inputs), plain(layer, inputs))
 
 
 @packs
-def test_some_columns_are_packed_by_themselves(layer):
+def test_columns(layer):
     inputs, bias = torch.randn(3, 10), torch.randn(40)
     expected = F.linear(inputs, layer.weight[:, 4:14], bias)
     torch.testing.assert_close(layer.columns(inputs, 4, 14, bias), expected)  # with gradients
@@ -59,12 +59,12 @@ def test_some_columns_are_packed_by_themselves(layer):
         lambda layer: setattr(layer, "weight", nn.Parameter(torch.ones(40, 24))),
         lambda layer: setattr(layer.weight, "data", torch.ones(40, 24)),
         lambda layer: layer.bias.add_(1),
-        # changes that leave no trace, with what makes up for it
+        # changes that do not raise the version, followed by what clears the cache
         lambda layer: (layer.weight.data.zero_(), layer.train()),
         lambda layer: (layer.weight.data.zero_(), torch.enable_grad()(layer)(torch.ones(24))),
     ],
 )
-def test_a_weight_that_changed_is_packed_anew(layer, change):
+def test_a_changed_weight_is_packed_again(layer, change):
     inputs = torch.randn(3, 24)
     with torch.no_grad():
         before = layer(inputs)
@@ -77,39 +77,39 @@ def test_a_weight_that_changed_is_packed_anew(layer, change):
 def test_a_weight_is_packed_once(layer):
     with torch.no_grad():
         layer(torch.randn(3, 24))
-        packed = kept_in(layer._packed)
+        packed = kept_in(layer._cache)
         layer(torch.randn(5, 24))
-    assert kept_in(layer._packed)[0] is packed[0]
+    assert kept_in(layer._cache)[0] is packed[0]
 
 
-def test_gradients_take_the_layer_of_torch(layer):
+def test_gradients_use_the_layer_of_torch(layer):
     inputs = torch.randn(3, 24, requires_grad=True)
     layer(inputs).sum().backward()
     torch.testing.assert_close(inputs.grad, layer.weight.sum(0).expand(3, -1))
-    assert not layer._packed
+    assert not layer._cache
 
 
 @packs
-def test_what_is_packed_is_neither_copied_nor_pickled(layer):
+def test_packed_weights_are_neither_copied_nor_pickled(layer):
     with torch.no_grad():
         layer(torch.randn(3, 24))
     for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
-        assert not twin._packed
+        assert not twin._cache
         assert torch.equal(twin.weight, layer.weight)
 
 
-def test_autocast_decides_about_numbers(layer):
+def test_autocast_decides_the_dtype(layer):
     inputs = torch.randn(3, 24)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         assert layer(inputs).dtype == torch.bfloat16
 
 
-def test_a_wrong_dtype_is_refused_as_ever(layer):
+def test_a_wrong_dtype_is_refused(layer):
     with torch.no_grad(), pytest.raises(RuntimeError, match="dtype"):
         layer(torch.randn(3, 24, dtype=torch.float64))
 
 
-def test_linear_layers_are_exchanged_and_weights_stay():
+def test_linear_layers_are_replaced_and_weights_stay():
     shared = nn.Linear(4, 4)
     hooked = nn.Linear(4, 4)
     calls = []
@@ -128,14 +128,14 @@ def test_linear_layers_are_exchanged_and_weights_stay():
     assert calls == [1]
 
 
-def test_rows_are_filled_up_to_few_numbers():
+def test_rows_are_padded_to_few_sizes():
     filled = [(rows, linear._rows_of_kernel(rows)) for rows in range(1, 4097)]
     assert all(rows <= more < max(rows + 1, 1.1 * rows) for rows, more in filled)
     assert len({more for _, more in filled}) < 160
 
 
 @pytest.mark.parametrize("shape", [(1, 5), (3, 7), (1, 67), (5, 103)])
-def test_filled_rows_change_nothing(shape):
+def test_padded_rows_change_nothing(shape):
     layer = linear.Linear(16, 24)
     inputs = torch.randn(*shape, 16)
     with torch.inference_mode():
