@@ -222,7 +222,7 @@ finally:
 
 def train_apart(name: str, folder: Path, resumed: int, last: int, fails: bool = False, **env: str) -> str:
     """Train in a process of its own: these trackers start threads and services."""
-    tests = Path(__file__).parents[3]
+    tests = Path(__file__).parents[2]
     done = subprocess.run(
         [
             *(sys.executable, "-c", TRAIN, name, str(folder), str(resumed), str(last), str(int(fails))),
@@ -335,7 +335,7 @@ def test_wandb_without_a_login_is_told_before_the_training(tmp_path: Path) -> No
     env = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")}
     done = subprocess.run(
         [sys.executable, "-c", code, "wandb", str(tmp_path), "0", "1", "0"],
-        env=env | {"PYTHONPATH": str(Path(__file__).parents[3]), "HOME": str(tmp_path)},
+        env=env | {"PYTHONPATH": str(Path(__file__).parents[2]), "HOME": str(tmp_path)},
         cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 1
