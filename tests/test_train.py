@@ -130,7 +130,7 @@ def test_python_leaves_a_config_of_what_can_be_written(config_path, tmp_path):
             ["--optimizer", "adam"],
             "[train.optimizer] is 'adam'; allowed: adafactor, adamw, sgd, torch, or a class of torch.optim: ASGD",
         ),
-        (["--loggers", '["wandbb"]'], "[train.loggers] names 'wandbb'"),
+        (["--loggers", '["wandbb"]'], "[train.loggers] contains 'wandbb'"),
         (
             ["--best_metric", "ner.f"],
             "[train.best_metric] is 'ner.f', which no scorer returns; allowed: ner.city.p",

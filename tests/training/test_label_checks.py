@@ -147,15 +147,15 @@ def test_entities_that_stand_elsewhere_are_pointed_out(options, place):
         assert f'"{place}"' in caught.value.do
 
 
-def test_a_training_that_found_nothing_says_so(options, capsys):
+def test_a_training_without_correct_predictions_warns(options, capsys):
     train(**options(threshold=1.0))
-    assert "no validation found anything" in warnings_of(capsys)
+    assert "ner.micro.f was 0 in every validation" in warnings_of(capsys)
 
 
 def test_validation_data_without_entities(options, capsys):
     rows = [{**row, "ner": []} for row in records(5)]
     train(**options(None, rows))
-    assert "nothing to measure" in warnings_of(capsys)
+    assert "[train.val_data] has no gold annotations" in warnings_of(capsys)
 
 
 def test_a_trained_pipeline_on_new_labels(options, tmp_path):
