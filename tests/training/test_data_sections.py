@@ -89,7 +89,7 @@ def test_a_folder_gives_each_purpose_its_split(tmp_path, blank):
     assert texts(str(tmp_path), blank, ValidationData) == ["valid "]
 
 
-def test_mistakes_in_records_name_the_record(blank):
+def test_errors_in_records_name_the_record(blank):
     broken = {"tokenized_text": ["a"], "ner": [[0, 0, "x"], [0, 3, "x"]]}
     with pytest.raises(DataError, match=r"^record 3 \(ner\[1\]\[1\]\) is 3"):
         texts([*RECORDS, broken], blank)

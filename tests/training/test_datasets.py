@@ -89,7 +89,7 @@ def test_invalid_weights_fail(weight):
         TrainData.validate({"reader": records("a", 1), "weight": weight})
 
 
-def test_epochs_count_the_batches_of_what_is_cut(blank):
+def test_an_epoch_counts_the_batches_of_split_documents(blank):
     long = [{"tokenized_text": ["a"] * 100, "ner": [[0, 0, "x"]]}]
     whole, cut, chunks = (
         data(blank, {"reader": long, "randomize": False, **options}, batch_size="1 sample")
@@ -140,7 +140,7 @@ def test_wrong_chunks():
         TrainData.validate({"reader": records("a", 1), "chunk": {"max_words": 5, "stride": 9}})
 
 
-def test_documents_and_labels_are_held_out_of_what_was_read(blank):
+def test_documents_and_labels_are_held_out(blank):
     examples = list(gliner_json(records("a", 6) + records("b", 6))(blank))
     (dataset,) = read_training(blank, TrainData.validate(examples), 2)
     rest, held = hold_out(dataset.documents, 0.25, 0)

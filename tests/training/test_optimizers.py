@@ -121,7 +121,7 @@ def groups_and(model):
     return parameter_groups({"m": model}, transformer_lr=1e-2, task_lr=1e-2, weight_decay=0.0)
 
 
-def test_mistakes_in_the_optimizer():
+def test_invalid_optimizers_fail():
     groups = groups_and(nn.Linear(2, 2))
     for wrong, found, allowed in (
         (lambda: make_optimizer("adam", groups), "'adam'", "adamw, sgd, torch"),
@@ -135,7 +135,7 @@ def test_mistakes_in_the_optimizer():
         assert found in caught.value.found and allowed in caught.value.allowed
 
 
-def test_a_selector_that_matches_nothing_is_told_and_does_no_harm():
+def test_a_selector_that_matches_nothing_only_warns():
     told = []
     groups = parameter_groups(
         {"gliner": nn.Linear(2, 2)},

@@ -56,7 +56,7 @@ def same(one, other):
         {"checkpoint_interval": 3, "validation_interval": 4, "max_steps": 10},
     ],
 )
-def test_a_training_that_went_on_ends_with_the_same_weights(config_path, tmp_path, backbone, changes):
+def test_a_resumed_training_ends_with_the_same_weights(config_path, tmp_path, backbone, changes):
     # dropout is on: the generators must go on from where they were
     config = confit.Config.from_disk(config_path)
     config["components"]["gliner"]["model"]["encoder"]["backbone"]["model"] = str(backbone)

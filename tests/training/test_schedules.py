@@ -19,7 +19,7 @@ def rates(schedule, steps: int = 10, lr: float = 1.0) -> list[float]:
     return [*seen, optimizer.param_groups[0]["lr"]]
 
 
-def test_linear_climbs_and_goes_to_zero():
+def test_linear_rises_and_falls_to_zero():
     assert rates(linear(0.2)) == pytest.approx(
         [0.5, 1, 1, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8, 0]
     )
@@ -71,7 +71,7 @@ def test_registry_and_names():
     assert make_schedule(None, 0.1).factor(50, 100) == linear(0.1).factor(50, 100)
 
 
-def test_mistakes():
+def test_invalid_schedules_fail():
     with pytest.raises(ConfigError) as caught:
         make_schedule("linaer", 0.1)
     assert caught.value.where == "train.schedule" and "constant, cosine" in caught.value.allowed
