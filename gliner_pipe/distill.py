@@ -1,4 +1,4 @@
-"""Train a pipeline on what another one finds in texts: ``python -m gliner_pipe.distill --help``."""
+"""Train a pipeline on the predictions of another one: ``python -m gliner_pipe.distill --help``."""
 
 # no postponed annotations here: confit's --help shows the types of a signature
 import inspect
@@ -23,7 +23,7 @@ from gliner_pipe.data.holdout import hold_out
 from gliner_pipe.data.token_targets import SPANS
 from gliner_pipe.distillation.annotate import Annotated, annotate
 from gliner_pipe.distillation.measure import scores, speeds
-from gliner_pipe.distillation.warm_start import warm_start as begin_with
+from gliner_pipe.distillation.warm_start import warm_start as warm_start_tagger
 from gliner_pipe.distillation.warm_start import why_not
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.evaluation.evaluate import gold_span_getter
@@ -41,38 +41,39 @@ from gliner_pipe.util.console import console_note
 
 app = Cli(pretty_exceptions_enable=False)
 
-#: Options whose values are text whatever they look like.
+#: Options whose values are always text.
 LITERALS = ("teacher", "texts", "labels", "dev")
 #: Name of the report that is written beside the models.
 FILE_NAME = "distillation.json"
-#: Where the student goes when nothing else is said.
+#: Default folder of the student.
 _OUTPUT = "artifacts/model-last"
-#: What the section is where a config has none: the training is that of ``[train]``.
+#: The section ``[distill]`` of a config without one.
 _DEFAULTS = Config.from_str("[distill]\ntrain = ${train}\n")
 
 
 @dataclass
 class Distilled:
-    """A student, and how it compares with its teacher.
+    """A student and its comparison with the teacher.
 
     Attributes
     ----------
     nlp
         The student.
     texts, words, entities
-        What the teacher annotated: numbers of texts and of the student's words, and of entities by label.
+        Numbers of annotated texts, of words in them (tokens of the student), and of entities by label.
     dropped
-        What was left out of that, with numbers.
+        Numbers of dropped texts and entities, by reason.
     warm_start
-        Empty where the student began with the teacher's weights; else why it did not.
+        Why the student has no warm start; empty if it has.
     held_out
-        Texts that were not learned from.
+        Number of held-out texts.
     agreement
-        Exact spans on these, the teacher's taken for right: a row for each label, ``micro`` and ``macro``.
+        Exact span scores of the student on the held-out texts, with the teacher's spans as gold: a row for each label,
+        ``micro`` and ``macro``.
     speed
         Words a second of ``teacher`` and ``student``, and their ``ratio``.
     gold
-        Scores of ``teacher`` and ``student`` on the gold data, where there is some.
+        Scores of ``teacher`` and ``student`` on the gold data, if there are any.
     """
 
     nlp: Language
@@ -87,7 +88,7 @@ class Distilled:
     gold: dict[str, Any] = field(default_factory=dict)
 
     def report(self) -> dict[str, Any]:
-        """Return all but the pipeline as plain data."""
+        """Return everything but the pipeline as plain data."""
         shown = Distilled(**{**vars(self), "nlp": None})
         return {name: value for name, value in asdict(shown).items() if name != "nlp"}
 
@@ -95,9 +96,9 @@ class Distilled:
         """Return the report as lines of text."""
         found = f"{sum(self.entities.values())} entities of {len(self.entities)} labels"
         lines = [f"annotated by the teacher: {self.texts} texts, {self.words} words, {found}"]
-        lines += [f"  left out: {number} {what}" for what, number in self.dropped.items()]
-        weights = f"its own, as {self.warm_start}" if self.warm_start else "the teacher's"
-        lines.append(f"first weights of the student: {weights}")
+        lines += [f"  dropped: {number} {what}" for what, number in self.dropped.items()]
+        started = f"no, because {self.warm_start}" if self.warm_start else "yes"
+        lines.append(f"warm start with the teacher's weights: {started}")
         if self.agreement:
             lines.append(
                 f"agreement with the teacher on {self.held_out} held-out texts: {_row(self.agreement)}"
@@ -115,7 +116,7 @@ class Distilled:
 def _row(rows: Mapping[str, Any]) -> str:
     micro = rows["micro"]
     if micro["f"] is None:
-        return "nothing to measure"
+        return "undefined"
     return ", ".join(f"{name} {100 * micro[key]:.1f}" for name, key in (("P", "p"), ("R", "r"), ("F1", "f")))
 
 
@@ -134,55 +135,55 @@ def distill(
     trust_remote_code: bool = False,
     **options: Any,
 ) -> Distilled:
-    """Train a pipeline on what another one finds in texts.
+    """Train a student pipeline on the predictions of a teacher pipeline.
 
     Parameters
     ----------
     nlp
         The student: as for :func:`gliner_pipe.train.train`.
     teacher
-        Any pipeline that writes ``doc.spans`` or ``doc.ents``: its path, package name or hub id, or the pipeline.
+        Any pipeline that sets ``doc.spans`` or ``doc.ents``: its path, package name or hub id, or the pipeline.
     texts
         A file of texts, one a line; a ``.jsonl`` file of objects with a ``text``; a folder of ``.txt`` files; ``-`` for
         standard input; or, in Python, texts.
     labels
-        Labels to ask the teacher for instead of its own, as in :func:`gliner_pipe.predict.predict`.
+        Labels that the teacher predicts instead of its own, as in :func:`gliner_pipe.predict.predict`.
     threshold
-        Least score of an entity to be learned, from 0 to 1; the teacher's own when not given.
+        Minimum score of the teacher's entities, from 0 to 1; the teacher's own threshold by default.
     lines
-        Whether each line of a text file is a text; by default so for a file, and not for the files of a folder.
+        Whether each line of a text file is a text; true for a file and false for the files of a folder by default.
     limit
-        Number of texts to read.
+        Maximum number of texts to read.
     held_out
-        Share of the texts on which agreement and speed are measured, and the training is validated; 0 for none.
+        Share of the texts for validation and for measuring agreement and speed; 0 for none.
     dev
-        Gold data to validate on instead, in any form that ``val_data`` of a training may have.
+        Gold data for the validation instead, in any form of ``val_data``.
     warm_start
-        Whether a ``token_classifier`` begins with the backbone of the teacher, and with tags fitted to what this
-        found, see :func:`gliner_pipe.distillation.warm_start.warm_start`; ``"auto"`` where the
-        backbones are the same.
+        Whether a ``token_classifier`` starts with the teacher's backbone and with a decoder fitted to the teacher's
+        annotations, see :func:`gliner_pipe.distillation.warm_start.warm_start`; ``"auto"`` if the backbones are the
+        same.
     trust_remote_code
         Consent to run Python code that comes with the models of both pipelines.
     options
-        Those of :func:`gliner_pipe.train.train`. Of ``train_data`` all but the reader holds.
+        Options of :func:`gliner_pipe.train.train`; ``train_data`` without a reader.
 
     Returns
     -------
     Distilled
-        The student as it is after the last step, and the report, which is also written beside the models.
+        The student after the last step, and the report, which is also written beside the models.
 
     Raises
     ------
     ConfigError
-        If an option cannot work.
+        If an option is invalid.
     DataError
-        If there is nothing to learn from.
+        If there are no texts, or no entities in them.
     """
     _check(options, held_out, warm_start)
     student, teacher = pipeline_of(nlp, trust_remote_code), pipeline_of(teacher, trust_remote_code)
     _check_student(student)
     paths = output_paths(options.get("output_path") or _OUTPUT, options.get("best_path"))
-    with only_training(*paths):  # before the teacher is set to work
+    with only_training(*paths):  # fail before the teacher annotates
         silver = _annotate(teacher, student, texts, labels, threshold, lines=lines, limit=limit)
         learned: list[Example] = silver.examples
         kept: list[Example] = []
@@ -217,7 +218,7 @@ def distill(
         )
         if os.environ.get("RANK", "0") == "0":
             _measure(made, teacher, kept, dev, labels=split_labels(labels), threshold=threshold)
-            _tell(made, options)
+            _report(made, options)
         return made
 
 
@@ -237,11 +238,11 @@ def command(
     trust_remote_code: bool = False,
     config_meta: dict[str, Any] | None = None,
 ) -> Distilled:
-    """Train a pipeline on what another one finds in texts.
+    """Train a student pipeline on the predictions of a teacher pipeline.
 
-    The config is that of a training: the pipeline of ``[train] nlp`` is the student, and all options of ``[train]``
-    hold, in the file and on the command line, but for the data, which the teacher annotates. Options of this command
-    may stand in a section ``[distill]``.
+    The config is that of a training: ``[train] nlp`` is the student, and all options of ``[train]`` apply, in the file
+    and on the command line, except the data, which the teacher annotates. Options of this command can be set in a
+    section ``[distill]``.
 
     Parameters
     ----------
@@ -251,26 +252,26 @@ def command(
         A file of texts, one a line; a ``.jsonl`` file of objects with a ``text``; a folder of ``.txt`` files; or ``-``
         for standard input.
     train
-        The training; the section ``[train]``.
+        Options of the training: the section ``[train]``.
     labels
-        Labels to ask the teacher for instead of its own: ``person,organization``, or a JSON list.
+        Labels that the teacher predicts instead of its own: ``person,organization``, or a JSON list.
     threshold
-        Least score of an entity to be learned, from 0 to 1; the teacher's own when not given.
+        Minimum score of the teacher's entities, from 0 to 1; the teacher's own threshold by default.
     lines
-        Whether each line of a text file is a text; by default so for a file, and not for the files of a folder.
+        Whether each line of a text file is a text; true for a file and false for the files of a folder by default.
     limit
-        Number of texts to read.
+        Maximum number of texts to read.
     held_out
-        Share of the texts on which agreement and speed are measured, and the training is validated; 0 for none.
+        Share of the texts for validation and for measuring agreement and speed; 0 for none.
     dev
-        Gold data to validate on instead: a path, or in the config a section with a reader.
+        Gold data for the validation instead: a path, or in the config a section with a reader.
     warm_start
-        Whether a token_classifier begins with the teacher's backbone and with tags fitted to what this found;
-        ``auto`` for where the backbones are the same.
+        Whether a token_classifier starts with the teacher's backbone and with a decoder fitted to the teacher's
+        annotations; ``auto`` if the backbones are the same.
     trust_remote_code
         Consent to run Python code that comes with the models of both pipelines. Read that code first.
     config_meta
-        Filled by the command line.
+        Set by the command line.
 
     Returns
     -------
@@ -298,12 +299,12 @@ def command(
 
 
 def _check(options: Mapping[str, Any], held_out: Any, warm_start: Any) -> None:
-    """Refuse what cannot be before the teacher is set to work."""
+    """Check the options before the teacher annotates."""
     known = [name for name in inspect.signature(train_pipeline).parameters if name != "aliases"]
     translate({name: value for name, value in options.items() if name not in known}, known, lambda _: None)
-    for name, do in (("val_data", "Name gold data as dev"), ("validation_split", "Set held_out")):
+    for name, do in (("val_data", "Set dev instead"), ("validation_split", "Set held_out instead")):
         if options.get(name) is not None:
-            raise ConfigError(f"train.{name}", "is set in a distillation", "null", do)
+            raise ConfigError(f"train.{name}", "does not apply to a distillation", "null", do)
     number = isinstance(held_out, (int, float)) and not isinstance(held_out, bool)
     if not number or not 0 <= held_out < 1:
         raise ConfigError("distill.held_out", f"is {held_out!r}", "a share, from 0 to below 1")
@@ -316,7 +317,7 @@ def _check_student(student: Language) -> None:
         if component.target != SPANS:
             raise ConfigError(
                 f"components.{component.name}.target",
-                f"found {component.target!r}, and a teacher finds spans",
+                f"is {component.target!r}, but a teacher predicts spans",
                 f'"{SPANS}"',
             )
 
@@ -324,13 +325,12 @@ def _check_student(student: Language) -> None:
 def _annotate(
     teacher: Language, student: Language, texts: Any, labels: Any, threshold: float | None, **reading: Any
 ) -> Annotated:
-    asked = split_labels(labels)
-    with override(teacher, labels=asked, threshold=threshold):
+    with override(teacher, labels=split_labels(labels), threshold=threshold):
         components = gliner_components(teacher)
         known = list(components[0].labels) if len(components) == 1 else []
         if components and not any(one.labels for one in components):
             raise ConfigError(
-                "distill.labels", "are not given, and the teacher has none of its own", "at least one label"
+                "distill.labels", "are not set, and the teacher has no labels", "at least one label"
             )
         return annotate(teacher, student, _items(texts, **reading), gold_span_getter(student), known)
 
@@ -346,25 +346,25 @@ def _items(texts: Any, lines: bool | None, limit: int | None) -> Iterable[TextIt
 
 
 def _warm(student: Language, teacher: Language, examples: Any, wanted: Any) -> str:
-    """Give the student its first weights, and say why not where it has others."""
+    """Warm-start the student; return why it was not possible, or an empty text."""
     taggers = tagging_components(student)
     if not wanted:
         return "warm_start is false"
     reason = why_not(taggers[0], teacher) if len(taggers) == 1 else "the student is not one token_classifier"
     if not reason:
-        begin_with(taggers[0], teacher, examples)
+        warm_start_tagger(taggers[0], teacher, examples)
     elif wanted is True:
-        raise ConfigError("distill.warm_start", f"is true, but {reason}", "false, auto")
+        raise ConfigError("distill.warm_start", f"is not possible: {reason}", "false, auto")
     else:
-        console_note(f"note: the student does not begin with the teacher's weights, as {reason}")
+        console_note(f"note: no warm start: {reason}")
     return reason
 
 
-# -- after it ----------------------------------------------------------------------------------------------------------
+# -- after the training ------------------------------------------------------------------------------------------------
 
 
-def _measure(made: Distilled, teacher: Language, kept: Any, dev: Any, **asked: Any) -> None:
-    with override(teacher, **asked):
+def _measure(made: Distilled, teacher: Language, kept: Any, dev: Any, **overrides: Any) -> None:
+    with override(teacher, **overrides):
         if kept:
             made.agreement = scores(made.nlp, kept, made.nlp)
             made.speed = speeds(teacher, made.nlp, [example.reference.text for example in kept])
@@ -375,7 +375,7 @@ def _measure(made: Distilled, teacher: Language, kept: Any, dev: Any, **asked: A
                 made.gold[name] = scores(nlp, gold, made.nlp)
 
 
-def _tell(made: Distilled, options: Mapping[str, Any]) -> None:
+def _report(made: Distilled, options: Mapping[str, Any]) -> None:
     folder = Path(options.get("output_path") or _OUTPUT).parent
     with replace_file(folder / FILE_NAME) as path:
         path.write_text(json.dumps(made.report(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -388,18 +388,18 @@ def _tell(made: Distilled, options: Mapping[str, Any]) -> None:
 
 
 def main() -> None:
-    """Run the command line; options that are not its own are those of ``[train]``."""
+    """Run the command line; its unknown options are those of ``[train]``."""
     arguments = sys.argv[1:]
 
     def go() -> None:
-        arguments[:] = literal(_sorted_out(configured(arguments)), LITERALS)
+        arguments[:] = literal(_with_sections(configured(arguments)), LITERALS)
         app(arguments)
 
     run(go, arguments)
 
 
-def _sorted_out(argv: Sequence[str]) -> list[str]:
-    """Give the options of the training the name of their section, so that others in it can refer to them."""
+def _with_sections(argv: Sequence[str]) -> list[str]:
+    """Return the arguments with ``train.`` before each option of the training, so that references to it work."""
     own = {"config", "help", *inspect.signature(command).parameters}
     result = []
     for part in argv:

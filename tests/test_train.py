@@ -114,25 +114,31 @@ def test_python_leaves_a_config_of_what_can_be_written(config_path, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--max_steps", "0"], "error: [train.max_steps] is 0; allowed: a whole number from 1."),
+        (
+            ["--max_steps", "0"],
+            "error: [train.max_steps] is 0; allowed: greater than or equal to 1, or null.",
+        ),
         (["--task_lr", "high"], "[train.task_lr] input should be a valid number"),
         (["--max_step", "3"], "[train.max_step] is no option of train; allowed: nlp, train_data"),
         (["--vars.train", "no/where.jsonl"], "no/where.jsonl does not exist"),
         (["--vars.dev", "no/where.jsonl"], "no/where.jsonl does not exist"),
         (["--train.train_data.max_len", "3"], "[train.train_data.max_len] is no option of this section"),
         (["--train.batch_size", "3 bananas"], "'3 bananas'"),
-        (["--mixed_precision", "fp8"], "[train.mixed_precision] is 'fp8'; allowed: no, fp16, bf16"),
+        (["--mixed_precision", "fp8"], "[train.mixed_precision] is 'fp8'; allowed: 'no', 'fp16' or 'bf16'"),
         (["--schedule", "up"], "[train.schedule] is 'up'; allowed: constant, cosine, cosine_with_restarts"),
         (
             ["--optimizer", "adam"],
             "[train.optimizer] is 'adam'; allowed: adafactor, adamw, sgd, torch, or a class of torch.optim: ASGD",
         ),
-        (["--loggers", '["wandbb"]'], "[train.loggers] names 'wandbb'"),
+        (["--loggers", '["wandbb"]'], "[train.loggers] contains 'wandbb'"),
         (
             ["--best_metric", "ner.f"],
-            "[train.best_metric] is 'ner.f', which no scorer gives; allowed: ner.city.p",
+            "[train.best_metric] is 'ner.f', which no scorer returns; allowed: ner.city.p",
         ),
-        (["--val_data", "null", "--patience", "2"], "[train.patience] is set, but there is no val_data"),
+        (
+            ["--val_data", "null", "--patience", "2"],
+            "[train.patience] is set, but there is no validation data",
+        ),
         (["--train.best_path", "{out}/model-last"], "[train.best_path] is"),
         (["--nlp", "no_such_pipeline"], "no_such_pipeline"),
     ],
@@ -192,7 +198,7 @@ def test_the_default_config_runs(tmp_path, monkeypatch, still_backbone, capsys):
         "--config", "configs/config.cfg", "--max_steps", "2", "--output_path", str(tmp_path / "model-last"),
         "--components.gliner.model.encoder.backbone.model", str(still_backbone),
     )  # fmt: skip
-    assert "found with the model loaded from" in capsys.readouterr().out
+    assert "entities found by the model in" in capsys.readouterr().out
     assert (tmp_path / "model-best" / "train_config.cfg").exists()
 
 

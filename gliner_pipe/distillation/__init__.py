@@ -1,1 +1,1 @@
-"""From a pipeline that is slow or open to one that is fast: texts it annotated, and how close the other comes."""
+"""Distillation: a teacher annotates texts, and a student learns from the annotations."""

@@ -1,4 +1,4 @@
-"""Texts become training examples: what the teacher finds is their gold."""
+"""A teacher annotates texts: its entities become the gold entities of training examples."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ from gliner_pipe.errors import DataError
 from gliner_pipe.prediction.predict_texts import predict_texts
 from gliner_pipe.prediction.texts import TextItem
 
+#: Reasons for dropping texts and entities.
 EMPTY = "texts without words"
-TWICE = "texts that came before"
-UNALIGNED = "entities not on token borders of the student"
+TWICE = "duplicate texts"
+UNALIGNED = "entities that do not align with the student's token boundaries"
 
 
 @dataclass
 class Annotated:
-    """What a teacher annotated.
+    """The annotations of a teacher.
 
     Attributes
     ----------
     examples
         Documents of the student with the teacher's entities.
     dropped
-        What was left out, with numbers.
+        Numbers of dropped texts and entities, by reason.
     labels
-        How many entities of each label there are.
+        Numbers of entities by label.
     """
 
     examples: list[Example] = field(default_factory=list)
@@ -39,7 +40,7 @@ class Annotated:
 
     @property
     def words(self) -> int:
-        """Words of all texts."""
+        """Number of words of all texts."""
         return sum(len(example.reference) for example in self.examples)
 
 
@@ -48,27 +49,27 @@ def annotate(
     student: Language,
     texts: Iterable[TextItem],
     setter: SpanSetter,
-    asked: Sequence[str] = (),
+    labels: Sequence[str] = (),
 ) -> Annotated:
-    """Have a teacher annotate texts, which are read as a stream.
+    """Annotate a stream of texts with a teacher.
 
     Parameters
     ----------
     teacher
-        Any pipeline that writes ``doc.spans`` or ``doc.ents``.
+        Any pipeline that sets ``doc.spans`` or ``doc.ents``.
     student
-        Gives the documents their tokens.
+        Its tokenizer creates the documents.
     texts
-        A text that comes again is left out: it must not be learned from and measured on.
+        Duplicate texts are dropped, so that no text is both in the training and in the held-out data.
     setter
-        Where the entities go.
-    asked
-        Labels that the teacher was asked for: where it found none, there is none.
+        Where the entities are set.
+    labels
+        Labels that the teacher predicts: a text without entities of a label is a negative example of it.
 
     Raises
     ------
     DataError
-        If there is no text with words, or the teacher found nothing in any of them.
+        If no text has words, or the teacher predicts no entity in any text.
     """
     found = Annotated()
     for item, _, entities in predict_texts(teacher, _fresh(texts, found.dropped)):
@@ -78,18 +79,18 @@ def annotate(
         kept = [span for span in spans if span is not None]
         found.dropped[UNALIGNED] += len(spans) - len(kept)
         set_spans(reference, kept, setter, found.dropped)
-        set_supervision(reference, source=item.where, ner_labels=list(asked) or None)
+        set_supervision(reference, source=item.where, ner_labels=list(labels) or None)
         found.labels.update(span.label_ for span in kept)
         found.examples.append(Example(bare, reference))
     found.dropped = +found.dropped
     if not found.examples:
-        raise DataError("distill.texts", "hold no text with words", "at least two")
+        raise DataError("distill.texts", "contain no text with words", "at least two texts")
     if not found.labels:
         raise DataError(
             "distill.texts",
-            f"are {len(found.examples)}, in none of which the teacher found anything",
+            f"have no entity that the teacher predicts, in {len(found.examples)} texts",
             "texts with entities",
-            "Check labels and threshold, and what the teacher finds: python -m gliner_pipe.predict",
+            "Check labels and threshold, and the predictions of the teacher with python -m gliner_pipe.predict",
         )
     return found
 

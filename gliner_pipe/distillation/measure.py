@@ -1,4 +1,4 @@
-"""How close a student comes to its teacher, and how much faster it is."""
+"""Agreement of a student with its teacher, and the speed of both."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from spacy.training import Example
 from gliner_pipe.evaluation.evaluate import evaluate_pipeline, gold_span_getter
 from gliner_pipe.pipeline.overrides import gliner_components, tagging_components
 
-#: Words of the texts that speed is measured on, and how often each pipeline reads them.
+#: Words of the texts for the speed measurement, and number of runs of each pipeline.
 WORDS, ROUNDS = 4000, 3
 
 
 def scores(nlp: Language, examples: Sequence[Example], student: Language) -> dict[str, Any]:
-    """Score exact spans against those that stand where the student's gold spans do.
+    """Score exact spans against the gold spans of the student.
 
     Returns
     -------
@@ -31,12 +31,12 @@ def scores(nlp: Language, examples: Sequence[Example], student: Language) -> dic
 
 
 def speeds(teacher: Language, student: Language, texts: Sequence[str]) -> dict[str, float]:
-    """Measure both pipelines in turns on the same texts: CPU time, or wall time where one of them is on another device.
+    """Measure both pipelines in turns on the same texts, by CPU time, or by wall time if one of them is not on the CPU.
 
     Returns
     -------
     dict
-        ``teacher`` and ``student`` in words (of the student) a second, and ``ratio``, the median over turns.
+        ``teacher`` and ``student`` in words (of the student) a second, and ``ratio``, the median over runs.
     """
     chosen: list[str] = []
     n_words = 0
@@ -49,7 +49,7 @@ def speeds(teacher: Language, student: Language, texts: Sequence[str]) -> dict[s
         pipe.device.type for nlp in both for pipe in [*gliner_components(nlp), *tagging_components(nlp)]
     }
     clock = process_time if devices <= {"cpu"} else perf_counter
-    for nlp in both:  # what is made at first use is not measured
+    for nlp in both:  # warm up
         list(nlp.pipe(chosen[:2]))
     turns = [[_seconds(nlp, chosen, clock) for nlp in both] for _ in range(ROUNDS)]
     slow, fast = (statistics.median(times) for times in zip(*turns, strict=True))

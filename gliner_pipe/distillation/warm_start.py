@@ -1,4 +1,4 @@
-"""A tagger that begins with what another pipeline knows: its backbone, its labels, and what it says of some texts."""
+"""The warm start of a tagger: backbone and labels of a teacher, and a decoder fitted to the teacher's annotations."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from gliner_pipe.pipeline.overrides import gliner_components, tagging_components
 if TYPE_CHECKING:
     from gliner_pipe.pipeline.token_classifier.component import TokenTagger
 
-#: Words that the first weights of the tags are made from, examples that are read at once, and rows of a batch of these.
+#: Maximum number of words to fit the decoder on, examples per encoder batch, and texts per decoder batch.
 WORDS, BATCH, ROWS = 20_000, 16, 256
-#: Iterations in which they are found, and what the square of a weight costs.
+#: Iterations of the fit, and factor of its L2 penalty.
 ITERATIONS, PENALTY = 60, 1e-4
 
 
 def warm_start(tagger: TokenTagger, teacher: Language, examples: Sequence[Example]) -> None:
-    """Begin a tagger with the backbone and the labels of another pipeline, and with tags that fit what it annotated.
+    """Initialize a tagger with the backbone and labels of a teacher, and fit its decoder to the teacher's annotations.
 
-    The backbone is taken over whole, without the prompt that a ``gliner`` reads before the text. The vector of a label
-    is held against spans there, behind two layers that are not linear, so it cannot be the weight of a tag. What it
-    says of words can: the decoder is fitted to what the teacher found in `examples`, with the backbone as it is.
+    All weights of the backbone are copied; the tagger does not use the label prompt of a ``gliner``. The label vectors
+    of a ``gliner`` are compared with spans, after two nonlinear layers, so they cannot be weights of tags. Instead the
+    decoder is fitted to the teacher's entities in `examples`, with the backbone frozen.
 
     Parameters
     ----------
@@ -44,22 +44,22 @@ def warm_start(tagger: TokenTagger, teacher: Language, examples: Sequence[Exampl
     teacher
         A pipeline with one ``gliner`` or ``token_classifier``.
     examples
-        Texts that the teacher annotated, where ``target_span_getter`` looks for gold spans; some thousand words, of all
-        labels, are enough.
+        Texts annotated by the teacher, with gold spans where ``target_span_getter`` reads them; some thousand words
+        with all labels are enough.
 
     Raises
     ------
     ConfigError
-        If the backbones are not the same, or the tagger has weights already.
+        If the backbones differ, or the tagger has weights already.
 
     Notes
     -----
-    Tags that fit the backbone before it moves keep what it knows: "Fine-Tuning can Distort Pretrained Features" (Kumar
-    et al., 2022), arXiv:2202.10054.
+    A decoder that is fitted before fine-tuning preserves the features of the backbone: "Fine-Tuning can Distort
+    Pretrained Features" (Kumar et al., 2022), arXiv:2202.10054.
     """
     reason = why_not(tagger, teacher)
     if reason:
-        raise ConfigError("distill.warm_start", f"is asked for, but {reason}", "false, auto")
+        raise ConfigError("distill.warm_start", f"is not possible: {reason}", "false, auto")
     component = source_of(teacher)
     assert component is not None
     model = tagger.network
@@ -73,21 +73,21 @@ def warm_start(tagger: TokenTagger, teacher: Language, examples: Sequence[Exampl
 
 
 def source_of(nlp: Language) -> Any:
-    """Return the component that a tagger can begin with; None where there is not just one."""
+    """Return the component for a warm start; None unless there is exactly one."""
     found = [*gliner_components(nlp), *tagging_components(nlp)]
     return found[0] if len(found) == 1 else None
 
 
 def why_not(tagger: TokenTagger, teacher: Language) -> str:
-    """Say why a tagger cannot begin with the backbone of a pipeline; empty where it can."""
+    """Return why a warm start of a tagger is not possible; empty if it is."""
     component = source_of(teacher)
     if component is None:
-        return "the teacher has not exactly one gliner or token_classifier component"
+        return "the teacher does not have exactly one gliner or token_classifier component"
     if tagger.network.is_built:
-        return "the student has weights of its own"
+        return "the student has weights already"
     ours, theirs = (stack_of(one.network.encoder.backbone)[-1] for one in (tagger, component))
     if not (isinstance(ours, Transformer) and isinstance(theirs, Transformer)):
-        return "one of the backbones is no transformer"
+        return "one of the backbones is not a transformer"
     if ours.adapter is not None:
         return "the student's backbone has an adapter"
     if _name(ours) != _name(theirs):
@@ -101,14 +101,14 @@ def _name(backbone: Transformer) -> str:
 
 
 def take_backbone(backbone: Any, encoder: Any) -> None:
-    """Make a backbone with the weights of that of another encoder; no network.
+    """Build a backbone with the weights of another encoder, without network access.
 
     Parameters
     ----------
     backbone
-        Not built yet, on the same model.
+        Not built yet, with the same model.
     encoder
-        With weights; those of its LSTM are taken, too, where `backbone` has one of this size.
+        With weights; those of its LSTM are copied too, if `backbone` has one of the same size.
     """
     source = stack_of(encoder.backbone)[-1]
     with tempfile.TemporaryDirectory() as folder:
@@ -124,7 +124,7 @@ def take_backbone(backbone: Any, encoder: Any) -> None:
 
 
 def _copy(target: Any, source: Any) -> None:
-    """Copy the weights of a part, where both have it in one size."""
+    """Copy the weights of a part, if both have it in the same size."""
     if target is None or source is None:
         return
     new, old = source.state_dict(), target.state_dict()
@@ -134,14 +134,14 @@ def _copy(target: Any, source: Any) -> None:
 
 @torch.no_grad()
 def read_words(tagger: TokenTagger, examples: Sequence[Example]) -> list[tuple[Tensor, Tensor]]:
-    """Return what the backbone makes of the words of texts, and the gold tags of these.
+    """Return the word vectors and gold tags of texts.
 
     Parameters
     ----------
     tagger
         With weights.
     examples
-        Of which the first are read, up to some number of words.
+        The first ones are encoded, up to `WORDS` words.
 
     Returns
     -------
@@ -172,12 +172,12 @@ def _batches(examples: Sequence[Example]) -> Iterator[Sequence[Example]]:
 
 
 def fit_tags(decoder: TagDecoder, rows: Sequence[tuple[Tensor, Tensor]]) -> None:
-    """Find the weights of a decoder that suit word vectors best, which stay as they are.
+    """Fit the weights of a decoder to word vectors and gold tags.
 
     Parameters
     ----------
     decoder
-        Built. With one layer on the vectors this is a convex problem, so where it starts makes no difference.
+        Built. With one layer on the vectors the problem is convex, so its initial weights do not matter.
     rows
         Word vectors and gold tags of texts, from ``read_words``.
     """

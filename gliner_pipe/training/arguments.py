@@ -1,87 +1,199 @@
-"""The options of ``[train]``: checks before anything is loaded, and epochs converted to steps."""
+"""The options of ``[train]``: their types and ranges, and the number of steps that they amount to."""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.training.feature_cache import parse_bytes
 from gliner_pipe.util.file_lock import LOCK, only_writer
 
-MIXED_PRECISIONS = ("no", "fp16", "bf16")
+#: Length of a training in steps when neither ``max_steps`` nor ``max_epochs`` is set.
+DEFAULT_STEPS = 2000
+
+Count = Annotated[int, Field(ge=1)]
+#: Zero counts as 1: ``${train.max_steps//10}`` is 0 in a short training.
+Interval = Annotated[int, Field(ge=0)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+OpenShare = Annotated[float, Field(gt=0, lt=1)]
 
 
-def check_options(options: Mapping[str, Any]) -> None:
-    """Check that the options of a training can work, one by one and together.
+class TrainOptions(BaseModel):
+    """All options of a training, validated; :func:`gliner_pipe.train.train` documents each and sets the defaults."""
 
-    Raises
-    ------
-    ConfigError
-        About the first that cannot.
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid", frozen=True)
+
+    train_data: Any
+    val_data: Any
+    validation_split: OpenShare | None
+    unseen_labels: list[str]
+    max_steps: Count | None
+    max_epochs: Positive | None
+    batch_size: int | str
+    gradient_accumulation_steps: Count
+    grad_accumulation_max_tokens: Count | None
+    auto_find_batch_size: bool
+    cut_by_length: bool
+    feature_cache: bool | str | None
+    transformer_lr: NonNegative
+    task_lr: NonNegative
+    weight_decay: NonNegative
+    task_weight_decay: NonNegative | None
+    param_groups: list[dict[str, Any]]
+    freeze_components: list[str]
+    warmup_rate: Share
+    warmup_steps: Interval | None
+    schedule: Any
+    optimizer: Any
+    max_grad_norm: Positive | None
+    ema_decay: OpenShare | None
+    start_decay: NonNegative
+    validation_interval: Interval | Literal["epoch"] | None
+    validate_at_start: bool
+    scorer: Any
+    best_metric: str | None
+    patience: Count | None
+    patience_threshold: NonNegative
+    load_best_model_at_end: bool
+    seed: int
+    data_seed: int | None
+    full_determinism: bool
+    output_path: Path
+    best_path: Path
+    overwrite: bool
+    checkpoint_interval: Interval | Literal["epoch"] | None
+    save_total_limit: Interval | None
+    resume_from_checkpoint: str | bool | None
+    ignore_data_skip: bool
+    loggers: Any
+    logging_interval: Count
+    run_name: str | None
+    sample_texts: list[str]
+    mixed_precision: Literal["no", "fp16", "bf16"]
+    compile: bool | str
+    cpu: bool
+    num_workers: Annotated[int, Field(ge=0)]
+    push_to_hub: bool
+    hub_model_id: str | None
+    hub_strategy: Literal["end", "every_save", "checkpoint", "all_checkpoints"]
+    hub_private_repo: bool
+    hub_always_push: bool
+    on_validation_callback: Any
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> TrainOptions:
+        """Return the options, checked one by one and together.
+
+        Raises
+        ------
+        ConfigError
+            At the first invalid option.
+        """
+        given = dict(given)
+        given["output_path"], given["best_path"] = output_paths(given["output_path"], given["best_path"])
+        try:
+            options = cls(**given)
+        except ValidationError as error:
+            nullable = [
+                name for name, one in cls.model_fields.items() if NoneType in get_args(one.annotation)
+            ]
+            raise config_error(error, "train", nullable) from None
+        options._check_combinations()
+        return options
+
+    def _check_combinations(self) -> None:
+        if self.max_steps is not None and self.max_epochs is not None:
+            raise ConfigError(
+                "train.max_epochs",
+                f"is {self.max_epochs:g}, and max_steps is {self.max_steps}",
+                "one of the two",
+                "Set the other to null",
+            )
+        if isinstance(self.feature_cache, str):
+            parse_bytes(self.feature_cache)
+        if self.validation_split is not None and self.val_data is not None:
+            raise ConfigError(
+                "train.validation_split", "is set together with val_data", "one of the two", "Remove one"
+            )
+        if self.validation_split is None and self.val_data is None:
+            for name in ("best_metric", "patience", "load_best_model_at_end", "validate_at_start"):
+                if getattr(self, name) not in (None, False):
+                    raise ConfigError(
+                        f"train.{name}",
+                        "is set, but there is no validation data",
+                        do="Add [train.val_data], or set validation_split",
+                    )
+
+    @property
+    def order_seed(self) -> int:
+        """Seed of the order of the data: ``data_seed``, or ``seed`` when that is not set."""
+        return self.seed if self.data_seed is None else self.data_seed
+
+    def resume_settings(self, processes: int) -> dict[str, Any]:
+        """Return the settings that change the steps; a checkpoint stores them, so that a resumed training compares.
+
+        Parameters
+        ----------
+        processes
+            Number of training processes.
+        """
+        optimizer = str(getattr(self.optimizer, "optimizer_class", self.optimizer or "adamw"))
+        return {
+            **{name: getattr(self, name) for name in _STORED},
+            "optimizer": optimizer,
+            "data_seed": self.order_seed,
+            "processes": processes,
+        }
+
+
+#: Options in ``TrainOptions.resume_settings``.
+_STORED = (
+    *("seed", "batch_size", "gradient_accumulation_steps", "grad_accumulation_max_tokens", "cut_by_length"),
+    *("max_steps", "max_epochs", "transformer_lr", "task_lr", "weight_decay", "task_weight_decay"),
+    *("warmup_rate", "warmup_steps", "max_grad_norm", "ema_decay", "start_decay", "mixed_precision"),
+)
+
+
+def config_error(error: ValidationError, where: str, nullable: Collection[str] = ()) -> ConfigError:
+    """Return the first problem that pydantic found as a ConfigError.
+
+    Parameters
+    ----------
+    error
+        Of pydantic.
+    where
+        The section of the options.
+    nullable
+        Options that may be null.
     """
-    for name, (lowest, allowed) in _LEAST.items():
-        value = options[name]
-        if value is not None and not isinstance(value, str) and not lowest <= value < float("inf"):
-            raise ConfigError(f"train.{name}", f"is {value}", allowed)
-    for name in ("validation_interval", "checkpoint_interval"):
-        if isinstance(options[name], str) and options[name] != "epoch":
-            raise ConfigError(f"train.{name}", f"is {options[name]!r}", 'a number of steps, or "epoch"')
-    for name in ("max_epochs", "max_grad_norm"):
-        if options[name] == 0:
-            raise ConfigError(f"train.{name}", f"is {options[name]}", "a number above 0, or null")
-    if options["max_steps"] is not None and options["max_epochs"] is not None:
-        found = f"is {options['max_epochs']:g}, and max_steps is {options['max_steps']}"
-        raise ConfigError("train.max_epochs", found, "one of the two", "Set the other to null")
-    if options["warmup_rate"] > 1:
-        raise ConfigError(
-            "train.warmup_rate", f"is {options['warmup_rate']}", "a share of the steps, from 0 to 1"
-        )
-    for name in ("ema_decay", "validation_split"):
-        value = options[name]
-        if value is not None and not 0 < value < 1:
-            raise ConfigError(f"train.{name}", f"is {value}", "a number between 0 and 1, or null")
-    if options["validation_split"] is not None and options["val_data"] is not None:
-        raise ConfigError("train.validation_split", "is set, and there is val_data", "one of the two")
-    if isinstance(options["feature_cache"], str):
-        parse_bytes(options["feature_cache"])
-    if options["mixed_precision"] not in MIXED_PRECISIONS:
-        raise ConfigError(
-            "train.mixed_precision", f"is {options['mixed_precision']!r}", ", ".join(MIXED_PRECISIONS)
-        )
-    if options["val_data"] is None and options["validation_split"] is None:
-        for name in ("best_metric", "patience", "load_best_model_at_end", "validate_at_start"):
-            if options[name] not in (None, False):
-                raise ConfigError(
-                    f"train.{name}",
-                    "is set, but there is no val_data",
-                    do="Add [train.val_data], or set validation_split",
-                )
-
-
-_COUNT = (1, "a whole number from 1")
-# ${train.max_steps//10} is 0 in a short training: that means every step
-_INTERVAL = (0, "a whole number")
-_NUMBER = (0, "a number from 0")
-#: Least of each number, and what is allowed.
-_LEAST: Mapping[str, tuple[int, str]] = {
-    **dict.fromkeys(("max_steps", "patience", "grad_accumulation_max_tokens"), _COUNT),
-    **dict.fromkeys(("gradient_accumulation_steps", "logging_interval"), _COUNT),
-    **dict.fromkeys(("validation_interval", "checkpoint_interval", "save_total_limit"), _INTERVAL),
-    **dict.fromkeys(("transformer_lr", "task_lr"), (0, "a number from 0, e.g. 5e-5")),
-    **dict.fromkeys(("weight_decay", "task_weight_decay", "num_workers", "start_decay"), _NUMBER),
-    **dict.fromkeys(("warmup_rate", "warmup_steps", "patience_threshold", "max_epochs"), _NUMBER),
-    "max_grad_norm": (0, "a number above 0, or null not to clip"),
-}
+    first, *_ = problems = error.errors()
+    name, found = str(first["loc"][0]), first["input"]
+    if first["type"] in ("missing", "extra_forbidden"):
+        return ConfigError(f"{where}.{name}", first["msg"].lower())
+    allowed = [
+        problem["msg"].removeprefix("Input should be ").partition(", unable")[0]
+        for problem in problems
+        if problem["loc"][0] == name
+    ]
+    shown = repr(found) if isinstance(found, str) else str(found)
+    return ConfigError(
+        f"{where}.{name}", f"is {shown}", ", or ".join([*allowed, *["null"] * (name in nullable)])
+    )
 
 
 def output_paths(output_path: str | Path, best_path: str | Path | None) -> tuple[Path, Path]:
-    """Return where the last and the best model go.
+    """Return the folders of the last and of the best model.
 
     Parameters
     ----------
@@ -109,14 +221,14 @@ def output_paths(output_path: str | Path, best_path: str | Path | None) -> tuple
 
 @contextmanager
 def only_training(*paths: Path) -> Iterator[None]:
-    """Keep other trainings out of the folders in which models, logs and checkpoints are written.
+    """Lock the folders that a training writes to, so that no second training writes there.
 
     Of several processes of one training only the first one locks.
 
     Parameters
     ----------
     paths
-        Folders of the models: what is locked are the folders around them.
+        Folders of the models; their parent folders are locked.
 
     Raises
     ------
@@ -130,20 +242,16 @@ def only_training(*paths: Path) -> Iterator[None]:
         yield
 
 
-#: Steps of a training that says neither ``max_steps`` nor ``max_epochs``.
-DEFAULT_STEPS = 2000
-
-
 @dataclass(frozen=True)
 class Plan:
-    """The steps of a training.
+    """The number of steps of a training, and when it validates and saves.
 
     Parameters
     ----------
     max_steps
-        All of them.
+        Total number of steps.
     validation_interval, checkpoint_interval
-        Steps between two validations and between two savings, both at least 1.
+        Steps between two validations and between two checkpoints, both at least 1.
     """
 
     max_steps: int
@@ -151,25 +259,25 @@ class Plan:
     checkpoint_interval: int
 
     @classmethod
-    def make(cls, options: Mapping[str, Any], steps_per_epoch: Callable[[], int]) -> Plan:
-        """Count the steps.
+    def make(cls, options: TrainOptions, steps_per_epoch: Callable[[], int]) -> Plan:
+        """Convert epochs to steps and fill in the default intervals.
 
         Parameters
         ----------
         options
-            ``max_steps``, ``max_epochs``, ``validation_interval`` and ``checkpoint_interval``, checked.
+            Of the training.
         steps_per_epoch
-            Counts the steps of an epoch; called only where something is given in epochs.
+            Counts the steps of an epoch; called only if an option is given in epochs.
         """
-        if options["max_epochs"] is not None:
-            max_steps = max(1, math.ceil(options["max_epochs"] * steps_per_epoch()))
+        if options.max_epochs is not None:
+            max_steps = max(1, math.ceil(options.max_epochs * steps_per_epoch()))
         else:
-            max_steps = options["max_steps"] or DEFAULT_STEPS
+            max_steps = options.max_steps or DEFAULT_STEPS
 
         def steps(value: int | str | None, default: int) -> int:
             if isinstance(value, str):
                 value = steps_per_epoch()
             return max(1, default if value is None else value)
 
-        validation = steps(options["validation_interval"], max_steps // 10)
-        return cls(max_steps, validation, steps(options["checkpoint_interval"], validation))
+        validation = steps(options.validation_interval, max_steps // 10)
+        return cls(max_steps, validation, steps(options.checkpoint_interval, validation))

@@ -1,4 +1,4 @@
-"""What holds weights back: a running mean of them, and a pull towards where they started."""
+"""EMA of the weights, and L2-SP regularisation towards the initial weights."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from torch import Tensor, nn
 
 
 class WeightAverage:
-    """Exponential moving average of the weights that learn (EMA).
+    """Exponential moving average (EMA) of the trained weights.
 
-    The average is what is measured and saved; learning goes on with the weights themselves. It evens out the noise of
-    the last steps, at the price of one more copy of the weights.
+    The average is validated and saved; training continues with the weights themselves. It smooths out the noise of
+    the last steps, at the cost of one more copy of the weights.
 
     Parameters
     ----------
     parameters
-        Those that learn.
+        The trained parameters.
     decay
         Share of the average that each step keeps, e.g. 0.999. The first steps keep less, ``(1 + n) / (10 + n)`` after
-        `n` steps, so that the random beginning is forgotten in time.
+        `n` steps, so that the random initial weights are forgotten in time.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], decay: float) -> None:
@@ -32,7 +32,7 @@ class WeightAverage:
         self.average: list[Tensor] = [parameter.detach().clone() for parameter in self.parameters]
 
     def update(self) -> None:
-        """Take a step into account."""
+        """Add the current weights to the average."""
         self.steps += 1
         keep = min(self.decay, (1 + self.steps) / (10 + self.steps))
         with torch.no_grad():
@@ -40,7 +40,7 @@ class WeightAverage:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Have the average stand in the model meanwhile."""
+        """Put the average into the model for the duration of the context."""
         self._swap()
         try:
             yield
@@ -55,25 +55,25 @@ class WeightAverage:
                 mean.copy_(held)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what ``load_state_dict`` takes."""
+        """Return the state for ``load_state_dict``."""
         return {"steps": self.steps, "average": self.average}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a saved average."""
+        """Restore a saved average."""
         self.steps = state["steps"]
         _copy_into(self.average, state["average"])
 
 
 class Anchor:
-    """Pulls the weights towards where they started, so that fine-tuning forgets less (L2-SP).
+    """Pulls the weights towards their initial values, so that fine-tuning forgets less (L2-SP).
 
     Parameters
     ----------
     parameters
-        Those that learn, as they are at the start.
+        The trained parameters, with their initial values.
     strength
-        Like a weight decay, with the starting weights in the place of zero: each step moves a weight by ``learning
-        rate * strength`` of its way back.
+        Like a weight decay towards the initial weights instead of zero: each step moves a weight by ``learning
+        rate * strength`` of the distance back.
 
     Notes
     -----
@@ -87,7 +87,7 @@ class Anchor:
         self.start: list[Tensor] = [parameter.detach().clone() for parameter in self.parameters]
 
     def pull(self, groups: Sequence[Mapping[str, Any]]) -> None:
-        """Move the weights after a step of the optimizer whose groups these are."""
+        """Move the weights in the parameter groups of the optimizer, after its step."""
         at = {id(parameter): start for parameter, start in zip(self.parameters, self.start, strict=True)}
         with torch.no_grad():
             for group in groups:
@@ -96,11 +96,11 @@ class Anchor:
                     parameter.lerp_(at[id(parameter)], share)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what ``load_state_dict`` takes."""
+        """Return the state for ``load_state_dict``."""
         return {"start": self.start}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take other starting weights."""
+        """Restore the saved initial weights."""
         _copy_into(self.start, state["start"])
 
 

@@ -1,4 +1,4 @@
-"""Where a training saves: the last model, the best model, and checkpoints to resume from."""
+"""Saving during a training: the last model, the best model, and checkpoints to resume from."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from gliner_pipe.util.atomic import save_pipeline
 
 if TYPE_CHECKING:
     from gliner_pipe.hub.uploader import HubUploader, Kind
-    from gliner_pipe.training.loop import Learner
+    from gliner_pipe.training.arguments import TrainOptions
+    from gliner_pipe.training.step import Learner
 
 
 #: Folder of all checkpoints, beside the models.
 FOLDER = "checkpoints"
-#: Folder of the state inside a checkpoint, and its file.
-STATE = TRAINING_STATE
-FILE = "state.pt"
+#: File of the training state inside a checkpoint.
+STATE = Path(TRAINING_STATE) / "state.pt"
 
 _NAME = re.compile(r"step-(\d+)")
 
 
 def random_state() -> dict[str, Any]:
-    """Return the states of all generators of this process that a training draws from."""
+    """Return the states of all random generators of this process."""
     state: Any = np.random.get_state()
     name, keys, *rest = state
     return {
@@ -49,7 +49,7 @@ def random_state() -> dict[str, Any]:
 
 
 def set_random_state(state: Mapping[str, Any]) -> None:
-    """Go on drawing from where ``random_state`` was taken."""
+    """Restore the states from ``random_state``."""
     random.setstate(state["python"])
     name, keys, *rest = state["numpy"]
     np.random.set_state((name, np.asarray(keys, dtype=np.uint32), *rest))
@@ -66,44 +66,44 @@ def write_checkpoint(
     files: Mapping[str, str],
     limit: int | None,
 ) -> Path:
-    """Write the checkpoint of a step, all at once, and remove the oldest ones.
+    """Write the checkpoint of a step atomically, and remove the oldest ones.
 
     Parameters
     ----------
     nlp
-        The pipeline, with the weights that learn (not their average).
+        The pipeline, with the trained weights (not their average).
     folder
         Of all checkpoints.
     step
-        Number of steps done.
+        Number of completed steps.
     state
         Of the training; tensors and plain values.
     files
-        Text files to put beside the pipeline's own.
+        Text files to write beside the pipeline's own.
     limit
         Number of checkpoints to keep; None for all.
 
     Returns
     -------
     Path
-        Its folder.
+        Folder of the checkpoint.
     """
     path = folder / f"step-{step:06d}"
 
     def write_state(target: Path) -> None:
-        (target / STATE).mkdir()
-        torch.save(dict(state), target / STATE / FILE)
+        (target / STATE).parent.mkdir()
+        torch.save(dict(state), target / STATE)
 
     save_pipeline(nlp, path, files, write_state)
     if limit:
-        whole = checkpoints(folder)
-        here = whole.index(path) + 1  # what comes after it is of a training that this one replaces
-        remove([*whole[here:], *whole[:here][:-limit]])
+        complete = checkpoints(folder)
+        here = complete.index(path) + 1  # later ones are of an earlier training that this one replaces
+        remove([*complete[here:], *complete[:here][:-limit]])
     return path
 
 
 def remove(paths: Sequence[Path]) -> None:
-    """Remove checkpoints so that no half of one is ever taken for a whole."""
+    """Remove checkpoints; each is renamed first, so that no partial checkpoint is ever found."""
     for path in paths:
         for left in path.parent.glob(".gone-*"):
             shutil.rmtree(left, ignore_errors=True)
@@ -112,21 +112,21 @@ def remove(paths: Sequence[Path]) -> None:
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """Return the whole checkpoints in `folder`, the newest last."""
+    """Return the complete checkpoints in `folder`, the newest last."""
     if not folder.is_dir():
         return []
     found = [(int(match[1]), path) for path in folder.iterdir() if (match := _NAME.fullmatch(path.name))]
-    return [path for _, path in sorted(found) if (path / STATE / FILE).is_file()]
+    return [path for _, path in sorted(found) if (path / STATE).is_file()]
 
 
 def find_checkpoint(resume: str | Path | bool | None, folder: Path) -> Path | None:
-    """Return the checkpoint that the option ``resume_from_checkpoint`` stands for.
+    """Return the checkpoint for the option ``resume_from_checkpoint``.
 
     Parameters
     ----------
     resume
         ``"auto"`` (or True) for the newest in `folder`, if there is one; the path of a checkpoint, or of a folder
-        of checkpoints; None, False or ``"no"`` for none.
+        with checkpoints; None, False or ``"no"`` for none.
     folder
         Of the checkpoints of this training.
 
@@ -140,17 +140,41 @@ def find_checkpoint(resume: str | Path | bool | None, folder: Path) -> Path | No
     if resume is True or resume == "auto":
         return next(reversed(checkpoints(folder)), None)
     path = Path(str(resume))
-    if (path / STATE / FILE).is_file():
+    if (path / STATE).is_file():
         return path
     for place in (path, path / FOLDER, path.parent / FOLDER):
         if found := checkpoints(place):
             return found[-1]
     raise ConfigError(
         "train.resume_from_checkpoint",
-        f"is {str(resume)!r}, where no checkpoint is",
+        f"is {str(resume)!r}, which contains no checkpoint",
         f'"auto", or a folder such as {folder / "step-000500"}',
-        "A pipeline without one can be trained further as [train] nlp = its path",
+        "To train a saved pipeline further, set [train] nlp to its path",
     )
+
+
+def checkpoint_to_resume(options: TrainOptions, folder: Path) -> Path | None:
+    """Return the checkpoint to resume from, if there is one; refuse to replace models if ``overwrite`` is false.
+
+    Raises
+    ------
+    ConfigError
+        If there is no checkpoint at the path, or a model that must not be replaced.
+    """
+    checkpoint = find_checkpoint(options.resume_from_checkpoint, folder)
+    if options.overwrite or checkpoint is not None:
+        return checkpoint
+    for path in (options.output_path, options.best_path):
+        if path.exists():
+            raise ConfigError(
+                "train.overwrite",
+                f"is false, and {path} exists",
+                "a new output_path",
+                "There is no checkpoint to resume from: set overwrite = true"
+                if options.resume_from_checkpoint in (True, "auto")
+                else 'Set overwrite = true, or resume_from_checkpoint = "auto"',
+            )
+    return None
 
 
 def read_state(path: Path) -> dict[str, Any]:
@@ -159,24 +183,24 @@ def read_state(path: Path) -> dict[str, Any]:
     Raises
     ------
     ConfigError
-        If it cannot be read.
+        If the file cannot be read.
     """
-    file = path / STATE / FILE
+    file = path / STATE
     try:
         state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises what pickle, zipfile and the system raise
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(
             "train.resume_from_checkpoint",
-            f"names {file}, which cannot be read ({reason})",
+            f"contains {file}, which cannot be read ({reason})",
             "a checkpoint written by this version",
-            "Take an older checkpoint",
+            "Resume from an older checkpoint",
         ) from error
     return state
 
 
 def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> Sequence[str]:
-    """Return in words how a training differs from the one that a checkpoint is of."""
+    """Return a text for each setting that changed since a checkpoint was written."""
     return [
         f"{name} was {saved[name]!r} and is {now[name]!r}"
         for name in now
@@ -186,24 +210,24 @@ def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> Sequence[st
 
 @dataclass
 class ModelStore:
-    """Saves a pipeline while it is trained, and finds it again.
+    """Saves the models and checkpoints of a training, and restores the state of a checkpoint.
 
     Parameters
     ----------
     nlp
         The pipeline.
     learner
-        Whose state goes into checkpoints.
+        Its state is saved in checkpoints.
     last, best, checkpoints
-        Folders of the last model, of the best one, and of the checkpoints.
+        Folders of the last model, of the best model, and of the checkpoints.
     files
-        Text files that go beside every model.
+        Text files that are written into every model folder.
     limit
         Checkpoints to keep; None for all, 0 for none.
     settings
-        Options that decide which batches are drawn: a training that goes on with others is told so.
+        Options that change the steps: a training that resumes with other values is warned.
     uploader
-        Puts what is saved on the hub.
+        Uploads what is saved to the hub.
     """
 
     nlp: Language
@@ -217,7 +241,7 @@ class ModelStore:
     uploader: HubUploader | None = None
 
     def averaged(self) -> AbstractContextManager[None]:
-        """Have the running mean of the weights stand in the model meanwhile, if there is one."""
+        """Return a context in which the model has the EMA weights, if there are any."""
         return nullcontext() if self.learner.average is None else self.learner.average.applied()
 
     def save_last(self, step: int) -> None:
@@ -240,9 +264,9 @@ class ModelStore:
         Parameters
         ----------
         step
-            Number of steps done.
+            Number of completed steps.
         state
-            Of what is not the learner's.
+            Of everything but the learner.
         """
         if self.limit == 0:
             return
@@ -271,17 +295,17 @@ class ModelStore:
             self.uploader.saved(path, step, "checkpoint")
 
     def resume(self, path: Path, note: Callable[[str], None]) -> dict[str, Any]:
-        """Give the learner the state of a checkpoint, whose weights it has already; return the state.
+        """Restore the learner from a checkpoint, whose weights are loaded already; return the whole state.
 
-        Chance is not touched: call ``set_random_state`` with ``state["random"]`` right before the first step.
+        Random generators are not restored: call ``restore_random_state`` right before the first step.
         """
         state = read_state(path)
         learner = self.learner
         for text in differences(state["settings"], self.settings):
             note(
-                f"warning: [train.resume_from_checkpoint] {text}: the steps to come are others than without the break"
+                f"warning: [train.resume_from_checkpoint] {text}: the remaining steps differ from an unbroken training"
             )
-        self._take_optimizer(state)
+        self._restore_optimizer(state)
         _set_schedule(learner.scheduler, state["scheduler"]["last_epoch"])
         if learner.accelerator.scaler is not None and state["scaler"] is not None:
             learner.accelerator.scaler.load_state_dict(state["scaler"])
@@ -292,12 +316,12 @@ class ModelStore:
                 part.load_state_dict(state[name])
         return state
 
-    def _take_optimizer(self, state: Mapping[str, Any]) -> None:
-        """Take the state of the optimizer; its settings are those of now."""
+    def _restore_optimizer(self, state: Mapping[str, Any]) -> None:
+        """Restore the state of the optimizer, but not its settings."""
         optimizer = self.learner.optimizer
         before, now = state["settings"].get("optimizer"), self.settings["optimizer"]
         if before != now:
-            raise ConfigError("train.optimizer", f"is {now}, that of the checkpoint is {before}", str(before))
+            raise ConfigError("train.optimizer", f"is {now}, but {before} in the checkpoint", str(before))
         settings = [
             {name: value for name, value in group.items() if name not in ("params", "lr", "initial_lr")}
             for group in optimizer.param_groups
@@ -307,23 +331,23 @@ class ModelStore:
         except ValueError as error:
             raise ConfigError(
                 "train.resume_from_checkpoint",
-                f"is of other parameters than those that learn now ({error})",
+                f"has other trained parameters ({error})",
                 "the same components, freeze_components and param_groups",
             ) from error
         for group, own in zip(optimizer.param_groups, settings, strict=True):
             group.update(own)
 
-    def restore_chance(self, state: Mapping[str, Any], note: Callable[[str], None]) -> None:
-        """Have all generators of this process go on from where the checkpoint was written."""
+    def restore_random_state(self, state: Mapping[str, Any], note: Callable[[str], None]) -> None:
+        """Restore all random generators of this process."""
         index = self.learner.accelerator.process_index
         if index < len(state["random"]):
             set_random_state(state["random"][index])
         else:
-            note("warning: the checkpoint is of fewer processes: this one draws anew")
+            note("warning: the checkpoint has fewer processes: the random state of this process is new")
 
 
 def _set_schedule(scheduler: Any, steps: int) -> None:
-    """Have a schedule stand after so many steps, with the learning rates that it gives now."""
+    """Advance a schedule to a number of completed steps, and set the learning rates."""
     scheduler.last_epoch = steps
     for group, base, factor in zip(
         scheduler.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True

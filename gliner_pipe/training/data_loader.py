@@ -1,4 +1,4 @@
-"""From examples to the batches of each step, cut into what fits the memory."""
+"""The batches of each step: drawn from the datasets, split into sub-batches that fit the memory, and collated."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from gliner_pipe.pipeline.base import end_with_parent
 from gliner_pipe.training.datasets import Dataset, draws
 from gliner_pipe.training.protocol import TrainableByLoop
 
-#: What a part of a batch costs beyond its pieces, as a number of pieces. On a CPU, gradients are added up and those of
-#: the embeddings laid out once more, which was measured; a GPU is busy only with parts of some thousand pieces.
+#: Fixed cost of a sub-batch, in subword tokens. On a CPU gradients are accumulated and those of the embeddings
+#: allocated once more, which was measured; a GPU is busy only with sub-batches of some thousand subword tokens.
 OVERHEAD = {"cpu": 64, "cuda": 4096}
 #: The batches of all components for the same examples.
 SubBatch = dict[str, TrainingBatch]
@@ -32,20 +32,20 @@ SubBatch = dict[str, TrainingBatch]
 
 @dataclass
 class StepBatches:
-    """What a process learns from in one step.
+    """The batch of one process in one step.
 
     Parameters
     ----------
     sub_batches
-        The batch as it is cut; each is run forward and backward on its own.
+        Parts of the batch; each has its own forward and backward pass.
     n_words, n_docs
-        Size of the whole.
+        Size of the batch.
     sources
-        File and line of the examples, as far as known.
+        File and line of the examples, where known.
     sizes
         Documents of each sub-batch.
     dropped
-        Gold annotations that cannot be learned from, by component and reason.
+        Gold annotations that cannot be learned, by component and reason.
     """
 
     sub_batches: list[SubBatch]
@@ -57,31 +57,30 @@ class StepBatches:
 
 
 class StepStream(IterableDataset[StepBatches]):
-    """An endless stream of collated steps that depends on nothing but its arguments.
+    """An endless stream of the batches of each step, fully determined by its arguments.
 
     Parameters
     ----------
     datasets
         A step draws one batch of each.
     components
-        The components that learn.
+        The trained components.
     seed
         Decides order and label sampling.
     max_tokens
-        Most pieces of a sub-batch; None runs each batch as a whole.
+        Maximum subword tokens of a sub-batch; None does not split batches for memory.
     rank, n_processes
-        Number of this training process and of all of them; each learns from other batches.
+        Index of this training process and number of processes; each draws other batches.
     accumulation
-        Batches that a process learns from in one step.
+        Batches of a process in one step.
     overhead
-        What a part costs beyond its pieces, see ``cut_by_length``; infinite for no more parts than `max_tokens` asks
-        for.
+        Fixed cost of a sub-batch in subword tokens, see ``cut_by_length``; infinite splits only for `max_tokens`.
     start
-        Steps to leave out, done by an earlier run: the others are the same as without it.
+        Steps to skip, completed by an earlier run; the others do not change.
 
     Notes
     -----
-    Chance depends on the number of a batch alone: two processes learn from the same as one that accumulates two.
+    Sampling depends only on the number of a batch: two processes draw the same as one that accumulates two batches.
     """
 
     def __init__(
@@ -120,15 +119,27 @@ class StepStream(IterableDataset[StepBatches]):
                 yield self.collate(own)
                 own = []
 
+    def halve(self, tokens: int) -> int:
+        """Halve the maximum size of further sub-batches, as one of so many subword tokens ran out of memory.
+
+        Returns
+        -------
+        int
+            The new maximum.
+        """
+        largest = tokens if self.max_tokens is None else min(tokens, self.max_tokens)
+        self.max_tokens = max(1, largest // 2)
+        return self.max_tokens
+
     def collate(self, drawn: Sequence[tuple[int, Sequence[Example]]]) -> StepBatches:
-        """Turn the batches of a step, with their numbers, into parts of like length of at most `max_tokens` pieces."""
+        """Return the numbered batches of a step, split into sub-batches of similar length."""
         dropped: defaultdict[str, Counter[str]] = defaultdict(Counter)
         sub_batches: list[SubBatch] = []
         sizes: list[int] = []
         for number, examples in drawn:
             rng = random.Random(f"{self.seed}-{number}")
             by_name = {name: component.draw(examples, rng) for name, component in self.components.items()}
-            for texts in self._cut(by_name):
+            for texts in self._split(by_name):
                 sub_batches.append({name: one.lay_out(texts) for name, one in by_name.items()})
                 sizes.append(len(texts))
             for name, one in by_name.items():
@@ -148,8 +159,8 @@ class StepStream(IterableDataset[StepBatches]):
             dropped=dict(dropped),
         )
 
-    def _cut(self, drawn: Mapping[str, Drawn]) -> list[list[int]]:
-        """Which texts go together; those of several components are cut by the larger of their sizes."""
+    def _split(self, drawn: Mapping[str, Drawn]) -> list[list[int]]:
+        """Return the texts of each sub-batch; of several components the largest size counts."""
         all_sizes = [one.sizes() for one in drawn.values()]
         sizes = [
             (max(rows for rows, _ in of_text), max(pieces for _, pieces in of_text))
@@ -158,15 +169,20 @@ class StepStream(IterableDataset[StepBatches]):
         return cut_by_length(sizes, self.max_tokens, self.overhead)
 
 
+def sub_batch_overhead(device: torch.device) -> float:
+    """Return the fixed cost of a sub-batch on a device, in subword tokens."""
+    return OVERHEAD.get(device.type, OVERHEAD["cuda"])
+
+
 def prefetched(stream: StepStream, num_workers: int) -> Iterator[StepBatches]:
-    """Iterate over `stream`, collating in `num_workers` processes if asked to; the batches are the same.
+    """Iterate over `stream`; `num_workers` processes prefetch the batches, which are the same as without.
 
     Parameters
     ----------
     stream
-        The steps.
+        The batches of each step.
     num_workers
-        Number of processes; 0 collates in this one, as do systems that cannot fork.
+        Number of processes; with 0, and on systems that cannot fork, this process collates.
     """
     if num_workers < 1 or sys.platform != "linux":
         yield from stream
@@ -179,10 +195,10 @@ def prefetched(stream: StepStream, num_workers: int) -> Iterator[StepBatches]:
         multiprocessing_context="fork",
         prefetch_factor=2,
         worker_init_fn=lambda _: end_with_parent(parent),
-        generator=torch.Generator(),  # else it would draw from the one that dropout draws from
+        generator=torch.Generator(),  # the global generator is for dropout
     )
     with warnings.catch_warnings():
-        # The workers run nothing but tokenizers; no thread of this process is needed in them.
+        # The workers only run tokenizers, and need no thread of this process.
         warnings.filterwarnings("ignore", message=".*fork", category=DeprecationWarning)
         iterator = iter(loader)
     yield from iterator

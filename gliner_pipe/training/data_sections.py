@@ -1,15 +1,16 @@
-"""What may stand for training and validation data: sections, paths, readers and lists of examples."""
+"""The forms of training and validation data: sections, paths, readers and lists of examples."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from confit import Config
 from confit.typing import Validatable
+from pydantic import ConfigDict, Field, ValidationError
+from pydantic.dataclasses import dataclass
 from spacy.language import Language
 from spacy.training import Example
 
@@ -20,9 +21,12 @@ from gliner_pipe.data.readers.tables import is_dataset
 from gliner_pipe.data.splitting import Chunk
 from gliner_pipe.errors import ConfigError, DataError
 from gliner_pipe.registry import registry
+from gliner_pipe.training.arguments import config_error
+
+_Number = Annotated[int, Field(ge=0)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=ConfigDict(arbitrary_types_allowed=True, strict=True))
 class Section:
     """A section of data, ``[train.train_data]`` or ``[train.val_data]``.
 
@@ -31,48 +35,46 @@ class Section:
     reader
         Called with the pipeline, yields examples.
     randomize
-        Shuffle before every pass, and split long texts at other places in every pass; true by default when
-        training.
+        Shuffle before every pass, and split long texts at other points in every pass; true by default for training.
     max_length
-        Split texts of more words than this; null leaves them whole.
+        Split texts of more words than this; null does not split.
     multi_sentence
-        Fill the parts with as many sentences as fit; false makes every sentence a part.
+        Fill each part with as many sentences as fit; false makes every sentence a part.
     limit
-        Number of documents to read.
+        Maximum number of documents to read.
     batch_size
-        What a step draws from this data, e.g. ``"2000 words"``; the ``batch_size`` of the training by
-        default.
+        Size of the batches drawn from this data, e.g. ``"2000 words"``; the ``batch_size`` of the training by default.
     punct_chars
-        Characters that may end a sentence, where the documents do not say where sentences begin.
+        Characters that may end a sentence, for documents without sentence boundaries.
     check_capitalized
-        A sentence begins with a capital letter.
+        Start a sentence only at a capital letter.
     min_newline_count
-        So many line breaks end a sentence.
+        Number of line breaks that end a sentence.
     labels
-        Validation only: labels to ask for and to score.
+        Validation only: labels to predict and to score.
     chunk
-        Training only: cut documents into chunks of ``max_words`` words, of which two neighbours share ``stride``
-        words; ``max_length`` and the other options above then hold for the chunks.
+        Training only: split documents into chunks of ``max_words`` words; neighbouring chunks share ``stride`` words.
+        ``max_length`` and the other options above then apply to the chunks.
     weight
-        Training only: how often a step draws from this data, relative to the other data (1 where it is not
-        given). Without any weight each step draws one batch of each.
+        Training only: frequency of draws from this data relative to the other data (1 where it is not given). Without
+        any weight each step draws one batch of each.
     """
 
-    reader: ReaderLike
+    reader: Any
     randomize: bool | None = None
-    max_length: int | None = None
+    max_length: _Number | None = None
     multi_sentence: bool = True
-    limit: int | None = None
-    batch_size: int | str | None = None
-    punct_chars: Sequence[str] | None = None
+    limit: _Number | None = None
+    batch_size: Any = None
+    punct_chars: Any = None
     check_capitalized: bool = True
-    min_newline_count: int = 1
-    labels: Sequence[Any] | None = None
+    min_newline_count: _Number = 1
+    labels: Any = None
     chunk: Chunk | None = None
-    weight: float | None = None
+    weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
 
     def read(self, nlp: Language, where: str) -> list[Example]:
-        """Return the examples, those without words left out.
+        """Return the examples that have words.
 
         Raises
         ------
@@ -87,19 +89,19 @@ class Section:
                 examples.append(example)
         if not examples:
             raise DataError(
-                f"[{where}]", "holds no document with words", "at least one", "Check the path and the reader"
+                f"[{where}]", "has no document with words", "at least one", "Check the path and the reader"
             )
         return examples
 
 
 class DataArg(Validatable):  # type: ignore[misc]
-    """Annotation of an argument that takes data in any of these forms; it becomes a list of sections."""
+    """Annotation of an argument that accepts data in any of these forms, and converts it to a list of sections."""
 
     where = "train.train_data"
 
     @classmethod
     def validate(cls, value: Any, config: Any = None) -> list[Section] | None:
-        """Return the sections that `value` stands for; None for None."""
+        """Return the sections for `value`; None for None."""
         if value is None:
             return None
         if isinstance(value, (list, tuple)) and not _are_data(value):
@@ -124,12 +126,12 @@ class ValidationData(DataArg):
 
 
 def make_section(options: Mapping[str, Any], where: str) -> Section:
-    """Return the section that its options describe.
+    """Return the section with the given options.
 
     Raises
     ------
     ConfigError
-        If an option is unknown, missing or of the wrong kind.
+        If an option is unknown, missing or invalid.
     """
     known = [field.name for field in fields(Section)]
     unknown = [name for name in options if name not in known]
@@ -139,50 +141,32 @@ def make_section(options: Mapping[str, Any], where: str) -> Section:
         raise ConfigError(
             where, "has no reader", 'a section with e.g. @readers = "gliner_json"', f"Add [{where}.reader]"
         )
-    for name, kinds in _KINDS.items():
-        value = options.get(name)
-        if value is not None and (
-            not isinstance(value, kinds) or isinstance(value, bool) is not (kinds is bool)
-        ):
-            allowed = "true or false" if kinds is bool else "a whole number or null"
-            raise ConfigError(f"{where}.{name}", f"is {value!r}", allowed)
-        if isinstance(value, int) and value < 0:
-            raise ConfigError(f"{where}.{name}", f"is {value}", "a whole number or null")
     values = {name: value for name, value in options.items() if value is not None}
     if "chunk" in values:
         values["chunk"] = Chunk.of(values["chunk"], f"{where}.chunk")
-    weight = values.get("weight", 1.0)
-    if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 < weight < math.inf:
-        raise ConfigError(f"{where}.weight", f"is {weight!r}", "a number above 0")
-    return Section(**{**values, "reader": make_reader(options["reader"], f"{where}.reader")})
-
-
-_KINDS: Mapping[str, type] = {
-    "randomize": bool,
-    "max_length": int,
-    "multi_sentence": bool,
-    "limit": int,
-    "check_capitalized": bool,
-    "min_newline_count": int,
-}
+    values["reader"] = make_reader(options["reader"], f"{where}.reader")
+    try:
+        return Section(**values)
+    except ValidationError as error:
+        raise config_error(error, where) from None
 
 
 def make_reader(value: Any, where: str) -> ReaderLike:
-    """Return the reader that `value` stands for.
+    """Return the reader for `value`.
 
     Parameters
     ----------
     value
-        A block, a path, a list of examples or of records, a data set of the package datasets, or a reader
-        already. Of a folder or data set with several splits, training takes ``train`` and validation
+        A block, a path, a list of examples or of records, a data set of the package datasets, or a reader.
+        Of a folder or data set with several splits, training reads ``train`` and validation reads
         ``validation`` (or ``valid``, ``val``, ``dev``).
     where
-        The section, for messages; whether it is for validation shows in its name.
+        The section, for messages; its name says whether it is for validation.
 
     Raises
     ------
     ConfigError
-        If it is nothing of that kind.
+        If `value` is none of these.
     """
     validation = "val_data" in where
     if is_dataset(value):
@@ -207,7 +191,7 @@ def make_reader(value: Any, where: str) -> ReaderLike:
 
 
 def _are_data(value: Any) -> bool:
-    """Say whether a list holds the data itself, and not sections, paths or readers."""
+    """Return whether a list holds the data itself, and not sections, paths or readers."""
     return _are_examples(value) or (are_records(value) and is_known(value[0]) and "reader" not in value[0])
 
 

@@ -1,10 +1,10 @@
-"""What is learned from and measured on: the examples of each section, and endless batches of them."""
+"""Training and validation data: the documents of each section, and endless batches of them."""
 
 from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,8 +18,11 @@ from gliner_pipe.data.holdout import drop_labels, hold_out
 from gliner_pipe.data.splitting import chunk_examples, split_examples
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.evaluation.evaluate import gold_span_getter
+from gliner_pipe.pipeline.overrides import gliner_components
+from gliner_pipe.training.arguments import TrainOptions
 from gliner_pipe.training.data_sections import Section
 from gliner_pipe.training.protocol import TrainableByLoop
+from gliner_pipe.training.validation import Validation, choose_metric, make_scorers
 
 __all__ = [
     "Dataset",
@@ -29,6 +32,7 @@ __all__ = [
     "draws_per_epoch",
     "drop_labels",
     "hold_out",
+    "read_data",
     "read_training",
     "read_validation",
 ]
@@ -45,11 +49,11 @@ class Dataset:
     documents
         Its examples, not yet split.
     batch_size
-        What a step draws from it.
+        Size of the batches drawn from it.
     spans_key
-        Where gold entities stand.
+        Where gold entities are read.
     count_pieces
-        Counts the pieces of examples, where batches are measured in these; see :func:`counting_pieces`.
+        Counts the subword tokens of examples, if `batch_size` is in subword tokens; see :func:`counting_pieces`.
     """
 
     section: Section
@@ -59,13 +63,7 @@ class Dataset:
     count_pieces: PieceCounter | None = None
 
     def batches(self, rng: random.Random) -> Iterator[list[Example]]:
-        """Yield batches without end; each pass over the data has its own order and its own cuts.
-
-        Parameters
-        ----------
-        rng
-            Decides both.
-        """
+        """Yield batches without end; `rng` decides the order and the split points of each pass."""
         while True:
             yield from self.one_pass(rng)
 
@@ -81,7 +79,7 @@ class Dataset:
         )
 
     def parts(self, rng: random.Random | None = None, report: Counter[str] | None = None) -> list[Example]:
-        """Return the documents, cut as the section asks for; `report` counts what that costs."""
+        """Return the documents, split as the section says; `report` counts what the splits lose."""
         section = self.section
         options: dict[str, Any] = {} if section.punct_chars is None else {"punct_chars": section.punct_chars}
         documents: Iterable[Example] = self.documents
@@ -104,13 +102,50 @@ class Dataset:
 
     @property
     def randomize(self) -> bool:
-        """Whether chance decides on order and cuts: so it does unless the section says otherwise."""
+        """Whether order and split points are random: true unless the section says otherwise."""
         return self.section.randomize is not False
 
     @property
     def weight(self) -> float:
-        """How often it is drawn from, where datasets have weights."""
+        """Relative frequency of draws, if any dataset has a weight."""
         return 1.0 if self.section.weight is None else self.section.weight
+
+
+# -- reading -----------------------------------------------------------------------------------------------------------
+
+
+def read_data(
+    nlp: Language, options: TrainOptions, note: Callable[[str], None]
+) -> tuple[list[Dataset], Validation]:
+    """Read all data of a training.
+
+    Parameters
+    ----------
+    nlp
+        The pipeline.
+    options
+        Of the training.
+    note
+        Prints a line for the user.
+
+    Returns
+    -------
+    tuple
+        The training data, without the labels in ``unseen_labels``, and the validation.
+    """
+    datasets = read_training(nlp, options.train_data, options.batch_size)
+    labels: Sequence[object] | None = None
+    examples: list[Example] = []
+    validation = Validation([], {})
+    if options.validation_split is not None:
+        datasets, examples = _split_off(datasets, options.validation_split, options.order_seed)
+    elif options.val_data is not None:
+        examples, labels = read_validation(nlp, options.val_data)
+    if options.validation_split is not None or options.val_data is not None:
+        scorers = make_scorers(options.scorer, nlp, examples, options.unseen_labels)
+        metric = choose_metric(options.best_metric, scorers, examples)
+        validation = Validation(examples, scorers, metric, labels)
+    return _without_labels(nlp, datasets, options.unseen_labels, note), validation
 
 
 def read_training(nlp: Language, sections: Sequence[Section], batch_size: int | str) -> list[Dataset]:
@@ -119,9 +154,9 @@ def read_training(nlp: Language, sections: Sequence[Section], batch_size: int | 
     Raises
     ------
     DataError
-        If there is nothing to read.
+        If a section has no document with words.
     ConfigError
-        If a batch size is none.
+        If an option of a section is invalid.
     """
     datasets = []
     for number, section in enumerate(sections):
@@ -143,7 +178,14 @@ def read_validation(
     Returns
     -------
     tuple
-        All examples, and the labels to ask for if a section names them.
+        All examples, and the labels to predict, if a section names them.
+
+    Raises
+    ------
+    DataError
+        If a section has no document with words.
+    ConfigError
+        If an option of a section is invalid.
     """
     for name in ("chunk", "weight"):
         if any(getattr(section, name) is not None for section in sections):
@@ -158,10 +200,53 @@ def read_validation(
     return [example for section in sections for example in section.read(nlp, "train.val_data")], labels
 
 
-def counting_pieces(datasets: Sequence[Dataset], components: Mapping[str, TrainableByLoop]) -> list[Dataset]:
-    """Let the components, which must have their tokenizers, count pieces for the datasets.
+def _split_off(datasets: Sequence[Dataset], share: float, seed: int) -> tuple[list[Dataset], list[Example]]:
+    """Hold out a share of the documents of each dataset; a dataset of a single document stays whole."""
+    kept: list[Dataset] = []
+    held: list[Example] = []
+    for dataset in datasets:
+        if len(dataset.documents) < 2 <= max(len(other.documents) for other in datasets):
+            kept.append(dataset)
+            continue
+        rest, out = hold_out(dataset.documents, share, seed)
+        kept.append(replace(dataset, documents=rest))
+        held += out
+    return kept, held
 
-    A text that several components learn from counts as many pieces as the one has that cuts it finest.
+
+def _without_labels(
+    nlp: Language, datasets: list[Dataset], unseen: Sequence[str], note: Callable[[str], None]
+) -> list[Dataset]:
+    """Remove the annotations of the unseen labels from the training data."""
+    if not unseen:
+        return datasets
+    for component in gliner_components(nlp):
+        name = component.name
+        known = [label for label in unseen if label in component.labels]
+        if known:
+            raise ConfigError(
+                "train.unseen_labels",
+                f"contains {known[0]!r}, which is a label of {name!r}",
+                "labels that the component does not have",
+                f"Remove it from [components.{name}] labels",
+            )
+    dropped: Counter[str] = Counter()
+    kept = []
+    for dataset in datasets:
+        documents = list(dataset.documents)
+        dropped += drop_labels(documents, unseen, dataset.spans_key)
+        kept.append(replace(dataset, documents=documents))
+    missing = [label for label in unseen if not dropped[label]]
+    if missing:
+        note(f"note: [train.unseen_labels] are not in the training data: {', '.join(missing)}")
+    note(f"held out of the training: {', '.join(f'{n} x {label}' for label, n in dropped.items())}")
+    return kept
+
+
+def counting_pieces(datasets: Sequence[Dataset], components: Mapping[str, TrainableByLoop]) -> list[Dataset]:
+    """Return the datasets with a subword token counter; the components must have their tokenizers.
+
+    A text for several components counts as many subword tokens as the largest of their counts.
     """
     counters = [
         component.count_pieces for component in components.values() if hasattr(component, "count_pieces")
@@ -175,16 +260,43 @@ def counting_pieces(datasets: Sequence[Dataset], components: Mapping[str, Traina
     return [replace(dataset, count_pieces=most) for dataset in datasets]
 
 
-def draws(datasets: Sequence[Dataset], seed: int) -> Iterator[list[Example]]:
-    """Yield what is learned from, one draw after the other, without end.
+def describe(datasets: Sequence[Dataset], component: TrainableByLoop) -> str:
+    """Return a report on the training data, and on the annotations that a component cannot learn.
 
-    Without weights a draw is one batch of each dataset. As soon as one section has a weight, a draw is one batch
-    of one dataset, chosen with a probability proportional to its weight (1 where there is none).
+    Raises
+    ------
+    DataError
+        If it can learn none.
+    """
+    lost: Counter[str] = Counter()
+    examples = [example for dataset in datasets for example in dataset.parts(report=lost)]
+    own = component.describe_data(examples) if hasattr(component, "describe_data") else None
+    if own is not None:
+        return f"[components.{component.name}] training data: {own}"
+    report = check_examples(
+        examples,
+        spans_key=getattr(component, "gold_spans_key", datasets[0].spans_key),
+        max_width=getattr(component, "max_width", None),
+        flat_ner=False,
+    )
+    lines = [f"[components.{component.name}] training data: {report.render()}"]
+    lines += [f"  {number} {reason}" for reason, number in (+lost).items()]
+    return "\n".join(lines)
+
+
+# -- drawing -----------------------------------------------------------------------------------------------------------
+
+
+def draws(datasets: Sequence[Dataset], seed: int) -> Iterator[list[Example]]:
+    """Yield draws, each the examples of one batch of a step, without end.
+
+    Without weights a draw is one batch of each dataset. If any section has a weight, a draw is one batch of one
+    dataset, chosen with a probability proportional to its weight (1 where there is none).
 
     Parameters
     ----------
     datasets
-        What to draw from.
+        The training data.
     seed
         The only source of chance: the same seed gives the same draws.
     """
@@ -202,9 +314,8 @@ def draws(datasets: Sequence[Dataset], seed: int) -> Iterator[list[Example]]:
 def draws_per_epoch(datasets: Sequence[Dataset], seed: int) -> int:
     """Return the number of draws of an epoch.
 
-    Without weights it is that after which all of the largest dataset was drawn once, with weights the number of
-    batches of all datasets together. Passes that cut documents elsewhere may have a few batches more or less;
-    those of the first pass count.
+    Without weights an epoch is one pass over the largest dataset, with weights the number of batches of all
+    datasets together. Passes with other split points may have a few batches more or less; the first pass counts.
 
     Parameters
     ----------
@@ -220,27 +331,3 @@ def draws_per_epoch(datasets: Sequence[Dataset], seed: int) -> int:
 
 def _weighted(datasets: Sequence[Dataset]) -> bool:
     return any(dataset.section.weight is not None for dataset in datasets)
-
-
-def describe(datasets: Sequence[Dataset], component: TrainableByLoop) -> str:
-    """Return a text on what is in the data, and what of it cannot be learned.
-
-    Raises
-    ------
-    DataError
-        If nothing can be learned.
-    """
-    cut: Counter[str] = Counter()
-    examples = [example for dataset in datasets for example in dataset.parts(report=cut)]
-    own = component.describe_data(examples) if hasattr(component, "describe_data") else None
-    if own is not None:
-        return f"[components.{component.name}] training data: {own}"
-    report = check_examples(
-        examples,
-        spans_key=getattr(component, "gold_spans_key", datasets[0].spans_key),
-        max_width=getattr(component, "max_width", None),
-        flat_ner=False,
-    )
-    lines = [f"[components.{component.name}] training data: {report.render()}"]
-    lines += [f"  {number} {reason}" for reason, number in (+cut).items()]
-    return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""The one accelerator of a training: device, mixed precision, several processes."""
+"""Device, mixed precision, compilation and communication between processes."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from gliner_pipe.errors import ConfigError
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-#: Longest time that the other processes wait for the main one to validate and save.
+#: Maximum time that the other processes wait for the main process to validate and save.
 PATIENCE = timedelta(hours=12)
 
 
 class TrainedModels(nn.Module):
-    """All models of a pipeline that learn, as the one module that accelerate wraps.
+    """All trained models of a pipeline in one module, which accelerate wraps.
 
-    The wrapping (autocast, gradients over processes) stays on this module: the components keep theirs as they
-    are.
+    The wrapper (autocast, gradients over processes) is on this module only: the models of the components are not
+    wrapped.
 
     Parameters
     ----------
     models
-        One torch module a component.
+        Model of each component.
     distributed
         Whether gradients are averaged over processes.
     frozen
-        Parts of the models that stay in evaluation mode.
+        Modules that stay in evaluation mode.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class TrainedModels(nn.Module):
         self.distributed = distributed
 
     def train(self, mode: bool = True) -> TrainedModels:
-        """Set the training mode of all that learns."""
+        """Set the training mode, except that of frozen modules."""
         super().train(mode)
         for module in self._frozen:
             module.eval()
@@ -60,8 +60,7 @@ class TrainedModels(nn.Module):
             terms = model(batches[name])
             losses[name] = (terms.total.float(), dict(terms.parts))
         if self.distributed:
-            # Processes must agree on what takes part in a step, also where a batch leaves a head without
-            # work.
+            # All processes must have gradients for the same parameters, also if a batch does not use a head.
             touched = sum(parameter.sum() for parameter in self.parameters() if parameter.requires_grad)
             first = self.names[0]
             losses[first] = (losses[first][0] + 0.0 * touched, losses[first][1])
@@ -81,53 +80,55 @@ def make_accelerator(mixed_precision: str, cpu: bool) -> Accelerator:
     Raises
     ------
     ConfigError
-        If this machine cannot do that.
+        If this machine does not support it.
     """
     from accelerate import Accelerator, InitProcessGroupKwargs
     from accelerate.state import AcceleratorState, PartialState
 
     if AcceleratorState._shared_state and PartialState().num_processes == 1:
-        # what an earlier training in this process chose must not decide for this one
+        # do not reuse the settings of an earlier training in this process
         AcceleratorState._reset_state(reset_partial_state=True)
     handlers = [InitProcessGroupKwargs(timeout=PATIENCE)]
     try:
         accelerator = Accelerator(mixed_precision=mixed_precision, cpu=cpu, kwargs_handlers=handlers)
     except ValueError as error:
-        raise _not_here(mixed_precision, str(error)) from error
+        raise _unsupported(mixed_precision, str(error)) from error
     if accelerator.distributed_type.value in ("FSDP", "DEEPSPEED", "MEGATRON_LM"):
         raise ConfigError(
             "accelerate config",
-            f"asks for {accelerator.distributed_type.value}, which shards the weights over the processes",
-            "whole weights in every process (MULTI_GPU): the pipeline is measured and saved from them",
+            f"selects {accelerator.distributed_type.value}, which shards the weights over the processes",
+            "all weights in every process (MULTI_GPU): the pipeline is validated and saved from them",
             "Run accelerate launch --multi_gpu; for large models use adapters, bf16 and gradient_checkpointing",
         )
     if mixed_precision == "fp16" and accelerator.device.type == "cpu":
-        raise _not_here(mixed_precision, "it needs a GPU")  # accelerate would train in 32 bit without a word
+        raise _unsupported(mixed_precision, "it needs a GPU")  # accelerate would silently train in 32 bit
     return accelerator
 
 
-def _not_here(mixed_precision: str, why: str) -> ConfigError:
+def _unsupported(mixed_precision: str, why: str) -> ConfigError:
     return ConfigError(
-        "train.mixed_precision", f"is {mixed_precision!r}, which cannot be had here: {why}", "no, bf16"
+        "train.mixed_precision",
+        f"is {mixed_precision!r}, which this machine does not support: {why}",
+        "no, bf16",
     )
 
 
 def compile_backbones(models: Mapping[str, nn.Module], backend: str | bool) -> None:
-    """Have torch compile the pretrained transformers, in place: names of weights stay as they are.
+    """Compile the pretrained transformers with torch, in place; the names of the weights do not change.
 
-    The first steps take long, and so does every new shape; worth it for long trainings on a GPU.
+    The first steps are slow, and so is every new shape; useful for long trainings on a GPU.
 
     Parameters
     ----------
     models
-        One torch module a component.
+        Model of each component.
     backend
         Name of a backend of ``torch.compile``; True for torch's default.
 
     Raises
     ------
     ConfigError
-        If torch knows no such backend.
+        If torch does not have the backend.
     """
     from transformers import PreTrainedModel
 
@@ -138,7 +139,7 @@ def compile_backbones(models: Mapping[str, nn.Module], backend: str | bool) -> N
 
     for model in models.values():
         inside: set[nn.Module] = set()
-        for module in model.modules():  # the outer ones come first
+        for module in model.modules():  # outer modules come first
             if isinstance(module, PreTrainedModel) and module not in inside:
                 inside.update(module.modules())
                 module.compile(backend=name, dynamic=True)
@@ -146,7 +147,7 @@ def compile_backbones(models: Mapping[str, nn.Module], backend: str | bool) -> N
 
 @contextmanager
 def deterministic(wanted: bool) -> Iterator[None]:
-    """Have torch choose kernels that give the same numbers every time, if `wanted`; an operation without one raises."""
+    """If `wanted`, use only deterministic kernels of torch; an operation without one raises an error."""
     if not wanted:
         yield
         return
@@ -170,7 +171,7 @@ def gathered(accelerator: Accelerator, value: Any) -> list[Any]:
 
 
 def no_sync(accelerator: Accelerator, module: nn.Module, last: bool) -> AbstractContextManager[Any]:
-    """Return a context in which gradients stay in this process, unless `last` sub-batch of a step."""
+    """Return a context without gradient synchronisation, unless this is the `last` sub-batch of a step."""
     return nullcontext() if last else accelerator.no_sync(module)
 
 

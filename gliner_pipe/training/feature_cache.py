@@ -1,4 +1,4 @@
-"""Gives the frozen backbones of a training a cache of what they make of each window."""
+"""The option ``feature_cache``: a cache of the output of frozen backbones for the duration of a training."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gliner_pipe.modeling.backbones.feature_cache import FeatureCache
 from gliner_pipe.training.protocol import TrainableByLoop
 
 WHERE = "train.feature_cache"
-#: Share of the free memory that is taken where no size is given.
+#: Share of the free memory for the cache if no size is given.
 SHARE = 0.25
 
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B\s*", re.IGNORECASE)
@@ -25,7 +25,7 @@ def parse_bytes(size: str) -> int:
     Raises
     ------
     ConfigError
-        If it is none.
+        If `size` is not a size of memory.
     """
     match = _SIZE.fullmatch(size)
     if match is None or not float(match[1]):
@@ -37,12 +37,12 @@ def parse_bytes(size: str) -> int:
 def cached_features(
     components: Mapping[str, TrainableByLoop], wanted: bool | str | None
 ) -> Iterator[list[FeatureCache]]:
-    """Keep what frozen backbones make of windows, for as long as the context lasts.
+    """Cache the output of frozen backbones for each window, while the context lasts.
 
     Parameters
     ----------
     components
-        The components that learn, with their weights frozen already.
+        The trained components, after freezing.
     wanted
         True, or a size of memory, for all frozen backbones; None for those whose windows are the same in every pass
         over the data; False for none.
@@ -50,12 +50,12 @@ def cached_features(
     Yields
     ------
     list of FeatureCache
-        The caches, empty so far.
+        The caches, still empty.
 
     Raises
     ------
     ConfigError
-        If a cache is asked for and no backbone is frozen.
+        If `wanted` is set, but no backbone is frozen.
     """
     backbones: list[Backbone] = []
     for component in components.values():
@@ -64,9 +64,9 @@ def cached_features(
     if wanted and not backbones:
         raise ConfigError(
             WHERE,
-            f"is {wanted!r}, and every backbone learns",
+            f"is {wanted!r}, but no backbone is frozen",
             "null, false",
-            'Freeze one: freeze = true of the backbone, or freeze_components = ["text_encoder"]',
+            'Freeze a backbone with freeze = true in its section, or freeze_components = ["text_encoder"]',
         )
     most = parse_bytes(wanted) if isinstance(wanted, str) else int(SHARE * _free_memory())
     caches = []

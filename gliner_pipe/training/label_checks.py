@@ -1,4 +1,4 @@
-"""Labels of the components, of the training data and of the validation data, compared before the first step."""
+"""Compares the labels of components, training data and validation data before the first step."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from spacy.training import Example
 from gliner_pipe.data.checks import no_gold, places_of
 from gliner_pipe.data.label_sets import counted, named
 from gliner_pipe.pipeline.labels import parse_labels
+from gliner_pipe.training.arguments import TrainOptions
 from gliner_pipe.training.datasets import Dataset
 from gliner_pipe.training.validation import Validation
 
@@ -20,33 +21,33 @@ def check_labels(
     components: Mapping[str, Any],
     datasets: Sequence[Dataset],
     validation: Validation,
-    options: Mapping[str, Any],
+    options: TrainOptions,
     warn: Callable[[str], None],
 ) -> None:
-    """Refuse labels and data that share nothing, and warn of what they do not share.
+    """Raise an error if labels and data have nothing in common, and warn of differences.
 
     Parameters
     ----------
     components
-        The components that learn, by name, with their labels.
+        The trained components, by name, with their labels.
     datasets
-        What is learned from.
+        The training data.
     validation
-        What is measured on, and the labels that are asked for.
+        The validation data, and the labels to predict.
     options
         Of the training.
     warn
-        Takes a line for the user.
+        Prints a line for the user.
 
     Raises
     ------
     ConfigError
         If a component and the data have no label in common.
     DataError
-        If a set of data has entities, and all of them stand where no component looks.
+        If a dataset has entities, but none where a component reads them.
     """
-    learning = [component for component in components.values() if hasattr(component, "label_sets")]
-    asked = (
+    trained = [component for component in components.values() if hasattr(component, "label_sets")]
+    requested = (
         None
         if validation.labels is None
         else [item.label for item in parse_labels(validation.labels, "labels")]
@@ -57,39 +58,39 @@ def check_labels(
         for number, dataset in enumerate(datasets)
     ]
     for where, examples in [*by_place, ("train.val_data", validation.examples)]:
-        _check_places(where, examples, learning)
+        _check_gold(where, examples, trained)
     train = [example for dataset in datasets for example in dataset.documents]
-    for component in learning:
-        _check_ends(component, warn)
-        _check_closed(component, by_place, warn)
-        for one in component.label_sets(train, validation.examples, asked):
-            sets = replace(one, unseen=options["unseen_labels"])
+    for component in trained:
+        _check_relation_ends(component, warn)
+        _check_label_overlap(component, by_place, warn)
+        for one in component.label_sets(train, validation.examples, requested):
+            sets = replace(one, unseen=options.unseen_labels)
             sets.check()
             if sets.noun != "relations" and validation.examples:
                 if not sets.dev:
-                    warn("[train.val_data] has no gold annotation, so there is nothing to measure")
-                if options["val_data"] is not None:
-                    sets.check_validation("train.val_data" if asked is None else "train.val_data.labels")
+                    warn("[train.val_data] has no gold annotations, so nothing can be scored")
+                if options.val_data is not None:
+                    sets.check_validation("train.val_data" if requested is None else "train.val_data.labels")
             for line in sets.warnings():
                 warn(line)
 
 
-def _check_ends(component: Any, warn: Callable[[str], None]) -> None:
-    """Warn of relations whose entities have labels that the component never finds."""
+def _check_relation_ends(component: Any, warn: Callable[[str], None]) -> None:
+    """Warn of relations between entities whose labels the component does not have."""
     for item in getattr(component, "relation_items", ()):
         for side in ("head", "tail"):
             ends = getattr(item, side)
             if ends and component.labels and not set(ends) & set(component.labels):
                 warn(
                     f"[components.{component.name}.relations] has {item.label!r} with a {side} of {named(ends)}, which "
-                    f"are not among the labels ({named(component.labels)}), so it is never found"
+                    f"are not among the labels ({named(component.labels)}), so it is never predicted"
                 )
 
 
-def _check_closed(
+def _check_label_overlap(
     component: Any, by_place: Sequence[tuple[str, Sequence[Example]]], warn: Callable[[str], None]
 ) -> None:
-    """Warn of sets of training data that share no label, where each text is asked for the labels of all sets."""
+    """Warn of datasets without a common label, if each text is trained with the labels of all datasets."""
     sampling = getattr(component, "cfg", {}).get("label_sampling", {"all_labels": True})
     if len(by_place) < 2 or not sampling.get("all_labels"):
         return
@@ -98,14 +99,14 @@ def _check_closed(
         if labels and others and not set(labels) & set(others):
             warn(
                 f"[{one}] and [{other}] have no label in common ({counted(labels)}; {counted(others)}). "
-                f"{component.name!r} is asked for all labels in every text, so it learns that those of one set are "
-                "absent in the other"
+                f"{component.name!r} trains with all labels in every text, so it learns that the labels of one "
+                "dataset are absent in the other"
             )
             return
 
 
-def _check_places(where: str, examples: Sequence[Example], components: Sequence[Any]) -> None:
-    """Refuse data whose annotations all stand where no component looks for them."""
+def _check_gold(where: str, examples: Sequence[Example], components: Sequence[Any]) -> None:
+    """Raise an error if data have annotations, but none where a component reads them."""
     elsewhere = places_of(example.reference for example in examples)
     if elsewhere and components and not any(component.count_labels(examples) for component in components):
         raise no_gold(where, getattr(components[0], "gold_spans_key", "gliner"), len(examples), elsewhere)

@@ -1,4 +1,4 @@
-"""The optimizer of a training: registered optimizers, parameter groups and frozen components."""
+"""The optimizer of a training: registered optimizers, parameter groups, and frozen weights."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ GROUP_KEYS = ("selector", "lr", "weight_decay", "freeze")
 
 @dataclass(eq=False)
 class OptimizerBlock:
-    """A class of optimizers with its options; learning rates and weight decay come from the groups.
+    """An optimizer class with its options; learning rates and weight decay are those of the parameter groups.
 
     Parameters
     ----------
@@ -37,13 +37,13 @@ class OptimizerBlock:
     options: dict[str, Any] = field(default_factory=dict)
 
     def build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-        """Return the optimizer of `groups` of parameters, as made by :func:`parameter_groups`."""
+        """Return the optimizer for the groups from :func:`parameter_groups`."""
         try:
             return self.optimizer_class(groups, **self.options)
         except TypeError as error:
             raise ConfigError(
                 "train.optimizer",
-                f"has options that {self.optimizer_class.__name__} does not take ({error})",
+                f"has options that {self.optimizer_class.__name__} does not have ({error})",
                 "those of its constructor, without lr and weight_decay",
             ) from error
 
@@ -52,7 +52,7 @@ class OptimizerBlock:
 def adamw(
     beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8, fused: bool | None = None
 ) -> OptimizerBlock:
-    """Adam with decoupled weight decay: the choice for transformers.
+    """Adam with decoupled weight decay, the usual choice for transformers.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ def adamw(
     eps
         Added to the denominator.
     fused
-        One kernel for all parameters; by default where torch has one for the device.
+        Use one kernel for all parameters; by default if torch has one for the device.
     """
     options: dict[str, Any] = {"betas": (beta1, beta2), "eps": eps}
     if fused is not None:
@@ -73,14 +73,14 @@ def adamw(
 
 @registry.optimizers.register("sgd")
 def sgd(momentum: float = 0.9, nesterov: bool = False) -> OptimizerBlock:
-    """Stochastic gradient descent with momentum: needs much higher learning rates than ``adamw``.
+    """Stochastic gradient descent with momentum; needs much higher learning rates than ``adamw``.
 
     Parameters
     ----------
     momentum
-        Share of the last update that is kept.
+        Share of the last update to keep.
     nesterov
-        Look ahead along the momentum.
+        Use Nesterov momentum.
     """
     return OptimizerBlock(torch.optim.SGD, {"momentum": momentum, "nesterov": nesterov})
 
@@ -89,20 +89,20 @@ def sgd(momentum: float = 0.9, nesterov: bool = False) -> OptimizerBlock:
 def adafactor(
     beta2_decay: float = -0.8, eps: tuple[float | None, float] = (None, 1e-3), clip_threshold: float = 1.0
 ) -> OptimizerBlock:
-    """Adafactor: keeps one number a row and a column instead of two a weight, for models that hardly fit the memory.
+    """Adafactor: stores one value a row and a column instead of two a weight, for models that barely fit the memory.
 
     Parameters
     ----------
     beta2_decay
-        How the running mean of the squared gradient decays with the steps.
+        Exponent of the decay of the running mean of the squared gradient.
     eps
-        Least of the squared gradient, and of the relative step.
+        Minimum of the squared gradient, and of the relative step.
     clip_threshold
-        Largest root mean square of an update.
+        Maximum root mean square of an update.
 
     Notes
     -----
-    Source: Shazeer and Stern, "Adafactor" (2018), as torch has it: learning rates are given, not found.
+    Source: Shazeer and Stern, "Adafactor" (2018), in the implementation of torch, without relative learning rates.
     """
     options = {"beta2_decay": beta2_decay, "eps": tuple(eps), "d": clip_threshold}
     return OptimizerBlock(torch.optim.Adafactor, options)
@@ -135,15 +135,15 @@ def _torch_names() -> list[str]:
 def make_optimizer(
     optimizer: OptimizerBlock | str | None, groups: list[dict[str, Any]]
 ) -> torch.optim.Optimizer:
-    """Return the optimizer that the option `optimizer` of a training stands for.
+    """Return the optimizer for the option `optimizer` of a training.
 
     Parameters
     ----------
     optimizer
-        A block, the name of one or that of a class of ``torch.optim``; ``"adamw"`` when not given. Adam is fused where
-        torch can: the same update in a sixth of the time.
+        A block, the name of one or of a class of ``torch.optim``; ``"adamw"`` when None. Adam is fused if torch
+        supports it: the same update in a sixth of the time.
     groups
-        Groups of parameters, as made by :func:`parameter_groups`.
+        From :func:`parameter_groups`.
     """
     block = _block(optimizer)
     if block.optimizer_class is torch.optim.AdamW and "fused" not in block.options:
@@ -180,30 +180,29 @@ def parameter_groups(
     overrides: Sequence[Mapping[str, Any]] = (),
     warn: Callable[[str], object] = logger.warning,
 ) -> list[dict[str, Any]]:
-    """Sort the parameters to train by learning rate and weight decay.
+    """Group the trained parameters by learning rate and weight decay.
 
-    Parameters inside a backbone learn with `transformer_lr`, all others with `task_lr`; biases and the
-    parameters of normalisation layers do not decay. Frozen parameters (``requires_grad = False``) are left
-    out, and a parameter that several modules share is taken once.
+    Parameters of a backbone have the learning rate `transformer_lr`, all others `task_lr`; biases and the
+    parameters of normalisation layers have no weight decay. Frozen parameters (``requires_grad = False``) are
+    in no group, and a parameter that several modules share is in one.
 
     Parameters
     ----------
     models
-        One torch module a component.
+        Model of each component.
     transformer_lr
         Learning rate of the backbones.
     task_lr
         Learning rate of everything else.
     weight_decay
-        Weight decay of the parameters that decay.
+        Weight decay of the backbones.
     task_weight_decay
-        That of everything but the backbones; `weight_decay` when not given.
+        Weight decay of everything else; `weight_decay` when None.
     overrides
         Exceptions, e.g. ``[{"selector": "embeddings", "freeze": true}, {"selector": "rnn", "lr": 1e-3}]``:
-        the first whose regular expression is found in a parameter's name sets its ``lr`` or ``weight_decay``,
-        or freezes it.
+        the first selector that matches part of a parameter's name sets its ``lr`` or ``weight_decay``, or freezes it.
     warn
-        Told about a selector that matches nothing.
+        Called with a message for each selector that matches nothing.
 
     Returns
     -------
@@ -214,7 +213,7 @@ def parameter_groups(
     Raises
     ------
     ConfigError
-        If nothing is left to train.
+        If all parameters are frozen, or an override is invalid.
     """
     decays_by = (weight_decay if task_weight_decay is None else task_weight_decay, weight_decay)
     rules = [_Rule.parse(index, override) for index, override in enumerate(overrides)]
@@ -233,7 +232,7 @@ def parameter_groups(
             "weight_decay": decays_by[in_backbone] if decays else 0.0,
         }
         if rule is not None:
-            # a rule that does not say all leaves the parameters of backbone and heads different
+            # with a partial rule, backbone and heads still have different settings
             whole = {"lr", "weight_decay"} <= rule.settings.keys()
             group = rule.pattern.pattern if whole else f"{group}.{rule.pattern.pattern}"
             settings.update(rule.settings)
@@ -246,13 +245,13 @@ def parameter_groups(
             )
             warn(
                 f"warning: [train.param_groups.{rule.index}] the selector {rule.pattern.pattern!r} matches no "
-                f"parameter. There are parameters in {parts}."
+                f"parameter of {parts}"
             )
     if not groups:
         raise ConfigError(
-            "train.nlp", "has no parameter to train: all of them are frozen", do="Unfreeze some of them"
+            "train.nlp", "has no parameter to train: all are frozen", do="Unfreeze some of them"
         )
-    # torch wants the groups of one optimizer in a stable order to load a saved state
+    # a saved state of an optimizer is loaded by the order of its groups
     return [groups[name] for name in sorted(groups)]
 
 
@@ -274,13 +273,13 @@ class _Rule:
         try:
             pattern = re.compile(override["selector"])
         except re.error as error:
-            raise ConfigError(where, f"has a selector that is no regular expression ({error})") from error
+            raise ConfigError(where, f"has an invalid regular expression as selector ({error})") from error
         settings = {key: float(override[key]) for key in ("lr", "weight_decay") if key in override}
         return cls(index, pattern, settings, bool(override.get("freeze", False)))
 
 
 def _parameters(models: Mapping[str, nn.Module]) -> Iterator[tuple[str, nn.Parameter, bool, bool]]:
-    """Yield every parameter once: name, parameter, is it a backbone's, does it decay."""
+    """Yield each parameter once: name, parameter, whether it is in a backbone, whether it has weight decay."""
     backbone: set[int] = set()
     norms: set[int] = set()
     for model in models.values():
@@ -299,19 +298,17 @@ def _parameters(models: Mapping[str, nn.Module]) -> Iterator[tuple[str, nn.Param
             yield f"{component}.{name}", parameter, id(parameter) in backbone, decays
 
 
-#: Parts of a model by the names that GLiNER has for them.
+#: Paths of parts of a model by their names in GLiNER.
 PARTS = {"text_encoder": "encoder.backbone", "labels_encoder": "encoder.label_encoder"}
-
-WHERE = "train.freeze_components"
 
 
 def freeze(models: Mapping[str, nn.Module], names: Sequence[str]) -> list[nn.Module]:
-    """Keep the weights of parts of the models as they are.
+    """Freeze parts of the models.
 
     Parameters
     ----------
     models
-        One torch module a component of the pipeline.
+        Model of each component.
     names
         Components of the pipeline; parts of their models by dotted path, e.g. ``"encoder.backbone"`` or ``"span_rep"``;
         or ``text_encoder``, ``labels_encoder`` and ``decoder``.
@@ -319,30 +316,32 @@ def freeze(models: Mapping[str, nn.Module], names: Sequence[str]) -> list[nn.Mod
     Returns
     -------
     list of Module
-        The frozen parts: they are to stay in evaluation mode, without dropout.
+        The frozen parts, which must stay in evaluation mode, without dropout.
 
     Raises
     ------
     ConfigError
-        If no model has such a part, or it has no weights.
+        If no model has the part, or the part has no weights.
     """
-    parts = dict(_parts(models))
+    parts = dict(_named_parts(models))
     frozen: list[nn.Module] = []
     for name in names:
         if not parts.get(name):
             shallow = [path for path in parts if path.count(".") < 2]
-            raise ConfigError(WHERE, f"names {name!r}, which no model here has", ", ".join(shallow))
+            raise ConfigError(
+                "train.freeze_components", f"contains {name!r}, which no model has", ", ".join(shallow)
+            )
         for module in parts[name]:
             module.requires_grad_(False)
             frozen.append(module)
     return frozen
 
 
-def _parts(models: Mapping[str, nn.Module]) -> Iterator[tuple[str, list[nn.Module]]]:
-    """Yield all names of parts with weights, and the modules that have the name."""
+def _named_parts(models: Mapping[str, nn.Module]) -> Iterator[tuple[str, list[nn.Module]]]:
+    """Yield the names of all parts with weights, and the modules of each name."""
     found: dict[str, list[nn.Module]] = {name: [model] for name, model in models.items()}
     for component, model in models.items():
-        modules = {path: module for path, module in model.named_modules() if path and _weighs(module)}
+        modules = {path: module for path, module in model.named_modules() if path and _has_weights(module)}
         for name, path in PARTS.items():
             if path in modules:
                 found.setdefault(name, []).append(modules[path])
@@ -352,5 +351,5 @@ def _parts(models: Mapping[str, nn.Module]) -> Iterator[tuple[str, list[nn.Modul
     yield from found.items()
 
 
-def _weighs(module: nn.Module) -> bool:
+def _has_weights(module: nn.Module) -> bool:
     return next(module.parameters(), None) is not None

@@ -1,4 +1,4 @@
-"""What a component offers to the training loop."""
+"""The interface that a component implements to be trained, and the components of a pipeline that do."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from spacy.language import Language
 from spacy.training import Example
 from torch import nn
 
+from gliner_pipe.errors import ConfigError
 from gliner_pipe.modeling.batch import Drawn
 
 
@@ -18,21 +19,41 @@ from gliner_pipe.modeling.batch import Drawn
 class TrainableByLoop(Protocol):
     """A spaCy component that ``gliner_pipe.train`` can train.
 
-    Calling ``model(batch)`` with what ``draw(...).lay_out(...)`` made gives ``LossTerms``, whose total is a sum; the
-    loop divides the sums of all sub-batches and processes of a step by ``denominator`` of their summed counts.
+    ``model(batch)``, with a batch from ``draw(...).lay_out(...)``, returns ``LossTerms`` whose total is a sum; the
+    trainer divides the sums of all sub-batches and processes of a step by ``denominator`` of their summed counts.
     """
 
     name: str
     model: nn.Module
 
     def initialize(self, get_examples: Callable[[], Iterable[Example]], *, nlp: Language) -> None:
-        """Load the pretrained weights and learn the labels."""
+        """Load the pretrained weights and read the labels from the examples."""
 
     def from_disk(self, path: Path) -> object:
-        """Take the weights and labels that were saved in a folder."""
+        """Load the weights and labels from a folder."""
 
     def draw(self, examples: Sequence[Example], rng: random.Random) -> Drawn:
-        """Settle what is learned from a batch, before it is laid out in parts; all chance comes from `rng`."""
+        """Sample the labels of a batch, before it is split into sub-batches; `rng` is the only source of chance."""
 
     def denominator(self, count: float) -> float:
-        """What the summed loss of a step is divided by."""
+        """Return the divisor of the summed loss of a step, given the summed counts of its batches."""
+
+
+def trainable_components(nlp: Language) -> dict[str, TrainableByLoop]:
+    """Return the enabled components that can be trained, by name.
+
+    Raises
+    ------
+    ConfigError
+        If there is none.
+    """
+    found = {name: pipe for name, pipe in nlp.pipeline if isinstance(pipe, TrainableByLoop)}
+    if not found:
+        names = ", ".join(map(repr, nlp.pipe_names)) or "no component at all"
+        raise ConfigError(
+            "train.nlp",
+            f"has nothing to train: it has {names}",
+            'a pipeline with a component of the factory "gliner" or "token_classifier"',
+            "Add one of these, or train the other components with spacy train",
+        )
+    return found

@@ -1,4 +1,4 @@
-"""What a training records about itself: ``train_config.cfg`` beside the model, and the closing summary."""
+"""The record of a training: ``train_config.cfg`` beside the models, and the final summary on the console."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from gliner_pipe.prediction.rendering import entities_of, to_terminal
 from gliner_pipe.util.consent import unstated
 from gliner_pipe.util.secrets import redacted_config, tell_redacted
 
-#: Packages whose versions decide what comes out of a training.
+#: Packages whose versions can change the result of a training.
 PACKAGES = ("gliner_pipe", "torch", "transformers", "tokenizers", "accelerate", "spacy", "confit", "numpy")
 
 
 def package_versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that matter."""
+    """Return the versions of Python and of `PACKAGES`."""
     versions = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -35,23 +35,22 @@ def package_versions() -> dict[str, str]:
 
 
 def config_text(config: Config | None, options: Mapping[str, Any], versions: Mapping[str, str]) -> str:
-    """Return the text of ``train_config.cfg``; secrets in it are redacted, and which is logged once.
+    """Return the text of ``train_config.cfg``; secrets are redacted, and their names are logged once.
 
     Parameters
     ----------
     config
-        The config with the overrides of the command line in it and its references unresolved, from a training
-        that was started by the command line.
+        The unresolved config of the command line, with its overrides; None for a training from Python.
     options
-        Arguments of a training that was started from Python: those that can be written are.
+        Options of a training from Python; those that a config file can hold are written.
     versions
-        Written as comments at the head.
+        Written as comments at the top.
 
     Returns
     -------
     str
-        A config file; started by the command line, ``--config`` trains the same model from it. Consent to run code of
-        models is not in it: whoever trains from it gives theirs.
+        A config file; ``--config`` trains the same model from that of a command line. It does not contain the consent
+        to run code of models.
     """
     head = "".join(f"# {name} {number}\n" for name, number in versions.items())
     if config is not None:
@@ -61,7 +60,7 @@ def config_text(config: Config | None, options: Mapping[str, Any], versions: Map
     for name, value in options.items():
         try:
             written[name] = Config.serialize({name: value})[name]
-        except TypeError:  # an object that no config made
+        except TypeError:  # an object without a config
             missing.append(name)
     note = f"# Objects made in Python, not written here: {', '.join(missing)}\n" if missing else ""
     return _redacted(f"{head}{note}\n{unstated(Config({'train': Config(written)})).to_cfg_str()}")
@@ -77,6 +76,7 @@ def _redacted(text: str) -> str:
 
 def print_summary(
     console: Console,
+    reason: str,
     last: Path,
     best: Path | None,
     metric: str,
@@ -84,45 +84,48 @@ def print_summary(
     step: int,
     sample_texts: Sequence[str],
 ) -> None:
-    """Say what a training has left on disk, and try it.
+    """Print why a training ended, its best step and the output paths, and the entities of some texts.
 
     Parameters
     ----------
     console
         Where to print.
+    reason
+        Why the training ended.
     last
         Folder of the last model.
     best
         Folder of the best model, if there is one.
     metric, score, step
-        Which score is the best metric, its best value, and the step it was reached at.
+        Name of the best metric, its best value, and the step of that value.
     sample_texts
-        Texts to find entities in, with the best model (else the last) as loaded back from disk.
+        Texts whose entities are printed, as found by the best (else the last) model, loaded from disk.
     """
+    _line(console, reason)
     _line(console, f"last model: {last}")
     if best is not None:
-        value = "nothing to measure" if score is None or score == float("-inf") else f"{score:.4f}"
+        value = "undefined" if score is None or score == float("-inf") else f"{score:.4f}"
         _line(console, f"best model: {best} ({metric} {value} at step {step})")
     if best is not None and score is not None and score <= 0:
-        _line(console, _nothing_found(metric, score))
+        _line(console, _no_success(metric, score))
     if not sample_texts:
         return
     folder = last if best is None else best
     nlp = spacy.load(folder)
-    _line(console, f"found with the model loaded from {folder}:")
+    _line(console, f"entities found by the model in {folder}:")
     styles: dict[str, str] = {}
     for doc in nlp.pipe(sample_texts):
         shown = to_terminal(doc.text, entities_of(doc, prediction_getter(nlp)), styles)
         console.print(Text("  ") + shown, soft_wrap=True)
 
 
-def _nothing_found(metric: str, score: float) -> str:
+def _no_success(metric: str, score: float) -> str:
     if score == float("-inf"):
         return (
-            f"warning: no validation had anything to measure: {metric} has no value. Check [train.val_data]"
+            f"warning: {metric} was undefined in every validation: nothing to score. Check [train.val_data]"
         )
     return (
-        f"warning: no validation found anything right: {metric} was never above 0. Train longer, raise the learning "
+        f"warning: {metric} was 0 in every validation: no prediction was correct. Train longer, raise the learning "
         "rates, or check that the labels of the component are those of the data"
     )
 

@@ -1,4 +1,7 @@
-"""How the learning rate moves over the steps of a training: registered blocks for ``[train.schedule]``."""
+"""Learning rate schedules: registered blocks for ``[train.schedule]``.
+
+Unlike those of transformers, the first step has a learning rate above 0, and the warm-up is a share of the steps.
+"""
 
 from __future__ import annotations
 
@@ -14,16 +17,16 @@ from gliner_pipe.registry import registry
 
 @dataclass(eq=False)
 class Schedule:
-    """A warm-up followed by a curve; multiplies the learning rate of every parameter group.
+    """A linear warm-up followed by a curve; multiplies the learning rate of every parameter group.
 
     Parameters
     ----------
     warmup_rate
-        Share of the steps, between 0 and 1, in which the factor climbs in a straight line to 1.
+        Share of the steps, from 0 to 1, in which the factor rises to 1.
     curve
-        Factor after the warm-up as a function of progress, both between 0 and 1.
+        Factor after the warm-up as a function of progress, both from 0 to 1.
     warmup_steps
-        Length of the warm-up; instead of `warmup_rate` where it is given.
+        Length of the warm-up in steps, instead of `warmup_rate`.
     """
 
     warmup_rate: float
@@ -33,21 +36,24 @@ class Schedule:
     def __post_init__(self) -> None:
         if not 0.0 <= self.warmup_rate <= 1.0:
             raise ConfigError(
-                "train.schedule", f"has a warmup_rate of {self.warmup_rate}", "a share between 0 and 1"
+                "train.schedule.warmup_rate", f"is {self.warmup_rate}", "a share of the steps, from 0 to 1"
             )
 
     def factor(self, step: int, total_steps: int) -> float:
-        """Return what the learning rate is multiplied by in step `step`, counted from 0.
+        """Return the factor of the learning rate in step `step`, counted from 0.
 
-        The first step already learns (its factor is ``1 / warm-up steps``, not 0).
+        The factor of the first step is ``1 / warm-up steps``, not 0.
         """
         warmup_steps = self.warmup_steps
         if warmup_steps is None:
             warmup_steps = round(self.warmup_rate * total_steps)
         if step < warmup_steps:
             return (step + 1) / warmup_steps
-        remaining = max(1, total_steps - warmup_steps)
-        return self.curve(min(1.0, (step - warmup_steps) / remaining))
+        return self.after_warmup(step - warmup_steps, warmup_steps, total_steps)
+
+    def after_warmup(self, step: int, warmup_steps: int, total_steps: int) -> float:
+        """Return the factor `step` steps after the warm-up."""
+        return self.curve(min(1.0, step / max(1, total_steps - warmup_steps)))
 
     def build(self, optimizer: torch.optim.Optimizer, total_steps: int) -> torch.optim.lr_scheduler.LambdaLR:
         """Return the scheduler that applies this curve to all groups of `optimizer`."""
@@ -56,30 +62,30 @@ class Schedule:
 
 @registry.schedules.register("linear")
 def linear(warmup_rate: float = 0.1, end_factor: float = 0.0) -> Schedule:
-    """Warm up, then go down in a straight line: the usual choice for fine-tuning.
+    """Linear warm-up, then linear decay: the usual choice for fine-tuning.
 
     Parameters
     ----------
     warmup_rate
-        Share of the steps, between 0 and 1, in which the learning rate climbs from 0.
+        Share of the steps, from 0 to 1, in which the learning rate rises from 0.
     end_factor
-        What the learning rate is multiplied by at the end.
+        Factor of the learning rate at the end.
     """
     return Schedule(warmup_rate, lambda progress: 1.0 + (end_factor - 1.0) * progress)
 
 
 @registry.schedules.register("cosine")
 def cosine(warmup_rate: float = 0.1, end_factor: float = 0.0, cycles: float = 0.5) -> Schedule:
-    """Warm up, then go down along a cosine: stays high for longer, ends more gently than ``linear``.
+    """Linear warm-up, then cosine decay: stays high for longer, and ends more gently than ``linear``.
 
     Parameters
     ----------
     warmup_rate
-        Share of the steps, between 0 and 1, in which the learning rate climbs from 0.
+        Share of the steps, from 0 to 1, in which the learning rate rises from 0.
     end_factor
-        What the learning rate is multiplied by at the bottom of the cosine.
+        Factor of the learning rate at the minimum of the cosine.
     cycles
-        Number of waves; one half goes down once.
+        Number of waves; one half decays once.
     """
 
     def curve(progress: float) -> float:
@@ -91,26 +97,26 @@ def cosine(warmup_rate: float = 0.1, end_factor: float = 0.0, cycles: float = 0.
 
 @registry.schedules.register("constant")
 def constant(warmup_rate: float = 0.0) -> Schedule:
-    """Warm up if asked to, then stay: for short trainings and for searching a learning rate.
+    """Optional linear warm-up, then a constant rate: for short trainings and learning rate searches.
 
     Parameters
     ----------
     warmup_rate
-        Share of the steps, between 0 and 1, in which the learning rate climbs from 0.
+        Share of the steps, from 0 to 1, in which the learning rate rises from 0.
     """
     return Schedule(warmup_rate, lambda progress: 1.0)
 
 
 @registry.schedules.register("polynomial")
 def polynomial(warmup_rate: float = 0.1, end_factor: float = 0.0, power: float = 2.0) -> Schedule:
-    """Warm up, then go down as a power of what remains: a power above 1 leaves the high rates sooner.
+    """Linear warm-up, then polynomial decay: a power above 1 decays faster at first.
 
     Parameters
     ----------
     warmup_rate
-        Share of the steps, between 0 and 1, in which the learning rate climbs from 0.
+        Share of the steps, from 0 to 1, in which the learning rate rises from 0.
     end_factor
-        What the learning rate is multiplied by at the end.
+        Factor of the learning rate at the end.
     power
         Exponent; 1 is ``linear``.
     """
@@ -119,16 +125,16 @@ def polynomial(warmup_rate: float = 0.1, end_factor: float = 0.0, power: float =
 
 @registry.schedules.register("cosine_with_restarts")
 def cosine_with_restarts(warmup_rate: float = 0.1, end_factor: float = 0.0, cycles: int = 2) -> Schedule:
-    """Warm up, then go down along a cosine several times, back to the full learning rate in between.
+    """Linear warm-up, then several cosine decays, each from the full learning rate.
 
     Parameters
     ----------
     warmup_rate
-        Share of the steps, between 0 and 1, in which the learning rate climbs from 0.
+        Share of the steps, from 0 to 1, in which the learning rate rises from 0.
     end_factor
-        What the learning rate is multiplied by at the bottom of each cosine.
+        Factor of the learning rate at the minimum of each cosine.
     cycles
-        How often it goes down.
+        Number of decays.
     """
 
     def curve(progress: float) -> float:
@@ -140,43 +146,38 @@ def cosine_with_restarts(warmup_rate: float = 0.1, end_factor: float = 0.0, cycl
 
 @registry.schedules.register("inverse_sqrt")
 def inverse_sqrt(warmup_rate: float = 0.1) -> Schedule:
-    """Warm up, then go down as one over the square root of the steps: never to zero, so that training can go on.
+    """Linear warm-up, then decay by the inverse square root of the steps, which never reaches 0.
 
     Parameters
     ----------
     warmup_rate
-        Share of the steps, between 0 and 1, in which the learning rate climbs from 0; it sets how fast the rate goes
-        down afterwards.
+        Share of the steps, from 0 to 1, in which the learning rate rises from 0; a longer warm-up decays more slowly.
     """
     return _InverseSqrt(warmup_rate, lambda progress: 1.0)
 
 
 class _InverseSqrt(Schedule):
-    """Goes down by the number of warm-ups that the steps are, so that it depends on the length of the warm-up."""
+    """Decays with the number of steps relative to the warm-up."""
 
-    def factor(self, step: int, total_steps: int) -> float:
-        """Return what the learning rate is multiplied by in step `step`."""
-        steps = self.warmup_steps
-        climb = round(self.warmup_rate * total_steps) if steps is None else steps
-        if step < climb:
-            return (step + 1) / climb
-        scale = max(1, climb or round(1e-3 * total_steps))
-        return math.sqrt(scale / (scale + step - climb))
+    def after_warmup(self, step: int, warmup_steps: int, total_steps: int) -> float:
+        """Return the factor `step` steps after the warm-up."""
+        scale = max(1, warmup_steps or round(1e-3 * total_steps))
+        return math.sqrt(scale / (scale + step))
 
 
 def make_schedule(
     schedule: Schedule | str | None, warmup_rate: float, warmup_steps: int | None = None
 ) -> Schedule:
-    """Return the schedule that the options `schedule` and `warmup_rate` of a training stand for.
+    """Return the schedule for the options `schedule`, `warmup_rate` and `warmup_steps` of a training.
 
     Parameters
     ----------
     schedule
-        A block (which has its own warm-up), or the name of one, ``"linear"`` when not given.
+        A block (which has its own warm-up), or the name of one; ``"linear"`` when None.
     warmup_rate
         Warm-up of a schedule that is given by its name.
     warmup_steps
-        Length of the warm-up of any schedule, in steps; `warmup_rate` decides when not given.
+        Length of the warm-up of any schedule, in steps, instead of its warm-up rate.
     """
     if isinstance(schedule, Schedule):
         return schedule if warmup_steps is None else replace(schedule, warmup_steps=warmup_steps)

@@ -17,7 +17,7 @@ def options(config_path, **changes):
     return {**resolved["train"], "loggers": [], **changes}
 
 
-def test_the_average_follows_the_formula_and_steps_aside():
+def test_the_ema_follows_the_formula_and_is_swapped_out_again():
     weight = nn.Parameter(torch.zeros(3))
     average = WeightAverage([weight], 0.9)
     expected, values = torch.zeros(3), []
@@ -48,7 +48,7 @@ def test_the_anchor_pulls_back_by_the_learning_rate():
     torch.testing.assert_close(weight.detach(), torch.tensor([1.0, 2.0]))
 
 
-def test_what_is_measured_and_saved_is_the_average(config_path, tmp_path):
+def test_the_ema_is_validated_and_saved(config_path, tmp_path):
     seen = []
     nlp = train(
         **options(

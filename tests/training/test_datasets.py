@@ -12,7 +12,7 @@ import spacy
 
 from gliner_pipe.data.annotations import gold_spans, supervision
 from gliner_pipe.data.label_sampling import LabelSampling, sample_labels
-from gliner_pipe.data.readers import gliner_json
+from gliner_pipe.data.readers.json import gliner_json
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.training.data_sections import TrainData, ValidationData
 from gliner_pipe.training.datasets import (
@@ -84,12 +84,12 @@ def test_one_dataset_with_a_weight_is_drawn_from_as_without(blank):
 
 
 @pytest.mark.parametrize("weight", [0, -1, True, "2", float("inf"), float("nan")])
-def test_weights_that_are_none(weight):
-    with pytest.raises(ConfigError, match=r"\[train.train_data.weight\] is .*; allowed: a number above 0"):
+def test_invalid_weights_fail(weight):
+    with pytest.raises(ConfigError, match=r"\[train.train_data.weight\]"):
         TrainData.validate({"reader": records("a", 1), "weight": weight})
 
 
-def test_epochs_count_the_batches_of_what_is_cut(blank):
+def test_an_epoch_counts_the_batches_of_split_documents(blank):
     long = [{"tokenized_text": ["a"] * 100, "ner": [[0, 0, "x"]]}]
     whole, cut, chunks = (
         data(blank, {"reader": long, "randomize": False, **options}, batch_size="1 sample")
@@ -130,18 +130,17 @@ def test_chunks(blank):
 @pytest.mark.parametrize("options", [{"chunk": {"max_words": 5, "stride": 1}}, {"weight": 2.0}])
 def test_validation_has_no_chunks_and_weights(blank, options):
     sections = ValidationData.validate({"reader": records("a", 1), **options})
-    with pytest.raises(
-        ConfigError, match=rf"\[train.val_data.{next(iter(options))}\] is for train_data only"
-    ):
+    with pytest.raises(ConfigError) as caught:
         read_validation(blank, sections)
+    assert caught.value.where == f"train.val_data.{next(iter(options))}"
 
 
 def test_wrong_chunks():
-    with pytest.raises(ConfigError, match=r"\[train.train_data.chunk.stride\] is 9, max_words is 5"):
+    with pytest.raises(ConfigError, match=r"\[train.train_data.chunk.stride\]"):
         TrainData.validate({"reader": records("a", 1), "chunk": {"max_words": 5, "stride": 9}})
 
 
-def test_documents_and_labels_are_held_out_of_what_was_read(blank):
+def test_documents_and_labels_are_held_out(blank):
     examples = list(gliner_json(records("a", 6) + records("b", 6))(blank))
     (dataset,) = read_training(blank, TrainData.validate(examples), 2)
     rest, held = hold_out(dataset.documents, 0.25, 0)

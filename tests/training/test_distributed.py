@@ -43,7 +43,7 @@ def torchrun() -> list[str]:
     return ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", free_port()]
 
 
-def test_two_processes_learn_what_one_learns(config_path, tmp_path):
+def test_two_processes_learn_the_same_as_one(config_path, tmp_path):
     # one by accelerate's launcher, which starts several processes on several GPUs only
     launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1", "--num_machines", "1"]
     one = run(
@@ -62,7 +62,7 @@ def test_two_processes_learn_what_one_learns(config_path, tmp_path):
         assert torch.allclose(value.float(), right[name].float(), atol=1e-4), name
 
 
-def test_two_processes_go_on_where_two_stopped(config_path, tmp_path):
+def test_two_processes_resume_a_training_of_two(config_path, tmp_path):
     whole = run(torchrun(), config_path, tmp_path / "whole")
     folder = tmp_path / "broken"
     # the schedule is that of six steps in both runs

@@ -5,30 +5,29 @@ import math
 import pytest
 
 from gliner_pipe.errors import TrainingError
-from gliner_pipe.training.loss_guard import LossGuard
+from gliner_pipe.training.step import LossGuard
 
 RATES = {"transformer": 5e-5, "task": 1e-4}
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
-def test_a_loss_that_is_no_number_stops(loss):
+def test_a_loss_that_is_not_finite_stops(loss):
     guard = LossGuard()
     guard.check(1, 0.5, RATES, [])
     with pytest.raises(TrainingError) as caught:
         guard.check(2, loss, RATES, [f"train.jsonl:{line}" for line in range(1, 11)])
     message = str(caught.value)
-    assert f"the loss of step 2 is {loss}" in message
+    assert "step 2" in message and f"is {loss}" in message
     assert "transformer 5e-05, task 0.0001" in message
     assert "train.jsonl:1, " in message and "and 2 more" in message
-    assert "lower the learning rates" in message
 
 
-def test_gradients_that_are_no_numbers_stop():
-    with pytest.raises(TrainingError, match="norm of the gradients of step 7 is nan"):
+def test_gradients_that_are_not_finite_stop():
+    with pytest.raises(TrainingError, match=r"step 7.*nan"):
         LossGuard().check_gradients(7, math.nan, RATES, [])
 
 
-def test_a_loss_that_runs_away_stops_after_some_patience():
+def test_a_diverging_loss_stops_after_patience():
     guard = LossGuard(patience=20)
     for step in range(100):
         guard.check(step, 1.0 / (step + 1), RATES, [])

@@ -1,4 +1,4 @@
-"""A memory that is full: told clearly, or got around with the same result."""
+"""Out of memory: one clear error, or smaller sub-batches with the same result."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import confit
 import pytest
 import torch
 
-from gliner_pipe.errors import TrainingError
 from gliner_pipe.modeling.gliner import GLiNER
 from gliner_pipe.registry import registry
 from gliner_pipe.train import train
+from gliner_pipe.training.data_loader import StepStream
+from gliner_pipe.training.step import DeviceFullError
 from tests.training.conftest import weights
 
 
@@ -20,7 +21,7 @@ def options(config_path, **changes):
 
 @pytest.fixture
 def small_memory(monkeypatch):
-    """A device that holds so many pieces: larger batches raise what torch raises on a GPU."""
+    """A device with room for some subword tokens: larger batches raise the error of torch on a GPU."""
     limit = {"pieces": 10**9, "failures": 0}
     forward = GLiNER.forward
 
@@ -34,42 +35,33 @@ def small_memory(monkeypatch):
     return limit
 
 
-def test_a_full_memory_is_explained(config_path, small_memory):
+def test_out_of_memory_is_explained(config_path, small_memory):
     small_memory["pieces"] = 40
     with pytest.raises(
-        TrainingError, match=r"in step 1: 8 documents.*auto_find_batch_size, or grad_accumulation"
+        DeviceFullError, match=r"step 1: 8 documents.*auto_find_batch_size, or grad_accumulation_max_tokens"
     ):
         train(**options(config_path))
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_steps_are_cut_smaller_until_they_fit(config_path, small_memory, capsys, num_workers):
+def test_sub_batches_are_halved_until_they_fit(config_path, small_memory, capsys, num_workers):
     sgd = {"optimizer": "sgd", "max_grad_norm": 0.1, "task_lr": 0.1, "transformer_lr": 0.1}
     plain = weights(train(**options(config_path, **sgd)))
     small_memory["pieces"] = 60
     cut = weights(train(**options(config_path, auto_find_batch_size=True, num_workers=num_workers, **sgd)))
     assert small_memory["failures"] >= 1
-    assert "steps are cut into parts of at most" in capsys.readouterr().out
+    assert "Out of memory: splitting batches" in capsys.readouterr().out
     for name, value in plain.items():
         assert torch.allclose(cut[name], value, atol=1e-6), name
 
 
-def test_one_document_that_does_not_fit_ends_the_training(config_path, small_memory):
+def test_a_document_that_does_not_fit_ends_the_training(config_path, small_memory):
     small_memory["pieces"] = 1
-    with pytest.raises(TrainingError, match="the memory of the device is full"):
+    with pytest.raises(DeviceFullError):
         train(**options(config_path, auto_find_batch_size=True))
 
 
-def test_a_part_of_one_document_that_does_not_fit_ends_it_too(config_path):
-    """However the other parts are cut: there is an end to cutting."""
-    from gliner_pipe.training.loop import DeviceFullError, _make_smaller
-
-    class Stream:
-        max_tokens = None
-
-    tried = []
-    with pytest.raises(DeviceFullError):
-        while True:
-            documents = 3 if Stream.max_tokens is None or Stream.max_tokens > 7 else 1
-            _make_smaller(Stream, DeviceFullError("full", 10_000, documents), tried.append)
-    assert tried == sorted(tried, reverse=True) and tried[0] == 5000 and tried[-1] <= 7
+def test_halving_ends_at_one_subword_token():
+    stream = StepStream([], {}, seed=0, max_tokens=None)
+    assert [stream.halve(10_000), stream.halve(10_000), stream.halve(1_200)] == [5000, 2500, 600]
+    assert [stream.halve(1), stream.halve(1)] == [1, 1]

@@ -69,22 +69,24 @@ def test_overrides(nlp):
 
 
 @pytest.mark.parametrize(
-    ("overrides", "message"),
+    ("override", "found"),
     [
-        ([{"selector": "("}], "no regular expression"),
-        ([{"lr": 1e-3}], "has no selector"),
-        ([{"selector": "out", "learning_rate": 1}], "unknown key 'learning_rate'"),
+        ({"selector": "("}, "("),
+        ({"lr": 1e-3}, "selector"),
+        ({"selector": "out", "learning_rate": 1}, "learning_rate"),
     ],
 )
-def test_mistakes_in_overrides(overrides, message):
-    with pytest.raises(ConfigError, match=message):
-        groups_of(nn.ModuleDict({"out": nn.Linear(2, 2)}), overrides=overrides)
+def test_invalid_overrides_fail(override, found):
+    with pytest.raises(ConfigError) as caught:
+        groups_of(nn.ModuleDict({"out": nn.Linear(2, 2)}), overrides=[override])
+    assert caught.value.where == "train.param_groups.0" and found in caught.value.found
 
 
 def test_nothing_to_train():
     model = nn.Linear(2, 2).requires_grad_(False)
-    with pytest.raises(ConfigError, match="no parameter to train"):
+    with pytest.raises(ConfigError) as caught:
         groups_of(model)
+    assert caught.value.where == "train.nlp"
 
 
 def test_blocks_make_torch_optimizers():
@@ -119,19 +121,21 @@ def groups_and(model):
     return parameter_groups({"m": model}, transformer_lr=1e-2, task_lr=1e-2, weight_decay=0.0)
 
 
-def test_mistakes_in_the_optimizer():
+def test_invalid_optimizers_fail():
     groups = groups_and(nn.Linear(2, 2))
-    with pytest.raises(ConfigError, match=r"train.optimizer.*'adam'.*adamw, sgd, torch"):
-        make_optimizer("adam", groups)
-    with pytest.raises(ConfigError, match=r"'NoSuch'.*AdamW"):
-        torch_optimizer("NoSuch")
-    with pytest.raises(ConfigError, match="AdamW does not take"):
-        make_optimizer(torch_optimizer("AdamW", nesterov=True), groups)
-    with pytest.raises(ConfigError, match="without a class"):
-        make_optimizer("torch", groups)
+    for wrong, found, allowed in (
+        (lambda: make_optimizer("adam", groups), "'adam'", "adamw, sgd, torch"),
+        (lambda: torch_optimizer("NoSuch"), "'NoSuch'", "AdamW"),
+        (lambda: make_optimizer(torch_optimizer("AdamW", nesterov=True), groups), "nesterov", ""),
+        (lambda: make_optimizer("torch", groups), "'torch'", "@optimizers"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            wrong()
+        assert caught.value.where == "train.optimizer"
+        assert found in caught.value.found and allowed in caught.value.allowed
 
 
-def test_a_selector_that_matches_nothing_is_told_and_does_no_harm():
+def test_a_selector_that_matches_nothing_only_warns():
     told = []
     groups = parameter_groups(
         {"gliner": nn.Linear(2, 2)},

@@ -1,4 +1,4 @@
-"""A batch in parts teaches what the whole teaches: the same questions, the same loss, the same gradient."""
+"""Sub-batches give the labels, the loss and the gradient of the whole batch."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Steps:
 
 
 @pytest.mark.parametrize("kind", [spans, relations, tags])
-def test_parts_ask_and_teach_what_the_whole_does(backbone, kind):
+def test_sub_batches_have_the_labels_loss_and_gradient_of_the_batch(backbone, kind):
     nlp, component, examples = kind(backbone)
     nlp.initialize(lambda: examples)
     model = component.model
@@ -104,7 +104,7 @@ def test_parts_ask_and_teach_what_the_whole_does(backbone, kind):
     assert found[2][6] < whole[6]  # with less padding
 
 
-def test_parts_fit_in_what_they_may_hold(backbone):
+def test_sub_batches_respect_the_maximum_size(backbone):
     nlp, component, examples = spans(backbone)
     nlp.initialize(lambda: examples)
     for most in (20, 40, 80):
@@ -129,7 +129,7 @@ def test_empty_texts_and_chance(backbone):
     )
 
 
-def test_training_in_parts_gives_the_same_weights(config_path, monkeypatch):
+def test_training_with_sub_batches_gives_the_same_weights(config_path, monkeypatch):
     resolved = confit.Config.from_disk(config_path, resolve=True, registry=registry)
     given = {**resolved["train"], "loggers": [], "optimizer": "sgd", "max_grad_norm": 0.1, "task_lr": 0.1}
     given["transformer_lr"] = 0.1

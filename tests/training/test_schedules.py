@@ -19,7 +19,7 @@ def rates(schedule, steps: int = 10, lr: float = 1.0) -> list[float]:
     return [*seen, optimizer.param_groups[0]["lr"]]
 
 
-def test_linear_climbs_and_goes_to_zero():
+def test_linear_rises_and_falls_to_zero():
     assert rates(linear(0.2)) == pytest.approx(
         [0.5, 1, 1, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8, 0]
     )
@@ -71,13 +71,13 @@ def test_registry_and_names():
     assert make_schedule(None, 0.1).factor(50, 100) == linear(0.1).factor(50, 100)
 
 
-def test_mistakes():
-    with pytest.raises(
-        ConfigError, match=r"train.schedule.*'linaer'.*constant, cosine, cosine_with_restarts"
-    ):
+def test_invalid_schedules_fail():
+    with pytest.raises(ConfigError) as caught:
         make_schedule("linaer", 0.1)
-    with pytest.raises(ConfigError, match=r"warmup_rate of 1\.5"):
+    assert caught.value.where == "train.schedule" and "constant, cosine" in caught.value.allowed
+    with pytest.raises(ConfigError) as caught:
         linear(1.5)
+    assert caught.value.where == "train.schedule.warmup_rate"
 
 
 def test_the_warm_up_may_be_given_in_steps():

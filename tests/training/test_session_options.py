@@ -1,4 +1,4 @@
-"""Options of a training that change when and on what it is measured, and how it runs."""
+"""Options for validation, epochs, accumulation, determinism and compilation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def options(config_path, **changes):
     return {**resolved["train"], "loggers": [], **changes}
 
 
-def test_epochs_and_validation_after_each(config_path):
+def test_validation_after_each_epoch(config_path):
     """64 sentences in batches of 8 are 8 steps an epoch, 4 with two batches a step."""
     seen = []
     given = {"max_steps": None, "validation_interval": "epoch", "on_validation_callback": seen.append}
@@ -31,7 +31,7 @@ def test_epochs_and_validation_after_each(config_path):
     assert [record["step"] for record in seen] == [4, 8]
 
 
-def test_two_batches_a_step_are_one_of_both(config_path):
+def test_accumulating_two_batches_equals_their_union(config_path):
     """Nothing is sampled in this task, so that a step of two batches is the step of their union."""
     sgd = {"optimizer": "sgd", "max_grad_norm": 0.1, "task_lr": 0.1, "transformer_lr": 0.1, "max_steps": 1}
     once = weights(train(**options(config_path, batch_size="16 samples", **sgd)))
@@ -42,7 +42,7 @@ def test_two_batches_a_step_are_one_of_both(config_path):
         assert torch.allclose(value, twice[name], atol=1e-6), name
 
 
-def test_a_share_of_the_training_data_is_held_out(config_path, capsys):
+def test_validation_split_holds_out_training_data(config_path, capsys):
     seen = []
     given = options(config_path, max_steps=2, validation_interval=2, on_validation_callback=seen.append)
     train(**{**given, "val_data": None, "validation_split": 0.25})
@@ -50,7 +50,7 @@ def test_a_share_of_the_training_data_is_held_out(config_path, capsys):
     assert "training data: 48 examples" in capsys.readouterr().out
 
 
-def test_labels_that_are_kept_out_are_measured_apart(config_path, tmp_path, capsys):
+def test_unseen_labels_are_held_out_and_scored_apart(config_path, tmp_path, capsys):
     config = confit.Config.from_disk(config_path)
     config["components"]["gliner"]["labels"] = []
     given = {**config.resolve(registry=registry)["train"], "loggers": [], "scorer": None, "max_steps": 150}
@@ -64,19 +64,18 @@ def test_labels_that_are_kept_out_are_measured_apart(config_path, tmp_path, caps
         }
     )
     assert nlp.get_pipe("gliner").labels == ("person",)
-    assert "kept out of the training: 57 x city" in capsys.readouterr().out
+    assert "held out of the training: 57 x city" in capsys.readouterr().out
     scores = seen[-1]["scores"]["zero_shot"]
     assert scores["seen"]["person"]["f"] > 0.4 and "city" not in scores["seen"]
     assert "person" not in scores["unseen"] and scores["unseen"]["city"]["support"] > 0
     config["components"]["gliner"]["labels"] = ["person", "city"]
     given = {**config.resolve(registry=registry)["train"], "loggers": [], "unseen_labels": ["city"]}
-    with pytest.raises(
-        ConfigError, match=r"unseen_labels\] names 'city', which is among the labels of 'gliner'"
-    ):
+    with pytest.raises(ConfigError) as caught:
         train(**given)
+    assert caught.value.where == "train.unseen_labels" and "'city'" in caught.value.found
 
 
-def test_the_start_is_measured_but_never_the_best(config_path, tmp_path):
+def test_validate_at_start_never_saves_a_best_model(config_path, tmp_path):
     seen = []
     given = options(config_path, max_steps=2, validation_interval=1, on_validation_callback=seen.append)
     train(**{**given, "validate_at_start": True, "loggers": ["jsonl", "csv"]})
@@ -84,7 +83,7 @@ def test_the_start_is_measured_but_never_the_best(config_path, tmp_path):
     assert seen[0]["scores"]["ner"]["micro"] and not seen[0]["best"] and seen[1]["best"]
 
 
-def test_loggers_are_told_about_some_steps(config_path, tmp_path):
+def test_logging_interval(config_path, tmp_path):
     train(**options(config_path, max_steps=10, logging_interval=4, loggers=["jsonl"]))
     lines = [
         json.loads(line) for line in (tmp_path / "out" / "train_log.jsonl").read_text("utf8").splitlines()
@@ -92,7 +91,7 @@ def test_loggers_are_told_about_some_steps(config_path, tmp_path):
     assert [line["step"] for line in lines if line["type"] == "step"] == [1, 4, 8, 10]
 
 
-def test_determinism_is_asked_for_and_given_back(config_path, monkeypatch):
+def test_full_determinism_is_reset_after_the_training(config_path, monkeypatch):
     states = []
 
     def look(record):
@@ -105,18 +104,19 @@ def test_determinism_is_asked_for_and_given_back(config_path, monkeypatch):
     assert all(torch.equal(value, weights(other)[name]) for name, value in weights(one).items())
 
 
-def test_compiled_transformers_learn_the_same_and_are_saved_under_their_names(config_path, tmp_path):
+def test_compiled_transformers_learn_the_same_and_keep_their_weight_names(config_path, tmp_path):
     plain = weights(train(**options(config_path, max_steps=2)))
     compiled = train(**options(config_path, max_steps=2, compile="eager"))
     saved = weights(spacy.load(tmp_path / "out" / "model-last"))
     assert list(saved) == list(plain)
     for name, value in plain.items():
         assert torch.allclose(value, weights(compiled)[name], atol=1e-5), name
-    with pytest.raises(ConfigError, match=r"train.compile\] is 'nvcc'; allowed: true, false, "):
+    with pytest.raises(ConfigError) as caught:
         train(**options(config_path, compile="nvcc"))
+    assert caught.value.where == "train.compile" and "true, false, " in caught.value.allowed
 
 
-def test_records_train_as_they_are(tmp_path, config_path):
+def test_records_are_training_data(tmp_path, config_path):
     rows = records(16)
     nlp = spacy.load(train_once(config_path, tmp_path))
     again = train(

@@ -1,4 +1,4 @@
-"""What a training logger is."""
+"""The interface of training loggers, and the option ``loggers``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
@@ -15,32 +15,33 @@ from gliner_pipe.errors import ConfigError
 from gliner_pipe.registry import registry
 from gliner_pipe.util.console import console_note
 
-#: What the name ``default`` stands for; the plot only where matplotlib is installed.
+Shown = TypeVar("Shown")
+
+#: Loggers of the name ``default``; ``plot`` only if matplotlib is installed.
 DEFAULT_LOGGERS = ("rich", "jsonl", "csv", "plot")
 
-#: Trackers of accelerate that have no name among the loggers of their own.
+#: Trackers of accelerate without a registered logger; ``AccelerateLogger`` logs to them.
 OTHER_TRACKERS = ("aim", "clearml", "comet_ml", "dvclive", "swanlab")
 
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What a logger is told when a training starts.
+    """The training, for a logger that starts.
 
     Parameters
     ----------
     max_steps
         Number of the last step.
     folder
-        Where log files go: the folder in which the models are saved.
+        Folder of log files: the folder that contains the models.
     config
-        Text of ``train_config.cfg``, secrets redacted; empty if the training was started from Python without one.
+        Text of ``train_config.cfg``, secrets redacted.
     versions
-        Versions of the packages that matter.
+        Versions of the main packages.
     name
-        Name of the run, for trackers; None if it was given none.
+        Name of the run, for trackers; None without a name.
     resumed_step
-        Last step of the training that is resumed: logs keep what they have up to it and go on from there. 0
-        for a training from the beginning.
+        Step of the checkpoint of a resumed training: logs keep their records up to it. 0 for a new training.
     """
 
     max_steps: int
@@ -53,7 +54,7 @@ class RunInfo:
 
 @runtime_checkable
 class TrainingLogger(Protocol):
-    """Takes note of a training. Only the main process calls it.
+    """Logs a training. Only the main process calls it.
 
     A ``step`` record holds ``step``, ``loss``, ``grad_norm``, ``lr`` (by group), ``parts`` (of the loss),
     ``words``, ``docs`` and ``words_per_second``. A ``validation`` record holds ``step``, ``loss`` (mean since
@@ -62,28 +63,28 @@ class TrainingLogger(Protocol):
     """
 
     def start(self, run: RunInfo) -> None:
-        """Begin; called once, after the data were read and the weights made."""
+        """Start; called once, after the data and the weights are loaded."""
 
     def step(self, record: Mapping[str, Any]) -> None:
-        """Take note of a step."""
+        """Log a step."""
 
     def validation(self, record: Mapping[str, Any]) -> None:
-        """Take note of a validation."""
+        """Log a validation."""
 
     def finish(self) -> None:
-        """End; called once after ``start``, also when the training fails."""
+        """Finish; called once after ``start``, even if the training fails."""
 
 
 @runtime_checkable
 class Checked(Protocol):
-    """A logger that can tell early, before any data are read, that it will not work."""
+    """A logger that is checked before any data are read."""
 
     def check(self) -> None:
         """Raise a ConfigError if a package is missing."""
 
 
 def flatten(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield ``("scores.ner.micro.f", 0.5)`` and the like for the values of a nested record."""
+    """Yield the values of a nested record with flat names, e.g. ``("scores.ner.micro.f", 0.5)``."""
     for key, value in record.items():
         name = f"{prefix}{key}"
         if isinstance(value, Mapping):
@@ -93,7 +94,7 @@ def flatten(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def numbers(record: Mapping[str, Any]) -> dict[str, float]:
-    """Return the numbers of a nested record by flat name; what is no number (None, yes or no, text) is left out."""
+    """Return the numbers of a nested record by flat name, without other values (None, booleans, text)."""
     return {
         name: value.item() if hasattr(value, "item") else value
         for name, value in flatten(record)
@@ -101,36 +102,55 @@ def numbers(record: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
+def shown_scores(scores: Mapping[str, Shown], ends: Sequence[str] | None) -> dict[str, Shown]:
+    """Return the scores to display: those whose names end in `ends`, or else the first three.
+
+    Parameters
+    ----------
+    scores
+        Values by flat name.
+    ends
+        Name endings, e.g. ``["person.f"]``; micro-averaged precision, recall and F1 when None.
+    """
+    wanted = ends or ["micro.p", "micro.r", "micro.f"]
+    found = {
+        name: value
+        for name, value in scores.items()
+        if any(name == end or name.endswith(f".{end}") for end in wanted)
+    }
+    return found or dict(list(scores.items())[:3])
+
+
 def is_installed(package: str) -> bool:
-    """Tell whether a package can be imported, without importing it."""
-    if package in sys.modules:  # None there keeps it from being imported
+    """Return whether a package can be imported, without importing it."""
+    if package in sys.modules:  # None prevents the import
         return sys.modules[package] is not None
     return importlib.util.find_spec(package) is not None
 
 
-def missing_package(where: str, package: str, extra: str) -> ConfigError:
-    """Return the error about an optional package that is not installed."""
+def missing_package(where: str, package: str, extra: str = "") -> ConfigError:
+    """Return the error for an optional package that is not installed; `extra` installs it, if there is one."""
     return ConfigError(
         where,
         f"needs the package {package}, which is not installed",
-        do=f'pip install "gliner_pipe[{extra}]"',
+        do=f'pip install "gliner_pipe[{extra}]"' if extra else f"pip install {package}",
     )
 
 
 def make_loggers(
     loggers: Sequence[Any] | Mapping[str, Any] | str | None, note: Callable[[str], None] = console_note
 ) -> list[TrainingLogger]:
-    """Return the loggers that the option `loggers` of a training stands for.
+    """Return the loggers for the option `loggers` of a training.
 
     Parameters
     ----------
     loggers
         Names and blocks, e.g. ``["rich", "jsonl"]``, or blocks by any name; None for no logger. The name
-        ``default`` stands for `DEFAULT_LOGGERS`, ``none`` for nothing, and the names of accelerate's trackers
-        (``aim``, ``comet_ml``, ...) for these. A logger that is named twice is made once.
+        ``default`` means `DEFAULT_LOGGERS`, ``none`` means no logger, and the names of accelerate's trackers
+        (``aim``, ``comet_ml``, ...) mean these. A name that occurs twice gives one logger.
     note
-        Takes a line for the user: a default logger whose package is missing is left out with a note, one that
-        was named is an error.
+        Prints a line for the user: without matplotlib the default loggers do not include the plot, and a note says
+        so. A missing package of a logger that is named is an error.
 
     Raises
     ------
@@ -163,7 +183,7 @@ def make_loggers(
 def _defaults(note: Callable[[str], None]) -> list[str]:
     if is_installed("matplotlib"):
         return list(DEFAULT_LOGGERS)
-    note('note: there will be no train_plot.png: pip install "gliner_pipe[plot]" for one')
+    note('note: train_plot.png needs matplotlib: pip install "gliner_pipe[plot]"')
     return [name for name in DEFAULT_LOGGERS if name != "plot"]
 
 
@@ -176,11 +196,11 @@ def _make_logger(item: Any) -> TrainingLogger:
         elif item in OTHER_TRACKERS:
             item = registry.loggers.get("tracker")(name=item)
         else:
-            raise ConfigError("train.loggers", f"names {item!r}", names)
+            raise ConfigError("train.loggers", f"contains {item!r}", names)
     if isinstance(item, TrainingLogger):
         return item
     raise ConfigError(
         "train.loggers",
-        f"holds {item!r} ({type(item).__name__})",
+        f"contains {item!r} ({type(item).__name__})",
         f"names ({names}) or objects with the methods start, step, validation and finish",
     )

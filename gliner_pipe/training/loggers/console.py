@@ -1,4 +1,4 @@
-"""The progress of a training on the console."""
+"""The logger ``rich``: the progress of a training on the console."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from gliner_pipe.registry import registry
-from gliner_pipe.training.loggers.base import RunInfo, flatten
+from gliner_pipe.training.loggers.base import RunInfo, flatten, shown_scores
 
 
 @registry.loggers.register("rich")
 class RichLogger:
-    """Shows a bar with loss, learning rates, speed and time left, above it a table of the validations.
+    """Shows a bar with loss, learning rates, speed and remaining time, below a table of the validations.
 
-    Where the output is no terminal (a file, a batch system), it prints plain lines instead.
+    If the output is not a terminal (a file, a batch system), it prints plain lines instead.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ class RichLogger:
         self._live.start()
 
     def step(self, record: Mapping[str, Any]) -> None:
-        """Move the bar, or print a line every `interval` steps."""
+        """Update the bar, or print a line every `interval` steps."""
         if self._progress is not None:
             self._progress.update(
                 self._progress.task_ids[0], completed=record["step"], status=_status(record)
@@ -86,19 +86,13 @@ class RichLogger:
         self._live = self._progress = None
 
     def _is_time(self, step: int) -> bool:
-        """Tell whether a plain line is due: not every step may be logged."""
+        """Return whether to print a plain line; not every step may be logged."""
         before, self._printed = self._printed, step
         return step // self.interval > before // self.interval or step in (1, self._max_steps)
 
     def _shown(self, scores: Mapping[str, Any]) -> dict[str, float]:
         numbers = {name: value for name, value in flatten(scores) if isinstance(value, (int, float))}
-        ends = self.fields or ["micro.p", "micro.r", "micro.f"]
-        shown = {
-            name: value
-            for name, value in numbers.items()
-            if any(name == end or name.endswith(f".{end}") for end in ends)
-        }
-        return shown or dict(list(numbers.items())[:3])
+        return shown_scores(numbers, self.fields)
 
     def _table(self) -> Table:
         names = list(dict.fromkeys(name for _, scores in self._rows for name in scores))

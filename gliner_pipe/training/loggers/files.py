@@ -14,13 +14,33 @@ from gliner_pipe.util.atomic import replace_file
 from gliner_pipe.util.secrets import redacted_config
 
 
-@registry.loggers.register("jsonl")
-class JsonlLogger:
-    """Writes one JSON object a line, each flushed at once: nothing is lost when the process is killed.
+class FileLogger:
+    """Base class of the loggers that write one file beside the models.
 
-    The lines have a ``type``: ``start`` (versions and config), ``step`` or ``validation``. A resumed training
-    keeps the lines up to the step that it goes on from, drops later ones, and adds a ``start`` with its
-    ``resumed_step``. Also called ``json``.
+    Parameters
+    ----------
+    file_name
+        Name of the file.
+    """
+
+    def __init__(self, file_name: str) -> None:
+        self.file_name = file_name
+        self._file: TextIO | None = None
+
+    def finish(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+@registry.loggers.register("jsonl")
+class JsonlLogger(FileLogger):
+    """Writes one JSON object a line, flushed at once, so that nothing is lost when the process is killed.
+
+    Each line has a ``type``: ``start`` (versions and config), ``step`` or ``validation``. A resumed training
+    keeps the lines up to the step of its checkpoint, removes later ones, and adds a ``start`` with its
+    ``resumed_step``. Also registered as ``json``.
 
     Parameters
     ----------
@@ -29,11 +49,10 @@ class JsonlLogger:
     """
 
     def __init__(self, file_name: str = "train_log.jsonl") -> None:
-        self.file_name = file_name
-        self._file: TextIO | None = None
+        super().__init__(file_name)
 
     def start(self, run: RunInfo) -> None:
-        """Begin a new file, or go on with that of the training that is resumed."""
+        """Start a new file, or continue that of the resumed training."""
         path = run.folder / self.file_name
         kept = [record for record in read_log(path) if _is_before(record, run)] if run.resumed_step else []
         with replace_file(path) as sibling:
@@ -50,20 +69,17 @@ class JsonlLogger:
         """Write a validation."""
         self._write("validation", record)
 
-    def finish(self) -> None:
-        """Close the file."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
     def _write(self, kind: str, record: Mapping[str, Any]) -> None:
         if self._file is not None:
             self._file.write(_line({"type": kind, **record}))
             self._file.flush()
 
 
+registry.loggers.register("json", func=JsonlLogger)
+
+
 def read_log(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the records of a log file; a line that a killed process left unfinished is passed over."""
+    """Yield the records of a log file of ``JsonlLogger``; an incomplete line of a killed process is skipped."""
     if not path.is_file():
         return
     with path.open(encoding="utf-8") as lines:
@@ -89,23 +105,19 @@ def _line(record: Mapping[str, Any]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Turn what json does not know (numpy scalars, paths, mappings) into what it does."""
+    """Convert a value that json cannot write (numpy scalars, paths, mappings)."""
     if isinstance(value, Mapping):
         return dict(value)
     return value.item() if hasattr(value, "item") else str(value)
 
 
-registry.loggers.register("json", func=JsonlLogger)
-
-
 @registry.loggers.register("csv")
-class CsvLogger:
+class CsvLogger(FileLogger):
     """Writes one row a validation: step, mean loss, learning rates, speed and all scores, e.g.
     ``scores.ner.micro.f``.
 
-    The first validation sets the columns. Should a later one bring others, the file is written anew with them
-    at the end, so that every row has the columns of the header. A resumed training keeps the rows up to the step
-    that it goes on from and drops later ones.
+    The first validation sets the columns. If a later one has more, the file is written again with the new columns
+    at the end. A resumed training keeps the rows up to the step of its checkpoint and removes later ones.
 
     Parameters
     ----------
@@ -114,20 +126,21 @@ class CsvLogger:
     """
 
     def __init__(self, file_name: str = "train_log.csv") -> None:
-        self.file_name = file_name
+        super().__init__(file_name)
         self._path: Path | None = None
-        self._file: TextIO | None = None
         self._columns: list[str] = []
         self._rows: list[dict[str, Any]] = []
 
     def start(self, run: RunInfo) -> None:
-        """Begin a new file, or go on with that of the training that is resumed."""
+        """Start a new file, or continue that of the resumed training."""
         self._path = run.folder / self.file_name
-        self._columns, self._rows = _read(self._path, run.resumed_step) if run.resumed_step else ([], [])
+        self._columns, self._rows = (
+            _read_table(self._path, run.resumed_step) if run.resumed_step else ([], [])
+        )
         self._rewrite()
 
     def step(self, record: Mapping[str, Any]) -> None:
-        """Do nothing: a row stands for all steps since the last one."""
+        """Do nothing: only validations are written."""
 
     def validation(self, record: Mapping[str, Any]) -> None:
         """Write a row."""
@@ -141,25 +154,19 @@ class CsvLogger:
             csv.DictWriter(self._file, self._columns).writerow(row)
             self._file.flush()
 
-    def finish(self) -> None:
-        """Close the file."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
     def _rewrite(self) -> None:
         self.finish()
         if self._path is not None:
             self._file = self._path.open("w", encoding="utf-8", newline="")
-            writer = csv.DictWriter(self._file, self._columns)
+            table = csv.DictWriter(self._file, self._columns)
             if self._columns:
-                writer.writeheader()
-            writer.writerows(self._rows)
+                table.writeheader()
+            table.writerows(self._rows)
             self._file.flush()
 
 
-def _read(path: Path, last_step: int) -> tuple[list[str], list[dict[str, Any]]]:
-    """Return the columns of a table and its rows up to a step; a row that was left unfinished is passed over."""
+def _read_table(path: Path, last_step: int) -> tuple[list[str], list[dict[str, Any]]]:
+    """Return the columns of a table and its rows up to a step; an incomplete row is skipped."""
     if not path.is_file():
         return [], []
     with path.open(encoding="utf-8", newline="") as file:

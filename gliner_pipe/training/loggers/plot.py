@@ -1,4 +1,4 @@
-"""A picture of the training: loss, learning rates and scores."""
+"""The logger ``plot``: a plot of loss, learning rates and scores."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from gliner_pipe.registry import registry
-from gliner_pipe.training.loggers.base import RunInfo, is_installed, missing_package, numbers
+from gliner_pipe.training.loggers.base import RunInfo, is_installed, missing_package, numbers, shown_scores
 from gliner_pipe.training.loggers.files import read_log
 from gliner_pipe.util.atomic import replace_file
 
-#: A curve is drawn with at most so many points.
+#: Maximum number of points of a curve.
 MAX_POINTS = 2000
 
 Curves = dict[str, list[tuple[int, float]]]
@@ -20,23 +20,23 @@ Curves = dict[str, list[tuple[int, float]]]
 
 @registry.loggers.register("plot")
 class PlotLogger:
-    """Draws ``train_plot.png`` beside the models, anew at every validation and at the end.
+    """Draws ``train_plot.png`` beside the models, again at every validation and at the end.
 
-    Three fields, one below the other: the loss (pale as it is, dark smoothed), the learning rates, and the
-    micro-averaged precision, recall and F1 of each scorer, with a line at the best step. A resumed training
-    draws what the log of its first part (``train_log.jsonl``) has, too. Needs the extra ``plot``.
+    It has three panels: the loss (pale, and dark when smoothed), the learning rates, and the micro-averaged
+    precision, recall and F1 of each scorer, with a line at the best step. A resumed training also draws the
+    earlier steps in ``train_log.jsonl``. Needs the extra ``plot``.
 
     Parameters
     ----------
     file_name
-        Name of the picture; its ending decides the format (``png``, ``svg``, ``pdf``).
+        Name of the file; its ending is the format (``png``, ``svg``, ``pdf``).
     scores
         Scores to draw, as the ends of their names, e.g. ``["person.f"]``; by default those that end in
         ``micro.p``, ``micro.r`` and ``micro.f``, else the first ones.
     smoothing
-        Weight of the past in the smoothed loss, from 0 (none) to below 1.
+        Weight of earlier steps in the smoothed loss, from 0 (none) to below 1.
     log_file
-        The log beside the models that a resumed training reads.
+        Log file beside the models that a resumed training reads.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class PlotLogger:
             raise missing_package("train.loggers.plot", "matplotlib", "plot")
 
     def start(self, run: RunInfo) -> None:
-        """Begin a new picture, or go on with that of the training that is resumed."""
+        """Start a new plot, or continue that of the resumed training."""
         self.check()
         self._clear()
         self._path = run.folder / self.file_name
@@ -72,7 +72,7 @@ class PlotLogger:
                     takes.get(str(record.get("type")), lambda record: None)(record)
 
     def step(self, record: Mapping[str, Any]) -> None:
-        """Take note of loss and learning rates."""
+        """Add loss and learning rates."""
         step, self._is_new = int(record["step"]), True
         if record.get("loss") is not None:
             self._loss.append((step, float(record["loss"])))
@@ -80,12 +80,12 @@ class PlotLogger:
             self._rates.setdefault(name, []).append((step, float(rate)))
 
     def validation(self, record: Mapping[str, Any]) -> None:
-        """Take note of the scores and draw."""
+        """Add the scores and draw."""
         self._take_scores(record)
         self._draw()
 
     def finish(self) -> None:
-        """Draw what came after the last validation."""
+        """Draw the steps after the last validation."""
         if self._is_new:
             self._draw()
         self._path = None
@@ -111,7 +111,7 @@ class PlotLogger:
         if self._path is None:
             return
         self._is_new = False
-        shown = self._shown()
+        shown = shown_scores(self._found, self.scores)
         figure = Figure(figsize=(8, 9 if shown else 6), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.subplots(3 if shown else 2, 1, sharex=True, squeeze=False)[:, 0]
@@ -130,20 +130,11 @@ class PlotLogger:
         with replace_file(self._path) as sibling:
             figure.savefig(sibling, dpi=100, format=self._path.suffix.lstrip(".") or "png")
 
-    def _shown(self) -> Curves:
-        ends = self.scores or ["micro.p", "micro.r", "micro.f"]
-        shown = {
-            name: points
-            for name, points in self._found.items()
-            if any(name == end or name.endswith(f".{end}") for end in ends)
-        }
-        return shown or dict(list(self._found.items())[:3])
-
 
 def smooth(values: Sequence[float], weight: float) -> list[float]:
-    """Return the running mean of numbers, in which a number `n` places back has the weight ``weight ** n``.
+    """Return the running mean of numbers; a number `n` places back has the weight ``weight ** n``.
 
-    What is not finite is passed over: the mean stays as it was.
+    Values that are not finite do not change the mean.
     """
     smoothed: list[float] = []
     total = norm = 0.0
@@ -155,7 +146,7 @@ def smooth(values: Sequence[float], weight: float) -> list[float]:
 
 
 def thinned(points: Sequence[tuple[int, float]]) -> Sequence[tuple[int, float]]:
-    """Return at most `MAX_POINTS` of the points, the last one among them."""
+    """Return at most `MAX_POINTS` of the points, including the last one."""
     stride = -(-len(points) // MAX_POINTS)
     return points if stride <= 1 else points[(len(points) - 1) % stride :: stride]
 

@@ -82,7 +82,7 @@ def test_it_is_drawn_at_every_validation_and_at_the_end(tmp_path: Path, figures:
     assert "matplotlib.pyplot" not in sys.modules  # whose state a user's own program may have
 
 
-def test_without_scores_and_with_numbers_that_are_none(tmp_path: Path, figures: list[Figure]) -> None:
+def test_records_without_scores_and_with_undefined_values(tmp_path: Path, figures: list[Figure]) -> None:
     logger = PlotLogger("curve.svg")
     logger.start(RunInfo(2, tmp_path))
     logger.step(step(1, loss=math.nan))

@@ -144,10 +144,13 @@ def test_a_tracker_that_fails_does_not_end_the_training(
     train(registry.loggers.get("tracker")(name="kept"), RunInfo(4, tmp_path), range(1, 5))
     assert [number for number, _ in kept[0].values] == [1] and kept[0].finished
     told = capsys.readouterr().out
-    assert told.count("warning") == 1 and "nothing more after step 2: ConnectionError: gone" in told
+    assert (
+        told.count("warning") == 1
+        and "train.loggers.kept] stopped logging at step 2: ConnectionError: gone" in told
+    )
 
 
-def test_a_tracker_that_cannot_be_closed_is_told(
+def test_a_tracker_that_cannot_be_closed_warns(
     tmp_path: Path, kept: list[Kept], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def finish(self: Kept) -> None:
@@ -186,7 +189,7 @@ def test_tensorboard(tmp_path: Path) -> None:
     assert found["val/ner.micro.f"] == {4: 0.75}  # that of the run that was given up is gone
 
 
-def test_a_run_without_a_name_goes_on_under_its_own(tmp_path: Path) -> None:
+def test_a_resumed_run_without_a_name_keeps_its_own(tmp_path: Path) -> None:
     train(TensorBoardLogger(), RunInfo(2, tmp_path), range(1, 2))
     train(TensorBoardLogger(), RunInfo(2, tmp_path, resumed_step=1), range(2, 3))
     (folder,) = (tmp_path / "runs").iterdir()
@@ -326,7 +329,7 @@ def read_wandb(path: Path) -> tuple[list[dict[str, Any]], int, str]:
     return rows, exit_code, config
 
 
-def test_wandb_without_a_login_is_told_before_the_training(tmp_path: Path) -> None:
+def test_wandb_without_a_login_fails_before_the_training(tmp_path: Path) -> None:
     code = TRAIN.replace("try:\n", "import gliner_pipe.cli.app\ntry:\n")
     code = code.replace("import json, sys", "import json, sys\nimport gliner_pipe.errors as errors")
     env = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")}
