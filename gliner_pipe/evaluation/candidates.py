@@ -18,7 +18,7 @@ from gliner_pipe.metrics.alignment import SpanGetter, Unit, paired_spans
 from gliner_pipe.metrics.counts import CountFunction, Counts, Mention
 from gliner_pipe.modeling.decoders.span import Candidate
 from gliner_pipe.modeling.encoders.base import Query
-from gliner_pipe.modeling.inference import TokenBudget, find
+from gliner_pipe.modeling.inference import TokenBudget, predict_spans
 from gliner_pipe.modeling.span_reps.base import SpanRep
 from gliner_pipe.modeling.span_reps.token_level import TokenLevel
 from gliner_pipe.pipeline.word_splitters import read_words
@@ -45,7 +45,7 @@ def weighs_apart(component: Any) -> bool:
 
 def writes_labels(component: Any) -> bool:
     """Say whether entities bear labels that a language model wrote, so that no threshold of a label reaches them."""
-    writer = component.gliner.writer
+    writer = component.gliner.label_generator
     return writer is not None and (writer.mode == "prompt" or component.cfg["use_generated_labels"])
 
 
@@ -193,7 +193,7 @@ def _find(component: Any, docs: Sequence[Doc], floor: float) -> list[list[Candid
     budget = component.budget or TokenBudget(model.encoder.backbone.max_tokens)
     return [
         [one._replace(start=words.number(one.start), end=words.number(one.end)) for one in some.candidates]
-        for some, words in zip(find(model, windows, limits, budget), read, strict=True)
+        for some, words in zip(predict_spans(model, windows, limits, budget), read, strict=True)
     ]
 
 

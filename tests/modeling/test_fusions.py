@@ -7,7 +7,7 @@ from gliner_pipe.modeling.encoders.base import Query
 from gliner_pipe.modeling.encoders.uni_encoder import UniEncoder
 from gliner_pipe.modeling.fusions import CrossAttention
 from gliner_pipe.modeling.gliner import GLiNER
-from gliner_pipe.modeling.inference import TokenBudget, find
+from gliner_pipe.modeling.inference import TokenBudget, predict_spans
 from gliner_pipe.modeling.span_reps.marker import MarkerV0
 
 PATTERNS = ["l2t", "t2l", "l2l-l2t", "l2t-t2l", "l2l-t2t-l2t-t2l"]
@@ -73,7 +73,7 @@ def test_it_composes_with_a_uni_encoder(backbone):
         windows = model.encoder.prepare(some, [Query(("person",))] * len(some), 6)
         return [
             {c[:3]: c.score for c in text.candidates}
-            for text in find(model, windows, [[0.0]] * len(some), TokenBudget(500))
+            for text in predict_spans(model, windows, [[0.0]] * len(some), TokenBudget(500))
         ]
 
     together, alone = scores(texts), [scores([text])[0] for text in texts]

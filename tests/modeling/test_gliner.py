@@ -10,7 +10,7 @@ from gliner_pipe.modeling.batch import TrainingBatch
 from gliner_pipe.modeling.encoders.base import Query
 from gliner_pipe.modeling.encoders.uni_encoder import UniEncoder
 from gliner_pipe.modeling.gliner import GLiNER
-from gliner_pipe.modeling.inference import TokenBudget, find, plan
+from gliner_pipe.modeling.inference import TokenBudget, plan, predict_spans
 from gliner_pipe.modeling.losses.focal import FocalLoss
 from gliner_pipe.modeling.span_reps.base import valid_spans
 from gliner_pipe.modeling.span_reps.marker import MarkerV0
@@ -34,7 +34,7 @@ def build(folder, width=3, **settings):
 def scores(model, texts, budget=4000):
     """Every span of every text with its score, as a mapping."""
     windows = model.encoder.prepare(texts, [Query(tuple(LABELS))] * len(texts), model.min_overlap)
-    found = find(model, windows, [[0.0, 0.0]] * len(texts), TokenBudget(budget))
+    found = predict_spans(model, windows, [[0.0, 0.0]] * len(texts), TokenBudget(budget))
     return [{candidate[:3]: candidate.score for candidate in text.candidates} for text in found]
 
 
@@ -105,7 +105,7 @@ def test_a_span_in_a_long_text_scores_as_in_its_window_alone(backbone):
 def test_a_text_without_labels_has_no_spans(backbone):
     model = build(backbone)
     windows = model.encoder.prepare(TEXTS[:2], [Query(()), Query(tuple(LABELS))], model.min_overlap)
-    found = find(model, windows, [[], [0.0, 0.0]], TokenBudget(1000))
+    found = predict_spans(model, windows, [[], [0.0, 0.0]], TokenBudget(1000))
     assert found[0].candidates == []
     assert len(found[1].candidates) == 2
 
@@ -115,7 +115,7 @@ def test_thresholds_are_by_label_and_strict(backbone):
     table = scores(model, [TEXTS[0]])[0]
     some = sorted(table.values())[len(table) // 2]
     windows = model.encoder.prepare([TEXTS[0]], [Query(tuple(LABELS))], model.min_overlap)
-    (found,) = find(model, windows, [[some, 1.0]], TokenBudget(1000))
+    (found,) = predict_spans(model, windows, [[some, 1.0]], TokenBudget(1000))
     assert {c[:3] for c in found.candidates} == {
         key for key, score in table.items() if key[2] == 0 and score > some
     }

@@ -8,7 +8,7 @@ from confit import Config
 from confit.errors import ConfitValidationError
 
 from gliner_pipe.modeling.span_reps import base
-from gliner_pipe.modeling.span_reps.base import Readings
+from gliner_pipe.modeling.span_reps.base import Representations
 from gliner_pipe.modeling.span_reps.first_word import Query
 from gliner_pipe.modeling.span_reps.marker import MarkerV1
 from gliner_pipe.registry import registry
@@ -158,7 +158,7 @@ def test_many_labels_find_the_same_as_few(name, at_once, monkeypatch):
     counts = mask.long()
     counts[2, 4] = 0  # a word without pieces
     windows = SimpleNamespace(word_mask=mask, own=own, scorable=counts > 0)
-    read = Readings(words, words, labels, labels[:, :0])
+    read = Representations(words, words, labels, labels[:, :0])
     limits = torch.tensor([0.5, 0.0, 1.0, 0.7, 0.3])
 
     def found(many, limits):
