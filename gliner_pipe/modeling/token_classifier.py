@@ -145,19 +145,17 @@ class TokenClassifier(Block):
 
     def remake(self, labels: Sequence[str]) -> None:
         """Create the weights for other labels; tags that both label sets have keep their weights."""
-        old_index, old = {name: index for index, name in enumerate(self.decoder.tags)}, self.decoder.project
-        single_chain, scheme = (
-            self.decoder.n_chains == 1 and not self.decoder.chain_a_label,
-            self.decoder.scheme,
-        )
+        index_of = {name: index for index, name in enumerate(self.decoder.tags)}
+        old, scheme = self.decoder.project, self.decoder.scheme
+        single_chain = self.decoder.n_chains == 1 and not self.decoder.chain_per_label
         self.make(labels)
         if not single_chain or self.decoder.scheme != scheme:
             return
         with torch.no_grad():
             for index, name in enumerate(self.decoder.tags):
-                if name in old_index:
-                    self.decoder.project.weight[index] = old.weight[old_index[name]]
-                    self.decoder.project.bias[index] = old.bias[old_index[name]]
+                if name in index_of:
+                    self.decoder.project.weight[index] = old.weight[index_of[name]]
+                    self.decoder.project.bias[index] = old.bias[index_of[name]]
 
     def save(self, path: Path) -> None:
         """Save weights, labels, and configuration and tokenizer of the backbone, to the folder `path`.

@@ -150,7 +150,7 @@ def test_the_score_of_an_entity_is_its_probability(settings: dict[str, Any]) -> 
     n_found = 0
     for row, found in zip(rows, decoder.decode(rows), strict=True):
         for start, end, label, score in found:
-            chain = label if decoder.chain_a_label else 0
+            chain = label if decoder.chain_per_label else 0
             listed, scores = paths(decoder, row, chain)
             tags = torch.zeros(len(listed), 3, decoder.n_chains, dtype=torch.long)
             tags[:, :, chain] = torch.tensor(listed)

@@ -1,7 +1,6 @@
 """Labels written by a language model: contract, and what the peer writes with the same weights."""
 
 import json
-import re
 import warnings
 
 import pytest
@@ -101,7 +100,7 @@ def test_batch_mates_change_nothing(any_lm, monkeypatch, n, constraints):
     assert decoder.generate(vectors(), WORDS, constraints, n) == alone
     assert all(len(labels) == n for labels in alone)
     assert len({tuple(labels) for labels in alone}) > 1
-    monkeypatch.setattr(generative, "CHUNK_PIECES", 60)
+    monkeypatch.setattr(generative, "CHUNK_TOKENS", 60)
     assert decoder.generate(vectors(), WORDS, constraints, n) == alone
 
 
@@ -181,7 +180,7 @@ def test_best_of_the_constraints_is_the_cheapest(gpt2):
     """Labels of one length: the order of the beams is that of the loss."""
     decoder = made(gpt2)
     allowed = ["city", "name", "date", "work", "time", "note", "team"]
-    sizes = {label: len(pieces) for label, pieces in zip(allowed, decoder._pieces(allowed), strict=True)}
+    sizes = {label: len(tokens) for label, tokens in zip(allowed, decoder._tokens(allowed), strict=True)}
     size = max(sizes.values(), key=list(sizes.values()).count)
     allowed = [label for label in allowed if sizes[label] == size]
     assert len(allowed) > 2
@@ -236,12 +235,13 @@ def test_no_labels_no_loss(gpt2):
 
 def test_rows_must_match(gpt2):
     decoder = made(gpt2)
-    with pytest.raises(ValueError, match="2 vectors for 1 labels"):
-        decoder.loss(vectors(2), [["x"]], ["city"])
-    with pytest.raises(ValueError, match="words of 1 spans for 2 vectors"):
-        decoder.loss(vectors(2), [["x"]], ["city", "city"])
-    with pytest.raises(ValueError, match="words of 1 spans for 2 vectors"):
-        decoder.generate(vectors(2), [["x"]])
+    for call in (
+        lambda: decoder.loss(vectors(2), [["x"]], ["city"]),
+        lambda: decoder.loss(vectors(2), [["x"]], ["city", "city"]),
+        lambda: decoder.generate(vectors(2), [["x"]]),
+    ):
+        with pytest.raises(ValueError, match="2 vectors"):
+            call()
 
 
 @pytest.mark.parametrize("freeze", [False, True])
@@ -306,23 +306,24 @@ def test_not_built():
         lambda: decoder.loss(vectors(), WORDS, LABELS),
         lambda: decoder.save_assets(None),
     ):
-        with pytest.raises(NotInitializedError, match="has no weights yet"):
+        with pytest.raises(NotInitializedError):
             call()
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("option", "value"),
     [
-        ({"blank_entity_prob": 1.5}, "blank_entity_prob] found 1.5; allowed: 0 to 1"),
-        ({"max_new_tokens": 0}, "max_new_tokens] found 0; allowed: 1 or more"),
-        ({"n_sequences": 0}, "n_sequences] found 0; allowed: 1 or more"),
-        ({"temperature": 0.0}, "temperature] found 0.0; allowed: more than 0"),
-        ({"dropout": 1.0}, "dropout] found 1.0; allowed: 0 to below 1"),
+        ("blank_entity_prob", 1.5),
+        ("max_new_tokens", 0),
+        ("n_sequences", 0),
+        ("temperature", 0.0),
+        ("dropout", 1.0),
     ],
 )
-def test_refuses_values(arguments, message):
-    with pytest.raises(ConfigError, match=re.escape(message)):
-        GenerativeDecoder("any", **arguments)
+def test_values_out_of_range_are_rejected(option, value):
+    with pytest.raises(ConfigError) as error:
+        GenerativeDecoder("any", **{option: value})
+    assert error.value.where == f"components.*.model.decoder.{option}" and str(value) in error.value.found
 
 
 def test_made_by_config():
@@ -337,25 +338,25 @@ def test_made_by_config():
         Config.from_str(text.format("'word'")).resolve(registry=registry)
 
 
-def test_refuses_models(gpt2, tmp_path, monkeypatch):
+def test_unusable_models_are_rejected(gpt2, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # the variable is read on import
-    for name, message in [
-        (str(tmp_path), "folder without config.json"),
-        ("/no/such/folder", "which is no folder"),
-        ("someone/model-that-is-not-here", "cannot be loaded"),
-        (str(make_backbone(tmp_path / "bert")), "both directions"),
-    ]:
-        with pytest.raises(ConfigError, match=message):
+    bidirectional = str(make_backbone(tmp_path / "bert"))
+    for name in (str(tmp_path), "/no/such/folder", "someone/model-that-is-not-here", bidirectional):
+        with pytest.raises(ConfigError) as error:
             made(name)
-    with pytest.raises(ConfigError, match="128 positions"):
+        assert error.value.where == "components.*.model.decoder.model" and name in str(error.value)
+    assert "bidirectional" in error.value.found
+    with pytest.raises(ConfigError) as error:
         made(gpt2, max_new_tokens=128)
-    with pytest.raises(ConfigError, match=r"holds no config\.json"):
+    assert error.value.where == "components.*.model.decoder.max_new_tokens"
+    with pytest.raises(ConfigError) as error:
         GenerativeDecoder("any").load_assets(tmp_path / "missing", HIDDEN)
-    with pytest.raises(ValueError, match="n_sequences is 0"):
+    assert "config.json" in error.value.found
+    with pytest.raises(ValueError, match="n_sequences"):
         made(gpt2).generate(vectors(), WORDS, n_sequences=0)
 
 
-def test_refuses_a_tokenizer_without_end(tmp_path):
+def test_a_tokenizer_without_end_of_sequence_is_rejected(tmp_path):
     folder = make_causal_lm(tmp_path)
     for file, keys in [
         ("config.json", ["eos_token_id"]),
@@ -364,8 +365,9 @@ def test_refuses_a_tokenizer_without_end(tmp_path):
         content = json.loads((folder / file).read_text())
         content |= dict.fromkeys(keys)
         (folder / file).write_text(json.dumps(content))
-    with pytest.raises(ConfigError, match="without an end-of-sequence token"):
+    with pytest.raises(ConfigError) as error:
         made(folder)
+    assert "end-of-sequence" in error.value.found
 
 
 # -- the peer ----------------------------------------------------------------------------------------------------------
@@ -442,7 +444,7 @@ def test_reads_what_the_peer_reads(peer):
     _, output, ours = peer
     found = list(spans_of(output))
     assert len(found) > 20
-    read = ours._context_pieces([words for _, words, _ in found], [15] * len(found))
+    read = ours._context_tokens([words for _, words, _ in found], [15] * len(found))
     rows = ours._rows(torch.stack([vector for vector, _, _ in found]), read)
     assert len({len(row) for row in rows}) > 4
     for row, (_, _, expected) in zip(rows, found, strict=True):
