@@ -133,7 +133,7 @@ class TokenClassifier(Block):
         if not labels:
             raise ConfigError(
                 "components.*.labels",
-                "is empty, and the training data has none either",
+                "found no labels, neither in the configuration nor in the training data",
                 "at least one label",
                 "Set labels, or set target_span_getter to where the gold annotations are",
             )
