@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gliner_pipe.errors import ConfigError
+from gliner_pipe.modeling.architecture import Architecture
 from gliner_pipe.modeling.batch import LossTerms, TrainingBatch
 from gliner_pipe.modeling.block import Block
 from gliner_pipe.modeling.context_encoders import ContextEncoder
@@ -21,18 +22,16 @@ from gliner_pipe.modeling.label_projection import ProjectedLabels
 from gliner_pipe.modeling.layers.projection import projection
 from gliner_pipe.modeling.losses.base import Loss
 from gliner_pipe.modeling.losses.focal import FocalLoss
-from gliner_pipe.modeling.merging import merged
 from gliner_pipe.modeling.relation_layers.base import RelationLayer
 from gliner_pipe.modeling.relations import relation_losses
 from gliner_pipe.modeling.span_reps.base import Representations, SpanRep, all_alike
 from gliner_pipe.modeling.triples.base import Triple
 from gliner_pipe.modeling.triples.neural import Concat
-from gliner_pipe.modeling.weights import check_weights, fill_weights, write_weights
 from gliner_pipe.registry import registry
 
 
 @registry.architectures.register("gliner_pipe.GLiNER.v1")
-class GLiNER(Block):
+class GLiNER(Architecture):
     """An encoder, a span representation, a decoder and a loss, with optional blocks for fusion, context and relations.
 
     Pure PyTorch: it can be trained, exported and timed without spaCy.
@@ -67,8 +66,6 @@ class GLiNER(Block):
     Source: GLiNER (Zaratiana et al., 2024), arXiv:2311.08526.
     """
 
-    family = "architectures"
-
     def __init__(
         self,
         encoder: Encoder,
@@ -86,8 +83,7 @@ class GLiNER(Block):
         relation_loss_coef: float = 1.0,
         decoder_loss_coef: float = 0.5,
     ) -> None:
-        super().__init__()
-        self.encoder = encoder
+        super().__init__(encoder)
         self.fusion = fusion
         self.span_rep = span_rep
         self.loss = loss if loss is not None else FocalLoss()
@@ -106,23 +102,8 @@ class GLiNER(Block):
         self.dropout = dropout
         self.prompt_rep: nn.Module | None = None
         self.projected_labels = ProjectedLabels()
-        self._has_weights = False
-        #: Configuration of the blocks if the pipeline's config does not hold it (a checkpoint given by name).
-        self.blocks: dict[str, Any] | None = None
-        #: Name of the word splitter that the weights were trained with, if not spaCy's tokens.
-        self.word_splitter: str | None = None
 
     # -- building, saving, loading -----------------------------------------------------------------------------------
-
-    @property
-    def is_built(self) -> bool:
-        """Whether the model has weights."""
-        return self._has_weights
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the weights."""
-        return next(self.parameters()).device
 
     @property
     def max_width(self) -> int | None:
@@ -138,10 +119,6 @@ class GLiNER(Block):
     def label_generator(self) -> GenerativeDecoder | None:
         """The decoder, if it generates labels."""
         return self.decoder if isinstance(self.decoder, GenerativeDecoder) else None
-
-    def materialize(self) -> GLiNER:
-        """Return the model itself; an architecture that stands for a checkpoint returns that checkpoint's model."""
-        return self
 
     def build(self) -> None:
         """Load the pretrained backbone and create the weights of all other blocks.
@@ -181,36 +158,18 @@ class GLiNER(Block):
             self.prompt_rep = projection(size, size, self.dropout)
         self._has_weights = True
 
-    def save(self, path: Path) -> None:
-        """Save the weights, and configuration and tokenizer of the backbone, to the folder `path`.
-
-        Adapters are saved as their ``save`` option says; the model itself is not changed.
-        """
-        model = merged(self, all_of_them=False)
-        path.mkdir(parents=True, exist_ok=True)
-        model.encoder.save_assets(path / "encoder")
-        if model.label_generator is not None:
-            model.label_generator.save_assets(path / "decoder")
-        write_weights(model, path)
-
-    def load(self, path: Path) -> None:
-        """Load all blocks and weights from a folder that ``save`` wrote; no network access.
-
-        Raises
-        ------
-        CheckpointError
-            If the weights do not match the blocks, with the names that differ.
-        """
-        check_weights(path)
-        self.load_assets(path)
-        self.make()
-        fill_weights(self, path)
+    def save_assets(self, path: Path) -> None:
+        """Save configuration and tokenizers of encoder and label generator to the folder `path`."""
+        super().save_assets(path)
+        if self.label_generator is not None:
+            self.label_generator.save_assets(path / "decoder")
 
     def load_assets(self, path: Path) -> None:
-        """Load configuration and tokenizers of encoder and decoder from the folder `path`, without weights."""
+        """Create all blocks from what ``save_assets`` wrote, with weights still to be loaded."""
         self.encoder.load_assets(path / "encoder")
         if self.label_generator is not None:
             self.label_generator.load_assets(path / "decoder", self.encoder.output_size)
+        self.make()
 
     # -- running -----------------------------------------------------------------------------------------------------
 
@@ -265,10 +224,6 @@ class GLiNER(Block):
     def denominator(self, count: float) -> float:
         """Return the number by which the summed loss of a step is divided."""
         return self.loss.denominator(count)
-
-    def extra_repr(self) -> str:
-        """Return "not built" if there are no weights."""
-        return "" if self.is_built else "not built"
 
 
 def check_architecture(model: Any, where: str) -> None:

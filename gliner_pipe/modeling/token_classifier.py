@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from gliner_pipe.errors import CheckpointError, ConfigError
+from gliner_pipe.modeling.architecture import Architecture
 from gliner_pipe.modeling.backbones.base import TensorBatch
 from gliner_pipe.modeling.backbones.windows import Pieces, Window
 from gliner_pipe.modeling.batch import LossTerms
@@ -20,8 +21,6 @@ from gliner_pipe.modeling.block import Block
 from gliner_pipe.modeling.decoders.tags import TagDecoder
 from gliner_pipe.modeling.encoders.base import Encoder, EncoderBatch, Query
 from gliner_pipe.modeling.inference import TokenBudget, run_groups
-from gliner_pipe.modeling.merging import merged
-from gliner_pipe.modeling.weights import check_weights, fill_weights, write_weights
 from gliner_pipe.registry import registry
 
 LABELS = "labels.json"
@@ -63,7 +62,7 @@ class TaggingBatch(TensorBatch):
 
 
 @registry.architectures.register("gliner_pipe.TokenClassifier.v1")
-class TokenClassifier(Block):
+class TokenClassifier(Architecture):
     """An encoder and a tag decoder: the model of the component ``token_classifier``.
 
     In a text of several windows, the scores of a word are those of the window in which it is most central. The decoder
@@ -79,43 +78,22 @@ class TokenClassifier(Block):
         Turns word vectors into tags and tags into spans: ``softmax`` or ``crf``.
     """
 
-    family = "architectures"
     is_tagger = True
 
     def __init__(self, encoder: Encoder, decoder: TagDecoder) -> None:
-        super().__init__()
-        self.encoder = encoder
+        super().__init__(encoder)
         self.decoder = decoder
         #: The closed label set, known once built.
         self.labels: tuple[str, ...] = ()
-        self._has_weights = False
-        #: Configuration of the blocks if the pipeline's config does not hold it (a checkpoint given by name).
-        self.blocks: dict[str, Any] | None = None
-        #: Name of the word splitter that the weights were trained with, if not spaCy's tokens.
-        self.word_splitter: str | None = None
         #: False if training takes the labels from the data instead of from the weights.
         self.keeps_labels = True
 
     # -- building, saving, loading -----------------------------------------------------------------------------------
 
     @property
-    def is_built(self) -> bool:
-        """Whether the model has weights."""
-        return self._has_weights
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the weights."""
-        return next(self.parameters()).device
-
-    @property
     def min_overlap(self) -> int:
         """Minimum overlap of neighbouring windows in words."""
         return MIN_OVERLAP
-
-    def materialize(self) -> TokenClassifier:
-        """Return the model itself; an architecture that stands for a checkpoint returns that checkpoint's model."""
-        return self
 
     def build(self, labels: Sequence[str]) -> None:
         """Load the pretrained backbone and create the weights for a closed label set."""
@@ -157,31 +135,13 @@ class TokenClassifier(Block):
                     self.decoder.project.weight[index] = old.weight[index_of[name]]
                     self.decoder.project.bias[index] = old.bias[index_of[name]]
 
-    def save(self, path: Path) -> None:
-        """Save weights, labels, and configuration and tokenizer of the backbone, to the folder `path`.
-
-        Adapters are saved as their ``save`` option says; the model itself is not changed.
-        """
-        model = merged(self, all_of_them=False)
-        path.mkdir(parents=True, exist_ok=True)
-        model.encoder.save_assets(path / "encoder")
+    def save_assets(self, path: Path) -> None:
+        """Save labels, and configuration and tokenizer of the backbone, to the folder `path`."""
+        super().save_assets(path)
         (path / LABELS).write_text(json.dumps(self.labels, ensure_ascii=False), encoding="utf8")
-        write_weights(model, path)
-
-    def load(self, path: Path) -> None:
-        """Load all blocks and weights from a folder that ``save`` wrote; no network access.
-
-        Raises
-        ------
-        CheckpointError
-            If the weights do not match the blocks, with the names that differ.
-        """
-        check_weights(path)
-        self.load_assets(path)
-        fill_weights(self, path)
 
     def load_assets(self, path: Path) -> None:
-        """Load configuration, tokenizer and labels from the folder `path`, without weights."""
+        """Create all blocks from what ``save_assets`` wrote, with weights still to be loaded."""
         if not (path / LABELS).is_file():
             raise CheckpointError(
                 f"{path}: {LABELS} is missing. The folder is incomplete: save the pipeline again."
@@ -251,10 +211,6 @@ class TokenClassifier(Block):
             parts[window.text].append(own[index])
         empty = torch.zeros(0, self.decoder.n_chains, len(self.decoder.tags), device=self.device)
         return [torch.cat(some) if some else empty for some in parts]
-
-    def extra_repr(self) -> str:
-        """Return "not built" if there are no weights."""
-        return "" if self.is_built else "not built"
 
 
 def check_tagger(model: Any, where: str) -> None:

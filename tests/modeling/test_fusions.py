@@ -28,7 +28,7 @@ def inputs():
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
-def test_padding_changes_nothing(pattern):
+def test_padding_has_no_effect(pattern):
     fusion, (words, labels, word_mask, label_mask) = built(pattern, 2), inputs()
     together = fusion(words, labels, word_mask, label_mask)
     alone = fusion(words[1:, :4], labels[1:], word_mask[1:, :4], label_mask[1:])
@@ -37,7 +37,7 @@ def test_padding_changes_nothing(pattern):
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
-def test_same_numbers_as_the_peer(pattern):
+def test_same_results_as_gliner(pattern):
     layers = pytest.importorskip("gliner.modeling.layers")
     fusion, (words, labels, word_mask, label_mask) = built(pattern, 2), inputs()
     theirs = layers.CrossFuser(16, 16, num_heads=4, num_layers=2, schema=pattern).eval()

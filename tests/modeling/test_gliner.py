@@ -48,12 +48,12 @@ def test_every_span_that_can_be_is_scored_once(backbone):
     assert set(text) == {(i, i + k, c) for i in range(6) for k in range(3) if i + k < 6 for c in range(2)}
 
 
-def test_no_span_starts_or_ends_at_a_word_without_pieces(backbone):
+def test_no_span_starts_or_ends_at_a_word_without_subword_tokens(backbone):
     (text,) = scores(build(backbone), [["Ana", "\u200b", "Silva"]])
     assert {key[:2] for key in text} == {(0, 0), (2, 2), (0, 2)}
 
 
-def test_batch_mates_and_budgets_change_no_score(backbone):
+def test_other_rows_and_budgets_change_no_score(backbone):
     model = build(backbone)
     alone = [scores(model, [text])[0] for text in TEXTS]
     for budget in (1, 50, 4000):
@@ -145,7 +145,7 @@ def test_windows_of_one_prompt_go_together():
     assert len(mixed) == 1  # 51 of few and 25 of some: one and five windows are left over
 
 
-def test_find_goes_on_with_less_when_memory_runs_out(backbone, monkeypatch, caplog):
+def test_the_budget_is_halved_when_memory_runs_out(backbone, monkeypatch, caplog):
     model = build(backbone)
     expected = scores(model, TEXTS)
     real = GLiNER.encode
@@ -161,7 +161,7 @@ def test_find_goes_on_with_less_when_memory_runs_out(backbone, monkeypatch, capl
     assert "Out of device memory" in caplog.text
 
 
-def test_find_leaves_the_mode_as_it_was(backbone):
+def test_prediction_restores_the_training_mode(backbone):
     model = build(backbone).train()
     scores(model, TEXTS)
     assert model.training
@@ -184,7 +184,7 @@ def test_a_loss_is_the_sum_of_the_losses_of_its_texts(backbone):
     assert whole.count == first.count + second.count
 
 
-def test_training_finds_what_it_was_shown(backbone):
+def test_training_fits_the_examples(backbone):
     model = build(backbone).train()
     rng = random.Random(0)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
@@ -208,7 +208,7 @@ def test_saved_and_loaded_scores_are_the_same_bits(backbone, tmp_path):
     assert scores(model, TEXTS) == scores(again.eval(), TEXTS)
 
 
-def test_weights_of_other_blocks_are_refused_by_name(backbone, tmp_path):
+def test_weights_of_other_blocks_are_rejected_by_name(backbone, tmp_path):
     build(backbone).save(tmp_path / "m")
     other = GLiNER(UniEncoder(Transformer("gone/away"), rnn_layers=0), MarkerV0(3), FocalLoss())
     with pytest.raises(CheckpointError, match=r"encoder\.rnn\.lstm"):

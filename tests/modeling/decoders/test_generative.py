@@ -77,7 +77,7 @@ def test_trie():
     assert trie.label([6]) is None
 
 
-def test_chunks_keep_to_the_budget():
+def test_chunks_stay_within_the_budget():
     sizes = [5, 1, 9, 2, 2, 40, 3]
     found = list(chunks(sizes, 10))
     assert sorted(row for chunk in found for row in chunk) == list(range(7))
@@ -91,7 +91,7 @@ def test_chunks_keep_to_the_budget():
 
 @pytest.mark.parametrize("n", [1, 3])
 @pytest.mark.parametrize("constraints", [None, ["person", "personal name", "city", "work of art", "x"]])
-def test_batch_mates_change_nothing(any_lm, monkeypatch, n, constraints):
+def test_other_rows_have_no_effect(any_lm, monkeypatch, n, constraints):
     decoder = made(any_lm)
     alone = [
         decoder.generate(vector[None], [words], constraints, n)[0]
@@ -141,7 +141,7 @@ def test_sampling_follows_the_seed(gpt2):
     assert decoder.generate(vectors(), WORDS) == first
 
 
-def test_habits_of_the_checkpoint_are_not_taken_over(gpt2, tmp_path):
+def test_generation_settings_of_the_checkpoint_are_ignored(gpt2, tmp_path):
     from transformers import GenerationConfig
 
     folder = make_causal_lm(tmp_path)
@@ -151,7 +151,7 @@ def test_habits_of_the_checkpoint_are_not_taken_over(gpt2, tmp_path):
     assert made(folder).generate(vectors(), WORDS) == made(gpt2).generate(vectors(), WORDS)
 
 
-def test_nothing_but_the_constraints(any_lm):
+def test_only_the_constraints_are_generated(any_lm):
     decoder = made(any_lm, max_new_tokens=2)
     allowed = ["Person", "person of  royal descent, long dead and buried", "city", "big city", "personal"]
     best = decoder.generate(vectors(), WORDS, allowed)
@@ -195,7 +195,7 @@ def test_no_rows(gpt2):
     assert decoder.generate(torch.zeros(0, HIDDEN), []) == []
 
 
-def test_words_that_leave_no_room_are_cut(gpt2):
+def test_words_that_leave_no_room_are_truncated(gpt2):
     decoder = made(gpt2)
     long = ["painting"] * 300
     assert len(decoder.generate(vectors(1), [long])) == 1
@@ -326,7 +326,7 @@ def test_values_out_of_range_are_rejected(option, value):
     assert error.value.where == f"components.*.model.decoder.{option}" and str(value) in error.value.found
 
 
-def test_made_by_config():
+def test_created_from_a_config_section():
     from confit import Config
 
     text = "[decoder]\n@decoders = 'generative'\nmodel = 'any'\nmode = {}\n"
@@ -440,7 +440,7 @@ def spans_of(output, max_width=3):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_reads_what_the_peer_reads(peer):
+def test_same_input_as_gliner(peer):
     _, output, ours = peer
     found = list(spans_of(output))
     assert len(found) > 20
@@ -454,7 +454,7 @@ def test_reads_what_the_peer_reads(peer):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("n", [1, 3])
 @pytest.mark.parametrize("constraints", [None, ["person", "place", "place name", "date"]])
-def test_writes_what_the_peer_writes(peer, n, constraints):
+def test_same_labels_as_gliner(peer, n, constraints):
     model, output, ours = peer
     found = list(spans_of(output))
     written = ours.generate(
@@ -479,7 +479,7 @@ def test_writes_what_the_peer_writes(peer, n, constraints):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_loss_of_the_peer(peer):
+def test_same_loss_as_gliner(peer):
     model, output, ours = peer
     found = list(spans_of(output))[:8]
     tokenizer = model.data_processor.decoder_tokenizer

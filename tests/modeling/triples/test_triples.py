@@ -90,12 +90,12 @@ def assert_same(name, width, scale=0.5, **options):
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - {"tucker"}))
-def test_numbers_and_gradients_are_those_of_gliner(name):
+def test_results_and_gradients_equal_those_of_gliner(name):
     assert_same(name, 16, scale=0.2)  # no distance is near GLiNER's limit
 
 
 @pytest.mark.parametrize("name", [*DISTANCES, "tucker"])
-def test_compatible_numbers_are_those_of_gliner(name):
+def test_compatible_results_equal_those_of_gliner(name):
     assert_same(name, 16, compatible=True)
 
 
@@ -129,7 +129,7 @@ def test_concat_is_gliners_pair_projection():
 
 @pytest.mark.parametrize("name", [*ALL, "compatible tucker"])
 @pytest.mark.parametrize("sizes", [(2, 0, 3), (2, 4, 0), (0, 4, 3), (2, 0, 0), (1, 1, 1)])
-def test_nothing_to_score_is_no_trouble(name, sizes):
+def test_empty_inputs(name, sizes):
     compatible = {"compatible": True} if "compatible" in name else {}
     block = built(name.split()[-1], **compatible).train()
     parts = triples(16, *sizes)
