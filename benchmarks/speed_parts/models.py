@@ -128,7 +128,7 @@ def pipeline(case: Case, folder: Path, threshold: float = 0.5, **settings: Any) 
 def fitting_threshold(nlp: Any, texts: Sequence[str]) -> float:
     """Threshold above which a text has as many spans as real texts have entities."""
     from gliner_pipe.modeling.encoders.base import Query
-    from gliner_pipe.modeling.inference import TokenBudget, find
+    from gliner_pipe.modeling.inference import TokenBudget, predict_spans
 
     component = nlp.get_pipe("gliner")
     model = component.gliner
@@ -138,7 +138,9 @@ def fitting_threshold(nlp: Any, texts: Sequence[str]) -> float:
     floor = (
         0.0 if model.max_width else 0.5
     )  # without a limit to their width, spans are too many to list them all
-    found = find(model, windows, [[floor] * len(query.entities)] * len(words), TokenBudget(PIECES_AT_ONCE))
+    found = predict_spans(
+        model, windows, [[floor] * len(query.entities)] * len(words), TokenBudget(PIECES_AT_ONCE)
+    )
     scores = sorted((candidate.score for one in found for candidate in one.candidates), reverse=True)
     wanted = ENTITIES_A_WORD * sum(map(len, words))
     places = range(max(1, int(wanted / 2)), min(int(2 * wanted), len(scores)))

@@ -166,5 +166,5 @@ def embedded(model: GLiNER) -> Iterator[tuple[Any, Any, str]]:
     yield backbone.encoder, backbone.tokenizer, "text encoder"
     if isinstance(model.encoder, BiEncoder):
         yield model.encoder.label_encoder.encoder, model.encoder.label_encoder.tokenizer, "label encoder"
-    if model.writer is not None:
-        yield model.writer.decoder, model.writer.tokenizer, "label decoder"
+    if model.label_generator is not None:
+        yield model.label_generator.decoder, model.label_generator.tokenizer, "label decoder"

@@ -54,7 +54,6 @@ def read_checkpoint(name: str) -> GLiNER:
     with tempfile.TemporaryDirectory() as assets:
         gliner_assets.write(config, folder, (text_encoder, tokenizer), state, Path(assets))
         model.load_assets(Path(assets))
-    model.make()
     _fit(model, state, folder)
     missing, unexpected = fill(model, (gliner_names.rename(part, config, folder) for part in parts))
     _report(missing, unexpected, folder)

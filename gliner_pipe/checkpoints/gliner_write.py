@@ -70,8 +70,8 @@ def write_checkpoint(model: GLiNER, target: Path, word_splitter: str = "spacy") 
         backbone.tokenizer.save_pretrained(folder)
         if isinstance(model.encoder, BiEncoder):
             model.encoder.label_encoder.tokenizer.save_pretrained(folder / LABELS_TOKENIZER)
-        if model.writer is not None:
-            model.writer.tokenizer.save_pretrained(folder / DECODER_TOKENIZER)
+        if model.label_generator is not None:
+            model.label_generator.tokenizer.save_pretrained(folder / DECODER_TOKENIZER)
     return target
 
 
@@ -110,7 +110,7 @@ def gliner_config(model: GLiNER, word_splitter: str = "spacy") -> dict[str, Any]
     config |= _of_encoder(model) | _of_spans(model.span_rep) | _of_context(model)
     if model.relation_layer is not None:
         config |= _of_relations(model)
-    if model.writer is not None:
+    if model.label_generator is not None:
         config |= _of_writer(model)
     return config
 
@@ -120,7 +120,7 @@ def _kind(model: GLiNER) -> gliner_names.Architecture:
     kind = gliner_names.Architecture(
         isinstance(model.encoder, BiEncoder),
         isinstance(model.span_rep, TokenLevel),
-        model.writer is not None,
+        model.label_generator is not None,
         model.relation_layer is not None,
     )
     _check_encoder(model, kind)
@@ -301,7 +301,7 @@ def _of_relations(model: GLiNER) -> dict[str, Any]:
 
 
 def _of_writer(model: GLiNER) -> dict[str, Any]:
-    writer = model.writer
+    writer = model.label_generator
     assert writer is not None
     return {
         "labels_decoder": writer.model_name,

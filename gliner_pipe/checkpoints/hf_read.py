@@ -45,7 +45,7 @@ class TagNames(NamedTuple):
 
     def rows(self, scheme: Scheme) -> list[int | None]:
         """Return the output of each tag of a decoder, in its order; None for a tag that the model does not have."""
-        names = TagTables.make(scheme, self.labels, chain_a_label=False).names
+        names = TagTables.make(scheme, self.labels, chain_per_label=False).names
         return [self.places.get(name) for name in names]
 
 

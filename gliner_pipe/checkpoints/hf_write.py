@@ -142,7 +142,7 @@ def check_parts(model: TokenClassifier, drop_transitions: bool = False) -> None:
         )
     if isinstance(model.encoder.backbone, Dense) and backbone.hidden_size is not None:
         raise _refuse("encoder.backbone.embedding.hidden_size", "found a projection under dense", "None")
-    if decoder.chain_a_label and (not model.is_built or decoder.n_chains > 1):
+    if decoder.chain_per_label and (not model.is_built or decoder.n_chains > 1):
         raise _refuse(
             "decoder.mode",
             "found a chain of tags for each label",
@@ -168,7 +168,7 @@ def check_parts(model: TokenClassifier, drop_transitions: bool = False) -> None:
 
 def _names(model: TokenClassifier) -> list[str]:
     decoder = model.decoder
-    if decoder.chain_a_label:  # one label: its tags have no name
+    if decoder.chain_per_label:  # one label: its tags have no name
         (label,) = model.labels
         return [tag if tag == "O" else f"{tag}-{label}" for tag in decoder.tags]
     if "U" in decoder.tables.prefixes:

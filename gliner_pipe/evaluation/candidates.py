@@ -18,7 +18,7 @@ from gliner_pipe.metrics.base import SpanScorer
 from gliner_pipe.metrics.counts import Mention
 from gliner_pipe.modeling.decoders.span import Candidate
 from gliner_pipe.modeling.encoders.base import Query
-from gliner_pipe.modeling.inference import TokenBudget, find
+from gliner_pipe.modeling.inference import TokenBudget, predict_spans
 from gliner_pipe.modeling.span_reps.base import SpanRep
 from gliner_pipe.modeling.span_reps.token_level import TokenLevel
 from gliner_pipe.pipeline.word_splitters import read_words
@@ -65,7 +65,7 @@ def scores_ignore_threshold(component: Any) -> bool:
 
 def generates_labels(component: Any) -> bool:
     """Say whether a language model generates the labels of entities, so that no label can have a threshold."""
-    writer = component.gliner.writer
+    writer = component.gliner.label_generator
     return writer is not None and (writer.mode == "prompt" or component.cfg["use_generated_labels"])
 
 
@@ -148,7 +148,7 @@ def _predict_candidates(component: Any, docs: Sequence[Doc], floor: float) -> li
     budget = component.budget or TokenBudget(model.encoder.backbone.max_tokens)
     return [
         [one._replace(start=words.number(one.start), end=words.number(one.end)) for one in some.candidates]
-        for some, words in zip(find(model, windows, limits, budget), read, strict=True)
+        for some, words in zip(predict_spans(model, windows, limits, budget), read, strict=True)
     ]
 
 

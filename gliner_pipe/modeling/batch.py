@@ -1,4 +1,4 @@
-"""The door between spaCy and torch: what a training step gets and gives."""
+"""Inputs and outputs of a training step, and span vectors for relation layers and label generators."""
 
 from __future__ import annotations
 
@@ -17,41 +17,41 @@ from gliner_pipe.modeling.encoders.base import EncoderBatch
 
 @dataclass(frozen=True)
 class RelationTargets(TensorBatch):
-    """What a batch teaches about relations.
+    """Gold relations and candidate pairs of a batch.
 
     Attributes
     ----------
     spans
         First and last word of the distinct gold entities of each row, ``(rows, entities, 2)``.
     span_mask
-        False for padding, and for all entities of a row whose relations are not known, ``(rows, entities)``.
-    ties
-        Row, head, tail and relation label of each gold relation, heads and tails as places in `spans`, ``(ties, 4)``;
-        -1 for a label that is not asked for, so that the two are tied and it is not said how.
+        False for padding, and for all entities of a row whose relations are not annotated, ``(rows, entities)``.
+    triples
+        Row, head, tail and relation label of each gold relation, ``(relations, 4)``; head and tail are indices into
+        `spans`. The label is -1 if it is not among the labels of the batch: the pair then counts as adjacent only.
     pairs
-        Row, head and tail of the pairs that are named in training: those of `ties`, and sampled ones that have no
-        relation, ``(pairs, 3)``, without repetition.
+        Row, head and tail of the distinct pairs to classify, ``(pairs, 3)``: those of `triples`, and sampled pairs
+        without a relation.
     """
 
     spans: Tensor
     span_mask: Tensor
-    ties: Tensor
+    triples: Tensor
     pairs: Tensor
 
 
 @dataclass(frozen=True)
-class WritingTargets(TensorBatch):
-    """Labels that a language model learns to write.
+class LabelGenerationTargets(TensorBatch):
+    """Labels that the label generator learns to generate.
 
     Attributes
     ----------
     spans
-        Row, first and last word of what each label is written for, ordered by row, ``(labels, 3)``; in mode ``prompt``
-        row, slot and slot.
+        Row, first and last word of the span of each label, ordered by row, ``(labels, 3)``; in mode ``prompt`` row,
+        slot and slot.
     words
         Words of each span; empty in mode ``prompt``.
     labels
-        What is right.
+        Gold label of each span or slot.
     """
 
     spans: Tensor
@@ -61,24 +61,24 @@ class WritingTargets(TensorBatch):
 
 @dataclass(frozen=True)
 class TrainingBatch(TensorBatch):
-    """Windows with their gold spans.
+    """Windows with their gold annotations.
 
     Attributes
     ----------
     inputs
-        What the encoder reads.
+        Encoder input.
     gold
         Row, first word, width - 1 and label of each gold span, ``(spans, 4)``.
     n_words, n_pieces
-        Words of the texts, and pieces of the padded windows.
+        Number of words of the texts, and of subword tokens of the padded windows.
     count
-        Spans that the loss is over, known before the forward pass.
+        Number of elements in the span loss, known before the forward pass.
     relations
-        What is known about relations; None where the model has none, or nothing is known.
-    writing
-        Labels to be written; None where the model writes none.
+        Relation targets; None if the model has no relation layer or no relations are annotated.
+    label_generation
+        Label generation targets; None if the model has no label generator.
     dropped
-        Why gold annotations are missing from the targets, with their numbers.
+        Reasons why gold annotations are missing from the targets, with counts.
     """
 
     inputs: EncoderBatch
@@ -87,19 +87,19 @@ class TrainingBatch(TensorBatch):
     n_pieces: int
     count: float
     relations: RelationTargets | None = None
-    writing: WritingTargets | None = None
+    label_generation: LabelGenerationTargets | None = None
     dropped: Counter[str] = field(default_factory=Counter)
 
 
 class LossTerms(NamedTuple):
-    """Loss of a batch: the `total` as a sum still to be divided, and its named `parts` without gradient."""
+    """Loss of a batch: the `total`, a sum not yet divided, and its named `parts` without gradient."""
 
     total: Tensor
     parts: dict[str, Tensor]
 
     @classmethod
     def of(cls, parts: Mapping[str, Tensor]) -> LossTerms:
-        """Add the parts up."""
+        """Sum the parts."""
         return cls(
             torch.stack(list(parts.values())).sum(), {name: part.detach() for name, part in parts.items()}
         )
@@ -107,21 +107,21 @@ class LossTerms(NamedTuple):
 
 @dataclass
 class Drawn(ABC):
-    """A batch before it is laid out: chance has decided, words are pieces, and nothing is padded yet.
+    """A batch before padding: labels are sampled and words are tokenized.
 
-    It can be laid out in parts. What each example is asked for was drawn from the whole, so that the parts together
-    teach what the whole teaches.
+    It can be padded in several parts. Labels were sampled for the batch as a whole, so the parts together have the same
+    loss as the whole batch.
 
     Attributes
     ----------
     windows
         Of all texts, in their order.
     n_texts
-        How many these are.
+        Number of texts.
     n_specials
-        Special pieces that a row has beyond those of its window.
+        Number of special tokens that a row has in addition to those of its window.
     dropped
-        Why gold annotations are missing, as far as it is known without a layout.
+        Reasons why gold annotations are missing, as far as known before padding, with counts.
     """
 
     windows: Sequence[Window]
@@ -131,43 +131,42 @@ class Drawn(ABC):
 
     @abstractmethod
     def lay_out(self, texts: Sequence[int]) -> Any:
-        """Make the batch of some of the texts, on the CPU."""
+        """Build the padded batch of some of the texts, on the CPU."""
 
     def whole(self) -> Any:
-        """Make the batch of all texts."""
+        """Build the padded batch of all texts."""
         batch = self.lay_out(range(self.n_texts))
         return replace(batch, dropped=batch.dropped + self.dropped)
 
     def sizes(self) -> list[tuple[int, int]]:
-        """Rows and pieces of the longest row of each text."""
-        found = [(0, 0)] * self.n_texts
+        """Return, for each text, the number of rows and of subword tokens in its longest row."""
+        sizes = [(0, 0)] * self.n_texts
         for window in self.windows:
-            rows, longest = found[window.text]
-            found[window.text] = (rows + 1, max(longest, window.n_pieces + self.n_specials))
-        return found
+            rows, longest = sizes[window.text]
+            sizes[window.text] = (rows + 1, max(longest, window.n_pieces + self.n_specials))
+        return sizes
 
     def rows_of(self, texts: Sequence[int]) -> list[Window]:
-        """Windows of some texts, which are counted from 0 on."""
-        place = {text: index for index, text in enumerate(texts)}
+        """Return the windows of some texts, which are renumbered from 0."""
+        number = {text: index for index, text in enumerate(texts)}
         rows: list[list[Window]] = [[] for _ in texts]
         for window in self.windows:
-            if window.text in place:
-                rows[place[window.text]].append(replace(window, text=place[window.text]))
+            if window.text in number:
+                rows[number[window.text]].append(replace(window, text=number[window.text]))
         return [window for some in rows for window in some]
 
 
 class SpanVectors(NamedTuple):
-    """What further heads need of one window.
+    """Vectors of one window that relation layer and label generator need.
 
     Attributes
     ----------
     spans
-        First and last word of the distinct spans above a threshold, counted in the text and in this order,
-        ``(spans, 2)``.
+        First and last word, counted in the text, of the distinct spans above a threshold, sorted, ``(spans, 2)``.
     vectors
         Their vectors, ``(spans, hidden)``.
     labels, relations
-        Vectors of the entity labels and of the relation labels as this window sees them, ``(labels, hidden)``.
+        Vectors of the entity labels and of the relation labels in this window, ``(labels, hidden)``.
     """
 
     spans: Tensor

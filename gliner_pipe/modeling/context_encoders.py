@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
 from typing import Any
 
 from pydantic import PositiveInt
@@ -16,17 +15,17 @@ from gliner_pipe.registry import registry
 
 
 class ContextEncoder(Block):
-    """Maps word vectors to new ones of the same shape."""
+    """Maps word vectors to new vectors of the same shape."""
 
     family = "context_encoders"
 
     @abstractmethod
     def build(self, hidden_size: int) -> None:
-        """Make the weights for vectors of this width."""
+        """Create the weights for vectors of this width."""
 
     @abstractmethod
     def forward(self, words: Tensor, word_mask: Tensor) -> Tensor:
-        """Read the words.
+        """Encode the words.
 
         Parameters
         ----------
@@ -42,20 +41,17 @@ class ContextEncoder(Block):
         """
 
 
-WHERE = "components.*.model.context"
-
-
 class ProjectedEncoder(ContextEncoder):
-    """Projects words to the width of its layers, runs these, and projects back; equal widths need no projection.
+    """Projects words to the width of its layers, applies the layers, and projects back.
 
     Parameters
     ----------
     n_layers
-        Layers.
+        Number of layers.
     width
-        Of the layers; that of the words when not given.
+        Width of the layers; that of the words by default.
     dropout
-        In the layers.
+        Dropout rate in the layers.
     """
 
     def __init__(self, n_layers: int, width: int | None, dropout: float) -> None:
@@ -65,54 +61,54 @@ class ProjectedEncoder(ContextEncoder):
         self.dropout = dropout
 
     def project(self, hidden_size: int, width: int) -> None:
-        """Make the projections between words of `hidden_size` and layers of `width`."""
+        """Create the projections between words of `hidden_size` and layers of `width`, if they differ."""
         same = hidden_size == width
         self.input_projection = nn.Identity() if same else nn.Linear(hidden_size, width)
         self.output_projection = nn.Identity() if same else nn.Linear(width, hidden_size)
 
     @abstractmethod
     def encode(self, words: Tensor, word_mask: Tensor) -> Tensor:
-        """Run the layers, ``(rows, words, width)`` to the same shape; what comes out for padding is ignored."""
+        """Apply the layers, ``(rows, words, width)`` to the same shape; the output of padding is ignored."""
 
     def forward(self, words: Tensor, word_mask: Tensor) -> Tensor:
-        """Read the words; padding goes in and comes out as zeros."""
+        """Encode the words; padding is zero in input and output."""
         padding = ~word_mask[..., None]
         words = self.input_projection(words.masked_fill(padding, 0)).masked_fill(padding, 0)
         return self.output_projection(self.encode(words, word_mask)).masked_fill(padding, 0)
 
 
 class TransformerContext(ProjectedEncoder):
-    """Base of those whose layers come from `transformers`, without pretrained weights.
+    """Base class of context encoders whose layers come from `transformers`, without pretrained weights.
 
     Parameters
     ----------
     n_layers, width, dropout
         As in ``ProjectedEncoder``.
     n_heads
-        Attention heads; when not given, as many as make them 64 wide or a little wider.
+        Number of attention heads; by default as many as make each 64 wide or slightly wider.
     config
-        Any other setting of the configuration of `transformers`, by its name there; wins over what the arguments say.
+        Any other setting of the `transformers` configuration, by its name there; overrides the other arguments.
     """
 
     def __init__(
         self,
-        n_layers: int,
-        width: int | None,
-        n_heads: int | None,
-        dropout: float,
-        config: Mapping[str, Any] | None,
+        n_layers: PositiveInt = 1,
+        width: PositiveInt | None = None,
+        n_heads: PositiveInt | None = None,
+        dropout: float = 0.4,
+        config: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(n_layers, width, dropout)
         self.n_heads = n_heads
         self.config = config
 
     def settings(self, hidden_size: int, **more: Any) -> dict[str, Any]:
-        """Settings of the configuration of `transformers`, those of the family among them.
+        """Return the settings of the `transformers` configuration; `more` are those of the model family.
 
         Raises
         ------
         ConfigError
-            When the heads do not divide the width.
+            If the number of heads does not divide the width.
         """
         own = dict(self.config or {})
         width = own.get("hidden_size", self.width or hidden_size)
@@ -124,36 +120,32 @@ class TransformerContext(ProjectedEncoder):
         }
         settings = {**sizes, **more, **own}
         if width % (heads := settings["num_attention_heads"]):
-            raise ConfigError(
-                f"{WHERE}.n_heads",
-                f"found {heads} with layers of width {width}",
-                f"a number that divides {width}",
-            )
+            where = "components.*.model.context.n_heads"
+            raise ConfigError(where, f"found {heads} with layers of width {width}", f"a divisor of {width}")
         return settings
 
 
 def _heads(width: int) -> int:
-    """Heads of a width of 64, or of the next width that divides."""
+    """Return the largest number of heads, at least 64 wide each, that divides the width."""
     return next(heads for heads in range(max(1, width // 64), 0, -1) if width % heads == 0)
 
 
 @registry.context_encoders.register("deberta-v2")
 class DebertaV2(TransformerContext):
-    """Lets the words of a row attend to each other, with DeBERTa's relative positions.
+    """Self-attention between the words of a row, with DeBERTa's relative positions.
 
-    Use it where backbone and words part early: after a causal backbone, which lets no word see the next, or a frozen
-    one. It starts without pretrained weights.
+    Use it after a causal backbone, in which no word sees the next, or after a frozen one. It has no pretrained weights.
 
     Parameters
     ----------
     n_layers
-        Layers.
+        Number of layers.
     width
-        Of the layers; that of the words when not given.
+        Width of the layers; that of the words by default.
     n_heads
-        Attention heads; when not given, as many as make them 64 wide or a little wider.
+        Number of attention heads; by default as many as make each 64 wide or slightly wider.
     dropout
-        Of hidden vectors and attention.
+        Dropout rate of hidden vectors and attention weights.
     config
         Any other setting of ``transformers.DebertaV2Config``, such as ``position_buckets``.
 
@@ -162,18 +154,8 @@ class DebertaV2(TransformerContext):
     Source: GLiNER's ``DebertaV2ContextEncoder`` (``span_encoder_config`` of the type ``deberta-v2``).
     """
 
-    def __init__(
-        self,
-        n_layers: PositiveInt = 1,
-        width: PositiveInt | None = None,
-        n_heads: PositiveInt | None = None,
-        dropout: float = 0.4,
-        config: dict[str, Any] | None = None,
-    ) -> None:
-        super().__init__(n_layers, width, n_heads, dropout, config)
-
     def build(self, hidden_size: int) -> None:
-        """Make the weights."""
+        """Create the weights."""
         from transformers import DebertaV2Config
         from transformers.models.deberta_v2.modeling_deberta_v2 import DebertaV2Encoder
 
@@ -189,27 +171,26 @@ class DebertaV2(TransformerContext):
         self.encoder = DebertaV2Encoder(DebertaV2Config(**settings))
 
     def encode(self, words: Tensor, word_mask: Tensor) -> Tensor:
-        """Run the layers."""
+        """Apply the layers."""
         return self.encoder(words, word_mask.long(), output_hidden_states=False).last_hidden_state
 
 
 @registry.context_encoders.register("lstm")
 class Lstm(ProjectedEncoder):
-    """Reads the words of each row in turn, forth and, by default, back.
+    """An LSTM over the words of each row, bidirectional by default.
 
-    Use it where the encoder has no ``rnn_layers`` of its own. Rows are read to their own length, so padding never
-    changes a number.
+    Use it if the encoder has no ``rnn_layers``. Padding never affects the result.
 
     Parameters
     ----------
     n_layers
-        Layers.
+        Number of layers.
     width
-        Of the layers, both directions together; that of the words when not given.
+        Width of the layers, both directions together; that of the words by default.
     dropout
-        Between layers.
+        Dropout rate between layers.
     bidirectional
-        False: each word sees the words before it only.
+        False: each word only sees the words before it.
 
     Notes
     -----
@@ -227,30 +208,29 @@ class Lstm(ProjectedEncoder):
         self.bidirectional = bidirectional
 
     def build(self, hidden_size: int) -> None:
-        """Make the weights."""
+        """Create the weights."""
         width = self.width or hidden_size
         if self.bidirectional and width % 2:
-            raise ConfigError(
-                f"{WHERE}.width", f"found {width}, which two directions cannot share", "even numbers"
-            )
+            where = "components.*.model.context.width"
+            raise ConfigError(where, f"found {width} with two directions", "even numbers")
         self.project(hidden_size, width)
         self.encoder = nn.LSTM(
             width,
             width // 2 if self.bidirectional else width,
             self.n_layers,
-            dropout=self.dropout if self.n_layers > 1 else 0.0,  # torch warns where there is nothing between
+            dropout=self.dropout if self.n_layers > 1 else 0.0,  # PyTorch warns about dropout with one layer
             bidirectional=self.bidirectional,
             batch_first=True,
         )
 
     def encode(self, words: Tensor, word_mask: Tensor) -> Tensor:
-        """Run the layers; a row without words is read as one of one word, which is then masked."""
+        """Apply the layers; a row without words counts as one word, which is then masked."""
         lengths = word_mask.sum(1).clamp_min(1).cpu()
         packed = pack_padded_sequence(words, lengths, batch_first=True, enforce_sorted=False)
         return pad_packed_sequence(self.encoder(packed)[0], batch_first=True, total_length=words.shape[1])[0]
 
 
-#: The model is fed vectors; its table of tokens has one row, which nobody reads.
+#: The input is vectors, so the token embeddings have a single, unused row.
 NO_TOKENS = {
     "vocab_size": 1,
     "tie_word_embeddings": False,
@@ -260,21 +240,21 @@ NO_TOKENS = {
 
 @registry.context_encoders.register("modernbert")
 class ModernBert(TransformerContext):
-    """Lets the words of a row attend to each other, with ModernBERT's rotary positions.
+    """Self-attention between the words of a row, with ModernBERT's rotary positions.
 
-    Use it as ``deberta-v2``; it is the faster of the two on long rows, since two layers of three see near words only.
-    It starts without pretrained weights.
+    Use it like ``deberta-v2``; it is faster on long rows, since two layers of three only attend to nearby words. It has
+    no pretrained weights.
 
     Parameters
     ----------
     n_layers
-        Layers; one works as well, unlike in GLiNER 0.2.29 with transformers 5.
+        Number of layers; a single one works too, unlike in GLiNER 0.2.29 with transformers 5.
     width
-        Of the layers; that of the words when not given.
+        Width of the layers; that of the words by default.
     n_heads
-        Attention heads; when not given, as many as make them 64 wide or a little wider.
+        Number of attention heads; by default as many as make each 64 wide or slightly wider.
     dropout
-        Of vectors on entry, attention and the layers' networks.
+        Dropout rate of input vectors, attention weights and feed-forward layers.
     config
         Any other setting of ``transformers.ModernBertConfig``, such as ``local_attention``.
 
@@ -283,18 +263,8 @@ class ModernBert(TransformerContext):
     Source: GLiNER's ``ModernBertContextEncoder`` (``span_encoder_config`` of the type ``modernbert``).
     """
 
-    def __init__(
-        self,
-        n_layers: PositiveInt = 1,
-        width: PositiveInt | None = None,
-        n_heads: PositiveInt | None = None,
-        dropout: float = 0.4,
-        config: dict[str, Any] | None = None,
-    ) -> None:
-        super().__init__(n_layers, width, n_heads, dropout, config)
-
     def build(self, hidden_size: int) -> None:
-        """Make the weights."""
+        """Create the weights."""
         from transformers import ModernBertConfig, ModernBertModel
 
         settings = self.settings(
@@ -305,13 +275,13 @@ class ModernBert(TransformerContext):
         )
         n_layers = settings["num_hidden_layers"]
         self.project(hidden_size, settings["hidden_size"])
-        # transformers 5 refuses a configuration in which not all kinds of attention occur, as in one of a single layer:
-        # it is made for two layers at least and cut afterwards.
+        # transformers 5 rejects a configuration without both kinds of attention, as with a single layer: configure at
+        # least two layers and reduce the number afterwards
         config = ModernBertConfig(**{**settings, **NO_TOKENS, "num_hidden_layers": max(n_layers, 2)})
         config.num_hidden_layers = n_layers
         self.encoder = ModernBertModel(config)
         self.encoder.get_input_embeddings().requires_grad_(False)
 
     def encode(self, words: Tensor, word_mask: Tensor) -> Tensor:
-        """Run the layers."""
+        """Apply the layers."""
         return self.encoder(inputs_embeds=words, attention_mask=word_mask.long()).last_hidden_state

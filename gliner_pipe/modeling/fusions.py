@@ -13,19 +13,19 @@ from gliner_pipe.registry import registry
 
 
 class Fusion(Block):
-    """Maps word and label vectors to new ones of the same shape."""
+    """Maps word and label vectors to new vectors of the same shape."""
 
     family = "fusions"
 
     @abstractmethod
     def build(self, hidden_size: int) -> None:
-        """Make the weights for vectors of this width."""
+        """Create the weights for vectors of this width."""
 
     @abstractmethod
     def forward(
         self, words: Tensor, labels: Tensor, word_mask: Tensor, label_mask: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Fuse.
+        """Exchange information between words and labels.
 
         Parameters
         ----------
@@ -37,19 +37,16 @@ class Fusion(Block):
         Returns
         -------
         tuple of Tensor
-            New words and new labels.
+            New word vectors and new label vectors.
         """
-
-
-STEPS = ("l2l", "t2t", "l2t", "t2l")
 
 
 @registry.fusions.register("cross_attention")
 class CrossAttention(Fusion):
     """Labels and words attend to each other.
 
-    Use it where labels and text were encoded apart and have not met yet; after a ``uni_encoder``, in which they have,
-    it seldom pays.
+    Use it with a ``bi_encoder``, which encodes labels and text separately; after a ``uni_encoder``, which encodes them
+    together, it rarely helps.
 
     Parameters
     ----------
@@ -57,15 +54,15 @@ class CrossAttention(Fusion):
         Steps joined by dashes: ``l2l`` labels attend to labels, ``t2t`` words to words, ``l2t`` labels to words,
         ``t2l`` words to labels.
     n_layers
-        How often the pattern is gone through, with new weights each time.
+        How often the pattern is applied, with new weights each time.
     n_heads
-        Attention heads; the width of the vectors must be a multiple.
+        Number of attention heads; must divide the width of the vectors.
     dropout
-        Of attention weights and of what attention adds.
+        Dropout rate of attention weights and attention output.
 
     Notes
     -----
-    Source: GLiNER's ``post_fusion_schema``. As there, what is added to is the normalised input.
+    Source: GLiNER's ``post_fusion_schema``. As there, the residual connection starts from the normalised input.
     """
 
     def __init__(
@@ -73,25 +70,23 @@ class CrossAttention(Fusion):
     ) -> None:
         super().__init__()
         self.steps = pattern.split("-")
-        wrong = [step for step in self.steps if step not in STEPS]
-        if wrong:
-            raise ConfigError(
-                "components.*.model.fusion.pattern",
-                f"found the step {wrong[0]!r}",
-                f"{', '.join(STEPS)}, joined by dashes",
-            )
+        steps = ("l2l", "t2t", "l2t", "t2l")
+        for step in self.steps:
+            if step not in steps:
+                where, allowed = "components.*.model.fusion.pattern", f"{', '.join(steps)}, joined by dashes"
+                raise ConfigError(where, f"found the step {step!r}", allowed)
         self.n_layers = n_layers
         self.n_heads = n_heads
         self.dropout = dropout
         self.layers = nn.ModuleList()
 
     def build(self, hidden_size: int) -> None:
-        """Make a block of attention for each step of each layer."""
+        """Create an attention block for each step of each layer."""
         if hidden_size % self.n_heads:
             raise ConfigError(
                 "components.*.model.fusion.n_heads",
                 f"found {self.n_heads} with vectors of width {hidden_size}",
-                f"a number that divides {hidden_size}",
+                f"a divisor of {hidden_size}",
             )
         self.layers = nn.ModuleList(
             nn.ModuleList(
@@ -104,19 +99,19 @@ class CrossAttention(Fusion):
     def forward(
         self, words: Tensor, labels: Tensor, word_mask: Tensor, label_mask: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Go through the pattern."""
+        """Apply the pattern in each layer."""
         state = {"t": words, "l": labels}
         masks = {"t": word_mask, "l": label_mask}
         for layer in self.layers:
             assert isinstance(layer, nn.ModuleList)
             for step, attention in zip(self.steps, layer, strict=True):
-                reader, source = step[0], step[2]
-                state[reader] = attention(state[reader], state[source], masks[source])
+                target, source = step[0], step[2]
+                state[target] = attention(state[target], state[source], masks[source])
         return state["t"], state["l"]
 
 
 class _Projections(nn.Module):
-    """Queries, keys and values of all heads."""
+    """Query, key and value projections of all heads."""
 
     def __init__(self, hidden_size: int) -> None:
         super().__init__()
@@ -140,16 +135,16 @@ class _Attention(nn.Module):
             self.k_proj = nn.Linear(hidden_size, hidden_size)
         self.v_proj = nn.Linear(hidden_size, hidden_size)
         attention = _Projections(hidden_size)
-        if own:  # two names, as GLiNER has them
+        if own:  # two names, as in GLiNER's checkpoints
             self.self_attn = attention
         else:
             self.cross_attn = attention
 
-    def forward(self, reader: Tensor, source: Tensor, mask: Tensor) -> Tensor:
-        reader = self.pre_norm(reader)
-        query, key = reader, source
+    def forward(self, target: Tensor, source: Tensor, mask: Tensor) -> Tensor:
+        target = self.pre_norm(target)
+        query, key = target, source
         if self.own:
-            query, key, source = self.q_proj(reader), self.k_proj(reader), reader
+            query, key, source = self.q_proj(target), self.k_proj(target), target
         layers = self.self_attn if self.own else self.cross_attn
         attended = F.scaled_dot_product_attention(
             self._heads(layers.query_layer(query)),
@@ -158,7 +153,7 @@ class _Attention(nn.Module):
             attn_mask=mask[:, None, None, :],
             dropout_p=self.dropout.p if self.training else 0.0,
         )
-        return self.post_norm(reader + self.dropout(attended.transpose(1, 2).flatten(2)))
+        return self.post_norm(target + self.dropout(attended.transpose(1, 2).flatten(2)))
 
     def _heads(self, vectors: Tensor) -> Tensor:
         return vectors.unflatten(2, (self.n_heads, -1)).transpose(1, 2)

@@ -1,4 +1,4 @@
-"""GLiNER, wired from blocks."""
+"""The GLiNER architecture, composed of blocks."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gliner_pipe.errors import ConfigError
+from gliner_pipe.modeling.architecture import Architecture
 from gliner_pipe.modeling.batch import LossTerms, TrainingBatch
 from gliner_pipe.modeling.block import Block
 from gliner_pipe.modeling.context_encoders import ContextEncoder
@@ -16,58 +17,54 @@ from gliner_pipe.modeling.decoders.generative import GenerativeDecoder
 from gliner_pipe.modeling.decoders.span import Decoder, SpanDecoder
 from gliner_pipe.modeling.encoders.base import Encoded, Encoder, EncoderBatch
 from gliner_pipe.modeling.fusions import Fusion
-from gliner_pipe.modeling.label_generation import writing_loss
+from gliner_pipe.modeling.label_generation import label_generation_loss
 from gliner_pipe.modeling.label_projection import ProjectedLabels
 from gliner_pipe.modeling.layers.linear import projection
 from gliner_pipe.modeling.losses.base import Loss
 from gliner_pipe.modeling.losses.focal import FocalLoss
-from gliner_pipe.modeling.merging import merged
 from gliner_pipe.modeling.relation_layers.base import RelationLayer
 from gliner_pipe.modeling.relations import relation_losses
-from gliner_pipe.modeling.span_reps.base import Readings, SpanRep, all_alike
+from gliner_pipe.modeling.span_reps.base import Representations, SpanRep, all_alike
 from gliner_pipe.modeling.triples.base import Triple
 from gliner_pipe.modeling.triples.neural import Concat
-from gliner_pipe.modeling.weights import check_weights, fill_weights, write_weights
 from gliner_pipe.registry import registry
 
 
 @registry.architectures.register("gliner_pipe.GLiNER.v1")
-class GLiNER(Block):
-    """An encoder, a span representation, a decoder and a loss, with or without a fusion.
+class GLiNER(Architecture):
+    """An encoder, a span representation, a decoder and a loss, with optional blocks for fusion, context and relations.
 
-    Pure torch: it knows no spaCy object and can be trained, exported and timed without one.
+    Pure PyTorch: it can be trained, exported and timed without spaCy.
 
     Parameters
     ----------
     encoder
-        Lets words and labels meet.
+        Encodes words and labels.
     span_rep
         Scores spans of words against labels.
     loss
-        The training signal.
+        Training loss; ``gliner_pipe.focal`` by default.
     decoder
-        Chooses among spans above the threshold.
+        Selects entities among the spans above the threshold; ``span`` by default.
     fusion
-        What words and labels tell each other after the encoder; nothing when not given.
+        Exchanges information between words and labels after the encoder; none by default.
     context
-        Reads the words once more before spans are made of them; nothing when not given.
+        A second encoder over the word vectors, run before spans are built; none by default.
     relation_layer
-        Proposes pairs of entities that are tied; no relations are found when not given.
+        Proposes related entity pairs; by default no relations are predicted.
     triple
-        Names the relation of a pair; ``concat`` when not given.
+        Classifies the relation of a pair; ``concat`` by default.
     relation_loss
-        The training signal of pairs and relations; `loss` when not given.
+        Training loss of pairs and relations; `loss` by default.
     dropout
-        Dropout of the label projection.
+        Dropout rate of the label projection.
     span_loss_coef, adjacency_loss_coef, relation_loss_coef, decoder_loss_coef
-        Weights of the losses of entities, of pairs, of relations and of written labels.
+        Weights of the losses of entities, adjacency, relations and generated labels.
 
     Notes
     -----
     Source: GLiNER (Zaratiana et al., 2024), arXiv:2311.08526.
     """
-
-    family = "architectures"
 
     def __init__(
         self,
@@ -86,8 +83,7 @@ class GLiNER(Block):
         relation_loss_coef: float = 1.0,
         decoder_loss_coef: float = 0.5,
     ) -> None:
-        super().__init__()
-        self.encoder = encoder
+        super().__init__(encoder)
         self.fusion = fusion
         self.span_rep = span_rep
         self.loss = loss if loss is not None else FocalLoss()
@@ -106,68 +102,50 @@ class GLiNER(Block):
         self.dropout = dropout
         self.prompt_rep: nn.Module | None = None
         self.projected_labels = ProjectedLabels()
-        self._made = False
-        #: Configuration of the blocks, where it is not in the pipeline's config (a checkpoint given by name).
-        self.blocks: dict[str, Any] | None = None
-        #: Name of the word splitter that the weights were trained with, where it is not the tokens of spaCy.
-        self.word_splitter: str | None = None
 
-    # -- making it -------------------------------------------------------------------------------------------------
-
-    @property
-    def is_built(self) -> bool:
-        """Whether there are weights."""
-        return self._made
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return next(self.parameters()).device
+    # -- building, saving, loading -----------------------------------------------------------------------------------
 
     @property
     def max_width(self) -> int | None:
-        """Words in the widest span that can be found; None where there is no limit."""
+        """Maximum span width in words; None for no limit."""
         return self.span_rep.max_width
 
     @property
     def min_overlap(self) -> int:
-        """Words that neighbouring windows share, so that no span is cut."""
+        """Minimum overlap of neighbouring windows in words, so that every span is inside one window."""
         return 2 * (self.max_width or 32)
 
     @property
-    def writer(self) -> GenerativeDecoder | None:
-        """The decoder, where it writes labels."""
+    def label_generator(self) -> GenerativeDecoder | None:
+        """The decoder, if it generates labels."""
         return self.decoder if isinstance(self.decoder, GenerativeDecoder) else None
 
-    def materialize(self) -> GLiNER:
-        """Return the model that stands behind this block: itself."""
-        return self
-
     def build(self) -> None:
-        """Load the pretrained backbone and make the weights of all other blocks.
+        """Load the pretrained backbone and create the weights of all other blocks.
 
         Raises
         ------
         ConfigError
-            If the encoder cannot read what another block needs.
+            If the encoder does not support what another block needs.
         """
         where = "components.*.model"
         if self.relation_layer is not None and not self.encoder.reads_relations:
             found = "is not set, though the model has a relation_layer"
             raise ConfigError(f"{where}.encoder.rel_token", found, "a token", 'Write rel_token = "<<REL>>"')
-        if self.writer is not None and self.writer.mode == "prompt" and not self.encoder.reads_bare_labels:
+        generator = self.label_generator
+        if generator is not None and generator.mode == "prompt" and not self.encoder.reads_bare_labels:
             found = f"found 'prompt' with {type(self.encoder).__name__}"
             allowed = "prompt with uni_encoder and embed_ent_token = true; span"
             raise ConfigError(f"{where}.decoder.mode", found, allowed)
         self.encoder.build()
-        if self.writer is not None:
-            self.writer.build(self.encoder.output_size)
+        if generator is not None:
+            generator.build(self.encoder.output_size)
         self.make()
 
     def make(self) -> None:
-        """Make the weights of all blocks on top of the encoder, which is built already."""
+        """Create the weights of all blocks on top of the encoder, which is built already."""
         size = self.encoder.output_size
-        self.span_rep.needs_vectors = self.relation_layer is not None or self.writer is not None
+        self.span_rep.needs_vectors = self.relation_layer is not None or self.label_generator is not None
         if self.fusion is not None:
             self.fusion.build(size)
         self.span_rep.build(size)
@@ -178,60 +156,40 @@ class GLiNER(Block):
             self.triple.build(size)
         if self.span_rep.projects_labels:
             self.prompt_rep = projection(size, size, self.dropout)
-        self._made = True
+        self._has_weights = True
 
-    def save(self, path: Path) -> None:
-        """Write weights, and configuration and tokenizer of the backbone, into the folder `path`.
-
-        Adapters are written as their ``save`` says; the model itself stays as it is.
-        """
-        model = merged(self, all_of_them=False)
-        path.mkdir(parents=True, exist_ok=True)
-        model.encoder.save_assets(path / "encoder")
-        if model.writer is not None:
-            model.writer.save_assets(path / "decoder")
-        write_weights(model, path)
-
-    def load(self, path: Path) -> None:
-        """Make all blocks from a folder that ``save`` wrote and fill in the weights; no network.
-
-        Raises
-        ------
-        CheckpointError
-            When the weights are not those of these blocks, with the names that differ.
-        """
-        check_weights(path)
-        self.load_assets(path)
-        self.make()
-        fill_weights(self, path)
+    def save_assets(self, path: Path) -> None:
+        """Save configuration and tokenizers of encoder and label generator to the folder `path`."""
+        super().save_assets(path)
+        if self.label_generator is not None:
+            self.label_generator.save_assets(path / "decoder")
 
     def load_assets(self, path: Path) -> None:
-        """Make encoder and decoder from the folder `path`, with weights still to be filled in."""
+        """Create all blocks from what ``save_assets`` wrote, with weights still to be loaded."""
         self.encoder.load_assets(path / "encoder")
-        if self.writer is not None:
-            self.writer.load_assets(path / "decoder", self.encoder.output_size)
+        if self.label_generator is not None:
+            self.label_generator.load_assets(path / "decoder", self.encoder.output_size)
+        self.make()
 
-    # -- running it ------------------------------------------------------------------------------------------------
+    # -- running -----------------------------------------------------------------------------------------------------
 
-    def encode(self, batch: EncoderBatch) -> Readings:
-        """Return the vectors of words and labels as the span representation wants them."""
-        return self.read(self.encoder(batch), batch.windows.word_mask, batch.label_mask)
+    def encode(self, batch: EncoderBatch) -> Representations:
+        """Return the vectors of words and labels from which spans are scored."""
+        return self.refine(self.encoder(batch), batch.windows.word_mask, batch.label_mask)
 
-    def read(self, encoded: Encoded, word_mask: Tensor, label_mask: Tensor) -> Readings:
-        """Return what follows the encoder: fusion, label projection and context encoder."""
+    def refine(self, encoded: Encoded, word_mask: Tensor, label_mask: Tensor) -> Representations:
+        """Apply the blocks after the encoder: fusion, label projection and context encoder."""
         words, labels, relations = encoded
         if self.fusion is not None:
             words, labels = self.fusion(words, labels, word_mask, label_mask)
             labels = labels * label_mask[:, :, None]
         if self.prompt_rep is not None:
-            labels = self._projected(self.prompt_rep, labels)
+            labels = self._project(self.prompt_rep, labels)
         span_words = words if self.context is None else self.context(words, word_mask)
-        return Readings(words, span_words, labels, relations)
+        return Representations(words, span_words, labels, relations)
 
-    def _projected(self, layer: nn.Module, labels: Tensor) -> Tensor:
-        """Apply `layer`: once for all rows where these are views of one tensor, as thousands of labels want it, and
-        once for all batches where it is the same again.
-        """
+    def _project(self, layer: nn.Module, labels: Tensor) -> Tensor:
+        """Apply `layer`: once for all rows that share one tensor, and once for all batches with the same labels."""
         if layer.training or torch.compiler.is_compiling() or not all_alike(labels):
             projected: Tensor = layer(labels)
             return projected
@@ -251,29 +209,25 @@ class GLiNER(Block):
         return self.span_rep.logits(self.encode(batch), batch.windows.word_mask)
 
     def forward(self, batch: TrainingBatch) -> LossTerms:
-        """Loss of a batch, as sums."""
-        self.projected_labels.forget()  # a step may follow, and fused optimizers leave no trace on weights
-        read = self.encode(batch.inputs)
+        """Return the loss of a batch, as sums."""
+        self.projected_labels.forget()  # an optimizer step may follow, and fused ones do not bump weight versions
         inputs = batch.inputs
+        vectors = self.encode(inputs)
         word_mask = inputs.windows.word_mask
-        parts = self.span_rep.loss(read, inputs, batch.gold, self.loss)
-        if batch.writing is not None and self.writer is not None:
-            parts["label"] = writing_loss(self, read, word_mask, batch.writing)
+        parts = self.span_rep.loss(vectors, inputs, batch.gold, self.loss)
+        if batch.label_generation is not None and self.label_generator is not None:
+            parts["label"] = label_generation_loss(self, vectors, word_mask, batch.label_generation)
         if batch.relations is not None and self.relation_layer is not None:
-            parts |= relation_losses(self, read, word_mask, inputs.relation_mask, batch.relations)
+            parts |= relation_losses(self, vectors, word_mask, inputs.relation_mask, batch.relations)
         return LossTerms.of({name: self.coefficients[name] * part for name, part in parts.items()})
 
     def denominator(self, count: float) -> float:
-        """What the summed loss of a step is divided by."""
+        """Return the number by which the summed loss of a step is divided."""
         return self.loss.denominator(count)
-
-    def extra_repr(self) -> str:
-        """Say whether there are weights."""
-        return "" if self.is_built else "not built"
 
 
 def check_architecture(model: Any, where: str) -> None:
-    """Refuse what is no GLiNER architecture."""
+    """Raise ConfigError unless `model` is a GLiNER architecture."""
     if not (isinstance(model, Block) and model.family == "architectures"):
         raise ConfigError(
             where,

@@ -1,9 +1,9 @@
-"""Runs windows of many texts in batches of equal cost, in bounded memory."""
+"""Inference over the windows of many texts: token budget, grouping, running, and collecting spans per text."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Literal, TypeVar, cast
@@ -19,42 +19,26 @@ from gliner_pipe.modeling.decoders.span import Candidate
 from gliner_pipe.modeling.encoders.base import EncoderBatch
 from gliner_pipe.modeling.gliner import GLiNER
 from gliner_pipe.modeling.layers.eval_mode import evaluating
-from gliner_pipe.modeling.span_reps.base import Found, Readings, all_alike, by_row
+from gliner_pipe.modeling.span_reps.base import FoundSpans, Representations, all_alike, by_row
 from gliner_pipe.util.prefetch import ahead
 
 NumberArray = npt.NDArray[np.float64]
 
 logger = logging.getLogger(__name__)
 
-#: Padded pieces run at once on a CUDA device before its memory is known.
+#: Token budget on a CUDA device before its memory use per token is known.
 DEFAULT_TOKENS = 8192
-#: Padded pieces run at once for each thread of a CPU: what lies between two layers then stays in its cache.
+#: Token budget per CPU thread: the activations between two layers then stay in the CPU's cache.
 CPU_TOKENS = 512
 
 _Loaded = TypeVar("_Loaded")
 
 
-@dataclass
-class Findings:
-    """What was found in one text.
-
-    Attributes
-    ----------
-    candidates
-        Spans above their thresholds in words of the text, ordered by start, end and label.
-    windows
-        For further heads, in the order of the windows; empty where the model has none.
-    """
-
-    candidates: list[Candidate] = field(default_factory=list)
-    windows: list[SpanVectors] = field(default_factory=list)
-
-
 class TokenBudget:
-    """How many padded pieces are run at once.
+    """Maximum number of padded subword tokens in a batch.
 
-    A fixed number, or ``"auto"``: on a CPU what its cache holds; on CUDA what the free memory allows, by the memory
-    that earlier batches took a piece; halved when the device runs out of memory all the same.
+    A fixed number, or ``"auto"``: on a CPU what fits its cache; on CUDA what fits the free memory, judging by the
+    memory per token of earlier batches. The budget is halved if the device still runs out of memory.
 
     Parameters
     ----------
@@ -68,17 +52,17 @@ class TokenBudget:
         self._bytes_per_token = 0.0
 
     def on(self, device: torch.device) -> int:
-        """Padded pieces to be run at once on `device`."""
+        """Return the budget on `device`."""
         if self.auto and device.type == "cpu":
             return min(self.tokens, CPU_TOKENS * torch.get_num_threads())
         return self.tokens
 
     def observe(self, device: torch.device, tokens: int, before: int) -> None:
-        """Learn from a batch of `tokens` pieces; `before` are the bytes allocated when it began."""
+        """Update the budget after a batch of `tokens` tokens; `before` is the number of bytes allocated before it."""
         if not self.auto or device.type != "cuda" or not tokens:
             return
         used = (torch.cuda.max_memory_allocated(device) - before) / tokens
-        if used <= 0:  # another thread gave memory back meanwhile
+        if used <= 0:  # another thread released memory during the batch
             return
         self._bytes_per_token = 0.7 * self._bytes_per_token + 0.3 * used if self._bytes_per_token else used
         free, _ = torch.cuda.mem_get_info(device)
@@ -86,21 +70,24 @@ class TokenBudget:
         self.tokens = max(512, int(0.6 * (free + cached) / self._bytes_per_token))
 
     def halve(self) -> None:
-        """Ask for less after the device ran out of memory."""
+        """Halve the budget after the device ran out of memory."""
         self.tokens = max(1, self.tokens // 2)
-        logger.warning("Out of device memory: going on with %d pieces at once.", self.tokens)
+        logger.warning("Out of device memory: continuing with batches of at most %d tokens.", self.tokens)
+
+
+# -- grouping ------------------------------------------------------------------------------------------------------
 
 
 def plan(windows: Sequence[Window], tokens: int) -> Iterator[list[int]]:
-    """Group windows of like length, so that a group, padded, holds at most `tokens` pieces (one window at least).
+    """Group windows of similar length; a padded group holds at most `tokens` subword tokens, or a single window.
 
-    Windows with one prompt go together as long as they fill groups; the rest of each prompt joins those of others that
-    have about as many labels.
+    Windows with the same prompt are grouped together as long as they fill groups. The remaining windows of each prompt
+    are grouped with those of prompts with a similar number of labels.
 
     Yields
     ------
     list of int
-        Numbers of windows, those with the most pieces first.
+        Indices of windows, longest first.
     """
     prompts: dict[int, list[int]] = {}
     for index, window in enumerate(windows):
@@ -128,6 +115,9 @@ def _cut(windows: Sequence[Window], indices: Sequence[int], tokens: int) -> Iter
         yield group
 
 
+# -- running -------------------------------------------------------------------------------------------------------
+
+
 def run_groups(
     model: nn.Module,
     windows: Sequence[Window],
@@ -135,21 +125,21 @@ def run_groups(
     load: Callable[[list[Window]], _Loaded],
     run: Callable[[list[int], _Loaded], int],
 ) -> None:
-    """Run windows in groups of like length, without gradients; a group is halved when the device is full.
+    """Run windows in groups of similar length, without gradients; if memory runs out, the rest is regrouped.
 
     Parameters
     ----------
     model
-        In evaluation mode meanwhile.
+        Set to evaluation mode for the duration of the call.
     windows
-        Of all texts.
+        Windows of all texts.
     budget
-        How much to run at once; it learns from each group.
+        Token budget, updated after each group.
     load
-        Makes the batch of a group on the CPU. Where the model is on another device, a thread loads the next group
-        while this one runs.
+        Builds the batch of a group on the CPU. If the model is on another device, a thread loads the next group while
+        the current one runs.
     run
-        Runs one group, given as numbers of windows and its batch, and returns how many padded pieces that took.
+        Runs one group, given the indices of its windows and its batch, and returns its number of padded tokens.
     """
     device = cast(torch.device, model.device)
     todo = list(plan(windows, budget.on(device)))
@@ -180,33 +170,45 @@ def run_groups(
                 todo = [[rest[at] for at in part] for part in regrouped]
 
 
-def find(
+@dataclass
+class SpanPredictions:
+    """Spans found in one text.
+
+    Attributes
+    ----------
+    candidates
+        Spans above their thresholds, in words of the text, ordered by start, end and label.
+    windows
+        Span vectors of each window, in order; empty if no relation layer or label generator needs them.
+    """
+
+    candidates: list[Candidate] = field(default_factory=list)
+    windows: list[SpanVectors] = field(default_factory=list)
+
+
+def predict_spans(
     model: GLiNER,
     windows: Sequence[Window],
     thresholds: Sequence[Sequence[float]],
     budget: TokenBudget,
-) -> list[Findings]:
-    """Find the spans above their thresholds.
+) -> list[SpanPredictions]:
+    """Return the spans above their thresholds, text by text.
 
     Parameters
     ----------
     model
         With weights.
     windows
-        Of all texts, from ``model.encoder.prepare``.
+        Windows of all texts, from ``model.encoder.prepare``.
     thresholds
-        One for each label of each text, in [0, 1]. Texts that share a list cost nothing more than the first.
+        One for each label of each text, in [0, 1]. A list that texts share is converted only once.
     budget
-        How much to run at once.
-
-    Returns
-    -------
-    list of Findings
-        One for each text.
+        Token budget.
     """
     columns: list[NumberArray] = []
     vectors: dict[int, SpanVectors] = {}
-    limits = {id(one): torch.tensor(one, dtype=torch.float32) for one in _distinct(thresholds)}
+    distinct = {id(one): one for one in thresholds}
+    limits = {key: torch.tensor(one, dtype=torch.float32) for key, one in distinct.items()}
 
     def load(group: list[Window]) -> tuple[EncoderBatch, Tensor]:
         batch = model.encoder.collate(group)
@@ -216,23 +218,23 @@ def find(
         batch = loaded[0].to(model.device)
         if batch.label_mask.shape[1]:
             here = [windows[index] for index in group]
-            thresholds_of_rows = to_device(loaded[1], model.device).expand(len(group), -1)
-            columns.append(_run(model, batch, thresholds_of_rows, group, here, vectors))
+            row_limits = to_device(loaded[1], model.device).expand(len(group), -1)
+            encoded = model.encode(batch)
+            spans = model.span_rep.find(encoded, batch.windows, row_limits)
+            columns.append(_in_texts(_on_host(spans), here))
+            if model.span_rep.needs_vectors:
+                vectors.update(zip(group, _span_vectors(model, encoded, batch, spans, here), strict=True))
         return int(batch.windows.input_ids.numel())
 
     run_groups(model, windows, budget, load, run)
-    found = [Findings(candidates) for candidates in _by_text(columns, len(thresholds))]
+    predictions = [SpanPredictions(candidates) for candidates in _by_text(columns, len(thresholds))]
     for index in sorted(vectors):
-        found[windows[index].text].windows.append(vectors[index])
-    return found
-
-
-def _distinct(lists: Sequence[Sequence[float]]) -> Iterable[Sequence[float]]:
-    return {id(one): one for one in lists}.values()
+        predictions[windows[index].text].windows.append(vectors[index])
+    return predictions
 
 
 def _limits(rows: Sequence[Tensor], mask: Tensor) -> Tensor:
-    """Threshold of each label of each row, ``(rows, labels)``; infinite for padding; one row where all are alike."""
+    """Threshold of each label of each row, ``(rows, labels)``; infinite for padding; a single row if all are equal."""
     if all(row is rows[0] for row in rows):
         return rows[0][None]
     limits = torch.full(mask.shape, torch.inf)
@@ -241,44 +243,27 @@ def _limits(rows: Sequence[Tensor], mask: Tensor) -> Tensor:
     return limits
 
 
-def _run(
-    model: GLiNER,
-    batch: EncoderBatch,
-    limits: Tensor,
-    indices: Sequence[int],
-    windows: Sequence[Window],
-    vectors: dict[int, SpanVectors],
-) -> NumberArray:
-    """Run one group of windows.
-
-    Returns
-    -------
-    NumberArray
-        Text, first and last word, label and score of each span above its threshold, ``(5, found)``. Vectors of spans
-        go to `vectors`, by number of the window.
-    """
-    read = model.encode(batch)
-    spans = model.span_rep.find(read, batch.windows, limits)
-    found = _on_host(spans)
-    rows = found[0].astype(np.int64)
-    shift = np.array([window.start for window in windows])[rows]
-    found[0] = np.array([window.text for window in windows])[rows]
-    found[1] += shift
-    found[2] += shift
-    if model.span_rep.needs_vectors:
-        vectors.update(zip(indices, _vectors(model, read, batch, spans, windows), strict=True))
-    return found
+# -- collecting ----------------------------------------------------------------------------------------------------
 
 
-def _on_host(spans: Found) -> NumberArray:
-    """The five columns as one array, by one copy from the device; numbers are exact up to 2^53."""
-    kind = torch.float32 if spans.rows.device.type == "mps" else torch.float64
-    packed = torch.stack([column.to(kind) for column in spans])
+def _on_host(spans: FoundSpans) -> NumberArray:
+    """Copy the five columns from the device as one array, ``(5, spans)``; integers are exact up to 2^53."""
+    dtype = torch.float32 if spans.rows.device.type == "mps" else torch.float64
+    packed = torch.stack([column.to(dtype) for column in spans])
     return np.asarray(packed.cpu().numpy(), dtype=np.float64)
 
 
+def _in_texts(columns: NumberArray, windows: Sequence[Window]) -> NumberArray:
+    """Replace the row of each span by its text, and count its words in the text instead of the window."""
+    rows = columns[0].astype(np.int64)
+    shift = np.array([window.start for window in windows])[rows]
+    columns[0] = np.array([window.text for window in windows])[rows]
+    columns[1:3] += shift
+    return columns
+
+
 def _by_text(columns: Sequence[NumberArray], n_texts: int) -> Iterator[list[Candidate]]:
-    """Candidates of each text, ordered by start, end and label."""
+    """Yield the candidates of each text, ordered by start, end and label."""
     if not columns:
         yield from ([] for _ in range(n_texts))
         return
@@ -286,27 +271,28 @@ def _by_text(columns: Sequence[NumberArray], n_texts: int) -> Iterator[list[Cand
     joined = joined[:, np.lexsort(joined[3::-1])]
     counts = np.bincount(joined[0].astype(np.int64), minlength=n_texts)
     starts, ends, labels = joined[1:4].astype(np.int64).tolist()
-    listed = map(Candidate, starts, ends, labels, joined[4].tolist())
+    candidates = map(Candidate, starts, ends, labels, joined[4].tolist())
     for count in counts.tolist():
-        yield list(islice(listed, count))
+        yield list(islice(candidates, count))
 
 
-def _vectors(
-    model: GLiNER, read: Readings, batch: EncoderBatch, found: Found, windows: Sequence[Window]
+def _span_vectors(
+    model: GLiNER, encoded: Representations, batch: EncoderBatch, found: FoundSpans, windows: Sequence[Window]
 ) -> Iterator[SpanVectors]:
-    """Vectors of the distinct spans of each row, made in one pass, and of its labels."""
+    """Yield for each row the vectors of its distinct spans, computed in one pass, and of its labels."""
     spans = torch.stack([found.rows, found.starts, found.ends], 1).unique(dim=0)
     places, listed = by_row(spans, len(windows))
-    vectors = model.span_rep.represent(read.span_words, places, batch.windows.word_mask)[listed]
+    vectors = model.span_rep.represent(encoded.span_words, places, batch.windows.word_mask)[listed]
     counts = torch.bincount(spans[:, 0], minlength=len(windows)).tolist()
     rows = zip(spans[:, 1:].split(counts), vectors.split(counts), strict=True)
-    labels, relations = _own(read.labels, batch.label_mask), _own(read.relations, batch.relation_mask)
-    for (some, of_spans), names, ties, window in zip(rows, labels, relations, windows, strict=True):
-        yield SpanVectors(some + window.start, of_spans, names, ties)
+    labels = _unpadded(encoded.labels, batch.label_mask)
+    relations = _unpadded(encoded.relations, batch.relation_mask)
+    for row, window, *of_labels in zip(rows, windows, labels, relations, strict=True):
+        yield SpanVectors(row[0] + window.start, row[1], *of_labels)
 
 
-def _own(vectors: Tensor, mask: Tensor) -> list[Tensor]:
-    """Vectors of the labels of each row, so that the batch can go; those that all rows share stay shared."""
+def _unpadded(vectors: Tensor, mask: Tensor) -> list[Tensor]:
+    """Return the label vectors of each row without padding; copied, so that the batch can be freed, unless shared."""
     counts = mask.sum(1).tolist()
-    own = [row[:count] for row, count in zip(vectors, counts, strict=True)]
-    return own if all_alike(vectors) else [one.clone() for one in own]
+    rows = [row[:count] for row, count in zip(vectors, counts, strict=True)]
+    return rows if all_alike(vectors) else [row.clone() for row in rows]

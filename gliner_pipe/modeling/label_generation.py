@@ -1,44 +1,44 @@
-"""What a batch teaches about written labels, and the vectors that these are written from."""
+"""Training loss of generated labels, and the prompt of label generators."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
-from gliner_pipe.modeling.batch import WritingTargets
-from gliner_pipe.modeling.span_reps.base import Readings, by_row
+from gliner_pipe.modeling.batch import LabelGenerationTargets
+from gliner_pipe.modeling.decoders.generative import GenerativeDecoder
+from gliner_pipe.modeling.span_reps.base import Representations, by_row
 
-if TYPE_CHECKING:
-    from gliner_pipe.modeling.decoders.generative import GenerativeDecoder
-
-#: What the model is asked for where it shall find entities of any kind.
+#: Prompt label that stands for entities of any kind.
 BLANK_LABEL = "entity"
 
 
-def bare_slots(writer: GenerativeDecoder | None, n_slots: int) -> tuple[str, ...] | None:
-    """What the model reads where the prompt holds entity tokens without labels; None where it holds labels."""
-    return None if writer is None or writer.mode != "prompt" else ("",) * n_slots
+def bare_slots(generator: GenerativeDecoder | None, n_slots: int) -> tuple[str, ...] | None:
+    """Return the prompt for mode ``prompt``: entity tokens without labels; None if the prompt holds labels."""
+    return None if generator is None or generator.mode != "prompt" else ("",) * n_slots
 
 
-def writing_loss(model: Any, read: Readings, word_mask: Tensor, gold: WritingTargets) -> Tensor:
-    """Loss of written labels, as a sum.
+def label_generation_loss(
+    model: Any, vectors: Representations, word_mask: Tensor, gold: LabelGenerationTargets
+) -> Tensor:
+    """Return the loss of generated labels, as a sum.
 
     Parameters
     ----------
     model
-        With a decoder that writes.
-    read
+        With a label generator.
+    vectors
         Words and labels.
     word_mask
         False for padding, ``(rows, words)``.
     gold
-        What is right.
+        Gold labels and their spans or slots.
     """
-    assert model.writer is not None
-    if model.writer.mode == "prompt":
-        vectors = read.labels[gold.spans[:, 0], gold.spans[:, 1]]
+    if model.label_generator.mode == "prompt":
+        prefixes = vectors.labels[gold.spans[:, 0], gold.spans[:, 1]]
     else:
         places, listed = by_row(gold.spans, len(word_mask))
-        vectors = model.span_rep.represent(read.span_words, places, word_mask)[listed]
-    return model.writer.loss(vectors, gold.words, gold.labels)
+        prefixes = model.span_rep.represent(vectors.span_words, places, word_mask)[listed]
+    loss: Tensor = model.label_generator.loss(prefixes, gold.words, gold.labels)
+    return loss

@@ -18,7 +18,7 @@ from gliner_pipe.modeling.gliner import GLiNER
 from gliner_pipe.modeling.layers.cache import Cache
 from gliner_pipe.modeling.relation_layers.base import RelationLayer
 from gliner_pipe.modeling.span_reps import base
-from gliner_pipe.modeling.span_reps.base import Found, SpanRep, valid_spans
+from gliner_pipe.modeling.span_reps.base import FoundSpans, SpanRep, valid_spans
 from gliner_pipe.modeling.span_reps.token_level import TokenLevel
 from gliner_pipe.modeling.triples.base import Triple
 from gliner_pipe.onnx.session import Graph, NoWeights
@@ -26,7 +26,7 @@ from gliner_pipe.util.atomic import replace_file
 
 
 class Scored(NamedTuple):
-    """What a graph says of windows where it scores their spans at once; see ``Readings``.
+    """What a graph says of windows where it scores their spans at once; see ``Representations``.
 
     Attributes
     ----------
@@ -69,7 +69,7 @@ class GraphSpans(NoWeights, SpanRep):
 
     def _find_among_many(
         self, words: Tensor, labels: Tensor, word_mask: Tensor, valid: Tensor, limits: Tensor
-    ) -> Found:
+    ) -> FoundSpans:
         """Find spans for labels that all rows share, some labels at a time: a graph scores no chosen spans."""
         step = max(1, base.SCORES_AT_ONCE // max(valid.numel(), 1))
         parts = []
@@ -78,19 +78,19 @@ class GraphSpans(NoWeights, SpanRep):
             probs = self.score(words, some, word_mask).sigmoid_()
             keep = (probs > limits[:, None, None, at : at + step]) & valid[..., None]
             rows, starts, widths, names = keep.nonzero().unbind(1)
-            parts.append(Found(rows, starts, starts + widths, names + at, probs[keep]))
-        return Found.join(parts, words.device)
+            parts.append(FoundSpans(rows, starts, starts + widths, names + at, probs[keep]))
+        return FoundSpans.join(parts, words.device)
 
 
 class ScoredSpans(GraphSpans):
     """Finds spans whose scores came with the vectors of the words."""
 
-    def find(self, read: Scored, windows: WindowBatch, limits: Tensor) -> Found:  # type: ignore[override]
+    def find(self, read: Scored, windows: WindowBatch, limits: Tensor) -> FoundSpans:  # type: ignore[override]
         """Find the spans above their thresholds."""
         probs = read.logits.sigmoid_()
         keep = (probs > limits[:, None, None]) & valid_spans(windows, self.max_width or 1)[..., None]
         rows, starts, widths, names = keep.nonzero().unbind(1)
-        return Found(rows, starts, starts + widths, names, probs[keep])
+        return FoundSpans(rows, starts, starts + widths, names, probs[keep])
 
 
 class GraphTokens(NoWeights, TokenLevel):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from gliner_pipe.modeling.encoders.base import Query
 from gliner_pipe.modeling.encoders.label_table import PromptTable
 from gliner_pipe.modeling.gliner import GLiNER
-from gliner_pipe.modeling.inference import TokenBudget, find
+from gliner_pipe.modeling.inference import TokenBudget, predict_spans
 from gliner_pipe.modeling.token_classifier import TokenClassifier
 
 #: Words of texts of several lengths.
@@ -85,7 +85,7 @@ def compare(model: GLiNER, other: GLiNER, labels: Sequence[str] = ()) -> Differe
     found = []
     for one in (model, other):
         windows = one.encoder.prepare(TEXTS, [Query(asked)] * len(TEXTS), one.min_overlap)
-        texts = find(one, windows, [[0.0] * len(asked)] * len(TEXTS), TokenBudget(2048))
+        texts = predict_spans(one, windows, [[0.0] * len(asked)] * len(TEXTS), TokenBudget(2048))
         found.append(
             {
                 (index, start, end, label): score

@@ -54,7 +54,7 @@ def gliner_stages(model: GLiNER) -> Iterator[Stage]:
     ConfigError
         If it has a block that no graph can hold.
     """
-    if model.writer is not None:
+    if model.label_generator is not None:
         raise ConfigError(
             "components.*.model.decoder",
             "found @decoders = generative, whose language model writes word by word and cannot be exported",

@@ -119,7 +119,7 @@ class Read(nn.Module):
         if apart:
             words = encoded.words
             encoded = Encoded(words, tensors.get("label_vectors", words[:, :0]), words[:, :0])
-        read = self.model.read(encoded, windows.word_mask, label_mask)
+        read = self.model.refine(encoded, windows.word_mask, label_mask)
         made: dict[str, Any] = read._asdict()
         if "logits" in self.outputs:
             made["logits"] = self.model.span_rep.logits(read, windows.word_mask)

@@ -16,7 +16,7 @@ from gliner_pipe.modeling.encoders.bi_encoder import BiEncoder
 from gliner_pipe.modeling.encoders.label_table import lay_out
 from gliner_pipe.modeling.encoders.uni_encoder import UniEncoder
 from gliner_pipe.modeling.gliner import GLiNER
-from gliner_pipe.modeling.span_reps.base import Readings
+from gliner_pipe.modeling.span_reps.base import Representations
 from gliner_pipe.modeling.span_reps.token_level import TokenLevel
 from gliner_pipe.modeling.token_classifier import LABELS, TokenClassifier
 from gliner_pipe.onnx import graphs as stages
@@ -202,7 +202,7 @@ class OnnxGLiNER(RunsGraphs, GLiNER):
         if stages.TRIPLES in graphs:
             self.triple = GraphTriples(graphs[stages.TRIPLES])
         self.label_vectors = self._label_vectors(path)
-        self._made = True
+        self._has_weights = True
 
     def _label_vectors(self, path: Path) -> LabelVectors | None:
         encoder = self.encoder
@@ -216,7 +216,7 @@ class OnnxGLiNER(RunsGraphs, GLiNER):
 
     # -- running it ------------------------------------------------------------------------------------------------
 
-    def encode(self, batch: EncoderBatch) -> Readings | Scored:  # type: ignore[override]
+    def encode(self, batch: EncoderBatch) -> Representations | Scored:  # type: ignore[override]
         """Run windows: vectors of words and labels, or scores of spans."""
         windows = batch.windows
         values = {**vars(windows), "label_mask": batch.label_mask, "relation_mask": batch.relation_mask}
@@ -232,7 +232,9 @@ class OnnxGLiNER(RunsGraphs, GLiNER):
                 made.get("relations", none),
             )
         words = made["words"]
-        return Readings(words, made.get("span_words", words), made["labels"], made.get("relations", none))
+        return Representations(
+            words, made.get("span_words", words), made["labels"], made.get("relations", none)
+        )
 
     def _labels(self, batch: EncoderBatch, vectors: LabelVectors) -> dict[str, Tensor]:
         """Vectors of the labels of each row."""
@@ -298,7 +300,7 @@ class OnnxTokenClassifier(RunsGraphs, TokenClassifier):
         self.labels = tuple(json.loads((path / LABELS).read_text(encoding="utf8")))
         self.decoder.build(self.encoder.output_size, self.labels)
         load_model(self.decoder, str(path / DECODER))
-        self._made = True
+        self._has_weights = True
         self.eval()
 
     def emissions(self, inputs: EncoderBatch) -> Tensor:

@@ -68,7 +68,7 @@ class Schema:
         components = gliner_components(nlp)
         return cls(
             relations=any(one.finds_relations and one.relation_items for one in components),
-            generated=any(one.gliner.writer is not None for one in components),
+            generated=any(one.gliner.label_generator is not None for one in components),
             errors=skip or nlp.default_error_handler is not raise_error,
         )
 

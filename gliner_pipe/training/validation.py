@@ -12,8 +12,7 @@ from spacy.training import Example
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.evaluation.evaluate import FACTS, default_scorers_for, evaluate_pipeline, gold_span_getter
 from gliner_pipe.metrics.alignment import prediction_getter
-from gliner_pipe.metrics.spans import METRICS
-from gliner_pipe.metrics.zero_shot import make_zero_shot
+from gliner_pipe.metrics.spans import METRICS, ZeroShotScorer
 from gliner_pipe.pipeline.overrides import gliner_components
 from gliner_pipe.training.loggers.base import flatten
 
@@ -91,7 +90,7 @@ def make_scorers(
     getters = {"span_getter": gold_span_getter(nlp), "predicted_getter": prediction_getter(nlp)}
     if scorer is None:
         made = dict(default_scorers_for(nlp, examples))
-        return {**made, "zero_shot": make_zero_shot(unseen=list(unseen), **getters)} if unseen else made
+        return {**made, "zero_shot": ZeroShotScorer(unseen=list(unseen), **getters)} if unseen else made
     scorers: dict[str, Scorer] = {}
     for name, item in (scorer if isinstance(scorer, Mapping) else {"ner": scorer}).items():
         if isinstance(item, str) and item in METRICS:

@@ -101,7 +101,7 @@ def test_generative(backbone: Path, tmp_path: Path) -> None:
     nlp = pipeline(backbone, decoder={"@decoders": "generative", "model": str(causal), "max_new_tokens": 3})
     folder = to_gliner(nlp, tmp_path / "out")
     theirs = loaded(folder)
-    ours = nlp.get_pipe("gliner").gliner.writer.decoder.state_dict()
+    ours = nlp.get_pipe("gliner").gliner.label_generator.decoder.state_dict()
     for name, tensor in theirs.model.decoder.decoder_layer.model.state_dict().items():
         assert torch.equal(tensor, ours[name])
     # the next line also runs their language model

@@ -23,7 +23,7 @@ from checkpoint_parity import (
 )
 
 from gliner_pipe.modeling.encoders.base import Query
-from gliner_pipe.modeling.inference import TokenBudget, find
+from gliner_pipe.modeling.inference import TokenBudget, predict_spans
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 LONG = [TEXTS[0], TEXTS[2]]
@@ -41,7 +41,7 @@ def strengths(component: Any, texts: list[str], labels: list[str], threshold: fl
     words = [component.word_splitter.split(_NLP.make_doc(text)).texts for text in texts]
     query = Query(tuple(labels), tuple(RELATIONS))
     windows = model.encoder.prepare(words, [query] * len(texts), model.min_overlap)
-    found = find(model, windows, [[threshold] * len(labels)] * len(texts), TokenBudget(8192))
+    found = predict_spans(model, windows, [[threshold] * len(labels)] * len(texts), TokenBudget(8192))
     result = []
     for one in found:
         vectors = one.windows[0].vectors[None]

@@ -10,7 +10,7 @@ from gliner_pipe.modeling.batch import TrainingBatch
 from gliner_pipe.modeling.encoders.base import Query
 from gliner_pipe.modeling.encoders.uni_encoder import UniEncoder
 from gliner_pipe.modeling.gliner import GLiNER
-from gliner_pipe.modeling.inference import TokenBudget, find, plan
+from gliner_pipe.modeling.inference import TokenBudget, plan, predict_spans
 from gliner_pipe.modeling.losses.focal import FocalLoss
 from gliner_pipe.modeling.span_reps.base import valid_spans
 from gliner_pipe.modeling.span_reps.marker import MarkerV0
@@ -34,7 +34,7 @@ def build(folder, width=3, **settings):
 def scores(model, texts, budget=4000):
     """Every span of every text with its score, as a mapping."""
     windows = model.encoder.prepare(texts, [Query(tuple(LABELS))] * len(texts), model.min_overlap)
-    found = find(model, windows, [[0.0, 0.0]] * len(texts), TokenBudget(budget))
+    found = predict_spans(model, windows, [[0.0, 0.0]] * len(texts), TokenBudget(budget))
     return [{candidate[:3]: candidate.score for candidate in text.candidates} for text in found]
 
 
@@ -48,12 +48,12 @@ def test_every_span_that_can_be_is_scored_once(backbone):
     assert set(text) == {(i, i + k, c) for i in range(6) for k in range(3) if i + k < 6 for c in range(2)}
 
 
-def test_no_span_starts_or_ends_at_a_word_without_pieces(backbone):
+def test_no_span_starts_or_ends_at_a_word_without_subword_tokens(backbone):
     (text,) = scores(build(backbone), [["Ana", "\u200b", "Silva"]])
     assert {key[:2] for key in text} == {(0, 0), (2, 2), (0, 2)}
 
 
-def test_batch_mates_and_budgets_change_no_score(backbone):
+def test_other_rows_and_budgets_change_no_score(backbone):
     model = build(backbone)
     alone = [scores(model, [text])[0] for text in TEXTS]
     for budget in (1, 50, 4000):
@@ -105,7 +105,7 @@ def test_a_span_in_a_long_text_scores_as_in_its_window_alone(backbone):
 def test_a_text_without_labels_has_no_spans(backbone):
     model = build(backbone)
     windows = model.encoder.prepare(TEXTS[:2], [Query(()), Query(tuple(LABELS))], model.min_overlap)
-    found = find(model, windows, [[], [0.0, 0.0]], TokenBudget(1000))
+    found = predict_spans(model, windows, [[], [0.0, 0.0]], TokenBudget(1000))
     assert found[0].candidates == []
     assert len(found[1].candidates) == 2
 
@@ -115,7 +115,7 @@ def test_thresholds_are_by_label_and_strict(backbone):
     table = scores(model, [TEXTS[0]])[0]
     some = sorted(table.values())[len(table) // 2]
     windows = model.encoder.prepare([TEXTS[0]], [Query(tuple(LABELS))], model.min_overlap)
-    (found,) = find(model, windows, [[some, 1.0]], TokenBudget(1000))
+    (found,) = predict_spans(model, windows, [[some, 1.0]], TokenBudget(1000))
     assert {c[:3] for c in found.candidates} == {
         key for key, score in table.items() if key[2] == 0 and score > some
     }
@@ -145,7 +145,7 @@ def test_windows_of_one_prompt_go_together():
     assert len(mixed) == 1  # 51 of few and 25 of some: one and five windows are left over
 
 
-def test_find_goes_on_with_less_when_memory_runs_out(backbone, monkeypatch, caplog):
+def test_the_budget_is_halved_when_memory_runs_out(backbone, monkeypatch, caplog):
     model = build(backbone)
     expected = scores(model, TEXTS)
     real = GLiNER.encode
@@ -161,7 +161,7 @@ def test_find_goes_on_with_less_when_memory_runs_out(backbone, monkeypatch, capl
     assert "Out of device memory" in caplog.text
 
 
-def test_find_leaves_the_mode_as_it_was(backbone):
+def test_prediction_restores_the_training_mode(backbone):
     model = build(backbone).train()
     scores(model, TEXTS)
     assert model.training
@@ -184,7 +184,7 @@ def test_a_loss_is_the_sum_of_the_losses_of_its_texts(backbone):
     assert whole.count == first.count + second.count
 
 
-def test_training_finds_what_it_was_shown(backbone):
+def test_training_fits_the_examples(backbone):
     model = build(backbone).train()
     rng = random.Random(0)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
@@ -208,7 +208,7 @@ def test_saved_and_loaded_scores_are_the_same_bits(backbone, tmp_path):
     assert scores(model, TEXTS) == scores(again.eval(), TEXTS)
 
 
-def test_weights_of_other_blocks_are_refused_by_name(backbone, tmp_path):
+def test_weights_of_other_blocks_are_rejected_by_name(backbone, tmp_path):
     build(backbone).save(tmp_path / "m")
     other = GLiNER(UniEncoder(Transformer("gone/away"), rnn_layers=0), MarkerV0(3), FocalLoss())
     with pytest.raises(CheckpointError, match=r"encoder\.rnn\.lstm"):

@@ -49,7 +49,7 @@ OLD = list(range(100))
         (OLD[::-1], 100),
     ],
 )
-def test_new_labels_cost_what_they_would_alone(new, cost):
+def test_only_new_labels_are_projected(new, cost):
     vectors = torch.randn(300, 6)
     layer, kept = Counting(), ProjectedLabels()
     with torch.inference_mode():
@@ -61,14 +61,14 @@ def test_new_labels_cost_what_they_would_alone(new, cost):
         torch.testing.assert_close(made, layer.layer(vectors[new]))
 
 
-def test_the_same_labels_are_not_even_looked_at():
+def test_the_same_labels_are_not_compared():
     layer, kept, labels = Counting(), ProjectedLabels(), torch.randn(20, 6)
     with torch.inference_mode():
         assert kept.of(layer, labels) is kept.of(layer, labels)
         assert sum(layer.rows) == 20
 
 
-def test_other_weights_make_all_anew():
+def test_changed_weights_invalidate_the_cache():
     layer, kept, labels = Counting(), ProjectedLabels(), torch.randn(20, 6)
     with torch.no_grad():
         kept.of(layer, labels)
@@ -77,7 +77,7 @@ def test_other_weights_make_all_anew():
         assert sum(layer.rows) == 40
 
 
-def test_one_more_label_of_a_component_is_read_and_projected_alone(backbone):
+def test_only_a_new_label_is_encoded_and_projected(backbone):
     nlp = spacy.blank("en")
     names = [f"label {number}" for number in range(40)]
     config = gliner_config(backbone, labels=names, threshold=0.0)

@@ -16,7 +16,7 @@ from torch import nn
 
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.modeling import precision as precision_module
-from gliner_pipe.modeling.inference import find
+from gliner_pipe.modeling.inference import predict_spans
 from gliner_pipe.modeling.layers.int8 import Int8Linear
 from gliner_pipe.modeling.precision import Precision
 
@@ -38,7 +38,7 @@ def scores(nlp: Any, texts: list[str] = TEXTS, component: Any = None) -> dict[tu
     component = component or nlp.get_pipe("gliner")
     prepared = component.prepare([nlp.make_doc(text) for text in texts])
     limits = [asked.limits for asked in prepared.asked]
-    found = find(component.gliner, prepared.windows, limits, component.token_budget)
+    found = predict_spans(component.gliner, prepared.windows, limits, component.token_budget)
     return {(at, *one[:3]): one.score for at, text in enumerate(found) for one in text.candidates}
 
 

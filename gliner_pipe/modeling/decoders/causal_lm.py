@@ -1,4 +1,4 @@
-"""Causal language models for generated labels: loading, and a trie for closed label sets."""
+"""Causal language models for label generation: loading, and a trie for closed label sets."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from gliner_pipe.modeling.backbones import hf
 from gliner_pipe.util import consent
 from gliner_pipe.util.thread_lock import LOADING
 
-_ALLOWED = "a folder with a causal language model, an installed package that holds one, a hub id"
+_ALLOWED = "a folder or installed package with a causal language model, or a hub id"
 
 
 @LOADING.held
 def load_pretrained(name: str, where: str, trust_remote_code: bool) -> tuple[Any, Any]:
-    """Language model with its weights, and tokenizer, of a hub id, a folder or an installed package.
+    """Load a language model with its weights, and its tokenizer, from a hub id, a folder or an installed package.
 
     Raises
     ------
     ConfigError
-        When they cannot be had, or the model is not causal; the hub's own words are in the message.
+        If they cannot be loaded, with the hub's own message, or if the model is not causal.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     source = hf.source_of(name, where)
     trusted = trust_remote_code or consent.is_given()
     try:
-        # a label starts like a word within a text, as in GLiNER
+        # a label is tokenized like a word inside a text, as in GLiNER
         tokenizer = AutoTokenizer.from_pretrained(
             source, use_fast=True, add_prefix_space=True, trust_remote_code=trusted
         )
@@ -40,36 +40,27 @@ def load_pretrained(name: str, where: str, trust_remote_code: bool) -> tuple[Any
             )
     except (OSError, ValueError, ImportError) as error:
         consent.refuse(error, name, where)
-        reason = " ".join(str(error).split())[:300]
-        raise ConfigError(
-            where,
-            f"{name!r} cannot be loaded ({reason})",
-            _ALLOWED,
-            "Offline, download the model first and give its folder",
-        ) from error
+        do = "Offline, download the model first and give its folder"
+        raise ConfigError(where, f"{name!r} cannot be loaded ({_reason(error)})", _ALLOWED, do) from error
     if not _is_causal(model):
-        raise ConfigError(
-            where,
-            f"{name!r} reads text in both directions and cannot write",
-            _ALLOWED,
-            "Take a decoder model",
-        )
-    return _finished(model, tokenizer)
+        found = f"{name!r} is bidirectional and cannot generate text"
+        raise ConfigError(where, found, _ALLOWED, "Use a decoder model")
+    return _prepared(model, tokenizer)
 
 
 @LOADING.held
 def load_saved(folder: Path, where: str, trust_remote_code: bool) -> tuple[Any, Any]:
-    """Language model with weights still to be filled in, and tokenizer, from a saved folder: no network.
+    """Load a language model without its weights, and its tokenizer, from a saved folder; no network access.
 
     Raises
     ------
     ConfigError
-        When the folder holds no language model.
+        If the folder holds no language model.
     """
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-    if not (folder / "config.json").is_file():  # what is no folder would be asked for at the hub
-        raise ConfigError(where, f"{folder} holds no config.json", _ALLOWED, "Save the pipeline again")
+    if not (folder / "config.json").is_file():  # transformers would otherwise look it up on the hub
+        raise ConfigError(where, f"{folder} has no config.json", _ALLOWED, "Save the pipeline again")
     trusted = trust_remote_code or consent.is_given()
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": trusted}
     try:
@@ -78,24 +69,29 @@ def load_saved(folder: Path, where: str, trust_remote_code: bool) -> tuple[Any, 
         model = AutoModelForCausalLM.from_config(config, trust_remote_code=trusted, dtype=torch.float32)
     except (OSError, ValueError, ImportError) as error:
         consent.refuse(error, folder, where)
-        reason = " ".join(str(error).split())[:300]
-        raise ConfigError(where, f"{folder} cannot be loaded ({reason})", _ALLOWED) from error
-    return _finished(model, tokenizer)
+        raise ConfigError(where, f"{folder} cannot be loaded ({_reason(error)})", _ALLOWED) from error
+    return _prepared(model, tokenizer)
 
 
-def _finished(model: Any, tokenizer: Any) -> tuple[Any, Any]:
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+def _prepared(model: Any, tokenizer: Any) -> tuple[Any, Any]:
     from transformers import GenerationConfig
 
-    # checkpoints bring habits of their own (sampling, penalties); how labels are written is said by the block alone
+    # ignore the checkpoint's generation settings (sampling, penalties): the block alone defines generation
     model.generation_config = GenerationConfig()
-    if getattr(tokenizer, "is_fast", False):  # else its first call would set them, while other threads read
+    if getattr(
+        tokenizer, "is_fast", False
+    ):  # set here, as the first call would change it while other threads read
         tokenizer.backend_tokenizer.no_truncation()
         tokenizer.backend_tokenizer.no_padding()
     return model, tokenizer
 
 
 def _is_causal(model: Any) -> bool:
-    """Whether what comes later changes nothing before."""
+    """Whether later tokens do not affect earlier ones."""
     model.eval()
     with torch.inference_mode():
         logits = model(input_ids=torch.tensor([[0, 1], [0, 2]])).logits[:, 0]
@@ -103,12 +99,12 @@ def _is_causal(model: Any) -> bool:
 
 
 def end_of_label(model: Any, tokenizer: Any, where: str) -> int:
-    """Id of the piece that ends a label.
+    """Return the id of the end-of-sequence token, which ends a label.
 
     Raises
     ------
     ConfigError
-        When neither tokenizer nor model name one.
+        If neither tokenizer nor model defines one.
     """
     end = tokenizer.eos_token_id
     if end is None:
@@ -116,21 +112,20 @@ def end_of_label(model: Any, tokenizer: Any, where: str) -> int:
     if isinstance(end, list):
         end = end[0] if end else None
     if end is None:
-        raise ConfigError(
-            where, "has a tokenizer without an end-of-sequence token", "models that can end a text"
-        )
+        found = "has a tokenizer without an end-of-sequence token"
+        raise ConfigError(where, found, "models with an end-of-sequence token")
     return int(end)
 
 
 def chunks(sizes: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Cut rows into chunks of like size, shortest first.
+    """Split rows into chunks of similar size, shortest first.
 
     Parameters
     ----------
     sizes
-        Of each row.
+        Size of each row.
     budget
-        Rows times the largest of their sizes is at most so many, unless a single row is larger.
+        Maximum of rows times largest size in a chunk; a single larger row is a chunk of its own.
 
     Yields
     ------
@@ -148,42 +143,42 @@ def chunks(sizes: Sequence[int], budget: int) -> Iterator[list[int]]:
 
 
 class LabelTrie:
-    """Says which piece may follow which, so that a language model can write nothing but the given labels.
+    """Trie of token ids that restricts a language model to the given labels.
 
     Parameters
     ----------
     labels
-        Each label with its pieces. Of labels with equal pieces the first is known.
+        Each label with its token ids. Of labels with equal token ids the first is kept.
     end
-        The piece that ends every label.
+        Id of the end-of-sequence token.
     """
 
     def __init__(self, labels: Iterable[tuple[str, Sequence[int]]], end: int) -> None:
         self.end = end
         self._labels: dict[tuple[int, ...], str] = {}
         self._root: dict[int, Any] = {}
-        for label, pieces in labels:
-            self._labels.setdefault(tuple(pieces), label)
+        for label, tokens in labels:
+            self._labels.setdefault(tuple(tokens), label)
             node = self._root
-            for piece in (*pieces, end):
-                node = node.setdefault(piece, {})
+            for token in (*tokens, end):
+                node = node.setdefault(token, {})
 
     def __len__(self) -> int:
-        """Count the labels that can be told apart."""
+        """Count the labels with distinct token ids."""
         return len(self._labels)
 
     @property
     def depth(self) -> int:
-        """Pieces of the longest label, its end included."""
+        """Number of tokens of the longest label, including its end."""
         return 1 + max(map(len, self._labels), default=0)
 
     def allowed(self, prefix: Sequence[int]) -> list[int]:
-        """Pieces that may follow `prefix`; the end alone once a label is whole."""
+        """Return the tokens that may follow `prefix`; only the end once a label is complete."""
         node = self._root
-        for piece in prefix:
-            node = node.get(piece, {})
+        for token in prefix:
+            node = node.get(token, {})
         return list(node) or [self.end]
 
-    def label(self, pieces: Sequence[int]) -> str | None:
-        """Give the label of these pieces (without the end), as it was written; None when there is none."""
-        return self._labels.get(tuple(pieces))
+    def label(self, tokens: Sequence[int]) -> str | None:
+        """Return the label of these token ids (without the end); None if there is none."""
+        return self._labels.get(tuple(tokens))

@@ -1,4 +1,4 @@
-"""Tags chosen as whole sequences: a linear-chain conditional random field."""
+"""The tag decoder ``crf``: a linear-chain conditional random field."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ from gliner_pipe.registry import registry
 
 @registry.decoders.register("crf")
 class CRFTags(TagDecoder):
-    """Scores whole sequences of tags, from one tag to the next.
+    """Scores whole tag sequences, with learned transitions from tag to tag.
 
-    Use it where the borders of entities are hard to tell from a word alone. The score of an entity is the probability,
-    over all sequences, that just these words bear just this label.
+    Use it if entity boundaries are hard to predict word by word. The score of an entity is the probability, over all
+    sequences, that exactly these words have this label.
 
     Parameters
     ----------
     scheme
-        How tags spell entities: ``io``, ``bio``, ``bioul`` (also written ``biolu``), or ``word`` where each word has a
+        How tags encode entities: ``io``, ``bio``, ``bioul`` (also written ``biolu``), or ``word`` if each word has a
         label, such as its part of speech.
     mode
-        What is learned. ``joint``: the likelihood of the whole sequence. ``marginal``: the probability of each word's
-        tag over all sequences. ``independent``: the tag of each word for itself, so that the chain serves for the
-        predictions only.
+        Training objective. ``joint``: likelihood of the whole sequence. ``marginal``: probability of each word's tag
+        over all sequences. ``independent``: cross-entropy of each word's tag, so that the chain is only used in
+        prediction.
     chains
-        ``one``: a word has one label. ``per_label``: a chain for each label; entities of different labels may overlap.
-        By default ``one`` in the mode ``joint``, ``per_label`` in the others.
+        ``one``: a word has one label. ``per_label``: a chain for each label, so that entities of different labels may
+        overlap. By default ``one`` in mode ``joint``, ``per_label`` in the others.
     constrained
-        Only sequences that the scheme allows have a probability, in training and in predictions.
+        Restrict training and prediction to sequences that the scheme allows.
     learnable_transitions
-        Learn a score for each step from tag to tag, and for the first and last tag (but in the mode ``independent``).
-        False: all allowed steps are alike.
+        Learn a score for each transition and for the first and last tag (except in mode ``independent``). False: all
+        allowed transitions have the same score.
     dropout
-        Of the word vectors.
+        Dropout rate of the word vectors.
 
     Notes
     -----
-    Gold tags that are not known are summed over: a sequence may be annotated in part. Gold tags that break the scheme
-    cost 10,000 each.
+    Unknown gold tags are summed over, so sequences may be partially annotated. Gold tags that violate the scheme cost
+    10,000 each.
     """
 
     def __init__(
@@ -66,12 +66,12 @@ class CRFTags(TagDecoder):
         self.dropout = dropout
 
     @property
-    def chain_a_label(self) -> bool:
-        """Whether each label has a chain of its own."""
+    def chain_per_label(self) -> bool:
+        """Whether each label has its own chain."""
         return self.mode != "joint" if self.chains is None else self.chains == "per_label"
 
     def build(self, hidden_size: int, labels: Sequence[str]) -> None:
-        """Make the layer that scores tags, and the scores of the steps, 0 at first."""
+        """Create the layer that scores tags, and the transition scores, initially 0."""
         super().build(hidden_size, labels)
         n_tags = len(self.tags)
         self.steps: nn.ParameterDict | None = None
@@ -85,7 +85,7 @@ class CRFTags(TagDecoder):
             )
 
     def scores(self, emissions: Tensor, mask: Tensor, cost: float = ILLEGAL) -> Scores:
-        """Put together what a path is scored by; `cost` is that of breaking the scheme."""
+        """Return the scores of paths; `cost` is added for each violation of the scheme."""
         between, first, last = (part.to(emissions.dtype) for part in self.penalties(emissions.device, cost))
         between = between.expand(self.n_chains, -1, -1)
         if self.steps is not None:
@@ -94,7 +94,7 @@ class CRFTags(TagDecoder):
         return Scores.make(emissions, between, first, last, mask)
 
     def loss(self, emissions: Tensor, gold: Tensor, mask: Tensor) -> Tensor:
-        """Negative log-likelihood as the mode has it, summed over words and chains."""
+        """Return the loss of the mode, summed over words and chains."""
         with torch.autocast(emissions.device.type, enabled=False):
             if emissions.dtype != torch.float64:
                 emissions = emissions.float()
@@ -114,50 +114,46 @@ class CRFTags(TagDecoder):
             return F.nll_loss(log_probs.flatten(0, -2), gold.flatten(), ignore_index=UNKNOWN, reduction="sum")
 
     def best(self, emissions: Tensor, mask: Tensor) -> Tensor:
-        """Find the best sequence of tags."""
+        """Return the best sequence of tags."""
         return linear_chain.best_path(self.scores(emissions, mask, -torch.inf)).transpose(0, 1)
 
     def word_scores(self, emissions: Tensor, mask: Tensor, tags: Tensor) -> Tensor:
-        """Probability of each of `tags` over all sequences."""
+        """Return the probability of each of `tags` over all sequences."""
         log_probs = linear_chain.log_marginals(self.scores(emissions, mask)).transpose(0, 1)
         return log_probs.gather(-1, tags[..., None]).squeeze(-1).exp()
 
     def span_scores(self, emissions: Tensor, mask: Tensor, tags: Tensor, spans: TaggedSpans) -> Tensor:
-        """Probability over all sequences that each entity is there, with just these borders."""
+        """Return the probability over all sequences of each entity, with exactly these boundaries."""
         scores = self.scores(emissions, mask)
-        befores, behinds = linear_chain.prefixes(scores)[0], linear_chain.suffixes(scores)
-        before, behind = torch.stack(befores), torch.stack(behinds[0])
+        prefixes, (suffixes, shifts) = linear_chain.prefixes(scores)[0], linear_chain.suffixes(scores)
+        before, after = torch.stack(prefixes), torch.stack(suffixes)
         tags = tags.transpose(0, 1)
         rows, chains, starts, ends, of_word = spans
         if not len(rows):
             return emissions.new_zeros(0)
         joined = self.tables.joined.to(tags.device)
-        # the first tag, over all sequences; then each tag given the one before it
+        # probability of the first tag, then of each tag given the one before it
         first = tags[starts, rows, chains]
-        opening = (before + behind)[starts, rows, chains].log_softmax(-1)
+        opening = (before + after)[starts, rows, chains].log_softmax(-1)
         log_probs = opening.gather(-1, first[:, None]).squeeze(-1)
-        given = behind.gather(-1, tags[..., None]).squeeze(-1) + behinds[1]
-        steps = (
-            linear_chain.path_scores(scores, tags)[1:] + behind.gather(-1, tags[..., None]).squeeze(-1)[1:]
-        )
-        steps = (steps - given[:-1]).permute(1, 2, 0)
+        rest = after.gather(-1, tags[..., None]).squeeze(-1)
+        steps = linear_chain.path_scores(scores, tags)[1:] + rest[1:]
+        steps = (steps - (rest + shifts)[:-1]).permute(1, 2, 0)
         within = (of_word[..., 1:] >= 0) & (of_word[..., 1:] == of_word[..., :-1])
         log_probs = log_probs.index_add(0, of_word[..., 1:][within], steps[within])
-        # it must not go on to the left ...
-        left = (
-            before[(starts - 1).clamp(min=0), rows, chains] + scores.transitions[chains, :, first]
-        ).softmax(-1)
-        apart = 1.0 - torch.where(starts > 0, (left * joined.T[first]).sum(-1), 0.0)
+        # probability that the entity does not extend to the left ...
+        left = before[(starts - 1).clamp(min=0), rows, chains] + scores.transitions[chains, :, first]
+        bounded = 1.0 - torch.where(starts > 0, (left.softmax(-1) * joined.T[first]).sum(-1), 0.0)
         # ... nor to the right
-        last, after = tags[ends, rows, chains], (ends + 1).clamp(max=len(tags) - 1)
-        right = scores.transitions[chains, last] + (scores.emissions + behind)[after, rows, chains]
-        more = (ends + 1 < len(tags)) & scores.mask[after, rows]
-        apart *= 1.0 - torch.where(more, (right.softmax(-1) * joined[last]).sum(-1), 0.0)
-        return log_probs.exp() * apart
+        last, following = tags[ends, rows, chains], (ends + 1).clamp(max=len(tags) - 1)
+        right = scores.transitions[chains, last] + (scores.emissions + after)[following, rows, chains]
+        more = (ends + 1 < len(tags)) & scores.mask[following, rows]
+        bounded *= 1.0 - torch.where(more, (right.softmax(-1) * joined[last]).sum(-1), 0.0)
+        return log_probs.exp() * bounded
 
 
 def _packed(emissions: Tensor, gold: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Close the gaps in rows: words first, in their order, then padding."""
+    """Move padding to the end of each row, and keep the order of words."""
     order = (~mask).long().argsort(dim=1, stable=True)
     rows = torch.arange(len(mask), device=mask.device)[:, None]
     return emissions[rows, order], gold[rows, order], mask[rows, order]

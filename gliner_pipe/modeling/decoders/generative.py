@@ -1,4 +1,4 @@
-"""Writes a label for each entity with a language model."""
+"""The decoder ``generative``: generates a label for each entity with a causal language model."""
 
 from __future__ import annotations
 
@@ -21,61 +21,61 @@ from gliner_pipe.modeling.layers.linear import projection
 from gliner_pipe.registry import registry
 
 WHERE = "components.*.model.decoder"
-#: Padded pieces, those to be written included, that are run at once when labels are written.
-CHUNK_PIECES = 4096
+#: Maximum number of padded tokens generated at once, including those to be generated.
+CHUNK_TOKENS = 4096
 _NOT_A_TARGET = -100
 
 
 @registry.decoders.register("generative")
 class GenerativeDecoder(SpanDecoder, PretrainedModule):
-    """Chooses entities as ``span`` does, and writes a label for each with a causal language model.
+    """Selects entities as ``span`` does, and generates a label for each with a causal language model.
 
-    Use it where the labels are not known beforehand: spans are found with broad labels (or with none but
-    ``"entity"``), and the language model, which reads the vector of each, says in words of its own what they are.
+    Use it if the labels are not known in advance: spans are found with broad labels (or only ``"entity"``), and the
+    language model generates the label of each from its vector.
 
-    This class asks for vectors and knows nothing of where they come from; the architecture gives them:
+    The architecture provides the vectors:
 
-    - mode ``span``: the vector of each chosen span, from the span representation, in training that of each gold span;
-      with ``full_context`` also the words of the span. The label written is that of the span.
-    - mode ``prompt``: the vector of each entity token of the prompt, after the label projection, that is the vector
-      that spans are scored against; and no words. The prompt holds as many bare entity tokens as labels are wanted,
-      without label words. The label written is that of the slot, and all spans found for the slot bear it. In
-      training the labels are those of the slots, in their order.
+    - mode ``span``: the vector of each selected span, in training of each gold span; with ``full_context`` also the
+      words of the span. The generated label is that of the span.
+    - mode ``prompt``: the vector of each entity token of the prompt, after the label projection, against which spans
+      are scored; no words. The prompt holds bare entity tokens ("slots") without label words, one for each label to
+      generate. The generated label is that of the slot and of all spans found for it. In training the labels are those
+      of the slots, in order.
 
     Parameters
     ----------
     model
         Hub id, folder, or installed package that holds a causal language model.
     mode
-        What a label is written for: ``span`` or ``prompt``.
+        What a label is generated for: ``span`` or ``prompt``.
     full_context
-        The language model reads the words of a span after its vector; ``span`` mode only.
+        Whether the words of a span follow its vector in the language model's input; ``span`` mode only.
     blank_entity_prob
-        Share of training batches in which all labels of the prompt are replaced by ``"entity"``, so that spans are
-        found without labels, too. It is used by what makes the batches.
+        Share of training batches in which all labels of the prompt are replaced by ``"entity"``, so that the model also
+        learns to find spans without labels. Applied when batches are built.
     max_new_tokens
-        Pieces of the longest label that is written.
+        Maximum length of a generated label in tokens.
     n_sequences
-        Labels written for each vector, the best first; as many beams are searched.
+        Number of labels generated for each vector, the best first; also the number of beams.
     sample
-        Draw pieces at random instead of taking the best: results differ from call to call and between batches.
+        Sample tokens instead of taking the best: results differ from call to call and between batches.
     temperature
-        Above 1 more random, below 1 less; used when ``sample`` is true.
+        Sampling temperature: above 1 more random, below 1 less; only used with ``sample``.
     dropout
-        Of the projection between the widths of vectors and language model.
+        Dropout rate of the projection from vectors to the language model's width.
     freeze
-        Keep the weights of the language model as they are; gradients still flow through it.
+        Do not train the weights of the language model; gradients still flow through it.
     trust_remote_code
-        Run code that comes with the model when it is first read. It is not saved: whoever loads the pipeline consents
-        anew.
+        Allow code that comes with the model to run when it is first loaded. It is not saved: whoever loads the pipeline
+        has to consent again.
 
     Notes
     -----
-    Source: GLiNER's ``labels_decoder`` (``UniEncoderSpanDecoderModel``), whose weights fit: ``decoder.decoder_layer.
-    model.*`` are those of ``decoder.*`` here, and ``_enc2dec_proj.*`` those of ``projection.*``. There, zeros that
-    shorter contexts are padded with are read as if they were words, labels are trained on their padding, and end
-    only if they were padded; here, padding is never read, and each label ends with the end-of-sequence token.
-    What is written is returned without surrounding blanks.
+    Source: GLiNER's ``labels_decoder`` (``UniEncoderSpanDecoderModel``), whose weights are compatible:
+    ``decoder.decoder_layer.model.*`` is ``decoder.*`` here, and ``_enc2dec_proj.*`` is ``projection.*``. There, the
+    zeros that pad shorter contexts are read like words, labels are trained on their padding, and end only if they were
+    padded; here, padding is masked, and each label ends with the end-of-sequence token. Generated labels are returned
+    without surrounding whitespace.
     """
 
     def __init__(
@@ -113,16 +113,16 @@ class GenerativeDecoder(SpanDecoder, PretrainedModule):
         self.tokenizer: Any = None
         self.projection: nn.Module | None = None
 
-    # -- making it -------------------------------------------------------------------------------------------------
+    # -- building, saving, loading -----------------------------------------------------------------------------------
 
     @property
     def is_built(self) -> bool:
-        """Whether there are weights."""
+        """Whether the language model has been loaded."""
         return self.decoder is not None
 
     @property
     def takes_context(self) -> bool:
-        """Whether the words of each span are read."""
+        """Whether the words of each span are part of the input."""
         return self.mode == "span" and self.full_context
 
     def build(self, hidden_size: int) -> None:
@@ -133,20 +133,20 @@ class GenerativeDecoder(SpanDecoder, PretrainedModule):
         hidden_size
             Width of the vectors.
         """
-        found = causal_lm.load_pretrained(self.model_name, f"{WHERE}.model", self.trust_remote_code)
-        self._finish(*found, hidden_size)
+        loaded = causal_lm.load_pretrained(self.model_name, f"{WHERE}.model", self.trust_remote_code)
+        self._set_model(*loaded, hidden_size)
 
     def save_assets(self, path: Path) -> None:
-        """Write configuration and tokenizer of the language model."""
+        """Save configuration and tokenizer of the language model."""
         self._built().config.save_pretrained(path)
         self.tokenizer.save_pretrained(path)
 
     def load_assets(self, path: Path, hidden_size: int) -> None:
-        """Make the language model from what ``save_assets`` wrote, without its weights and without network."""
-        found = causal_lm.load_saved(path, f"{WHERE}.model", self.trust_remote_code)
-        self._finish(*found, hidden_size)
+        """Load the language model from what ``save_assets`` wrote, without weights and without network access."""
+        loaded = causal_lm.load_saved(path, f"{WHERE}.model", self.trust_remote_code)
+        self._set_model(*loaded, hidden_size)
 
-    def _finish(self, decoder: Any, tokenizer: Any, hidden_size: int) -> None:
+    def _set_model(self, decoder: Any, tokenizer: Any, hidden_size: int) -> None:
         self.end = causal_lm.end_of_label(decoder, tokenizer, f"{WHERE}.model")
         self.limit = hf.max_positions(decoder.config, tokenizer)
         if self.limit is not None and self.max_new_tokens >= self.limit:
@@ -163,7 +163,7 @@ class GenerativeDecoder(SpanDecoder, PretrainedModule):
         self.train(self.training)
 
     def pretrained_modules(self) -> list[nn.Module]:
-        """The language model; the projection before it is new."""
+        """Return the language model; the projection before it is not pretrained."""
         return [] if self.decoder is None else [self.decoder]
 
     def _built(self) -> Any:
@@ -175,23 +175,23 @@ class GenerativeDecoder(SpanDecoder, PretrainedModule):
         return self.decoder
 
     def train(self, mode: bool = True) -> GenerativeDecoder:
-        """Set the training mode; a frozen language model stays without dropout."""
+        """Set the training mode; a frozen language model stays in evaluation mode."""
         super().train(mode)
         if self.freeze and self.decoder is not None:
             self.decoder.eval()
         return self
 
-    # -- learning to write -----------------------------------------------------------------------------------------
+    # -- training ----------------------------------------------------------------------------------------------------
 
     def loss(self, vectors: Tensor, contexts: Sequence[Sequence[str]], labels: Sequence[str]) -> Tensor:
-        """Sum, over all pieces of all labels and their ends, of what it costs to write them.
+        """Return the cross-entropy, summed over all tokens of all labels and their end-of-sequence tokens.
 
         Parameters
         ----------
         vectors
-            Of what the labels belong to, ``(rows, hidden)``; there may be no rows.
+            Vector of each span or slot, ``(rows, hidden)``; there may be no rows.
         contexts
-            Words of each row; not looked at unless ``takes_context``.
+            Words of each row; ignored unless ``takes_context``.
         labels
             One for each row.
 
@@ -203,18 +203,20 @@ class GenerativeDecoder(SpanDecoder, PretrainedModule):
         self._built()
         if len(vectors) != len(labels):
             raise ValueError(f"{len(vectors)} vectors for {len(labels)} labels")
-        written = [[*pieces, self.end] for pieces in self._pieces(labels)]
+        outputs = [[*tokens, self.end] for tokens in self._tokens(labels)]
         if self.limit is not None:
-            written = [pieces[: self.limit - 1] for pieces in written]
-        read = self._context_pieces(contexts, [len(pieces) for pieces in written])
-        if not read:  # a loss of zero that can still be differentiated
+            outputs = [tokens[: self.limit - 1] for tokens in outputs]
+        prompts = self._context_tokens(contexts, [len(tokens) for tokens in outputs])
+        if not prompts:  # a zero loss that can still be differentiated
             return self._projected(vectors).sum() + self._embeddings.weight[:0].sum()
-        rows = self._rows(vectors, [[*first, *last[:-1]] for first, last in zip(read, written, strict=True)])
-        # padded on the right: nothing looks at what comes after it, and positions need no shift
+        rows = self._rows(
+            vectors, [[*first, *last[:-1]] for first, last in zip(prompts, outputs, strict=True)]
+        )
+        # padded on the right: causal attention never sees later positions, and positions need no shift
         inputs = nn.utils.rnn.pad_sequence(rows, batch_first=True)
         mask = torch.zeros(inputs.shape[:2], dtype=torch.long)
         targets = torch.full_like(mask, _NOT_A_TARGET)
-        for row, (first, last) in enumerate(zip(read, written, strict=True)):
+        for row, (first, last) in enumerate(zip(prompts, outputs, strict=True)):
             mask[row, : len(first) + len(last)] = 1
             targets[row, len(first) : len(first) + len(last)] = torch.tensor(last)
         mask, targets = mask.to(inputs.device), targets.to(inputs.device)
@@ -222,7 +224,7 @@ class GenerativeDecoder(SpanDecoder, PretrainedModule):
         at = targets != _NOT_A_TARGET
         return F.cross_entropy(logits[at].float(), targets[at], reduction="sum")
 
-    # -- writing ---------------------------------------------------------------------------------------------------
+    # -- generation --------------------------------------------------------------------------------------------------
 
     def generate(
         self,
@@ -231,25 +233,25 @@ class GenerativeDecoder(SpanDecoder, PretrainedModule):
         constraints: Sequence[str] | None = None,
         n_sequences: int | None = None,
     ) -> list[list[str]]:
-        """Write labels.
+        """Generate labels.
 
         The same vector and words give the same labels in any batch, unless ``sample`` is true.
 
         Parameters
         ----------
         vectors
-            Of what to write labels for, ``(rows, hidden)``.
+            Vector of each span or slot, ``(rows, hidden)``.
         contexts
-            Words of each row; not looked at unless ``takes_context``.
+            Words of each row; ignored unless ``takes_context``.
         constraints
-            The only labels that may be written, of any length; all may, when there are none.
+            The only labels that may be generated, of any length; no restriction if empty.
         n_sequences
-            Labels for each row, in place of the parameter of the block.
+            Number of labels for each row; the block's parameter by default.
 
         Returns
         -------
         list of list of str
-            `n_sequences` labels for each row, the best first; fewer when there are fewer constraints.
+            `n_sequences` labels for each row, the best first; fewer if there are fewer constraints.
         """
         self._built()
         n_labels = self.n_sequences if n_sequences is None else n_sequences
@@ -257,22 +259,22 @@ class GenerativeDecoder(SpanDecoder, PretrainedModule):
             raise ValueError(f"n_sequences is {n_labels}; allowed: 1 or more")
         trie, n_new = None, self.max_new_tokens
         if constraints:
-            trie = LabelTrie(zip(constraints, self._pieces(constraints), strict=True), self.end)
+            trie = LabelTrie(zip(constraints, self._tokens(constraints), strict=True), self.end)
             n_labels, n_new = min(n_labels, len(trie)), trie.depth
-        read = self._context_pieces(contexts, [n_new] * len(vectors))
-        found: list[list[str]] = [[] for _ in read]
+        prompts = self._context_tokens(contexts, [n_new] * len(vectors))
+        generated: list[list[str]] = [[] for _ in prompts]
         with evaluating(self), torch.inference_mode():
-            sizes = [1 + len(pieces) + n_new for pieces in read]
-            for chunk in causal_lm.chunks(sizes, CHUNK_PIECES // n_labels):
-                rows = self._rows(vectors[chunk], [read[row] for row in chunk])
-                for row, labels in zip(chunk, self._write(rows, n_labels, n_new, trie), strict=True):
-                    found[row] = labels
-        return found
+            sizes = [1 + len(tokens) + n_new for tokens in prompts]
+            for chunk in causal_lm.chunks(sizes, CHUNK_TOKENS // n_labels):
+                rows = self._rows(vectors[chunk], [prompts[row] for row in chunk])
+                for row, labels in zip(chunk, self._generate(rows, n_labels, n_new, trie), strict=True):
+                    generated[row] = labels
+        return generated
 
-    def _write(
+    def _generate(
         self, rows: Sequence[Tensor], n_labels: int, n_new: int, trie: LabelTrie | None
     ) -> list[list[str]]:
-        """Write the labels of one chunk."""
+        """Generate the labels of one chunk."""
         from transformers import GenerationConfig
 
         width = max(map(len, rows))
@@ -296,18 +298,18 @@ class GenerativeDecoder(SpanDecoder, PretrainedModule):
             if trie is None
             else lambda _, prefix: trie.allowed(prefix.tolist()),
         )
-        labels = [self._text(pieces, trie) for pieces in ids.tolist()]
+        labels = [self._text(tokens, trie) for tokens in ids.tolist()]
         return [labels[first : first + n_labels] for first in range(0, len(labels), n_labels)]
 
-    def _text(self, pieces: list[int], trie: LabelTrie | None) -> str:
-        if self.end in pieces:
-            pieces = pieces[: pieces.index(self.end)]
-        label = trie.label(pieces) if trie is not None else None
+    def _text(self, tokens: list[int], trie: LabelTrie | None) -> str:
+        if self.end in tokens:
+            tokens = tokens[: tokens.index(self.end)]
+        label = trie.label(tokens) if trie is not None else None
         if label is None:
-            label = self.tokenizer.decode(pieces, skip_special_tokens=True).strip()
+            label = self.tokenizer.decode(tokens, skip_special_tokens=True).strip()
         return label
 
-    # -- what the language model reads -----------------------------------------------------------------------------
+    # -- input of the language model ---------------------------------------------------------------------------------
 
     @property
     def _embeddings(self) -> Any:
@@ -318,39 +320,41 @@ class GenerativeDecoder(SpanDecoder, PretrainedModule):
             vectors = self.projection(vectors)
         return vectors.to(self._embeddings.weight.dtype)
 
-    def _rows(self, vectors: Tensor, pieces: Sequence[Sequence[int]]) -> list[Tensor]:
-        """Each vector in the width of the language model, followed by the embeddings of its pieces."""
+    def _rows(self, vectors: Tensor, tokens: Sequence[Sequence[int]]) -> list[Tensor]:
+        """Return each vector, projected to the language model's width, followed by the embeddings of its tokens."""
         flat = torch.tensor(
-            [piece for row in pieces for piece in row], dtype=torch.long, device=vectors.device
+            [token for row in tokens for token in row], dtype=torch.long, device=vectors.device
         )
-        embedded = self._embeddings(flat).split([len(row) for row in pieces])
+        embedded = self._embeddings(flat).split([len(row) for row in tokens])
         projected = self._projected(vectors).unsqueeze(1)
         return [torch.cat(row) for row in zip(projected, embedded, strict=True)]
 
-    def _context_pieces(self, contexts: Sequence[Sequence[str]], n_written: Sequence[int]) -> list[list[int]]:
-        """Pieces of the words of each row; what leaves no room for the label is cut off."""
+    def _context_tokens(
+        self, contexts: Sequence[Sequence[str]], n_reserved: Sequence[int]
+    ) -> list[list[int]]:
+        """Return the tokens of the words of each row, truncated so that the label has room."""
         if not self.takes_context:
-            return [[] for _ in n_written]
-        if len(contexts) != len(n_written):
-            raise ValueError(f"the words of {len(contexts)} spans for {len(n_written)} vectors")
-        # a word reads as it does within a text, wherever it stands
+            return [[] for _ in n_reserved]
+        if len(contexts) != len(n_reserved):
+            raise ValueError(f"words of {len(contexts)} spans for {len(n_reserved)} vectors")
+        # a leading space tokenizes every word as inside a text
         words = dict.fromkeys(f" {word}" for context in contexts for word in context)
-        pieces = dict(zip(words, self._pieces(list(words)), strict=True))
+        tokens = dict(zip(words, self._tokens(list(words)), strict=True))
         rows = []
-        for context, n_new in zip(contexts, n_written, strict=True):
-            row = [piece for word in context for piece in pieces[f" {word}"]]
+        for context, n_new in zip(contexts, n_reserved, strict=True):
+            row = [token for word in context for token in tokens[f" {word}"]]
             rows.append(row if self.limit is None else row[: max(0, self.limit - 1 - n_new)])
         return rows
 
-    def _pieces(self, texts: Sequence[str]) -> list[list[int]]:
+    def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
         if not texts:
             return []
-        found: list[list[int]] = self.tokenizer(
+        tokens: list[list[int]] = self.tokenizer(
             list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False
         )["input_ids"]
-        return found
+        return tokens
 
 
-def _check(name: str, value: float, right: bool, allowed: str) -> None:
-    if not right:
+def _check(name: str, value: float, valid: bool, allowed: str) -> None:
+    if not valid:
         raise ConfigError(f"{WHERE}.{name}", f"found {value}", allowed)

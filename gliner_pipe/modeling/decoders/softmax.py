@@ -1,4 +1,4 @@
-"""Tags chosen word by word."""
+"""The tag decoder ``softmax``: a distribution over the tags for each word."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from gliner_pipe.registry import registry
 class SoftmaxTags(TagDecoder):
     """Each word has its own distribution over the tags, as in ``AutoModelForTokenClassification``.
 
-    Use it for speed, and for models that go to or come from Hugging Face. The score of an entity is the mean
-    probability of the tags of its words.
+    Use it for speed, and for models exchanged with Hugging Face. The score of an entity is the mean probability of the
+    tags of its words.
 
     Parameters
     ----------
     scheme
-        How tags spell entities: ``io``, ``bio``, ``bioul`` (also written ``biolu``), or ``word`` where each word has a
+        How tags encode entities: ``io``, ``bio``, ``bioul`` (also written ``biolu``), or ``word`` if each word has a
         label, such as its part of speech.
     mode
-        ``joint``: one chain of tags, so that a word has one label. ``independent``: a chain for each label; entities of
-        different labels may overlap.
+        ``joint``: one chain of tags, so that a word has one label. ``independent``: a chain for each label, so that
+        entities of different labels may overlap.
     constrained
-        Take the most probable of all sequences that the scheme allows. False: the most probable tag of each word.
+        Predict the most probable sequence that the scheme allows. False: the most probable tag of each word.
     label_smoothing
         Share of the gold tag's probability that is spread over all tags.
     dropout
-        Of the word vectors.
+        Dropout rate of the word vectors.
     all_pieces
-        Learn all pieces of a word, those behind the first as its inside, as AutoTrain does. What is found here stays
-        the tag of the first piece; Hugging Face's pipelines need it, with ``aggregation_strategy = "simple"``.
+        Train on all subword tokens of a word, those after the first as inside tags, as AutoTrain does. Predictions here
+        still use the first one; Hugging Face's pipelines need it, with ``aggregation_strategy = "simple"``.
     """
 
     def __init__(
@@ -57,16 +57,18 @@ class SoftmaxTags(TagDecoder):
         self.all_pieces = all_pieces
 
     @property
-    def chain_a_label(self) -> bool:
-        """Whether each label has a chain of its own."""
+    def chain_per_label(self) -> bool:
+        """Whether each label has its own chain."""
         return self.mode == "independent"
 
     def loss(self, emissions: Tensor, gold: Tensor, mask: Tensor) -> Tensor:
-        """Cross-entropy, summed over words and chains; words without a known tag count nothing."""
+        """Return the cross-entropy, summed over words and chains; words without a known tag are skipped."""
         known = gold.masked_fill(~mask[:, :, None], UNKNOWN)
         with torch.autocast(emissions.device.type, enabled=False):
             if emissions.dtype != torch.float64:
-                emissions = emissions.float()  # a sum over thousands of words has no room in half precision
+                emissions = (
+                    emissions.float()
+                )  # a sum over thousands of words would overflow in half precision
             return F.cross_entropy(
                 emissions.flatten(0, -2),
                 known.flatten(),
@@ -76,7 +78,7 @@ class SoftmaxTags(TagDecoder):
             )
 
     def best(self, emissions: Tensor, mask: Tensor) -> Tensor:
-        """Choose the best tags; the chain is walked only where the best tag of each word breaks the scheme."""
+        """Return the best tags; runs Viterbi only on rows where the best tags of the words violate the scheme."""
         tags = emissions.argmax(-1).masked_fill(~mask[:, :, None], 0)
         if not self.constrained:
             return tags
@@ -90,17 +92,17 @@ class SoftmaxTags(TagDecoder):
         rows, chains = broken.nonzero().unbind(1)
         if len(rows):
             legal, first, final = self.penalties(device, -torch.inf)
-            chosen = emissions[rows, :, chains].unsqueeze(2)
-            scores = Scores.make(chosen, legal[None], first[None], final[None], mask[rows])
+            selected = emissions[rows, :, chains].unsqueeze(2)
+            scores = Scores.make(selected, legal[None], first[None], final[None], mask[rows])
             tags[rows, :, chains] = best_path(scores).squeeze(-1).T
         return tags
 
     def word_scores(self, emissions: Tensor, mask: Tensor, tags: Tensor) -> Tensor:
-        """Probability of each of `tags`."""
+        """Return the probability of each of `tags`."""
         return emissions.softmax(-1).gather(-1, tags[..., None]).squeeze(-1)
 
     def span_scores(self, emissions: Tensor, mask: Tensor, tags: Tensor, spans: TaggedSpans) -> Tensor:
-        """Mean probability of the tags of each entity's words."""
+        """Return the mean probability of the tags of each entity's words."""
         scores = self.word_scores(emissions, mask, tags).transpose(1, 2)
         inside = spans.of_word >= 0
         sums = scores.new_zeros(len(spans.rows)).index_add(0, spans.of_word[inside], scores[inside])

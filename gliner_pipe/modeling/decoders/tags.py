@@ -1,4 +1,4 @@
-"""The contract of a tag decoder: word vectors in, a tag a word, and the entities that the tags spell."""
+"""Base class of tag decoders: a tag for each word, and the entities that the tags encode."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ from gliner_pipe.errors import ConfigError
 from gliner_pipe.modeling.block import Block
 from gliner_pipe.modeling.decoders.span import Candidate
 
-#: How tags spell entities; ``biolu`` is another name of ``bioul``. In ``word``, each word has a label of its own.
+#: How tags encode entities; ``biolu`` is another name of ``bioul``. In ``word``, each word has its own label.
 Scheme = Literal["io", "bio", "bioul", "biolu", "word"]
 Span = tuple[int, int, int]
 
 WHERE = "components.*.model.decoder"
-#: Stands for a gold tag that is not known.
+#: Placeholder for an unknown gold tag.
 UNKNOWN = -100
-#: What an illegal transition costs: e to the minus 10,000 is 0 in any float, and no infinity meets another one.
+#: Score of an illegal transition: exp(-10,000) is 0 in any float, without the NaNs that infinities produce.
 ILLEGAL = -1e4
-#: Emissions that are decoded at once; documents of like length go together.
+#: Maximum number of emissions decoded at once; documents of similar length are batched together.
 EMISSIONS_AT_ONCE = 1 << 22
 
 _PREFIXES = {"io": "I", "bio": "BI", "bioul": "BILU", "biolu": "BILU", "word": "W"}
 
 
 class TagTables(NamedTuple):
-    """What the tags of a chain mean.
+    """Meaning of the tags of a chain.
 
     Attributes
     ----------
     names
-        ``O``, ``B-person`` ...; without a label where the chain has one label only.
+        ``O``, ``B-person`` ...; without a label if the chain has only one label.
     prefixes
-        ``O``, or one of ``B I L U W``, by tag.
+        ``O``, or one of ``B I L U W``, of each tag.
     labels
         Label of each tag of each chain, -1 for ``O``: ``(chains, tags)``.
     joined
-        Whether two neighbouring tags lie in one entity, ``(tags, tags)``.
+        Whether two neighbouring tags belong to one entity, ``(tags, tags)``.
     allowed, opening, closing
-        Which tag may follow which ``(tags, tags)``, which may come first and which last ``(tags,)``.
+        Which tag may follow which, ``(tags, tags)``; which tag may come first and which last, ``(tags,)``.
     """
 
     names: list[str]
@@ -55,30 +55,30 @@ class TagTables(NamedTuple):
     closing: Tensor
 
     @classmethod
-    def make(cls, scheme: Scheme, labels: Sequence[str], chain_a_label: bool) -> TagTables:
-        """Make the tables of `scheme`: all labels in one chain, or a chain for each label."""
+    def make(cls, scheme: Scheme, labels: Sequence[str], chain_per_label: bool) -> TagTables:
+        """Build the tables of `scheme`: all labels in one chain, or a chain for each label."""
         prefixes = "" if scheme == "word" else "O"
         names, owners = list(prefixes), [-1] * len(prefixes)
-        for index, label in enumerate(labels[:1] if chain_a_label else labels):
+        for index, label in enumerate(labels[:1] if chain_per_label else labels):
             for prefix in _PREFIXES[scheme]:
                 prefixes += prefix
                 owners.append(index)
-                names.append(prefix if chain_a_label else label if prefix == "W" else f"{prefix}-{label}")
+                names.append(prefix if chain_per_label else label if prefix == "W" else f"{prefix}-{label}")
         owner = torch.tensor(owners)
         labelled = owner.expand(1, -1)
-        if chain_a_label:
+        if chain_per_label:
             labelled = torch.where(owner < 0, -1, torch.arange(len(labels))[:, None])
-        goes_on, breaks = _any_of(prefixes, "IL"), _any_of(prefixes, "LUW")
+        continues, closes = _any_of(prefixes, "IL"), _any_of(prefixes, "LUW")
         same = (owner[:, None] == owner) & (owner >= 0)
-        joined = same & goes_on & ~breaks[:, None]
-        needs_before = goes_on & (scheme != "io")  # an I of BIO, an I or L of BIOUL
+        joined = same & continues & ~closes[:, None]
+        needs_before = continues & (scheme != "io")  # I of BIO, I and L of BIOUL
         needs_after = _any_of(prefixes, "BI") & ("U" in prefixes)
         allowed = torch.where(needs_before, joined, ~needs_after[:, None])
         return cls(names, prefixes, labelled, joined, allowed, ~needs_before, ~needs_after)
 
 
 class TaggedSpans(NamedTuple):
-    """Entities that tags spell: parallel lists, and for each word ``(rows, chains, words)`` that it lies in."""
+    """Entities that tags encode: parallel lists, and the index of each word's entity, ``(rows, chains, words)``."""
 
     rows: Tensor
     chains: Tensor
@@ -88,31 +88,31 @@ class TaggedSpans(NamedTuple):
 
 
 class TagDecoder(Block):
-    """Gives each word a tag, in one chain of tags or, where labels may overlap, in a chain for each label.
+    """Tags each word, in one chain of tags or, if labels may overlap, in one chain for each label.
 
-    Shapes are ``(rows, words, chains, tags)``; a row is a document or a part of one.
+    Shapes are ``(rows, words, chains, tags)``; a row is a document or part of one.
 
     Attributes
     ----------
     n_labels, n_chains
-        Labels, and chains of tags.
+        Number of labels, and of chains of tags.
     tags
-        Names of the tags of a chain; without a label where each label has a chain of its own.
+        Names of the tags of a chain; without a label if each label has its own chain.
     tables
-        What these tags mean.
+        Meaning of the tags.
     """
 
     family = "decoders"
     scheme: Scheme
     constrained: bool
     dropout: float
-    #: Whether all pieces of a word are learned, and not the first alone.
+    #: Whether all subword tokens of a word are trained, not only the first.
     all_pieces: bool = False
 
     @property
     @abstractmethod
-    def chain_a_label(self) -> bool:
-        """Whether each label has a chain of its own."""
+    def chain_per_label(self) -> bool:
+        """Whether each label has its own chain."""
 
     @abstractmethod
     def loss(self, emissions: Tensor, gold: Tensor, mask: Tensor) -> Tensor:
@@ -121,16 +121,16 @@ class TagDecoder(Block):
         Parameters
         ----------
         emissions
-            Of :meth:`emissions`, ``(rows, words, chains, tags)``.
+            Tag scores from :meth:`emissions`, ``(rows, words, chains, tags)``.
         gold
-            Tags, -100 where they are not known, ``(rows, words, chains)``.
+            Tags, -100 if unknown, ``(rows, words, chains)``.
         mask
-            True for words, ``(rows, words)``; others are passed over as if they were not there.
+            True for words, ``(rows, words)``; other positions are skipped as if they did not exist.
         """
 
     @abstractmethod
     def best(self, emissions: Tensor, mask: Tensor) -> Tensor:
-        """Return the best tags ``(rows, words, chains)``; `mask` holds padding at the end of rows only."""
+        """Return the best tags ``(rows, words, chains)``; padding must be at the end of rows."""
 
     @abstractmethod
     def word_scores(self, emissions: Tensor, mask: Tensor, tags: Tensor) -> Tensor:
@@ -138,28 +138,27 @@ class TagDecoder(Block):
 
     @abstractmethod
     def span_scores(self, emissions: Tensor, mask: Tensor, tags: Tensor, spans: TaggedSpans) -> Tensor:
-        """Return the score in [0, 1] of each of `spans`, which `tags` spell."""
+        """Return the score in [0, 1] of each of `spans`, which `tags` encode."""
 
-    # -- making it -------------------------------------------------------------------------------------------------
+    # -- building ----------------------------------------------------------------------------------------------------
 
     def build(self, hidden_size: int, labels: Sequence[str]) -> None:
-        """Make the layer that scores the tags of `labels`.
+        """Create the layer that scores the tags of `labels`.
 
         Raises
         ------
         ConfigError
-            If there are no labels, or some twice; or if the scheme cannot hold several labels a word.
+            If there are no labels, or duplicates, or if the scheme does not allow several labels per word.
         """
         if not labels or len(set(labels)) < len(labels):
-            found = "no labels" if not labels else f"labels twice: {', '.join(_doubles(labels))}"
-            raise ConfigError("components.*.labels", f"found {found}", "one label or more, each once")
-        if self.scheme == "word" and self.chain_a_label:
-            raise ConfigError(
-                f"{WHERE}.mode",
-                "found a chain for each label with scheme = 'word', where a word has one label",
-                "joint",
+            found = (
+                f"found duplicate labels: {', '.join(_duplicates(labels))}" if labels else "found no labels"
             )
-        self.tables = TagTables.make(self.scheme, labels, self.chain_a_label)
+            raise ConfigError("components.*.labels", found, "one or more distinct labels")
+        if self.scheme == "word" and self.chain_per_label:
+            found = "found a chain for each label with scheme = 'word', which has one label per word"
+            raise ConfigError(f"{WHERE}.mode", found, "joint")
+        self.tables = TagTables.make(self.scheme, labels, self.chain_per_label)
         self.tags = self.tables.names
         self.n_labels = len(labels)
         self.n_chains = len(self.tables.labels)
@@ -167,17 +166,17 @@ class TagDecoder(Block):
         self.drop = nn.Dropout(self.dropout)
 
     def emissions(self, words: Tensor) -> Tensor:
-        """Score all tags of all words ``(rows, words, hidden)``, in fp32 whatever the numbers of the rest."""
+        """Return the tag scores of all words ``(rows, words, hidden)``, in fp32 even at reduced precision."""
         with torch.autocast(words.device.type, enabled=False):
             scores = self.project(self.drop(words.to(self.project.weight.dtype)))
         return scores.unflatten(-1, (self.n_chains, len(self.tags)))
 
     def count(self, mask: Tensor, gold: Tensor) -> float:
-        """Words with a known tag, by which the loss is divided."""
+        """Return the number of words with a known tag, by which the loss is divided."""
         return float((mask & (gold != UNKNOWN).any(-1)).sum())
 
     def penalties(self, device: torch.device | str, cost: float = ILLEGAL) -> tuple[Tensor, Tensor, Tensor]:
-        """What it costs to break the scheme: from tag to tag ``(tags, tags)``, at the start and at the end."""
+        """Return the scores of violating the scheme: transitions ``(tags, tags)``, start and end ``(tags,)``."""
         masks = (self.tables.allowed, self.tables.opening, self.tables.closing)
         cost = cost if self.constrained else 0.0
         legal, first, last = (torch.where(mask, 0.0, cost).to(device) for mask in masks)
@@ -186,25 +185,25 @@ class TagDecoder(Block):
     # -- gold ------------------------------------------------------------------------------------------------------
 
     def encode(self, spans: Sequence[Span], n_words: int) -> tuple[Tensor, int]:
-        """Turn gold spans into tags.
+        """Convert gold spans to tags.
 
         Parameters
         ----------
         spans
-            First word, last word (inclusive) and label. Where two cannot stand together, the longer one is kept, then
-            the first.
+            First word, last word (inclusive) and label. Of two conflicting spans the longer one is kept, then the
+            first.
         n_words
-            Words of the document.
+            Number of words of the document.
 
         Returns
         -------
         (Tensor, int)
-            Tags ``(words, chains)``, and how many of the spans these tags do not give back.
+            Tags ``(words, chains)``, and the number of spans that the tags do not encode.
 
         Raises
         ------
         ValueError
-            If a span does not lie in the document.
+            If a span is outside the document.
         """
         wanted = set(spans)
         tags = torch.full((n_words, self.n_chains), 0 if "O" in self.tables.prefixes else UNKNOWN)
@@ -214,17 +213,18 @@ class TagDecoder(Block):
                 raise ValueError(
                     f"span {(start, end, label)} beyond {n_words} words or {self.n_labels} labels"
                 )
-            chain = label if self.chain_a_label else 0
+            chain = label if self.chain_per_label else 0
             if not taken[start : end + 1, chain].any():
                 taken[start : end + 1, chain] = True
-                tags[start : end + 1, chain] = self._spelled(end - start + 1, label)
-        kept = {(start, end, label) for _, start, end, label in self._read(tags.clamp(min=0)[None], taken)}
-        return tags, len(wanted - kept)
+                tags[start : end + 1, chain] = self._tags_of(end - start + 1, label)
+        decoded = tags.clamp(min=0)[None]
+        kept = self._listed(decoded, self.spans_of(decoded, taken.any(1)[None]))
+        return tags, len(wanted - {(start, end, label) for _, start, end, label in kept})
 
-    def _spelled(self, width: int, label: int) -> Tensor:
-        """Tags of an entity; in ``word``, each of its words is one."""
+    def _tags_of(self, width: int, label: int) -> Tensor:
+        """Return the tags of an entity; with ``word``, each of its words is an entity of its own."""
         prefixes = self.tables.prefixes
-        owner = 0 if self.chain_a_label else label
+        owner = 0 if self.chain_per_label else label
         offset = prefixes.count("O") + owner * len(_PREFIXES[self.scheme])
 
         def tag(wanted: str) -> int:
@@ -235,47 +235,43 @@ class TagDecoder(Block):
         inner = [tag("IW")] * (width - 2)
         return torch.tensor([tag("BIW"), *inner, tag("LIW")])
 
-    def _read(self, tags: Tensor, known: Tensor) -> Iterator[tuple[int, int, int, int]]:
-        spans = self.spans_of(tags, known.any(1)[None])
-        labels = self.tables.labels.to(tags.device)[
-            spans.chains, tags[spans.rows, spans.starts, spans.chains]
-        ]
-        yield from zip(
-            spans.rows.tolist(), spans.starts.tolist(), spans.ends.tolist(), labels.tolist(), strict=True
-        )
+    def _listed(self, tags: Tensor, spans: TaggedSpans) -> list[list[int]]:
+        """Row, first word, last word and label of each entity."""
+        first = tags[spans.rows, spans.starts, spans.chains]
+        labels = self.tables.labels.to(tags.device)[spans.chains, first]
+        listed: list[list[int]] = torch.stack([spans.rows, spans.starts, spans.ends, labels], 1).tolist()
+        return listed
 
     # -- predictions -----------------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def decode(self, emissions: Sequence[Tensor]) -> list[list[Candidate]]:
-        """Find the entities of documents, each read as a whole.
+        """Find the entities of documents.
 
         Parameters
         ----------
         emissions
-            ``(words, chains, tags)`` of each document.
+            Tag scores of each document, ``(words, chains, tags)``.
 
         Returns
         -------
         list of list of Candidate
-            For each document, ordered by start, end and label.
+            Entities of each document, ordered by start, end and label.
         """
         found: list[list[Candidate]] = [[] for _ in emissions]
         for group, rows, mask in _padded(emissions):
             tags = self.best(rows, mask)
             spans = self.spans_of(tags, mask)
             scores = self.span_scores(rows, mask, tags, spans).clamp(0.0, 1.0)
-            labels = self.tables.labels.to(tags.device)[
-                spans.chains, tags[spans.rows, spans.starts, spans.chains]
-            ]
-            listed = torch.stack([spans.rows, spans.starts, spans.ends, labels], 1).tolist()
-            for (row, start, end, label), score in zip(listed, scores.tolist(), strict=True):
+            for (row, start, end, label), score in zip(
+                self._listed(tags, spans), scores.tolist(), strict=True
+            ):
                 found[group[row]].append(Candidate(start, end, label, score))
         return [sorted(candidates) for candidates in found]
 
     @torch.no_grad()
     def decode_words(self, emissions: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
-        """Find the tag of each word of documents, and its probability: two tensors ``(words, chains)`` each."""
+        """Return the tag of each word of documents, and its probability: two tensors ``(words, chains)`` each."""
         found: dict[int, tuple[Tensor, Tensor]] = {}
         for group, rows, mask in _padded(emissions):
             tags = self.best(rows, mask)
@@ -287,10 +283,10 @@ class TagDecoder(Block):
         return [found.get(index, (none.long(), none)) for index in range(len(emissions))]
 
     def spans_of(self, tags: Tensor, mask: Tensor) -> TaggedSpans:
-        """Read tags ``(rows, words, chains)`` as entities.
+        """Convert tags ``(rows, words, chains)`` to entities.
 
-        Tags that break the scheme are read in the most natural way: an ``I`` without a beginning opens an entity, and
-        an entity that is never closed ends where the next one begins.
+        Tags that violate the scheme are repaired: an ``I`` without a beginning opens an entity, and an entity that is
+        never closed ends where the next one begins.
         """
         device = tags.device
         tables = self.tables
@@ -299,18 +295,18 @@ class TagDecoder(Block):
         inside, tags = (
             inside.transpose(1, 2),
             tags.transpose(1, 2),
-        )  # words last: entities are listed in order
+        )  # words last, so that entities are in order
         joined = tables.joined.to(device)[tags[..., :-1], tags[..., 1:]] & inside[..., :-1] & inside[..., 1:]
-        border = torch.zeros_like(inside[..., :1])
-        begins = inside & ~torch.cat([border, joined], -1)
-        ends = inside & ~torch.cat([joined, border], -1)
+        outside = torch.zeros_like(inside[..., :1])
+        begins = inside & ~torch.cat([outside, joined], -1)
+        ends = inside & ~torch.cat([joined, outside], -1)
         rows, chain, starts = begins.nonzero().unbind(1)
         of_word = torch.where(inside, begins.flatten().cumsum(0).view_as(begins) - 1, -1)
         return TaggedSpans(rows, chain, starts, ends.nonzero()[:, 2], of_word)
 
 
 def _padded(emissions: Sequence[Tensor]) -> Iterator[tuple[list[int], Tensor, Tensor]]:
-    """Yield documents that go together: which, their padded emissions and the mask of their words."""
+    """Yield batches of documents of similar length: indices, padded emissions and the mask of words."""
     order = sorted(
         (index for index, one in enumerate(emissions) if len(one)), key=lambda i: -len(emissions[i])
     )
@@ -328,5 +324,5 @@ def _any_of(prefixes: str, wanted: str) -> Tensor:
     return torch.tensor([prefix in wanted for prefix in prefixes])
 
 
-def _doubles(labels: Sequence[str]) -> list[str]:
+def _duplicates(labels: Sequence[str]) -> list[str]:
     return sorted({label for label in labels if labels.count(label) > 1})

@@ -1,4 +1,4 @@
-"""Binary cross entropy."""
+"""The loss ``gliner_pipe.bce``."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from gliner_pipe.registry import registry
 
 @registry.losses.register("gliner_pipe.bce")
 class BCELoss(Loss):
-    """Plain binary cross entropy, each span and label by itself.
+    """Binary cross-entropy of each span and label.
 
-    Use it where scores must be probabilities (thresholds taken at face value) and there is plenty of data; with few
-    data ``gliner_pipe.focal`` finds more.
+    Use it if scores must be calibrated probabilities and there is plenty of training data; with little data
+    ``gliner_pipe.focal`` has better recall.
 
     Parameters
     ----------
@@ -23,5 +23,5 @@ class BCELoss(Loss):
     """
 
     def elements(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Loss of each element."""
+        """Return the loss of each element."""
         return F.binary_cross_entropy_with_logits(logits, targets, reduction="none")

@@ -1,4 +1,4 @@
-"""Dice loss."""
+"""The loss ``gliner_pipe.dice``."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from torch import Tensor
 from gliner_pipe.modeling.losses.base import Loss, Masking
 from gliner_pipe.registry import registry
 
-#: Keeps the quotient finite where both parts are zero.
+#: Keeps the quotient finite if numerator and denominator are zero.
 EPSILON = 1e-6
 
 
 @registry.losses.register("gliner_pipe.dice")
 class DiceLoss(Loss):
-    """One minus the Dice coefficient of each score and its target: close to F1, deaf to the number of negatives.
+    """One minus the Dice coefficient of each score and its target: close to F1, and insensitive to many negatives.
 
-    Use it where entities are so rare that ``gliner_pipe.focal`` finds too few. A score that is far off has next to no
-    gradient: start from a trained model, or with a lower learning rate.
+    Use it if entities are so rare that ``gliner_pipe.focal`` finds too few. Very wrong scores have almost no gradient:
+    start from a trained model, or with a lower learning rate.
 
     Parameters
     ----------
     gamma
-        How strongly scores that are high already are played down, as ``(1 - p) ** gamma * p``; 0 for the plain
-        coefficient.
+        How strongly high scores are down-weighted, as ``(1 - p) ** gamma * p``; 0 for the plain coefficient.
     reduction, masking, negatives, label_smoothing, width_weight
         As in every loss.
 
     Notes
     -----
-    Source: Li et al., "Dice Loss for Data-imbalanced NLP Tasks" (2020), element by element as in GLiNER. Its score of a
-    positive is highest, but never 1, at ``p = 1 / (1 + gamma)``: gamma above 0 keeps scores from going to 1.
+    Source: Li et al., "Dice Loss for Data-imbalanced NLP Tasks" (2020), element by element as in GLiNER. The
+    coefficient of a positive is highest, but below 1, at ``p = 1 / (1 + gamma)``: gamma above 0 keeps scores from
+    approaching 1.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class DiceLoss(Loss):
         self.gamma = gamma
 
     def elements(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Loss of each element."""
+        """Return the loss of each element."""
         prob = torch.sigmoid(logits)
         if self.gamma > 0:
             prob = prob * torch.sigmoid(-logits) ** self.gamma

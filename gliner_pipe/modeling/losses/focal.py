@@ -1,4 +1,4 @@
-"""Focal loss."""
+"""The loss ``gliner_pipe.focal``."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from gliner_pipe.registry import registry
 
 @registry.losses.register("gliner_pipe.focal")
 class FocalLoss(Loss):
-    """Binary cross entropy that looks away from what is already easy.
+    """Binary cross-entropy that down-weights easy elements.
 
-    Use it by default: nearly all spans are no entity, and their sheer number would drown the rest.
+    Use it by default: nearly all spans are negatives, whose number would otherwise dominate the loss.
 
     Parameters
     ----------
     alpha
-        Weight of positives, with 1 - alpha for negatives; negative for no weights.
+        Weight of positives, with 1 - alpha for negatives; a negative number disables weighting.
     gamma
-        How strongly easy elements are played down; 0 gives (weighted) cross entropy.
+        How strongly easy elements are down-weighted; 0 gives (weighted) cross-entropy.
     prob_margin
-        Probabilities of negatives are lowered by this first: negatives below it cost nothing.
+        Subtracted from the probabilities of negatives first, so that negatives below it have zero loss.
     reduction, masking, negatives, label_smoothing, width_weight
         As in every loss.
 
     Notes
     -----
-    Source: Lin et al., "Focal Loss for Dense Object Detection" (2017). Computed from logits, so that no probability
-    is clamped and very wrong elements keep their gradient.
+    Source: Lin et al., "Focal Loss for Dense Object Detection" (2017). Computed from logits without clamping, so that
+    very wrong elements keep their gradient.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class FocalLoss(Loss):
         self.prob_margin = prob_margin
 
     def elements(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Loss of each element."""
+        """Return the loss of each element."""
         prob = torch.sigmoid(logits)
         if self.prob_margin > 0:
             lowered = (prob - self.prob_margin).clamp(min=0)

@@ -1,4 +1,4 @@
-"""The contract of a relation layer: how strongly each ordered pair of entities is tied."""
+"""Base class of relation layers, which score the adjacency of each ordered pair of entities."""
 
 from __future__ import annotations
 
@@ -11,21 +11,20 @@ from gliner_pipe.modeling.block import Block
 
 
 class RelationLayer(Block):
-    """Proposes pairs of entities, whatever their relation; a triple scorer then names it.
+    """Proposes related entity pairs; a triple scorer then classifies their relations.
 
     Attributes
     ----------
     proposes_all
-        True where every pair is proposed: there is nothing to learn, and the pairs have no loss.
+        Whether every pair is proposed, so that there is no adjacency loss.
     """
 
     family = "relation_layers"
 
     proposes_all: ClassVar[bool] = False
 
-    @abstractmethod
     def build(self, hidden_size: int) -> None:
-        """Make the weights for vectors of this width."""
+        """Create the weights for vectors of this width; none by default."""
 
     @abstractmethod
     def forward(self, entities: Tensor, mask: Tensor) -> Tensor:
@@ -36,26 +35,26 @@ class RelationLayer(Block):
         entities
             ``(groups, entities, hidden)``.
         mask
-            False for padding, ``(groups, entities)``. A group may have no entity at all.
+            False for padding, ``(groups, entities)``. A group may have no entities.
 
         Returns
         -------
         Tensor
-            Strengths in [0, 1], ``(groups, entities, entities)``: entry ``[g, i, j]`` is head ``i`` and tail ``j``.
-            0 where either is padding. The diagonal carries numbers without meaning.
+            Adjacency scores in [0, 1], ``(groups, entities, entities)``: entry ``[g, i, j]`` is head ``i`` and tail
+            ``j``, 0 if either is padding. The diagonal is undefined.
         """
 
 
 def pairs_of(mask: Tensor) -> Tensor:
-    """True where both ends are no padding, ``(groups, entities, entities)``."""
+    """Return the mask of pairs without padding, ``(groups, entities, entities)``."""
     return mask[:, :, None] & mask[:, None, :]
 
 
-def among_valid(strengths: Tensor, mask: Tensor) -> Tensor:
-    """`strengths` with 0 where either end is padding."""
-    return strengths.masked_fill(~pairs_of(mask), 0.0)
+def masked(scores: Tensor, mask: Tensor) -> Tensor:
+    """Set the scores of pairs with padding to 0."""
+    return scores.masked_fill(~pairs_of(mask), 0.0)
 
 
-def inner_products(vectors: Tensor) -> Tensor:
-    """Sigmoid of the inner products of all pairs: the same for both directions."""
-    return (vectors @ vectors.transpose(1, 2)).sigmoid()
+def inner_products(vectors: Tensor, mask: Tensor) -> Tensor:
+    """Return the sigmoid of the inner products of all pairs, which is symmetric; 0 for pairs with padding."""
+    return masked((vectors @ vectors.transpose(1, 2)).sigmoid(), mask)

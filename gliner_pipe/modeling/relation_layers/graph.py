@@ -1,4 +1,4 @@
-"""Relation layers that let entities exchange information before pairs are scored: ``gcn`` and ``gat``."""
+"""Relation layers in which entities exchange information before pairs are scored: ``gcn`` and ``gat``."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gliner_pipe.errors import ConfigError
-from gliner_pipe.modeling.relation_layers.base import RelationLayer, among_valid, inner_products
+from gliner_pipe.modeling.relation_layers.base import RelationLayer, inner_products
 from gliner_pipe.registry import registry
 
 
 def attention(hidden_size: int, n_heads: int) -> nn.MultiheadAttention:
-    """Make the weights.
+    """Create an attention layer.
 
     Raises
     ------
     ConfigError
-        If the heads do not divide the width.
+        If the number of heads does not divide the width.
     """
     if n_heads < 1 or hidden_size % n_heads:
         raise ConfigError(
             "components.*.model.relation_layer.n_heads",
             f"found {n_heads} with vectors of width {hidden_size}",
-            f"a number that divides {hidden_size}",
+            f"a divisor of {hidden_size}",
         )
     return nn.MultiheadAttention(hidden_size, n_heads, batch_first=True)
 
 
 def attention_weights(layer: nn.MultiheadAttention, entities: Tensor, mask: Tensor) -> Tensor:
-    """How much each entity looks at each other one, ``(groups, heads, entities, entities)``.
+    """Return the attention weights of all pairs of entities, ``(groups, heads, entities, entities)``.
 
-    A group of padding alone looks at its padding: finite numbers, which the caller masks.
+    A group of padding alone attends to its padding, so that the weights are finite; the caller masks them.
     """
     query, key = _projected(layer, entities, 0), _projected(layer, entities, 1)
     keys = mask | ~mask.any(1, keepdim=True)
@@ -40,14 +40,14 @@ def attention_weights(layer: nn.MultiheadAttention, entities: Tensor, mask: Tens
 
 
 def attended(layer: nn.MultiheadAttention, entities: Tensor, mask: Tensor) -> Tensor:
-    """New vectors of the entities, ``(groups, entities, hidden)``."""
+    """Return the attention output, ``(groups, entities, hidden)``."""
     values = attention_weights(layer, entities, mask) @ _projected(layer, entities, 2)
     out: Tensor = layer.out_proj(values.transpose(1, 2).flatten(2))
     return out
 
 
 def _projected(layer: nn.MultiheadAttention, entities: Tensor, part: int) -> Tensor:
-    """Query (0), key (1) or value (2), ``(groups, heads, entities, width)``."""
+    """Return queries (0), keys (1) or values (2), ``(groups, heads, entities, width)``."""
     size = layer.embed_dim
     rows = slice(part * size, (part + 1) * size)
     projected = F.linear(entities, layer.in_proj_weight[rows], layer.in_proj_bias[rows])
@@ -58,18 +58,18 @@ def _projected(layer: nn.MultiheadAttention, entities: Tensor, part: int) -> Ten
 class GAT(RelationLayer):
     """One attention layer over all entities, a projection, then the sigmoid of inner products.
 
-    Use it where a tie depends on which other entities there are. It cannot tell head from tail.
+    Use it if a relation depends on which other entities there are. It is symmetric in head and tail.
 
     Parameters
     ----------
     size
-        Width of the projection; None for that of the vectors.
+        Width of the projection; that of the vectors by default.
     n_heads
-        Attention heads; the width of the vectors must be a multiple.
+        Number of attention heads; must divide the width of the vectors.
 
     Notes
     -----
-    Source: GLiNER's ``relations_layer = "gat"``; there a text without entities ends in an error.
+    Source: GLiNER's ``relations_layer = "gat"``; there a text without entities raises an error.
     """
 
     def __init__(self, size: int | None = None, n_heads: int = 8) -> None:
@@ -78,26 +78,26 @@ class GAT(RelationLayer):
         self.n_heads = n_heads
 
     def build(self, hidden_size: int) -> None:
-        """Make the attention layer and the projection."""
+        """Create the attention layer and the projection."""
         self.attn = attention(hidden_size, self.n_heads)
         self.linear = nn.Linear(hidden_size, self.size or hidden_size)
 
     def forward(self, entities: Tensor, mask: Tensor) -> Tensor:
         """Score all ordered pairs."""
         vectors = self.linear(attended(self.attn, entities, mask))
-        return among_valid(inner_products(vectors), mask)
+        return inner_products(vectors, mask)
 
 
 @registry.relation_layers.register("gcn")
 class GCN(RelationLayer):
     """One graph convolution over the ``dot`` graph with self-loops, a projection, then the sigmoid of inner products.
 
-    Use it where a tie depends on which other entities there are. It cannot tell head from tail.
+    Use it if a relation depends on which other entities there are. It is symmetric in head and tail.
 
     Parameters
     ----------
     size
-        Width of the convolution and of the projection; None for that of the vectors.
+        Width of the convolution and of the projection; that of the vectors by default.
 
     Notes
     -----
@@ -110,16 +110,16 @@ class GCN(RelationLayer):
         self.size = size
 
     def build(self, hidden_size: int) -> None:
-        """Make the convolution and the projection."""
+        """Create the convolution and the projection."""
         size = self.size or hidden_size
         self.gcn = nn.ModuleDict({"linear": nn.Linear(hidden_size, size)})
         self.proj = nn.Linear(size, size)
 
     def forward(self, entities: Tensor, mask: Tensor) -> Tensor:
         """Score all ordered pairs."""
-        graph = among_valid(inner_products(entities), mask)
+        graph = inner_products(entities, mask)
         graph = graph + torch.diag_embed(mask.to(graph.dtype))
         scale = graph.sum(-1).clamp(min=1e-6).rsqrt()
         graph = scale[:, :, None] * graph * scale[:, None, :]
         vectors = self.proj(self.gcn["linear"](graph @ entities).relu())
-        return among_valid(inner_products(vectors), mask)
+        return inner_products(vectors, mask)

@@ -1,4 +1,4 @@
-"""The contract of a span representation: the score of every span for every label."""
+"""Base class of span representations, which score every span for every label."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from gliner_pipe.modeling.block import Block
 from gliner_pipe.modeling.encoders.base import EncoderBatch
 from gliner_pipe.modeling.losses.base import Loss
 
-#: Scores that are held at once when spans are looked for; 128 MiB as fp32.
+#: Maximum number of scores held in memory at once during prediction: 128 MiB in fp32.
 SCORES_AT_ONCE = 1 << 25
-#: From so many labels on, shared by all rows, a vector is made for each span that can be.
+#: From this many labels on (shared by all rows), prediction computes a vector for every valid span.
 MANY_LABELS = 512
 
 
-class Readings(NamedTuple):
-    """What words and labels have become before spans are scored.
+class Representations(NamedTuple):
+    """Vectors of words and labels from which spans are scored.
 
     Attributes
     ----------
     words
         ``(rows, words, hidden)``.
     span_words
-        What spans are made of: the words, read once more where there is a context encoder.
+        Word vectors from which span vectors are built: the output of the context encoder, or else ``words``.
     labels, relations
         Entity labels and relation labels, ``(rows, labels, hidden)``.
     """
@@ -39,8 +39,8 @@ class Readings(NamedTuple):
     relations: Tensor
 
 
-class Found(NamedTuple):
-    """Spans above their thresholds: row, first and last word, label and score of each, ``(found,)``."""
+class FoundSpans(NamedTuple):
+    """Spans above their thresholds: row, first and last word, label and score of each, ``(spans,)``."""
 
     rows: Tensor
     starts: Tensor
@@ -49,28 +49,29 @@ class Found(NamedTuple):
     scores: Tensor
 
     @classmethod
-    def join(cls, parts: Sequence[Found], device: torch.device) -> Found:
-        """Put parts together."""
+    def join(cls, parts: Sequence[FoundSpans], device: torch.device) -> FoundSpans:
+        """Concatenate several results."""
         if not parts:
-            none = torch.zeros(0, dtype=torch.long, device=device)
-            return cls(none, none, none, none, none.float())
+            empty = torch.zeros(0, dtype=torch.long, device=device)
+            return cls(empty, empty, empty, empty, empty.float())
         return parts[0] if len(parts) == 1 else cls(*map(torch.cat, zip(*parts, strict=True)))
 
 
 class SpanRep(Block):
     """Scores spans against labels.
 
-    Two calls, so that no vector need be made for each of the ``words x widths`` spans: ``score`` for all of them,
-    ``represent`` for the few that a further head needs, or where labels are so many that vectors pay.
+    ``score`` scores all ``words x widths`` spans without computing a vector for each. ``represent`` computes the
+    vectors of selected spans, for relation layers and label generators, or when there are so many labels that vectors
+    are cheaper.
 
     Attributes
     ----------
     max_width
-        Words in the widest span; None where there is no limit.
+        Maximum span width in words; None for no limit.
     projects_labels
-        True: labels pass through the model's label projection before they are held against spans.
+        Whether label vectors pass through the model's label projection before spans are scored.
     needs_vectors
-        Set before ``build`` where a further head will ask for ``represent``.
+        Set before ``build`` when a relation layer or label generator needs ``represent``.
     """
 
     family = "span_reps"
@@ -81,7 +82,7 @@ class SpanRep(Block):
 
     @abstractmethod
     def build(self, hidden_size: int) -> None:
-        """Make the weights for vectors of this width."""
+        """Create the weights for vectors of this width."""
 
     @abstractmethod
     def score(self, words: Tensor, labels: Tensor, word_mask: Tensor) -> Tensor:
@@ -100,12 +101,12 @@ class SpanRep(Block):
         -------
         Tensor
             Logits, ``(rows, words, widths, labels)``: entry ``[r, i, k, c]`` is the span of words ``i`` to
-            ``i + k``. Spans that end beyond the row carry numbers without meaning.
+            ``i + k``. Values of spans that end beyond the row are undefined.
         """
 
     @abstractmethod
     def represent(self, words: Tensor, spans: Tensor, word_mask: Tensor) -> Tensor:
-        """Vectors of chosen spans.
+        """Compute the vectors of selected spans.
 
         Parameters
         ----------
@@ -122,31 +123,28 @@ class SpanRep(Block):
             ``(rows, spans, hidden)``.
         """
 
-    # -- what follows is for all spans up to a width; a span representation that thinks otherwise says so --------
+    # -- defaults for all spans up to a maximum width ---------------------------------------------------------------
 
-    def logits(self, read: Readings, word_mask: Tensor) -> Tensor:
-        """Score all that was read; see ``score``."""
-        return self.score(read.span_words, read.labels, word_mask)
+    def logits(self, vectors: Representations, word_mask: Tensor) -> Tensor:
+        """Return the logits of all spans; see ``score``."""
+        return self.score(vectors.span_words, vectors.labels, word_mask)
 
-    def find(self, read: Readings, windows: WindowBatch, limits: Tensor) -> Found:
+    def find(self, vectors: Representations, windows: WindowBatch, limits: Tensor) -> FoundSpans:
         """Find the spans above their thresholds.
+
+        Peak memory does not grow with the number of labels, apart from the spans returned.
 
         Parameters
         ----------
-        read
+        vectors
             Words and labels.
         windows
-            Says which words may start and end a span.
+            Determines at which words a span may start and end.
         limits
             Threshold of each label, in [0, 1], ``(rows, labels)``; infinite for padding.
-
-        Returns
-        -------
-        Found
-            In memory that does not grow with the number of labels, beyond what is found.
         """
         valid = valid_spans(windows, self.max_width or 1)
-        words, labels = read.span_words, read.labels
+        words, labels = vectors.span_words, vectors.labels
         if labels.shape[1] >= MANY_LABELS and all_alike(labels):
             return self._find_among_many(words, labels[0], windows.word_mask, valid, limits)
         step = max(1, SCORES_AT_ONCE // max(valid.numel(), 1))
@@ -155,14 +153,15 @@ class SpanRep(Block):
             probs = self.score(words, labels[:, at : at + step], windows.word_mask).sigmoid_()
             keep = (probs > limits[:, None, None, at : at + step]) & valid[..., None]
             rows, starts, widths, names = keep.nonzero().unbind(1)
-            parts.append(Found(rows, starts, starts + widths, names + at, probs[keep]))
-        return Found.join(parts, words.device)
+            parts.append(FoundSpans(rows, starts, starts + widths, names + at, probs[keep]))
+        return FoundSpans.join(parts, words.device)
 
     def _find_among_many(
         self, words: Tensor, labels: Tensor, word_mask: Tensor, valid: Tensor, limits: Tensor
-    ) -> Found:
-        """Find spans for labels, ``(labels, hidden)``, that all rows share and that are so many that a vector for each
-        span is cheaper than what saves it.
+    ) -> FoundSpans:
+        """Find spans for labels, ``(labels, hidden)``, that all rows share.
+
+        With this many labels, computing a vector for each span is cheaper than the factored score.
         """
         rows, starts, widths = valid.nonzero().unbind(1)
         ends = starts + widths
@@ -177,48 +176,48 @@ class SpanRep(Block):
             vectors = self.represent(words[here], places, word_mask[here])[listed]
             logits = vectors @ labels.T
             least = limits[:1] if all_alike(limits) else limits[here][spans[:, 0]]
-            # far fewer are left for the sigmoid; what it may round stays in
+            # prefilter by logit, with a margin for rounding, so that the sigmoid is taken of far fewer values
             span, name = (logits > least.clamp(max=0.999).logit() - 1e-3).nonzero().unbind(1)
             probs = logits[span, name].sigmoid()
             keep = probs > limits[rows[at + span], name]
             span, name, probs = span[keep], name[keep], probs[keep]
-            parts.append(Found(rows[at + span], starts[at + span], ends[at + span], name, probs))
-        return Found.join(parts, words.device)
+            parts.append(FoundSpans(rows[at + span], starts[at + span], ends[at + span], name, probs))
+        return FoundSpans.join(parts, words.device)
 
-    def loss(self, read: Readings, inputs: EncoderBatch, gold: Tensor, loss: Loss) -> dict[str, Tensor]:
-        """Loss of a batch, as named sums.
+    def loss(
+        self, vectors: Representations, inputs: EncoderBatch, gold: Tensor, loss: Loss
+    ) -> dict[str, Tensor]:
+        """Return the loss of a batch, as named sums.
 
         Parameters
         ----------
-        read
+        vectors
             Words and labels.
         inputs
-            Where words and labels came from.
+            Encoder input of these words and labels.
         gold
             Row, first word, width - 1 and label of each gold span, ``(spans, 4)``.
         loss
-            Of each score.
+            Loss of each score.
         """
-        logits = self.logits(read, inputs.windows.word_mask)
+        logits = self.logits(vectors, inputs.windows.word_mask)
         targets = torch.zeros_like(logits, dtype=torch.bool)
         targets[tuple(gold.unbind(1))] = True
         mask = valid_spans(inputs.windows, logits.shape[2])[..., None] & inputs.label_mask[:, None, None, :]
         return {"span": loss(logits, targets, mask, by_width=True)}
 
     def count(self, inputs: EncoderBatch) -> float:
-        """Spans that the loss of a batch is over."""
+        """Return the number of spans in the loss of a batch."""
         return float(valid_spans(inputs.windows, self.max_width or 1).sum())
 
 
 def all_alike(rows: Tensor) -> bool:
-    """Whether all rows are views of one tensor, as those of texts with one label set are: what holds for one holds for
-    all.
-    """
+    """Whether all rows are views of one tensor, as for texts that share one label set."""
     return rows.shape[0] == 1 or rows.stride(0) == 0
 
 
 def by_row(spans: Tensor, n_rows: int) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """Lay spans that are listed one after the other out as ``SpanRep.represent`` takes them.
+    """Pad a flat list of spans to the layout that ``SpanRep.represent`` takes.
 
     Parameters
     ----------
@@ -230,8 +229,8 @@ def by_row(spans: Tensor, n_rows: int) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     Returns
     -------
     tuple
-        First and last word, padded with zeros to ``(rows, most spans of a row, 2)``, and the index that picks the
-        spans from such a layout in the order of the list.
+        First and last word, padded with zeros to ``(rows, maximum spans per row, 2)``, and the index that selects the
+        spans from this layout in list order.
     """
     rows = spans[:, 0].contiguous()
     order = torch.arange(len(rows), device=rows.device) - torch.searchsorted(rows, rows)
@@ -241,13 +240,13 @@ def by_row(spans: Tensor, n_rows: int) -> tuple[Tensor, tuple[Tensor, Tensor]]:
 
 
 def own_starts(windows: WindowBatch) -> Tensor:
-    """Words at which a span of the window may start: its own ones that have pieces, ``(rows, words)``."""
+    """Words at which a span of the window may start: its own words with subword tokens, ``(rows, words)``."""
     position = torch.arange(windows.word_mask.shape[1], device=windows.own.device)
     return windows.scorable & (position >= windows.own[:, :1]) & (position < windows.own[:, 1:])
 
 
 def valid_spans(windows: WindowBatch, n_widths: int) -> Tensor:
-    """Spans that lie in their window, start in its own words, and start and end at words with pieces.
+    """Spans inside their window that start at one of its own words and start and end at words with subword tokens.
 
     Returns
     -------

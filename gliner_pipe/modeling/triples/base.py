@@ -1,4 +1,4 @@
-"""The contract of a triple scorer: which relations a pair of entities has."""
+"""Base class of triple scorers, which classify the relations of entity pairs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.modeling.block import Block
 
-#: Numbers that a score without a factored form holds at a time (64 MiB in single precision).
+#: Maximum number of elements held at once by scorers without a factored form: 64 MiB in fp32.
 AT_ONCE = 2**24
 
 
@@ -21,9 +21,8 @@ class Triple(Block):
 
     family = "triples"
 
-    @abstractmethod
     def build(self, hidden_size: int) -> None:
-        """Make the weights for vectors of this width."""
+        """Create the weights for vectors of this width; none by default."""
 
     @abstractmethod
     def forward(self, head: Tensor, relations: Tensor, tail: Tensor) -> Tensor:
@@ -32,7 +31,7 @@ class Triple(Block):
         Parameters
         ----------
         head, tail
-            Both ends of each pair, ``(groups, pairs, hidden)``.
+            Vectors of the two entities of each pair, ``(groups, pairs, hidden)``.
         relations
             Vectors of the relation labels, ``(groups, relations, hidden)``.
 
@@ -46,7 +45,7 @@ class Triple(Block):
 def by_relation(
     score: Callable[..., Tensor], pairs: list[Tensor], relations: list[Tensor], width: int
 ) -> Tensor:
-    """Score pairs for a few relations at a time, where no matrix product gives the same number.
+    """Score pairs in chunks of relations, for scores that are not a matrix product.
 
     Parameters
     ----------
@@ -54,17 +53,17 @@ def by_relation(
         Takes tensors that broadcast over ``(groups, pairs, relations, ...)`` and returns ``(groups, pairs,
         relations)``.
     pairs
-        What is known of each pair, ``(groups, pairs, ...)``.
+        Inputs for each pair, ``(groups, pairs, ...)``.
     relations
-        What is known of each relation, ``(groups, relations, ...)``.
+        Inputs for each relation, ``(groups, relations, ...)``.
     width
-        Numbers that `score` holds for one pair and one relation.
+        Number of elements that `score` holds for one pair and one relation.
 
     Returns
     -------
     Tensor
-        ``(groups, pairs, relations)``. What needs several steps is computed again in the backward pass, so that the
-        memory does not grow with the relations.
+        ``(groups, pairs, relations)``. Several chunks are recomputed in the backward pass, so that memory does not grow
+        with the number of relations.
     """
     n_groups, n_pairs = pairs[0].shape[:2]
     n_relations = relations[0].shape[1]
@@ -83,7 +82,7 @@ def by_relation(
 
 
 def check_parts(name: str, hidden_size: int, parts: int) -> None:
-    """Refuse vectors that cannot be cut into equal parts.
+    """Raise an error if vectors cannot be split into equal parts.
 
     Raises
     ------
@@ -92,7 +91,7 @@ def check_parts(name: str, hidden_size: int, parts: int) -> None:
     """
     if hidden_size % parts:
         raise ConfigError(
-            "components.*.model.triples",
+            "components.*.model.triple",
             f"found @triples = {name} with vectors of width {hidden_size}",
-            f"a width that {parts} divides, or another block",
+            f"a width divisible by {parts}, or another block",
         )

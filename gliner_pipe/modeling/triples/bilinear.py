@@ -14,15 +14,12 @@ from gliner_pipe.registry import registry
 class DistMA(Triple):
     """``h . r + h . t + r . t``.
 
-    Use it as a baseline without weights of its own. It cannot tell head from tail.
+    Use it as a baseline without weights. It is symmetric in head and tail.
 
     Notes
     -----
     Source: GLiNER's ``DistMA``.
     """
-
-    def build(self, hidden_size: int) -> None:
-        """Nothing to make."""
 
     def forward(self, head: Tensor, relations: Tensor, tail: Tensor) -> Tensor:
         """Score all pairs for all relations."""
@@ -33,16 +30,13 @@ class DistMA(Triple):
 class DistMult(Triple):
     """``sum h * r * t``.
 
-    Use it as a baseline without weights of its own. It cannot tell head from tail.
+    Use it as a baseline without weights. It is symmetric in head and tail.
 
     Notes
     -----
     Source: Yang et al., "Embedding Entities and Relations for Learning and Inference in Knowledge Bases", 2015;
     GLiNER's ``DistMult``.
     """
-
-    def build(self, hidden_size: int) -> None:
-        """Nothing to make."""
 
     def forward(self, head: Tensor, relations: Tensor, tail: Tensor) -> Tensor:
         """Score all pairs for all relations."""
@@ -53,7 +47,7 @@ class DistMult(Triple):
 class ComplEx(Triple):
     """Real part of ``sum h * r * conj(t)``, where the halves of a vector are its real and its imaginary part.
 
-    Use it where relations have a direction and no weights are wanted. The width of the vectors must be even.
+    Use it if relations have a direction and no weights are wanted. The width of the vectors must be even.
 
     Notes
     -----
@@ -61,7 +55,7 @@ class ComplEx(Triple):
     """
 
     def build(self, hidden_size: int) -> None:
-        """Nothing to make."""
+        """Check the width."""
         check_parts("complex", hidden_size, 2)
 
     def forward(self, head: Tensor, relations: Tensor, tail: Tensor) -> Tensor:
@@ -77,20 +71,17 @@ class ComplEx(Triple):
 class HolE(Triple):
     """``r . (h (*) t)``, where (*) is the circular correlation, computed in single precision.
 
-    Use it where relations have a direction and no weights are wanted, at any width.
+    Use it if relations have a direction and no weights are wanted, at any width.
 
     Notes
     -----
     Source: Nickel et al., "Holographic Embeddings of Knowledge Graphs", 2016; GLiNER's ``HolE``.
     """
 
-    def build(self, hidden_size: int) -> None:
-        """Nothing to make."""
-
     def forward(self, head: Tensor, relations: Tensor, tail: Tensor) -> Tensor:
         """Score all pairs for all relations."""
         size = head.shape[-1]
-        if not head.numel():  # no Fourier transform of nothing
+        if not head.numel():  # the Fourier transform rejects empty tensors
             return (head * tail) @ relations.transpose(1, 2)
         spectrum = torch.fft.rfft(head.float()).conj() * torch.fft.rfft(tail.float())
         pairs: Tensor = torch.fft.irfft(spectrum, n=size)
@@ -101,8 +92,8 @@ class HolE(Triple):
 class QuatE(Triple):
     """``(h (x) r) . t``, where a vector is four parts of quaternions and (x) is the Hamilton product.
 
-    Use it where relations have a direction and no weights are wanted. The width of the vectors must be a multiple of 4.
-    Relations are not brought to length 1, unlike in the paper: label vectors say by their length how sure they are.
+    Use it if relations have a direction and no weights are wanted. The width of the vectors must be a multiple of 4.
+    Unlike in the paper, relations are not normalised: the length of a label vector expresses confidence.
 
     Notes
     -----
@@ -110,14 +101,14 @@ class QuatE(Triple):
     """
 
     def build(self, hidden_size: int) -> None:
-        """Nothing to make."""
+        """Check the width."""
         check_parts("quate", hidden_size, 4)
 
     def forward(self, head: Tensor, relations: Tensor, tail: Tensor) -> Tensor:
         """Score all pairs for all relations."""
         a, b, c, d = head.chunk(4, -1)
         w, x, y, z = tail.chunk(4, -1)
-        # What each part of the relation is multiplied with: conj(h) (x) t.
+        # the four parts of conj(h) (x) t, by which those of the relation are multiplied
         pairs = [
             a * w + b * x + c * y + d * z,
             a * x - b * w + d * y - c * z,
@@ -131,7 +122,7 @@ class QuatE(Triple):
 class SimplE(Triple):
     """``(sum h1 * r1 * t2 + sum t1 * r2 * h2) / 2``, where 1 and 2 are the halves of a vector.
 
-    Use it where relations have a direction and no weights are wanted. The width of the vectors must be even.
+    Use it if relations have a direction and no weights are wanted. The width of the vectors must be even.
 
     Notes
     -----
@@ -139,7 +130,7 @@ class SimplE(Triple):
     """
 
     def build(self, hidden_size: int) -> None:
-        """Nothing to make."""
+        """Check the width."""
         check_parts("simple", hidden_size, 2)
 
     def forward(self, head: Tensor, relations: Tensor, tail: Tensor) -> Tensor:
@@ -154,17 +145,17 @@ class SimplE(Triple):
 class TuckER(Triple):
     """``sum W[k, i, j] r[k] h[i] t[j]``, with batch normalisation of head and tail.
 
-    Use it with small widths: the core has as many weights as the width of the vectors cubed, 134 million at 512 and
-    453 million at 768.
+    Use it with small widths only: the core has the cube of the width as weights, 134 million at 512 and 453 million at
+    768.
 
     Parameters
     ----------
     dropout
-        Of head, tail, and of what core and relation give.
+        Dropout rate of head, tail, and the product of core and relation.
     compatible
-        Give GLiNER's numbers, which are not those of the formula: there the product of relations and core is read in
-        another layout, so that a score depends on all the other pairs and relations of the batch. Set it for a
-        checkpoint that was trained so, never for a new model.
+        Compute GLiNER's scores, which do not follow the formula: there the product of relations and core is read in
+        another layout, so that a score depends on all other pairs and relations of the batch. Set it for checkpoints
+        trained with GLiNER, never for a new model.
 
     Notes
     -----
@@ -177,7 +168,7 @@ class TuckER(Triple):
         self.compatible = compatible
 
     def build(self, hidden_size: int) -> None:
-        """Make core and normalisations."""
+        """Create the core and the batch normalisations."""
         core = torch.empty(hidden_size, hidden_size, hidden_size)
         self.W = nn.Parameter(nn.init.xavier_uniform_(core))
         self.bn0 = nn.BatchNorm1d(hidden_size)
@@ -190,7 +181,7 @@ class TuckER(Triple):
         head, tail = _normalised(self.bn0, head), _normalised(self.bn1, tail)
         if not self.compatible:
             head, tail = self._dropped(head), self._dropped(tail)
-            # A core matrix for each relation, not for each pair.
+            # one core matrix for each relation, not for each pair
             matrices = size * size // max(1, n_pairs)
             return by_relation(self._score, [head, tail], [relations], 2 * size + matrices)
         wide = (n_groups, n_pairs, n_relations, size)
@@ -207,12 +198,12 @@ class TuckER(Triple):
         """Score pairs, ``(groups, pairs, 1, hidden)``, for relations, ``(groups, 1, relations, hidden)``."""
         size = head.shape[-1]
         cores = self._dropped((relations[:, 0] @ self.W.flatten(1)).unflatten(2, (size, size)))
-        led = head.transpose(1, 2) @ cores  # (groups, relations, pairs, hidden)
-        return (led * tail.transpose(1, 2)).sum(-1).transpose(1, 2)
+        products = head.transpose(1, 2) @ cores  # (groups, relations, pairs, hidden)
+        return (products * tail.transpose(1, 2)).sum(-1).transpose(1, 2)
 
 
 def _normalised(layer: nn.BatchNorm1d, vectors: Tensor) -> Tensor:
-    """Batch normalisation over all pairs; by the running statistics where there are too few to have any."""
+    """Apply batch normalisation over all pairs; fewer than two pairs use the running statistics."""
     rows = vectors.reshape(-1, vectors.shape[-1])
     if layer.training and len(rows) < 2:
         mean, variance = layer.running_mean, layer.running_var

@@ -9,21 +9,21 @@ from torch import Tensor, nn
 from gliner_pipe.modeling.triples.base import Triple, by_relation
 from gliner_pipe.registry import registry
 
-#: Distances beyond this one are all the same in GLiNER.
+#: GLiNER cuts distances at this value.
 GLINER_LIMIT = 10.0
 
 
 class DistanceTriple(Triple):
-    """Scores a triple by minus a distance: the nearer, the better.
+    """Scores a triple by a negative distance.
 
     Parameters
     ----------
     compatible
-        Cut distances at 10, as GLiNER does. Set it for checkpoints that were trained so. Beyond 10 the score is
-        constant and has no gradient: with vectors of width 768 that is nearly always so, so it is off by default.
+        Cut distances at 10, as GLiNER does. Set it for checkpoints trained that way. Beyond 10 the score is constant
+        and has no gradient, which is nearly always the case at width 768, so it is off by default.
     margin
-        Added to each score. Minus a distance is never above 0, so that no probability is above 0.5: without a margin
-        (as in GLiNER) the threshold of relations must be below 0.5.
+        Added to each score. A negative distance is at most 0 and its probability at most 0.5: without a margin (as in
+        GLiNER) ``relation_threshold`` must be below 0.5.
     """
 
     def __init__(self, compatible: bool = False, margin: float = 0.0) -> None:
@@ -31,28 +31,25 @@ class DistanceTriple(Triple):
         self.compatible = compatible
         self.margin = margin
 
-    def build(self, hidden_size: int) -> None:
-        """Nothing to make."""
-
     def nearness(self, distance: Tensor) -> Tensor:
-        """Turn distances into scores."""
+        """Convert distances to scores."""
         return self.margin - self.cut(distance)
 
     def cut(self, distance: Tensor) -> Tensor:
-        """Apply GLiNER's limit where it is asked for."""
+        """Apply GLiNER's limit if ``compatible`` is set."""
         return distance.clamp(max=GLINER_LIMIT) if self.compatible else distance
 
 
 def affine_distance(head: Tensor, tail: Tensor, scale: Tensor, shift: Tensor, tail_scale: Tensor) -> Tensor:
-    """Euclidean length of ``scale * head + shift - tail_scale * tail``, ``(groups, pairs, relations)``.
+    """Return the Euclidean norm of ``scale * head + shift - tail_scale * tail``, ``(groups, pairs, relations)``.
 
-    Sums of squares could be had by matrix products, but they lose the digits of small distances.
+    Matrix products of squares would be faster, but lose precision for small distances.
     """
     return by_relation(_affine_distance, [head, tail], [scale, shift, tail_scale], 4 * head.shape[-1])
 
 
 def root(squares: Tensor) -> Tensor:
-    """Square root with the gradient 0 at 0, where it has none."""
+    """Return the square root, with gradient 0 at 0, where it is undefined."""
     positive = squares > 0
     return torch.where(positive, squares, 1.0).sqrt() * positive
 
@@ -65,17 +62,17 @@ def _affine_distance(head: Tensor, tail: Tensor, scale: Tensor, shift: Tensor, t
 class TransE(DistanceTriple):
     """``-|h + r - t|``, the sum of absolute values.
 
-    Use it where relations have a direction and no weights are wanted.
+    Use it if relations have a direction and no weights are wanted.
 
     Parameters
     ----------
     compatible
-        Cut distances at 10, as GLiNER does. Set it for checkpoints that were trained so. Beyond 10 the score is
-        constant and has no gradient; with vectors of width 768 the distance is always beyond, every score is -10 and
-        nothing is learned, so it is off by default.
+        Cut distances at 10, as GLiNER does. Set it for checkpoints trained that way. Beyond 10 the score is constant
+        and has no gradient; at width 768 every distance is beyond 10, every score is -10 and nothing is learned, so it
+        is off by default.
     margin
-        Added to each score. Minus a distance is never above 0, so that no probability is above 0.5: without a margin
-        (as in GLiNER) the threshold of relations must be below 0.5.
+        Added to each score. A negative distance is at most 0 and its probability at most 0.5: without a margin (as in
+        GLiNER) ``relation_threshold`` must be below 0.5.
 
     Notes
     -----
@@ -92,14 +89,14 @@ class TransE(DistanceTriple):
 class TransF(DistanceTriple):
     """``-|a * h + v - b * t|``, where ``a``, ``b`` and ``v`` are projections of the relation vector.
 
-    Use it where relations have a direction; before training it is TransE in the Euclidean distance.
+    Use it if relations have a direction; before training it equals TransE with the Euclidean distance.
 
     Parameters
     ----------
     compatible
         Cut distances at 10, as GLiNER does; see ``transe``.
     margin
-        Added to each score, which is never above 0 without it.
+        Added to each score, which is at most 0 without it.
 
     Notes
     -----
@@ -107,7 +104,7 @@ class TransF(DistanceTriple):
     """
 
     def build(self, hidden_size: int) -> None:
-        """Make the projections, which start as the identity (translation) and as 1 (both scales)."""
+        """Create the projections, initialised to the identity (translation) and to 1 (both scales)."""
         self.r_to_rvec = nn.Linear(hidden_size, hidden_size)
         self.r_to_alpha = nn.Linear(hidden_size, hidden_size)
         self.r_to_beta = nn.Linear(hidden_size, hidden_size)
@@ -127,7 +124,7 @@ class TransF(DistanceTriple):
 class TransH(DistanceTriple):
     """``-|(h - (h . w) w) + v - (t - (t . w) w)|``: translation by ``v`` on the plane with the normal ``w``.
 
-    Use it where relations have a direction and an entity may have several tails. ``v`` and ``w`` (of length 1) are two
+    Use it if relations have a direction and an entity may have several tails. ``v`` and ``w`` (of length 1) are
     projections of the relation vector.
 
     Parameters
@@ -135,7 +132,7 @@ class TransH(DistanceTriple):
     compatible
         Cut distances at 10, as GLiNER does; see ``transe``.
     margin
-        Added to each score, which is never above 0 without it.
+        Added to each score, which is at most 0 without it.
 
     Notes
     -----
@@ -143,7 +140,7 @@ class TransH(DistanceTriple):
     """
 
     def build(self, hidden_size: int) -> None:
-        """Make the projections to translation and normal."""
+        """Create the projections to translation and normal."""
         self.r_to_rtr = nn.Linear(hidden_size, hidden_size)
         self.r_to_w = nn.Linear(hidden_size, hidden_size)
 
@@ -162,23 +159,23 @@ class TransH(DistanceTriple):
 
 
 def _distance(difference: Tensor, normals: Tensor, translation: Tensor, along: Tensor) -> Tensor:
-    # along comes as (groups, 1, relations, pairs)
+    # along is (groups, 1, relations, pairs)
     along = along.permute(0, 3, 2, 1)
     return torch.linalg.vector_norm(difference - along * normals + translation, dim=-1)
 
 
 @registry.triples.register("se")
 class SE(DistanceTriple):
-    """``-|r * h - r * t|``: the relation says which of the dimensions must agree.
+    """``-|r * h - r * t|``: the relation weights the dimensions in which head and tail must agree.
 
-    Use it for relations of like with like. It cannot tell head from tail.
+    Use it for relations between similar entities. It is symmetric in head and tail.
 
     Parameters
     ----------
     compatible
         Cut distances at 10, as GLiNER does; see ``transe``.
     margin
-        Added to each score, which is never above 0 without it.
+        Added to each score, which is at most 0 without it.
 
     Notes
     -----
@@ -196,14 +193,14 @@ class SE(DistanceTriple):
 class UM(DistanceTriple):
     """``-|h - t|``, whatever the relation.
 
-    Of use for comparison only: all relations of a pair have the same score.
+    For comparison only: all relations of a pair have the same score.
 
     Parameters
     ----------
     compatible
         Cut distances at 10, as GLiNER does; see ``transe``.
     margin
-        Added to each score, which is never above 0 without it.
+        Added to each score, which is at most 0 without it.
 
     Notes
     -----
@@ -220,23 +217,23 @@ class UM(DistanceTriple):
 class PairRE(DistanceTriple):
     """``-|a * h - b * t|``, where ``a`` and ``b`` are projections of the relation vector.
 
-    Use it where relations have a direction and an entity may have several tails.
+    Use it if relations have a direction and an entity may have several tails.
 
     Parameters
     ----------
     compatible
         Cut distances at 10, as GLiNER does; see ``transe``.
     margin
-        Added to each score, which is never above 0 without it.
+        Added to each score, which is at most 0 without it.
 
     Notes
     -----
     Source: Chao et al., "PairRE: Knowledge Graph Embeddings via Paired Relation Vectors", 2021; GLiNER's ``PairRE``.
-    As there, entities are not brought to length 1.
+    As there, entities are not normalised.
     """
 
     def build(self, hidden_size: int) -> None:
-        """Make the projections to both scales."""
+        """Create the projections to both scales."""
         self.r_to_alpha = nn.Linear(hidden_size, hidden_size)
         self.r_to_beta = nn.Linear(hidden_size, hidden_size)
 
@@ -248,10 +245,10 @@ class PairRE(DistanceTriple):
 
 @registry.triples.register("triplere")
 class TripleRE(DistanceTriple):
-    """``-g |a * h + v - b * t|``, where ``a``, ``b``, ``v`` and the number ``g`` are projections of the relation.
+    """``-g |a * h + v - b * t|``, where ``a``, ``b``, ``v`` and the scalar ``g`` are projections of the relation.
 
-    Use it where relations have a direction and the scores of different relations are to have scales of their own.
-    ``g`` may be negative: then the farther, the better.
+    Use it if relations have a direction and each relation should have its own scale of scores. ``g`` may be negative:
+    then larger distances score higher.
 
     Parameters
     ----------
@@ -267,7 +264,7 @@ class TripleRE(DistanceTriple):
     """
 
     def build(self, hidden_size: int) -> None:
-        """Make the four projections."""
+        """Create the four projections."""
         self.r_to_alpha = nn.Linear(hidden_size, hidden_size)
         self.r_to_beta = nn.Linear(hidden_size, hidden_size)
         self.r_to_delta = nn.Linear(hidden_size, hidden_size)

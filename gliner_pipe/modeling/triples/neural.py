@@ -16,14 +16,15 @@ from gliner_pipe.registry import registry
 
 @registry.triples.register("concat")
 class Concat(Triple):
-    """``(W2 relu(W1 [h; t] + b1) + b2) . r``: what GLiNER does when no ``triples_layer`` is named.
+    """``(W2 relu(W1 [h; t] + b1) + b2) . r``: GLiNER's default without ``triples_layer``.
 
-    Use it unless you have a reason not to: it knows the direction, and pairs meet relations in one matrix product.
+    Use it unless you have a reason not to: it distinguishes head and tail, and scores all pairs and relations in one
+    matrix product.
 
     Parameters
     ----------
     dropout
-        Dropout of the hidden layer.
+        Dropout rate of the hidden layer.
 
     Notes
     -----
@@ -35,7 +36,7 @@ class Concat(Triple):
         self.dropout = dropout
 
     def build(self, hidden_size: int) -> None:
-        """Make the projection."""
+        """Create the projection."""
         self.pair_rep = projection(2 * hidden_size, hidden_size, self.dropout)
 
     def forward(self, head: Tensor, relations: Tensor, tail: Tensor) -> Tensor:
@@ -48,23 +49,23 @@ class Concat(Triple):
 class ConvE(Triple):
     """``relu(W relu(filters([h; r])) + b) . t``, where head and relation are images, one above the other.
 
-    Of use for comparison: it holds ``filters x 2 hidden`` numbers, and a layer over them, for each pair and relation.
+    For comparison: it holds ``filters x 2 hidden`` elements, and a layer over them, for each pair and relation.
 
     Parameters
     ----------
     height
-        Rows of the image of one vector, which must divide the width of the vectors; None for the number next to a
-        square. GLiNER gives no way to say it, so that no checkpoint of its has this block.
+        Rows of the image of one vector, a divisor of the width of the vectors; as square as possible by default. GLiNER
+        has no option for it, so none of its checkpoints has this block.
     n_filters
-        Filters.
+        Number of filters.
     kernel_size
         Height and width of the filters.
     input_dropout
-        Of the images; a dimension of a head is dropped for all relations at once.
+        Dropout rate of the images; a dimension of a head is dropped for all relations at once.
     filter_dropout
-        Of whole filters.
+        Dropout rate of whole filters.
     dropout
-        Of the vector that meets the tail.
+        Dropout rate of the vector that is multiplied with the tail.
 
     Notes
     -----
@@ -90,14 +91,14 @@ class ConvE(Triple):
         self.dropout = dropout
 
     def build(self, hidden_size: int) -> None:
-        """Make filters and projection."""
+        """Create filters and projection."""
         divisors = [n for n in range(1, math.isqrt(hidden_size) + 1) if hidden_size % n == 0]
         height = self.height or divisors[-1]
         width = hidden_size // height
         rows, columns = 2 * height - self.kernel_size + 1, width - self.kernel_size + 1
         if hidden_size % height or rows < 1 or columns < 1:
             raise ConfigError(
-                "components.*.model.triples.height",
+                "components.*.model.triple.height",
                 f"found {height} with vectors of width {hidden_size} and filters of {self.kernel_size}",
                 f"a divisor of {hidden_size} that leaves room for the filters",
             )
@@ -107,7 +108,7 @@ class ConvE(Triple):
 
     def forward(self, head: Tensor, relations: Tensor, tail: Tensor) -> Tensor:
         """Score all pairs for all relations."""
-        # A filter is linear: the images of head and relation go through it apart, with nothing in the other half.
+        # filters are linear, so they are applied to head and relation separately, with zeros in the other half
         height = self.shape[0]
         above, below = self._filtered(head, (0, 0, 0, height)), self._filtered(relations, (0, 0, height, 0))
         bias = self.conv1.bias
@@ -117,7 +118,7 @@ class ConvE(Triple):
         return by_relation(self._score, [above, tail], [below], width)
 
     def _filtered(self, vectors: Tensor, empty: tuple[int, int, int, int]) -> Tensor:
-        """What filters make of one half of the image, ``(groups, vectors, filters, places)``."""
+        """Apply the filters to one half of the image: ``(groups, vectors, filters, positions)``."""
         vectors = F.dropout(vectors, self.input_dropout, self.training)
         images = F.pad(vectors.reshape(-1, 1, *self.shape), empty)
         filtered = F.conv2d(images, self.conv1.weight).flatten(2)
@@ -134,14 +135,14 @@ class ConvE(Triple):
 class ConvKB(Triple):
     """``W relu(a_f h + b_f r + c_f t + d_f) + w0``, over all filters ``f`` and all dimensions.
 
-    Of use for comparison: it holds ``filters x hidden`` numbers for each pair and relation.
+    For comparison: it holds ``filters x hidden`` elements for each pair and relation.
 
     Parameters
     ----------
     n_filters
-        Filters, each with one weight for head, relation and tail.
+        Number of filters, each with one weight for head, relation and tail.
     dropout
-        Of what the filters give.
+        Dropout rate of the filters' output.
 
     Notes
     -----
@@ -155,7 +156,7 @@ class ConvKB(Triple):
         self.dropout = dropout
 
     def build(self, hidden_size: int) -> None:
-        """Make filters and output layer."""
+        """Create filters and output layer."""
         self.conv = nn.Conv1d(3, self.n_filters, 1)
         self.fc = nn.Linear(self.n_filters * hidden_size, 1)
 
@@ -179,8 +180,8 @@ class ConvKB(Triple):
 class ERMLP(Triple):
     """``W2 relu(W1 [h; r; t] + b1) + b2``.
 
-    Use it where the scores that are sums of products do not do: it knows the direction and learns any form, at the
-    price of a hidden layer for each pair and relation. The first layer is computed once a pair and once a relation.
+    Use it if sums of products are not expressive enough: it distinguishes head and tail and learns any function, at the
+    price of a hidden layer for each pair and relation. The first layer is computed once per pair and once per relation.
 
     Parameters
     ----------
@@ -197,7 +198,7 @@ class ERMLP(Triple):
         self.size = size
 
     def build(self, hidden_size: int) -> None:
-        """Make the two layers."""
+        """Create the two layers."""
         self.mlp = nn.Sequential(nn.Linear(3 * hidden_size, self.size), nn.ReLU(), nn.Linear(self.size, 1))
 
     def forward(self, head: Tensor, relations: Tensor, tail: Tensor) -> Tensor:

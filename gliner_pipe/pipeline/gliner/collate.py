@@ -156,9 +156,9 @@ class DrawnSpans(Drawn):
             rows = [window.text for window in windows]
             relations = relation_targets(placed, rows, known, asked.relations, self.sampling, chance, dropped)
         writing = None
-        if model.writer is not None:
+        if model.label_generator is not None:
             mentions = [one.mentions for one in gold]
-            writing = writing_targets(placed, model.writer.mode, windows, words, mentions)
+            writing = writing_targets(placed, model.label_generator.mode, windows, words, mentions)
         return TrainingBatch(
             inputs=inputs,
             gold=targets,
@@ -166,7 +166,7 @@ class DrawnSpans(Drawn):
             n_pieces=int(inputs.windows.input_ids.numel()),
             count=model.span_rep.count(inputs),
             relations=relations,
-            writing=writing,
+            label_generation=writing,
             dropped=+dropped,
         )
 
@@ -221,9 +221,9 @@ def draw(
         for example, words, some in zip(examples, split, read, strict=True)
     ]
     stated = [supervision(example.reference) for example in examples]
-    slots = bare_slots(model.writer, prompt_slots)
+    slots = bare_slots(model.label_generator, prompt_slots)
     if slots is None:
-        blank = model.writer is not None and rng.random() < model.writer.blank_entity_prob
+        blank = model.label_generator is not None and rng.random() < model.label_generator.blank_entity_prob
         asked = _ask(gold, stated, labels, sampling, rng, relations, blank, dropped)
         prompts = [tuple(definitions.get(label, label) for label in names) for names in asked.labels]
     else:

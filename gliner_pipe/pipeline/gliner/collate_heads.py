@@ -15,7 +15,7 @@ from gliner_pipe.data.fields import Relation
 from gliner_pipe.data.label_sampling import LabelSampling
 from gliner_pipe.data.relation_sampling import RelationSampling, pair_targets, sample_relation_labels
 from gliner_pipe.modeling.backbones.windows import Window
-from gliner_pipe.modeling.batch import RelationTargets, WritingTargets
+from gliner_pipe.modeling.batch import LabelGenerationTargets, RelationTargets
 
 LOST = "relation of an entity that is not learned"
 APART = "relation between two windows"
@@ -174,7 +174,7 @@ def writing_targets(
     windows: Sequence[Window],
     texts: Sequence[Sequence[str]],
     mentions: Sequence[Sequence[HasLabel]],
-) -> WritingTargets:
+) -> LabelGenerationTargets:
     """Lay out the labels that are to be written: each span, or each slot of a window, with its gold label once.
 
     Parameters
@@ -201,4 +201,4 @@ def writing_targets(
             words = tuple(texts[one.text][start + first : start + last + 1])
             found[one.row, first, last, label] = words
     spans = torch.tensor([key[:3] for key in found], dtype=torch.long).view(-1, 3)
-    return WritingTargets(spans, tuple(found.values()), tuple(key[3] for key in found))
+    return LabelGenerationTargets(spans, tuple(found.values()), tuple(key[3] for key in found))

@@ -469,7 +469,9 @@ class Gliner(Adjustable):
         train, dev = list(train), list(dev)
         model, sets = self.gliner, []
         closed = LabelSampling(**self.cfg["label_sampling"]).all_labels
-        writes = self.cfg["use_generated_labels"] or bare_slots(model.writer, self.cfg["prompt_slots"])
+        writes = self.cfg["use_generated_labels"] or bare_slots(
+            model.label_generator, self.cfg["prompt_slots"]
+        )
         if not writes:  # else what it finds does not depend on its labels
             counts = self.count_labels(train), self.count_labels(dev)
             sets.append(LabelSets(f"{self._where}.labels", self.labels, *counts, asked=asked, closed=closed))
@@ -495,7 +497,7 @@ class Gliner(Adjustable):
     def repeats_prompts(self) -> bool:
         """Whether the model reads the same windows in every pass over the training data."""
         sampling = LabelSampling(**self.cfg["label_sampling"])
-        same = sampling.all_labels and not sampling.shuffle and self._ready().writer is None
+        same = sampling.all_labels and not sampling.shuffle and self._ready().label_generator is None
         return same or not len(self._ready().encoder.prompt(Query(("label",))).ids)
 
     def draw(self, examples: Sequence[Example], rng: random.Random) -> DrawnSpans:

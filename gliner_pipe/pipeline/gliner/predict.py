@@ -14,7 +14,7 @@ from gliner_pipe.modeling.backbones.windows import Window
 from gliner_pipe.modeling.decoders.span import Candidate
 from gliner_pipe.modeling.encoders.base import Query
 from gliner_pipe.modeling.encoders.uni_encoder import UniEncoder
-from gliner_pipe.modeling.inference import Findings, find
+from gliner_pipe.modeling.inference import SpanPredictions, predict_spans
 from gliner_pipe.modeling.label_generation import BLANK_LABEL, bare_slots
 from gliner_pipe.modeling.relations import find_relations
 from gliner_pipe.pipeline import annotate
@@ -62,7 +62,7 @@ def prepare(component: Gliner, docs: Sequence[Doc]) -> Prepared:
     """
     annotate.install_extensions()  # a spawned process has none
     _check(component)
-    slots = bare_slots(component.gliner.writer, component.cfg["prompt_slots"])
+    slots = bare_slots(component.gliner.label_generator, component.cfg["prompt_slots"])
     splitter = component.word_splitter
     questions: dict[Any, tuple[Query, list[float]]] = {}
     asked = [_ask(component, doc, splitter, slots, questions) for doc in docs]
@@ -84,7 +84,7 @@ def run(component: Gliner, prepared: Prepared) -> list[Prediction]:
     """
     model = component.gliner
     asked, read, windows, report = prepared
-    found = find(model, windows, [one.limits for one in asked], component.token_budget)
+    found = predict_spans(model, windows, [one.limits for one in asked], component.token_budget)
     component.add_to_report(report)
     flat, multi_label = component.cfg["flat_ner"], component.cfg["multi_label"]
     kept = [model.decoder.decode(one.candidates, flat=flat, multi_label=multi_label) for one in found]
@@ -93,7 +93,7 @@ def run(component: Gliner, prepared: Prepared) -> list[Prediction]:
 
 
 def _check(component: Gliner) -> None:
-    if component.gliner.writer is not None:
+    if component.gliner.label_generator is not None:
         return
     for name in ("use_generated_labels", "generate_constraints", "n_sequences"):
         if component.cfg[name]:
@@ -126,12 +126,12 @@ def _ask(
 
 def _write(
     component: Gliner,
-    found: Sequence[Findings],
+    found: Sequence[SpanPredictions],
     kept: Sequence[Sequence[Candidate]],
     read: Sequence[ReadWords],
 ) -> list[list[tuple[str, ...]]]:
     """Labels written for each entity of each document: for its span, or for its slot in the window it stands in."""
-    writer = component.gliner.writer
+    writer = component.gliner.label_generator
     if writer is None:
         return [[() for _ in entities] for entities in kept]
     vectors: list[torch.Tensor] = []
@@ -162,13 +162,13 @@ def _write(
 
 def _prediction(
     component: Gliner,
-    found: Findings,
+    found: SpanPredictions,
     kept: Sequence[Candidate],
     generated: Sequence[tuple[str, ...]],
     asked: Asked,
     read: ReadWords,
 ) -> Prediction:
-    writer = component.gliner.writer
+    writer = component.gliner.label_generator
     named = writer is not None and (writer.mode == "prompt" or component.cfg["use_generated_labels"])
     entities = []
     for (start, end, index, score), written in zip(kept, generated, strict=True):
@@ -180,7 +180,7 @@ def _prediction(
     return Prediction(entities, links, writes=writer is not None, words=asked.words)
 
 
-def _links(component: Gliner, found: Findings, kept: Sequence[Candidate], asked: Asked) -> list[Link]:
+def _links(component: Gliner, found: SpanPredictions, kept: Sequence[Candidate], asked: Asked) -> list[Link]:
     """Relations between entities that were kept; of several labels of a span, the first that fits counts."""
     positions: dict[tuple[int, int], list[int]] = {}
     for position, candidate in enumerate(kept):

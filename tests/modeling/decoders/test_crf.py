@@ -150,7 +150,7 @@ def test_the_score_of_an_entity_is_its_probability(settings: dict[str, Any]) -> 
     n_found = 0
     for row, found in zip(rows, decoder.decode(rows), strict=True):
         for start, end, label, score in found:
-            chain = label if decoder.chain_a_label else 0
+            chain = label if decoder.chain_per_label else 0
             listed, scores = paths(decoder, row, chain)
             tags = torch.zeros(len(listed), 3, decoder.n_chains, dtype=torch.long)
             tags[:, :, chain] = torch.tensor(listed)
@@ -175,7 +175,7 @@ def test_gradients_by_differences() -> None:
 
 
 @pytest.mark.parametrize("mode", ["joint", "marginal", "independent"])
-def test_padding_gaps_and_the_rest_of_the_batch_change_nothing(mode: Any) -> None:
+def test_padding_gaps_and_other_rows_have_no_effect(mode: Any) -> None:
     decoder = made(scheme="bioul", mode=mode)
     emissions, gold, mask = sample(decoder, (3, 4), 0.2)
     alone = [
@@ -196,7 +196,7 @@ def test_padding_gaps_and_the_rest_of_the_batch_change_nothing(mode: Any) -> Non
     assert decoder.count(mask, gold) == float((gold[mask] != UNKNOWN).any(-1).sum())
 
 
-def test_a_batch_without_words_costs_nothing() -> None:
+def test_a_batch_without_words_has_zero_loss() -> None:
     decoder = made()
     none = torch.zeros(2, 0, 1, len(decoder.tags))
     assert decoder.loss(none, torch.zeros(2, 0, 1).long(), torch.zeros(2, 0).bool()) == 0.0
@@ -205,7 +205,7 @@ def test_a_batch_without_words_costs_nothing() -> None:
     assert decoder.decode([torch.zeros(0, 1, len(decoder.tags))]) == [[]]
 
 
-def test_chains_follow_the_mode_unless_told() -> None:
+def test_chains_follow_the_mode_by_default() -> None:
     assert made(mode="joint").n_chains == 1
     assert made(mode="marginal").n_chains == made(mode="independent").n_chains == 2
     assert made(mode="joint", chains="per_label").n_chains == 2
@@ -213,7 +213,7 @@ def test_chains_follow_the_mode_unless_told() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_around_it_changes_nothing(dtype: torch.dtype) -> None:
+def test_autocast_has_no_effect(dtype: torch.dtype) -> None:
     decoder = made(scheme="bio").float()
     words = torch.randn(2, 5, 8)
     gold, mask = torch.zeros(2, 5, 1).long(), torch.ones(2, 5).bool()
@@ -273,7 +273,7 @@ def test_training_keeps_no_table_of_tags_by_tags_for_each_word(mode: Any) -> Non
     assert torch.isfinite(emissions.grad).all()
 
 
-def test_gold_tags_that_break_the_scheme_cost_much_but_not_all() -> None:
+def test_gold_tags_that_violate_the_scheme_have_a_large_finite_loss() -> None:
     decoder = made(scheme="bio").float()
     emissions = torch.randn(1, 4, 1, 5, requires_grad=True)
     gold = torch.tensor([decoder.tags.index(tag) for tag in ("O", "I-a", "B-b", "I-a")])[None, :, None]
@@ -284,7 +284,7 @@ def test_gold_tags_that_break_the_scheme_cost_much_but_not_all() -> None:
 
 
 @pytest.mark.parametrize("mode", ["joint", "marginal"])
-def test_steps_are_learned_where_words_say_nothing(mode: Any) -> None:
+def test_transitions_are_learned_from_uninformative_words(mode: Any) -> None:
     decoder = CRFTags(scheme="word", mode=mode, chains="one", dropout=0.0)
     decoder.build(4, ["a", "b", "c"])
     words = torch.zeros(2, 9, 4)
@@ -312,7 +312,7 @@ def test_the_loss_of_a_long_text_is_exact() -> None:
         assert decoder.float().loss(emissions, tags, mask).item() == pytest.approx(exact, rel=1e-6)
 
 
-def test_same_numbers_as_pytorch_crf() -> None:
+def test_same_results_as_pytorch_crf() -> None:
     peer = pytest.importorskip("torchcrf").CRF(5, batch_first=True).double()
     decoder = made(scheme="bio", constrained=False)
     names = {"between": "transitions", "start": "start_transitions", "end": "end_transitions"}

@@ -1,7 +1,6 @@
 """Labels written by a language model: contract, and what the peer writes with the same weights."""
 
 import json
-import re
 import warnings
 
 import pytest
@@ -78,7 +77,7 @@ def test_trie():
     assert trie.label([6]) is None
 
 
-def test_chunks_keep_to_the_budget():
+def test_chunks_stay_within_the_budget():
     sizes = [5, 1, 9, 2, 2, 40, 3]
     found = list(chunks(sizes, 10))
     assert sorted(row for chunk in found for row in chunk) == list(range(7))
@@ -92,7 +91,7 @@ def test_chunks_keep_to_the_budget():
 
 @pytest.mark.parametrize("n", [1, 3])
 @pytest.mark.parametrize("constraints", [None, ["person", "personal name", "city", "work of art", "x"]])
-def test_batch_mates_change_nothing(any_lm, monkeypatch, n, constraints):
+def test_other_rows_have_no_effect(any_lm, monkeypatch, n, constraints):
     decoder = made(any_lm)
     alone = [
         decoder.generate(vector[None], [words], constraints, n)[0]
@@ -101,7 +100,7 @@ def test_batch_mates_change_nothing(any_lm, monkeypatch, n, constraints):
     assert decoder.generate(vectors(), WORDS, constraints, n) == alone
     assert all(len(labels) == n for labels in alone)
     assert len({tuple(labels) for labels in alone}) > 1
-    monkeypatch.setattr(generative, "CHUNK_PIECES", 60)
+    monkeypatch.setattr(generative, "CHUNK_TOKENS", 60)
     assert decoder.generate(vectors(), WORDS, constraints, n) == alone
 
 
@@ -142,7 +141,7 @@ def test_sampling_follows_the_seed(gpt2):
     assert decoder.generate(vectors(), WORDS) == first
 
 
-def test_habits_of_the_checkpoint_are_not_taken_over(gpt2, tmp_path):
+def test_generation_settings_of_the_checkpoint_are_ignored(gpt2, tmp_path):
     from transformers import GenerationConfig
 
     folder = make_causal_lm(tmp_path)
@@ -152,7 +151,7 @@ def test_habits_of_the_checkpoint_are_not_taken_over(gpt2, tmp_path):
     assert made(folder).generate(vectors(), WORDS) == made(gpt2).generate(vectors(), WORDS)
 
 
-def test_nothing_but_the_constraints(any_lm):
+def test_only_the_constraints_are_generated(any_lm):
     decoder = made(any_lm, max_new_tokens=2)
     allowed = ["Person", "person of  royal descent, long dead and buried", "city", "big city", "personal"]
     best = decoder.generate(vectors(), WORDS, allowed)
@@ -181,7 +180,7 @@ def test_best_of_the_constraints_is_the_cheapest(gpt2):
     """Labels of one length: the order of the beams is that of the loss."""
     decoder = made(gpt2)
     allowed = ["city", "name", "date", "work", "time", "note", "team"]
-    sizes = {label: len(pieces) for label, pieces in zip(allowed, decoder._pieces(allowed), strict=True)}
+    sizes = {label: len(tokens) for label, tokens in zip(allowed, decoder._tokens(allowed), strict=True)}
     size = max(sizes.values(), key=list(sizes.values()).count)
     allowed = [label for label in allowed if sizes[label] == size]
     assert len(allowed) > 2
@@ -196,7 +195,7 @@ def test_no_rows(gpt2):
     assert decoder.generate(torch.zeros(0, HIDDEN), []) == []
 
 
-def test_words_that_leave_no_room_are_cut(gpt2):
+def test_words_that_leave_no_room_are_truncated(gpt2):
     decoder = made(gpt2)
     long = ["painting"] * 300
     assert len(decoder.generate(vectors(1), [long])) == 1
@@ -236,12 +235,13 @@ def test_no_labels_no_loss(gpt2):
 
 def test_rows_must_match(gpt2):
     decoder = made(gpt2)
-    with pytest.raises(ValueError, match="2 vectors for 1 labels"):
-        decoder.loss(vectors(2), [["x"]], ["city"])
-    with pytest.raises(ValueError, match="words of 1 spans for 2 vectors"):
-        decoder.loss(vectors(2), [["x"]], ["city", "city"])
-    with pytest.raises(ValueError, match="words of 1 spans for 2 vectors"):
-        decoder.generate(vectors(2), [["x"]])
+    for call in (
+        lambda: decoder.loss(vectors(2), [["x"]], ["city"]),
+        lambda: decoder.loss(vectors(2), [["x"]], ["city", "city"]),
+        lambda: decoder.generate(vectors(2), [["x"]]),
+    ):
+        with pytest.raises(ValueError, match="2 vectors"):
+            call()
 
 
 @pytest.mark.parametrize("freeze", [False, True])
@@ -306,26 +306,27 @@ def test_not_built():
         lambda: decoder.loss(vectors(), WORDS, LABELS),
         lambda: decoder.save_assets(None),
     ):
-        with pytest.raises(NotInitializedError, match="has no weights yet"):
+        with pytest.raises(NotInitializedError):
             call()
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("option", "value"),
     [
-        ({"blank_entity_prob": 1.5}, "blank_entity_prob] found 1.5; allowed: 0 to 1"),
-        ({"max_new_tokens": 0}, "max_new_tokens] found 0; allowed: 1 or more"),
-        ({"n_sequences": 0}, "n_sequences] found 0; allowed: 1 or more"),
-        ({"temperature": 0.0}, "temperature] found 0.0; allowed: more than 0"),
-        ({"dropout": 1.0}, "dropout] found 1.0; allowed: 0 to below 1"),
+        ("blank_entity_prob", 1.5),
+        ("max_new_tokens", 0),
+        ("n_sequences", 0),
+        ("temperature", 0.0),
+        ("dropout", 1.0),
     ],
 )
-def test_refuses_values(arguments, message):
-    with pytest.raises(ConfigError, match=re.escape(message)):
-        GenerativeDecoder("any", **arguments)
+def test_values_out_of_range_are_rejected(option, value):
+    with pytest.raises(ConfigError) as error:
+        GenerativeDecoder("any", **{option: value})
+    assert error.value.where == f"components.*.model.decoder.{option}" and str(value) in error.value.found
 
 
-def test_made_by_config():
+def test_created_from_a_config_section():
     from confit import Config
 
     text = "[decoder]\n@decoders = 'generative'\nmodel = 'any'\nmode = {}\n"
@@ -337,25 +338,25 @@ def test_made_by_config():
         Config.from_str(text.format("'word'")).resolve(registry=registry)
 
 
-def test_refuses_models(gpt2, tmp_path, monkeypatch):
+def test_unusable_models_are_rejected(gpt2, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # the variable is read on import
-    for name, message in [
-        (str(tmp_path), "folder without config.json"),
-        ("/no/such/folder", "which is no folder"),
-        ("someone/model-that-is-not-here", "cannot be loaded"),
-        (str(make_backbone(tmp_path / "bert")), "both directions"),
-    ]:
-        with pytest.raises(ConfigError, match=message):
+    bidirectional = str(make_backbone(tmp_path / "bert"))
+    for name in (str(tmp_path), "/no/such/folder", "someone/model-that-is-not-here", bidirectional):
+        with pytest.raises(ConfigError) as error:
             made(name)
-    with pytest.raises(ConfigError, match="128 positions"):
+        assert error.value.where == "components.*.model.decoder.model" and name in str(error.value)
+    assert "bidirectional" in error.value.found
+    with pytest.raises(ConfigError) as error:
         made(gpt2, max_new_tokens=128)
-    with pytest.raises(ConfigError, match=r"holds no config\.json"):
+    assert error.value.where == "components.*.model.decoder.max_new_tokens"
+    with pytest.raises(ConfigError) as error:
         GenerativeDecoder("any").load_assets(tmp_path / "missing", HIDDEN)
-    with pytest.raises(ValueError, match="n_sequences is 0"):
+    assert "config.json" in error.value.found
+    with pytest.raises(ValueError, match="n_sequences"):
         made(gpt2).generate(vectors(), WORDS, n_sequences=0)
 
 
-def test_refuses_a_tokenizer_without_end(tmp_path):
+def test_a_tokenizer_without_end_of_sequence_is_rejected(tmp_path):
     folder = make_causal_lm(tmp_path)
     for file, keys in [
         ("config.json", ["eos_token_id"]),
@@ -364,8 +365,9 @@ def test_refuses_a_tokenizer_without_end(tmp_path):
         content = json.loads((folder / file).read_text())
         content |= dict.fromkeys(keys)
         (folder / file).write_text(json.dumps(content))
-    with pytest.raises(ConfigError, match="without an end-of-sequence token"):
+    with pytest.raises(ConfigError) as error:
         made(folder)
+    assert "end-of-sequence" in error.value.found
 
 
 # -- the peer ----------------------------------------------------------------------------------------------------------
@@ -438,11 +440,11 @@ def spans_of(output, max_width=3):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_reads_what_the_peer_reads(peer):
+def test_same_input_as_gliner(peer):
     _, output, ours = peer
     found = list(spans_of(output))
     assert len(found) > 20
-    read = ours._context_pieces([words for _, words, _ in found], [15] * len(found))
+    read = ours._context_tokens([words for _, words, _ in found], [15] * len(found))
     rows = ours._rows(torch.stack([vector for vector, _, _ in found]), read)
     assert len({len(row) for row in rows}) > 4
     for row, (_, _, expected) in zip(rows, found, strict=True):
@@ -452,7 +454,7 @@ def test_reads_what_the_peer_reads(peer):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("n", [1, 3])
 @pytest.mark.parametrize("constraints", [None, ["person", "place", "place name", "date"]])
-def test_writes_what_the_peer_writes(peer, n, constraints):
+def test_same_labels_as_gliner(peer, n, constraints):
     model, output, ours = peer
     found = list(spans_of(output))
     written = ours.generate(
@@ -477,7 +479,7 @@ def test_writes_what_the_peer_writes(peer, n, constraints):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_loss_of_the_peer(peer):
+def test_same_loss_as_gliner(peer):
     model, output, ours = peer
     found = list(spans_of(output))[:8]
     tokenizer = model.data_processor.decoder_tokenizer

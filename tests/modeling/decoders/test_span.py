@@ -57,7 +57,7 @@ def test_same_as_all_pairs(flat, multi_label, found):
 @pytest.mark.parametrize("multi_label", [True, False])
 @given(found=candidates())
 @settings(max_examples=100, deadline=None)
-def test_same_as_the_peer(flat, multi_label, found):
+def test_same_as_gliner(flat, multi_label, found):
     decoding = pytest.importorskip("gliner.decoding.decoder")
     utils = pytest.importorskip("gliner.decoding.utils")
     del utils
@@ -99,7 +99,7 @@ def test_comparisons_grow_with_n_log_n_whatever_the_width(flat):
     assert comparisons(2000, 1000) < few + 2 * 10  # on the way up and down at most two a level
 
 
-def test_many_candidates_are_no_trouble():
+def test_many_candidates_are_fast():
     found = [Candidate(i, i + k, 0, (i * 7 + k) % 97 / 97) for i in range(20000) for k in range(3)]
     for flat in (True, False):
         kept = SpanDecoder().decode(found, flat=flat, multi_label=False)

@@ -62,7 +62,7 @@ def test_tags_of_a_chain_for_each_label() -> None:
     assert n_lost == 0
 
 
-def test_what_does_not_fit_is_counted() -> None:
+def test_conflicting_spans_are_counted() -> None:
     spans = [(0, 2, 0), (0, 2, 0), (1, 5, 1), (2, 2, 0), (7, 8, 0), (7, 8, 1)]
     one = made("bio")
     tags, n_lost = one.encode(spans, 9)
@@ -74,8 +74,8 @@ def test_what_does_not_fit_is_counted() -> None:
 
 
 @pytest.mark.parametrize("span", [(0, 3, 0), (-1, 0, 0), (2, 1, 0), (0, 0, 2)])
-def test_spans_beyond_the_document_are_refused(span: Any) -> None:
-    with pytest.raises(ValueError, match="beyond 3 words"):
+def test_spans_beyond_the_document_are_rejected(span: Any) -> None:
+    with pytest.raises(ValueError, match=r"3 words"):
         made("bio").encode([span], 3)
 
 
@@ -137,13 +137,15 @@ def test_documents_of_all_lengths_at_once_or_alone(kind: Any, monkeypatch: pytes
 
 @pytest.mark.parametrize("labels", [[], ["a", "b", "a"]])
 def test_labels_are_checked(labels: list[str]) -> None:
-    with pytest.raises(ConfigError, match="one label or more, each once"):
+    with pytest.raises(ConfigError) as error:
         SoftmaxTags().build(4, labels)
+    assert error.value.where == "components.*.labels"
 
 
-def test_one_label_a_word_has_no_chain_for_each() -> None:
-    with pytest.raises(ConfigError, match="scheme = 'word'"):
+def test_the_word_scheme_rejects_a_chain_per_label() -> None:
+    with pytest.raises(ConfigError) as error:
         SoftmaxTags("word", "independent").build(4, LABELS)
+    assert error.value.where == "components.*.model.decoder.mode"
 
 
 @pytest.mark.parametrize("name", ["softmax", "crf"])

@@ -74,7 +74,7 @@ def test_without_gradients_the_value_is_the_same():
     torch.testing.assert_close(value, FocalLoss()(logits, targets, mask).detach())
 
 
-def test_half_precision_scores_have_a_gradient_of_their_kind():
+def test_half_precision_scores_have_a_gradient_of_their_dtype():
     logits, targets, mask = tables()
     half = logits.detach().bfloat16().requires_grad_()
     value = FocalLoss()(half, targets, mask)
@@ -85,7 +85,7 @@ def test_half_precision_scores_have_a_gradient_of_their_kind():
     )
 
 
-def test_a_gradient_too_small_for_its_kind_is_scaled_before_it_is_rounded():
+def test_a_gradient_too_small_for_its_dtype_is_scaled_before_rounding():
     """As a scaler does that trains in fp16."""
     logits = torch.full((1, 1, 1, 1), -9.0, dtype=torch.half, requires_grad=True)
     targets, mask = torch.zeros(1, 1, 1, 1, dtype=torch.bool), torch.ones(1, 1, 1, 1, dtype=torch.bool)

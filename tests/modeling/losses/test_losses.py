@@ -35,7 +35,7 @@ def test_focal_loss_is_the_formula(alpha, gamma, smoothing, margin):
 
 @pytest.mark.parametrize("alpha", [-1.0, 0.75])
 @pytest.mark.parametrize("gamma", [0.0, 2.0])
-def test_focal_loss_is_the_peers(alpha, gamma):
+def test_focal_loss_equals_gliners(alpha, gamma):
     peer = pytest.importorskip("gliner.modeling.loss_functions")
     logits, targets, mask = tables()
     theirs = peer.focal_loss_with_logits(
@@ -110,7 +110,7 @@ def test_denominators():
 
 
 @pytest.mark.parametrize("gamma", [0.0, 1.0, 2.0])
-def test_dice_loss_is_the_peers(gamma):
+def test_dice_loss_equals_gliners(gamma):
     peer = pytest.importorskip("gliner.modeling.loss_functions")
     logits, targets, mask = tables()
     theirs = peer.span_dice_loss(logits, targets, gamma=gamma, reduction="none")
@@ -136,7 +136,7 @@ def test_wide_entities_weigh_more_and_negatives_do_not(loss):
     torch.testing.assert_close(loss(width_weight=True)(logits, targets, mask), loss()(logits, targets, mask))
 
 
-def test_width_weights_are_the_peers():
+def test_width_weights_equal_gliners():
     """GLiNER weighs positives by 1 + ln(k): its loss over all spans, ours over the same."""
     peer = pytest.importorskip("gliner.modeling.base")
     logits, targets, _ = tables()

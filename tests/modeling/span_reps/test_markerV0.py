@@ -66,6 +66,6 @@ def test_represented_spans_score_as_in_the_table():
             )
 
 
-def test_a_width_beyond_the_text_is_no_trouble():
+def test_a_width_beyond_the_text():
     words = torch.randn(1, 2, 16)
     assert built(9).score(words, torch.randn(1, 1, 16), everywhere(words)).shape == (1, 2, 9, 1)

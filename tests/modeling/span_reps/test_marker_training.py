@@ -41,7 +41,7 @@ def test_scores_and_gradients_are_those_of_autograd(width):
     assert torch.autograd.gradcheck(lambda *some: train_scores(*some, width, 0.0), given)
 
 
-def test_dropout_keeps_the_mean_and_the_gradient_knows_what_was_dropped():
+def test_dropout_keeps_the_mean_and_masks_the_gradient():
     given = parts()
     first, last, weight, bias = given
     plain = train_scores(*given, 3, 0.0)
@@ -64,7 +64,7 @@ def test_all_dropped():
 
 
 @pytest.mark.parametrize("kind", [MarkerV0, MarkerV2])
-def test_the_block_scores_alike_with_gradients_and_without(kind):
+def test_scores_are_the_same_with_and_without_gradients(kind):
     torch.manual_seed(0)
     block = kind(max_width=4, dropout=0.5)
     block.build(8)

@@ -8,7 +8,7 @@ from confit import Config
 from confit.errors import ConfitValidationError
 
 from gliner_pipe.modeling.span_reps import base
-from gliner_pipe.modeling.span_reps.base import Readings
+from gliner_pipe.modeling.span_reps.base import Representations
 from gliner_pipe.modeling.span_reps.first_word import Query
 from gliner_pipe.modeling.span_reps.marker import MarkerV1
 from gliner_pipe.registry import registry
@@ -60,7 +60,7 @@ def ragged(hidden_size):
 
 @pytest.mark.parametrize("hidden_size,max_width", SIZES)
 @pytest.mark.parametrize("name", NAMES)
-def test_scores_and_vectors_are_the_peers(name, hidden_size, max_width):
+def test_scores_and_vectors_equal_those_of_gliner(name, hidden_size, max_width):
     block, layer = pair(name, hidden_size, max_width)
     words, labels = torch.randn(2, 7, hidden_size), torch.randn(2, 3, hidden_size)
     vectors = peer_vectors(layer, words, max_width)
@@ -75,7 +75,7 @@ def test_scores_and_vectors_are_the_peers(name, hidden_size, max_width):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_gradients_are_the_peers(name):
+def test_gradients_equal_those_of_gliner(name):
     block, layer = pair(name, 16, 4)
     words, labels, inside = torch.randn(2, 6, 16), torch.randn(2, 3, 16), valid(6, 4)
     ours, theirs = words.clone().requires_grad_(), words.clone().requires_grad_()
@@ -92,7 +92,7 @@ def test_gradients_are_the_peers(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_gradients_through_chosen_spans_are_those_of_the_table(name):
+def test_gradients_of_selected_spans_equal_those_of_all_spans(name):
     block, words, labels = built(name), torch.randn(2, 6, 16), torch.randn(2, 3, 16)
     spans = torch.tensor([[[0, 0], [1, 3], [5, 5]], [[2, 5], [4, 4], [0, 1]]])
     grads = []
@@ -111,7 +111,7 @@ def test_gradients_through_chosen_spans_are_those_of_the_table(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_batch_mates_and_padding_change_nothing(name):
+def test_padding_and_other_rows_have_no_effect(name):
     block, (words, labels, mask, lengths) = built(name), ragged(16)
     spans = torch.zeros(4, 2, 2, dtype=torch.long)
     spans[:, 1, 1] = torch.tensor(lengths).clamp(max=4) - 1
@@ -131,7 +131,7 @@ def test_batch_mates_and_padding_change_nothing(name):
 
 @pytest.mark.parametrize("name", MARKERS)
 @pytest.mark.parametrize("at_once", [1, 300, 1 << 18])
-def test_scores_without_gradients_are_those_with_them(name, at_once, monkeypatch):
+def test_scores_are_the_same_with_and_without_gradients(name, at_once, monkeypatch):
     """However many numbers are held at once, for rows with labels of their own and with shared ones."""
     monkeypatch.setattr("gliner_pipe.modeling.span_reps.marker.NUMBERS_AT_ONCE", at_once)
     block = built(name)
@@ -158,7 +158,7 @@ def test_many_labels_find_the_same_as_few(name, at_once, monkeypatch):
     counts = mask.long()
     counts[2, 4] = 0  # a word without pieces
     windows = SimpleNamespace(word_mask=mask, own=own, scorable=counts > 0)
-    read = Readings(words, words, labels, labels[:, :0])
+    read = Representations(words, words, labels, labels[:, :0])
     limits = torch.tensor([0.5, 0.0, 1.0, 0.7, 0.3])
 
     def found(many, limits):
@@ -189,7 +189,7 @@ def test_spans_beyond_the_row_see_zeros(name):
 
 
 @pytest.mark.parametrize("name", ["markerV2", "markerV0", "marker"])
-def test_padded_batches_score_as_the_peers(name):
+def test_padded_batches_score_as_in_gliner(name):
     block, layer = pair(name, 16, 4)
     words, labels, mask, _ = ragged(16)
     words = words * mask[..., None]
@@ -214,7 +214,7 @@ def test_edges(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_they_run_in_lower_precision(name):
+def test_reduced_precision(name):
     block, words, labels = built(name), torch.randn(1, 5, 16), torch.randn(1, 2, 16)
     spans, inside = torch.tensor([[[0, 2], [1, 1]]]), valid(5, 4)
     expected = block.score(words, labels, full(words))[:, inside]
@@ -225,20 +225,20 @@ def test_they_run_in_lower_precision(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_section_makes_one(name):
+def test_created_from_a_config_section(name):
     block = Config({"x": {"@span_reps": name, "max_width": 3}}).resolve(registry=registry)["x"]
     assert block.max_width == 3
     assert not list(block.parameters())
     assert registry.span_reps.get(name)().max_width == 12
 
 
-def test_a_chosen_span_that_is_too_wide_is_cut():
+def test_a_selected_span_that_is_too_wide_is_truncated():
     block, words = built("conv_sum"), torch.randn(1, 8, 16)
     wide, cut = block.represent(words, torch.tensor([[[1, 7], [1, 4]]]), full(words))[0]
     torch.testing.assert_close(wide, cut)
 
 
-def test_what_no_span_is_made_with_is_not_trained():
+def test_unused_weights_are_not_trained():
     block = MarkerV1()
     block.build(8)
     assert {n.split(".")[0] for n, p in block.named_parameters() if not p.requires_grad} == {"project_first"}
@@ -253,6 +253,6 @@ def test_scores_of_all_widths_hold_no_vectors_of_all_widths():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_width_of_nothing_is_refused(name):
+def test_a_width_of_zero_is_rejected(name):
     with pytest.raises(ConfitValidationError, match="greater than 0"):
         Config({"x": {"@span_reps": name, "max_width": 0}}).resolve(registry=registry)

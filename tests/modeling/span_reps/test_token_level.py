@@ -12,7 +12,7 @@ def scorer():
 
 
 @pytest.mark.parametrize("at_once", [1, 100, 1 << 18])
-def test_scores_without_gradients_are_those_with_them(at_once, monkeypatch):
+def test_scores_are_the_same_with_and_without_gradients(at_once, monkeypatch):
     """However many words are taken at once, for rows with labels of their own and with shared ones."""
     monkeypatch.setattr("gliner_pipe.modeling.span_reps.token_level.NUMBERS_AT_ONCE", at_once)
     module = scorer()

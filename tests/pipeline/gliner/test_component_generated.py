@@ -199,9 +199,9 @@ def test_targets(nlp: Any) -> None:
     try:
         decoder.blank_entity_prob = 0.0
         batch = collate(nlp, DATA)
-        assert batch.writing.spans.tolist() == [[0, 0, 0], [0, 3, 3], [1, 0, 0], [1, 4, 4]]
-        assert batch.writing.words == (("Ada",), ("Rome",), ("Berlin",), ("Acme",))
-        assert batch.writing.labels == ("person", "city", "city", "company")
+        assert batch.label_generation.spans.tolist() == [[0, 0, 0], [0, 3, 3], [1, 0, 0], [1, 4, 4]]
+        assert batch.label_generation.words == (("Ada",), ("Rome",), ("Berlin",), ("Acme",))
+        assert batch.label_generation.labels == ("person", "city", "city", "company")
         assert len(batch.inputs.queries[0].entities) == 3
         decoder.blank_entity_prob = 1.0
         blank = collate(nlp, DATA)
@@ -209,8 +209,8 @@ def test_targets(nlp: Any) -> None:
         decoder.blank_entity_prob = before
     assert {query.entities for query in blank.inputs.queries} == {("entity",)}
     assert blank.gold[:, 3].tolist() == [0] * 4
-    assert blank.writing.labels == batch.writing.labels
-    torch.testing.assert_close(blank.writing.spans, batch.writing.spans)
+    assert blank.label_generation.labels == batch.label_generation.labels
+    torch.testing.assert_close(blank.label_generation.spans, batch.label_generation.spans)
 
 
 def test_blank_batches_are_as_many_as_asked_for(nlp: Any) -> None:
@@ -267,7 +267,7 @@ def test_slots(backbone: Path, causal: Path) -> None:
     assert {query.entities for query in batch.inputs.queries} == {("", "")}
     # slots in the order of the text: person, city; company has none left
     assert sorted(batch.gold.tolist()) == [[0, 0, 0, 0], [0, 3, 0, 1], [0, 7, 0, 1]]
-    assert sorted(zip(batch.writing.spans.tolist(), batch.writing.labels, strict=True)) == [
+    assert sorted(zip(batch.label_generation.spans.tolist(), batch.label_generation.labels, strict=True)) == [
         ([0, 0, 0], "person"),
         ([0, 1, 1], "city"),
     ]
