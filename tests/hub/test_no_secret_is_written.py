@@ -15,7 +15,7 @@ import pytest
 import spacy
 from hub.hub_server import HubServer
 from spacy.language import Language
-from test_secrets import FORMS
+from util.test_secrets import FORMS
 
 from gliner_pipe.convert import convert
 from gliner_pipe.data.readers.json import gliner_json
