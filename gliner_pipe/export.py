@@ -1,4 +1,4 @@
-"""Write a pipeline in a form that runs elsewhere: ``python -m gliner_pipe.export --help``."""
+"""Exports a pipeline to ONNX: ``python -m gliner_pipe.export --help``."""
 
 # no postponed annotations here: confit's --help shows the types of a signature
 import logging
@@ -29,24 +29,24 @@ def export(
     threads: int | None = None,
     trust_remote_code: bool = False,
 ) -> Path:
-    """Write a trained pipeline whose models are ONNX graphs, to be run by onnxruntime.
+    """Export a trained pipeline: its models become ONNX graphs, which onnxruntime runs.
 
-    The folder is a spaCy pipeline like any other: ``spacy.load``, ``predict``, ``evaluate`` and ``package`` take it. It
-    holds no weights of torch and cannot be trained. Needs ``pip install "gliner_pipe[onnx]"``.
+    The output is a spaCy pipeline like any other: ``spacy.load``, ``predict``, ``evaluate`` and ``package`` accept it.
+    It contains no torch weights and cannot be trained. Requires ``pip install "gliner_pipe[onnx]"``.
 
     Parameters
     ----------
     pipeline : str
-        A trained pipeline: its folder, name or hub id.
+        A trained pipeline: its folder, package or hub id.
     output : Path
-        Folder that is written, all at once.
+        Output folder, written atomically.
     onnx : bool
-        Write ONNX graphs; there is no other form yet, so it must be given.
+        Export ONNX graphs. Required, as it is the only format.
     int8 : bool
-        Products of the encoder with weights of 8 bits: faster and smaller, and scores change a little. What changes is
-        reported; measure it with ``python -m gliner_pipe.evaluate``.
+        Quantise the matrix products of the encoder to 8 bits: faster and smaller, with slightly different scores. The
+        difference is reported; measure its effect with ``python -m gliner_pipe.evaluate``.
     threads : int, optional
-        Threads that onnxruntime may use in the new pipeline; as many as torch uses when not given.
+        Number of threads of onnxruntime in the new pipeline; that of torch by default.
     trust_remote_code : bool
         Consent to run Python code that comes with the pipeline's models. Read that code first.
 
@@ -58,16 +58,16 @@ def export(
     Raises
     ------
     ConfigError
-        If a block cannot be exported; nothing has been written then.
+        If a block cannot be exported; nothing is written then.
     """
     if not onnx:
-        raise ConfigError("onnx", "is not given", "--onnx", "It is the only form there is")
+        raise ConfigError("onnx", "is not set", do="Add --onnx: it is the only format")
     from gliner_pipe.onnx.export import write_onnx
 
     nlp = pipeline_of(pipeline, trust_remote_code)
     for name, difference in write_onnx(nlp, output, int8=int8, threads=threads).items():
         logger.info(
-            "%s: scores differ by %.2g on average and by %.2g at most, over %d scores of some sentences",
+            "%s: scores differ by %.2g on average and by %.2g at most (%d scores of sample sentences)",
             name,
             difference.mean,
             difference.largest,

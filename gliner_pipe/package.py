@@ -1,4 +1,4 @@
-"""``python -m gliner_pipe.package``: a pipeline as a package that pip installs and ``spacy.load`` finds."""
+"""Builds an installable package of a pipeline: ``python -m gliner_pipe.package --help``."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from gliner_pipe.util.file_lock import only_writer
 logger = logging.getLogger("gliner_pipe.package")
 app = Cli(pretty_exceptions_enable=False)
 
-#: Options whose values are text whatever they look like.
+#: Options whose values are always text.
 LITERALS = (
     *("pipeline", "name", "version", "distributions", "dist_dir", "root_dir", "build_dir", "artifacts_name"),
     "scores",
     *(f"metadata.{key}" for key in ("description", "author", "email", "url", "license", "notes")),
 )
 
-#: The public package index takes no larger files, unless it is asked.
+#: Largest file that the public package index accepts by default.
 INDEX_LIMIT = 100 * 1024**2
 
 
@@ -54,45 +54,45 @@ def package(
     config_settings: dict[str, Any] = {},  # noqa: B006
     isolation: bool = False,
 ) -> list[Path]:
-    """Make an installable Python package of a spaCy pipeline.
+    """Build an installable Python package of a spaCy pipeline.
 
     ``pip install dist/<name>-<version>-py3-none-any.whl`` installs it, and ``spacy.load("<name>")`` or
-    ``<name>.load()`` loads it. A file in `dist_dir` is replaced only by a complete one.
+    ``<name>.load()`` loads it. A file in `dist_dir` is replaced atomically.
 
     Parameters
     ----------
     pipeline : str, Path or Language
         Folder of the pipeline, name of an installed pipeline, or (from Python) the pipeline itself.
     name : str
-        Name to install and to import it by, e.g. ``my_ner_model``; that of the pipeline when it has one.
+        Name of the package and of its module, e.g. ``my_ner_model``; by default the pipeline's name.
     version : str
-        Version, e.g. ``0.1.0``; that of the pipeline when it has one, else 0.1.0.
+        Version, e.g. ``0.1.0``; by default the pipeline's version, or 0.1.0 if it has none.
     metadata : dict
-        Of description, author, email, url, license, keywords, notes and sources.
+        Any of description, author, email, url, license, keywords, notes and sources.
     distributions : list of str or str
-        ``wheel``, ``sdist`` or both: a list, or names with commas between.
+        ``wheel``, ``sdist`` or both: a list, or names separated by commas.
     dist_dir : Path
         Folder for the files.
     root_dir : Path
-        Folder of the project: `dist_dir`, `build_dir` and `code` are looked for from here.
+        Folder of the project: `dist_dir`, `build_dir` and `code` are relative to it.
     build_dir : Path, optional
-        Folder in which to keep the source tree that was built, as ``<name>-<version>``.
+        Folder in which to keep the source tree, as ``<name>-<version>``.
     artifacts_name : str
         Name of the pipeline's folder inside the package.
     requirements : list of str or str, optional
-        Requirements to add to those found (spaCy, and the packages whose functions the pipeline's config
-        names), or to put in their place. An item that ends in ``.txt`` is a file of them.
+        Requirements to add to those found (spaCy, and the packages whose functions the pipeline's config names), or to
+        replace them. An item that ends in ``.txt`` is a file of requirements.
     code : list of str or str, optional
-        Code of the project that the pipeline needs: folders, Python files or importable modules. It is
-        installed under its own name and imported with the package.
+        Code of the project that the pipeline needs: folders, Python files or importable modules. It is installed under
+        its own name and imported with the package.
     exclude : list of str or str, optional
-        Patterns of the pipeline's files to leave out, e.g. ``*.pt`` or ``ner/cache``.
+        Patterns of files of the pipeline to leave out, e.g. ``*.pt`` or ``ner/cache``.
     scores : Path, optional
-        JSON file with scores; by default ``scores.json`` in the pipeline's folder, or those in its meta.
+        JSON file with scores; by default ``scores.json`` in the pipeline's folder, or the scores in its ``meta.json``.
     config_settings : dict
-        Settings of the build build, hatchling.
+        Settings of the build backend, hatchling.
     isolation : bool
-        Build in an environment of its own, for which the build build is downloaded.
+        Whether to build in an isolated environment, for which the build backend is downloaded.
 
     Returns
     -------
@@ -102,9 +102,9 @@ def package(
     Raises
     ------
     ConfigError
-        If an option cannot work; nothing has been written then.
+        If an option is invalid; nothing is written then.
     BuildError
-        If the build build failed.
+        If the build backend fails.
     DataError
         If another process writes the same distributions.
     """
@@ -142,10 +142,10 @@ def package(
             ) as kept:
                 shutil.copytree(sources, kept, dirs_exist_ok=True)
         card = (sources / "README.md").rename(scratch / f"{name}-{version}.README.md")
-        return [_delivered(file, root_dir / dist_dir) for file in (*built, card)]
+        return [_deliver(file, root_dir / dist_dir) for file in (*built, card)]
 
 
-def _delivered(file: Path, folder: Path) -> Path:
+def _deliver(file: Path, folder: Path) -> Path:
     target = folder / file.name
     size = file.stat().st_size
     with replace_file(target) as sibling:
@@ -153,20 +153,20 @@ def _delivered(file: Path, folder: Path) -> Path:
     logger.info("%s (%.1f MB)", target, size / 1e6)
     if size > INDEX_LIMIT:
         logger.warning(
-            "%s is larger than the 100 MB that the public package index takes: share the file itself, "
-            "which pip installs from a path or an address, or leave files out with --exclude",
+            "%s is larger than the 100 MB that the public package index accepts by default: share the file, which "
+            "pip installs from a path or URL, or leave files out with --exclude",
             target,
         )
     return target
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command line and say what was made.
+    """Run the command line, and log the files.
 
     Parameters
     ----------
     argv
-        Arguments; those of the process when not given.
+        Arguments; those of the process by default.
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout)
     logger.setLevel(logging.INFO)

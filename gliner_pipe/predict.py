@@ -1,4 +1,4 @@
-"""Find entities and relations in texts: ``python -m gliner_pipe.predict --help``."""
+"""Predicts entities and relations in texts: ``python -m gliner_pipe.predict --help``."""
 
 # no postponed annotations here: confit's --help shows the types of a signature
 import os
@@ -17,9 +17,10 @@ from gliner_pipe.pipeline.build import pipeline_of
 from gliner_pipe.pipeline.labels import split_labels
 from gliner_pipe.pipeline.overrides import override
 from gliner_pipe.prediction.outputs import write
+from gliner_pipe.prediction.predict_shards import predict_shards
 from gliner_pipe.prediction.predict_texts import predict_texts
 from gliner_pipe.prediction.rendering import HtmlStyle
-from gliner_pipe.prediction.run import Work, predict_shards
+from gliner_pipe.prediction.run import ShardOptions
 from gliner_pipe.prediction.shard_writers import SHARD_FORMATS
 from gliner_pipe.prediction.shards import Columns, holds_shards
 from gliner_pipe.prediction.texts import TextItem, read_texts
@@ -27,7 +28,7 @@ from gliner_pipe.registry import registry
 
 app = Cli(pretty_exceptions_enable=False)
 
-#: Options whose values are text whatever they look like.
+#: Options whose values are always text.
 LITERALS = (
     "pipeline",
     "text",
@@ -82,74 +83,72 @@ def predict(
     compile: bool | None = None,
     trust_remote_code: bool = False,
 ) -> int:
-    """Find entities in texts.
+    """Predict entities and relations in texts.
 
     Parameters
     ----------
     pipeline
-        Folder or package of a spaCy pipeline, or an ``[nlp]`` section.
+        Folder, package or hub id of a spaCy pipeline, or an ``[nlp]`` section.
     text
         One text.
     input
-        Instead of `text`: ``-`` (standard input, one text a line), a folder of ``.txt`` files, a ``.jsonl``
-        file (one object with a ``text`` a line), a ``.jsonl.gz`` or ``.parquet`` file, or a text file. For shards: a
+        Instead of `text`: ``-`` (standard input, one text per line), a folder of ``.txt`` files, a ``.jsonl`` file (one
+        object with a ``text`` per line), a ``.jsonl.gz`` or ``.parquet`` file, or a text file. For shards: a
         ``.parquet``, ``.jsonl`` or ``.jsonl.gz`` file, a folder of these, or a pattern such as ``"texts/*.parquet"``.
     lines
-        Whether a text file holds one text a line; else it is one text.
+        Whether a text file holds one text per line; otherwise it is one text.
     labels
-        Labels to ask for instead of the component's own: ``person,organization``, or a JSON list if a label
-        has a comma in it.
+        Labels that replace the component's own: ``person,organization``, or a JSON list if a label contains a comma.
     relations
-        Relations to ask for instead of the component's own, likewise.
+        Relation labels that replace the component's own, in the same form.
     threshold
-        Least score of an entity, from 0 to 1.
+        Minimum score of an entity, from 0 to 1.
     format
-        ``terminal``, ``jsonl``, ``standoff`` (a folder of ``.txt`` and ``.ann`` files) or ``html``; of shards
-        ``parquet``, ``jsonl`` or ``jsonl.gz``. When not given, ``terminal``; of shards that of the input.
+        ``terminal``, ``jsonl``, ``standoff`` (a folder of ``.txt`` and ``.ann`` files) or ``html``; for shards
+        ``parquet``, ``jsonl`` or ``jsonl.gz``. Default: ``terminal``; for shards the format of the input.
     html
         Short for ``--format html``.
     html_style
-        ``ent`` (inside the running text), ``span`` (lines below the tokens) or ``auto`` (``span`` where
-        entities overlap).
+        ``ent`` (labels inside the running text), ``span`` (lines below the tokens) or ``auto`` (``span`` if entities
+        overlap).
     output
-        File or folder to write to; standard output when not given. A folder (a name without ending) takes
-        shards, a file for each input file. Give the same command again to go on where it was broken off.
+        Output file or folder; standard output by default. A folder (a name without suffix) receives shards, one file
+        per input file. Run the same command again to resume.
     text_column
         Column or field of the text.
     id_column
-        Column or field that names a row in messages.
+        Column or field that identifies a row in messages.
     labels_column
-        For shards, column or field with a list of labels to ask for in the row; null for those of all.
+        For shards: column or field with a list of labels for the row; null for the component's own.
     keep
-        For shards, columns to carry along: ``id,date``; all when not given.
+        For shards: columns to keep in the output, ``id,date``; all by default.
     shard_size
-        For shards, rows of an output file at most; an output file for each input file when not given.
+        For shards: maximum number of rows of an output file; by default one output file per input file.
     on_error
-        For shards, what to do about a row that cannot be read or predicted on: ``stop``, or ``skip``, which lists it
-        and writes the reason into its field ``error``. Files that cannot be read come last, as an error.
+        For shards: what to do with a row that cannot be read or predicted on. ``stop``, or ``skip``, which lists the
+        row and writes the reason to its field ``error``. Files that cannot be read are reported as an error at the end.
     save_every
-        For shards, seconds between two times that finished rows are written. A kill costs these, and the texts in
-        hand.
+        For shards: seconds between two writes of finished rows. A killed run loses these rows and those in progress.
     engine
-        For shards, ``local``, ``ray`` or ``spark``. A cluster must see input and output under the same paths.
+        For shards: ``local``, ``ray`` or ``spark``. A cluster must see input and output under the same paths.
     workers
-        Processes of Ray that predict; as many as it has CPUs (GPUs, if the model runs there) when not given.
+        Number of Ray workers; by default the number of CPUs (of GPUs, if the model runs on one) in the cluster.
     quiet
-        For shards, whether to report no progress on standard error.
+        For shards: whether to report no progress on standard error.
     span_getter
-        Where the pipeline writes its spans: the key of a span group or ``ents``; found out when not given.
+        Where the pipeline stores its spans: the key of a span group or ``ents``; detected by default.
     batch_size
-        Texts a batch. With ``--input -`` a result comes when a batch is full or the input ends.
+        Texts per batch. With ``--input -`` results are written when a batch is full or the input ends.
     n_process
-        Processes; none of them outlives the command.
+        Number of processes; none outlives the command.
     device
-        Where the model runs, e.g. ``cpu`` or ``cuda:0``.
+        Device of the model, e.g. ``cpu`` or ``cuda:0``.
     dtype
-        Numbers that the model runs with: ``fp32``, ``bf16`` or ``fp16``.
+        Precision of the model: ``fp32``, ``bf16`` or ``fp16``.
     quantize
-        ``int8`` for linear layers of 8 bits in the text encoder, ``none`` for others.
+        ``int8`` for 8-bit linear layers in the text encoder, ``none`` for none.
     compile
-        Whether torch compiles the text encoder.
+        Whether to compile the text encoder with ``torch.compile``.
     trust_remote_code
         Consent to run Python code that comes with the pipeline's models. Read that code first.
 
@@ -159,29 +158,36 @@ def predict(
         Number of texts.
     """
     if (text is None) == (input is None):
-        found = "are both given" if text is not None else "are both missing"
+        found = "are both set" if text is not None else "are both missing"
         raise ConfigError("text, input", found, "one of them", 'Write --text "..." or --input PATH')
     if html and format not in (None, "terminal", "html"):
-        raise ConfigError("format", f"is {format!r} together with html", "one of them", "Leave out one")
+        raise ConfigError("format", f"is {format!r} together with html", "one of them", "Remove one")
     pipeline = pipeline_of(pipeline, trust_remote_code)
     columns = Columns(text_column, labels_column, id_column, _names(keep))
-    asked: dict[str, Any] = {"labels": split_labels(labels), "relations": split_labels(relations)}
-    precision: dict[str, Any] = {"dtype": dtype, "quantize": quantize, "compile": compile}
-    with override(pipeline, **asked, threshold=threshold, device=device, **precision):
+    settings: dict[str, Any] = {
+        "labels": split_labels(labels),
+        "relations": split_labels(relations),
+        "threshold": threshold,
+        "device": device,
+        "dtype": dtype,
+        "quantize": quantize,
+        "compile": compile,
+    }
+    with override(pipeline, **settings):
         if not html and input is not None and output is not None and _are_shards(input, format, output):
-            work = Work(columns, on_error == "skip", save_every, span_getter, batch_size, n_process)
+            skip = on_error == "skip"
             return predict_shards(
                 pipeline,
                 input,
                 output,
-                work,
+                ShardOptions(columns, skip, save_every, span_getter, batch_size, n_process),
                 format=format,
                 shard_size=shard_size,
                 engine=engine,
                 workers=workers,
                 quiet=quiet,
             ).predicted
-        _refuse(
+        _refuse_shard_options(
             format=format if format in ("parquet", "jsonl.gz") else None,
             labels_column=labels_column,
             keep=keep,
@@ -202,19 +208,19 @@ def predict(
 
 
 def _are_shards(input: str | Path, format: str | None, output: Path) -> bool:
-    """Tell whether shards go in and a folder of shards comes out."""
+    """Return whether the input holds shards, and the output is a folder of shards."""
     folder = output.is_dir() or not (output.suffix or output.exists())
     return folder and format in (None, *SHARD_FORMATS) and str(input) != "-" and holds_shards(input)
 
 
-def _refuse(**options: Any) -> None:
+def _refuse_shard_options(**options: Any) -> None:
     for name, value in options.items():
         if value is not None:
             raise ConfigError(
                 name,
-                f"is {value!r}, which is for shards",
-                "with shards: an input of .parquet, .jsonl or .jsonl.gz files, and an output that is a folder",
-                f"Set input and output so (an output without ending), or leave out {name}",
+                f"is {value!r}, which needs shards",
+                "an input of .parquet, .jsonl or .jsonl.gz files with an output folder (a name without suffix)",
+                f"Set input and output accordingly, or remove {name}",
             )
 
 
@@ -231,7 +237,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     Parameters
     ----------
     argv
-        Arguments; those of the process when not given.
+        Arguments; those of the process by default.
     """
     run(lambda: _until_closed(sys.argv[1:] if argv is None else argv))
 
@@ -240,10 +246,10 @@ def _until_closed(argv: Sequence[str]) -> None:
     try:
         app(literal(argv, LITERALS))
         _flush()
-    except BrokenPipeError:  # the reader of our output has seen enough
+    except BrokenPipeError:  # the reader of the output has closed the pipe
         pass
     finally:
-        # what cannot be written now cannot be written at exit either: keep the interpreter from complaining then
+        # output that cannot be written now must not raise another error when the interpreter exits
         with suppress(OSError):
             _flush()
 

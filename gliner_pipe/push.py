@@ -1,4 +1,4 @@
-"""``python -m gliner_pipe.push artifacts/model-best user/name``: a pipeline on a model hub."""
+"""Pushes a pipeline to a model hub: ``python -m gliner_pipe.push artifacts/model-best user/name``."""
 
 # no postponed annotations here: confit's --help shows the types of a signature
 import itertools
@@ -16,7 +16,7 @@ from gliner_pipe.registry import registry
 logger = logging.getLogger("gliner_pipe.push")
 app = Cli(pretty_exceptions_enable=False)
 
-#: Options whose values are text whatever they look like.
+#: Options whose values are always text.
 LITERALS = ("source", "repo", "message", "revision", "path_in_repo")
 
 
@@ -29,35 +29,34 @@ def push(
     revision: str | None = None,
     path_in_repo: str | None = None,
 ) -> str:
-    """Put a pipeline on a model hub, with a model card.
+    """Push a pipeline to a model hub, with a model card.
 
-    The login is the hub's own: HF_TOKEN, or ``hf auth login``. Whoever may see the repository loads the
-    pipeline with ``gliner_pipe.load("user/name")``.
+    The login is HF_TOKEN, or that of ``hf auth login``. Load the pipeline with ``gliner_pipe.load("user/name")``.
 
     Parameters
     ----------
     source : str
         Folder of the pipeline, or name of an installed one.
     repo : str
-        Repository, ``user/name``; made if it is not there.
+        Repository, ``user/name``; created if it does not exist.
     private : bool
-        Whether a new repository is seen by its owners alone.
+        Whether a new repository is private.
     message : str
-        Of the commit.
+        Commit message.
     revision : str, optional
-        Branch; made if it is not there.
+        Branch; created if it does not exist.
     path_in_repo : str, optional
-        Folder of the repository; its top by default.
+        Folder in the repository; by default the top.
 
     Returns
     -------
     str
-        Address of the commit.
+        URL of the commit.
 
     Raises
     ------
     ConfigError
-        If there is no pipeline or no login, or the hub refuses.
+        If there is no pipeline or no login, or the hub refuses the push.
     """
     url = push_to_hub(
         source, repo, private=private, message=message, revision=revision, path_in_repo=path_in_repo
@@ -67,7 +66,7 @@ def push(
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command line; source and repository may stand without ``--source`` and ``--repo``."""
+    """Run the command line; source and repository may be positional."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout)
     logger.setLevel(logging.INFO)
     arguments = _named(sys.argv[1:] if argv is None else argv)
@@ -75,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _named(argv: Sequence[str]) -> list[str]:
-    """Put the names of source and repository before their values, where these come first."""
+    """Insert ``--source`` and ``--repo`` before positional values."""
     values = list(itertools.takewhile(lambda value: not value.startswith("-"), argv))[:2]
     pairs = zip(("--source", "--repo"), values, strict=False)
     return [part for pair in pairs for part in pair] + list(argv[len(values) :])

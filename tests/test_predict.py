@@ -152,7 +152,7 @@ def test_processes_keep_order(ruler: Path) -> None:
 def test_too_long_a_text(ruler: Path) -> None:
     nlp = spacy.load(ruler)
     nlp.max_length = 3
-    with pytest.raises(DataError, match="text 2 has 4 characters; allowed: at most 3"):
+    with pytest.raises(DataError, match=r"^text 2 .* 4 .* 3"):
         list(predict_texts(nlp, ["Ann", "Anna"]))
 
 
@@ -179,17 +179,20 @@ def test_gliner_labels_and_threshold(nlp: Any, tmp_path: Path, capsys: pytest.Ca
 
 def test_mistakes_end_in_one_line(ruler: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     good = ["--pipeline", ruler, "--text", "Ann"]
-    assert "both missing" in error_of(capsys, "--pipeline", ruler)
-    assert "both given" in error_of(capsys, *good, "--input", "-")
-    assert "no gliner component" in error_of(capsys, *good, "--labels", "person")
-    assert "no gliner component" in error_of(capsys, *good, "--threshold", "0.5")
-    assert "terminal, jsonl, standoff, html" in error_of(capsys, *good, "--format", "xml")
-    assert "Add --output FOLDER" in error_of(capsys, *good, "--format", "standoff")
-    assert "together with html" in error_of(capsys, *good, "--format", "jsonl", "--html")
-    assert "holds no label" in error_of(capsys, *good, "--labels", ",")
-    assert "does not exist" in error_of(capsys, "--pipeline", ruler, "--input", tmp_path / "nope.txt")
-    assert "Can't find model" in error_of(capsys, "--pipeline", tmp_path / "nope", "--text", "a")
-    assert "has no value" in error_of(capsys, "--pipeline", ruler, "--text")
+    for section, arguments in [
+        ("[text, input]", ["--pipeline", ruler]),
+        ("[text, input]", [*good, "--input", "-"]),
+        ("[labels]", [*good, "--labels", "person"]),  # the ruler has no gliner component
+        ("[threshold]", [*good, "--threshold", "0.5"]),
+        ("terminal, jsonl, standoff, html", [*good, "--format", "xml"]),
+        ("--output FOLDER", [*good, "--format", "standoff"]),
+        ("[format]", [*good, "--format", "jsonl", "--html"]),
+        ("[labels]", [*good, "--labels", ","]),
+        ("missing.txt", ["--pipeline", ruler, "--input", tmp_path / "missing.txt"]),
+        ("missing", ["--pipeline", tmp_path / "missing", "--text", "a"]),
+        ("--text", ["--pipeline", ruler, "--text"]),
+    ]:
+        assert section in error_of(capsys, *arguments)
 
 
 def test_a_failure_leaves_the_old_output(

@@ -23,7 +23,7 @@ from gliner_pipe.modeling.token_classifier import TokenClassifier
 from gliner_pipe.util import consent
 from gliner_pipe.util.atomic import replace_directory, scratch_directory
 from gliner_pipe.util.file_lock import LOCK, only_writer
-from gliner_pipe.util.secrets import redact_folder
+from gliner_pipe.util.redact_folder import redact_folder
 
 logger = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
-"""Pipelines on a model hub: pushed to it, and loaded from it.
+"""Pipelines on a model hub: pushing and loading.
 
-The login is the hub's own: HF_TOKEN, or what ``hf auth login`` has stored. No function takes a token, and
-none is written anywhere.
+The login is HF_TOKEN, or the one that ``hf auth login`` has stored. No function takes a token, and none is written to a
+file.
 """
 
 from gliner_pipe.hub.push import push_to_hub

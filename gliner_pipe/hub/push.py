@@ -1,4 +1,4 @@
-"""A pipeline's folder on its way to the hub."""
+"""Pushes a pipeline to a model hub, with a model card."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from gliner_pipe.packaging.source import TRAIN_CONFIG, copy_pipeline
 from gliner_pipe.pipeline.load import TRAINING_STATE
 from gliner_pipe.util.atomic import scratch_directory
 from gliner_pipe.util.hub_client import check_hub, hub_error, make_api, make_repo
-from gliner_pipe.util.secrets import redact_folder
+from gliner_pipe.util.redact_folder import redact_folder
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 CARD = "README.md"
 
-#: Files that this package and spaCy write about a pipeline.
+#: Metadata files that this package and spaCy write.
 _METADATA = (TRAIN_CONFIG, "config.cfg", "meta.json", "cfg.json", "blocks.json", "config.json")
 _TEXT = (".cfg", ".json", ".jsonl", ".md", ".txt", ".csv", ".toml", ".yml", ".yaml", ".py")
 _TEXT_LIMIT = 16 * 1024**2
@@ -42,37 +42,37 @@ def push_to_hub(
     revision: str | None = None,
     path_in_repo: str | None = None,
 ) -> str:
-    """Put a pipeline on a model hub, with a model card.
+    """Push a pipeline to a model hub, with a model card.
 
-    Use it to share a pipeline, or to load it on another machine: ``gliner_pipe.load("user/name")``. The login
-    is the hub's own, from HF_TOKEN or ``hf auth login``. A ``README.md`` in the folder is the card; else one
-    is written from the pipeline's labels, scores and training config. Secrets in text files are redacted.
-    Files of an earlier push that the pipeline does not have any more are removed.
+    Others, and other machines, load it with ``gliner_pipe.load("user/name")``. The login is HF_TOKEN or that of ``hf
+    auth login``. A ``README.md`` in the folder is used as the card; otherwise one is generated from the pipeline's
+    labels, scores and training config. Secrets in text files are redacted. Files of an earlier push that are not part
+    of the pipeline any more are removed.
 
     Parameters
     ----------
     pipeline
         Folder of the pipeline, name of an installed one, or the pipeline itself.
     repo_id
-        Repository, ``user/name``; made if it is not there.
+        Repository, ``user/name``; created if it does not exist.
     private
-        Whether a new repository is seen by its owners alone.
+        Whether a new repository is private.
     message
-        Of the commit.
+        Commit message.
     revision
-        Branch; made if it is not there. The main one by default.
+        Branch; created if it does not exist. The main branch by default.
     path_in_repo
-        Folder of the repository; its top by default, from which `from_hub` loads.
+        Folder in the repository; by default the top, from which `from_hub` loads.
 
     Returns
     -------
     str
-        Address of the commit.
+        URL of the commit.
 
     Raises
     ------
     ConfigError
-        If there is no pipeline or no login, or the hub refuses.
+        If there is no pipeline or no login, or the hub refuses the push.
     """
     where = "push_to_hub"
     with staged(pipeline) as folder:
@@ -90,26 +90,36 @@ def push_to_hub(
 
 @contextmanager
 def staged(pipeline: str | Path | Language, with_state: bool = False) -> Iterator[Path]:
-    """Yield a folder with the files to upload; those of a folder are linked, so that it may be replaced meanwhile.
+    """Yield a folder with the files to upload; they are hard links, so that the original folder may be replaced.
 
     Parameters
     ----------
     pipeline
-        As for `push_to_hub`.
+        As in `push_to_hub`.
     with_state
-        Whether what only a resumed training needs is among the files.
+        Whether to include the training state, which only a resumed training needs.
     """
     beside = None if isinstance(pipeline, Language) else Path(pipeline).absolute()
     if beside is not None and beside.is_dir() and os.access(beside.parent, os.W_OK):
-        with scratch_directory(beside.with_name("upload")) as scratch:  # where files can be linked
-            yield _filled(pipeline, scratch / "pipeline", with_state)
+        with scratch_directory(beside.with_name("upload")) as scratch:  # on the same filesystem
+            yield _fill(pipeline, scratch / "pipeline", with_state)
     else:
         with tempfile.TemporaryDirectory() as name:
-            yield _filled(pipeline, Path(name) / "pipeline", with_state)
+            yield _fill(pipeline, Path(name) / "pipeline", with_state)
+
+
+def _fill(pipeline: str | Path | Language, folder: Path, with_state: bool) -> Path:
+    try:
+        copy_pipeline(pipeline, folder)
+    except ConfigError as error:
+        raise ConfigError("push_to_hub", error.found, error.allowed, error.do) from None
+    if not with_state:
+        shutil.rmtree(folder / TRAINING_STATE, ignore_errors=True)
+    return folder
 
 
 def complete(folder: Path, repo_id: str | None) -> None:
-    """Redact secrets in the metadata of a staged pipeline, and write a model card for a repository."""
+    """Redact secrets in the metadata of a staged pipeline, and write its model card if there is a repository."""
     redact_folder(folder, _METADATA)
     if repo_id is not None and not (folder / CARD).is_file():
         (folder / CARD).write_text(pipeline_card(folder, repo_id), encoding="utf8")
@@ -123,10 +133,10 @@ def upload(
     revision: str | None = None,
     path_in_repo: str | None = None,
 ) -> str:
-    """Upload a folder in one commit and return its address; files that it has no more are removed.
+    """Upload a folder in one commit and return the URL; files that the folder no longer has are removed.
 
-    The token of the login in a file of the user is refused; other secrets in text files are redacted.
-    At the top of a repository, only files inside the folders of the pipeline are: checkpoints beside them stay.
+    A file that contains the token of the login is an error; other secrets in text files are redacted. At the top of a
+    repository, files are removed only inside the pipeline's folders, so that checkpoints beside them are kept.
     """
     _refuse_token(folder)
     redact_folder(folder)
@@ -159,18 +169,8 @@ def pipeline_card(folder: Path, repo_id: str) -> str:
     return model_card(meta, config, text, "", repo_id)
 
 
-def _filled(pipeline: str | Path | Language, folder: Path, with_state: bool) -> Path:
-    try:
-        copy_pipeline(pipeline, folder)
-    except ConfigError as error:
-        raise ConfigError("push_to_hub", error.found, error.allowed, error.do) from None
-    if not with_state:
-        shutil.rmtree(folder / TRAINING_STATE, ignore_errors=True)
-    return folder
-
-
 def _refuse_token(folder: Path) -> None:
-    """Look for the token of the login in the files: it would give whoever sees them all rights of its owner."""
+    """Raise an error if a file contains the token of the login, which gives all rights of its owner."""
     from huggingface_hub import get_token
 
     token = (get_token() or "").encode()
@@ -178,6 +178,6 @@ def _refuse_token(folder: Path) -> None:
         if path.suffix in _TEXT and path.stat().st_size <= _TEXT_LIMIT and token in path.read_bytes():
             raise ConfigError(
                 "push_to_hub",
-                f"would publish the token of your login, which stands in {path.relative_to(folder)}",
-                do="Take it out of that file, and give it up on the hub: it may have been seen",
+                f"would publish the token of your login, which is in {path.relative_to(folder)}",
+                do="Remove it from that file, and revoke it on the hub",
             )

@@ -1,4 +1,4 @@
-"""What a training pushes while it goes on."""
+"""Pushes the models and checkpoints of a training to a hub in the background."""
 
 from __future__ import annotations
 
@@ -12,19 +12,18 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.hub.push import complete, staged, upload
 from gliner_pipe.util.console import console_note
-from gliner_pipe.util.hub_client import check_hub, make_api, make_repo, told
+from gliner_pipe.util.hub_client import check_hub, explain, make_api, make_repo
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-#: When a training pushes: only its end; also the model at each saving; that and the newest checkpoint; that
-#: and every checkpoint.
+#: What a training pushes: the final model; also the model at each save; also the latest checkpoint, or all checkpoints.
 Strategy = Literal["end", "every_save", "checkpoint", "all_checkpoints"]
 
-#: What was saved: the model as it is, the best one so far, or a checkpoint to resume from.
+#: What was saved: the current model, the best model so far, or a checkpoint to resume from.
 Kind = Literal["last", "best", "checkpoint"]
 
-#: Folder of the repository in which the newest checkpoint is.
+#: Folder of the latest checkpoint in the repository.
 LAST_CHECKPOINT = "last-checkpoint"
 
 _WHERE = "train.push_to_hub"
@@ -32,41 +31,39 @@ _WHERE = "train.push_to_hub"
 
 @dataclass
 class _Upload:
-    """An upload under way."""
+    """An upload in progress."""
 
     what: str
     step: int
     path_in_repo: str | None
     future: Future[str]
-    told: bool = False
 
 
 class HubUploader:
-    """Pushes a training's models to a hub in the background: the training does not wait, nor does it fail.
+    """Pushes the models of a training to a hub in the background: the training neither waits nor fails.
 
-    Call `start` before anything is trained, `saved` after each saving, and `finish` at the end, also of a
-    training that failed. An upload that fails is told with its reason; the files are on disk all the same.
+    Call `start` before the training, `saved` after each save, and `finish` at the end, also after a failure. A failed
+    upload is reported with its reason; the files are still on disk.
 
     Parameters
     ----------
     repo_id
-        Repository, ``user/name``, or a name under the user's own; named after the training's folder when not
-        given.
+        Repository, ``user/name``, or a name in the user's namespace; by default the name of the training's folder.
     output_path
         Folder of the last model.
     strategy
-        ``end``: once, at the end. ``every_save``: also the last model at each saving. ``checkpoint``: also the
-        newest checkpoint, in the folder ``last-checkpoint``, to resume from. ``all_checkpoints``: every
-        checkpoint, in a folder of its name.
+        ``end``: the final model. ``every_save``: also the last model at each save. ``checkpoint``: also the latest
+        checkpoint, in the folder ``last-checkpoint``, to resume from. ``all_checkpoints``: all checkpoints, each in a
+        folder of its name.
     private
-        Whether a new repository is seen by its owners alone.
+        Whether a new repository is private.
     always_push
-        Push at every saving, one after the other. Otherwise a saving is left out while the uploads of an
-        earlier one are under way.
+        Whether to push at every save, one after another. Otherwise a save is skipped while uploads of an earlier save
+        are in progress.
     revision
-        Branch; made if it is not there.
+        Branch; created if it does not exist.
     note
-        Takes a line for the user.
+        Receives messages for the user.
     """
 
     def __init__(
@@ -90,17 +87,17 @@ class HubUploader:
         self.note = note
         self._api: Any = None
         self._uploads: list[_Upload] = []
-        self._left_out: dict[str, Path] = {}
+        self._skipped: dict[str, Path] = {}
         self._reasons: set[str] = set()
         self._exit = ExitStack()
 
     def start(self) -> str:
-        """Check the login and make the repository; return its full name.
+        """Check the login and create the repository; return its full name.
 
         Raises
         ------
         ConfigError
-            If there is no login, or it has no right to the repository.
+            If there is no login, or it may not write to the repository.
         """
         user = check_hub(_WHERE)
         if "/" not in self.repo_id:
@@ -111,19 +108,19 @@ class HubUploader:
         return self.repo_id
 
     def saved(self, folder: str | Path, step: int, kind: Kind = "last") -> None:
-        """Push a folder that was just saved, if the strategy says so; return at once.
+        """Push a folder that was just saved, if the strategy includes it; return immediately.
 
         Parameters
         ----------
         folder
-            The folder; it may be replaced or removed at once.
+            The folder; it may be replaced or removed afterwards.
         step
-            Step that it was saved at.
+            Step of the save.
         kind
-            ``last``: the model as it is, which goes to the top of the repository. ``best``: not pushed before
-            the end. ``checkpoint``: with what a resumed training needs.
+            ``last``: the current model, pushed to the top of the repository. ``best``: not pushed before the end.
+            ``checkpoint``: pushed with the training state.
         """
-        self._tell_failures()
+        self._report_failures()
         folder = Path(folder)
         path = None
         if kind == "best" or self.strategy == "end":
@@ -135,41 +132,41 @@ class HubUploader:
         busy = any(item.step != step and not item.future.done() for item in self._uploads)
         if busy and not self.always_push:
             if path is not None:
-                self._left_out[path] = folder  # the newest takes the place of an older one
+                self._skipped[path] = folder  # replaces an older one
             return
-        self._left_out.pop(path or "", None)
+        self._skipped.pop(path or "", None)
         self._push(folder, path, step, f"Step {step}")
 
     def finish(self, folder: str | Path | None) -> str | None:
-        """Wait for all uploads and push the model that the training ends with.
+        """Wait for all uploads, and push skipped checkpoints and the final model.
 
         Parameters
         ----------
         folder
-            That model; None (after a failure) only to wait.
+            Folder of the final model; None (after a failure) only waits.
 
         Returns
         -------
         str or None
-            Address of the last commit; None if there is none, or it could not be made.
+            URL of the last commit; None if there is none, or the upload failed.
         """
         if self._api is None:
             return None
         last = None
         try:
             if folder is not None:
-                for path, left_out in self._left_out.items():
-                    if left_out.is_dir():
-                        self._push(left_out, path, -1, f"Checkpoint {left_out.name}")
+                for path, skipped in self._skipped.items():
+                    if skipped.is_dir():
+                        self._push(skipped, path, -1, f"Checkpoint {skipped.name}")
                     else:
                         self.note(
-                            f"warning: [{_WHERE}] {left_out.name} was removed before it could be uploaded: "
-                            "raise save_total_limit, or set hub_always_push"
+                            f"warning: [{_WHERE}] {skipped.name} was removed before it could be uploaded: "
+                            "increase save_total_limit, or set hub_always_push"
                         )
                 last = self._push(Path(folder), None, -1, "End of the training")
             for item in self._uploads:
                 item.future.exception()  # waits
-            self._tell_failures()
+            self._report_failures()
         finally:
             self._api = None
             self._exit.close()
@@ -179,12 +176,12 @@ class HubUploader:
         return last.result()
 
     def _push(self, folder: Path, path: str | None, step: int, message: str) -> Future[str] | None:
-        """Link the files and hand them to the client's one thread for uploads."""
+        """Link the files, and upload them in the client's single upload thread."""
         stack = ExitStack()
         try:
             files = stack.enter_context(staged(folder, with_state=path is not None))
         except Exception as error:
-            self._tell(f"the upload of {folder}", f"{type(error).__name__}: {error}", "")
+            self._warn(f"the upload of {folder}", f"{type(error).__name__}: {error}", "")
             return None
         api, repo_id, revision = self._api, self.repo_id, self.revision
 
@@ -197,16 +194,15 @@ class HubUploader:
         self._uploads.append(_Upload(f"the upload of {folder} ({message})", step, path, future))
         return future
 
-    def _tell_failures(self) -> None:
-        for item in self._uploads:
-            if not item.told and item.future.done():
-                item.told = True
-                error = item.future.exception()
-                if error is not None:
-                    self._tell(item.what, *told(error))
-        self._uploads = [item for item in self._uploads if not item.told]
+    def _report_failures(self) -> None:
+        done = [item for item in self._uploads if item.future.done()]
+        self._uploads = [item for item in self._uploads if item not in done]
+        for item in done:
+            error = item.future.exception()
+            if error is not None:
+                self._warn(item.what, *explain(error))
 
-    def _tell(self, what: str, reason: str, do: str) -> None:
+    def _warn(self, what: str, reason: str, do: str) -> None:
         """Warn once of each reason: an hour without a network is one line."""
         if reason not in self._reasons:
             self._reasons.add(reason)
@@ -215,14 +211,14 @@ class HubUploader:
 
 
 def default_name(output_path: Path) -> str:
-    """Return a name for a training's repository: the model's folder, or the one around ``model-last``."""
+    """Return the default name of a training's repository: the model's folder, or the parent of ``model-last``."""
     path = output_path.absolute()
     name = path.parent.name if path.name == "model-last" and path.parent.name else path.name
     return re.sub(r"[^A-Za-z0-9._-]+|--+|\.\.+", "-", name).strip("-.") or "model"
 
 
 class _quiet:
-    """The client's progress bars, off meanwhile: they would tear the training's own."""
+    """Disables the client's progress bars, which would disturb that of the training."""
 
     def __enter__(self) -> None:
         from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars

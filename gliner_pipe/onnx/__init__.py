@@ -1,1 +1,1 @@
-"""Models as ONNX graphs: writing them, and running them with onnxruntime."""
+"""Pipelines whose models are ONNX graphs: export, and inference with onnxruntime."""

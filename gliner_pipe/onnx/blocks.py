@@ -1,4 +1,4 @@
-"""Blocks that run ONNX graphs in place of a model's heads, and the cache of label vectors."""
+"""Blocks of a model that run ONNX graphs: span representations, relation heads and label vectors."""
 
 from __future__ import annotations
 
@@ -24,16 +24,19 @@ from gliner_pipe.modeling.triples.base import Triple
 from gliner_pipe.onnx.session import Graph, NoWeights
 from gliner_pipe.util.atomic import replace_file
 
+#: Label vectors of a compressed prompt.
+VECTORS = "label_vectors.safetensors"
+
 
 class Scored(NamedTuple):
-    """What a graph says of windows where it scores their spans at once; see ``Representations``.
+    """Output of a graph that also scores the spans of windows; compare ``Representations``.
 
     Attributes
     ----------
     logits
         ``(rows, words, widths, labels)``.
     span_words, labels, relations
-        For further heads; of no width where there are none.
+        Inputs of further heads; of width 0 if there are none.
     """
 
     logits: Tensor
@@ -50,7 +53,7 @@ class GraphSpans(NoWeights, SpanRep):
     block
         The span representation that was exported.
     scores, spans
-        Graphs that score spans and make vectors of chosen ones; None where nobody asks.
+        Graphs that score all spans, and that compute the vectors of chosen spans; None if not needed.
     """
 
     def __init__(self, block: SpanRep, scores: Graph | None, spans: Graph | None) -> None:
@@ -64,13 +67,13 @@ class GraphSpans(NoWeights, SpanRep):
         return _score(self.graphs["scores"], words, labels, word_mask)
 
     def represent(self, words: Tensor, spans: Tensor, word_mask: Tensor) -> Tensor:
-        """Vectors of chosen spans."""
+        """Return the vectors of chosen spans."""
         return _represent(self.graphs["spans"], words, spans, word_mask)
 
     def _find_among_many(
         self, words: Tensor, labels: Tensor, word_mask: Tensor, valid: Tensor, limits: Tensor
     ) -> FoundSpans:
-        """Find spans for labels that all rows share, some labels at a time: a graph scores no chosen spans."""
+        """Find spans for labels that all rows share, some labels at a time: the graph scores all spans, not some."""
         step = max(1, base.SCORES_AT_ONCE // max(valid.numel(), 1))
         parts = []
         for at in range(0, labels.shape[0], step):
@@ -83,10 +86,10 @@ class GraphSpans(NoWeights, SpanRep):
 
 
 class ScoredSpans(GraphSpans):
-    """Finds spans whose scores came with the vectors of the words."""
+    """Finds spans that the graph of the encoder has scored."""
 
     def find(self, read: Scored, windows: WindowBatch, limits: Tensor) -> FoundSpans:  # type: ignore[override]
-        """Find the spans above their thresholds."""
+        """Return the spans above their thresholds."""
         probs = read.logits.sigmoid_()
         keep = (probs > limits[:, None, None]) & valid_spans(windows, self.max_width or 1)[..., None]
         rows, starts, widths, names = keep.nonzero().unbind(1)
@@ -113,18 +116,18 @@ class GraphTokens(NoWeights, TokenLevel):
         self.graphs = {"scores": scores, "spans": spans}
 
     def score(self, words: Tensor, labels: Tensor, word_mask: Tensor) -> Tensor:
-        """Score all words, for as many labels at once as the memory of their hidden layer allows."""
+        """Score all words, for as many labels at a time as the memory of the hidden layer allows."""
         step = max(1, base.SCORES_AT_ONCE // max(4 * self.hidden_size * word_mask.numel(), 1))
         parts = [_score(self.graphs["scores"], words, some, word_mask) for some in labels.split(step, 1)]
         return torch.cat(parts, 2)
 
     def represent(self, words: Tensor, spans: Tensor, word_mask: Tensor) -> Tensor:
-        """Vectors of chosen spans."""
+        """Return the vectors of chosen spans."""
         return _represent(self.graphs["spans"], words, spans, word_mask)
 
 
 class GraphPairs(NoWeights, RelationLayer):
-    """Proposes pairs of entities."""
+    """Proposes related entity pairs."""
 
     def __init__(self, graph: Graph) -> None:
         super().__init__()
@@ -136,14 +139,14 @@ class GraphPairs(NoWeights, RelationLayer):
 
 
 class GraphTriples(NoWeights, Triple):
-    """Names the relations of pairs."""
+    """Classifies the relations of entity pairs."""
 
     def __init__(self, graph: Graph) -> None:
         super().__init__()
         self.graphs = {"triples": graph}
 
     def forward(self, head: Tensor, relations: Tensor, tail: Tensor) -> Tensor:
-        """Score all pairs for all relations."""
+        """Score all pairs for all relation labels."""
         return self.graphs["triples"].run({"head": head, "relations": relations, "tail": tail})["logits"]
 
 
@@ -158,43 +161,45 @@ def _represent(graph: Graph | None, words: Tensor, spans: Tensor, word_mask: Ten
 
 
 class LabelVector(NamedTuple):
-    """Vector of a label, as it was read and as spans are held against it; ``(hidden,)`` each."""
+    """Vector of a label before and after the projection for scoring, ``(hidden,)`` each."""
 
     read: Tensor
     projected: Tensor
 
 
-#: Kind and label.
+#: Kind (``entity`` or ``relation``) and label.
 _Key = tuple[str, str]
 
 
 class LabelVectors:
-    """Looks vectors up, and has the graph of the label model make those that are missing.
+    """Cache of label vectors; missing ones are computed by the graph of the label model.
 
     Parameters
     ----------
     encoder
-        Cuts labels into pieces; None where all vectors are known.
+        Tokenizes labels; None if all vectors are known.
     graph
-        Of the label model.
+        Graph of the label model; None if all vectors are known.
     """
 
     def __init__(self, encoder: BiEncoder | None, graph: Graph | None) -> None:
         self.encoder = encoder
         self.graph = graph
         self.kept: Cache[_Key, LabelVector] = Cache(MOST_KEPT)
-        #: Those of a compressed prompt, which nothing could make again.
+        #: Vectors of a compressed prompt, which cannot be computed again.
         self.known: dict[_Key, LabelVector] = {}
 
     def of(self, kind: str, labels: Sequence[str], *, projected: bool) -> Tensor:
-        """Return the vectors of labels of a `kind`, ``entity`` or ``relation``: ``(labels, hidden)``."""
+        """Return the vectors of labels of a `kind` (``entity`` or ``relation``), ``(labels, hidden)``."""
         keys = [(kind, label) for label in labels]
         found = (
-            [self.known[key] for key in keys] if self.graph is None else self.kept.get_all(keys, self._make)
+            [self.known[key] for key in keys]
+            if self.graph is None
+            else self.kept.get_all(keys, self._compute)
         )
         return torch.stack([one.projected if projected else one.read for one in found])
 
-    def _make(self, keys: Sequence[_Key]) -> list[LabelVector]:
+    def _compute(self, keys: Sequence[_Key]) -> list[LabelVector]:
         assert self.encoder is not None and self.graph is not None
         vectors: list[LabelVector] = []
         for at in range(0, len(keys), TEXTS_AT_ONCE):
@@ -204,7 +209,7 @@ class LabelVectors:
         return vectors
 
     def load(self, path: Path, table: PromptTable) -> None:
-        """Take the vectors of a compressed prompt from a file."""
+        """Load the vectors of a compressed prompt."""
         content = load_file(path)
         for kind, names in table.names.items():
             vectors = zip(content[f"{kind}.read"], content[f"{kind}.projected"], strict=True)
@@ -213,7 +218,7 @@ class LabelVectors:
 
 
 def save_table(model: GLiNER, table: PromptTable, path: Path) -> None:
-    """Write the vectors of a compressed prompt to a file."""
+    """Write the label vectors of a compressed prompt to a file."""
     content = {}
     project = model.prompt_rep if model.fusion is None else None
     for kind, vectors in (("entity", table.entities), ("relation", table.relations)):

@@ -1,4 +1,4 @@
-"""Parts of models in a form that a graph can hold, with the same weights and the same numbers."""
+"""Layers in a form that can be exported, with the same weights and the same results."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from gliner_pipe.modeling.span_reps.token_level import TokenScorer
 
 
 class GraphLSTM(nn.Module):
-    """The operator ``LSTM`` of ONNX, which reads each row to its own length as a packed sequence does.
+    """The ONNX operator ``LSTM``, which reads each row up to its length, as a packed sequence does.
 
     Parameters
     ----------
     lstm
-        Its weights.
+        The layer with its weights.
     """
 
     def __init__(self, lstm: nn.LSTM) -> None:
@@ -57,7 +57,7 @@ class GraphLSTM(nn.Module):
         return hidden.transpose(0, 1)
 
     def _weights(self, kinds: list[str], name: str) -> Tensor:
-        """Weights of one direction; torch has the gates in the order i, f, c, o, ONNX in i, o, f, c."""
+        """Return the weights of one direction; torch orders the gates i, f, c, o, ONNX i, o, f, c."""
         parts = []
         for kind in kinds:
             first, forget, cell, out = getattr(self.lstm, f"{kind}_{name}").chunk(4)
@@ -73,7 +73,7 @@ class GraphBiLSTM(BiLSTM):
         self.graph = GraphLSTM(module.lstm)
 
     def forward(self, words: Tensor, mask: Tensor) -> Tensor:
-        """Read each row to its own length."""
+        """Read each row up to its length."""
         return self.graph(words, mask)
 
 
@@ -91,7 +91,7 @@ class GraphLstmContext(LstmContext):
 
 
 class GraphTokenScorer(TokenScorer):
-    """``TokenScorer`` for any number of labels, all at once: who runs it gives it few at a time."""
+    """``TokenScorer`` for all labels at once; the caller limits the number of labels."""
 
     def __init__(self, module: TokenScorer) -> None:
         nn.Module.__init__(self)
@@ -105,7 +105,7 @@ class GraphTokenScorer(TokenScorer):
         return scores
 
 
-_FORMS: tuple[tuple[type[nn.Module], Callable[[Any], nn.Module]], ...] = (
+_REPLACEMENTS: tuple[tuple[type[nn.Module], Callable[[Any], nn.Module]], ...] = (
     (BiLSTM, GraphBiLSTM),
     (LstmContext, GraphLstmContext),
     (TokenScorer, GraphTokenScorer),
@@ -113,20 +113,20 @@ _FORMS: tuple[tuple[type[nn.Module], Callable[[Any], nn.Module]], ...] = (
 
 
 def for_graphs(model: nn.Module) -> nn.Module:
-    """Return the model with adapters merged and parts that a graph can hold; all other weights are shared."""
+    """Return the model with merged adapters and layers that can be exported; all other weights are shared."""
     model = merged(model)
     made: dict[int, nn.Module] = {}
     for module in model.modules():
-        for kind, form in _FORMS:
+        for kind, replacement in _REPLACEMENTS:
             if type(module) is kind:
-                made[id(module)] = form(module)
+                made[id(module)] = replacement(module)
     if "gliner_pipe.modeling.layers.deberta" in sys.modules:
         made |= _plain_deberta(model)
     return (replaced(model, made) if made else model).eval()
 
 
 def _plain_deberta(model: nn.Module) -> dict[int, nn.Module]:
-    """Encoders with the attention of `transformers`, whose lengths are not bound to those of an example."""
+    """Return encoders with the attention of `transformers`, which can be traced for any length."""
     from transformers.models.deberta_v2 import modeling_deberta_v2 as hf
 
     from gliner_pipe.modeling.layers import deberta

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 
-from gliner_pipe.errors import CheckpointError
-from gliner_pipe.modeling.encoders.base import EncoderBatch, Query
+from gliner_pipe.errors import CheckpointError, ConfigError
+from gliner_pipe.modeling.encoders.base import Encoder, EncoderBatch, Query
 from gliner_pipe.modeling.encoders.bi_encoder import BiEncoder
 from gliner_pipe.modeling.encoders.label_table import lay_out
 from gliner_pipe.modeling.encoders.uni_encoder import UniEncoder
@@ -19,8 +21,9 @@ from gliner_pipe.modeling.gliner import GLiNER
 from gliner_pipe.modeling.span_reps.base import Representations
 from gliner_pipe.modeling.span_reps.token_level import TokenLevel
 from gliner_pipe.modeling.token_classifier import LABELS, TokenClassifier
-from gliner_pipe.onnx import graphs as stages
+from gliner_pipe.onnx import graphs as names
 from gliner_pipe.onnx.blocks import (
+    VECTORS,
     GraphPairs,
     GraphSpans,
     GraphTokens,
@@ -29,19 +32,7 @@ from gliner_pipe.onnx.blocks import (
     Scored,
     ScoredSpans,
 )
-from gliner_pipe.onnx.session import (
-    CPU,
-    VECTORS,
-    WHERE,
-    Graph,
-    cannot_train,
-    check_providers,
-    check_threads,
-    copy_folder,
-    load_without_weights,
-    open_graphs,
-    providers_for,
-)
+from gliner_pipe.onnx.session import CPU, SUFFIX, WHERE, Graph, cannot_train, library, providers_for
 from gliner_pipe.registry import registry
 from gliner_pipe.util.atomic import replace_file
 
@@ -50,16 +41,16 @@ if TYPE_CHECKING:
 
 
 class RunsGraphs(nn.Module):
-    """Goes before the class of a model: the graphs in place of weights, and no training.
+    """Mixin for the class of a model: graphs in place of weights, and no training.
 
     Attributes
     ----------
     threads, providers
-        Of onnxruntime; see ``gliner_pipe.ONNX.v1``.
+        Settings of onnxruntime; see ``gliner_pipe.ONNX.v1``.
     folder
-        Where the graphs are, once loaded.
+        Folder of the graphs, once loaded.
     graphs
-        By name.
+        Graphs by name.
     """
 
     threads: int | None
@@ -68,40 +59,57 @@ class RunsGraphs(nn.Module):
     graphs: dict[str, Graph]
 
     def set_session(self, threads: int | None, providers: list[str] | None) -> None:
-        """Store the settings of onnxruntime, for the end of a constructor; there are no graphs yet.
+        """Store the settings of onnxruntime; called at the end of a constructor.
 
         Raises
         ------
         ConfigError
-            If a number of threads cannot be.
+            If the number of threads is below 1.
         """
-        check_threads(threads, WHERE)
+        if threads is not None and threads < 1:
+            raise ConfigError(
+                f"{WHERE}.threads", f"found {threads}", "1 or more, or null for the number of torch"
+            )
         self.threads, self.providers = threads, providers
         self.folder, self.graphs = None, {}
         self.eval()
 
-    def take_graphs(self, path: Path) -> None:
-        """Take the graphs of a folder; they are opened when they are first run.
+    def load_graphs(self, path: Path) -> None:
+        """Find the graphs of a folder; each is opened at its first run.
 
         Raises
         ------
         CheckpointError
-            When there are none.
+            If the graph that reads texts is missing.
         ConfigError
-            If the execution providers are not there.
+            If an execution provider is not available.
         """
         if self.providers is not None:
-            check_providers(self.providers, WHERE)
-        self.graphs = open_graphs(path, self.threads, self.providers or [CPU])
+            known = library("onnxruntime").get_available_providers()
+            for name in self.providers:
+                if name not in known:
+                    raise ConfigError(f"{WHERE}.providers", f"found {name!r}", ", ".join(known))
+        files = sorted(path.glob(f"*{SUFFIX}"))
+        self.graphs = {file.stem: Graph(file, self.threads, self.providers or [CPU]) for file in files}
         self.folder = path
+        if names.MODEL not in self.graphs:
+            raise _incomplete(path, f"{names.MODEL}{SUFFIX}")
+
+    def load_tokenizer(self, encoder: Encoder, path: Path) -> None:
+        """Load the tokenizer and windows of an encoder whose weights are in a graph."""
+        with torch.device("meta"):
+            encoder.load_assets(path)
+        encoder.requires_grad_(False).eval()
+        for module in encoder.modules():
+            vars(module).pop("running", None)  # there are no weights to run in another precision
 
     @property
     def device(self) -> torch.device:
-        """Where batches are wanted: onnxruntime itself moves them on."""
+        """Device of batches: onnxruntime moves them on."""
         return torch.device("cpu")
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
-        """Take the execution provider of a device, where none are given."""
+        """Use the execution provider of a device, unless providers are set."""
         if self.providers is None:
             chosen = providers_for(torch.device(*args, **kwargs))
             for graph in self.graphs.values():
@@ -109,12 +117,23 @@ class RunsGraphs(nn.Module):
         return self
 
     def save(self, path: Path) -> None:
-        """Copy the folder of the graphs to `path`."""
+        """Copy the folder of the graphs to `path`.
+
+        Raises
+        ------
+        CheckpointError
+            If the folder no longer exists.
+        """
         assert self.folder is not None
-        copy_folder(self.folder, path)
+        if not self.folder.is_dir():
+            raise CheckpointError(
+                f"{self.folder}: the folder of the graphs no longer exists, so it cannot be copied."
+            )
+        if self.folder.resolve() != path.resolve():
+            shutil.copytree(self.folder, path, dirs_exist_ok=True)
 
     def build(self, labels: Sequence[str] = ()) -> None:
-        """Refuse: there is nothing to train.
+        """Raise an error: there are no weights to create.
 
         Raises
         ------
@@ -124,19 +143,19 @@ class RunsGraphs(nn.Module):
         raise cannot_train()
 
     def train(self, mode: bool = True) -> Self:
-        """Refuse to be trained.
+        """Raise an error for training mode.
 
         Raises
         ------
         ConfigError
-            If it is to be.
+            If `mode` is True.
         """
         if mode:
             raise cannot_train()
         return super().train(False)
 
     def forward(self, batch: Any) -> Any:
-        """Refuse: there is no loss.
+        """Raise an error: there is no loss.
 
         Raises
         ------
@@ -146,9 +165,13 @@ class RunsGraphs(nn.Module):
         raise cannot_train()
 
 
+def _incomplete(path: Path, name: str) -> CheckpointError:
+    return CheckpointError(f"{path}: no {name}. The folder is incomplete: export the pipeline again.")
+
+
 @registry.architectures.register("gliner_pipe.ONNX.v1")
 class OnnxGLiNER(RunsGraphs, GLiNER):
-    """Runs the graphs of an exported GLiNER model; the same windows, thresholds, labels and decoding as ever.
+    """Runs the graphs of an exported GLiNER model, with the same windows, thresholds, labels and decoding.
 
     ``python -m gliner_pipe.export --onnx`` writes pipelines with this block. It needs ``onnxruntime``, and cannot be
     trained.
@@ -158,10 +181,10 @@ class OnnxGLiNER(RunsGraphs, GLiNER):
     model
         The blocks that were exported. Settings of windows and of the decoder may be changed; weights are in the graphs.
     threads
-        Threads that onnxruntime may use; as many as torch uses when not given.
+        Number of threads of onnxruntime; that of torch by default.
     providers
-        Execution providers of onnxruntime, the best first. By default the component's ``device`` decides: CUDA where it
-        is CUDA, which needs ``onnxruntime-gpu``.
+        Execution providers of onnxruntime, the preferred one first. By default the component's ``device`` decides: CUDA
+        for a CUDA device, which needs ``onnxruntime-gpu``.
     """
 
     def __init__(self, model: GLiNER, threads: int | None = None, providers: list[str] | None = None) -> None:
@@ -172,24 +195,22 @@ class OnnxGLiNER(RunsGraphs, GLiNER):
             relation_layer=model.relation_layer,
             triple=model.triple,
         )
-        self._exported = (model.span_rep,)  # a tuple, for it is no part of this model
+        self._exported = (model.span_rep,)  # in a tuple, so that torch does not register it as a submodule
         self.label_vectors: LabelVectors | None = None
         self.set_session(threads, providers)
 
-    # -- making it -------------------------------------------------------------------------------------------------
-
     def load(self, path: Path) -> None:
-        """Take the graphs of a folder; they are opened when they are first run.
+        """Load the graphs of a folder; each is opened at its first run.
 
         Raises
         ------
         CheckpointError
-            When there are none.
+            If they are missing.
         """
-        self.take_graphs(path)
-        load_without_weights(self.encoder, path / "encoder")
+        self.load_graphs(path)
+        self.load_tokenizer(self.encoder, path / "encoder")
         graphs = self.graphs
-        scores, spans = graphs.get(stages.SCORES), graphs.get(stages.SPANS)
+        scores, spans = graphs.get(names.SCORES), graphs.get(names.SPANS)
         (block,) = self._exported
         if isinstance(block, TokenLevel):
             assert scores is not None
@@ -197,32 +218,25 @@ class OnnxGLiNER(RunsGraphs, GLiNER):
         else:
             self.span_rep = (GraphSpans if scores else ScoredSpans)(block, scores, spans)
         self.span_rep.needs_vectors = self.relation_layer is not None
-        if stages.PAIRS in graphs:
-            self.relation_layer = GraphPairs(graphs[stages.PAIRS])
-        if stages.TRIPLES in graphs:
-            self.triple = GraphTriples(graphs[stages.TRIPLES])
-        self.label_vectors = self._label_vectors(path)
-        self._has_weights = True
-
-    def _label_vectors(self, path: Path) -> LabelVectors | None:
+        if names.PAIRS in graphs:
+            self.relation_layer = GraphPairs(graphs[names.PAIRS])
+        if names.TRIPLES in graphs:
+            self.triple = GraphTriples(graphs[names.TRIPLES])
         encoder = self.encoder
         if isinstance(encoder, BiEncoder):
-            return LabelVectors(encoder, self.graphs[stages.LABELS])
-        if not (isinstance(encoder, UniEncoder) and encoder.table is not None):
-            return None
-        vectors = LabelVectors(None, None)
-        vectors.load(path / VECTORS, encoder.table)
-        return vectors
-
-    # -- running it ------------------------------------------------------------------------------------------------
+            self.label_vectors = LabelVectors(encoder, graphs[names.LABELS])
+        elif isinstance(encoder, UniEncoder) and encoder.table is not None:
+            self.label_vectors = LabelVectors(None, None)
+            self.label_vectors.load(path / VECTORS, encoder.table)
+        self._has_weights = True
 
     def encode(self, batch: EncoderBatch) -> Representations | Scored:  # type: ignore[override]
-        """Run windows: vectors of words and labels, or scores of spans."""
+        """Run windows: return vectors of words and labels, or scores of spans."""
         windows = batch.windows
         values = {**vars(windows), "label_mask": batch.label_mask, "relation_mask": batch.relation_mask}
         if self.label_vectors is not None:
             values |= self._labels(batch, self.label_vectors)
-        made = {**values, **self.graphs[stages.MODEL].run(values)}
+        made = {**values, **self.graphs[names.MODEL].run(values)}
         none = torch.zeros(*batch.relation_mask.shape, 0)
         if "logits" in made:
             return Scored(
@@ -237,31 +251,29 @@ class OnnxGLiNER(RunsGraphs, GLiNER):
         )
 
     def _labels(self, batch: EncoderBatch, vectors: LabelVectors) -> dict[str, Tensor]:
-        """Vectors of the labels of each row."""
+        """Return the vectors of the labels of each row."""
         size = self.encoder.output_size
 
-        def laid_out(kind: str, asked: list[tuple[str, ...]], mask: Tensor, projected: bool) -> Tensor:
-            return lay_out(lambda labels: vectors.of(kind, labels, projected=projected), asked, mask, size)
+        def laid_out(kind: str, labels: list[tuple[str, ...]], mask: Tensor, projected: bool) -> Tensor:
+            return lay_out(lambda some: vectors.of(kind, some, projected=projected), labels, mask, size)
 
         queries: tuple[Query, ...] = batch.queries
-        entities = [query.entities for query in queries]
+        entities = laid_out("entity", [query.entities for query in queries], batch.label_mask, True)
         relations = [query.relations for query in queries]
-        labels = laid_out("entity", entities, batch.label_mask, True)
-        # those that a graph reads, and those that are what there is where it reads none
         return {
-            "label_vectors": labels,
-            "labels": labels,
+            "label_vectors": entities,  # input of the graph, if the model has a fusion
+            "labels": entities,
             "relations": laid_out("relation", relations, batch.relation_mask, False),
         }
 
 
-#: Weights of the decoder: the scores of steps from tag to tag.
+#: Weights of the decoder: scores of transitions between tags.
 DECODER = "decoder.safetensors"
 
 
 @registry.architectures.register("gliner_pipe.ONNXTokenClassifier.v1")
 class OnnxTokenClassifier(RunsGraphs, TokenClassifier):
-    """Runs the graph of an exported tagger; the decoder chooses the tags as ever.
+    """Runs the graph of an exported tagger; the decoder runs in torch.
 
     ``python -m gliner_pipe.export --onnx`` writes pipelines with this block. It needs ``onnxruntime``, and cannot be
     trained.
@@ -281,22 +293,18 @@ class OnnxTokenClassifier(RunsGraphs, TokenClassifier):
         self.set_session(threads, providers)
 
     def load(self, path: Path) -> None:
-        """Take the graph, labels and decoder of a folder.
+        """Load the graph, labels and decoder of a folder.
 
         Raises
         ------
         CheckpointError
-            When one is missing.
+            If one is missing.
         """
-        from safetensors.torch import load_model
-
-        self.take_graphs(path)
+        self.load_graphs(path)
         for name in (LABELS, DECODER):
             if not (path / name).is_file():
-                raise CheckpointError(
-                    f"{path}: no {name}. The folder is not whole: export the pipeline again."
-                )
-        load_without_weights(self.encoder, path / "encoder")
+                raise _incomplete(path, name)
+        self.load_tokenizer(self.encoder, path / "encoder")
         self.labels = tuple(json.loads((path / LABELS).read_text(encoding="utf8")))
         self.decoder.build(self.encoder.output_size, self.labels)
         load_model(self.decoder, str(path / DECODER))
@@ -305,13 +313,11 @@ class OnnxTokenClassifier(RunsGraphs, TokenClassifier):
 
     def emissions(self, inputs: EncoderBatch) -> Tensor:
         """Score the words of windows, ``(rows, words, chains, tags)``."""
-        return self.graphs[stages.MODEL].run(vars(inputs.windows))["emissions"]
+        return self.graphs[names.MODEL].run(vars(inputs.windows))["emissions"]
 
 
 def save_decoder(model: TokenClassifier, path: Path) -> None:
-    """Write what a tagger needs beside its graph."""
-    from safetensors.torch import save_model
-
+    """Write the labels and the decoder of a tagger into the folder of its graph."""
     (path / LABELS).write_text(json.dumps(model.labels, ensure_ascii=False), encoding="utf8")
     with replace_file(path / DECODER, follow=False) as file:
         save_model(model.decoder, str(file))

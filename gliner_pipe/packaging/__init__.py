@@ -1,1 +1,1 @@
-"""What ``python -m gliner_pipe.package`` is made of: options, requirements, card, source tree, build."""
+"""Builds installable packages of pipelines: options, requirements, model card, source tree, wheel."""

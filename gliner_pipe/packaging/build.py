@@ -1,4 +1,4 @@
-"""Builds the wheel and source distribution of a pipeline: source tree, metadata, model card, build backend."""
+"""Builds the wheel and the source distribution of a pipeline: the source tree, then the build backend."""
 
 from __future__ import annotations
 
@@ -15,21 +15,18 @@ from spacy.language import Language
 from gliner_pipe.errors import ConfigError, GlinerPipeError
 from gliner_pipe.packaging.card import model_card
 from gliner_pipe.packaging.meta import make_meta, read_config, read_meta, read_scores, spacy_range
+from gliner_pipe.packaging.project_code import copy_code, find_code, import_code, modules_to_import
 from gliner_pipe.packaging.requirements import (
-    copy_code,
-    find_code,
     function_modules,
-    import_code,
     is_spacy,
     merge,
-    modules_to_import,
     read_requirements,
     third_party,
 )
 from gliner_pipe.packaging.source import TRAIN_CONFIG, copy_pipeline, remove_excluded
-from gliner_pipe.util.secrets import redact_folder
+from gliner_pipe.util.redact_folder import redact_folder
 
-#: What the project itself needs.
+#: Python versions of the package, those of gliner_pipe.
 PYTHON = ">=3.10"
 
 INIT = '''"""The spaCy pipeline {name}."""
@@ -46,9 +43,84 @@ __version__ = "{version}"
 
 
 def load(**overrides: Any) -> Language:
-    """Load the pipeline; takes what ``spacy.load`` takes beside a name, e.g. `disable` and `config`."""
+    """Load the pipeline; accepts the options of ``spacy.load``, e.g. `disable` and `config`."""
     return load_model_from_path(Path(__file__).parent / "{artifacts}", **overrides)
 '''
+
+
+def assemble(
+    pipeline: str | Path | Language,
+    sources: Path,
+    *,
+    name: str,
+    version: str,
+    metadata: Mapping[str, Any],
+    artifacts_name: str,
+    requirements: Sequence[str],
+    code: Sequence[str],
+    root_dir: Path,
+    exclude: Sequence[str],
+    scores: Path | None,
+) -> None:
+    """Write the source tree into the new folder `sources`; the options are those of `gliner_pipe.package`.
+
+    Secrets in its text files are redacted.
+    """
+    module = sources / name
+    artifacts = module / artifacts_name
+    module.mkdir(parents=True)
+    origin = copy_pipeline(pipeline, artifacts)
+    own, config = read_meta(artifacts), read_config(artifacts)
+
+    paths = find_code(code, root_dir)
+    if name in [path.stem for path in paths]:
+        raise ConfigError(
+            "package.name",
+            f"is {name!r}, also the name of a module in --code",
+            "another name",
+            "Change --name",
+        )
+    import_code(paths)
+    functions = function_modules(config)
+    needed = merge(
+        [f"spacy{spacy_range(own)}"],
+        own.get("requirements") or [],
+        third_party(functions, [path.stem for path in paths]),
+        read_requirements(requirements),
+    )
+    filled = make_meta(
+        own,
+        name=name,
+        version=version,
+        metadata=metadata,
+        scores=read_scores(scores, artifacts),
+        requirements=[item for item in needed if not is_spacy(item)],
+    )
+    trained_with = _training_config([artifacts] if origin is None else [artifacts, origin.parent])
+    remove_excluded(artifacts, exclude)
+    text = json.dumps(filled, indent=2, ensure_ascii=False) + "\n"
+    card = model_card(filled, config, trained_with, f"{name}/{artifacts_name}")
+    modules = modules_to_import(paths, functions.values())
+    for path, content in {
+        artifacts / "meta.json": text,
+        module / "meta.json": text,
+        module / "README.md": card,
+        sources / "README.md": card,
+        module / "__init__.py": init_text(name, version, artifacts_name, modules),
+        sources / "pyproject.toml": pyproject_text(filled, needed, copy_code(paths, sources)),
+    }.items():
+        path.unlink(missing_ok=True)  # it may be a link to the pipeline's own file
+        path.write_text(content, encoding="utf8")
+    redact_folder(sources)
+
+
+def _training_config(folders: Sequence[Path]) -> str | None:
+    """Read the config that a training run wrote into the pipeline's folder or beside it."""
+    files = [folder / TRAIN_CONFIG for folder in folders if (folder / TRAIN_CONFIG).is_file()]
+    return files[0].read_text(encoding="utf8") if files else None
+
+
+# -- generated files ---------------------------------------------------------------------------------------------
 
 
 def init_text(name: str, version: str, artifacts: str, modules: Sequence[str]) -> str:
@@ -93,7 +165,7 @@ def pyproject_text(meta: Mapping[str, Any], requirements: Sequence[str], code: S
         "project": project,
         "project.urls": {"Homepage": meta["url"]} if meta["url"] else {},
         "project.entry-points.spacy_models": {name: name},
-        # The tree may stand below a folder that some version control ignores.
+        # the tree may be below a folder that version control ignores
         "tool.hatch.build": {"ignore-vcs": True, "only-include": [name, *code]},
     }
     return "\n".join(_section(title, values) for title, values in sections.items() if values)
@@ -111,77 +183,11 @@ def _toml(value: Any) -> str:
         return "[" + ", ".join(_toml(item) for item in value) + "]"
     if isinstance(value, bool):
         return "true" if value else "false"
-    # JSON's strings are TOML's, but for one control character.
+    # strings of JSON are strings of TOML, except for one control character
     return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-def assemble(
-    pipeline: str | Path | Language,
-    sources: Path,
-    *,
-    name: str,
-    version: str,
-    metadata: Mapping[str, Any],
-    artifacts_name: str,
-    requirements: Sequence[str],
-    code: Sequence[str],
-    root_dir: Path,
-    exclude: Sequence[str],
-    scores: Path | None,
-) -> None:
-    """Write the source tree into the new folder `sources`; the options are those of `gliner_pipe.package`.
-
-    Secrets in its text files are redacted.
-    """
-    module = sources / name
-    artifacts = module / artifacts_name
-    module.mkdir(parents=True)
-    origin = copy_pipeline(pipeline, artifacts)
-    own, config = read_meta(artifacts), read_config(artifacts)
-
-    paths = find_code(code, root_dir)
-    if name in [path.stem for path in paths]:
-        raise ConfigError(
-            "package.name", f"is {name!r}, as is the code's", "two names", "Give another --name"
-        )
-    import_code(paths)
-    functions = function_modules(config)
-    needed = merge(
-        [f"spacy{spacy_range(own)}"],
-        own.get("requirements") or [],
-        third_party(functions, [path.stem for path in paths]),
-        read_requirements(requirements),
-    )
-    filled = make_meta(
-        own,
-        name=name,
-        version=version,
-        metadata=metadata,
-        scores=read_scores(scores, artifacts),
-        requirements=[item for item in needed if not is_spacy(item)],
-    )
-    trained_with = _training_config([artifacts] if origin is None else [artifacts, origin.parent])
-    remove_excluded(artifacts, exclude)
-    text = json.dumps(filled, indent=2, ensure_ascii=False) + "\n"
-    card = model_card(filled, config, trained_with, f"{name}/{artifacts_name}")
-    modules = modules_to_import(paths, functions.values())
-    for path, content in {
-        artifacts / "meta.json": text,
-        module / "meta.json": text,
-        module / "README.md": card,
-        sources / "README.md": card,
-        module / "__init__.py": init_text(name, version, artifacts_name, modules),
-        sources / "pyproject.toml": pyproject_text(filled, needed, copy_code(paths, sources)),
-    }.items():
-        path.unlink(missing_ok=True)  # it may be a link to the pipeline's own file
-        path.write_text(content, encoding="utf8")
-    redact_folder(sources)
-
-
-def _training_config(folders: Sequence[Path]) -> str | None:
-    """Read the config that a training run wrote with or beside the pipeline."""
-    files = [folder / TRAIN_CONFIG for folder in folders if (folder / TRAIN_CONFIG).is_file()]
-    return files[0].read_text(encoding="utf8") if files else None
+# -- build backend -----------------------------------------------------------------------------------------------
 
 
 class BuildError(GlinerPipeError, RuntimeError):
@@ -189,7 +195,7 @@ class BuildError(GlinerPipeError, RuntimeError):
 
 
 def check_backend(isolation: bool) -> None:
-    """Make sure that what builds the package is installed.
+    """Check that the build backend is installed.
 
     Raises
     ------
@@ -220,17 +226,17 @@ def build_distributions(
     settings
         The backend's ``config_settings``.
     isolation
-        Build in an environment of its own, for which hatchling is downloaded; else in this one.
+        Whether to build in an isolated environment, for which hatchling is downloaded.
 
     Returns
     -------
     list of Path
-        One file a kind.
+        One file per kind.
 
     Raises
     ------
     BuildError
-        With what the backend said.
+        With the last output of the backend.
     """
     from build import BuildBackendException, BuildException, FailedProcessError, ProjectBuilder
     from build.env import DefaultIsolatedEnv
@@ -249,11 +255,11 @@ def build_distributions(
                 environment.install(builder.get_requires_for_build(kind, settings))
             return run(builder)
     except (BuildException, BuildBackendException, FailedProcessError, CalledProcessError) as error:
-        raise BuildError(f"The package could not be built: {error}. {_said(error)}".strip()) from error
+        raise BuildError(f"The package could not be built: {error}. {_last_output(error)}".strip()) from error
 
 
-def _said(error: Exception) -> str:
-    """Return the last lines that the failed process wrote."""
+def _last_output(error: Exception) -> str:
+    """Return the last lines that the failed process printed."""
     process = getattr(error, "exception", error)
     output = getattr(process, "output", None) or b""
     text = output if isinstance(output, str) else output.decode("utf8", errors="replace")

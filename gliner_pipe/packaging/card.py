@@ -1,4 +1,4 @@
-"""The model card: what the pipeline finds, its scores, its training data and settings, and how to use it."""
+"""The model card: labels, scores, usage, training data and settings, with a front matter for model hubs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
 
-#: Identifiers of licences that the hub knows and that are those of SPDX in small letters.
+#: Licences that the hub knows, by their SPDX identifier in lower case.
 LICENSES = frozenset(
     (
         *("apache-2.0", "mit", "bsd", "bsd-2-clause", "bsd-3-clause", "bsl-1.0", "isc", "zlib", "unlicense"),
@@ -26,13 +26,13 @@ LICENSES = frozenset(
         *("artistic-2.0", "ecl-2.0", "epl-2.0", "eupl-1.1", "ms-pl", "postgresql", "wtfpl"),
     )
 )
-#: Settings of a training that the card shows in a table.
+#: Settings of the training that the card shows in a table.
 SETTINGS = (
     *("max_steps", "max_epochs", "batch_size", "gradient_accumulation_steps", "transformer_lr", "task_lr"),
     *("weight_decay", "optimizer", "schedule", "warmup_rate", "warmup_steps", "max_grad_norm"),
     *("mixed_precision", "ema_decay", "seed", "data_seed", "patience", "best_metric"),
 )
-#: Names of precision, recall and F1 in scores, and what a hub calls them.
+#: Names of precision, recall and F1 in scores, and on a hub.
 METRICS = {
     "p": "precision",
     "r": "recall",
@@ -45,175 +45,6 @@ METRICS = {
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
-def front_matter(
-    meta: Mapping[str, Any],
-    config: Mapping[str, Any],
-    training_config: str | None,
-    title: str,
-    on_hub: bool,
-) -> str:
-    """Return the front matter of a model card, as model hubs read it.
-
-    Parameters
-    ----------
-    meta
-        As for the card.
-    config
-        The pipeline's config: its backbones are the base models.
-    training_config
-        Text of the config of the training, for the name of the validation data.
-    title
-        Name of the model.
-    on_hub
-        Whether the card stands on a hub: then it names our own loader, and has the scores as ``model-index``.
-    """
-    from huggingface_hub import ModelCardData
-
-    license_id, license_name = _license(str(meta.get("license") or ""))
-    results = _results(meta.get("performance") or {}, _validation_name(training_config)) if on_hub else []
-    data = ModelCardData(
-        tags=["spacy", "token-classification", *(["gliner", "named-entity-recognition"] if on_hub else [])],
-        language=["multilingual" if meta["lang"] == "xx" else meta["lang"]],
-        library_name="gliner_pipe" if on_hub else "spacy",
-        pipeline_tag="token-classification" if on_hub else None,
-        license=license_id if on_hub else None,
-        license_name=license_name if on_hub else None,
-        base_model=(base_models(config) or None) if on_hub else None,
-        metrics=list(dict.fromkeys(item.metric_type for item in results)) or None,
-        model_name=title if results else None,
-        eval_results=results or None,
-    )
-    order = ["tags", "language", "library_name", "pipeline_tag", "license", "license_name", "base_model"]
-    return f"---\n{data.to_yaml(original_order=order)}\n---"
-
-
-def training_facts(text: str) -> dict[str, str]:
-    """Return what data and with what settings a pipeline was trained, from the text of the training's config."""
-    config = _parsed(text)
-    train = config.get("train")
-    if not isinstance(train, Mapping):
-        return {}
-    facts = {}
-    for title, key in (("Training data", "train_data"), ("Validation data", "val_data")):
-        if names := list(dict.fromkeys(_data_names(train.get(key), config))):
-            facts[title] = ", ".join(names)
-    for key in SETTINGS:
-        value = _value(train.get(key), config)
-        if isinstance(value, Mapping):
-            value = next((item for name, item in value.items() if str(name).startswith("@")), None)
-        if value is not None and not isinstance(value, (list, Reference)):
-            facts[key] = str(value)
-    return facts
-
-
-def base_models(config: Mapping[str, Any]) -> list[str]:
-    """Return the hub ids that the components of a pipeline name as their models."""
-    return list(dict.fromkeys(_base_models(config.get("components", {}))))
-
-
-def _base_models(value: Any) -> Iterator[str]:
-    if isinstance(value, Mapping):
-        named = [value.get("model")]
-        if str(value.get("@architectures")).startswith("gliner_pipe.Pretrained"):
-            named.append(value.get("name"))
-        for item in named:
-            if isinstance(item, str) and _HUB_ID.fullmatch(item) and not Path(item).exists():
-                yield item
-        for item in value.values():
-            yield from _base_models(item)
-
-
-def _license(name: str) -> tuple[str | None, str | None]:
-    short = name.lower().removesuffix("-only").removesuffix("-or-later")
-    if not name:
-        return None, None
-    return (short, None) if short in LICENSES else ("other", name)
-
-
-def _results(performance: Mapping[str, Any], data_name: str) -> list[EvalResult]:
-    """Precision, recall and F1, micro-averaged, of each scorer."""
-    from huggingface_hub import EvalResult
-
-    slug = re.sub(r"[^A-Za-z0-9]+", "-", data_name).strip("-") or "validation"
-    return [
-        EvalResult(
-            task_type="token-classification",
-            task_name="Named entity recognition",
-            dataset_type=slug,
-            dataset_name=data_name,
-            metric_type=METRICS[kind],
-            metric_name=f"{name}.{kind}" if name else kind,
-            metric_value=round(float(value), 6),
-        )
-        for name, row in _averages(performance, "")
-        for kind, value in row.items()
-    ]
-
-
-def _averages(scores: Mapping[str, Any], name: str) -> Iterator[tuple[str, dict[str, float]]]:
-    row = {key: scores[key] for key in METRICS if isinstance(scores.get(key), float)}
-    if row and (name.rpartition(".")[2] == "micro" or not name):
-        yield name, row
-    flat = {kind: scores[f"ents_{kind}"] for kind in "prf" if isinstance(scores.get(f"ents_{kind}"), float)}
-    if flat:
-        yield "ents", flat
-    for key, value in scores.items():
-        if isinstance(value, Mapping):
-            yield from _averages(value, f"{name}.{key}" if name else str(key))
-
-
-def _validation_name(text: str | None) -> str:
-    config = _parsed(text) if text else Config()
-    train = config.get("train")
-    names = _data_names(train.get("val_data"), config) if isinstance(train, Mapping) else ()
-    return ", ".join(dict.fromkeys(names)) or "validation data"
-
-
-def _data_names(value: Any, config: Mapping[str, Any]) -> Iterator[str]:
-    """Names of the files, folders and hub ids in a section about data: of a path, only its end."""
-    value = _value(value, config)
-    if isinstance(value, str):
-        yield value if _HUB_ID.fullmatch(value) and not Path(value).suffix else Path(value).name
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _data_names(item, config)
-    elif isinstance(value, Mapping):
-        for key in ("reader", "path", "paths", "dataset", "data"):
-            if key in value:
-                yield from _data_names(value[key], config)
-
-
-def _value(value: Any, config: Mapping[str, Any]) -> Any:
-    """What a reference ``${section.name}`` stands for; the reference itself where it computes something."""
-    for _ in range(10):
-        if not isinstance(value, Reference):
-            return value
-        found: Any = config
-        for part in str(value.value).split("."):
-            found = found.get(part) if isinstance(found, Mapping) else None
-        if found is None:
-            return value
-        value = found
-    return value
-
-
-def _parsed(text: str) -> Config:
-    try:
-        return Config.from_str(text, resolve=False)
-    except Exception:  # a config of another program: it is shown as it is
-        return Config()
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table in Markdown."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
-
-
-def _cell(text: str) -> str:
-    return " ".join(str(text).split()).replace("|", "\\|")
-
-
 def model_card(
     meta: Mapping[str, Any],
     config: Mapping[str, Any],
@@ -221,7 +52,7 @@ def model_card(
     artifacts: str,
     repo_id: str | None = None,
 ) -> str:
-    """Write the card in Markdown.
+    """Return the card in Markdown.
 
     Parameters
     ----------
@@ -230,16 +61,16 @@ def model_card(
     config
         The pipeline's config, for the descriptions of the labels.
     training_config
-        Text of the config that the pipeline was trained with; secrets in it are redacted.
+        Text of the training config; secrets in it are redacted.
     artifacts
-        Name of the pipeline's folder inside the package.
+        Path of the pipeline's folder inside the package.
     repo_id
-        Where on a model hub the pipeline is; without it, the card is that of a package.
+        Repository on a model hub; None for the card of a package.
 
     Returns
     -------
     str
-        A front matter that model hubs read, then the sections.
+        The front matter, then the sections.
     """
     title = repo_id.rpartition("/")[2] if repo_id else meta["name"]
     training_config = None if training_config is None else redacted_config(training_config)
@@ -257,7 +88,7 @@ def model_card(
         "## Training",
         *_training(training_config, artifacts),
         "## Licence",
-        meta["license"] or "None is stated. Ask the author before you use or share it.",
+        meta["license"] or "Not stated. Ask the author before you use or share the pipeline.",
     ]
     if meta.get("notes"):
         sections += ["## Notes", str(meta["notes"])]
@@ -291,7 +122,7 @@ def _source(source: Any) -> str:
 def _labels(meta: Mapping[str, Any], config: Mapping[str, Any]) -> Iterator[str]:
     labels = {name: list(found) for name, found in meta.get("labels", {}).items() if found}
     if not labels:
-        yield "Its components have no labels of their own."
+        yield "Its components have no labels."
     for component, names in labels.items():
         described = _descriptions(config.get("components", {}).get(component, {}).get("labels"))
         yield f"Component `{component}`, {len(names)} label{'s' if len(names) > 1 else ''}:"
@@ -313,12 +144,12 @@ def _scores(performance: Mapping[str, Any]) -> Iterator[str]:
     for name, rows_of in tables:
         columns = list(dict.fromkeys(key for row in rows_of.values() for key in row))
         rows = [(f"`{label}`", *(_number(row.get(key)) for key in columns)) for label, row in rows_of.items()]
-        yield f"By label and on average, `{name}`:"
+        yield f"Per label and on average, `{name}`:"
         yield table(("", *columns), rows)
     if singles:
         yield table(("Figure", "Value"), [(f"`{name}`", _number(value)) for name, value in singles])
     if not singles and not tables:
-        yield "None are stated."
+        yield "Not stated."
 
 
 def _numbers(scores: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -338,7 +169,7 @@ def _tables(scores: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def _is_table(value: Mapping[str, Any]) -> bool:
-    """Tell whether every value is a row of numbers, as in ``{"person": {"p": 0.9, "r": 0.8, "f": 0.85}}``."""
+    """Return whether every value is a row of numbers, as in ``{"person": {"p": 0.9, "r": 0.8, "f": 0.85}}``."""
     return bool(value) and all(
         isinstance(row, Mapping) and row and all(_is_number(cell) or cell is None for cell in row.values())
         for row in value.values()
@@ -396,8 +227,183 @@ It is a spaCy pipeline: `spacy.load` loads the folder that `huggingface_hub.snap
 def _training(config: str | None, artifacts: str) -> Iterator[str]:
     if config is None:
         place = (Path(artifacts) / "config.cfg").as_posix()
-        yield f"The pipeline's own config is `{place}`. How it was trained is not stated."
+        yield f"The pipeline's config is `{place}`. The training is not documented."
         return
     if facts := training_facts(config):
         yield table(("", ""), [(f"**{name}**", f"`{value}`") for name, value in facts.items()])
-    yield f"Trained with this config, data and settings included:\n\n```ini\n{config.strip()}\n```"
+    yield f"Config of the training:\n\n```ini\n{config.strip()}\n```"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table in Markdown."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    return " ".join(str(text).split()).replace("|", "\\|")
+
+
+# -- front matter -----------------------------------------------------------------------------------------------
+
+
+def front_matter(
+    meta: Mapping[str, Any],
+    config: Mapping[str, Any],
+    training_config: str | None,
+    title: str,
+    on_hub: bool,
+) -> str:
+    """Return the front matter of a model card, which model hubs read.
+
+    Parameters
+    ----------
+    meta
+        As in `model_card`.
+    config
+        The pipeline's config: its backbones are the base models.
+    training_config
+        Text of the training config, for the name of the validation data.
+    title
+        Name of the model.
+    on_hub
+        Whether the card is for a hub: then it names the loader of gliner_pipe, and has the scores as ``model-index``.
+    """
+    from huggingface_hub import ModelCardData
+
+    license_id, license_name = _license(str(meta.get("license") or ""))
+    results = _results(meta.get("performance") or {}, _validation_name(training_config)) if on_hub else []
+    data = ModelCardData(
+        tags=["spacy", "token-classification", *(["gliner", "named-entity-recognition"] if on_hub else [])],
+        language=["multilingual" if meta["lang"] == "xx" else meta["lang"]],
+        library_name="gliner_pipe" if on_hub else "spacy",
+        pipeline_tag="token-classification" if on_hub else None,
+        license=license_id if on_hub else None,
+        license_name=license_name if on_hub else None,
+        base_model=(base_models(config) or None) if on_hub else None,
+        metrics=list(dict.fromkeys(item.metric_type for item in results)) or None,
+        model_name=title if results else None,
+        eval_results=results or None,
+    )
+    order = ["tags", "language", "library_name", "pipeline_tag", "license", "license_name", "base_model"]
+    return f"---\n{data.to_yaml(original_order=order)}\n---"
+
+
+def _license(name: str) -> tuple[str | None, str | None]:
+    short = name.lower().removesuffix("-only").removesuffix("-or-later")
+    if not name:
+        return None, None
+    return (short, None) if short in LICENSES else ("other", name)
+
+
+def _results(performance: Mapping[str, Any], data_name: str) -> list[EvalResult]:
+    """Return micro-averaged precision, recall and F1 of each scorer."""
+    from huggingface_hub import EvalResult
+
+    slug = re.sub(r"[^A-Za-z0-9]+", "-", data_name).strip("-") or "validation"
+    return [
+        EvalResult(
+            task_type="token-classification",
+            task_name="Named entity recognition",
+            dataset_type=slug,
+            dataset_name=data_name,
+            metric_type=METRICS[kind],
+            metric_name=f"{name}.{kind}" if name else kind,
+            metric_value=round(float(value), 6),
+        )
+        for name, row in _averages(performance, "")
+        for kind, value in row.items()
+    ]
+
+
+def _averages(scores: Mapping[str, Any], name: str) -> Iterator[tuple[str, dict[str, float]]]:
+    row = {key: scores[key] for key in METRICS if isinstance(scores.get(key), float)}
+    if row and (name.rpartition(".")[2] == "micro" or not name):
+        yield name, row
+    flat = {kind: scores[f"ents_{kind}"] for kind in "prf" if isinstance(scores.get(f"ents_{kind}"), float)}
+    if flat:
+        yield "ents", flat
+    for key, value in scores.items():
+        if isinstance(value, Mapping):
+            yield from _averages(value, f"{name}.{key}" if name else str(key))
+
+
+def base_models(config: Mapping[str, Any]) -> list[str]:
+    """Return the hub ids that the components of a pipeline name as their models."""
+    return list(dict.fromkeys(_base_models(config.get("components", {}))))
+
+
+def _base_models(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        named = [value.get("model")]
+        if str(value.get("@architectures")).startswith("gliner_pipe.Pretrained"):
+            named.append(value.get("name"))
+        for item in named:
+            if isinstance(item, str) and _HUB_ID.fullmatch(item) and not Path(item).exists():
+                yield item
+        for item in value.values():
+            yield from _base_models(item)
+
+
+# -- the config of the training ---------------------------------------------------------------------------------
+
+
+def training_facts(text: str) -> dict[str, str]:
+    """Return the data and the settings of a training, from the text of its config."""
+    config = _parsed(text)
+    train = config.get("train")
+    if not isinstance(train, Mapping):
+        return {}
+    facts = {}
+    for title, key in (("Training data", "train_data"), ("Validation data", "val_data")):
+        if names := list(dict.fromkeys(_data_names(train.get(key), config))):
+            facts[title] = ", ".join(names)
+    for key in SETTINGS:
+        value = _value(train.get(key), config)
+        if isinstance(value, Mapping):
+            value = next((item for name, item in value.items() if str(name).startswith("@")), None)
+        if value is not None and not isinstance(value, (list, Reference)):
+            facts[key] = str(value)
+    return facts
+
+
+def _validation_name(text: str | None) -> str:
+    config = _parsed(text) if text else Config()
+    train = config.get("train")
+    names = _data_names(train.get("val_data"), config) if isinstance(train, Mapping) else ()
+    return ", ".join(dict.fromkeys(names)) or "validation data"
+
+
+def _data_names(value: Any, config: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the names of files and folders, without their parents, and the hub ids in a section for data."""
+    value = _value(value, config)
+    if isinstance(value, str):
+        yield value if _HUB_ID.fullmatch(value) and not Path(value).suffix else Path(value).name
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _data_names(item, config)
+    elif isinstance(value, Mapping):
+        for key in ("reader", "path", "paths", "dataset", "data"):
+            if key in value:
+                yield from _data_names(value[key], config)
+
+
+def _value(value: Any, config: Mapping[str, Any]) -> Any:
+    """Return the value of a reference ``${section.name}``, or the reference itself if it is an expression."""
+    for _ in range(10):
+        if not isinstance(value, Reference):
+            return value
+        found: Any = config
+        for part in str(value.value).split("."):
+            found = found.get(part) if isinstance(found, Mapping) else None
+        if found is None:
+            return value
+        value = found
+    return value
+
+
+def _parsed(text: str) -> Config:
+    try:
+        return Config.from_str(text, resolve=False)
+    except Exception:  # a config of another program, which the card shows unchanged
+        return Config()

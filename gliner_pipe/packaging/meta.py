@@ -59,27 +59,27 @@ def make_meta(
     scores: Mapping[str, Any] | None,
     requirements: Sequence[str],
 ) -> dict[str, Any]:
-    """Fill in the package's ``meta.json``.
+    """Return the package's ``meta.json``.
 
     Parameters
     ----------
     meta
-        The pipeline's own: its language, labels and components stay.
+        The pipeline's ``meta.json``: language, labels and components are kept.
     name
         Name of the package.
     version
         Version of the package.
     metadata
-        Description, author, licence and so on; what is not given stays.
+        Description, author, licence and so on; missing fields are kept.
     scores
-        Takes the place of the pipeline's ``performance``.
+        Replaces the pipeline's ``performance``.
     requirements
-        Requirements beside spaCy.
+        Requirements other than spaCy.
 
     Returns
     -------
     dict
-        What spaCy, and whoever wants to know the package, read.
+        The content of ``meta.json``.
     """
     filled = {
         **meta,
@@ -105,7 +105,7 @@ def _read_object(file: Path) -> dict[str, Any]:
     try:
         value = json.loads(file.read_text(encoding="utf8"))
     except ValueError as error:
-        raise DataError(f"{file}:", f"is no JSON: {error}", "a JSON object") from error
+        raise DataError(f"{file}:", f"is not valid JSON: {error}", "a JSON object") from error
     if not isinstance(value, dict):
         raise DataError(f"{file}:", f"holds a {type(value).__name__}", "a JSON object")
     return value

@@ -1,4 +1,4 @@
-"""Checks of what the user gives: name, version, kinds of distribution, metadata, lists of strings."""
+"""Checks the options of the command: name, version, kinds of distribution, metadata, lists of strings."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from packaging.version import InvalidVersion, Version
 from gliner_pipe.errors import ConfigError
 
 DISTRIBUTIONS = ("wheel", "sdist")
-#: Settings of the package that end in ``meta.json``, the distribution's metadata and the model card.
+#: Fields of ``meta.json``, of the distribution's metadata and of the model card that can be set.
 METADATA = ("description", "author", "email", "url", "license", "keywords", "notes", "sources")
 
 _NAME = re.compile(r"[A-Za-z](?:[A-Za-z0-9_]*[A-Za-z0-9])?", re.ASCII)
 
 
 def check_name(name: object) -> str:
-    """Return the name if it can be both imported and installed.
+    """Return the name if it is valid as the name of a module and of a distribution.
 
     Raises
     ------
     ConfigError
-        If it is no Python name, no distribution name, or the name of another installed module.
+        If it is not, or if another installed module has the name.
     """
     allowed = "letters, digits and underscores, with a letter first and no underscore at the end"
     if name is None:
-        raise ConfigError("package.name", "is missing", allowed, "Give one, e.g. --name my_ner_model")
+        raise ConfigError("package.name", "is missing", allowed, "Set it, e.g. --name my_ner_model")
     if not isinstance(name, str) or not _NAME.fullmatch(name) or keyword.iskeyword(name):
         raise ConfigError(
             "package.name", f"is {name!r}", f"{allowed}, and no Python keyword", _name_advice(str(name))
@@ -39,66 +39,66 @@ def check_name(name: object) -> str:
     if name in sys.stdlib_module_names or name == "gliner_pipe" or owners:
         owner = owners[0] if owners else "Python" if name != "gliner_pipe" else name
         raise ConfigError(
-            "package.name", f"is {name!r}, a module of {owner}", "a name that is free", "Give another name"
+            "package.name", f"is {name!r}, a module of {owner}", "an unused name", "Choose another name"
         )
     return name
 
 
 def check_version(version: object) -> str:
-    """Return the version in its normal form, e.g. ``1.0rc1`` for ``1.0-rc1``."""
+    """Return the version in normal form, e.g. ``1.0rc1`` for ``1.0-rc1``."""
     allowed = "a version such as 0.1.0"
-    if isinstance(version, float):  # 0.10 has become 0.1 before it gets here
+    if isinstance(version, float):  # 0.10 has been parsed as 0.1
         raise ConfigError(
-            "package.version", f"is the number {version}", allowed, "Write three numbers, or quotes around it"
+            "package.version", f"is the number {version}", allowed, "Write three numbers, or add quotes"
         )
     try:
         return str(Version(str(version)))
     except InvalidVersion as error:
         raise ConfigError(
-            "package.version", f"is {version!r}", allowed, "Write it as numbers with dots between"
+            "package.version", f"is {version!r}", allowed, "Write numbers separated by dots"
         ) from error
 
 
 def check_distributions(value: str | Sequence[str]) -> list[str]:
-    """Return the kinds of distribution to build: of a list, or of text such as ``wheel,sdist``."""
+    """Return the kinds of distribution to build, from a list or a string such as ``wheel,sdist``."""
     found = (
         value.strip("[] ").replace("'", "").replace('"', "").split(",") if isinstance(value, str) else value
     )
     kinds = [str(kind).strip() for kind in found]
     if not kinds or not set(kinds) <= set(DISTRIBUTIONS):
         raise ConfigError(
-            "package.distributions", f"is {value!r}", ", ".join(DISTRIBUTIONS), "Give one of them or both"
+            "package.distributions", f"is {value!r}", ", ".join(DISTRIBUTIONS), "Set one of them or both"
         )
     return [kind for kind in DISTRIBUTIONS if kind in kinds]
 
 
 def check_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the metadata if it has settings of `METADATA` only."""
+    """Return the metadata if all its fields are in `METADATA`."""
     unknown = sorted(set(metadata) - set(METADATA))
     if unknown:
         raise ConfigError(
             f"package.metadata.{unknown[0]}",
-            "is not a setting of the package",
+            "is not a field of the metadata",
             ", ".join(METADATA),
-            "Take it out; name, version and requirements are options of their own",
+            "Remove it; name, version and requirements are separate options",
         )
     return dict(metadata)
 
 
 def check_folder_name(name: str) -> str:
-    """Return the name of the pipeline's folder if it can stand inside the package."""
+    """Return the name of the pipeline's folder in the package if it is a plain name."""
     if re.fullmatch(r"[A-Za-z0-9][\w.-]*", name, re.ASCII):
         return name
     raise ConfigError(
         "package.artifacts_name",
         f"is {name!r}",
         "letters, digits, '_', '-' and '.'",
-        "Give a plain folder name",
+        "Use a plain folder name",
     )
 
 
 def as_list(value: str | Sequence[str] | None) -> list[str]:
-    """Return a list of strings, of which one may come without the list around it."""
+    """Return a list of strings; a single string becomes a list of one."""
     if value is None:
         return []
     return [value] if isinstance(value, str) else [str(item) for item in value]
@@ -110,11 +110,11 @@ def _name_advice(name: str) -> str:
         better = f"model_{better}"
     if keyword.iskeyword(better):
         better = f"{better}_model"
-    return f"Give, for example, --name {better or 'my_ner_model'}"
+    return f"Use, for example, --name {better or 'my_ner_model'}"
 
 
 def _is_model(owner: str, name: str) -> bool:
-    """Tell whether an installed distribution is a pipeline of that name: another version of this one."""
+    """Return whether an installed distribution is a pipeline of that name: another version of the same package."""
     return any(
         entry.group == "spacy_models" and entry.name == name for entry in distribution(owner).entry_points
     )

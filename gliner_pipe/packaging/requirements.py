@@ -1,12 +1,9 @@
-"""What a pipeline needs to run: packages that its config names functions of, and code of the project itself."""
+"""Requirements of a pipeline: the packages whose registered functions its config names."""
 
 from __future__ import annotations
 
-import importlib
-import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,96 +14,16 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from gliner_pipe.errors import ConfigError
-from gliner_pipe.packaging.source import copy_tree
-
-
-def find_code(code: Sequence[str], root: Path) -> list[Path]:
-    """Find the project's code.
-
-    Parameters
-    ----------
-    code
-        Folders with ``__init__.py`` or Python files (paths from `root` on), or names of importable modules.
-    root
-        Folder of the project.
-
-    Returns
-    -------
-    list of Path
-        The folders and files.
-
-    Raises
-    ------
-    ConfigError
-        If one is no Python code.
-    """
-    return [_find(item, root) for item in code]
-
-
-def import_code(paths: Iterable[Path]) -> None:
-    """Import the project's code, so that its functions are registered."""
-    for path in paths:
-        sys.path.insert(0, str(path.parent))
-        try:
-            importlib.import_module(path.stem)
-        except ImportError as error:
-            raise ConfigError(
-                "package.code", f"has {path.stem!r}, which cannot be imported: {error}"
-            ) from error
-        finally:
-            sys.path.remove(str(path.parent))
-
-
-def copy_code(paths: Iterable[Path], target: Path) -> list[str]:
-    """Copy the project's code into a folder and return the names that it has there."""
-    names = []
-    for path in paths:
-        if path.is_dir():
-            copy_tree(path, target / path.name)
-        else:
-            (target / path.name).write_bytes(path.read_bytes())
-        names.append(path.name)
-    return names
-
-
-def modules_to_import(paths: Iterable[Path], used: Iterable[str]) -> list[str]:
-    """Return the modules that register the functions in use; of a path that has none of them, the top."""
-    used = sorted(set(used))
-    modules = []
-    for path in paths:
-        modules += [module for module in used if module.split(".")[0] == path.stem] or [path.stem]
-    return modules
-
-
-def _find(item: str, root: Path) -> Path:
-    path = root / item
-    if not path.exists() and item.isidentifier():
-        spec = find_spec(item)
-        if spec is not None and spec.origin is not None:
-            path = Path(spec.origin)
-            path = path.parent if path.name == "__init__.py" else path
-    path = path.resolve()
-    if path.stem.isidentifier() and (
-        (path / "__init__.py").is_file() or (path.is_file() and path.suffix == ".py")
-    ):
-        return path
-    raise ConfigError(
-        "package.code",
-        f"has {item!r}, which is no Python package ({path})",
-        "a folder with __init__.py, a .py file, or the name of an importable module",
-        "Mend the path",
-    )
-
 
 #: Distributions that come with spaCy.
 WITH_SPACY = ("spacy", "spacy-legacy", "spacy-loggers", "thinc", "srsly", "catalogue", "confection")
 
-#: Distributions of extras that blocks need when they run, by the package that the blocks are in.
+#: Distributions of extras that blocks need at run time, by the package of the blocks.
 OF_EXTRAS = {"gliner_pipe.onnx": "onnxruntime"}
 
 
 def function_modules(config: Mapping[str, Any]) -> dict[str, str]:
-    """Find the modules of the registered functions that a pipeline is built from.
+    """Find the modules of the registered functions that a pipeline uses.
 
     Parameters
     ----------
@@ -116,12 +33,12 @@ def function_modules(config: Mapping[str, Any]) -> dict[str, str]:
     Returns
     -------
     dict
-        Module by what names it, e.g. ``{"components.ner.factory": "spacy.pipeline.ner"}``.
+        Module by section, e.g. ``{"components.ner.factory": "spacy.pipeline.ner"}``.
 
     Raises
     ------
     ConfigError
-        If a function is not registered here.
+        If a function is not registered.
     """
     spacy.blank("xx")  # imports the components of installed packages
     language = config["nlp"]["lang"]
@@ -136,27 +53,27 @@ def function_modules(config: Mapping[str, Any]) -> dict[str, str]:
                 where,
                 f"names {name!r}, which is not registered in {family}",
                 "functions of installed packages and of the project's code",
-                "Install the package that has it, or give the code that has it with --code; that code's "
-                "__init__.py must import the module with the function",
+                "Install the package that registers it, or add the code that does with --code; the __init__.py of "
+                "that code must import the module",
             )
         modules[where] = module
     return modules
 
 
 def third_party(modules: Mapping[str, str], code: Sequence[str]) -> list[str]:
-    """Find the requirements that the modules of registered functions ask for.
+    """Find the requirements of the modules of registered functions.
 
     Parameters
     ----------
     modules
-        What `function_modules` found.
+        Result of `function_modules`.
     code
-        Top-level modules that travel inside the package.
+        Top-level modules that are included in the package.
 
     Returns
     -------
     list of str
-        For example ``["gliner_pipe>=0.1.0", "regex>=2.5.1,<2.6"]``; nothing that comes with spaCy.
+        For example ``["gliner_pipe>=0.1.0", "regex>=2.5.1,<2.6"]``, without distributions that come with spaCy.
 
     Raises
     ------
@@ -179,15 +96,15 @@ def third_party(modules: Mapping[str, str], code: Sequence[str]) -> list[str]:
         except PackageNotFoundError:
             raise ConfigError(
                 where,
-                f"is a function of the module {module!r}, which no installed package has",
+                f"is a function of the module {module!r}, which no installed package contains",
                 "functions of installed packages and of the project's code",
-                f"Give its folder with --code {top}",
+                f"Add its folder with --code {top}",
             ) from None
     return sorted(found)
 
 
 def read_requirements(given: Sequence[str]) -> list[str]:
-    """Read requirements; an item that ends in ``.txt`` is a file with one requirement a line."""
+    """Read requirements; an item that ends in ``.txt`` is a file with one requirement per line."""
     lines: list[str] = []
     for item in given:
         if item.endswith(".txt"):
@@ -199,12 +116,12 @@ def read_requirements(given: Sequence[str]) -> list[str]:
 
 
 def merge(*groups: Sequence[str]) -> list[str]:
-    """Join requirements; where a distribution is named twice, the later group's requirement stands.
+    """Merge requirements; a later requirement replaces an earlier one of the same distribution.
 
     Raises
     ------
     ConfigError
-        If one is not a requirement as in ``pyproject.toml``.
+        If an item is not a requirement as in ``pyproject.toml``.
     """
     merged: dict[str, str] = {}
     for item in (item for group in groups for item in group):
@@ -213,15 +130,15 @@ def merge(*groups: Sequence[str]) -> list[str]:
         except InvalidRequirement as error:
             raise ConfigError(
                 "package.requirements",
-                f"has {item!r}",
+                f"contains {item!r}",
                 "requirements such as 'pandas>=2,<3', or a file that ends in .txt",
-                'Several of them: --requirements \'["pandas>=2,<3", "regex"]\'',
+                'For several write --requirements \'["pandas>=2,<3", "regex"]\'',
             ) from error
     return list(merged.values())
 
 
 def is_spacy(requirement: str) -> bool:
-    """Tell whether a requirement is one of spaCy itself, which ``meta.json`` has a field of its own for."""
+    """Return whether a requirement is spaCy itself, for which ``meta.json`` has a separate field."""
     return canonicalize_name(Requirement(requirement).name) == "spacy"
 
 
@@ -232,7 +149,7 @@ def _range(name: str, found: Version) -> str:
 
 
 def _functions(block: Any, where: str) -> Iterator[tuple[str, str, str]]:
-    """Yield (section, registry, name) of each function that a section names, in lists too."""
+    """Yield (section, registry, name) of each function that a section names, lists included."""
     items = (
         block.items() if isinstance(block, Mapping) else enumerate(block) if isinstance(block, list) else ()
     )
@@ -258,7 +175,7 @@ def _module(language: str, family: str, name: str) -> str | None:
 
 
 def _unwrapped(function: Any) -> Any:
-    """Return the function that ``@Language.component`` has wrapped, or the function itself."""
+    """Return the function that ``@Language.component`` wraps, or the function itself."""
     inside = [cell.cell_contents for cell in getattr(function, "__closure__", None) or ()]
     wrapped = [item for item in inside if callable(item)]
     return wrapped[0] if wrapped and function.__module__ == "spacy.language" else function

@@ -1,4 +1,4 @@
-"""Where the pipeline is: a folder, an installed package or a pipeline in memory."""
+"""Finds and copies the pipeline to package: a folder, an installed package or a pipeline in memory."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from gliner_pipe.util.atomic import recover
 
 logger = logging.getLogger("gliner_pipe.package")
 
-#: What makes a folder a spaCy pipeline.
+#: Files of every spaCy pipeline.
 MARKERS = ("config.cfg", "meta.json")
-#: Config that a training writes into the pipeline's folder or beside it.
+#: Config that a training run writes into the pipeline's folder or beside it.
 TRAIN_CONFIG = "train_config.cfg"
-#: What never belongs into a package.
+#: Files that are never packaged.
 NEVER = (".git", ".DS_Store", ".ipynb_checkpoints", "__pycache__", "*.pyc")
 
 _ALLOWED = (
@@ -30,14 +30,14 @@ _ALLOWED = (
 
 
 def copy_pipeline(pipeline: str | Path | Language, target: Path) -> Path | None:
-    """Bring the pipeline into the new folder `target`; files are linked where the filesystem allows it.
+    """Copy the pipeline into the new folder `target`; files are hard-linked if the filesystem allows it.
 
     Parameters
     ----------
     pipeline
         Folder, name of an installed package, or pipeline in memory.
     target
-        Folder to make.
+        Folder to create.
 
     Returns
     -------
@@ -47,7 +47,7 @@ def copy_pipeline(pipeline: str | Path | Language, target: Path) -> Path | None:
     Raises
     ------
     ConfigError
-        If there is no pipeline.
+        If there is no such pipeline.
     """
     if isinstance(pipeline, Language):
         pipeline.to_disk(target)
@@ -65,12 +65,15 @@ def copy_pipeline(pipeline: str | Path | Language, target: Path) -> Path | None:
             return folder
         shutil.rmtree(target, ignore_errors=True)  # a training run has just replaced the folder
     raise ConfigError(
-        "package.pipeline", f"is {str(folder)!r}, which is being written", _ALLOWED, "Wait for it"
+        "package.pipeline",
+        f"is {str(folder)!r}, which is being written",
+        _ALLOWED,
+        "Wait until it is complete",
     )
 
 
 def _report_links(folder: Path) -> None:
-    """Say which links lead out of a pipeline's folder: the files there are copied. A hub's cache consists of such."""
+    """Warn of links that lead out of a pipeline's folder, as their files are copied; a hub's cache is made of links."""
     here = folder.resolve()
     own = [here, here.parent.parent / "blobs"] if here.parent.name == "snapshots" else [here]
     links = [
@@ -80,7 +83,7 @@ def _report_links(folder: Path) -> None:
     ]
     if links:
         logger.warning(
-            "%s: %d links lead to files elsewhere, which become part of the copy: %s",
+            "%s: %d links lead to files outside the folder, which are copied: %s",
             folder,
             len(links),
             ", ".join(sorted(links)),
@@ -94,20 +97,18 @@ def find_pipeline(pipeline: str | Path) -> Path:
     if path.is_dir():
         if all((path / name).is_file() for name in MARKERS):
             return path
-        raise ConfigError(
-            "package.pipeline", _not_a_pipeline(path), _ALLOWED, "Give the pipeline's own folder"
-        )
+        raise ConfigError("package.pipeline", _not_a_pipeline(path), _ALLOWED, "Give the pipeline's folder")
     if path.exists():
         raise ConfigError(
             "package.pipeline", f"is {str(path)!r}, a file", _ALLOWED, "Give the pipeline's folder"
         )
     if isinstance(pipeline, str) and is_package(pipeline):
         return _in_package(pipeline)
-    raise ConfigError("package.pipeline", _missing(path), _ALLOWED, "Train first, or mend the path")
+    raise ConfigError("package.pipeline", _missing(path), _ALLOWED, "Train first, or correct the path")
 
 
 def copy_tree(source: Path, target: Path) -> None:
-    """Copy a folder but for `NEVER`; files are linked where the filesystem allows it."""
+    """Copy a folder without `NEVER`; files are hard-linked if the filesystem allows it."""
     shutil.copytree(source, target, ignore=shutil.ignore_patterns(*NEVER), copy_function=_link_or_copy)
 
 
@@ -119,20 +120,22 @@ def remove_excluded(folder: Path, patterns: Sequence[str]) -> None:
     folder
         The copied pipeline.
     patterns
-        Shell patterns of file or folder names, or of paths from the pipeline's folder on.
+        Shell patterns of names of files or folders, or of paths relative to the pipeline's folder.
 
     Raises
     ------
     ConfigError
-        If a pattern matches nothing, or a file that a pipeline cannot be without.
+        If a pattern matches nothing, or a file that every pipeline needs.
     """
     for pattern in patterns:
         found = [path for path in _walk(folder) if _matches(path.relative_to(folder).as_posix(), pattern)]
         needed = [path.name for path in found if path.relative_to(folder).as_posix() in MARKERS]
         if needed or not found:
-            what = f"takes out {needed[0]}" if needed else "matches no file of the pipeline"
+            what = f"removes {needed[0]}" if needed else "matches no file of the pipeline"
             held = ", ".join(sorted(path.name for path in folder.iterdir() if path.name not in MARKERS))
-            raise ConfigError("package.exclude", f"has {pattern!r}, which {what}", held, "Mend the pattern")
+            raise ConfigError(
+                "package.exclude", f"contains {pattern!r}, which {what}", held, "Correct the pattern"
+            )
         for path in found:
             path.unlink()
 
@@ -163,7 +166,7 @@ def _in_package(name: str) -> Path:
         if all((folder / marker).is_file() for marker in MARKERS):
             return folder
     raise ConfigError(
-        "package.pipeline", f"is {name!r}, a package without a pipeline", _ALLOWED, "Give another"
+        "package.pipeline", f"is {name!r}, a package without a pipeline", _ALLOWED, "Give another package"
     )
 
 

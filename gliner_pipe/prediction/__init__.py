@@ -1,5 +1,5 @@
-"""Texts in, predicted entities out: what the prediction command is made of."""
+"""Prediction over streams of texts, over files and shards, and in data sets of Ray and Spark."""
 
-from gliner_pipe.prediction.cluster import ArrowPredictor, predict_ray, predict_spark
+from gliner_pipe.prediction.arrow_predictor import ArrowPredictor, predict_ray, predict_spark
 
 __all__ = ["ArrowPredictor", "predict_ray", "predict_spark"]

@@ -1,4 +1,4 @@
-"""Chunks of rows through a pipeline: the one loop behind shards, Ray and Spark."""
+"""Predicts on chunks of rows: the one loop behind shards, Ray and Spark."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from gliner_pipe.pipeline.labels import parse_labels
 from gliner_pipe.pipeline.stream import Failure, Labelled, Source, annotate
 from gliner_pipe.prediction.rendering import Entity, RelationRecord, entities_of, relations_of
 
-_HALF = re.compile("[\ud800-\udfff]")
-#: What to do about a row that cannot be predicted on.
-MEND = "Mend it, or go on without such rows: --on-error skip"
+_SURROGATE = re.compile("[\ud800-\udfff]")
+#: What to do about a row without prediction.
+FIX_ROW = "Fix the row, or skip such rows: --on-error skip"
+#: Fields that a prediction may add to a row; the last one only where bad rows are skipped.
+PREDICTION_FIELDS = ("entities", "relations", "relation_scores", "error")
 
 
-class Ask(NamedTuple):
-    """A text to predict on: its position among the rows of the chunk, where it stands, and the labels of its own if it
-    has any.
-    """
+class Request(NamedTuple):
+    """A text to predict on: its position among the rows of the chunk, its place in the data, and its own labels."""
 
     position: int
     text: str
@@ -36,8 +36,18 @@ class Ask(NamedTuple):
 
 
 class BadRow(NamedTuple):
-    """A row without prediction: where it stands, what was found there and what is allowed; its number in the shard, how
-    many rows of the chunk are carried along before it, and whether it is carried along itself.
+    """A row without prediction.
+
+    Attributes
+    ----------
+    where, found, allowed
+        As in ``DataError``.
+    number
+        Number of the row in the shard.
+    position
+        Number of rows of the chunk that are kept before it.
+    kept
+        Whether the row itself is kept in the output.
     """
 
     where: str
@@ -48,112 +58,117 @@ class BadRow(NamedTuple):
     kept: bool = True
 
     def error(self) -> DataError:
-        """Return the error that tells of it."""
-        return DataError(self.where, self.found, self.allowed, MEND)
+        """Return the error that describes the row."""
+        return DataError(self.where, self.found, self.allowed, FIX_ROW)
 
     @property
     def reason(self) -> str:
-        """What the output row says about it."""
+        """Text for the field ``error`` of the output row."""
         return f"{self.found}; allowed: {self.allowed}" if self.allowed else self.found
 
 
 class Found(NamedTuple):
-    """What was found in a text; relations are None where none were looked for."""
+    """Entities and relations of a text; relations are None where the pipeline predicts none."""
 
     entities: list[Entity]
     relations: list[RelationRecord] | None = None
 
 
-class Missed(NamedTuple):
-    """Why nothing was looked for in a row."""
+class NoPrediction(NamedTuple):
+    """Why a row has no prediction."""
 
     reason: str
 
 
-#: What became of a row.
-Outcome = Found | Missed
+#: Result of a row.
+Outcome = Found | NoPrediction
 
 
 @dataclass
 class Chunk:
-    """Rows of a shard that stand side by side.
+    """Consecutive rows of a shard.
 
     Attributes
     ----------
     shard
-        What they belong to.
+        The shard of the rows.
     start, stop
-        Which rows of the shard, the end exclusive.
+        Range of row numbers, the end exclusive.
     rows
-        The columns that are carried along: a ``pyarrow.RecordBatch``, or a dictionary a row. Lines that could
-        not be read are not among them.
-    asks
+        The columns that are kept: a ``pyarrow.RecordBatch``, or one dictionary per row. Lines that cannot be parsed are
+        not included.
+    requests
         The texts to predict on.
     bad
-        The rows that are left out, and those that are kept without prediction.
+        Rows that are left out, and rows that are kept without prediction.
     last
-        Whether the shard ends here.
+        Whether this is the last chunk of the shard.
     share
-        How much of the shard has been read at the end of it, from 0 to 1.
+        Fraction of the shard that has been read at the end of the chunk, from 0 to 1.
     error
-        Why reading ends here.
-    mended
-        Rows to predict on in which something beside the text was replaced by U+FFFD.
+        Why reading stops after this chunk.
+    repaired
+        Number of predicted rows in which invalid characters outside the text were replaced by U+FFFD.
     """
 
     shard: Any
     start: int
     stop: int
     rows: Any
-    asks: list[Ask]
+    requests: list[Request]
     bad: list[BadRow] = field(default_factory=list)
     last: bool = False
     share: float = 1.0
     error: DataError | None = None
-    mended: int = 0
+    repaired: int = 0
 
 
-def check_ask(text: Any, labels: Any, limit: int) -> tuple[str, str] | None:
-    """Say what is wrong with the text of a row, or with labels of its own, and what is allowed; None if nothing is.
+def check_text(text: Any, labels: Any, limit: int) -> tuple[str, str] | None:
+    """Check the text and the labels of a row.
 
     Parameters
     ----------
     text
-        Of the row.
+        Text of the row.
     labels
-        Of the row; None if it has none.
+        Labels of the row; None if it has none.
     limit
-        Characters of a text at most.
+        Maximum number of characters of a text.
+
+    Returns
+    -------
+    tuple or None
+        What was found and what is allowed; None if the row is valid.
     """
     if text is None:
         return "has no text (null)", "a text"
     if isinstance(text, UnicodeDecodeError):
         return f"has a text that is not UTF-8 (byte {text.start + 1})", "UTF-8 text"
     if not isinstance(text, str):
-        return f"has a text that is {type(text).__name__}", "a string"
+        return f"has a text of type {type(text).__name__}", "a string"
     if len(text) > limit:
         return f"has {len(text)} characters", f"at most {limit} (nlp.max_length)"
-    place = half_character(text)
+    place = _unpaired_surrogate(text)
     if place is not None:
-        found = f"has a text with half a character (\\u{ord(text[place]):04x} at {place})"
-        return found, "whole characters, not one of a surrogate pair"
+        found = f"has a text with an unpaired surrogate (\\u{ord(text[place]):04x} at {place})"
+        return found, "characters that UTF-8 can encode"
     if labels is not None:
         if not isinstance(labels, list) or not labels:
-            return f"has labels that are {ascii(labels)[:40]}", "a list of at least one label, or null"
+            return f"has the labels {ascii(labels)[:40]}", "a list of at least one label, or null"
         if (
             "\\ud" in ascii(labels)
-            and half_character(json.dumps(labels, ensure_ascii=False, default=str)) is not None
+            and _unpaired_surrogate(json.dumps(labels, ensure_ascii=False, default=str)) is not None
         ):
-            return "has labels with half a character", "whole characters, not one of a surrogate pair"
+            return "has labels with an unpaired surrogate", "characters that UTF-8 can encode"
         try:
             parse_labels(labels, "labels")
         except GlinerPipeError as error:
-            return f"has labels that cannot be: {error}", "labels as in the component's config"
+            return f"has invalid labels: {error}", "labels as in the component's config"
     return None
 
 
-def half_character(text: str) -> int | None:
-    """Return where a text holds one half of a surrogate pair, which no encoding can write; None if nowhere."""
+def _unpaired_surrogate(text: str) -> int | None:
+    """Return the position of the first unpaired surrogate, which no encoding can represent; None if there is none."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -161,14 +176,14 @@ def half_character(text: str) -> int | None:
     return None
 
 
-def whole_characters(value: Any) -> Any:
-    """Return a JSON value with U+FFFD for each half of a surrogate pair."""
+def replace_surrogates(value: Any) -> Any:
+    """Return a JSON value with U+FFFD in place of each unpaired surrogate."""
     if isinstance(value, str):
-        return _HALF.sub("\ufffd", value)
+        return _SURROGATE.sub("\ufffd", value)
     if isinstance(value, list):
-        return [whole_characters(item) for item in value]
+        return [replace_surrogates(item) for item in value]
     if isinstance(value, dict):
-        return {whole_characters(name): whole_characters(item) for name, item in value.items()}
+        return {replace_surrogates(name): replace_surrogates(item) for name, item in value.items()}
     return value
 
 
@@ -181,102 +196,98 @@ def predict_chunks(
     n_process: int = 1,
     skip: bool = False,
 ) -> Generator[tuple[Chunk, list[Outcome]], None, None]:
-    """Run a pipeline over a stream of chunks, in one stream of texts; no more than some batches are in memory.
+    """Run a pipeline over a stream of chunks, as one stream of texts; at most a few batches are in memory.
 
-    Close the iterator when it is not read to its end: that ends its processes.
+    Close the iterator when it is not read to its end: that ends its worker processes.
 
     Parameters
     ----------
     nlp
-        Any pipeline that writes ``doc.spans`` or ``doc.ents``.
+        Any pipeline that sets ``doc.spans`` or ``doc.ents``.
     chunks
         The rows.
     span_getter, batch_size, n_process
-        As for ``predict_texts``.
+        As in ``predict_texts``.
     skip
-        Whether to go on after a text that the pipeline fails on.
+        Whether to continue after a text on which the pipeline fails.
 
     Yields
     ------
     tuple
-        Each chunk in order, with what became of each of its rows.
+        Each chunk in order, with one outcome per row.
 
     Raises
     ------
     PredictionError
-        If the pipeline fails on a text, unless `skip` is set or an error handler of the pipeline was told.
+        If the pipeline fails on a text, unless `skip` is set or the pipeline's error handler has handled the failure.
     """
     getter = prediction_getter(nlp) if span_getter is None else span_getter
-    waiting: deque[_Waiting] = deque()
+    pending: deque[_Pending] = deque()
 
     def texts() -> Iterator[Source]:
         for chunk in chunks:
-            waiting.append(_Waiting(chunk))
-            for ask in chunk.asks:
-                yield ask.text if ask.labels is None else Labelled(ask.text, ask.labels)
+            pending.append(_Pending(chunk))
+            for request in chunk.requests:
+                yield request.text if request.labels is None else Labelled(request.text, request.labels)
 
     with closing(annotate(nlp, texts(), batch_size=batch_size, n_process=n_process)) as results:
         for result in results:
-            yield from _complete(waiting)
-            waiting[0].add(result, getter, skip)
-            yield from _complete(waiting)
-    yield from _complete(waiting)
+            yield from _complete(pending)
+            pending[0].add(result, getter, skip)
+            yield from _complete(pending)
+    yield from _complete(pending)
 
 
-class _Waiting:
-    """A chunk whose documents are under way."""
+class _Pending:
+    """A chunk that waits for some of its documents."""
 
     def __init__(self, chunk: Chunk) -> None:
         self.chunk = chunk
-        self.asks = deque(chunk.asks)
-        self.outcomes: list[Outcome] = [Missed("")] * len(chunk.rows)
+        self.requests = deque(chunk.requests)
+        self.outcomes: list[Outcome] = [NoPrediction("")] * len(chunk.rows)
         for row in chunk.bad:
             if row.kept:
-                self.outcomes[row.position] = Missed(row.reason)
+                self.outcomes[row.position] = NoPrediction(row.reason)
 
     def add(self, result: Doc | Failure, getter: SpanGetter, skip: bool) -> None:
-        ask = self.asks.popleft()
+        request = self.requests.popleft()
         if isinstance(result, Doc):
             entities = entities_of(result, getter)
-            self.outcomes[ask.position] = Found(entities, relations_of(result, entities))
+            self.outcomes[request.position] = Found(entities, relations_of(result, entities))
             return
-        own_labels = ask.labels is not None
+        own_labels = request.labels is not None
         if result.concerns_all(own_labels) or not (skip or result.handled):
-            result.raise_for(str(ask.where), MEND, has_own_labels=own_labels)
-        told = " (the pipeline's error handler was told)" if result.handled else ""
-        found = f"could not be predicted on{told}: {result.reason}"
-        bad = BadRow(str(ask.where), found, "", self.chunk.stop, ask.position)
-        self.outcomes[ask.position] = Missed(bad.reason)
+            result.raise_for(str(request.where), FIX_ROW, has_own_labels=own_labels)
+        handled = " (passed to the pipeline's error handler)" if result.handled else ""
+        found = f"could not be predicted on{handled}: {result.reason}"
+        bad = BadRow(str(request.where), found, "", self.chunk.stop, request.position)
+        self.outcomes[request.position] = NoPrediction(bad.reason)
         self.chunk.bad.append(bad)
 
 
-def _complete(waiting: deque[_Waiting]) -> Iterator[tuple[Chunk, list[Outcome]]]:
-    """The chunks that no document is missing from."""
-    while waiting and not waiting[0].asks:
-        first = waiting.popleft()
+def _complete(pending: deque[_Pending]) -> Iterator[tuple[Chunk, list[Outcome]]]:
+    """Remove and yield the first chunks while they are complete."""
+    while pending and not pending[0].requests:
+        first = pending.popleft()
         yield first.chunk, first.outcomes
 
 
-def fields_of(found: Outcome) -> dict[str, Any]:
-    """Return what was found as the fields of a JSON object, which the reader ``jsonl`` takes.
+def json_fields(outcome: Outcome) -> dict[str, Any]:
+    """Return an outcome as the fields of a JSON object, which the reader ``jsonl`` reads back.
 
-    ``entities`` (start, end, label, score, text); where relations were looked for also ``relations`` (head and tail as
-    positions in ``entities``, label), with ``relation_scores``. Of a row that was missed, null as ``entities`` and the
+    ``entities`` (start, end, label, score, text); if relations were predicted also ``relations`` (head and tail as
+    positions in ``entities``, label) and ``relation_scores``. A row without prediction has null as ``entities`` and the
     reason as ``error``.
     """
-    if isinstance(found, Missed):
-        return {"entities": None, "error": found.reason}
-    fields: dict[str, Any] = {"entities": found.entities}
-    if found.relations is not None:
-        fields["relations"] = [list(relation[:3]) for relation in found.relations]
-        fields["relation_scores"] = [relation.score for relation in found.relations]
+    if isinstance(outcome, NoPrediction):
+        return {"entities": None, "error": outcome.reason}
+    fields: dict[str, Any] = {"entities": outcome.entities}
+    if outcome.relations is not None:
+        fields["relations"] = [list(relation[:3]) for relation in outcome.relations]
+        fields["relation_scores"] = [relation.score for relation in outcome.relations]
     return fields
 
 
-#: Fields that a prediction may add to a row; the last only where bad rows are skipped.
-ADDED = ("entities", "relations", "relation_scores", "error")
-
-
-def names_added(columns: Sequence[str], skip: bool) -> list[str]:
-    """Return which of the columns of the data are in the way of what is added."""
-    return [name for name in columns if name in (ADDED if skip else ADDED[:-1])]
+def conflicting_names(columns: Sequence[str], skip: bool) -> list[str]:
+    """Return the columns of the data whose names a prediction needs; `skip` if bad rows are skipped."""
+    return [name for name in columns if name in (PREDICTION_FIELDS if skip else PREDICTION_FIELDS[:-1])]

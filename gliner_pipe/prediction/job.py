@@ -1,4 +1,13 @@
-"""A resumable prediction over shards: the layout of its folder, and the fingerprint of the pipeline that began it."""
+"""The output folder of a prediction over shards: what it was started with, and which rows are written.
+
+Beside the predictions, the folder ``_predict`` holds
+
+- ``manifest.json``: the settings, and a fingerprint of the pipeline and of each input file;
+- ``lock``: held by the process that writes;
+- ``parts/<shard>/``: predictions of an unfinished shard, in files named after their range of rows;
+- ``shards/<shard>.json``: the counts of a finished shard;
+- ``errors/<shard>.jsonl``: its rows without prediction.
+"""
 
 from __future__ import annotations
 
@@ -19,100 +28,31 @@ from spacy.language import Language
 from gliner_pipe.errors import ConfigError, DataError
 from gliner_pipe.pipeline.base import TorchPipe
 from gliner_pipe.prediction.chunks import Chunk, Found, Outcome
-from gliner_pipe.prediction.shard_writers import Piece, Schema, format_of
+from gliner_pipe.prediction.shard_writers import PredictedRows, Schema, format_of
 from gliner_pipe.prediction.shards import Shard
 from gliner_pipe.util.atomic import replace_file
 from gliner_pipe.util.file_lock import only_writer
 from gliner_pipe.util.secrets import redacted, redacted_config
 
-#: Live settings of a component on which no result depends.
-_HOW = ("batch_size", "device", "task_lr_ratio")
-#: Bytes at either end of a file by which it is known again, beside its size.
-_ENDS = 65536
-
-
-def describe_pipeline(nlp: Language) -> dict[str, Any]:
-    """Return what the predictions of a pipeline depend on, as JSON.
-
-    Parameters
-    ----------
-    nlp
-        The pipeline, with the labels and thresholds that count.
-
-    Returns
-    -------
-    dict
-        ``pipeline``, a digest of its config and all weights; and each live setting of its components by name, as
-        ``gliner.threshold``. No secret is in it, nor does another one make it another.
-    """
-    digest = hashlib.sha256(redacted_config(nlp.config.to_str()).encode())
-    settings: dict[str, Any] = {"components": list(nlp.pipe_names)}
-    digest.update(nlp.tokenizer.to_bytes(exclude=["vocab"]) if hasattr(nlp.tokenizer, "to_bytes") else b"")
-    for name, pipe in nlp.pipeline:
-        digest.update(name.encode())
-        if isinstance(pipe, TorchPipe):
-            _add(digest, dict(sorted(pipe.network.state_dict().items())))
-            live = {key: value for key, value in pipe.cfg.items() if key not in _HOW}
-            for key in ("label_data", "relation_data"):
-                if hasattr(pipe, key):
-                    live[key.replace("_data", "s")] = getattr(pipe, key)
-            settings |= {f"{name}.{key}": value for key, value in live.items()}
-        elif hasattr(pipe, "to_bytes"):
-            digest.update(pipe.to_bytes(exclude=["vocab"]))
-    plain: dict[str, Any] = json.loads(json.dumps(settings, default=str))
-    return {
-        "pipeline": digest.hexdigest()[:16],
-        **{key: redacted(key, value) for key, value in plain.items()},
-    }
-
-
-def describe_file(path: Path) -> str:
-    """Return the size of a file with a digest of its two ends: the same after it was copied elsewhere."""
-    size = path.stat().st_size
-    with path.open("rb") as stream:
-        start = stream.read(_ENDS)
-        stream.seek(max(size - _ENDS, 0))
-        digest = hashlib.sha256(start + stream.read(_ENDS))
-    return f"{size}-{digest.hexdigest()[:16]}"
-
-
-def _add(digest: Any, value: Any) -> None:
-    """Add a nest of tensors to a digest."""
-    if isinstance(value, torch.Tensor):
-        whole = value.dequantize() if value.is_quantized else value
-        digest.update(f"{value.dtype}{tuple(value.shape)}".encode())
-        digest.update(whole.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            digest.update(str(key).encode())
-            _add(digest, item)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            _add(digest, item)
-    else:
-        digest.update(repr(value).encode())
-
-
-#: Folder of what is beside the predictions; readers of data sets pass over names with an underscore.
+#: Folder beside the predictions; readers of data sets ignore names that begin with an underscore.
 STATE = "_predict"
-
-#: Beside the parts of a shard whose file could not be used.
-_MARK = "unusable"
+#: File in the folder of parts of a shard whose input file cannot be read.
+_UNUSABLE = "unusable"
 _PART = re.compile(r"(\d{12})-(\d{12})\.(parquet|jsonl|jsonl\.gz)")
 
 
 @dataclass
-class Numbers:
-    """What is in a file, or in several.
+class Counts:
+    """Counts of one output file, or of several.
 
     Attributes
     ----------
     rows
         Rows written.
     predicted
-        Those among them that were predicted on.
+        Rows with a prediction.
     entities, relations
-        What was found.
+        Predicted entities and relations.
     bad
         Rows that are left out or without prediction.
     """
@@ -124,64 +64,76 @@ class Numbers:
     bad: int = 0
 
     def add(self, other: Mapping[str, Any]) -> None:
-        """Add the numbers of another file."""
+        """Add the counts of another file."""
         for field in fields(self):
             setattr(self, field.name, getattr(self, field.name) + other[field.name])
 
 
+def total(counts: Iterable[Mapping[str, Any] | None]) -> Counts:
+    """Return the sum of counts."""
+    result = Counts()
+    for one in counts:
+        if one is not None:
+            result.add(one)
+    return result
+
+
 @dataclass(frozen=True)
 class Job:
-    """The folder of a prediction over shards.
+    """The output folder of a prediction over shards.
 
     Parameters
     ----------
     folder
-        Where predictions go.
+        Folder for the predictions.
     schema
-        What the pipeline adds to the rows.
+        Columns that the pipeline adds to the rows.
     """
 
     folder: Path
     schema: Schema
 
     @contextmanager
-    def begun(self, settings: Mapping[str, Any], shards: Sequence[Shard]) -> Iterator[None]:
-        """Begin, or go on, and keep other processes out meanwhile.
+    def opened(self, settings: Mapping[str, Any], shards: Sequence[Shard]) -> Iterator[None]:
+        """Start or resume the job, and lock the folder until the block ends.
 
         Parameters
         ----------
         settings
-            What predictions depend on, as JSON.
+            The settings that predictions depend on, as JSON.
         shards
-            What is to be predicted on.
+            The shards to predict on.
 
         Raises
         ------
+        ConfigError
+            If the folder holds predictions with other settings.
         DataError
-            If the folder holds something else, or predictions made with other settings or of other data.
+            If the folder holds other files, or predictions of input files that have changed.
         """
         manifest = self.folder / STATE / "manifest.json"
         if self.folder.is_dir() and not manifest.parent.is_dir() and any(self.folder.iterdir()):
             raise DataError(
                 str(self.folder),
                 "holds files, but no predictions of shards",
-                "an empty or a new folder, or one to go on with",
+                "a new or empty folder, or the folder of an earlier run",
                 "Give another --output",
             )
         for shard in shards:
             if self.folder.resolve() in shard.path.resolve().parents:
                 raise DataError(
                     str(shard.path),
-                    "lies in the folder that the predictions go to",
-                    "an output outside of the input",
+                    "is inside the output folder",
+                    "an output folder outside the input",
                     "Give another --output",
                 )
         with only_writer(manifest.parent / "lock"):
             before = json.loads(manifest.read_text("utf-8")) if manifest.is_file() else {}
             inputs = {str(shard.name): _origin(shard) for shard in shards}
             for shard in shards:
-                parts, was = self._state("parts", shard), before.get("inputs", {}).get(shard.name)
-                if was and was["state"] != inputs[shard.name]["state"] and (parts / _MARK).exists():
+                parts, known = self._state("parts", shard), before.get("inputs", {}).get(shard.name)
+                repaired = known and known["state"] != inputs[shard.name]["state"]
+                if repaired and (parts / _UNUSABLE).exists():
                     shutil.rmtree(parts)
                     del before["inputs"][shard.name]
             _check_same(self.folder, before, {"settings": dict(settings), "inputs": inputs})
@@ -190,17 +142,17 @@ class Job:
                 _write_json(manifest, merged)
             yield
 
-    def numbers(self, shard: Shard) -> dict[str, Any] | None:
-        """Return the numbers of a file that is whole; None where it is not."""
+    def counts(self, shard: Shard) -> dict[str, Any] | None:
+        """Return the counts of a finished shard; None for an unfinished one."""
         path = self._state("shards", shard, ".json")
         if not path.is_file() or not (self.folder / shard.name).is_file():
             return None
-        found: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        return found
+        counts: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        return counts
 
     def mark_unusable(self, shard: Shard) -> None:
-        """Note that the file of a shard is to be mended: another file may take its place, which is then begun anew."""
-        mark = self._state("parts", shard) / _MARK
+        """Record that an input file cannot be read: a repaired file may replace it, and the shard starts again."""
+        mark = self._state("parts", shard) / _UNUSABLE
         mark.parent.mkdir(parents=True, exist_ok=True)
         mark.touch()
 
@@ -209,31 +161,31 @@ class Job:
         parts = self._parts(shard)
         return parts[-1][1] if parts else shard.start
 
-    def write(self, shard: Shard, start: int, stop: int, pieces: Sequence[Piece], bad: Sequence[Any]) -> None:
-        """Write the predictions of rows `start` to `stop`, which stand behind those written so far."""
-        numbers = Numbers(bad=len(bad))
-        for _, found in pieces:
-            there = [one for one in found if isinstance(one, Found)]
-            numbers.rows += len(found)
-            numbers.predicted += len(there)
-            numbers.entities += sum(len(one.entities) for one in there)
-            numbers.relations += sum(len(one.relations or ()) for one in there)
-        suffix = _suffix(shard)
-        name = f"{start:012d}-{stop:012d}{suffix}"
+    def write(
+        self, shard: Shard, start: int, stop: int, rows: Sequence[PredictedRows], bad: Sequence[Any]
+    ) -> None:
+        """Write the predictions of rows `start` to `stop`, which follow those written so far."""
+        counts = Counts(bad=len(bad))
+        for _, outcomes in rows:
+            predicted = [one for one in outcomes if isinstance(one, Found)]
+            counts.rows += len(outcomes)
+            counts.predicted += len(predicted)
+            counts.entities += sum(len(one.entities) for one in predicted)
+            counts.relations += sum(len(one.relations or ()) for one in predicted)
+        name = f"{start:012d}-{stop:012d}{_suffix(shard)}"
         folder = self._state("parts", shard)
-        listed = [{"where": one.where, "found": one.found, "allowed": one.allowed} for one in bad]
-        _write_json(folder / f"{name}.json", {**asdict(numbers), "errors": listed})
+        errors = [{"where": one.where, "found": one.found, "allowed": one.allowed} for one in bad]
+        _write_json(folder / f"{name}.json", {**asdict(counts), "errors": errors})
         with replace_file(folder / name) as path:
-            format_of(shard.name).write(pieces, path, self.schema)
+            format_of(shard.name).write(rows, path, self.schema)
 
-    def finish(self, shard: Shard) -> Numbers:
+    def finish(self, shard: Shard) -> Counts:
         """Join the parts of a shard whose rows are all written."""
-        numbers, folder = Numbers(), self._state("parts", shard)
+        folder = self._state("parts", shard)
         parts = [path for _, _, path in self._parts(shard)]
         states = [json.loads(path.with_name(f"{path.name}.json").read_text("utf-8")) for path in parts]
-        for state in states:
-            numbers.add(state)
-        if numbers.bad:
+        counts = total(states)
+        if counts.bad:
             with (
                 replace_file(self._state("errors", shard, ".jsonl")) as path,
                 path.open("w", encoding="utf-8") as stream,
@@ -243,12 +195,12 @@ class Job:
                         stream.write(json.dumps(error, ensure_ascii=False) + "\n")
         with replace_file(self.folder / shard.name) as path:
             format_of(shard.name).join(parts, path, self.schema)
-        _write_json(self._state("shards", shard, ".json"), asdict(numbers))
+        _write_json(self._state("shards", shard, ".json"), asdict(counts))
         shutil.rmtree(folder, ignore_errors=True)
-        return numbers
+        return counts
 
     def _parts(self, shard: Shard) -> list[tuple[int, int, Path]]:
-        """The files of a shard that is worked on, each going on where the one before ends."""
+        """Return start, stop and file of the consecutive parts of an unfinished shard."""
         folder = self._state("parts", shard)
         names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
         suffix, ends = _suffix(shard), dict[int, int]()
@@ -266,16 +218,16 @@ class Job:
 
 
 class ShardWriter:
-    """Writes chunks as they come, shard after shard.
+    """Writes chunks in order, one shard after another.
 
     Parameters
     ----------
     job
-        Where to.
+        The output folder.
     save_every
-        Seconds after which the rows that came are written. A process that is killed loses no more.
+        Seconds after which buffered rows are written. A process that is killed loses no more.
     skip
-        Whether to go on after a shard that cannot be read.
+        Whether to continue after a shard that cannot be read.
 
     Attributes
     ----------
@@ -286,19 +238,19 @@ class ShardWriter:
     def __init__(self, job: Job, save_every: float, skip: bool = False) -> None:
         self.job, self.save_every, self.skip = job, save_every, skip
         self.errors: list[DataError] = []
-        self._held: list[tuple[Chunk, Sequence[Outcome]]] = []
-        self._since = time.monotonic()
+        self._buffer: list[tuple[Chunk, Sequence[Outcome]]] = []
+        self._last_write = time.monotonic()
 
-    def add(self, chunk: Chunk, found: Sequence[Outcome]) -> Numbers | None:
-        """Take a chunk; return the numbers of its shard if it is whole now.
+    def add(self, chunk: Chunk, outcomes: Sequence[Outcome]) -> Counts | None:
+        """Take a chunk; return the counts of its shard if the shard is finished.
 
         Raises
         ------
         DataError
-            If reading ended here, unless it goes on with the next shard; all rows before are written.
+            If reading stopped at this chunk and `skip` is not set; all rows before are written.
         """
-        self._held.append((chunk, found))
-        if chunk.last or chunk.error is not None or time.monotonic() - self._since >= self.save_every:
+        self._buffer.append((chunk, outcomes))
+        if chunk.last or chunk.error is not None or time.monotonic() - self._last_write >= self.save_every:
             self.flush()
         if chunk.error is not None:
             self.job.mark_unusable(chunk.shard)
@@ -308,55 +260,113 @@ class ShardWriter:
         return self.job.finish(chunk.shard) if chunk.last else None
 
     def flush(self) -> None:
-        """Write what is held."""
-        held = [(chunk, found) for chunk, found in self._held if chunk.stop > chunk.start]
-        self._held = []
-        if held:
-            bad = [row for chunk, _ in held for row in chunk.bad]
-            pieces = [Piece(chunk.rows, found) for chunk, found in held]
-            self.job.write(held[0][0].shard, held[0][0].start, held[-1][0].stop, pieces, bad)
-        self._since = time.monotonic()
-
-
-def total(numbers: Iterable[Mapping[str, Any] | None]) -> Numbers:
-    """Return the sum of numbers."""
-    result = Numbers()
-    for one in numbers:
-        if one is not None:
-            result.add(one)
-    return result
-
-
-def _origin(shard: Shard) -> dict[str, Any]:
-    return {"file": str(shard.path), "state": describe_file(shard.path)}
+        """Write the buffered rows."""
+        buffered = [(chunk, outcomes) for chunk, outcomes in self._buffer if chunk.stop > chunk.start]
+        self._buffer = []
+        if buffered:
+            first, last = buffered[0][0], buffered[-1][0]
+            bad = [row for chunk, _ in buffered for row in chunk.bad]
+            rows = [PredictedRows(chunk.rows, outcomes) for chunk, outcomes in buffered]
+            self.job.write(first.shard, first.start, last.stop, rows, bad)
+        self._last_write = time.monotonic()
 
 
 def _suffix(shard: Shard) -> str:
     return next(suffix for suffix in (".parquet", ".jsonl", ".jsonl.gz") if shard.name.endswith(suffix))
 
 
+def _write_json(path: Path, value: Any) -> None:
+    with replace_file(path) as sibling:
+        sibling.write_text(json.dumps(value, ensure_ascii=False, indent=1), encoding="utf-8")
+
+
+# -- what a job was started with -----------------------------------------------------------------------------------
+
+
+#: Live settings of a component that no result depends on.
+_NO_EFFECT = ("batch_size", "device", "task_lr_ratio")
+#: Bytes at either end of a file that are part of its fingerprint.
+_ENDS = 65536
+
+
+def describe_pipeline(nlp: Language) -> dict[str, Any]:
+    """Return what the predictions of a pipeline depend on, as JSON.
+
+    Parameters
+    ----------
+    nlp
+        The pipeline, with its current labels and thresholds.
+
+    Returns
+    -------
+    dict
+        ``pipeline``, a digest of its config and all weights; and each live setting of its components by name, e.g.
+        ``gliner.threshold``. It contains no secret, and does not depend on one.
+    """
+    digest = hashlib.sha256(redacted_config(nlp.config.to_str()).encode())
+    settings: dict[str, Any] = {"components": list(nlp.pipe_names)}
+    digest.update(nlp.tokenizer.to_bytes(exclude=["vocab"]) if hasattr(nlp.tokenizer, "to_bytes") else b"")
+    for name, pipe in nlp.pipeline:
+        digest.update(name.encode())
+        if isinstance(pipe, TorchPipe):
+            _digest(digest, dict(sorted(pipe.network.state_dict().items())))
+            live = {key: value for key, value in pipe.cfg.items() if key not in _NO_EFFECT}
+            for key in ("label_data", "relation_data"):
+                if hasattr(pipe, key):
+                    live[key.replace("_data", "s")] = getattr(pipe, key)
+            settings |= {f"{name}.{key}": value for key, value in live.items()}
+        elif hasattr(pipe, "to_bytes"):
+            digest.update(pipe.to_bytes(exclude=["vocab"]))
+    plain: dict[str, Any] = json.loads(json.dumps(settings, default=str))
+    return {
+        "pipeline": digest.hexdigest()[:16],
+        **{key: redacted(key, value) for key, value in plain.items()},
+    }
+
+
+def _digest(digest: Any, value: Any) -> None:
+    """Add nested tensors to a digest."""
+    if isinstance(value, torch.Tensor):
+        whole = value.dequantize() if value.is_quantized else value
+        digest.update(f"{value.dtype}{tuple(value.shape)}".encode())
+        digest.update(whole.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            digest.update(str(key).encode())
+            _digest(digest, item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            _digest(digest, item)
+    else:
+        digest.update(repr(value).encode())
+
+
+def _origin(shard: Shard) -> dict[str, Any]:
+    """Return path and fingerprint of an input file: its size and a digest of its two ends, the same for a copy."""
+    size = shard.path.stat().st_size
+    with shard.path.open("rb") as stream:
+        start = stream.read(_ENDS)
+        stream.seek(max(size - _ENDS, 0))
+        digest = hashlib.sha256(start + stream.read(_ENDS))
+    return {"file": str(shard.path), "state": f"{size}-{digest.hexdigest()[:16]}"}
+
+
 def _check_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     if not before:
         return
     old, new = before["settings"], now["settings"]
-    fresh = f"Go on with what it was begun with, give another --output, or remove {folder} to begin anew"
+    restart = f"give another --output, or remove {folder} to start again"
     for name in dict.fromkeys((*new, *old)):
         if old.get(name) != new.get(name):
-            was = f"the predictions in {folder} were begun with {_short(old.get(name))}"
-            found = f"is {_short(new.get(name))}, but {was}"
-            raise ConfigError(name, found, do=fresh)
+            started = f"the predictions in {folder} were started with {_short(old.get(name))}"
+            found = f"is {_short(new.get(name))}, but {started}"
+            raise ConfigError(name, found, do=f"Resume with the first value, {restart}")
     for name, origin in now["inputs"].items():
         if before["inputs"].get(name, origin)["state"] != origin["state"]:
-            found = f"has changed since {folder / name} was begun"
-            do = f"Give another --output, or remove {folder} to begin anew"
-            raise DataError(origin["file"], found, "the same files, and new ones beside them", do)
+            found = f"has changed since {folder / name} was started"
+            raise DataError(origin["file"], found, "unchanged files, and new ones", f"G{restart[1:]}")
 
 
 def _short(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def _write_json(path: Path, value: Any) -> None:
-    with replace_file(path) as sibling:
-        sibling.write_text(json.dumps(value, ensure_ascii=False, indent=1), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Predictions as terminal text, JSON lines, standoff files or an HTML page, one at a time."""
+"""Writes predictions as terminal text, JSON Lines, standoff files or an HTML page, one at a time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from spacy.tokens import Doc
 from gliner_pipe.data import writers
 from gliner_pipe.data.annotations import set_supervision
 from gliner_pipe.errors import ConfigError
-from gliner_pipe.prediction.chunks import Found, fields_of
+from gliner_pipe.prediction.chunks import Found, json_fields
 from gliner_pipe.prediction.rendering import (
     HTML_TAIL,
     Entity,
@@ -32,7 +32,7 @@ from gliner_pipe.prediction.rendering import (
 from gliner_pipe.prediction.texts import TextItem
 from gliner_pipe.util.atomic import replace_file
 
-#: A text, the document made of it, and its entities.
+#: A text, its document, and its entities.
 Prediction = tuple[TextItem, Doc, list[Entity]]
 
 logger = logging.getLogger("gliner_pipe")
@@ -46,17 +46,17 @@ FORMATS = ("terminal", "jsonl", "standoff", "html")
 def write(
     predictions: Iterable[Prediction], format: str, output: Path | None = None, html_style: HtmlStyle = "auto"
 ) -> int:
-    """Write predictions as they come.
+    """Write a stream of predictions.
 
     Parameters
     ----------
     predictions
-        The predictions; none is kept.
+        The predictions; none is kept in memory.
     format
         One of `FORMATS`.
     output
-        File (a folder for ``standoff``), with parents made if missing; standard output when not given. A file
-        takes the place of an older one only when everything is written.
+        File (a folder for ``standoff``), with its parents created; standard output by default. An existing file is
+        replaced when everything is written.
     html_style
         See `to_html`.
 
@@ -68,12 +68,12 @@ def write(
     Raises
     ------
     ConfigError
-        If the format is unknown, or ``standoff`` has no folder to go to.
+        If the format is unknown, or ``standoff`` has no output folder.
     """
     if format == "standoff":
         if output is None:
             raise ConfigError(
-                "output", "is not given", "a folder, for the format standoff", "Add --output FOLDER"
+                "output", "is not set", "a folder, for the format standoff", "Add --output FOLDER"
             )
         return write_standoff(predictions, output)
     if format not in FORMATS:
@@ -87,14 +87,14 @@ def write(
 
 
 def write_jsonl(predictions: Iterable[Prediction], stream: TextIO) -> int:
-    """Write one object a line: ``text``, ``entities`` (start, end, label, score, text) and ``meta``; where relations
-    were looked for also ``relations`` (head and tail as positions in ``entities``, label), with ``relation_scores``.
+    """Write one object per line: ``text``, ``entities`` (start, end, label, score, text) and ``meta``; if relations
+    were predicted also ``relations`` (head and tail as positions in ``entities``, label) and ``relation_scores``.
     """
     escape = (stream.encoding or "").lower().replace("-", "") != "utf8"
     count = 0
     for item, doc, entities in predictions:
         found = Found(entities, relations_of(doc, entities))
-        record = {"text": item.text, **fields_of(found), "meta": item.meta}
+        record = {"text": item.text, **json_fields(found), "meta": item.meta}
         stream.write(json.dumps(record, ensure_ascii=escape) + "\n")
         stream.flush()
         count += 1
@@ -102,8 +102,8 @@ def write_jsonl(predictions: Iterable[Prediction], stream: TextIO) -> int:
 
 
 def write_terminal(predictions: Iterable[Prediction], stream: TextIO) -> int:
-    """Write texts with their entities in brackets, and a line for each relation; in colour on a terminal, unless
-    NO_COLOR is set.
+    """Write texts with their entities in brackets, and one line per relation; in colour on a terminal, unless NO_COLOR
+    is set.
     """
     console = Console(
         file=stream,
@@ -126,7 +126,7 @@ def write_terminal(predictions: Iterable[Prediction], stream: TextIO) -> int:
 
 
 def write_html(predictions: Iterable[Prediction], stream: TextIO, style: HtmlStyle = "auto") -> int:
-    """Write one page with a displaCy figure for each text."""
+    """Write one page with one displaCy figure per text."""
     count = 0
     for item, doc, entities in predictions:
         if not count:
@@ -138,10 +138,9 @@ def write_html(predictions: Iterable[Prediction], stream: TextIO, style: HtmlSty
 
 
 def write_standoff(predictions: Iterable[Prediction], folder: Path) -> int:
-    """Write a ``.txt`` and a BRAT ``.ann`` file for each text that is not empty, named after its file or
-    line.
+    """Write a ``.txt`` and a BRAT ``.ann`` file for each non-empty text, named after its file or line.
 
-    Scores have no place in the format. Labels that had to be changed (it allows no blanks) are warned about.
+    The format stores no scores and allows no blanks in labels: a warning lists the labels that were changed.
     """
     count = 0
 

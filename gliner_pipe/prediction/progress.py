@@ -1,4 +1,4 @@
-"""How far a prediction over shards is: a bar on a terminal, else a line now and then."""
+"""Progress of a prediction over shards: a bar on a terminal, otherwise a line every few seconds."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ EVERY = 10.0
 
 
 class Report:
-    """Shows shares of shards and numbers of rows; used in a ``with``.
+    """Shows the progress of shards and the number of rows; a context manager.
 
     Parameters
     ----------
     weights
-        How large each shard is, by name, in any unit.
+        Size of each shard by name, in any unit.
     stream
-        Where to write; standard error when not given.
+        Output; standard error by default.
     quiet
-        Whether to write nothing.
+        Whether to print nothing.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Report:
         self._console = Console(
             file=sys.stderr if stream is None else stream, soft_wrap=True, highlight=False, markup=False
         )
-        self._start = self._told = time.monotonic()
+        self._start = self._last_line = time.monotonic()
         self._bar: Progress | None = None
 
     def __enter__(self) -> Report:
@@ -55,44 +55,43 @@ class Report:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._bar is not None:
             self._bar.stop()
 
     @property
     def share(self) -> float:
-        """How much is done, from 0 to 1."""
+        """Completed fraction, from 0 to 1."""
         whole = sum(self.weights.values())
-        return (
-            sum(self.weights[name] * share for name, share in self.shares.items()) / whole if whole else 1.0
-        )
+        done = sum(self.weights[name] * share for name, share in self.shares.items())
+        return done / whole if whole else 1.0
 
     def update(self, name: str, share: float, rows: int) -> None:
-        """Take note of more rows of a shard.
+        """Record the progress of a shard.
 
         Parameters
         ----------
         name
-            Of the shard.
+            Name of the shard.
         share
-            How much of it is done, from 0 to 1.
+            Completed fraction of the shard, from 0 to 1.
         rows
-            Rows that have been done since the last call.
+            Rows completed since the last call.
         """
         self.shares[name] = share
         self.rows += rows
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=self.share, description=self._line())
-        elif time.monotonic() - self._told >= EVERY:
+        elif time.monotonic() - self._last_line >= EVERY:
             self.say(f"{self.share:.0%}: {self._line()}")
-            self._told = time.monotonic()
+            self._last_line = time.monotonic()
 
     def say(self, text: str) -> None:
-        """Write a line."""
+        """Print a line."""
         if not self.quiet:
             self._console.print(text)
 
     def _line(self) -> str:
         done = sum(share >= 1 for share in self.shares.values())
         speed = self.rows / max(time.monotonic() - self._start, 1e-9)
-        return f"{self.rows:,} rows, {speed:,.0f} a second, {done} of {len(self.shares)} shards whole"
+        return f"{self.rows:,} rows, {speed:,.0f} per second, {done} of {len(self.shares)} shards complete"

@@ -1,4 +1,4 @@
-"""The entities of a document as plain records, coloured terminal text and HTML."""
+"""Entities and relations of a document as plain records, coloured terminal text and HTML."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from gliner_pipe.data.relations import RELATIONS_KEY, get_relations
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.metrics.alignment import SpanGetter, get_spans
 
-#: Styles of the labels in a terminal, dealt out in order of first appearance.
+#: Styles of the labels in a terminal, assigned in order of first appearance.
 TERMINAL_STYLES = ("cyan", "magenta", "green", "yellow", "blue", "red", "bright_cyan", "bright_magenta")
-#: Backgrounds of the labels in HTML.
+#: Background colours of the labels in HTML.
 HTML_COLOURS = (
     "#7aecec",
     "#bfeeb7",
@@ -29,8 +29,7 @@ HTML_COLOURS = (
     "#ffeb80",
     "#ff8197",
 )
-#: C0 and C1 control characters other than tab and newline, shown as a sign so that no text steers the
-#: terminal.
+#: C0 and C1 control characters other than tab and newline, replaced by a symbol so that no text controls the terminal.
 _VISIBLE = {
     code: (0x2400 + code if code < 32 else 0xFFFD)
     for code in (*range(32), *range(127, 160))
@@ -49,27 +48,27 @@ class _Entity(TypedDict):
 
 
 class Entity(_Entity, total=False):
-    """One entity; `start` and `end` are characters, `score` is None where the pipeline gives none, and
-    `generated_labels` stands there where a language model wrote labels, best first.
+    """One entity; `start` and `end` are character offsets, `score` is None if the pipeline sets none, and
+    `generated_labels` is set if a label generator is used, best label first.
     """
 
     generated_labels: list[str]
 
 
 def entities_of(doc: Doc, span_getter: SpanGetter) -> list[Entity]:
-    """List the entities of a document in order of their place, the longer first.
+    """Return the entities of a document, sorted by start, the longer first.
 
     Parameters
     ----------
     doc
-        A document that a pipeline has gone over.
+        A document with predictions.
     span_getter
-        Where its spans stand: a group's key, ``"ents"`` or a list.
+        Where its spans are stored: the key of a span group, ``"ents"`` or a list of them.
 
     Returns
     -------
     list[Entity]
-        Each span and label once, with the score that a span group holds for it.
+        Each span and label once, with the score that its span group holds.
     """
     scores, generated = _attributes(doc, "scores"), _attributes(doc, "generated_labels")
     found: dict[tuple[int, int, str], Entity] = {}
@@ -92,19 +91,19 @@ class RelationRecord(NamedTuple):
 
 
 def relations_of(doc: Doc, entities: Sequence[Entity]) -> list[RelationRecord] | None:
-    """List the relations of a document in order of head and tail.
+    """Return the relations of a document, sorted by head and tail.
 
     Parameters
     ----------
     doc
-        A document that a pipeline has gone over.
+        A document with predictions.
     entities
-        Its entities, as `entities_of` gives them. Relations of others are left out.
+        Its entities, as returned by `entities_of`. Relations between other entities are left out.
 
     Returns
     -------
     list of RelationRecord or None
-        None where no relations were looked for.
+        None if the pipeline predicts no relations.
     """
     if RELATIONS_KEY not in doc.user_data:
         return None
@@ -121,7 +120,7 @@ def relations_of(doc: Doc, entities: Sequence[Entity]) -> list[RelationRecord] |
 
 
 def relation_line(relation: RelationRecord, entities: Sequence[Entity]) -> Text:
-    """Name a relation on a line of its own: ``Ann --[works for 0.98]-> Acme``."""
+    """Return a relation as one line: ``Ann --[works for 0.98]-> Acme``."""
     head, tail = (
         " ".join(entities[place]["text"].translate(_VISIBLE).split())
         for place in (relation.head, relation.tail)
@@ -131,7 +130,7 @@ def relation_line(relation: RelationRecord, entities: Sequence[Entity]) -> Text:
 
 
 def _attributes(doc: Doc, name: str) -> dict[tuple[int, int, str], Any]:
-    """Values that span groups hold for each of their spans, by place and label."""
+    """Return the values that span groups hold for their spans, by offsets and label."""
     found: dict[tuple[int, int, str], Any] = {}
     for group in doc.spans.values():
         values: Any = group.attrs.get(name)
@@ -142,7 +141,7 @@ def _attributes(doc: Doc, name: str) -> dict[tuple[int, int, str], Any]:
 
 
 def to_terminal(text: str, entities: Sequence[Entity], styles: dict[str, str]) -> Text:
-    """Put entities in brackets with label and score, nested ones included: ``[Ann | person 0.98]``.
+    """Return a text with its entities in brackets with label and score, nested ones included: ``[Ann | person 0.98]``.
 
     Parameters
     ----------
@@ -151,12 +150,12 @@ def to_terminal(text: str, entities: Sequence[Entity], styles: dict[str, str]) -
     entities
         Its entities, in any order.
     styles
-        Style of each label; new labels are added, so that a label keeps its colour from text to text.
+        Style of each label; new labels are added, so that a label has the same colour in all texts.
 
     Returns
     -------
     Text
-        Text for a ``rich`` console; markup and control characters in `text` and labels are shown, not obeyed.
+        Text for a ``rich`` console; markup and control characters in `text` and labels are printed literally.
     """
     for entity in entities:
         styles.setdefault(entity["label"], TERMINAL_STYLES[len(styles) % len(TERMINAL_STYLES)])
@@ -177,7 +176,7 @@ def to_terminal(text: str, entities: Sequence[Entity], styles: dict[str, str]) -
 
 
 def to_html(doc: Doc, entities: Sequence[Entity], style: HtmlStyle = "auto", title: str = "") -> str:
-    """Render one document with displaCy, as a part of a page.
+    """Render one document with displaCy, as a fragment of a page.
 
     Parameters
     ----------
@@ -186,7 +185,7 @@ def to_html(doc: Doc, entities: Sequence[Entity], style: HtmlStyle = "auto", tit
     entities
         Its entities.
     style
-        ``"ent"`` (flat entities inside the running text), ``"span"`` (lines below the tokens, for overlapping
+        ``"ent"`` (labels inside the running text), ``"span"`` (lines below the tokens, which can show overlapping
         entities), or ``"auto"``: ``"ent"`` unless entities overlap.
     title
         Heading of the document.
@@ -194,7 +193,7 @@ def to_html(doc: Doc, entities: Sequence[Entity], style: HtmlStyle = "auto", tit
     Returns
     -------
     str
-        HTML in which texts and labels are escaped.
+        HTML with escaped texts and labels.
 
     Raises
     ------
@@ -204,12 +203,13 @@ def to_html(doc: Doc, entities: Sequence[Entity], style: HtmlStyle = "auto", tit
     overlapping = _overlap(entities)
     if style == "ent" and overlapping:
         raise ConfigError(
-            "html_style", "is 'ent', but there are overlapping entities", "span, auto", "Use span"
+            "html_style", "is 'ent', but entities overlap", "span, auto", "Use --html-style span"
         )
     captions = [escape(_caption(entity)) for entity in entities]
     # displaCy looks a colour up by the upper-cased label
     colours = {
-        caption.upper(): HTML_COLOURS[_stable(entity["label"]) % len(HTML_COLOURS)]
+        # a sum of bytes is the same in every run, unlike ``hash``
+        caption.upper(): HTML_COLOURS[sum(entity["label"].encode()) % len(HTML_COLOURS)]
         for caption, entity in zip(captions, entities, strict=True)
     }
     parsed: dict[str, Any] = {"title": escape(title) or None, "settings": {}}
@@ -228,7 +228,7 @@ def to_html(doc: Doc, entities: Sequence[Entity], style: HtmlStyle = "auto", tit
 
 
 def html_head(title: str) -> str:
-    """Begin a page."""
+    """Return the start of a page."""
     font = "font: 16px/1.5 -apple-system, 'Segoe UI', Helvetica, Arial, sans-serif"
     return (
         f'<!DOCTYPE html>\n<html>\n<head>\n<meta charset="utf-8">\n<title>{escape(title)}</title>\n</head>\n'
@@ -253,8 +253,3 @@ def _overlap(entities: Iterable[Entity]) -> bool:
 def _token_range(doc: Doc, entity: Entity) -> dict[str, int]:
     span = doc.char_span(entity["start"], entity["end"], alignment_mode="expand")
     return {"start": entity["start"], "end": entity["end"], "start_token": span.start, "end_token": span.end}
-
-
-def _stable(label: str) -> int:
-    """A number that is the same in every run, unlike ``hash``."""
-    return sum(label.encode())

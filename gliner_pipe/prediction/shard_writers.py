@@ -1,4 +1,4 @@
-"""Writes predictions as Parquet or JSON Lines, in the columns that Ray and Spark use too."""
+"""Writes rows and their predictions as Parquet or JSON Lines, with the columns that Ray and Spark get too."""
 
 from __future__ import annotations
 
@@ -17,16 +17,15 @@ from spacy.util import raise_error
 
 from gliner_pipe.data.readers.tables import open_parquet, optional_package
 from gliner_pipe.pipeline.overrides import gliner_components
-from gliner_pipe.prediction.chunks import Found, Missed, Outcome, fields_of
+from gliner_pipe.prediction.chunks import Found, NoPrediction, Outcome, json_fields
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-
-#: Rows of a group in a Parquet file at most, and bytes after which it ends.
+#: Formats of shards.
+SHARD_FORMATS = ("parquet", "jsonl", "jsonl.gz")
+#: Maximum number of rows of a Parquet row group, and bytes after which it ends.
 GROUP_ROWS, GROUP_BYTES = 65536, 64 << 20
-#: Marks a column of JSON texts, into which values of several types were turned.
-_AS_JSON = {b"gliner_pipe": b"json"}
 
 
 def arrow() -> Any:
@@ -40,22 +39,26 @@ def arrow() -> Any:
     return optional_package("pyarrow", "predict", "parquet")
 
 
+# -- columns of a prediction -----------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True)
 class Schema:
-    """Which columns a pipeline adds to its texts: ``entities``, and what else it finds.
+    """The columns that a pipeline adds to its texts.
 
-    ``entities`` is ``list<struct<start, end, text, label, score>>``: characters, the end exclusive; ``score`` is null
-    where the pipeline gives none. The list is null for a text that was not predicted on, empty where nothing was found.
+    ``entities`` is ``list<struct<start, end, text, label, score>>``: offsets in characters, the end exclusive;
+    ``score`` is null if the pipeline sets none. The list is null for a text without prediction, and empty for a text
+    without entities.
 
     Parameters
     ----------
     relations
         Whether there is ``relations``, ``list<struct<head, tail, label, score>>``; head and tail are positions in
-        ``entities``, counted from 0.
+        ``entities``, from 0.
     generated
-        Whether an entity has ``generated_labels``, a list of strings.
+        Whether entities have ``generated_labels``, a list of strings.
     errors
-        Whether there is ``error``, which says why a text was not predicted on.
+        Whether there is ``error``, the reason why a text has no prediction.
     """
 
     relations: bool = False
@@ -64,7 +67,7 @@ class Schema:
 
     @classmethod
     def of(cls, nlp: Language, *, skip: bool = False) -> Schema:
-        """Return that of a pipeline, with the relations that it is asked for; `skip` if it is to skip bad rows."""
+        """Return the schema of a pipeline with its current relation labels; `skip` if bad rows are skipped."""
         components = gliner_components(nlp)
         return cls(
             relations=any(one.finds_relations and one.relation_items for one in components),
@@ -75,7 +78,7 @@ class Schema:
     def fields(self) -> list[pa.Field]:
         """Return the fields of the columns."""
         pa = arrow()
-        parts = {
+        entity = {
             "start": pa.int32(),
             "end": pa.int32(),
             "text": pa.string(),
@@ -83,8 +86,8 @@ class Schema:
             "score": pa.float64(),
         }
         if self.generated:
-            parts["generated_labels"] = pa.list_(pa.string())
-        fields = [pa.field("entities", pa.list_(pa.struct(list(parts.items()))))]
+            entity["generated_labels"] = pa.list_(pa.string())
+        fields = [pa.field("entities", pa.list_(pa.struct(list(entity.items()))))]
         if self.relations:
             relation = {"head": pa.int32(), "tail": pa.int32(), "label": pa.string(), "score": pa.float64()}
             fields.append(pa.field("relations", pa.list_(pa.struct(list(relation.items())))))
@@ -92,31 +95,31 @@ class Schema:
             fields.append(pa.field("error", pa.string()))
         return fields
 
-    def columns(self, found: Sequence[Outcome]) -> list[pa.Array]:
-        """Return what was found in some texts as columns."""
+    def extend(self, batch: pa.RecordBatch, outcomes: Sequence[Outcome]) -> pa.RecordBatch:
+        """Return a batch with the columns of the predictions of its rows."""
         pa = arrow()
-        values: list[list[Any]] = [[one.entities if isinstance(one, Found) else None for one in found]]
+        values: list[list[Any]] = [[one.entities if isinstance(one, Found) else None for one in outcomes]]
         if self.relations:
-            values.append([_relations(one) for one in found])
+            values.append([_relations(one) for one in outcomes])
         if self.errors:
-            values.append([one.reason if isinstance(one, Missed) else None for one in found])
-        return [pa.array(value, field.type) for value, field in zip(values, self.fields(), strict=True)]
-
-    def extend(self, batch: pa.RecordBatch, found: Sequence[Outcome]) -> pa.RecordBatch:
-        """Return a batch with the columns of what was found in its rows."""
-        pa = arrow()
-        fields = [*batch.schema, *self.fields()]
-        return pa.RecordBatch.from_arrays([*batch.columns, *self.columns(found)], schema=pa.schema(fields))
+            values.append([one.reason if isinstance(one, NoPrediction) else None for one in outcomes])
+        fields = self.fields()
+        added = [pa.array(value, field.type) for value, field in zip(values, fields, strict=True)]
+        schema = pa.schema([*batch.schema, *fields])
+        return pa.RecordBatch.from_arrays([*batch.columns, *added], schema=schema)
 
 
-def _relations(found: Outcome) -> list[dict[str, Any]] | None:
-    if isinstance(found, Missed) or found.relations is None:
+def _relations(outcome: Outcome) -> list[dict[str, Any]] | None:
+    if isinstance(outcome, NoPrediction) or outcome.relations is None:
         return None
-    return [relation._asdict() for relation in found.relations]
+    return [relation._asdict() for relation in outcome.relations]
+
+
+# -- values that are not UTF-8, or have no type in Python --------------------------------------------------------
 
 
 def to_values(column: pa.Array) -> list[Any]:
-    """Return the values of a column; where one is no UTF-8, the error that says so."""
+    """Return the values of a column; in place of a value that is not UTF-8, the ``UnicodeDecodeError``."""
     try:
         values: list[Any] = column.to_pylist()
         return values
@@ -132,7 +135,7 @@ def _value_or_error(scalar: Any) -> Any:
 
 
 def with_valid_texts(batch: pa.RecordBatch) -> tuple[pa.RecordBatch, set[int]]:
-    """Return a batch with U+FFFD for bytes in its texts that are not UTF-8, and the rows in which there are some."""
+    """Return a batch with U+FFFD in place of bytes that are not UTF-8, and the rows that were changed."""
     pa = arrow()
     columns: list[Any] = []
     replaced: set[int] = set()
@@ -151,7 +154,7 @@ def with_valid_texts(batch: pa.RecordBatch) -> tuple[pa.RecordBatch, set[int]]:
 
 
 def _decoded(scalar: Any) -> Any:
-    """Return the value of a scalar, with U+FFFD for bytes that are not UTF-8."""
+    """Return the value of a scalar, with U+FFFD in place of bytes that are not UTF-8."""
     pa = arrow()
     if not scalar.is_valid:
         return None
@@ -161,24 +164,24 @@ def _decoded(scalar: Any) -> Any:
         return scalar.as_buffer().to_pybytes().decode("utf-8", "replace")
     if isinstance(scalar, pa.MapScalar):
         return [tuple(_decoded(one[name]) for name in one.type.names) for one in scalar.values]
-    if isinstance(scalar, pa.ListScalar):  # of all kinds
+    if isinstance(scalar, pa.ListScalar):  # lists of all kinds
         return [_decoded(one) for one in scalar.values]
     if isinstance(scalar, pa.StructScalar):
         return {name: _decoded(scalar[name]) for name in scalar}
     return scalar.as_py()
 
 
-def plain_rows(batch: pa.RecordBatch) -> list[dict[str, Any]]:
-    """Return the rows of a batch as dictionaries; columns with values that Python does not have become texts."""
+def _python_rows(batch: pa.RecordBatch) -> list[dict[str, Any]]:
+    """Return the rows of a batch as dictionaries; columns with values that Python cannot represent become strings."""
     try:
         rows: list[dict[str, Any]] = batch.to_pylist()
         return rows
     except (ValueError, OverflowError):  # times beyond Python's years, or finer than its microseconds
-        columns = [_plain_values(column) for column in batch.columns]
+        columns = [_python_values(column) for column in batch.columns]
         return [dict(zip(batch.schema.names, values, strict=True)) for values in zip(*columns, strict=True)]
 
 
-def _plain_values(column: pa.Array) -> list[Any]:
+def _python_values(column: pa.Array) -> list[Any]:
     try:
         values: list[Any] = column.to_pylist()
     except (ValueError, OverflowError):
@@ -186,17 +189,25 @@ def _plain_values(column: pa.Array) -> list[Any]:
     return values
 
 
-def batch_of(rows: Sequence[Mapping[str, Any]]) -> pa.RecordBatch:
-    """Return rows as a batch; columns in order of first appearance, their types inferred.
+# -- from JSON to columns: one type per field, or JSON texts ------------------------------------------------------
 
-    A column of values that have no type in common, or none that Parquet knows, becomes one of JSON texts.
+#: Metadata of a column of JSON texts, to which values of several types were converted.
+_AS_JSON = {b"gliner_pipe": b"json"}
+#: Columns that come after those of the data.
+_LAST = ("entities", "relations", "error")
+
+
+def _batch_of(rows: Sequence[Mapping[str, Any]]) -> pa.RecordBatch:
+    """Return rows as a batch, with inferred types; columns in order of first appearance.
+
+    A column whose values have no common type, or no type that Parquet supports, becomes a column of JSON texts.
     """
     pa = arrow()
     names = list(dict.fromkeys(name for row in rows for name in row))
-    pairs = [_inferred(name, [row.get(name) for row in rows]) for name in names]
-    schema = pa.schema([field for field, _ in pairs])
     if not names:  # a batch without columns has no rows either, unless it is made of structs
         return pa.RecordBatch.from_struct_array(pa.array([{} for _ in rows], pa.struct([])))
+    pairs = [_inferred(name, [row.get(name) for row in rows]) for name in names]
+    schema = pa.schema([field for field, _ in pairs])
     return pa.RecordBatch.from_arrays([column for _, column in pairs], schema=schema)
 
 
@@ -224,8 +235,8 @@ def _json_texts(values: Sequence[Any]) -> pa.Array:
     return arrow().array(texts, arrow().string())
 
 
-def common_schema(schemas: Sequence[pa.Schema]) -> pa.Schema:
-    """Return the schema that fits all; fields of types that have none in common become JSON texts."""
+def _common_schema(schemas: Sequence[pa.Schema]) -> pa.Schema:
+    """Return the schema that fits all; fields whose types have no common type become JSON texts."""
     pa = arrow()
     fields: dict[str, Any] = {}
     for schema in schemas:
@@ -234,13 +245,9 @@ def common_schema(schemas: Sequence[pa.Schema]) -> pa.Schema:
     return pa.schema([field for name, field in sorted(fields.items(), key=lambda item: item[0] in _LAST)])
 
 
-#: Columns that stand behind those of the data.
-_LAST = ("entities", "relations", "error")
-
-
 def _common(one: pa.Field, other: pa.Field) -> pa.Field:
     pa = arrow()
-    if _is_json(one) or (_is_json(other) is False and one.type == other.type):
+    if _is_json(one) or (not _is_json(other) and one.type == other.type):
         return one
     text = pa.field(one.name, pa.string(), metadata=_AS_JSON)
     if _is_json(other):
@@ -255,8 +262,8 @@ def _is_json(field: pa.Field) -> bool:
     return _AS_JSON.items() <= (field.metadata or {}).items()
 
 
-def fitted(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Return a table with the columns of `schema`, which `common_schema` gave."""
+def _fitted(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Return a table converted to a common schema."""
     pa = arrow()
     columns = []
     for field in schema:
@@ -275,63 +282,50 @@ def fitted(table: pa.Table, schema: pa.Schema) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=schema)
 
 
-def groups(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """Join tables of one schema to larger ones, so that a Parquet file has few groups of rows."""
-    pa = arrow()
-    held: list[Any] = []
-    for table in tables:
-        held.append(table)
-        if sum(map(len, held)) >= GROUP_ROWS or sum(one.nbytes for one in held) >= GROUP_BYTES:
-            yield pa.concat_tables(held)
-            held = []
-    if held:
-        yield pa.concat_tables(held)
+# -- files -------------------------------------------------------------------------------------------------------
 
 
-#: What shards may be written as.
-SHARD_FORMATS = ("parquet", "jsonl", "jsonl.gz")
-
-
-class Piece(NamedTuple):
-    """Rows (dictionaries, or a ``pyarrow.RecordBatch``) and what became of each."""
+class PredictedRows(NamedTuple):
+    """Rows (dictionaries, or a ``pyarrow.RecordBatch``) and their outcomes."""
 
     rows: Any
-    found: Sequence[Outcome]
+    outcomes: Sequence[Outcome]
 
 
 def format_of(name: str) -> JsonLines | Parquet:
-    """Return the format of a file by its ending."""
-    return Parquet() if name.endswith(".parquet") else JsonLines(packed=name.endswith(".gz"))
+    """Return the format of a file by its suffix."""
+    return Parquet() if name.endswith(".parquet") else JsonLines(compressed=name.endswith(".gz"))
 
 
 @dataclass(frozen=True)
 class JsonLines:
-    """One object a line: the fields of the row, and those of the prediction.
+    """One object per line: the fields of the row, then those of the prediction.
 
-    Values that JSON does not know are written as text: times in ISO format, bytes in base64; numbers that are none as
+    Values without a JSON type are written as strings: times in ISO format, bytes in base64. NaN and infinity become
     null.
     """
 
-    packed: bool = False
+    compressed: bool = False
 
-    def write(self, pieces: Sequence[Piece], path: Path, schema: Schema) -> None:
+    def write(self, parts: Sequence[PredictedRows], path: Path, schema: Schema) -> None:
         """Write rows to a file."""
-        with gzip.open(path, "wb") if self.packed else path.open("wb") as stream:
-            for line in _lines(pieces):
+        with gzip.open(path, "wb") if self.compressed else path.open("wb") as stream:
+            for line in _lines(parts):
                 stream.write(line.encode())
 
-    def join(self, parts: Sequence[Path], path: Path, schema: Schema) -> None:
-        """Join files to one. Packed files may stand behind one another."""
+    def join(self, files: Sequence[Path], path: Path, schema: Schema) -> None:
+        """Concatenate files; gzip allows that too."""
         with path.open("wb") as stream:
-            for part in parts:
-                with part.open("rb") as source:
+            for file in files:
+                with file.open("rb") as source:
                     shutil.copyfileobj(source, stream)
 
 
-def _lines(pieces: Sequence[Piece]) -> Iterator[str]:
-    for rows, found in pieces:
-        for row, one in zip(rows if isinstance(rows, list) else plain_rows(rows), found, strict=True):
-            record = {**row, **fields_of(one)}
+def _lines(parts: Sequence[PredictedRows]) -> Iterator[str]:
+    for rows, outcomes in parts:
+        dictionaries = rows if isinstance(rows, list) else _python_rows(rows)
+        for row, outcome in zip(dictionaries, outcomes, strict=True):
+            record = {**row, **json_fields(outcome)}
             try:
                 yield json.dumps(record, ensure_ascii=False, allow_nan=False, default=_as_text) + "\n"
             except ValueError:
@@ -354,32 +348,43 @@ def _without_nan(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Parquet:
-    """A table with the columns of the rows, in their types, and those of `Schema`."""
+    """A table with the columns of the rows, in their types, then those of `Schema`."""
 
-    def write(self, pieces: Sequence[Piece], path: Path, schema: Schema) -> None:
+    def write(self, parts: Sequence[PredictedRows], path: Path, schema: Schema) -> None:
         """Write rows to a file."""
-        batches = [schema.extend(_batch(piece.rows), piece.found) for piece in pieces]
-        common = common_schema([batch.schema.remove_metadata() for batch in batches])
-        tables = [fitted(arrow().Table.from_batches([batch]), common) for batch in batches]
-        optional_package("pyarrow.parquet", "predict", "parquet").write_table(
-            arrow().concat_tables(tables), str(path)
-        )
+        pa, parquet = arrow(), optional_package("pyarrow.parquet", "predict", "parquet")
+        batches = [
+            schema.extend(_batch_of(rows) if isinstance(rows, list) else rows, outcomes)
+            for rows, outcomes in parts
+        ]
+        common = _common_schema([batch.schema.remove_metadata() for batch in batches])
+        tables = [_fitted(pa.Table.from_batches([batch]), common) for batch in batches]
+        parquet.write_table(pa.concat_tables(tables), str(path))
 
-    def join(self, parts: Sequence[Path], path: Path, schema: Schema) -> None:
-        """Join files to one, a group of rows at a time."""
+    def join(self, files: Sequence[Path], path: Path, schema: Schema) -> None:
+        """Join files, one row group at a time."""
         parquet = optional_package("pyarrow.parquet", "predict", "parquet")
-        common = common_schema([_schema(part) for part in parts])
-        tables = (fitted(_read(part), common) for part in parts)
+        common = _common_schema([_read_schema(file) for file in files])
+        tables = (_fitted(_read(file), common) for file in files)
         with parquet.ParquetWriter(str(path), common) as writer:
-            for table in groups(tables):
+            for table in _row_groups(tables):
                 writer.write_table(table)
 
 
-def _batch(rows: Any) -> Any:
-    return batch_of(rows) if isinstance(rows, list) else rows
+def _row_groups(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """Join tables of one schema into larger ones, so that a Parquet file has few row groups."""
+    pa = arrow()
+    held: list[Any] = []
+    for table in tables:
+        held.append(table)
+        if sum(map(len, held)) >= GROUP_ROWS or sum(one.nbytes for one in held) >= GROUP_BYTES:
+            yield pa.concat_tables(held)
+            held = []
+    if held:
+        yield pa.concat_tables(held)
 
 
-def _schema(path: Path) -> Any:
+def _read_schema(path: Path) -> Any:
     with open_parquet(path, "predict", "parquet") as table:
         return table.schema_arrow.remove_metadata()
 

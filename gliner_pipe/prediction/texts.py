@@ -1,4 +1,4 @@
-"""Texts to predict on: standard input, a file or a folder, read one at a time."""
+"""Reads the texts to predict on from standard input, a file or a folder, one at a time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from gliner_pipe.prediction.shards import Columns, ending
 
 @dataclass(frozen=True)
 class TextItem:
-    """A text and where it comes from.
+    """A text and its origin.
 
     Parameters
     ----------
@@ -34,9 +34,9 @@ class TextItem:
     where
         File and line, for messages.
     name
-        Name for a file of its own (a relative path without suffix).
+        Name of its output file (a relative path without suffix).
     meta
-        What is written beside the entities.
+        Fields that are written beside the entities.
     """
 
     text: str
@@ -46,7 +46,7 @@ class TextItem:
 
     @classmethod
     def of(cls, text: str | TextItem, number: int) -> TextItem:
-        """Return a text that came alone, the `number` th of its like, as one with an origin."""
+        """Return a text with an origin; a plain string gets its `number` as the origin."""
         return cls(text, f"text {number}", f"text-{number:06d}") if isinstance(text, str) else text
 
 
@@ -58,24 +58,24 @@ def read_texts(
     Parameters
     ----------
     source
-        ``"-"`` (standard input, one text a line), a folder (each ``.txt`` file in it or below it is one
-        text), a ``.jsonl`` file (one object with a ``text`` a line), packed or not, a ``.json`` file (an array of such
-        objects, or one a line), a ``.parquet`` file, or any other file, which is one text.
+        ``"-"`` (standard input, one text per line), a folder (each ``.txt`` file in it or below it is one text), a
+        ``.jsonl`` file (one object with a ``text`` per line), compressed or not, a ``.json`` file (an array of
+        such objects, or one per line), a ``.parquet`` file, or any other file, which is one text.
     lines
-        Whether files that would be one text hold one text a line.
+        Whether text files hold one text per line.
     columns
-        Where the text stands in a record, and what names it.
+        Columns of the text and of the id of a record.
 
     Yields
     ------
     TextItem
-        The texts in order; files of a folder by name.
+        The texts in order; the files of a folder sorted by name.
 
     Raises
     ------
     DataError
-        If there is no such file, a folder has no ``.txt`` file, a file is not UTF-8, or a line of a
-        ``.jsonl`` file is not an object with a ``text``.
+        If the file does not exist, a folder has no ``.txt`` file, a file is not UTF-8, or a line of a ``.jsonl`` file
+        is not an object with a ``text``.
     """
     if str(source) == "-":
         yield from _numbered(_stdin_lines(sys.stdin.buffer), "<stdin>", "")

@@ -1,1 +1,1 @@
-"""Helpers that know nothing of models or documents: atomic writing, redaction, prefetching."""
+"""Helpers without models or documents: atomic writing, locks, redaction, consent, prefetching, the hub client."""

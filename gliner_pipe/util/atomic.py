@@ -1,12 +1,11 @@
-"""Output that appears all at once: the whole old or the whole new one stands at a path, ``kill -9`` included.
+"""Atomic replacement of files and folders: a path holds the complete old or the complete new output, even after a kill.
 
-New output is written into a hidden sibling (``.tmp-<token>-<name>``, so on the same filesystem), flushed
-to the disk and then swapped in. Linux swaps two folders in one step (``renameat2`` with
-``RENAME_EXCHANGE``). Where the system or the filesystem cannot (macOS, Windows, NFS), the old folder is
-renamed to ``.old-<token>-<name>`` and the new one takes its place: between these two renames, some
-microseconds, nothing stands at the path, and `recover` brings the old folder back if the process dies
-there. A writer holds a lock on its sibling, so those that dead processes left are told from those in use,
-and the next call removes them.
+New output is written to a hidden sibling (``.tmp-<token>-<name>``, on the same filesystem), flushed to the disk and
+then swapped in. Linux swaps two folders in one step (``renameat2`` with ``RENAME_EXCHANGE``). If the system or the
+filesystem cannot (macOS, Windows, NFS), the old folder is renamed to ``.old-<token>-<name>``, then the new one to the
+path. Between the two renames, for some microseconds, the path does not exist; if the process dies then, `recover`
+restores the old folder. A process locks its siblings, which distinguishes those in use from those of dead processes,
+which the next call removes.
 """
 
 from __future__ import annotations
@@ -27,17 +26,17 @@ from pathlib import Path
 from spacy.language import Language
 
 from gliner_pipe.errors import DataError
-from gliner_pipe.util.secrets import redact_folder
+from gliner_pipe.util.redact_folder import redact_folder
 
 if sys.platform != "win32":
     import fcntl
 
-#: Where the filesystem has no locks, a sibling counts as left by a dead process after this many seconds.
+#: Seconds after which a sibling counts as that of a dead process, on filesystems without locks.
 STALE_AFTER = 24 * 3600.0
-#: Where the filesystem has no locks, a process in mid-swap is given this many seconds to end it.
+#: Seconds for another process to complete its swap, on filesystems without locks.
 SWAP_GRACE = 0.5
 
-#: Characters that no name from elsewhere may have: Windows takes some for paths, and no screen shows others.
+#: Characters that are not allowed in names from outside: separators on Windows, and control characters.
 _UNSAFE = {"\\", ":", "\x7f", *map(chr, range(32))}
 
 _AT_FDCWD = -100
@@ -50,18 +49,18 @@ def save_pipeline(
     files: Mapping[str, str] | None = None,
     write_more: Callable[[Path], object] | None = None,
 ) -> Path:
-    """Write a pipeline in place of what stands at a path, all at once.
+    """Save a pipeline atomically, in place of an earlier one.
 
     Parameters
     ----------
     nlp
         Any spaCy pipeline.
     path
-        Folder of the pipeline; it and its parents are made if missing. A symbolic link is followed.
+        Folder of the pipeline; it and its parents are created. A symbolic link is followed.
     files
-        Text files to put beside the pipeline's own, by name, e.g. ``{"train_config.cfg": "..."}``.
+        Additional text files by name, e.g. ``{"train_config.cfg": "..."}``.
     write_more
-        Called with the folder, to write what is no text.
+        Called with the folder, to write additional binary files.
 
     Returns
     -------
@@ -71,7 +70,7 @@ def save_pipeline(
     Raises
     ------
     DataError
-        If something other than a pipeline stands at `path`: it is left as it is.
+        If `path` exists and is no pipeline: it is not changed.
     """
     with replace_directory(path, marker="meta.json") as folder:
         nlp.to_disk(folder)
@@ -84,18 +83,17 @@ def save_pipeline(
 
 @contextmanager
 def replace_directory(path: str | os.PathLike[str], *, marker: str) -> Iterator[Path]:
-    """Yield an empty folder that takes the place of `path` when the block ends, and vanishes if it raises.
+    """Yield an empty folder that replaces `path` when the block ends, and is removed if the block raises.
 
-    A reader that opens file after file while the folder is swapped may meet files of both. Secrets in its text files
-    are redacted.
+    Secrets in its text files are redacted. A reader that opens one file after another during the swap may read files of
+    both folders.
 
     Parameters
     ----------
     path
-        Folder to replace; it and its parents are made if missing.
+        Folder to replace; it and its parents are created.
     marker
-        Name of a file that tells this kind of output. A folder with files but without this one is
-        somebody's data and not replaced.
+        Name of a file that identifies this kind of output. A folder with files but without this one is not replaced.
 
     Raises
     ------
@@ -108,7 +106,7 @@ def replace_directory(path: str | os.PathLike[str], *, marker: str) -> Iterator[
     with scratch_directory(target) as folder:
         yield folder
         redact_folder(folder)
-        _open_up(folder)
+        _apply_umask(folder)
         _flush_tree(folder)
         _swap(folder, target)
         _flush(target.parent)
@@ -116,14 +114,14 @@ def replace_directory(path: str | os.PathLike[str], *, marker: str) -> Iterator[
 
 @contextmanager
 def replace_file(path: str | os.PathLike[str], *, follow: bool = True) -> Iterator[Path]:
-    """Yield an empty file, of the same suffix, that takes the place of `path` unless the block raises.
+    """Yield an empty file with the same suffix that replaces `path` unless the block raises.
 
     Parameters
     ----------
     path
-        File to replace; its parents are made if missing.
+        File to replace; its parents are created.
     follow
-        Whether to write where a symbolic link points to, and not in place of the link.
+        Whether to replace the target of a symbolic link instead of the link.
     """
     target = _resolved(path) if follow else _resolved(Path(path).parent) / Path(path).name
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -132,12 +130,12 @@ def replace_file(path: str | os.PathLike[str], *, follow: bool = True) -> Iterat
     mode = sibling.stat().st_mode
     try:
         yield sibling
-        sibling.chmod(stat.S_IMODE(mode))  # some libraries put a file for their owner alone in its place
+        sibling.chmod(stat.S_IMODE(mode))  # some libraries replace it by a file that only its owner may read
         _flush(sibling)
         sibling.replace(target)
         _flush(target.parent)
     except OSError as error:
-        if error.filename is None:  # as where the disk is full
+        if error.filename is None:  # for example if the disk is full
             error.filename = str(target)
         raise
     finally:
@@ -146,30 +144,32 @@ def replace_file(path: str | os.PathLike[str], *, follow: bool = True) -> Iterat
 
 
 def inside(folder: Path, name: object, where: object) -> Path:
-    """Return the path of a file or folder whose name comes from elsewhere: data, a message, an archive, a checkpoint.
+    """Return the path of a file or folder with a name from outside: data, a message, an archive, a checkpoint.
 
     Parameters
     ----------
     folder
-        Where it must lie.
+        Folder that must contain it.
     name
-        Its path from there, with ``/`` between parts.
+        Path relative to the folder, with ``/`` as the separator.
     where
-        What names it, for the error.
+        Origin of the name, for the error.
 
     Raises
     ------
     DataError
-        If it is no relative path, leads out of the folder, also by a symbolic link, or is none on some system.
+        If it is not a relative path, leads out of the folder, also by a symbolic link, or is invalid on some system.
     """
     if not is_plain(name) or not _resolved(folder / str(name)).is_relative_to(_resolved(folder)):
         allowed = "a path inside its folder, without '..', ':', backslashes and control characters"
-        raise DataError(f"{where}:", f"names the file {name!r:.200}", allowed, "Do not use it: get it anew")
+        raise DataError(
+            f"{where}:", f"names the file {name!r:.200}", allowed, "Do not use it: download it again"
+        )
     return folder / str(name)
 
 
 def is_plain(name: object) -> bool:
-    """Tell whether a name stands for the same place below any folder, on all systems."""
+    """Return whether a name is a path inside any folder, on all systems."""
     return isinstance(name, str) and not any(
         part in ("", ".", "..") or set(part) & _UNSAFE for part in name.split("/")
     )
@@ -177,14 +177,14 @@ def is_plain(name: object) -> bool:
 
 @contextmanager
 def scratch_directory(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield an empty hidden folder beside `path` and remove it in the end.
+    """Yield an empty hidden folder beside `path`, and remove it in the end.
 
-    What a killed process leaves, the next call for the same `path` removes.
+    The next call for the same `path` removes the folders of killed processes.
 
     Parameters
     ----------
     path
-        What the work is for; its parents are made if missing.
+        The output; its parents are created.
     """
     target = _resolved(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -198,9 +198,9 @@ def scratch_directory(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def recover(path: str | os.PathLike[str]) -> bool:
-    """Bring back the folder that a process killed in mid-swap had set aside; remove what dead ones left.
+    """Restore the folder that was renamed by a process killed during a swap; remove leftovers of dead processes.
 
-    Only where folders cannot be swapped in one step is there ever anything to bring back.
+    There is only something to restore on systems that cannot swap folders in one step.
 
     Parameters
     ----------
@@ -210,7 +210,7 @@ def recover(path: str | os.PathLike[str]) -> bool:
     Returns
     -------
     bool
-        True if the folder was missing and is back.
+        Whether the folder was missing and has been restored.
     """
     target = _resolved(path)
     restored = False
@@ -234,7 +234,7 @@ def _resolved(path: str | os.PathLike[str]) -> Path:
 def _check_replaceable(target: Path, marker: str) -> None:
     if not target.exists():
         return
-    allowed = f"a path where nothing stands yet, or an earlier output of this kind (a folder with {marker})"
+    allowed = f"a new path, or an earlier output of the same kind (a folder with {marker})"
     if not target.is_dir():
         raise DataError(f"{target}:", "is a file", allowed, "Give another path")
     if target.is_mount():
@@ -244,7 +244,7 @@ def _check_replaceable(target: Path, marker: str) -> None:
         shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
         raise DataError(
             f"{target}:",
-            f"holds files that would be lost ({shown})",
+            f"contains files that would be lost ({shown})",
             f"{allowed} and no .git",
             "Give another path or move these files",
         )
@@ -260,11 +260,11 @@ def _swap(new: Path, target: Path) -> None:
     except OSError:
         if not target.exists():
             raise
-        _swap(new, target)  # another process wrote there at the same moment
+        _swap(new, target)  # another process has created it in the meantime
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Swap two paths in one step; False where that cannot be done."""
+    """Swap two paths in one step; return False if the system cannot."""
     if sys.platform != "linux":
         return False
     try:
@@ -282,7 +282,7 @@ def _exchange(one: Path, other: Path) -> bool:
 def _replace_in_two_steps(new: Path, target: Path) -> None:
     old = _sibling(target, "old")
     lock = None
-    with suppress(BlockingIOError):  # the process that wrote it a moment ago still tidies up
+    with suppress(BlockingIOError):  # the process that has just written it still holds the lock
         lock = _lock(target)
     try:
         target.rename(old)
@@ -315,7 +315,7 @@ def _remove_dead(target: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    """Remove a file or a folder, which another process may be removing too."""
+    """Remove a file or folder that another process may be removing too."""
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -323,7 +323,7 @@ def _remove(path: Path) -> None:
 
 
 def _locked_sibling(target: Path, make: Callable[[Path], None]) -> tuple[Path, int | None]:
-    """Make a sibling and lock it, before another process takes it for a dead one's."""
+    """Create a sibling and lock it; try again if another process removed it in between."""
     while True:
         sibling = _sibling(target, "tmp")
         make(sibling)
@@ -337,7 +337,7 @@ def _locked_sibling(target: Path, make: Callable[[Path], None]) -> tuple[Path, i
 
 
 def _lock(path: Path) -> int | None:
-    """Lock a file or folder for as long as this process lives; None where the filesystem has no locks.
+    """Lock a file or folder until it is unlocked or the process dies; return None if the filesystem has no locks.
 
     Raises
     ------
@@ -364,7 +364,7 @@ def _unlock(lock: int | None) -> None:
 
 
 def _held(path: Path) -> bool | None:
-    """Tell whether a living process has locked `path`; None where the filesystem has no locks."""
+    """Return whether a living process holds the lock of `path`; None if the filesystem has no locks."""
     try:
         lock = _lock(path)
     except BlockingIOError:
@@ -378,7 +378,7 @@ def _is_dead(path: Path) -> bool:
         held = _held(path)
         return _is_stale(path) if held is None else not held
     except FileNotFoundError:
-        return False  # removed by another process meanwhile
+        return False  # another process has removed it
 
 
 def _is_stale(path: Path) -> bool:
@@ -386,10 +386,10 @@ def _is_stale(path: Path) -> bool:
     return time.time() - newest > STALE_AFTER
 
 
-def _open_up(folder: Path) -> None:
-    """Give all below a new folder the mode that it has itself from the umask: temporary files are their owner's alone.
+def _apply_umask(folder: Path) -> None:
+    """Give everything inside a new folder the mode that the umask gave the folder; temporary files are private.
 
-    What is linked elsewhere too is left as it is.
+    Files with other hard links are not changed.
     """
     mode = stat.S_IMODE(folder.stat().st_mode)
     for path in folder.rglob("*"):
@@ -401,8 +401,8 @@ def _open_up(folder: Path) -> None:
 
 
 def _flush(path: Path) -> None:
-    """Have the disk hold what was written to a file or into a folder's list of names."""
-    with suppress(PermissionError):  # Windows opens no folders
+    """Flush a file, or the list of names of a folder, to the disk."""
+    with suppress(PermissionError):  # Windows cannot open folders
         descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""Lines on the console."""
+"""Prints messages on the console."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ from gliner_pipe.util.secrets import redacted_text
 
 
 def console_note(text: str) -> None:
-    """Print a line for the user, secrets redacted."""
+    """Print a message for the user, with secrets redacted."""
     Console().print(Text(redacted_text(text)), soft_wrap=True)

@@ -1,8 +1,8 @@
-"""One writer at a time: a file beside the output that names the process which writes it.
+"""Locks between processes: a file beside the output that names the process which writes it.
 
-The lock is one of the system (``fcntl.lockf``): a process that dies lets go of it, and its forks hold nothing. (The
-package `filelock` takes a ``flock``, which the forked workers of a killed training would hold on to.) The file says who
-holds the lock: for the message, and for machines and filesystems that have no locks.
+The lock is a lock of the system (``fcntl.lockf``): it is released when the process dies, and forked processes do not
+hold it. (The package `filelock` uses ``flock``, which the forked workers of a killed training would keep.) The content
+of the file names the holder: for the error message, and for machines and filesystems without locks.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ if sys.platform != "win32":
 
 logger = logging.getLogger("gliner_pipe")
 
-#: Name of the lock of a folder in which several files or folders are written that belong together.
+#: Name of the lock file of a folder whose files are written together.
 LOCK = ".gliner_pipe.lock"
-#: How far two readings of the moment at which a process began may be apart, in seconds.
-_SAME_MOMENT = 2.0
+#: Tolerance for the start time of a process, in seconds.
+_SAME_START = 2.0
 
-#: Locks of this process, with the number of the process (a fork inherits them) and of the thread that holds each: the
+#: Locks of this process, with the ids of the process (a fork inherits them) and of the thread that holds each: the
 #: system grants a process its own lock twice.
 _held: dict[Path, tuple[int, int]] = {}
 _guard = threading.Lock()
@@ -42,20 +42,20 @@ _guard = threading.Lock()
 
 @contextmanager
 def only_writer(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Keep other processes, and other threads of this one, from entering the same block.
+    """Lock an output against other processes, and against other threads of this process, until the block ends.
 
-    A thread may enter a block again that it is in. The file vanishes in the end. The lock of a process that died is
-    taken over, with a line in the log. Where the file cannot be written, nothing is locked: writing the output fails.
+    The thread that holds the lock may acquire it again. The file is removed in the end. The lock of a dead process is
+    taken over, with a warning. If the file cannot be written, nothing is locked: writing the output will fail anyway.
 
     Parameters
     ----------
     path
-        File that stands for what is written; it and its parents are made if missing.
+        Lock file; it and its parents are created.
 
     Raises
     ------
     DataError
-        If a living process is in the block, or one of another machine that may be alive.
+        If a living process holds the lock, or a process on another machine, which may be alive.
     """
     target = Path(os.path.realpath(path))
     me = os.getpid(), threading.get_ident()
@@ -85,7 +85,7 @@ def only_writer(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def _locked(target: Path) -> IO[str] | None:
-    """Open the file, lock it and write into it who this is; None where no file can be written there."""
+    """Open and lock the file, and write the holder into it; return None if the file cannot be written."""
     while True:
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -94,17 +94,17 @@ def _locked(target: Path) -> IO[str] | None:
             return None
         try:
             granted = _system_lock(handle)
-            if granted and not _is_at(handle, target):  # its last holder removed it meanwhile
+            if granted and not _is_at(handle, target):  # removed by its last holder after it was opened
                 handle.close()
                 continue
             other = _read(handle)
             if granted is False or (other and _is_alive(other, granted)):
                 raise _busy(target, other)
             if other:
-                logger.warning("note: %s was left by %s, which has ended: going on", target, _named(other))
+                logger.warning("note: took over %s from %s, which has ended", target, _name(other))
             handle.seek(0)
             handle.truncate()
-            with contextlib.suppress(OSError):  # a full disk: the lock holds all the same
+            with contextlib.suppress(OSError):  # the disk is full: the lock is still valid
                 handle.write(json.dumps(_myself()))
                 handle.flush()
         except BaseException:
@@ -114,7 +114,7 @@ def _locked(target: Path) -> IO[str] | None:
 
 
 def _system_lock(handle: IO[str]) -> bool | None:
-    """Lock a file; False where another process holds it, None where there are no locks."""
+    """Lock a file; return False if another process holds the lock, None if the system has no locks."""
     if sys.platform == "win32":
         return None
     try:
@@ -127,7 +127,7 @@ def _system_lock(handle: IO[str]) -> bool | None:
 
 
 def _is_at(handle: IO[str], path: Path) -> bool:
-    """Whether a path leads to a file that is open; to open and close it once more would give the lock away."""
+    """Return whether a path is that of an open file; to open and close the path would release the lock."""
     try:
         return os.path.samestat(os.fstat(handle.fileno()), path.stat())
     except OSError:
@@ -135,7 +135,7 @@ def _is_at(handle: IO[str], path: Path) -> bool:
 
 
 def _read(handle: IO[str]) -> dict[str, Any]:
-    """Return what the file says about its holder; nothing where it says nothing that can be read."""
+    """Return the holder that the file names; an empty dictionary if it names none."""
     handle.seek(0)
     try:
         found = json.loads(handle.read())
@@ -155,7 +155,7 @@ def _myself() -> dict[str, Any]:
 
 
 def _machine() -> str:
-    """What tells this machine since it was started, also from inside a container; empty where that is not known."""
+    """Return an id of this boot of the machine, the same inside containers; empty if unknown."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
     except OSError:
@@ -163,17 +163,17 @@ def _machine() -> str:
 
 
 def _is_alive(other: dict[str, Any], granted: bool | None) -> bool:
-    """Whether the process that the file names is alive, or may be."""
+    """Return whether the process that the file names is alive, or may be alive."""
     same_machine = bool(other["machine"]) and other["machine"] == _machine()
     if same_machine and granted:
-        return False  # it would hold the lock
+        return False  # a living process would hold the lock
     if not same_machine and other["host"] != socket.gethostname():
-        return True  # cannot be told from here
+        return True  # unknown from here
     if not same_machine and other["machine"]:
-        return False  # this machine was started anew
+        return False  # this machine has been restarted
     try:
         return bool(
-            abs(psutil.Process(int(other["pid"])).create_time() - float(other["began"])) < _SAME_MOMENT
+            abs(psutil.Process(int(other["pid"])).create_time() - float(other["began"])) < _SAME_START
         )
     except (psutil.NoSuchProcess, ValueError, TypeError):
         return False
@@ -181,14 +181,14 @@ def _is_alive(other: dict[str, Any], granted: bool | None) -> bool:
         return True
 
 
-def _named(other: dict[str, Any]) -> str:
-    began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(float(other["began"])))
-    return f"process {other['pid']} on {other['host']}, begun {began}"
+def _name(other: dict[str, Any]) -> str:
+    started = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(float(other["began"])))
+    return f"process {other['pid']} on {other['host']}, started {started}"
 
 
 def _busy(target: Path, other: dict[str, Any]) -> DataError:
-    found = "is written to by another process" + (f": {_named(other)}" if other else "")
-    do = "Wait for it to end, end it, or give another folder"
+    found = "is in use by another process" + (f": {_name(other)}" if other else "")
+    do = "Wait until it ends, stop it, or give another folder"
     if other and other["host"] != socket.gethostname():
         do += f"; if it has ended, remove {target}"
     return DataError(f"{target.parent}:", found, do=do)

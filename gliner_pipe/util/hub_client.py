@@ -1,4 +1,4 @@
-"""The hub's client: login, repositories, and its errors in one line each."""
+"""The client of the hub: login, repositories, and errors in one line."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from gliner_pipe.util.secrets import MARK, redacted_text
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-LOGIN = "Set HF_TOKEN to a token that may write, or run: hf auth login"
+LOGIN = "Set HF_TOKEN to a token with write access, or run: hf auth login"
 
 
 def make_api() -> HfApi:
-    """Return a client of the hub that HF_ENDPOINT names, else of huggingface.co."""
+    """Return a client of the hub at HF_ENDPOINT; huggingface.co by default."""
     from huggingface_hub import HfApi
 
     return HfApi(
@@ -27,12 +27,12 @@ def make_api() -> HfApi:
 
 
 def check_hub(where: str = "push_to_hub") -> str:
-    """Check, before anything is trained or written, that there is a login which the hub takes.
+    """Check that there is a login which the hub accepts.
 
     Parameters
     ----------
     where
-        Setting that asks for the hub, for messages.
+        Setting that needs the hub, for messages.
 
     Returns
     -------
@@ -42,26 +42,25 @@ def check_hub(where: str = "push_to_hub") -> str:
     Raises
     ------
     ConfigError
-        If there is no login, the hub refuses it, or it cannot be reached.
+        If there is no login, the hub refuses it, or the hub cannot be reached.
     """
     from huggingface_hub import get_token
 
     if not get_token():
-        raise ConfigError(where, "needs a login of the hub, and there is none", do=LOGIN)
+        raise ConfigError(where, "needs a login of the hub", do=LOGIN)
     try:
         return str(make_api().whoami()["name"])
     except Exception as error:
-        raise hub_error(where, "cannot be done", error) from None
+        raise hub_error(where, "could not log in", error) from None
 
 
 def make_repo(api: HfApi, repo_id: str, private: bool, revision: str | None, where: str) -> str:
-    """Make a repository and a branch, unless they are there, and return its full name.
+    """Create a repository and a branch unless they exist; return the full name of the repository.
 
     Raises
     ------
     ConfigError
-        If the name cannot be, the login has no right to it, or the repository is public though `private` is
-        asked for.
+        If the name is invalid, the login may not write to it, or the repository is public although `private` is set.
     """
     from huggingface_hub.errors import HFValidationError
 
@@ -77,24 +76,24 @@ def make_repo(api: HfApi, repo_id: str, private: bool, revision: str | None, whe
             "user/name, of letters, digits, -, _ and .",
         ) from None
     except Exception as error:
-        raise hub_error(where, f"cannot make {repo_id!r} on the hub", error) from None
+        raise hub_error(where, f"could not create {repo_id!r} on the hub", error) from None
     if public:
         raise ConfigError(
             where,
-            f"asks for a private repository, but {full!r} is there and public",
-            do="Make it private on the hub, or say private = false",
+            f"expects a private repository, but {full!r} is public",
+            do="Make it private on the hub, or set private = false",
         )
     return full
 
 
 def hub_error(where: str, what: str, error: BaseException) -> ConfigError:
-    """Return an error of the client as one of ours: one line, with what to do, and without the token."""
-    reason, do = told(error)
+    """Return an error of the client as a ``ConfigError`` of one line, with advice and without the token."""
+    reason, do = explain(error)
     return ConfigError(where, f"{what}: {reason}", do=do)
 
 
-def told(error: BaseException) -> tuple[str, str]:
-    """Return the reason of an error of the client in one line, and what to do about it."""
+def explain(error: BaseException) -> tuple[str, str]:
+    """Return the reason of an error of the client in one line, and advice."""
     from huggingface_hub import errors
 
     chain: list[BaseException] = [error]
@@ -102,19 +101,22 @@ def told(error: BaseException) -> tuple[str, str]:
         chain.append(cause)
     endpoint = os.environ.get("HF_ENDPOINT") or "huggingface.co"
     if any(isinstance(item, errors.OfflineModeIsEnabled) for item in chain):
-        return "HF_HUB_OFFLINE is set", "Unset it, or use what is on this machine"
+        return "HF_HUB_OFFLINE is set", "Unset it, or use a model on this machine"
     for item in chain:
         status = getattr(getattr(item, "response", None), "status_code", None)
         if isinstance(item, errors.GatedRepoError):
-            return "its authors let only some users in", "Ask for access on its page, and log in"
+            return "access to the repository is restricted", "Request access on its page, and log in"
         if isinstance(item, errors.RepositoryNotFoundError):
-            return "there is no such repository, or the login may not see it", "Check the name and the login"
+            return (
+                "the repository does not exist, or the login may not read it",
+                "Check the name and the login",
+            )
         if isinstance(item, errors.RevisionNotFoundError):
             return "the repository has no such revision", "Check the branch, tag or commit"
         if status == 401:
-            return "the hub does not take the token of the login", LOGIN
+            return "the hub refuses the token of the login", LOGIN
         if status == 403:
-            return f"the login has no right to it ({_server_message(item)})", LOGIN
+            return f"the login has no permission ({_server_message(item)})", LOGIN
         if status is not None:
             return f"the hub answers {status} ({_server_message(item)})", ""
     for item in chain:
@@ -124,7 +126,7 @@ def told(error: BaseException) -> tuple[str, str]:
     return f"{type(last).__name__}: {_flat(last)}", ""
 
 
-#: Errors of httpx and requests about a server that does not answer.
+#: Errors of httpx and requests for a server that does not respond.
 _UNREACHABLE = ("ConnectError", "ConnectTimeout", "ReadTimeout", "ConnectionError", "Timeout", "ReadError")
 
 
@@ -133,7 +135,7 @@ def _server_message(error: Any) -> str:
 
 
 def _flat(error: Any) -> str:
-    """One line of at most 300 characters without the token."""
+    """Return an error as one line of at most 300 characters, without the token."""
     from huggingface_hub import get_token
 
     text = " ".join(str(error).split())

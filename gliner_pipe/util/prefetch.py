@@ -1,4 +1,4 @@
-"""Makes the next thing in a thread while this one is used."""
+"""Prepares the next item in a thread while the current one is processed."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ _Made = TypeVar("_Made")
 def ahead(
     items: Iterable[_Item], make: Callable[[_Item], _Made], *, in_thread: bool
 ) -> Iterator[tuple[_Item, _Made]]:
-    """Pair each item with what `make` makes of it.
+    """Pair each item with the result of `make`.
 
     Parameters
     ----------
     items
-        Read in the caller's thread, one further than what was handed out when `in_thread`.
+        Read in the caller's thread; with `in_thread`, one item further than was yielded.
     make
-        Is run for one item at a time. What it raises, it raises when its item is due.
+        Called for one item at a time. An error it raises is raised when its item is due.
     in_thread
-        Run it in a thread of its own while the caller is busy with the item before. That pays where the caller waits
-        for a device, or lets go of the interpreter in some other way; the thread ends with the iterator.
+        Whether to call it in a thread while the caller processes the previous item. That is faster if the caller waits
+        for a device or releases the interpreter lock otherwise; the thread ends with the iterator.
 
     Yields
     ------
     tuple
-        The item, and what was made of it.
+        The item and its result.
     """
     if not in_thread:
         for item in items:

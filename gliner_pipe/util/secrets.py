@@ -1,8 +1,8 @@
-"""Secrets (passwords, tokens, keys) and how they are redacted from everything that is written.
+"""Redacts secrets (passwords, tokens, keys) in values, texts and configs.
 
-A setting is secret by its name (``wandb_token``, ``apiKey``) or by its value (``ghp_...``, a URL with a password). The
-forms of values are those of detect-secrets, which is written to find secrets. Here they are replaced, so forms of which
-it reads the beginning only, and those it does not know, stand in `_FORMS`; they follow the rules of gitleaks.
+A setting is secret because of its name (``wandb_token``, ``apiKey``) or the form of its value (``ghp_...``, a URL with
+a password). The forms are those of detect-secrets. It only detects secrets, and matches only the beginning of some; to
+replace them completely, `_FORMS` lists these forms, and forms it does not know, after the rules of gitleaks.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ import binascii
 import json
 import logging
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache, lru_cache
-from pathlib import Path
 from typing import Any
 
 logger = logging.getLogger("gliner_pipe.util.secrets")
 
-#: What stands in the place of a secret.
+#: Replacement of a secret.
 MARK = "***"
 
-#: Names that end in one of these (put together: ``api_key``, ``apiKey`` and ``API-KEY`` are ``apikey``) are secret.
+#: Names that end in one of these are secret; their words are joined (``api_key``, ``apiKey`` and ``API-KEY`` are
+#: ``apikey``).
 _NAMES = frozenset(
     (
         *("password", "passwd", "pwd", "passphrase", "passcode", "passwords", "secret", "secrets"),
@@ -40,7 +40,7 @@ _NAMES = frozenset(
         *("bearertoken", "sessiontoken", "securitytoken", "idtoken", "sastoken", "wandbtoken"),
     )
 )
-#: Secret names below which everything is secret, where they name a section.
+#: Sections in which every value is secret.
 _SECTIONS = frozenset(
     (
         *("password", "passwords", "secret", "secrets", "credential", "credentials", "authorization"),
@@ -58,7 +58,7 @@ _SERVICES = frozenset(
         *("user", "admin", "root", "s3", "minio", "pinecone", "replicate", "together"),
     )
 )
-#: ``<word>_token`` with these is a token of a text or a vocabulary.
+#: ``<word>_token`` with one of these words is a token of a text or a vocabulary.
 _WORDS = frozenset(
     (
         *("cls", "sep", "pad", "unk", "mask", "bos", "eos", "ent", "rel", "entity", "relation"),
@@ -70,7 +70,7 @@ _WORDS = frozenset(
         *("marker", "query", "list", "desc", "description", "output", "struct", "sos", "eot"),
     )
 )
-#: Below these stand labels, whose names are words of any kind.
+#: Sections of labels, whose names may be any words.
 _LABELLED = frozenset(
     (
         *("labels", "relations", "label_data", "relation_data", "performance", "scores"),
@@ -78,14 +78,14 @@ _LABELLED = frozenset(
         *("descriptions", "spans", "triples", "entry-points"),
     )
 )
-#: What stands right below these is a name that somebody gave to a part.
+#: Sections whose entries have names chosen by the user.
 _NAMED = frozenset(("components", "scorer", "scorers", "loggers", "metrics"))
-#: Parameters of addresses that are secret there, beside the names above.
+#: Parameters of URLs that are secret in addition to the names above.
 _PARAMETERS = frozenset(
     ("sig", "signature", "key", "pass", "token", "amzsignature", "googsignature", "amzcredential")
 )
 
-#: Stands for a place in a list among the names that lead to a value.
+#: Stands for an index of a list in the path of a setting.
 _ITEM = "[]"
 
 _PART = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
@@ -124,7 +124,7 @@ _FORMS = tuple(
         r"://(?=[^/@\s]*\d)[\w.-]{16,}@",
     )
 )
-#: What every secret has in it that is known by its form: most texts have not.
+#: Part of every secret that is detected by its form; most texts do not contain it.
 _HINT = re.compile(r"[:=]|[\w.~+/-]{14}|PRIVATE KEY|(?i:basic\s|bearer\s)")
 _LOGIN = re.compile(r"(://[^/\s:@\"'<>]*:)([^/\s\"'<>]+)(@)")
 _BASIC = re.compile(r"\b([Bb]asic\s+)([A-Za-z0-9+/_-]{6,}={0,2})")
@@ -134,10 +134,10 @@ _ASSIGNED = re.compile(
     r"""(?P<value>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|[^\s,;&"'(){}\[\]]+)"""
 )
 _OPTION = re.compile(r"(--[A-Za-z_][\w.-]*)(\s+)(?!--)(\"[^\"]*\"|'[^']*'|\S*\w\S*)")
-_PLACE = re.compile(r"(?:^|(?<=\| )|(?<=: ))\[([\w.*-]+)\]([^\[|\n]*)")
+_SETTING = re.compile(r"(?:^|(?<=\| )|(?<=: ))\[([\w.*-]+)\]([^\[|\n]*)")
 _QUOTED = re.compile(r"\"(?:[^\"\\]|\\.)+\"|'(?:[^'\\]|\\.)+'")
 
-#: Plug-ins of detect-secrets whose forms no word, path or digest has.
+#: Plug-ins of detect-secrets whose forms match no word, path or digest.
 _PLUGINS = {
     "discord": "DiscordBotTokenDetector",
     "github_token": "GitHubTokenDetector",
@@ -154,49 +154,35 @@ _PLUGINS = {
 }
 
 
-def is_secret(name: str, value: Any) -> bool:
-    """Tell whether a setting is a password, a token of a login or a key.
-
-    Parameters
-    ----------
-    name
-        Name of the setting, with or without those of its sections. ``max_tokens`` and ``sep_token`` are not secret.
-    value
-        Its value. A reference to an environment variable is not secret.
-    """
-    path = name.split(".")
-    return _is_hidden(path, value) or (isinstance(value, str) and redacted_text(value) != value)
-
-
 def redacted(name: str, value: Any, found: list[str] | None = None) -> Any:
-    """Return `value` with its secrets redacted, also those in lists and mappings.
+    """Return a value with its secrets redacted, including those in lists and mappings.
 
     Parameters
     ----------
     name
-        Name of the setting that has this value, with or without those of its sections; may be empty.
+        Name of the setting, with or without its sections; may be empty.
     value
-        Any value. It is not changed.
+        Any value. It is not changed. A reference to an environment variable is not secret.
     found
-        Takes the names of the settings that were redacted.
+        Receives the names of the settings that were redacted.
     """
     return _redacted(name.split(".") if name else [], value, [] if found is None else found)
 
 
 def redacted_text(text: str) -> str:
-    """Return prose, a message or a log with the secrets in it redacted.
+    """Return prose, a message or a log with its secrets redacted.
 
-    A secret is known by its form. It is also known by its name where the text assigns it, as ``api_key="..."`` or
-    ``--api_key ...`` do.
+    A secret is detected by its form, or by its name if the text assigns it: ``api_key="..."``, ``--api_key ...``.
     """
-    text = _by_form(text)
+    text = redacted_forms(text)
     if not any(sign in text for sign in (":", "=", "--", "[")):
         return text
     text = _OPTION.sub(
-        lambda match: _kept(match[1].lstrip("-"), match[1] + match[2], match[3], strict=False), text
+        lambda match: _redact_assignment(match[1].lstrip("-"), match[1] + match[2], match[3], strict=False),
+        text,
     )
     text = _ASSIGNED.sub(
-        lambda match: _kept(
+        lambda match: _redact_assignment(
             match["name"].lstrip("-"),
             match["name"] + match["between"],
             match["value"],
@@ -204,16 +190,16 @@ def redacted_text(text: str) -> str:
         ),
         text,
     )
-    return _PLACE.sub(_place, text)
+    return _SETTING.sub(_redact_setting, text)
 
 
 def redacted_message(where: str, text: str) -> str:
-    """Return a message about a setting, redacted: of one with a secret name, all that it quotes.
+    """Return a message about a setting with its secrets redacted; if the name is secret, everything in quotes.
 
     Parameters
     ----------
     where
-        Name of the setting, with those of its sections.
+        Name of the setting, with its sections.
     text
         The message.
     """
@@ -223,66 +209,8 @@ def redacted_message(where: str, text: str) -> str:
     return redacted_text(text)
 
 
-def redacted_config(text: str, found: list[str] | None = None) -> str:
-    """Return the text of a config file (cfg, ini, toml) with the secrets in it redacted; all else stays as it is.
-
-    Parameters
-    ----------
-    text
-        Text of the file.
-    found
-        Takes the names of the settings that were redacted.
-    """
-    found = [] if found is None else found
-    section: list[str] = []
-    result = []
-    for entry in _entries(text):
-        match = _ENTRY.fullmatch(entry)
-        if header := _HEADER.match(entry):
-            section = [part.strip("'\" ") for part in header[1].strip("[]").split(".")]
-            result.append(entry)
-        elif match is None:
-            result.append(_text_entry(entry, ".".join(section), found))
-        else:
-            value = _config_value([*section, *match[1].strip("'\" ").split(".")], match[3], found)
-            result.append(match[1] + match[2] + value + match[4])
-    return "".join(result)
-
-
-def redact_folder(folder: Path, names: Iterable[str] | None = None) -> None:
-    """Redact the secrets in the text files of a folder, and log once where they were.
-
-    Vocabularies of tokenizers and binary files are left alone. A changed file is a new one: if it was linked, the other
-    place keeps what it had.
-
-    Parameters
-    ----------
-    folder
-        Its files are looked at, those of its folders included.
-    names
-        Look at files with these names alone.
-    """
-    wanted = None if names is None else set(names)
-    for path in sorted(folder.rglob("*")):
-        if path.name in _VOCABULARIES or (wanted is not None and path.name not in wanted):
-            continue
-        how = _forms_file if path.name == "tokenizer_config.json" else _FILES.get(path.suffix)
-        if how is None or not path.is_file() or path.stat().st_size > _LIMIT:
-            continue
-        try:
-            text = path.read_bytes().decode("utf8")
-        except UnicodeDecodeError:
-            continue
-        found: list[str] = []
-        new = how(text, found)
-        if new != text:
-            path.unlink()  # it may be a link to somebody's own file
-            path.write_bytes(new.encode("utf8"))
-            tell_redacted(path.relative_to(folder).as_posix(), found)
-
-
 def tell_redacted(where: str, found: Iterable[str]) -> None:
-    """Log, once in a process, which settings were redacted in a file.
+    """Log which settings were redacted in a file, once per process.
 
     Parameters
     ----------
@@ -337,14 +265,14 @@ def _is_section(name: str) -> bool:
     return any("".join(words[-number:]) in _SECTIONS for number in (1, 2))
 
 
-def _is_hidden(path: list[str], value: Any) -> bool:
-    """Tell whether a plain value is secret for the names that lead to it."""
-    if not path or not _hides(tuple(path)):
+def is_secret(path: list[str], value: Any) -> bool:
+    """Return whether a plain value is secret because of its name; `path` is the name with its sections."""
+    if not path or not _is_secret_path(tuple(path)):
         return False
     last = next(name for name in reversed(path) if name != _ITEM)
     token = last.lower().endswith("token")
     if isinstance(value, int) and not isinstance(value, bool):
-        # a small number is one of something, for a label of that name, or a token of a vocabulary
+        # a small number is a count or an index, e.g. of a label with that name, or a token of a vocabulary
         return value >= 1000 and not token and _is_secret_name(last)
     plain = value.strip() if isinstance(value, str) else ""
     if plain in ("", "null", "None", MARK) or _REFERENCE.fullmatch(plain):
@@ -353,8 +281,8 @@ def _is_hidden(path: list[str], value: Any) -> bool:
 
 
 @lru_cache(4096)
-def _hides(path: tuple[str, ...]) -> bool:
-    """Tell whether names lead to secrets: the last one, or a section that nobody just gave such a name."""
+def _is_secret_path(path: tuple[str, ...]) -> bool:
+    """Return whether a path is secret: its last name, or one of its sections, unless the user chose that name."""
     names = [name for name in path if name != _ITEM]
     if not names or names[-1].startswith("@"):
         return False
@@ -375,7 +303,7 @@ def _redacted(path: list[str], value: Any, found: list[str]) -> Any:
     if isinstance(value, Mapping):
         made = {key: _redacted([*path, str(key)], item, found) for key, item in value.items()}
         called = next((value[key] for key in ("name", "key") if isinstance(value.get(key), str)), "")
-        if "value" in value and _is_hidden([*path, called], value["value"]):
+        if "value" in value and is_secret([*path, called], value["value"]):
             found.append(_name([*path, called]))
             made["value"] = MARK
         return made
@@ -386,7 +314,7 @@ def _redacted(path: list[str], value: Any, found: list[str]) -> Any:
             if (
                 isinstance(option, str)
                 and option.startswith("--")
-                and _is_hidden([option[2:]], items[place + 1])
+                and is_secret([option[2:]], items[place + 1])
             ):
                 found.append(option)
                 items[place + 1] = MARK
@@ -398,31 +326,31 @@ def _redacted(path: list[str], value: Any, found: list[str]) -> Any:
 
 
 def _redacted_scalar(path: list[str], value: Any) -> Any:
-    if _is_hidden(path, value if isinstance(value, (bool, int, float)) or value is None else str(value)):
+    if is_secret(path, value if isinstance(value, (bool, int, float)) or value is None else str(value)):
         return MARK
     if isinstance(value, (bool, int, float)) or value is None:
         return value
     text = str(value)
-    # a description of a label is read by the model: words in it stay
-    redacted_one = redacted_text(text) if _LABELLED.isdisjoint(path) else _by_form(text)
+    # the model reads the description of a label, so only forms are redacted there
+    redacted_one = redacted_text(text) if _LABELLED.isdisjoint(path) else redacted_forms(text)
     if redacted_one == text:
         return value
     return redacted_one if re.search(r"\s", text) else MARK
 
 
-def _kept(name: str, before: str, value: str, *, strict: bool) -> str:
-    """Return an assignment in a text, the value redacted if it is secret."""
+def _redact_assignment(name: str, before: str, value: str, *, strict: bool) -> str:
+    """Return an assignment in a text, with its value redacted if it is secret."""
     quote = value[0] if value[0] in "\"'" and len(value) > 1 and value[-1] == value[0] else ""
     plain = value[len(quote) : len(value) - len(quote)]
     path = name.split(".")
     random = len(plain) >= 8 and re.search(r"\d", plain) and re.search(r"[A-Za-z]", plain)
-    if not _is_hidden(path, plain) or (strict and not quote and not random) or MARK in plain:
+    if not is_secret(path, plain) or (strict and not quote and not random) or MARK in plain:
         return before + value
     return f"{before}{quote}{MARK}{quote}"
 
 
-def _place(match: re.Match[str]) -> str:
-    """Redact what a message quotes about a setting with a secret name, as ``[train.api_key] is '...'`` does."""
+def _redact_setting(match: re.Match[str]) -> str:
+    """Redact everything in quotes in a message about a setting with a secret name: ``[train.api_key] is '...'``."""
     path = match[1].split(".")
     if not _is_secret_name(path[-1]) or not _LABELLED.isdisjoint(path):
         return match[0]
@@ -434,7 +362,7 @@ def _place(match: re.Match[str]) -> str:
 
 @cache
 def _forms() -> tuple[re.Pattern[str], ...]:
-    """Return all forms: our own, then those of detect-secrets, which are read on to the end of the word."""
+    """Return all forms: `_FORMS`, then those of detect-secrets, extended to the end of the word."""
     from importlib import import_module
 
     try:
@@ -444,7 +372,7 @@ def _forms() -> tuple[re.Pattern[str], ...]:
         ]
     except ImportError:
         logger.warning(
-            "detect-secrets is not installed: fewer forms of secrets are known. pip install detect-secrets"
+            "detect-secrets is not installed: fewer forms of secrets are detected. Run pip install detect-secrets"
         )
         plugins = []
     known = [form for plugin in plugins for form in plugin.denylist]
@@ -454,24 +382,27 @@ def _forms() -> tuple[re.Pattern[str], ...]:
     )
 
 
-def _by_form(text: str) -> str:
+def redacted_forms(text: str) -> str:
+    """Return a text with the secrets redacted that are detected by their form."""
     if text.replace(" ", "").isalpha() and "asic " not in text and "earer " not in text:
-        return text  # as most labels are
+        return text  # most labels
     if not _HINT.search(text):
         return text
     for form in _forms():
         text = form.sub(MARK, text)
-    text = _LOGIN.sub(lambda match: match[0] if _is_open(match[2]) else f"{match[1]}{MARK}{match[3]}", text)
+    text = _LOGIN.sub(
+        lambda match: match[0] if _is_reference(match[2]) else f"{match[1]}{MARK}{match[3]}", text
+    )
     text = _BASIC.sub(lambda match: match[1] + MARK if _is_login(match[2]) else match[0], text)
-    return _QUERY.sub(_parameter, text) if "=" in text else text
+    return _QUERY.sub(_redact_parameter, text) if "=" in text else text
 
 
-def _is_open(value: str) -> bool:
+def _is_reference(value: str) -> bool:
     return value == MARK or bool(_REFERENCE.fullmatch(value))
 
 
 def _is_login(text: str) -> bool:
-    """Tell whether a text is ``user:password`` in base 64."""
+    """Return whether a text is ``user:password`` in base 64."""
     try:
         plain = base64.b64decode(text + "=" * (-len(text) % 4), validate=True).decode()
     except (binascii.Error, ValueError):
@@ -479,32 +410,49 @@ def _is_login(text: str) -> bool:
     return ":" in plain and plain.isprintable()
 
 
-def _parameter(match: re.Match[str]) -> str:
-    """Redact a secret parameter of an address."""
+def _redact_parameter(match: re.Match[str]) -> str:
+    """Redact a secret parameter of a URL."""
     start, name, equals, value = match.groups()[:4] if match[2] else match.groups()[4:]
     joined = "".join(word.lower() for word in _PART.findall(name)).removeprefix("x")
-    if not (joined in _PARAMETERS or _is_secret_name(name)) or _is_open(value):
+    if not (joined in _PARAMETERS or _is_secret_name(name)) or _is_reference(value):
         return match[0]
     return f"{start}{name}{equals}{MARK}"
 
 
-# -- files -------------------------------------------------------------------------------------------------------------
+# -- config files ------------------------------------------------------------------------------------------------------
 
 _HEADER = re.compile(r"(\[+[^\[\]]+\]+)\s*(?:[#;].*)?$")
 _ENTRY = re.compile(r"([^\s=\[#;][^=\n]*?)([ \t]*=[ \t]*)(.*?)(\s*)", re.DOTALL)
-#: Larger files are data.
-_LIMIT = 16 * 1024**2
-#: Files of which each word counts: of vocabularies.
-_VOCABULARIES = frozenset(
-    (
-        *("tokenizer.json", "vocab.json", "vocab.txt", "merges.txt", "added_tokens.json", "strings.json"),
-        *("special_tokens_map.json", "labels.json"),
-    )
-)
+
+
+def redacted_config(text: str, found: list[str] | None = None) -> str:
+    """Return the text of a config file (cfg, ini, toml) with its secrets redacted; everything else is unchanged.
+
+    Parameters
+    ----------
+    text
+        Text of the file.
+    found
+        Receives the names of the settings that were redacted.
+    """
+    found = [] if found is None else found
+    section: list[str] = []
+    result = []
+    for entry in _entries(text):
+        match = _ENTRY.fullmatch(entry)
+        if header := _HEADER.match(entry):
+            section = [part.strip("'\" ") for part in header[1].strip("[]").split(".")]
+            result.append(entry)
+        elif match is None:
+            result.append(redact_entry(entry, ".".join(section), found))
+        else:
+            value = _config_value([*section, *match[1].strip("'\" ").split(".")], match[3], found)
+            result.append(match[1] + match[2] + value + match[4])
+    return "".join(result)
 
 
 def _entries(text: str) -> Iterator[str]:
-    """Yield the entries of a config file: lines, each with the indented ones that go on with it."""
+    """Yield the entries of a config file: lines with their indented continuation lines."""
     held = ""
     for line in text.splitlines(keepends=True):
         if (held and line.strip() and line[0] in " \t" and _ENTRY.match(held)) or (
@@ -520,7 +468,7 @@ def _entries(text: str) -> Iterator[str]:
 
 
 def _is_unclosed(entry: str) -> bool:
-    """Tell whether a value goes on in the next line, as a text in three quotes does."""
+    """Return whether a value continues in the next line, as a string in triple quotes."""
     return _ENTRY.match(entry) is not None and any(entry.count(mark) % 2 for mark in ('"""', "'''"))
 
 
@@ -531,7 +479,7 @@ def _config_value(path: list[str], text: str, found: list[str]) -> str:
         try:
             value = ast.literal_eval(text)
         except (ValueError, SyntaxError, MemoryError, RecursionError):
-            if _is_hidden(path, text):
+            if is_secret(path, text):
                 found.append(".".join(path))
                 return json.dumps(MARK)
             new = redacted_text(text)
@@ -544,70 +492,9 @@ def _config_value(path: list[str], text: str, found: list[str]) -> str:
     return json.dumps(new, ensure_ascii=False, default=str) if len(found) > before else text
 
 
-def _text_entry(text: str, name: str, found: list[str]) -> str:
+def redact_entry(text: str, name: str, found: list[str]) -> str:
+    """Redact prose; add `name` to `found` if something was redacted."""
     new = redacted_text(text)
     if new != text:
         found.append(name)
     return new
-
-
-def _json_file(text: str, found: list[str]) -> str:
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return _text_entry(text, "", found)
-    new = _redacted([], value, found)
-    return json.dumps(new, ensure_ascii=False, indent=2) + "\n" if found else text
-
-
-def _forms_file(text: str, found: list[str]) -> str:
-    """Redact by form alone: in data and code, names are nothing to go by."""
-    new = _by_form(text)
-    if new != text:
-        found.append("")
-    return new
-
-
-def _yaml_file(text: str, found: list[str]) -> str:
-    """Redact the scalars of a YAML file in their places; comments and the form stay."""
-    new = text
-    for match in reversed(list(_YAML.finditer(text))):
-        value = match[3].strip()
-        plain = value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'" else value
-        if plain and _is_hidden([match[1].strip("'\" ")], plain):
-            found.append(match[1])
-            new = new[: match.start(3)] + f'"{MARK}"' + new[match.end(3) :]
-    return _text_entry(new, "", found)
-
-
-def _card_file(text: str, found: list[str]) -> str:
-    """Redact a text in Markdown, its front matter and the configs that it shows."""
-    return re.sub(
-        r"(?s)(\A---\n)(.*?)(\n---)|(```(?:ini|cfg|toml)\n)(.*?)(```)",
-        lambda match: (
-            match[1] + _yaml_file(match[2], found) + match[3]
-            if match[1]
-            else match[4] + redacted_config(match[5], found) + match[6]
-        ),
-        _text_entry(text, "", found),
-    )
-
-
-_YAML = re.compile(r"(?m)^[ \t-]*([\w.\"'-]+)[ \t]*:([ \t]+)([^\n#|>&*{\[][^\n]*?)(?=[ \t]*(?:#.*)?$)")
-_FILES: dict[str, Callable[[str, list[str]], str]] = {
-    ".cfg": redacted_config,
-    ".ini": redacted_config,
-    ".toml": redacted_config,
-    ".json": _json_file,
-    ".yml": _yaml_file,
-    ".yaml": _yaml_file,
-    ".md": _card_file,
-    ".txt": _forms_file,
-    ".log": _forms_file,
-    ".jsonl": _forms_file,
-    ".csv": _forms_file,
-    ".tsv": _forms_file,
-    ".py": _forms_file,
-    ".rst": _forms_file,
-    ".env": redacted_config,
-}

@@ -1,4 +1,4 @@
-"""Locks of objects that are copied, pickled and forked."""
+"""Locks between threads, for objects that are copied, pickled and forked."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _Result = TypeVar("_Result")
 
 
 class Lock:
-    """Lets one thread in at a time; that thread may enter again.
+    """A lock that its thread may acquire again.
 
-    A copy of it, or one that was pickled, is a new lock. In a forked process it is free: the thread that held it stayed
-    behind in the parent.
+    A copy, or a pickled one, is a new lock. In a forked process it is released: the thread that held it exists only in
+    the parent.
     """
 
     _all: ClassVar[weakref.WeakSet[Lock]] = weakref.WeakSet()
@@ -36,7 +36,7 @@ class Lock:
         return Lock, ()
 
     def held(self, function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
-        """Let one thread at a time into a function."""
+        """Return a function that holds the lock while it runs."""
 
         @wraps(function)
         def run(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
@@ -46,14 +46,14 @@ class Lock:
         return run
 
 
-def _free_all() -> None:
+def _release_all() -> None:
     for lock in Lock._all:
         lock._lock = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):  # Windows does not fork
-    os.register_at_fork(after_in_child=_free_all)
+    os.register_at_fork(after_in_child=_release_all)
 
-#: Held while a model is loaded: `transformers` changes settings of the whole process meanwhile, and its own imports on
-#: first use fail in threads.
+#: Held while a model is loaded: `transformers` then changes settings of the whole process, and its lazy imports fail in
+#: threads.
 LOADING = Lock()

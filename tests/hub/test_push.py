@@ -48,7 +48,7 @@ def test_push_and_load_into_an_empty_cache(hub: HubServer, saved: Path) -> None:
     assert found(spacy.load(snapshot_download("ada/people", endpoint=hub.url))) == expected
 
 
-def test_a_mistyped_path_is_not_asked_for(
+def test_a_mistyped_path_is_not_requested_from_the_hub(
     hub: HubServer, saved: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(saved.parents[1])
@@ -67,13 +67,13 @@ def test_settings_of_a_loaded_pipeline(hub: HubServer, saved: Path) -> None:
         assert [item.label for item in nlp.get_pipe("gliner").label_items] == ["city"]
         assert nlp.get_pipe("gliner").threshold == 1.0
     assert load("ada/people", exclude=["gliner"]).pipe_names == []
-    with pytest.raises(ConfigError, match=r"\[threshold\] is 2.0"):
+    with pytest.raises(ConfigError, match=r"\[threshold\]"):
         load(saved, threshold=2.0)
-    with pytest.raises(ConfigError, match=r"\[labels\] is set for a pipeline with 0 gliner components"):
+    with pytest.raises(ConfigError, match=r"\[labels\]"):
         load("ada/people", labels=["city"], exclude=["gliner"])
 
 
-def test_what_is_in_the_cache_is_enough(hub: HubServer, saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_suffices_offline(hub: HubServer, saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 
     push_to_hub(saved, "ada/people")
@@ -83,7 +83,7 @@ def test_what_is_in_the_cache_is_enough(hub: HubServer, saved: Path, monkeypatch
     assert from_hub("ada/people").pipe_names == ["gliner"]
     assert from_hub("ada/people", local_files_only=True).pipe_names == ["gliner"]
     assert len(hub.requests) == before
-    with pytest.raises(ConfigError, match=r"'ada/other': no folder here.*HF_HUB_OFFLINE is set"):
+    with pytest.raises(ConfigError, match=r"'ada/other'.*HF_HUB_OFFLINE"):
         load("ada/other")
 
 
@@ -107,7 +107,7 @@ def test_the_token_goes_into_the_header_and_nowhere_else(
 
 def test_a_file_with_the_token_is_not_published(hub: HubServer, saved: Path) -> None:
     (saved / "notes.txt").write_text(f"my login: {TOKEN}\n")
-    with pytest.raises(ConfigError, match=r"would publish the token of your login, .* notes\.txt"):
+    with pytest.raises(ConfigError, match=r"\[push_to_hub\] .*notes\.txt"):
         push_to_hub(saved, "ada/people")
     assert not hub.repos["ada/people"].commits
 
@@ -125,12 +125,10 @@ def test_secrets_of_the_training_config_are_redacted(hub: HubServer, saved: Path
 def test_private_and_public(hub: HubServer) -> None:
     push_to_hub(ruler(), "ada/open", private=False)
     assert not hub.repos["ada/open"].private
-    with pytest.raises(
-        ConfigError, match=r"asks for a private repository, but 'ada/open' is there and public"
-    ):
+    with pytest.raises(ConfigError, match=r"\[push_to_hub\] .*'ada/open' .*private = false"):
         push_to_hub(ruler(), "ada/open")
     hub.repos["ada/closed"] = Repo(private=True)
-    push_to_hub(ruler(), "ada/closed", private=False)  # it stays as its owner made it
+    push_to_hub(ruler(), "ada/closed", private=False)  # an existing repository stays as it is
     assert hub.repos["ada/closed"].private
 
 
@@ -145,11 +143,11 @@ def test_a_pipeline_in_memory_a_branch_and_a_folder(hub: HubServer) -> None:
     assert {"config.cfg", "README.md", "small/config.cfg", "small/README.md"} <= set(repo.branches["v2"])
     assert not any(path.startswith("small/") for path in repo.branches["main"])
     assert from_hub("ada/ruler", revision="v2")(TEXT).ents[0].text == "Ada"
-    with pytest.raises(ConfigError, match=r"no such revision\. Check the branch"):
+    with pytest.raises(ConfigError, match=r"revision"):
         load("ada/ruler", revision="v3")
 
 
-def test_files_that_the_pipeline_has_no_more_are_removed(hub: HubServer, saved: Path) -> None:
+def test_files_that_the_pipeline_no_longer_has_are_removed(hub: HubServer, saved: Path) -> None:
     (saved / "gliner" / "old.bin").write_bytes(b"old")
     (saved / "training_state").mkdir()
     (saved / "training_state" / "optimizer.bin").write_bytes(b"state")
@@ -193,10 +191,8 @@ def test_no_login(hub: HubServer, saved: Path, monkeypatch: pytest.MonkeyPatch) 
     for action in (check_hub, lambda: push_to_hub(saved, "ada/people")):
         with pytest.raises(ConfigError) as error:
             action()
-        assert one_line(error) == (
-            "[push_to_hub] needs a login of the hub, and there is none. Set HF_TOKEN to a token that may write, "
-            "or run: hf auth login."
-        )
+        text = one_line(error)
+        assert error.value.where == "push_to_hub" and "HF_TOKEN" in text and "hf auth login" in text
     assert not hub.asked("*models*")
 
 
@@ -212,55 +208,49 @@ def test_wrong_token(hub: HubServer, saved: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(ConfigError) as error:
         push_to_hub(saved, "ada/people")
     text = one_line(error)
-    assert "the hub does not take the token of the login. Set HF_TOKEN" in text and wrong not in text
+    assert "token" in error.value.found and "HF_TOKEN" in error.value.do and wrong not in text
     assert not hub.repos
 
 
 @pytest.mark.parametrize(
     ("repo", "message"),
     [
-        ("eve/people", "the login has no right to it .*namespace 'eve'"),
-        ("ada/pe ople", "names the repository 'ada/pe ople'"),
-        ("a/b/c", "names the repository 'a/b/c'"),
+        ("eve/people", "namespace 'eve'"),
+        ("ada/pe ople", "'ada/pe ople'"),
+        ("a/b/c", "'a/b/c'"),
     ],
 )
-def test_a_repository_that_cannot_be(hub: HubServer, saved: Path, repo: str, message: str) -> None:
+def test_an_invalid_repository(hub: HubServer, saved: Path, repo: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message) as error:
         push_to_hub(saved, repo)
     one_line(error)
 
 
-def test_a_server_that_fails_or_is_not_there(
+def test_a_server_that_fails_or_is_unreachable(
     hub: HubServer, saved: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub.broken["POST */commit/*"] = 400
-    with pytest.raises(ConfigError, match=r"could not upload to 'ada/people': the hub answers 400") as error:
+    with pytest.raises(ConfigError, match=r"'ada/people'.* 400") as error:
         push_to_hub(saved, "ada/people")
     one_line(error)
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(
-        ConfigError, match=r"http://127.0.0.1:9 cannot be reached.*Check the network"
-    ) as error:
+    with pytest.raises(ConfigError, match=r"http://127.0.0.1:9") as error:
         check_hub()
     one_line(error)
 
 
-def test_what_is_no_pipeline(hub: HubServer, tmp_path: Path) -> None:
+def test_a_folder_or_repository_without_a_pipeline(hub: HubServer, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ConfigError, match=r"\[push_to_hub\] .*no config.cfg and no meta.json"):
+    with pytest.raises(ConfigError, match=r"\[push_to_hub\] .*config.cfg.*meta.json"):
         push_to_hub(tmp_path / "empty", "ada/people")
-    with pytest.raises(ConfigError, match=r"\[push_to_hub\] .*does not exist"):
+    with pytest.raises(ConfigError, match=r"\[push_to_hub\] .*nowhere"):
         push_to_hub(tmp_path / "nowhere", "ada/people")
     assert not hub.requests
     hub.repos["ada/data"] = Repo()
     hub.repos["ada/data"].branches["main"]["data.csv"] = b"a,b\n"
-    with pytest.raises(
-        ConfigError, match=r"'ada/data' on the hub holds neither meta.json nor gliner_config.json"
-    ):
+    with pytest.raises(ConfigError, match=r"'ada/data'.*meta.json.*gliner_config.json"):
         load("ada/data")
-    with pytest.raises(
-        ConfigError, match=r"'ada/none'.*there is no such repository, or the login may not see it"
-    ):
+    with pytest.raises(ConfigError, match=r"'ada/none'.*repository"):
         load("ada/none")
     with pytest.raises(OSError, match="Can't find model 'no_such_package'"):
         load("no_such_package")
@@ -305,5 +295,5 @@ def test_command_lines(hub: HubServer, tmp_path: Path) -> None:
     assert json.loads(done.stdout)["entities"][0]["label"] == "person"
     done = command("push", tmp_path / "ruler", "ada/ruler", HF_TOKEN="hf_wrong", **home)
     assert done.returncode == 1 and done.stdout == ""
-    assert done.stderr.startswith("error: [push_to_hub] cannot be done: the hub does not take the token")
+    assert done.stderr.startswith("error: [push_to_hub] ") and "HF_TOKEN" in done.stderr
     assert done.stderr.count("\n") == 1

@@ -56,14 +56,14 @@ def test_a_hub_that_fails_does_not_end_the_training(
     run(backbone, tmp_path, hub_model_id="ada/mine", hub_private_repo=False)
     assert (tmp_path / "people" / "model-last" / "config.cfg").is_file()
     assert not hub.repos["ada/mine"].commits and not hub.repos["ada/mine"].private
-    told = capsys.readouterr().out
-    assert told.count("warning: [train.push_to_hub]") == 1 and "the hub answers 400" in told
+    messages = capsys.readouterr().out
+    assert messages.count("warning: [train.push_to_hub]") == 1 and "400" in messages
 
 
 def test_without_a_login_nothing_is_trained(
     hub: HubServer, backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("HF_TOKEN")
-    with pytest.raises(ConfigError, match=r"\[train.push_to_hub\] needs a login of the hub"):
+    with pytest.raises(ConfigError, match=r"\[train.push_to_hub\] .*HF_TOKEN"):
         run(backbone, tmp_path)
     assert not (tmp_path / "people" / "model-last").exists()

@@ -1,4 +1,4 @@
-"""What a training pushes, and when."""
+"""Which models and checkpoints a training pushes, and when."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationW
 
 
 class Training:
-    """Saves a pipeline that finds the number of the step that it was saved at."""
+    """Saves a pipeline that predicts the number of the step at which it was saved."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -119,7 +119,7 @@ def test_all_checkpoints(hub: HubServer, training: Training) -> None:
     assert finds(hub) == "99" and not hub.repos["ada/my-run"].private
 
 
-def test_a_saving_is_left_out_while_another_is_under_way(hub: HubServer, training: Training) -> None:
+def test_a_save_is_skipped_while_an_upload_is_in_progress(hub: HubServer, training: Training) -> None:
     hub.gate.clear()
     uploader, _ = made(training, "checkpoint")
     uploader.start()
@@ -128,12 +128,12 @@ def test_a_saving_is_left_out_while_another_is_under_way(hub: HubServer, trainin
         uploader.saved(training.save(f"checkpoints/step-{step}", step), step, "checkpoint")
     hub.gate.set()
     uploader.finish(training.save("model-last", 99))
-    # the newest checkpoint is made up for: the repository must not end with an old one
+    # the latest checkpoint is uploaded in the end, so that the repository does not keep an old one
     assert summaries(hub) == ["Step 1", "Step 1", "Checkpoint step-3", "End of the training"]
     assert state(hub) == {"last-checkpoint/training_state/optimizer.bin": b"3"}
 
 
-def test_a_checkpoint_that_was_left_out_is_pushed_in_the_end(hub: HubServer, training: Training) -> None:
+def test_a_skipped_checkpoint_is_pushed_in_the_end(hub: HubServer, training: Training) -> None:
     hub.gate.clear()
     uploader, notes = made(training, "all_checkpoints")
     uploader.start()
@@ -151,14 +151,14 @@ def test_always_push(hub: HubServer, training: Training) -> None:
     uploader, _ = made(training, "every_save", always_push=True)
     uploader.start()
     for step in (1, 2, 3):
-        uploader.saved(training.save("model-last", step), step)  # which replaces what is being uploaded
+        uploader.saved(training.save("model-last", step), step)  # replaces the folder that is being uploaded
     hub.gate.set()
     uploader.finish(None)
     assert summaries(hub) == ["Step 1", "Step 2", "Step 3"]
     assert finds(hub) == "3"
 
 
-def test_an_upload_that_fails_is_told_once_and_ends_nothing(hub: HubServer, training: Training) -> None:
+def test_a_failed_upload_is_reported_once_and_stops_nothing(hub: HubServer, training: Training) -> None:
     hub.broken["POST */commit/*"] = 400
     uploader, notes = made(training, "every_save")
     assert training.run(uploader) is None
@@ -167,7 +167,7 @@ def test_an_upload_that_fails_is_told_once_and_ends_nothing(hub: HubServer, trai
     assert "model-last (Step 1) failed: the hub answers 400 (" in notes[0]
 
 
-def test_after_a_failure_it_goes_on(hub: HubServer, training: Training) -> None:
+def test_uploads_continue_after_a_failure(hub: HubServer, training: Training) -> None:
     hub.broken["POST */commit/*"] = 400
     uploader, notes = made(training, "every_save")
     uploader.start()
@@ -179,7 +179,7 @@ def test_after_a_failure_it_goes_on(hub: HubServer, training: Training) -> None:
     assert len(notes) == 2 and notes[1].startswith("pushed") and finds(hub) == "99"
 
 
-def test_a_folder_that_is_gone_is_told(hub: HubServer, training: Training) -> None:
+def test_a_missing_folder_is_reported(hub: HubServer, training: Training) -> None:
     uploader, notes = made(training, "every_save")
     uploader.start()
     uploader.saved(training.folder / "nowhere", 1)
@@ -187,16 +187,16 @@ def test_a_folder_that_is_gone_is_told(hub: HubServer, training: Training) -> No
     assert len(notes) == 1 and "nowhere failed: " in notes[0] and "does not exist" in notes[0]
 
 
-def test_what_cannot_work_is_told_before_the_training(
+def test_mistakes_are_reported_before_the_training(
     hub: HubServer, training: Training, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(ConfigError, match=r"train.hub_strategy\] is 'always'; allowed: end, every_save, "):
+    with pytest.raises(ConfigError, match=r"\[train.hub_strategy\] is 'always'; allowed: end, every_save, "):
         made(training, "always")
-    with pytest.raises(ConfigError, match=r"\[train.push_to_hub\] cannot make 'eve/x'"):
+    with pytest.raises(ConfigError, match=r"\[train.push_to_hub\] .*'eve/x'"):
         HubUploader("eve/x", training.folder).start()
     monkeypatch.delenv("HF_TOKEN")
     uploader, _ = made(training, "end")
-    with pytest.raises(ConfigError, match=r"\[train.push_to_hub\] needs a login of the hub"):
+    with pytest.raises(ConfigError, match=r"\[train.push_to_hub\] .*HF_TOKEN"):
         uploader.start()
     assert uploader.finish(None) is None and not hub.repos
 

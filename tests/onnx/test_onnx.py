@@ -1,4 +1,4 @@
-"""Pipelines whose models are graphs: the same entities and relations as those they were made of."""
+"""Exported pipelines predict the same entities and relations as the original ones."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def check_same(one: Language, two: Language) -> int:
 
 
 def made(backbone: Path, **changes: Any) -> Language:
-    """A pipeline whose windows hold 48 pieces and whose random scores are often above the threshold."""
+    """A pipeline with windows of 48 subword tokens, whose random scores are often above the threshold."""
     settings = gliner_config(backbone, threshold=0.47)
     settings["model"]["encoder"]["backbone"] |= {"window": 48, "stride": 32}
     for key, value in changes.items():
@@ -114,7 +114,7 @@ def test_entities_and_relations_are_the_same(uni: tuple[Language, Path]) -> None
     assert any(doc._.relations for doc in other.pipe(TEXTS))
 
 
-def test_labels_are_chosen_at_run_time(uni: tuple[Language, Path]) -> None:
+def test_labels_can_be_changed_at_run_time(uni: tuple[Language, Path]) -> None:
     nlp, folder = uni
     other = spacy.load(folder)
     for labels, relations in (
@@ -174,34 +174,35 @@ def test_settings_of_the_session(uni: tuple[Language, Path]) -> None:
     session = component.gliner.graphs["model"].session
     assert session.get_session_options().intra_op_num_threads == 2
     assert session.get_providers() == ["CPUExecutionProvider"]
-    with pytest.raises(ConfigError, match=r"providers\] found 'Abacus'; allowed: .*CPUExecutionProvider"):
+    with pytest.raises(ConfigError, match=r"'Abacus'.*CPUExecutionProvider") as error:
         spacy.load(uni[1], config={f"{model}.providers": ["Abacus"]})
-    with pytest.raises(Exception, match="found 0; allowed: 1 or more"):
+    assert error.value.where == f"{model}.providers"
+    with pytest.raises(Exception, match=r"threads\] found 0"):
         spacy.load(uni[1], config={f"{model}.threads": 0})
 
 
-def test_it_cannot_be_trained(uni: tuple[Language, Path]) -> None:
+def test_it_cannot_be_trained_or_exported_again(uni: tuple[Language, Path]) -> None:
     other = spacy.load(uni[1])
     example = Example.from_dict(other.make_doc("Ada sings"), {})
-    with pytest.raises(ConfigError, match="graphs for onnxruntime, which cannot be trained"):
-        other.update([example])
-    with pytest.raises(ConfigError, match=r"components.gliner.model\] found graphs already"):
-        write_onnx(other, uni[1].parent / "never")
+    for refused in (lambda: other.update([example]), lambda: write_onnx(other, uni[1].parent / "never")):
+        with pytest.raises(ConfigError) as error:
+            refused()
+        assert error.value.where.endswith(".model")
 
 
-def test_a_folder_that_is_not_whole(uni: tuple[Language, Path], tmp_path: Path) -> None:
+def test_an_incomplete_folder(uni: tuple[Language, Path], tmp_path: Path) -> None:
     shutil.copytree(uni[1], tmp_path / "broken")
     graph = tmp_path / "broken" / "gliner" / "model" / "model.onnx"
     graph.write_bytes(b"no graph")
     with pytest.raises(CheckpointError, match=r"model\.onnx: cannot be opened"):
         spacy.load(tmp_path / "broken")("Ada sings")
     graph.unlink()
-    with pytest.raises(CheckpointError, match=r"no model\.onnx\. .* export the pipeline again"):
+    with pytest.raises(CheckpointError, match=r"no model\.onnx"):
         spacy.load(tmp_path / "broken")
 
 
 def test_labels_apart_and_words_scored(backbone: Path, tmp_path: Path) -> None:
-    """A bi-encoder whose words are scored and whose labels are read by a graph of their own, each once."""
+    """A bi-encoder with token-level scores and a separate graph for labels, which encodes each label once."""
     nlp = made(
         backbone,
         encoder={"@encoders": "bi_encoder", "label_model": str(backbone)},
@@ -233,11 +234,11 @@ def test_weights_of_eight_bits(tagger: tuple[Language, Path]) -> None:
     nodes = onnx.load(folder / "int8" / "token_classifier" / "model" / "model.onnx").graph.node
     kinds = [node.op_type for node in nodes]
     assert kinds.count("MatMulInteger") == 12  # six products in each of two layers
-    assert kinds.count("Gemm") + kinds.count("MatMul") >= 1  # the layer of the tags
+    assert kinds.count("Gemm") + kinds.count("MatMul") >= 1  # the layer that scores tags
     assert len(spacy.load(folder / "int8")(TEXTS[0]).spans["gliner"]) > 0
 
 
-def test_what_no_graph_can_hold_is_named(backbone: Path, tmp_path: Path) -> None:
+def test_a_block_that_cannot_be_exported_is_named(backbone: Path, tmp_path: Path) -> None:
     nlp = made(backbone)
     component: Any = nlp.get_pipe("gliner")
 
@@ -246,7 +247,7 @@ def test_what_no_graph_can_hold_is_named(backbone: Path, tmp_path: Path) -> None
             return super().score(words, labels, word_mask) * float(words.sum().item())
 
     component.gliner.span_rep.__class__ = Odd
-    with pytest.raises(ConfigError, match=r"components\.gliner\.model\.\w+\] cannot be written as a graph"):
+    with pytest.raises(ConfigError, match=r"\[components\.gliner\.model\.\w+\]"):
         write_onnx(nlp, tmp_path / "never")
     assert not (tmp_path / "never").exists()
     assert isinstance(component.model, type(component.gliner))  # as it was
@@ -259,9 +260,7 @@ def test_relations_over_stacked_spans_are_refused(backbone: Path, tmp_path: Path
         model_relation_layer={"@relation_layers": "dot"},
         model_span_rep={"@span_reps": "conv_max"},
     )
-    with pytest.raises(
-        ConfigError, match=r"gliner\.model\.span_rep\] found .*conv_max.* under a relation_layer"
-    ):
+    with pytest.raises(ConfigError, match=r"gliner\.model\.span_rep\] .*conv_max"):
         write_onnx(nlp, tmp_path / "never")
 
 
@@ -270,7 +269,7 @@ def test_mistakes_on_the_command_line(
 ) -> None:
     nlp.to_disk(tmp_path / "model")
     options = ["--pipeline", str(tmp_path / "model"), "--output", str(tmp_path / "out")]
-    for more, message in (([], "[onnx] is not given"), (["--onnx"], 'Run pip install "gliner_pipe[onnx]"')):
+    for more, message in (([], "[onnx]"), (["--onnx"], 'pip install "gliner_pipe[onnx]"')):
         monkeypatch.setitem(sys.modules, "onnxscript", None)
         with pytest.raises(SystemExit):
             main([*options, *more])

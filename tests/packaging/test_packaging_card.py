@@ -30,13 +30,13 @@ def section(text: str, title: str) -> str:
     return text.split(f"## {title}\n")[1].split("\n## ")[0].strip()
 
 
-def test_what_is_not_known_is_said() -> None:
+def test_the_card_names_what_is_missing() -> None:
     text = card(labels={})
     assert text.startswith("---\ntags:")
-    assert section(text, "What it finds") == "Its components have no labels of their own."
-    assert section(text, "Scores") == "None are stated."
-    assert section(text, "Training").endswith("How it was trained is not stated.")
-    assert section(text, "Licence").startswith("None is stated.")
+    assert section(text, "What it finds") == "Its components have no labels."
+    assert section(text, "Scores") == "Not stated."
+    assert "my_ner_model/artifacts/config.cfg" in section(text, "Training")
+    assert section(text, "Licence").startswith("Not stated.")
     assert "| **Author** | Jane Doe <jane@example.org> |" in text
     assert "**Home**" not in text
 
@@ -65,7 +65,7 @@ def test_scores_of_any_depth() -> None:
         "strict": {"micro": {"f": 1.0, "support": 3}, "per_label": {"person": {"p": 1.0, "r": None}}},
     }
     assert section(card(performance=performance), "Scores").splitlines() == [
-        "By label and on average, `strict.per_label`:",
+        "Per label and on average, `strict.per_label`:",
         "",
         "|  | p | r |",
         "| --- | --- | --- |",

@@ -1,4 +1,4 @@
-"""What a card on a hub tells machines: front matter, data and settings."""
+"""The parts of a hub's card that programs read: front matter, data and settings."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def front(text: str) -> dict[str, Any]:
     return yaml.safe_load(text.split("---\n")[1])
 
 
-def test_what_a_hub_reads() -> None:
+def test_front_matter_with_scores() -> None:
     performance = {
         "ner": {
             "micro": {"p": 0.5, "r": 0.25, "f": 1 / 3, "support": 9},
@@ -146,7 +146,7 @@ def test_data_and_settings() -> None:
     assert training_facts("no config at all") == {} and training_facts("[nlp]\nlang = 'en'\n") == {}
 
 
-def test_how_to_use_it() -> None:
+def test_usage_with_and_without_gliner_pipe() -> None:
     text = card()
     assert 'pip install "spacy>=3.8.7,<3.9.0" "gliner_pipe>=0.1.0"\n' in text
     assert 'nlp = gliner_pipe.load("ada/people")' in text

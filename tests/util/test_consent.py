@@ -1,4 +1,4 @@
-"""Code that comes with a model runs with the consent of whoever loads it, never with that of what is loaded."""
+"""Code that comes with a model needs the consent of the user who loads it; a saved model cannot give consent."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class StrangeModel(BertModel):
 
 
 class Planted:
-    """A backbone whose own code leaves a mark when it is imported."""
+    """A backbone whose code writes a file when it is imported."""
 
     number = 0
 
@@ -89,7 +89,7 @@ def asking(folder: Path, trusts: bool = True) -> dict[str, Any]:
 
 @pytest.fixture
 def saved(planted: Planted, tmp_path: Path) -> Path:
-    """A pipeline whose backbone needs code, saved by who consented; the mark is wiped off."""
+    """A pipeline whose backbone needs code, saved with consent; the planted mark is removed."""
     nlp = spacy.blank("en")
     nlp.add_pipe("gliner", config=asking(planted.folder))
     nlp.initialize()
@@ -151,7 +151,7 @@ def test_the_caller_consents(saved: Path, planted: Planted, monkeypatch: pytest.
         spacy.load(saved)
 
 
-def test_what_was_loaded_with_consent_is_saved_and_loaded_again(saved: Path, tmp_path: Path) -> None:
+def test_a_pipeline_loaded_with_consent_is_saved_and_loaded_again(saved: Path, tmp_path: Path) -> None:
     nlp = gliner_pipe.load(saved, trust_remote_code=True)
     nlp.to_disk(tmp_path / "again")
     assert list((tmp_path / "again" / "gliner").rglob("modeling_strange*.py"))
@@ -171,7 +171,7 @@ def test_bytes(saved: Path, planted: Planted) -> None:
     refused(error)
 
 
-def test_code_that_is_not_needed_is_no_hindrance(backbone: Path, planted: Planted, tmp_path: Path) -> None:
+def test_unneeded_code_needs_no_consent(backbone: Path, planted: Planted, tmp_path: Path) -> None:
     nlp = spacy.blank("en")
     nlp.add_pipe("gliner", config=asking(backbone, trusts=False))
     nlp.initialize()
@@ -260,7 +260,7 @@ def test_code_for_attention_needs_consent(backbone: Path) -> None:
 
 
 def command(module: str, *arguments: object, **environment: str) -> str:
-    """Run a command; what it says in the end is raised where it refuses."""
+    """Run a command in a process; raise its error output if it fails."""
     line = [sys.executable, "-m", f"gliner_pipe.{module}", *map(str, arguments)]
     env = {**os.environ, "HF_HUB_OFFLINE": "1", **environment}
     done = subprocess.run(line, env=env, capture_output=True, text=True, timeout=300, check=False)
@@ -271,16 +271,16 @@ def command(module: str, *arguments: object, **environment: str) -> str:
 
 
 def run_here(module: str, *arguments: object) -> str:
-    """The same in this process: faster, and enough where no code is run."""
-    told = io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(told):
+    """Run a command in this process: faster, and sufficient if no code is run."""
+    errors = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(errors):
         patch.setattr(sys, "argv", [module, *map(str, arguments)])
         try:
             importlib.import_module(f"gliner_pipe.{module}").main()
         except SystemExit as end:
             if end.code:
-                raise GlinerPipeError(told.getvalue()) from None
-    return told.getvalue()
+                raise GlinerPipeError(errors.getvalue()) from None
+    return errors.getvalue()
 
 
 def commands(model: Path, tmp_path: Path) -> dict[str, list[object]]:
@@ -304,7 +304,7 @@ def test_commands_refuse(name: str, saved: Path, planted: Planted, tmp_path: Pat
 
 @pytest.mark.parametrize("name", ["predict", "evaluate", "export", "convert"])
 def test_commands_take_consent(name: str, saved: Path, planted: Planted, tmp_path: Path) -> None:
-    with contextlib.suppress(GlinerPipeError):  # not all can be exported: what matters is who consents
+    with contextlib.suppress(GlinerPipeError):  # not all can be exported: only the consent matters
         run_here(name, *commands(saved, tmp_path)[name], "--trust-remote-code")
     assert planted.ran
 
@@ -438,8 +438,8 @@ def test_packaging_runs_no_code(saved: Path, planted: Planted, tmp_path: Path) -
     assert not planted.ran
 
 
-def test_a_copy_of_the_pipeline_keeps_to_it(backbone: Path, tmp_path: Path) -> None:
-    """Components that are renamed, sourced or changed afterwards are saved without the value, too."""
+def test_copies_of_components_are_saved_without_the_value(backbone: Path, tmp_path: Path) -> None:
+    """Components that are renamed, sourced or changed later are saved without the value too."""
     nlp = spacy.blank("en")
     nlp.add_pipe("gliner", config=asking(backbone))
     nlp.initialize()

@@ -1,4 +1,4 @@
-"""One writer at a time, who it is, and what is left of one that died."""
+"""One writer at a time: the error names it, and the lock of a dead process is taken over."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def other(tmp_path: Path) -> Any:
         process.communicate()
 
 
-def test_the_second_is_told_who_the_first_is(other, tmp_path):
+def test_the_error_names_the_process_that_holds_the_lock(other, tmp_path):
     path = tmp_path / "out" / LOCK
     first = other(path)
     with pytest.raises(DataError) as caught, only_writer(path):
@@ -57,7 +57,7 @@ def test_the_second_is_told_who_the_first_is(other, tmp_path):
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_a_process_that_ended_lets_go(other, tmp_path, caplog, how):
+def test_a_process_that_ends_releases_the_lock(other, tmp_path, caplog, how):
     path = tmp_path / LOCK
     first = other(path)
     first.send_signal(how)
@@ -65,7 +65,7 @@ def test_a_process_that_ended_lets_go(other, tmp_path, caplog, how):
     with only_writer(path):
         pass
     assert not path.exists()
-    # Python tidies up after Ctrl-C alone
+    # Python only cleans up after Ctrl-C
     assert (f"process {first.pid} on" in caplog.text) == (how != signal.SIGINT)
 
 
@@ -121,14 +121,14 @@ def test_a_process_of_another_machine_may_be_alive(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"pid": 1}'])
-def test_a_lock_that_says_nothing(tmp_path, text):
+def test_a_lock_file_without_a_holder(tmp_path, text):
     (tmp_path / LOCK).write_text(text, encoding="utf8")
     with only_writer(tmp_path / LOCK):
         pass
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no such locks")
-def test_where_the_filesystem_has_no_locks_the_process_is_looked_for(tmp_path, monkeypatch):
+def test_without_locks_of_the_filesystem_the_process_is_looked_up(tmp_path, monkeypatch):
     def no_locks(*_: Any) -> None:
         raise OSError(errno.ENOLCK, "no locks available")
 
@@ -155,8 +155,9 @@ def test_a_folder_that_cannot_be_written_is_not_locked():
 
 def test_two_writers_of_standoff_files(other, tmp_path):
     other(tmp_path / LOCK)
-    with pytest.raises(DataError, match="is written to by another process"):
+    with pytest.raises(DataError) as error:
         write_standoff([], tmp_path)
+    assert str(tmp_path) in error.value.where
 
 
 def test_two_packagings_of_the_same_version(other, tmp_path):
@@ -165,5 +166,6 @@ def test_two_packagings_of_the_same_version(other, tmp_path):
     from gliner_pipe.package import package
 
     other(tmp_path / "dist" / ".my_model-1.0.0.lock")
-    with pytest.raises(DataError, match="is written to by another process"):
+    with pytest.raises(DataError) as error:
         package(pipeline=spacy.blank("en"), name="my_model", version="1.0.0", root_dir=tmp_path)
+    assert str(tmp_path / "dist") in error.value.where

@@ -1,0 +1,152 @@
+"""Predicts on the shards of a file, folder or pattern, on this machine or on a cluster, and resumes earlier runs."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from spacy.language import Language
+
+from gliner_pipe.errors import ConfigError, GlinerPipeError
+from gliner_pipe.pipeline.overrides import gliner_components
+from gliner_pipe.prediction.chunks import Chunk
+from gliner_pipe.prediction.cluster import run_on_cluster
+from gliner_pipe.prediction.job import STATE, Counts, Job, describe_pipeline, total
+from gliner_pipe.prediction.progress import Report
+from gliner_pipe.prediction.run import MOST_SHOWN, ShardOptions, run_shards
+from gliner_pipe.prediction.shard_writers import SHARD_FORMATS, Schema, arrow
+from gliner_pipe.prediction.shards import Shard, ending, find_shards
+
+#: Where a prediction over shards may run.
+ENGINES = ("local", "ray", "spark")
+
+
+def predict_shards(
+    nlp: Language,
+    source: str | Path,
+    output: Path,
+    options: ShardOptions,
+    *,
+    format: str | None = None,
+    shard_size: int | None = None,
+    engine: str = "local",
+    workers: int | None = None,
+    quiet: bool = False,
+) -> Counts:
+    """Predict on the shards of a file, folder or pattern; rows that an earlier run has written are kept.
+
+    Parameters
+    ----------
+    nlp
+        The pipeline.
+    source
+        Parquet and JSON Lines files.
+    output
+        Folder for the predictions.
+    options
+        How the shards are processed.
+    format
+        ``"parquet"``, ``"jsonl"`` or ``"jsonl.gz"``; by default the format of each input file.
+    shard_size
+        Maximum number of rows of an output file; by default one output file per input file.
+    engine
+        ``"local"``, ``"ray"`` or ``"spark"``. A cluster must see input and output under the same paths.
+    workers
+        Number of Ray workers; by default the number of CPUs, or of GPUs, in the cluster.
+    quiet
+        Whether to report nothing on standard error.
+
+    Returns
+    -------
+    Counts
+        Of all shards, including those of earlier runs.
+
+    Raises
+    ------
+    ConfigError
+        If a setting is invalid, or differs from the one that the output folder was started with.
+    DataError
+        If data is invalid.
+    """
+    _check(nlp, options, format, shard_size, engine)
+    shards = find_shards(source, format, shard_size)
+    if any(".parquet" in (ending(shard.path), Path(shard.name).suffix) for shard in shards):
+        arrow()  # fails before any output is written
+    job = Job(output, Schema.of(nlp, skip=options.skip))
+    settings = {
+        **describe_pipeline(nlp),
+        "span_getter": options.span_getter,
+        "text_column": options.columns.text,
+        "labels_column": options.columns.labels,
+        "id_column": options.columns.id,
+        "keep": None if options.columns.keep is None else list(options.columns.keep),
+        "format": format,
+        "shard_size": shard_size,
+    }
+    with job.opened(settings, shards):
+        missing = [shard for shard in shards if job.counts(shard) is None]
+        with Report(_weights(missing, shards), quiet=quiet) as report:
+            if len(missing) < len(shards):
+                report.say(f"{len(shards) - len(missing)} of {len(shards)} shards were already complete")
+            try:
+                if engine == "local":
+                    run_shards(nlp, job, missing, options, _ChunkReporter(report))
+                elif missing:
+                    run_on_cluster(nlp, job, missing, options, engine, workers, report)
+            except GlinerPipeError:
+                report.say(_summary(total(map(job.counts, shards)), shards, output))
+                raise
+        for name in ("parts", "pipeline"):
+            shutil.rmtree(output / STATE / name, ignore_errors=True)
+        counts = total(map(job.counts, shards))
+        report.say(_summary(counts, shards, output))
+    return counts
+
+
+class _ChunkReporter:
+    """Reports the chunks of a local run, and its first bad rows."""
+
+    def __init__(self, report: Report) -> None:
+        self.report, self.shown = report, 0
+
+    def __call__(self, chunk: Chunk) -> None:
+        for row in chunk.bad:
+            if self.shown < MOST_SHOWN:
+                self.report.say(f"no prediction: {row.where} {row.found}")
+            elif self.shown == MOST_SHOWN:
+                self.report.say("no prediction: more rows")
+            self.shown += 1
+        share = 1.0 if chunk.last else min(chunk.share, 0.999)
+        self.report.update(chunk.shard.name, share, chunk.stop - chunk.start)
+
+
+def _weights(missing: Sequence[Shard], shards: Sequence[Shard]) -> dict[str, float]:
+    """Return the size of each missing shard, in bytes: an equal part of its file, and more than 0."""
+    per_file = Counter(shard.path for shard in shards)
+    return {shard.name: (shard.path.stat().st_size + 1) / per_file[shard.path] for shard in missing}
+
+
+def _summary(counts: Counts, shards: Sequence[Shard], output: Path) -> str:
+    text = f"{counts.rows:,} rows in {len(shards):,} shards, {counts.entities:,} entities"
+    if counts.relations:
+        text += f", {counts.relations:,} relations"
+    if counts.bad:
+        text += f"; {counts.bad:,} rows without prediction: see {output / STATE / 'errors'}"
+    return text
+
+
+def _check(
+    nlp: Language, options: ShardOptions, format: str | None, shard_size: int | None, engine: str
+) -> None:
+    if engine not in ENGINES:
+        raise ConfigError("engine", f"is {engine!r}", ", ".join(ENGINES))
+    if format is not None and format not in SHARD_FORMATS:
+        raise ConfigError("format", f"is {format!r}", ", ".join(SHARD_FORMATS))
+    if shard_size is not None and shard_size < 1:
+        raise ConfigError("shard_size", f"is {shard_size}", "at least 1")
+    if options.columns.labels is not None and not gliner_components(nlp):
+        raise ConfigError(
+            "labels_column", "is set, but the pipeline has no gliner component", "a pipeline with one"
+        )
