@@ -15,7 +15,7 @@ from gliner_pipe.data.token_targets import read_values, write_value
 from gliner_pipe.errors import ConfigError, DataError
 from gliner_pipe.evaluation.evaluate import evaluate_pipeline
 from gliner_pipe.metrics.token_tags import make_token_tags
-from gliner_pipe.pipeline.token_classifier.collate import STRANGE
+from gliner_pipe.pipeline.token_classifier.training_batch import UNKNOWN_LABEL
 
 TAGGED = [
     (["Ada", "sees", "Rome", "."], ["PROPN", "VERB", "PROPN", "PUNCT"]),
@@ -92,7 +92,7 @@ def test_what_is_not_known_is_not_learned(backbone: Path) -> None:
     reference[1].tag_ = "strange"
     batch = component.collate(gold[:1])
     assert batch.gold[0, :, 0].lt(0).tolist() == [True, True, False, False]
-    assert batch.count == 2 and batch.dropped == {STRANGE: 1}
+    assert batch.count == 2 and batch.dropped == {UNKNOWN_LABEL: 1}
 
 
 def test_no_tags_at_all(backbone: Path) -> None:
