@@ -18,7 +18,7 @@ from pathlib import Path
 
 import spacy
 
-from gliner_pipe.data.readers import json as gliner_json
+from gliner_pipe.data.readers import gliner_json
 from gliner_pipe.evaluate import evaluate
 from gliner_pipe.train import train
 

@@ -5,7 +5,7 @@ import json
 import logging
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,15 +13,13 @@ from confit import Cli
 from rich.console import Console
 from spacy.language import Language
 from spacy.tokens import Doc
-from spacy.training import Corpus, Example
+from spacy.training import Example
 
 from gliner_pipe.cli.app import run
 from gliner_pipe.cli.options import literal
 from gliner_pipe.data.annotations import SpanSetter
-from gliner_pipe.data.detect import tagged_block
-from gliner_pipe.data.files import find_files, read_json
+from gliner_pipe.data.detect import SPACY, ReaderLike, detect_reader, reader_of_path
 from gliner_pipe.data.label_sets import alike, counted, named, refuse_no_gold
-from gliner_pipe.data.readers import ConllReader
 from gliner_pipe.data.token_targets import SPANS
 from gliner_pipe.errors import ConfigError, DataError
 from gliner_pipe.evaluation.compare import compare_precision, comparison_tables
@@ -265,23 +263,26 @@ def read_examples(
         return list(data(nlp))
     if not isinstance(data, (str, Path)):
         return list(data)
-    if reader in ("auto", "bio") and (block := tagged_block(Path(data))) is not None:
-        bio: Callable[..., Any] = registry.readers.get(block.pop("@readers"))
-        return list(bio(path=str(data), span_setter=span_setter, **block)(nlp))
-    name = guess_reader(data) if reader == "auto" else reader
-    if name == "spacy":
-        return [example for file in find_files(str(data), (".spacy",)) for example in Corpus(file)(nlp)]
-    make: Callable[..., Any] = registry.readers.get(name)
-    return list(make(path=str(data), span_setter=span_setter)(nlp))
+    return list(_reader(data, reader, span_setter)(nlp))
+
+
+def _reader(data: str | Path, name: str, span_setter: SpanSetter) -> ReaderLike:
+    try:
+        return reader_of_path(data, validation=True, name=name, span_setter=span_setter)
+    except ConfigError as error:
+        if error.where != "train.val_data":
+            raise
+        do = "Name the file of a split"
+        raise DataError(str(data), error.found, error.allowed, do) from None
 
 
 def guess_reader(path: str | Path) -> str:
-    """Tell the format of annotated data by its ending and, for JSON, by its first record.
+    """Detect the reader of annotated data by file name ending, columns and first record.
 
     Parameters
     ----------
     path
-        File, folder or pattern. A folder is judged by its first file.
+        File, folder or pattern. The first file of a known format decides.
 
     Returns
     -------
@@ -291,24 +292,10 @@ def guess_reader(path: str | Path) -> str:
     Raises
     ------
     DataError
-        If there is no such file, or its format is none of these.
+        There is no such file, or its format is unknown.
     """
-    json_endings, endings = (".json", ".jsonl", ".ndjson"), set(ConllReader.suffixes)
-    files = find_files(str(path), (".ann", ".spacy", *json_endings, *sorted(endings - {".txt"})))
-    first, suffix = files[0], files[0].suffix.lower()
-    if suffix == ".ann" or (suffix == ".txt" and first.with_suffix(".ann").exists()):
-        return "standoff"
-    if suffix == ".spacy":
-        return "spacy"
-    if suffix in endings:
-        return "conll"
-    if suffix in json_endings:
-        _, record = next(read_json(first))
-        if isinstance(record, dict) and {"tokenized_text", "text"} & record.keys():
-            return "gliner_json" if "tokenized_text" in record else "jsonl"
-    raise DataError(
-        f"{first}:", "has a format that was not recognised", ", ".join(READERS), "Say which: --reader"
-    )
+    name: str = detect_reader(path, validation=True)["@readers"]
+    return "spacy" if name == SPACY else name
 
 
 def _check_search(find_threshold: bool, threshold: float | None, **options: Any) -> None:

@@ -10,6 +10,7 @@ import pytest
 import spacy
 from spacy.tokens import Doc, DocBin, Span
 
+from gliner_pipe.data.detect import reader_of_path
 from gliner_pipe.errors import DataError
 from gliner_pipe.evaluate import evaluate, guess_reader, main, read_examples
 
@@ -207,8 +208,24 @@ def test_guess_reader(data: Path, tmp_path: Path) -> None:
     assert guess_reader(tmp_path / "brat") == guess_reader(tmp_path / "brat" / "a.txt") == "standoff"
     assert guess_reader(tmp_path / "a.spacy") == "spacy"
     (tmp_path / "other.json").write_text('{"words": []}', encoding="utf-8")
-    with pytest.raises(DataError, match="--reader"):
+    with pytest.raises(DataError) as caught:
         guess_reader(tmp_path / "other.json")
+    assert caught.value.where.endswith("other.json:1")
+
+
+def test_data_that_training_detects_is_read(tmp_path: Path) -> None:
+    """Column files ending in .txt, and entities by word indices beside ``tokens``."""
+    columns, records = tmp_path / "columns", tmp_path / "records.jsonl"
+    columns.mkdir()
+    (columns / "a.txt").write_text("Ada\tB-person\nleft\tO\n", encoding="utf-8")
+    records.write_text('{"tokens": ["Ada", "left"], "ner": [[0, 0, "person"]]}\n', encoding="utf-8")
+    nlp = spacy.blank("en")
+    for data in (columns, records, f"{columns}/*.txt", f"{tmp_path}/*.jsonl"):
+        for examples in (read_examples(data, nlp), list(reader_of_path(data)(nlp))):
+            (example,) = examples
+            assert [(span.text.strip(), span.label_) for span in example.reference.spans["gliner"]] == [
+                ("Ada", "person")
+            ]
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "conll", "standoff", "spacy"])

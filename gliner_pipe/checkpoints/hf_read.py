@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import nn
 
+from gliner_pipe.data.tags import OUTSIDE, split_tag_names
 from gliner_pipe.errors import CheckpointError, ConfigError
 from gliner_pipe.modeling.backbones import hf
 from gliner_pipe.modeling.backbones.stacked import Dense
@@ -22,20 +23,7 @@ from gliner_pipe.modeling.decoders.tags import Scheme, TagTables
 from gliner_pipe.modeling.token_classifier import TokenClassifier
 from gliner_pipe.util import consent
 
-OUTSIDE = "O"
 GENERIC = re.compile(r"LABEL_\d+")
-#: Where the prefix of a tag stands, and what parts it from the label.
-_STYLES = tuple(
-    re.compile(pattern)
-    for pattern in (
-        r"(?P<prefix>[BIELUSM])-(?P<label>.+)",
-        r"(?P<prefix>[BIELUSM])_(?P<label>.+)",
-        r"(?P<label>.+)-(?P<prefix>[BIELUSM])",
-        r"(?P<label>.+)_(?P<prefix>[BIELUSM])",
-    )
-)
-#: BIOES and BMES by the letters of BIOUL.
-_SAME = {"E": "L", "S": "U", "M": "I"}
 
 
 class TagNames(NamedTuple):
@@ -77,10 +65,9 @@ def read_tags(names: Sequence[str]) -> TagNames:
     """
     names = [name.strip() for name in names]
     outside = [place for place, name in enumerate(names) if name == OUTSIDE]
-    others = {place: name for place, name in enumerate(names) if name != OUTSIDE}
-    if not others or "" in names:
+    if len(outside) == len(names) or "" in names:
         raise ValueError(f"names no label ({', '.join(map(repr, names)) or 'nothing'})")
-    parsed = _parsed(others, bool(outside))
+    parsed = {place: parts for place, parts in enumerate(split_tag_names(names)) if parts is not None}
     labels = tuple(dict.fromkeys(label for _, label in parsed.values()))
     prefixes = {prefix for prefix, _ in parsed.values()}
     scheme: Scheme = (
@@ -95,26 +82,6 @@ def read_tags(names: Sequence[str]) -> TagNames:
     if doubles:
         raise ValueError(f"has the tag {doubles[0]!r} twice")
     return TagNames(scheme, labels, dict(named))
-
-
-def _parsed(names: Mapping[int, str], has_outside: bool) -> dict[int, tuple[str, str]]:
-    """Return prefix and label of each tag, in the letters of BIOUL; ``W`` where words have labels."""
-    for style in _STYLES:
-        matches = {place: style.fullmatch(name) for place, name in names.items()}
-        found = [match for match in matches.values() if match is not None]
-        if len(found) == len(names):
-            return {
-                place: (_SAME.get(match["prefix"], match["prefix"]), match["label"].strip())
-                for place, match in zip(matches, found, strict=True)
-            }
-    if not has_outside:
-        return {place: ("W", name) for place, name in names.items()}
-    # as transformers reads it: what has no prefix is inside
-    dashed = {place: re.fullmatch(r"([BI])-(.+)", name) for place, name in names.items()}
-    return {
-        place: (match[1], match[2].strip()) if (match := dashed[place]) else ("I", name)
-        for place, name in names.items()
-    }
 
 
 CONFIG = "config.json"

@@ -1,4 +1,4 @@
-"""Which reader reads what: chosen by the ends of file names, by columns, and by the first record."""
+"""Detects the reader of annotated data by file name endings, columns and the first record: one rule for all commands."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from confit import Config
 from spacy.language import Language
 from spacy.training import Example
 
-from gliner_pipe.data.files import read_json, read_lines
+from gliner_pipe.data.files import JSON_SUFFIXES, find_files, read_json, read_lines
 from gliner_pipe.data.readers.bio import BioReader
 from gliner_pipe.data.readers.conll import ConllReader
 from gliner_pipe.data.readers.json import GlinerJsonReader, JsonlReader
@@ -27,122 +27,162 @@ from gliner_pipe.data.tags import is_tag_list
 from gliner_pipe.errors import ConfigError, DataError
 from gliner_pipe.registry import registry
 
-#: spaCy's contract: a pipeline in, examples out.
+#: The contract of spaCy: a pipeline in, examples out.
 ReaderLike = Callable[[Language], Iterable[Example]]
 
-#: Name of the reader by the end of a file's name.
+SPACY = "spacy.Corpus.v1"
+#: The name of a reader by file name ending, where the ending decides.
 READERS_BY_SUFFIX: Mapping[str, str] = {
     **dict.fromkeys(ConllReader.suffixes, "conll"),
     ".ann": "standoff",
-    ".spacy": "spacy.Corpus.v1",
+    ".spacy": SPACY,
     ".csv": "bio",
     ".parquet": "bio",
 }
-#: Options that spaCy's reader has no defaults for.
-READER_OPTIONS = {"spacy.Corpus.v1": {"gold_preproc": False, "max_length": 0, "limit": 0, "augmenter": None}}
-JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
-#: What the validation part of a data set may be called, the first that is there is taken.
+#: Files that a folder may contain beside its data, so that they decide only if there is nothing else.
+WEAK_SUFFIX = ".txt"
+#: Options of spaCy's reader that have no default.
+SPACY_OPTIONS = {"gold_preproc": False, "max_length": 0, "limit": 0, "augmenter": None}
+#: Names of the splits to train and to validate on, in order of preference.
+TRAINING_SPLITS = ("train", "training")
 VALIDATION_SPLITS = ("validation", "valid", "val", "dev", "eval")
 
 
-def reader_of_path(path: Path, *, validation: bool = False) -> ReaderLike:
-    """Return the reader for a file or folder.
+def reader_of_path(
+    path: str | Path, *, validation: bool = False, name: str = "auto", **options: Any
+) -> ReaderLike:
+    """Return the reader of a file, a folder or a pattern.
 
     Parameters
     ----------
     path
-        File or folder.
+        File, folder or pattern.
     validation
-        Whether the validation part is wanted, where a folder holds several parts of one data set.
+        Whether to read the validation split of a folder with several splits, rather than the training split.
+    name
+        Name of the reader (``"spacy"`` is short for ``"spacy.Corpus.v1"``), or ``"auto"`` to detect it.
+    options
+        Options of the reader, such as ``span_setter``; spaCy's reader takes none.
 
     Raises
     ------
     DataError
-        If the file is missing, or its format cannot be told.
+        The file is missing, or its format cannot be detected.
+    ConfigError
+        A folder has several splits, and none of them fits.
     """
-    if not path.exists():
-        do = f'The working folder is {Path.cwd()}. Data sets of the hub: @readers = "bio", path = "name"'
-        raise DataError(str(path), "does not exist", "a file or a folder", do)
-    path = _part(path, validation)
-    block = _block(path, validation)
-    made: ReaderLike = Config({"reader": {**block, "path": str(path)}}).resolve(registry=registry)["reader"]
-    return made
+    block = {"@readers": SPACY if name == "spacy" else name, "path": str(path)}
+    if name == "auto":
+        block = detect_reader(path, validation=validation)
+    elif name == "bio" and Path(path).exists():
+        detected = detect_reader(path, validation=validation)
+        block = detected if detected["@readers"] == "bio" else block
+    if block["@readers"] != SPACY:
+        return _resolved({**block, **options})
+    block = {**SPACY_OPTIONS, **block}
+    if Path(block["path"]).exists():
+        return _resolved(block)
+    # The reader of spaCy takes no patterns.
+    corpora = [_resolved({**block, "path": str(file)}) for file in find_files(block["path"], (".spacy",))]
+    return lambda nlp: (example for corpus in corpora for example in corpus(nlp))
+
+
+def detect_reader(path: str | Path, *, validation: bool = False) -> dict[str, Any]:
+    """Return the config block of the reader of a file, a folder or a pattern: ``@readers``, ``path`` and options.
+
+    Parameters
+    ----------
+    path
+        File, folder or pattern. The first file of a known format decides.
+    validation
+        Whether to read the validation split of a folder with several splits, rather than the training split.
+
+    Raises
+    ------
+    DataError
+        The file is missing, or its format cannot be detected.
+    ConfigError
+        A folder has several splits, and none of them fits.
+    """
+    here = Path(path).expanduser()
+    if saved_dataset(here):
+        split = _choose_split(splits_of(here), str(path), validation)
+        return {**_table_block(here / split if split else here, split), "path": str(path)}
+    suffixes = (*JSON_SUFFIXES, *CSV_SUFFIXES, *READERS_BY_SUFFIX)
+    if here.is_dir() and (file := _file_of_split(here, validation)) is not None:
+        here = file
+    files = [file for file in find_files(here, suffixes) if file.suffix.lower() in suffixes]
+    if not files:
+        allowed = f"files ending in {', '.join(dict.fromkeys(suffixes))}"
+        raise DataError(str(path), "has no known format", allowed, "Name a reader: @readers = ...")
+    block = _file_block(min(files, key=lambda file: file.suffix.lower() == WEAK_SUFFIX))
+    if block["@readers"] == "bio" and here.is_dir():
+        block["split"] = _choose_split(splits_of(here), str(path), validation) or "train"
+    return {**block, "path": str(here)}
 
 
 def reader_of_records(records: Sequence[Mapping[str, Any]]) -> ReaderLike:
-    """Return the reader for records in memory: those of GLiNER, texts with offsets, or words with tags.
+    """Return the reader of records in memory: GLiNER's, texts with offsets, or words with tags.
 
     Raises
     ------
     DataError
-        If the first record is of another kind.
+        The first record has none of these forms.
     """
-    if not is_known(records[0]):
-        found = f"has the fields {', '.join(map(str, records[0])) or '(none)'}"
-        allowed = "tokenized_text and ner, text and entities, or tokens and tags"
-        raise DataError("record 0", found, allowed, "Name the fields: gliner_json(records, fields={...})")
-    block = record_block(records[0])
-    items: list[dict[str, Any]] = [dict(record) for record in records]
-    if block.pop("@readers") == "jsonl":
-        return JsonlReader(items, **block)
-    if "tokens_column" in block:
-        block = {"fields": {"tokens": block["tokens_column"], "ner": block["tags_column"]}}
-    return GlinerJsonReader(items, **block)
+    block = _record_block("record 0", records[0], "Name the fields: gliner_json(records, fields={...})")
+    items = [dict(record) for record in records]
+    if block["@readers"] == "jsonl":
+        return JsonlReader(items)
+    fields = block.get("fields")
+    if block["@readers"] == "bio":
+        fields = {"tokens": block["tokens_column"], "ner": block["tags_column"]}
+    return GlinerJsonReader(items, fields=fields)
 
 
 def reader_of_dataset(data: Any, *, validation: bool = False) -> ReaderLike:
-    """Return the reader for a ``Dataset`` or ``DatasetDict`` of the package datasets.
+    """Return the reader of a ``Dataset`` or ``DatasetDict`` of the package datasets.
 
     Raises
     ------
     DataError
-        If it has no split to train or validate on, or its columns cannot be told.
+        The columns of words and tags cannot be detected.
+    ConfigError
+        There are several splits, and none of them fits.
     """
-    split = _split(splits_of(data), "the data set", validation)
+    split = _choose_split(splits_of(data), "the data set", validation)
     part = data[split] if isinstance(data, dict) else data
-    guessed = guess_columns(part.column_names)
-    if guessed is None:
-        raise _unclear("the data set", part.column_names)
-    return BioReader(part, tokens_column=guessed[0], tags_column=guessed[1])
-
-
-def _part(path: Path, validation: bool) -> Path:
-    """Return the file of the part that is wanted, where a folder holds JSON files of several."""
-    if not path.is_dir() or saved_dataset(path):
-        return path
-    known = ("train", "training", "test", *VALIDATION_SPLITS)
-    files = [file for file in sorted(path.iterdir()) if file.suffix.lower() in JSON_SUFFIXES]
-    parts = {file.stem.lower(): file for file in files if file.stem.lower() in known}
-    if len(parts) < 2:
-        return path
-    return parts[_split(list(parts), str(path), validation)]
-
-
-def tagged_block(path: Path) -> dict[str, Any] | None:
-    """Return the block of the reader ``bio`` for a file or folder of words with tags, None for anything else."""
-    if not path.exists():
-        return None
-    try:
-        block = _block(path, validation=True)
-    except DataError:
-        return None
-    except ConfigError as error:  # its parts have names of which none is known
-        raise DataError(str(path), error.found, error.allowed, "Name the file of the part") from None
-    return block if block["@readers"] == "bio" else None
+    tokens, tags = _columns("the data set", part.column_names)
+    return BioReader(part, tokens_column=tokens, tags_column=tags)
 
 
 def is_known(record: Mapping[str, Any]) -> bool:
-    """Say whether some reader reads `record`."""
+    """Whether a reader exists for `record`."""
     return bool({"tokenized_text", "text"} & record.keys()) or guess_columns(record) is not None
 
 
-def record_block(record: Any) -> dict[str, Any]:
-    """Return the reader for a JSON record, with its options."""
-    if not isinstance(record, Mapping):
-        return {"@readers": "jsonl"}
-    if "tokenized_text" in record and "ner" in record:
-        return {"@readers": "gliner_json"}
+def _file_block(file: Path) -> dict[str, Any]:
+    """Return the reader of one file with a known ending, and its options."""
+    suffix = file.suffix.lower()
+    if suffix in JSON_SUFFIXES:
+        place, record = next(iter(read_json(file)))
+        return _record_block(str(place), record, "Name a reader: @readers = ...")
+    if suffix == ".txt" and file.with_suffix(".ann").exists():
+        return {"@readers": "standoff"}
+    if suffix in (*CSV_SUFFIXES, ".parquet") and not _is_column_file(file):
+        return _table_block(file)
+    return {"@readers": READERS_BY_SUFFIX[suffix]}
+
+
+def _record_block(where: str, record: Any, do: str) -> dict[str, Any]:
+    """Return the reader of records like `record`, and its options."""
+    if not isinstance(record, Mapping) or not is_known(record):
+        fields = ", ".join(map(str, record)) if isinstance(record, Mapping) else ""
+        found = f"has the fields {fields or '(none)'}" if isinstance(record, Mapping) else "is not an object"
+        allowed = "tokenized_text and ner, text and entities, or tokens and tags"
+        raise DataError(where, found, allowed, do)
     guessed = guess_columns(record)
+    if "ner" in record and "tokenized_text" in record:
+        return {"@readers": "gliner_json"}
     if guessed is not None and isinstance(record[guessed[0]], list):
         tokens, tags = guessed
         if is_tag_list(record[tags]) or tags != "ner":
@@ -151,68 +191,44 @@ def record_block(record: Any) -> dict[str, Any]:
     return {"@readers": "gliner_json" if "tokenized_text" in record else "jsonl"}
 
 
-def _block(path: Path, validation: bool) -> dict[str, Any]:
-    if saved_dataset(path):
-        split = _split(splits_of(path), str(path), validation)
-        return _table_block(path / split if split else path, split)
-    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
-    for file in files:
-        suffix = file.suffix.lower()
-        if suffix in JSON_SUFFIXES:
-            block = record_block(next(iter(read_json(file)))[1])
-        elif suffix == ".txt" and file.with_suffix(".ann").exists():
-            block = {"@readers": "standoff"}
-        elif suffix in (*CSV_SUFFIXES, ".parquet") and not _is_column_file(file):
-            block = _table_block(file)
-        elif suffix in READERS_BY_SUFFIX:
-            name = READERS_BY_SUFFIX[suffix]
-            block = {"@readers": name, **READER_OPTIONS.get(name, {})}
-        else:
-            continue
-        if block["@readers"] == "bio" and path.is_dir():
-            block["split"] = _split(splits_of(path), str(path), validation) or "train"
-        return block
-    suffixes = ", ".join([*JSON_SUFFIXES, *READERS_BY_SUFFIX])
-    raise DataError(
-        str(path), "has no known format", f"files that end in {suffixes}", "Name a reader: @readers = ..."
-    )
-
-
 def _table_block(path: Path, split: str = "") -> dict[str, Any]:
-    columns = table_columns(path)
-    guessed = guess_columns(columns)
-    if guessed is None:
-        raise _unclear(str(path), columns)
-    block = {"@readers": "bio", "tokens_column": guessed[0], "tags_column": guessed[1]}
+    tokens, tags = _columns(str(path), table_columns(path))
+    block = {"@readers": "bio", "tokens_column": tokens, "tags_column": tags}
     return {**block, "split": split} if split else block
 
 
+def _columns(where: str, columns: Sequence[str]) -> tuple[str, str]:
+    """Return the columns of words and of tags."""
+    guessed = guess_columns(columns)
+    if guessed is None:
+        raise DataError(
+            where,
+            f"has the columns {', '.join(columns)}, from which words and tags cannot be told apart",
+            f"one of {', '.join(TOKENS_NAMES)} and one of {', '.join(TAGS_NAMES)}",
+            'Name them: @readers = "bio", tokens_column = ..., tags_column = ...',
+        )
+    return guessed
+
+
 def _is_column_file(file: Path) -> bool:
-    """Say whether a .tsv file has a word a line and not a header with names of columns."""
+    """Whether a .tsv file has one word on each line, rather than a header with names of columns."""
     if file.suffix.lower() != ".tsv":
         return False
     header = next((line for _, line in read_lines(file) if line.strip()), "")
     return guess_columns(name.strip() for name in header.split("\t")) is None
 
 
-def _unclear(where: str, columns: Sequence[str]) -> DataError:
-    return DataError(
-        where,
-        f"has the columns {', '.join(columns)}, of which it is not clear which hold words and tags",
-        f"one of {', '.join(TOKENS_NAMES)} and one of {', '.join(TAGS_NAMES)}",
-        'Name them: @readers = "bio", tokens_column = ..., tags_column = ...',
-    )
+def _file_of_split(folder: Path, validation: bool) -> Path | None:
+    """Return the JSON file of the split to read, if the files of `folder` are named after several splits."""
+    known = (*TRAINING_SPLITS, "test", *VALIDATION_SPLITS)
+    files = [file for file in sorted(folder.iterdir()) if file.suffix.lower() in JSON_SUFFIXES]
+    splits = {file.stem.lower(): file for file in files if file.stem.lower() in known}
+    return splits[_choose_split(list(splits), str(folder), validation)] if len(splits) > 1 else None
 
 
-def _split(splits: Sequence[str], where: str, validation: bool) -> str:
-    """Return the split to read; empty where the data has but one part.
-
-    Raises
-    ------
-    ConfigError
-        If none of the splits is for this.
-    """
-    wanted = VALIDATION_SPLITS if validation else ("train", "training")
+def _choose_split(splits: Sequence[str], where: str, validation: bool) -> str:
+    """Return the split to read; empty if the data has a single one."""
+    wanted = VALIDATION_SPLITS if validation else TRAINING_SPLITS
     found = next((name for name in wanted if name in splits), None)
     if found is None and splits:
         purpose = "validate" if validation else "train"
@@ -220,6 +236,11 @@ def _split(splits: Sequence[str], where: str, validation: bool) -> str:
             f"train.{'val_data' if validation else 'train_data'}",
             f"is {where}, which has the splits {', '.join(splits)}, none to {purpose} on",
             ", ".join(wanted),
-            'Choose one: @readers = "bio", split = ...',
+            'Choose a split: @readers = "bio", split = ..., or name the file',
         )
     return found or ""
+
+
+def _resolved(block: dict[str, Any]) -> ReaderLike:
+    resolved: ReaderLike = Config({"reader": block}).resolve(registry=registry)["reader"]
+    return resolved

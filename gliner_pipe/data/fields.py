@@ -1,4 +1,4 @@
-"""Checks of single fields; each mistake becomes one DataError with file, line and field."""
+"""Checks single fields; every error is one DataError with file, line and field."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from gliner_pipe.data.files import Place
 
 #: (start, end, label), end exclusive, in words or characters.
 Entity = tuple[int, int, str]
-#: (head, tail, label), head and tail positions in the list of entities.
+#: (head, tail, label), head and tail are indices into the list of entities.
 Relation = tuple[int, int, str]
 
 
 def shown(value: Any) -> str:
-    """Return `value` for an error text: short, with its type where that says something."""
+    """Return `value` for an error message: short, with its type where that helps."""
     text = repr(value)
     text = text if len(text) <= 60 else f"{text[:57]}..."
     return (
@@ -33,14 +33,14 @@ def record_object(place: Place, value: Any) -> dict[str, Any]:
 
 
 def unknown_fields(record: dict[str, Any], known: Sequence[str], report: Counter[str]) -> None:
-    """Count the fields of `record` that no one reads."""
+    """Count the fields of `record` that are not read."""
     for name in record:
         if name not in known:
             report[f"unknown field {name!r} (ignored)"] += 1
 
 
 def text_value(place: Place, field: str, value: Any) -> str:
-    """Return `value` if it is a text that can be stored."""
+    """Return `value` if it is a non-empty text of valid characters."""
     if not isinstance(value, str):
         raise place.error(field, f"is {shown(value)}", "a text")
     if not value:
@@ -50,17 +50,15 @@ def text_value(place: Place, field: str, value: Any) -> str:
 
 
 def check_characters(place: Place, field: str, value: str) -> None:
-    """Refuse characters that no UTF-8 text can hold, and NUL."""
+    """Refuse characters that UTF-8 cannot encode, and NUL."""
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
-        found = f"holds half a character ({value[error.start]!a}) at position {error.start}"
-        raise place.error(
-            field, found, "complete Unicode characters", "Write the file anew as UTF-8"
-        ) from None
+        found = f"contains half a character ({value[error.start]!a}) at position {error.start}"
+        raise place.error(field, found, "complete Unicode characters", "Rewrite the file as UTF-8") from None
     if "\0" in value:
         raise place.error(
-            field, f"holds a NUL character at position {value.index(chr(0))}", "text", "Remove it"
+            field, f"contains a NUL character at position {value.index(chr(0))}", "text", "Remove it"
         )
 
 
@@ -73,20 +71,20 @@ def word_list(place: Place, field: str, value: Any, report: Counter[str]) -> lis
     for position, word in enumerate(value):
         if not isinstance(word, str):
             raise place.error(
-                f"{field}[{position}]", f"is {shown(word)}", "a text", 'Put it in quotes, e.g. "7"'
+                f"{field}[{position}]", f"is {shown(word)}", "a string", 'Put it in quotes, e.g. "7"'
             )
         if not word:
             raise place.error(
                 f"{field}[{position}]", "is an empty text", "a word", "Remove it and shift the entities"
             )
         if word.isspace():
-            report["word of blanks only (kept)"] += 1
+            report["whitespace-only word (kept)"] += 1
     check_characters(place, field, "".join(value))
     return value
 
 
 def label_value(place: Place, field: str, value: Any, report: Counter[str]) -> str:
-    """Return the label `value` without blanks around it."""
+    """Return the label `value` without surrounding whitespace."""
     if not isinstance(value, str):
         raise place.error(field, f"is {shown(value)}", "a label in quotes")
     label = value.strip()
@@ -95,7 +93,7 @@ def label_value(place: Place, field: str, value: Any, report: Counter[str]) -> s
             field, f"is the empty label {value!r}", "a label such as 'person'", "Name or remove it"
         )
     if label != value:
-        report["label with blanks around it (stripped)"] += 1
+        report["label with surrounding whitespace (stripped)"] += 1
     check_characters(place, field, label)
     return label
 
@@ -130,7 +128,7 @@ def word_entities(place: Place, field: str, value: Any, words: int, report: Coun
         end = index_value(place, f"{name}[1]", last, words - 1, counted)
         if start > end:
             raise place.error(
-                name, f"starts at word {start}, behind its end {end}", "start <= end, both inclusive"
+                name, f"starts at word {start}, after its end {end}", "start <= end, both inclusive"
             )
         entities.append((start, end + 1, label_value(place, f"{name}[2]", label, report)))
     return entities
@@ -162,8 +160,8 @@ def _character_entity(place: Place, name: str, item: Any, text: str, report: Cou
     if start >= end:
         raise place.error(name, f"goes from {start} to {end}", "start < end, the end exclusive")
     if isinstance(item, dict) and isinstance(item.get("text"), str) and item["text"] != text[start:end]:
-        found = f"is {shown(item['text'])} where the text has {shown(text[start:end])}"
-        raise place.error(f"{name}.text", found, "the same text in both", "Check the offsets")
+        found = f"is {shown(item['text'])} but the text has {shown(text[start:end])}"
+        raise place.error(f"{name}.text", found, "the text at these offsets", "Check the offsets")
     return start, end, label_value(place, names[2], label, report)
 
 
@@ -175,7 +173,7 @@ def relation_list(
     for position, item in enumerate(_items(place, field, value)):
         name = f"{field}[{position}]"
         head, tail, label = _triple(place, name, item, "[head, tail, label]")
-        counted = f"positions in a list of {entities} entities"
+        counted = f"indices into a list of {entities} entities"
         relations.append(
             (
                 index_value(place, f"{name}[0]", head, entities - 1, counted),

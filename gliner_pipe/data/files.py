@@ -1,4 +1,4 @@
-"""Finding and decoding input files; every mistake becomes one DataError with file and line."""
+"""Locates and decodes input files; every error is one DataError with file and line."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gliner_pipe.errors import DataError
+from gliner_pipe.errors import ConfigError, DataError
 
 #: A file, a folder, a pattern such as ``"corpus/*.jsonl"``, or several of these.
 Paths = str | Path | list[str] | list[Path]
+
+JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
 
 BOM = "\ufeff"
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a record stands: its file and, if it has one, its line (counted from 1)."""
+    """Location of a record: its file and, if known, its line (counted from 1)."""
 
     file: str
     line: int | None = None
@@ -29,36 +31,34 @@ class Place:
 
     @property
     def source(self) -> str:
-        """File name without folder, and line: what examples carry along."""
+        """File name without folder, and line; stored with the example."""
         name = Path(self.file).name
         return name if self.line is None else f"{name}:{self.line}"
 
     def error(self, field: str, found: str, allowed: str = "", do: str = "") -> DataError:
-        """Return the error about `field` (may be empty) of this record."""
+        """Return an error of this record; `field` may be empty."""
         return DataError(f"{self} ({field})" if field else str(self), found, allowed, do)
 
 
 def find_files(path: Paths | None, suffixes: Sequence[str]) -> list[Path]:
-    """Return the files that `path` stands for.
+    """Return the files of a path.
 
     Parameters
     ----------
     path
-        File, folder, pattern or a list of these. Folders are searched with all their subfolders; hidden files
-        are passed over.
+        File, folder, pattern or a list of these. Folders are searched recursively; hidden files are skipped.
     suffixes
-        Which files of a folder are taken, e.g. ``[".json", ".jsonl"]``. A file named outright may end in
-        anything.
+        File name endings to take from a folder, e.g. ``[".json", ".jsonl"]``. A file named directly may have any.
 
     Returns
     -------
     list of Path
-        In the order of `path`; those of a folder or pattern are sorted.
+        In the order of `path`; the files of a folder or pattern are sorted.
 
     Raises
     ------
     DataError
-        Nothing there, or nothing there that ends in one of `suffixes`.
+        Nothing exists there, or no file with one of these endings.
     """
     if path is None or path in ("", []):
         raise DataError(
@@ -66,6 +66,10 @@ def find_files(path: Paths | None, suffixes: Sequence[str]) -> list[Path]:
         )
     found: list[Path] = []
     for part in path if isinstance(path, list) else [path]:
+        if not isinstance(part, (str, Path)):
+            raise ConfigError(
+                "path", f"is {type(part).__name__}", "a file, a folder, a pattern or a list of these"
+            )
         found += _find(Path(part).expanduser(), suffixes)
     return list(dict.fromkeys(found))
 
@@ -78,7 +82,7 @@ def _find(path: Path, suffixes: Sequence[str]) -> list[Path]:
             raise DataError(
                 str(path),
                 "is a folder without usable files",
-                f"files that end in {endings}",
+                f"files ending in {endings}",
                 "Check the path",
             )
         return files
@@ -95,7 +99,7 @@ def _find(path: Path, suffixes: Sequence[str]) -> list[Path]:
     folder = path.parent
     there = sorted(item.name for item in folder.iterdir())[:5] if folder.is_dir() else []
     hint = (
-        f"The folder holds {', '.join(there)}"
+        f"The folder contains {', '.join(there)}"
         if there
         else f"Check the path; the working folder is {Path.cwd()}"
     )
@@ -108,7 +112,7 @@ def _wanted(file: Path, folder: Path, suffixes: Sequence[str]) -> bool:
 
 
 def read_text(path: Path, *, keep_bom: bool = False) -> str:
-    """Return the text of a UTF-8 file, line ends as they are, with or without its byte order mark.
+    """Return the text of a UTF-8 file with its line breaks, with or without its byte order mark.
 
     Raises
     ------
@@ -122,7 +126,7 @@ def read_text(path: Path, *, keep_bom: bool = False) -> str:
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield number and text of each line of a UTF-8 file, without line end and byte order mark."""
+    """Yield number and text of each line of a UTF-8 file, without line break and byte order mark."""
     with path.open("rb") as handle:
         for number, raw in enumerate(handle, start=1):
             if number == 1:
@@ -132,15 +136,14 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def read_json(path: Path) -> Iterator[tuple[Place, Any]]:
-    """Yield place and value of each record of a JSON array or of a file with one JSON value a line.
+    """Yield location and value of each record of a JSON array or of a file with one JSON value on each line.
 
-    Which of the two it is shows in the first character. Lines are read one by one, so that a file may be
-    larger than memory.
+    The first character decides between the two. Lines are read one by one, so a file may be larger than memory.
 
     Raises
     ------
     DataError
-        Not JSON, or no record in the file.
+        The file is not JSON or has no record.
     """
     found = False
     for place, value in _json_array(path) if _starts_array(path) else _json_lines(path):
@@ -150,7 +153,7 @@ def read_json(path: Path) -> Iterator[tuple[Place, Any]]:
         raise DataError(
             str(path),
             "is empty",
-            "one JSON object a line, or one JSON array of objects",
+            "one JSON object on each line, or one JSON array of objects",
             "Check how it was written",
         )
 
@@ -170,14 +173,14 @@ def _json_lines(path: Path) -> Iterator[tuple[Place, Any]]:
 
 
 def parse_line(place: Place, line: str | bytes) -> Any:
-    """Return the JSON value that a line holds.
+    """Return the JSON value of a line.
 
     Parameters
     ----------
     place
-        Of the line, for messages.
+        Location of the line, for messages.
     line
-        The line; one that is not blank. Bytes are UTF-8.
+        A line that is not blank. Bytes are UTF-8.
 
     Raises
     ------
@@ -188,7 +191,7 @@ def parse_line(place: Place, line: str | bytes) -> Any:
     value, end = _parse(place, text, len(text) - len(text.lstrip()))
     if text[end:].strip():
         raise place.error(
-            "", f"goes on after the object: {text[end:].strip()[:30]!r}", "one JSON object a line"
+            "", f"continues after the object: {text[end:].strip()[:30]!r}", "one JSON object on each line"
         )
     return value
 
@@ -204,7 +207,10 @@ def _json_array(path: Path) -> Iterator[tuple[Place, Any]]:
         if text[start : start + 1] == "]":
             if text[start + 1 :].strip():
                 raise place.error(
-                    "", "goes on after the closing ]", "one JSON array", "Write one object a line instead"
+                    "",
+                    "continues after the closing ]",
+                    "one JSON array",
+                    "Write one object on each line instead",
                 )
             return
         if not first:
@@ -230,19 +236,19 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"the field {next(n for n in names if names.count(n) > 1)!r} stands there twice")
+        raise ValueError(f"the field {next(n for n in names if names.count(n) > 1)!r} occurs twice")
     return value
 
 
 def _constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_constant)
 
 
 def _parse(place: Place, text: str, start: int) -> tuple[Any, int]:
-    """Parse one value of `text` from `start` on and return it with the position behind it."""
+    """Parse one value of `text` from `start` on, and return it with the position after it."""
     try:
         return _DECODER.raw_decode(text, start)
     except json.JSONDecodeError as error:
@@ -254,7 +260,9 @@ def _parse(place: Place, text: str, start: int) -> tuple[Any, int]:
         found = "is not valid JSON: nested too deeply"
     except ValueError as error:
         found = f"is not valid JSON: {str(error)[:100]}"
-    raise place.error("", found, "one JSON object a line, or one JSON array of objects", "Mend or remove it")
+    raise place.error(
+        "", found, "one JSON object on each line, or one JSON array of objects", "Correct or remove it"
+    )
 
 
 def _check_start(path: Path, start: bytes) -> None:
@@ -268,7 +276,7 @@ def _decode(place: Place, data: bytes, whole_file: bool = False) -> str:
         bad = text.find("\0")
         if bad < 0:
             return text
-        found, offset = "holds a NUL character", len(text[:bad].encode())
+        found, offset = "contains a NUL character", len(text[:bad].encode())
     except UnicodeDecodeError as error:
         found, offset = f"is not UTF-8: byte 0x{data[error.start]:02x}", error.start
     if whole_file:

@@ -1,4 +1,4 @@
-"""Tag schemes (IOB1, IOB2, BIOES, BILOU, BMES): detection, and conversion between tags and entities."""
+"""The codec of tags: schemes (IO, IOB1, BIO, BIOUL, BIOES), prefix dialects, ids, and tags decoded to entities."""
 
 from __future__ import annotations
 
@@ -14,7 +14,13 @@ from gliner_pipe.errors import ConfigError
 
 Scheme = Literal["IO", "IOB1", "BIO", "BIOUL", "BIOES"]
 
-#: The prefixes that each scheme has besides O.
+#: Scheme of a table of tags; ``"plain"`` takes each tag as a label, ``"auto"`` infers the scheme from the data.
+TagScheme = Literal["auto", "plain"] | Scheme
+
+#: Tags in the order of their ids, or tags by id (config files have strings as ids).
+TagNames = list[str] | dict[str, str] | dict[int, str]
+
+#: The prefixes of each scheme, besides O.
 PREFIXES: dict[str, frozenset[str]] = {
     "IO": frozenset("I"),
     "IOB1": frozenset("BI"),
@@ -23,19 +29,57 @@ PREFIXES: dict[str, frozenset[str]] = {
     "BIOES": frozenset("BIES"),
 }
 
+OUTSIDE = "O"
+
 _PREFIXED = re.compile(r"([BIULES])-(.+)", re.DOTALL)
 _LOOKS_PREFIXED = re.compile(r"[A-Za-z]-")
 
+#: Dialects of the tag names of models: prefix or suffix, separated by a hyphen or an underscore.
+_DIALECTS = tuple(
+    re.compile(pattern)
+    for pattern in (
+        r"(?P<prefix>[BIELUSM])-(?P<label>.+)",
+        r"(?P<prefix>[BIELUSM])_(?P<label>.+)",
+        r"(?P<label>.+)-(?P<prefix>[BIELUSM])",
+        r"(?P<label>.+)_(?P<prefix>[BIELUSM])",
+    )
+)
+#: Prefixes of BIOES and BMES as prefixes of BIOUL.
+_AS_BIOUL = {"E": "L", "S": "U", "M": "I"}
+
 
 def split_tag(tag: str) -> tuple[str, str] | None:
-    """Return prefix and label of a tag such as ``B-person``; None when it has no prefix."""
+    """Return prefix and label of a tag such as ``B-person``; None if it has no prefix."""
     match = _PREFIXED.fullmatch(tag)
     return (match[1], match[2].strip()) if match and match[2].strip() else None
 
 
+def split_tag_names(names: Sequence[str]) -> list[tuple[str, str] | None]:
+    """Return prefix and label of each tag name of a model, with the prefixes of BIOUL; None for ``O``.
+
+    All names must share one dialect: ``B-person``, ``B_person``, ``person-B`` or ``person_B``. Without a shared
+    dialect, a name that has no ``B-`` or ``I-`` is a label and counts as inside, as transformers reads it; without an
+    ``O`` as well, each word has a label and the prefix is ``W``.
+    """
+    others = [name for name in names if name != OUTSIDE]
+    parts: list[tuple[str, str]] | None = None
+    for dialect in _DIALECTS:
+        matches = [match for match in map(dialect.fullmatch, others) if match is not None]
+        if len(matches) == len(others):
+            parts = [(_AS_BIOUL.get(m["prefix"], m["prefix"]), m["label"].strip()) for m in matches]
+            break
+    if parts is None and len(others) == len(names):
+        parts = [("W", name) for name in others]
+    if parts is None:
+        dashed = [(re.fullmatch(r"([BI])-(.+)", name), name) for name in others]
+        parts = [(match[1], match[2].strip()) if match else ("I", name) for match, name in dashed]
+    rest = iter(parts)
+    return [None if name == OUTSIDE else next(rest) for name in names]
+
+
 def is_tag(tag: str, scheme: str) -> bool:
-    """Say whether `tag` may stand in a file of `scheme`; in ``IO`` a bare label may, too."""
-    if tag == "O":
+    """Whether `tag` is valid in `scheme`; ``IO`` also accepts a label without prefix."""
+    if tag == OUTSIDE:
         return True
     parts = split_tag(tag)
     if parts is None:
@@ -43,11 +87,17 @@ def is_tag(tag: str, scheme: str) -> bool:
     return parts[0] in PREFIXES[scheme]
 
 
-def detect_scheme(sentences: Iterable[Sequence[str]]) -> str:
-    """Return the scheme that the tags of a file are written in.
+def tags_of(scheme: str) -> str:
+    """Return the valid tags of `scheme`, for error messages."""
+    prefixes = ", ".join(f"{prefix}-label" for prefix in "BIULES" if prefix in PREFIXES[scheme])
+    return f"{OUTSIDE}, {prefixes} (scheme {scheme})"
 
-    ``BIO`` and ``IOB1`` have the same prefixes: it is ``IOB1`` when ``B-`` stands only between two entities
-    of one label, while entities begin with ``I-``. Where nothing decides, it is ``BIO``.
+
+def detect_scheme(sentences: Iterable[Sequence[str]]) -> str:
+    """Infer the scheme of all tags of a file.
+
+    ``BIO`` and ``IOB1`` have the same prefixes: the scheme is ``IOB1`` if ``B-`` occurs only between two entities of
+    one label while entities begin with ``I-``. Where nothing decides, it is ``BIO``.
     """
     prefixes: set[str] = set()
     bare = 0
@@ -57,7 +107,7 @@ def detect_scheme(sentences: Iterable[Sequence[str]]) -> str:
         for tag in tags:
             parts = split_tag(tag)
             if parts is None:
-                bare += tag != "O"
+                bare += tag != OUTSIDE
             else:
                 prefixes.add(parts[0])
                 follows = before == parts[1]
@@ -73,11 +123,27 @@ def detect_scheme(sentences: Iterable[Sequence[str]]) -> str:
     return "IO" if prefixes or bare else "BIO"
 
 
-def decode_tags(tags: Sequence[str], scheme: str, report: Counter[str]) -> list[tuple[int, int, str]]:
+def find_scheme(scheme: str, tag_lists: Sequence[Sequence[str]], report: Counter[str]) -> str:
+    """Return `scheme`, or the inferred scheme of `tag_lists` if it is ``"auto"``.
+
+    Data in which every tag begins with ``B-`` and equal tags are adjacent probably repeat one tag over an entity of
+    several words. BIO reads these as separate entities; `report` counts them.
+    """
+    if scheme == "auto":
+        scheme = detect_scheme(tag_lists)
+    if scheme == "BIO" and not any(tag.startswith("I-") for tags in tag_lists for tag in tags):
+        pairs = (pair for tags in tag_lists for pair in pairwise(tags))
+        repeated = sum(one == other and one.startswith("B-") for one, other in pairs)
+        if repeated:
+            report["B- after the same B-, in data without any I- (read as separate entities)"] += repeated
+    return scheme
+
+
+def decode_tags(tags: Sequence[str], scheme: str, report: Counter[str]) -> list[Entity]:
     """Return the entities of one sentence.
 
-    A sequence that the scheme does not allow is read in the most natural way and counted in `report`: ``I-``
-    without its ``B-`` opens an entity, an entity that is never closed ends where the next one begins.
+    Sequences that the scheme does not allow are repaired and counted in `report`: ``I-`` without ``B-`` opens an
+    entity, and an entity that is never closed ends where the next one begins.
 
     Parameters
     ----------
@@ -86,14 +152,14 @@ def decode_tags(tags: Sequence[str], scheme: str, report: Counter[str]) -> list[
     scheme
         One of :data:`PREFIXES`.
     report
-        Takes the counts.
+        Receives the counts.
 
     Returns
     -------
     list of (int, int, str)
-        First word, word behind the last, label.
+        First word, end (exclusive) and label of each entity.
     """
-    entities: list[tuple[int, int, str]] = []
+    entities: list[Entity] = []
     start, label = 0, ""
     closes = scheme in ("BIOUL", "BIOES")
 
@@ -106,7 +172,7 @@ def decode_tags(tags: Sequence[str], scheme: str, report: Counter[str]) -> list[
         label = ""
 
     for position, tag in enumerate(tags):
-        if tag == "O":
+        if tag == OUTSIDE:
             close(position, False)
             continue
         prefix, name = split_tag(tag) or ("I", tag)
@@ -121,29 +187,32 @@ def decode_tags(tags: Sequence[str], scheme: str, report: Counter[str]) -> list[
     return entities
 
 
-#: How tags may be written: a scheme of column files, labels as they are, or whatever the data shows.
-TagScheme = Literal["auto", "plain", "IO", "IOB1", "BIO", "BIOUL", "BIOES"]
+def tag_entities(
+    place: Place, field: str, tags: Sequence[str], scheme: str, report: Counter[str]
+) -> list[Entity]:
+    """Return the entities of one text; invalid sequences are repaired as in :func:`decode_tags`.
 
-#: The tags in the order of their ids, or tags by id (in config files an id is a text).
-TagNames = list[str] | dict[str, str] | dict[int, str]
-
-SCHEMES = ("auto", "plain", *PREFIXES)
-
-
-def check_scheme(scheme: str) -> str:
-    """Return `scheme` if it is one."""
-    if scheme not in SCHEMES:
-        raise ConfigError("scheme", f"is {scheme!r}", ", ".join(SCHEMES))
-    return scheme
+    Raises
+    ------
+    DataError
+        A tag that is not valid in `scheme`.
+    """
+    if scheme == "plain":
+        return decode_tags([tag if tag == OUTSIDE else f"I-{tag}" for tag in tags], "IO", report)
+    for position, tag in enumerate(tags):
+        if not is_tag(tag, scheme):
+            do = 'Check tags and tag_names; scheme = "plain" takes tags as labels'
+            raise place.error(f"{field}[{position}]", f"is {tag!r}", tags_of(scheme), do)
+    return decode_tags(tags, scheme, report)
 
 
 def tags_by_id(tag_names: TagNames | None) -> dict[int, str] | None:
-    """Return the tag of each id; None when `tag_names` is None.
+    """Return the tag of each id; None if `tag_names` is None.
 
     Raises
     ------
     ConfigError
-        If an id is no whole number, or a tag no text.
+        An id is not a whole number, or a tag is not a string.
     """
     if tag_names is None:
         return None
@@ -154,7 +223,7 @@ def tags_by_id(tag_names: TagNames | None) -> dict[int, str] | None:
     named: dict[int, str] = {}
     for number, tag in pairs:
         if isinstance(number, bool) or not isinstance(tag, str) or not tag.strip():
-            raise ConfigError("tag_names", f"holds {number!r}: {tag!r}", allowed)
+            raise ConfigError("tag_names", f"contains {number!r}: {tag!r}", allowed)
         try:
             named[int(number)] = tag.strip()
         except ValueError:
@@ -163,38 +232,38 @@ def tags_by_id(tag_names: TagNames | None) -> dict[int, str] | None:
 
 
 def is_tag_list(value: Any) -> bool:
-    """Say whether `value` is a list of tags or of their ids, and not one of entities; an empty list is neither."""
+    """Whether `value` is a list of tags or ids of tags rather than of entities; False for an empty list."""
     return isinstance(value, list) and bool(value) and all(isinstance(item, (str, int)) for item in value)
 
 
 def tag_list(
     place: Place, field: str, value: Any, words: int, words_field: str, names: Mapping[int, str] | None
 ) -> list[str]:
-    """Return the tags of one text, ids turned into tags.
+    """Return the tags of one text, with ids replaced by tags.
 
     Parameters
     ----------
     place, field
-        Where `value` stands.
+        Record and field of `value`.
     value
-        Texts, or whole numbers.
+        List of strings or whole numbers.
     words
         Number of words.
     words_field
-        Name of the field that they stand in.
+        Field of the words.
     names
         Tags by id.
 
     Raises
     ------
     DataError
-        No list, not a tag for each word, or an id without name.
+        Not a list, another number of tags than words, or an id without a tag.
     """
     if not isinstance(value, list):
-        raise place.error(field, f"is {shown(value)}", "a list of tags, one a word")
+        raise place.error(field, f"is {shown(value)}", "a list with one tag for each word")
     if len(value) != words:
         found = f"has {len(value)} tags, {words_field} has {words} words"
-        raise place.error(field, found, "one tag a word", "Mend or remove the row")
+        raise place.error(field, found, "one tag for each word", "Correct or remove the row")
     return [_tag(place, f"{field}[{i}]", item, names) for i, item in enumerate(value)]
 
 
@@ -203,56 +272,17 @@ def _tag(place: Place, field: str, value: Any, names: Mapping[int, str] | None) 
     if isinstance(value, str):
         tag = value.strip()
         if not tag:
-            raise place.error(field, f"is the empty tag {value!r}", 'a tag such as "B-person", "O" for none')
+            raise place.error(field, f"is the empty tag {value!r}", 'a tag such as "B-person", or "O"')
         if not tag.removeprefix("-").isdecimal():
             check_characters(place, field, tag)
             return tag
         value, is_id = int(tag), True
     if not is_id:
-        raise place.error(field, f"is {shown(value)}", "a tag, or the id of one")
+        raise place.error(field, f"is {shown(value)}", "a tag, or the id of a tag")
     if names is None:
-        do = 'Name the tags by their ids: tag_names = ["O", "B-person", "I-person", ...]'
-        raise place.error(
-            field, f"is {value}, an id whose tag is not known", "tags, or ids with tag_names", do
-        )
+        do = 'Name the tags in the order of their ids: tag_names = ["O", "B-person", "I-person", ...]'
+        raise place.error(field, f"is {value}, an id without a known tag", "tags, or ids with tag_names", do)
     if value not in names:
         known = ", ".join(f"{number} ({tag})" for number, tag in list(names.items())[:20])
         raise place.error(field, f"is {value}, an id without a tag", known, "Complete tag_names")
     return names[value]
-
-
-def find_scheme(scheme: str, tag_lists: Sequence[Sequence[str]], report: Counter[str]) -> str:
-    """Return the scheme of `tag_lists`, which is `scheme` unless that is ``"auto"``.
-
-    Where all tags of a data set begin with ``B-`` although entities of several words are to be expected, it
-    was probably meant otherwise; such tags are counted in `report`.
-    """
-    if scheme == "auto":
-        scheme = detect_scheme(tag_lists)
-    if scheme == "BIO" and not any(tag.startswith("I-") for tags in tag_lists for tag in tags):
-        repeated = sum(
-            one == other and one.startswith("B-") for tags in tag_lists for one, other in pairwise(tags)
-        )
-        if repeated:
-            report["B- behind the same B-, in data without any I- (read as separate entities)"] += repeated
-    return scheme
-
-
-def tag_entities(
-    place: Place, field: str, tags: Sequence[str], scheme: str, report: Counter[str]
-) -> list[Entity]:
-    """Return the entities of one text; what `scheme` forbids is read as :func:`decode_tags` does.
-
-    Raises
-    ------
-    DataError
-        A tag that cannot stand in data of `scheme`.
-    """
-    if scheme == "plain":
-        return decode_tags([tag if tag == "O" else f"I-{tag}" for tag in tags], "IO", report)
-    for position, tag in enumerate(tags):
-        if not is_tag(tag, scheme):
-            prefixes = ", ".join(f"{prefix}-label" for prefix in "BIULES" if prefix in PREFIXES[scheme])
-            do = 'Check tags and tag_names; scheme = "plain" takes tags as labels'
-            raise place.error(f"{field}[{position}]", f"is {tag!r}", f"O, {prefixes} (scheme {scheme})", do)
-    return decode_tags(tags, scheme, report)

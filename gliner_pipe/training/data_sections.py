@@ -190,7 +190,7 @@ def make_reader(value: Any, where: str) -> ReaderLike:
     if isinstance(value, Mapping):
         value = Config(value).resolve(registry=registry)
     if isinstance(value, (str, Path)):
-        return reader_of_path(Path(value), validation=validation)
+        return reader_of_path(value, validation=validation)
     if _are_examples(value):
         examples = list(value)
         return lambda nlp: examples

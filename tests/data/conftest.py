@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from spacy.tokens import Doc, Span
 from spacy.training import Example
 
 from gliner_pipe.data.annotations import set_supervision
+from gliner_pipe.errors import ConfigError, DataError
 
 # A busy machine is no failure.
 settings.register_profile("untimed", deadline=None)
@@ -24,6 +26,21 @@ settings.load_profile("untimed")
 @pytest.fixture(scope="session")
 def nlp() -> Language:
     return spacy.blank("en")
+
+
+@pytest.fixture(scope="session")
+def fails() -> Callable[
+    [type[ConfigError | DataError], str], AbstractContextManager[pytest.ExceptionInfo[Any]]
+]:
+    """Expect an error of a class whose location (``where``) ends in the given text."""
+
+    @contextmanager
+    def expect(kind: type[ConfigError | DataError], where: str) -> Iterator[pytest.ExceptionInfo[Any]]:
+        with pytest.raises(kind) as caught:
+            yield caught
+        assert caught.value.where.endswith(where)
+
+    return expect
 
 
 @pytest.fixture

@@ -95,8 +95,8 @@ def test_set_spans_star_first_has_no_positions(doc, spans):
 
 
 @pytest.mark.parametrize("setter", [[], "", {}, {"a": False}, ["a", ""]])
-def test_set_spans_refuses_empty_setters(doc, spans, setter):
-    with pytest.raises(ConfigError, match="span_setter"):
+def test_set_spans_refuses_empty_setters(doc, spans, setter, fails):
+    with fails(ConfigError, "span_setter"):
         set_spans(doc, spans, setter)
 
 

@@ -13,9 +13,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 
 from gliner_pipe.data.annotations import gold_spans, supervision
 from gliner_pipe.data.checks import check_examples
-from gliner_pipe.data.readers import bio, conll, standoff
-from gliner_pipe.data.readers import json as gliner_json
-from gliner_pipe.data.readers import json as jsonl
+from gliner_pipe.data.readers import bio, conll, gliner_json, jsonl, standoff
 from gliner_pipe.data.splitting import Chunk, chunk_examples, split_examples
 from gliner_pipe.data.writers import write_gliner_json
 
@@ -137,9 +135,9 @@ def test_characters(nlp, file):
     records = [json.loads(line) for line in file.read_text(encoding="utf8").splitlines()]
     assert report.examples == expected["records"] == len(records)
     total = sum(len(record["entities"]) for record in records)
-    assert sum(report.entities.values()) + reader.report["entity stated twice (merged)"] == total
+    assert sum(report.entities.values()) + reader.report["duplicate entity (merged)"] == total
     related = sum(len(record.get("relations", [])) for record in records)
-    assert report.relations + reader.report["relation stated twice (merged)"] == related
+    assert report.relations + reader.report["duplicate relation (merged)"] == related
     assert sum(report.entities.values()) == pytest.approx(expected["entities"], rel=0.01)
 
 
@@ -187,7 +185,7 @@ def test_standoff(nlp, folder):
         if line
     ]
     assert counts["documents"] == len(list(folder.glob("*.txt")))
-    merged = reader.report["entity stated twice (merged)"]
+    merged = reader.report["duplicate entity (merged)"]
     assert counts["entities"] + merged == sum(line.startswith("T") for line in lines)
-    merged = reader.report["relation stated twice (merged)"]
+    merged = reader.report["duplicate relation (merged)"]
     assert counts["relations"] + merged == sum(line.startswith("R") for line in lines)

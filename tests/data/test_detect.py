@@ -65,7 +65,7 @@ def test_a_tsv_file_of_words_is_a_column_file(write, nlp):
     ]
 
 
-def test_each_purpose_takes_its_split(write, nlp, tmp_path):
+def test_each_purpose_takes_its_split(write, nlp, tmp_path, fails):
     rows = {name: [{"tokens": [name], "tags": ["B-x"]}] for name in ("train", "dev", "test")}
     for name, records in rows.items():
         write(f"folder/{name}.jsonl", records)
@@ -86,31 +86,27 @@ def test_each_purpose_takes_its_split(write, nlp, tmp_path):
         lambda: reader_of_dataset(splits, validation=True),
         lambda: reader_of_path(tmp_path / "rest", validation=True),
     ):
-        with pytest.raises(
-            ConfigError, match=r"\[train.val_data\] is .* the splits train, test, none to validate on"
-        ):
+        with fails(ConfigError, "train.val_data"):
             make()
     del splits["train"]
-    with pytest.raises(
-        ConfigError, match=r"\[train.train_data\] is the data set, which has the splits test, none to train"
-    ):
+    with fails(ConfigError, "train.train_data"):
         reader_of_dataset(splits)
 
 
 @pytest.mark.parametrize("columns", ["id,words,tokens,tags", "id,text", "tokens,tags,ner_tags"])
-def test_unclear_columns(write, columns):
-    with pytest.raises(DataError, match=r"a.csv has the columns .*not clear which.*tokens_column = "):
+def test_unclear_columns(write, columns, fails):
+    with fails(DataError, "a.csv"):
         reader_of_path(write("a.csv", f"{columns}\n1,2\n"))
 
 
-def test_mistakes_in_records_say_which(nlp):
+def test_mistakes_in_records_say_which(nlp, fails):
     broken = {"tokenized_text": ["Ann"], "ner": [[0, 5, "person"]]}
     reader = reader_of_records([GLINER, GLINER, GLINER, broken])
-    with pytest.raises(DataError, match=r"^record 3 \(ner\[0\]\[1\]\) is 5, out of range"):
+    with fails(DataError, "record 3 (ner[0][1])"):
         list(reader(nlp))
-    with pytest.raises(DataError, match=r"^record 1 \(tags\) has 1 tags, tokens has 3 words"):
+    with fails(DataError, "record 1 (tags)"):
         list(reader_of_records([{"tokens": WORDS, "tags": TAGS}, {"tokens": WORDS, "tags": ["O"]}])(nlp))
-    with pytest.raises(DataError, match=r"^record 0 has the fields a, b; allowed: tokenized_text and ner"):
+    with fails(DataError, "record 0"):
         reader_of_records([{"a": 1, "b": 2}])
 
 
@@ -120,6 +116,6 @@ def test_messages_on_records_do_not_repeat_them(nlp, caplog):
     assert "the records: 1 x unknown field 'lang' (ignored)" in caplog.text
 
 
-def test_a_path_that_is_not_there(tmp_path):
-    with pytest.raises(DataError, match=r'does not exist.*hub: @readers = "bio"'):
+def test_a_path_that_is_not_there(tmp_path, fails):
+    with fails(DataError, "conll2003"):
         reader_of_path(tmp_path / "conll2003")

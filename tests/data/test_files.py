@@ -38,19 +38,19 @@ def test_find_files_home(write, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("path", [None, "", []])
-def test_no_path(path):
-    with pytest.raises(DataError, match="Set the path"):
+def test_no_path(path, fails):
+    with fails(DataError, "path"):
         find_files(path, JSON)
 
 
-def test_missing_file_names_what_is_there(write, tmp_path):
+def test_missing_file_names_what_is_there(write, tmp_path, fails):
     write("train.jsonl", "x")
-    with pytest.raises(DataError, match=r"tran.jsonl does not exist.*The folder holds train.jsonl"):
+    with fails(DataError, "tran.jsonl"):
         find_files(tmp_path / "tran.jsonl", JSON)
 
 
-def test_pattern_without_match(tmp_path):
-    with pytest.raises(DataError, match="matches no file"):
+def test_pattern_without_match(tmp_path, fails):
+    with fails(DataError, "*.jsonl"):
         find_files(str(tmp_path / "*.jsonl"), JSON)
 
 
@@ -63,18 +63,19 @@ def test_bom_and_line_ends(write):
 
 @pytest.mark.parametrize("reader", [read_text, lambda path: list(read_lines(path))])
 @pytest.mark.parametrize(
-    ("data", "message"),
+    ("data", "line"),
     [
-        ("Zür".encode("latin-1"), r"a.txt:1 is not UTF-8: byte 0xfc at byte 2 of the line"),
-        (b"a\nb\xffc", r"a.txt:2 is not UTF-8: byte 0xff at byte 2 of the line"),
-        ("text".encode("utf-16"), r"a.txt is UTF-16 text"),
-        ("text".encode("utf-16-be"), r"a.txt:1 holds a NUL character at byte 1 of the line"),
-        (b"ok\nn\x00l", r"a.txt:2 holds a NUL character at byte 2 of the line"),
+        ("Zür".encode("latin-1"), ":1"),
+        (b"a\nb\xffc", ":2"),
+        ("text".encode("utf-16"), ""),
+        ("text".encode("utf-16-be"), ":1"),
+        (b"ok\nn\x00l", ":2"),
     ],
 )
-def test_encodings_refused_with_their_place(write, reader, data, message):
-    with pytest.raises(DataError, match=message):
-        reader(write("a.txt", data))
+def test_other_encodings_are_refused_with_their_line(write, reader, data, line, fails):
+    path = write("a.txt", data)
+    with fails(DataError, f"a.txt{line}"):
+        reader(path)
 
 
 def test_json_array_and_lines_give_the_same_records_with_their_lines(write):
@@ -86,31 +87,30 @@ def test_json_array_and_lines_give_the_same_records_with_their_lines(write):
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("content", "line"),
     [
-        ("", "is empty"),
-        (" \n\t\n", "is empty"),
-        ("[]", "is empty"),
-        ('{"a": 1', "a.json:1 is not valid JSON"),
-        ('{"a": 1}\n{"a": }\n', "a.json:2 is not valid JSON: Expecting value, column 7"),
-        ('{"a": 1} {"a": 2}', "a.json:1 goes on after the object"),
-        ('[{"a": 1}, {"a": 2}', "a.json:1 is not valid JSON: found the end of the file"),
-        ('[{"a": 1}\n {"a": 2}]', "a.json:2 is not valid JSON: found '{\"a\": 2}]'"),
-        ('[{"a": 1},\n {"a": }]', "a.json:2 is not valid JSON: Expecting value, column 8"),
-        ('[{"a": 1},\n]', "a.json:2 is not valid JSON"),
-        ('[{"a": 1}]\n[]', "goes on after the closing"),
-        ('{"a": NaN}', "NaN is no JSON number"),
-        ('{"a": 1, "a": 2}', "the field 'a' stands there twice"),
-        ('{"a": ' + "[" * 100_000, "nested too deeply"),
-        ('{"a": ' + "1" * 5000 + "}", "a.json:1 is not valid JSON"),
-        ("plain text", "a.json:1 is not valid JSON: Expecting value, column 1"),
+        ("", ""),
+        (" \n\t\n", ""),
+        ("[]", ""),
+        ('{"a": 1', ":1"),
+        ('{"a": 1}\n{"a": }\n', ":2"),
+        ('{"a": 1} {"a": 2}', ":1"),
+        ('[{"a": 1}, {"a": 2}', ":1"),
+        ('[{"a": 1}\n {"a": 2}]', ":2"),
+        ('[{"a": 1},\n {"a": }]', ":2"),
+        ('[{"a": 1},\n]', ":2"),
+        ('[{"a": 1}]\n[]', ":1"),
+        ('{"a": NaN}', ":1"),
+        ('{"a": 1, "a": 2}', ":1"),
+        ('{"a": ' + "[" * 100_000, ":1"),
+        ('{"a": ' + "1" * 5000 + "}", ":1"),
+        ("plain text", ":1"),
     ],
 )
-def test_broken_json(write, content, message):
-    with pytest.raises(DataError) as caught:
-        list(read_json(write("a.json", content)))
-    assert message in str(caught.value)
-    assert len(str(caught.value)) < 500
+def test_broken_json(write, content, line, fails):
+    path = write("a.json", content)
+    with fails(DataError, f"a.json{line}"):
+        list(read_json(path))
 
 
 def test_places():

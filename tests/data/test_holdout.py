@@ -31,13 +31,13 @@ def test_each_side_has_at_least_one(example, number, share, held):
 
 
 @pytest.mark.parametrize("share", [0, 1, -0.1, 1.5, True, "0.1", float("nan")])
-def test_a_share_that_is_none(example, share):
-    with pytest.raises(ConfigError, match=r"\[train.validation_split\] is .* between 0 and 1"):
+def test_a_share_that_is_none(example, share, fails):
+    with fails(ConfigError, "train.validation_split"):
         hold_out([example(["a"])] * 3, share, 0)
 
 
-def test_too_few_documents(example):
-    with pytest.raises(DataError, match="has 1 document, too few"):
+def test_too_few_documents(example, fails):
+    with fails(DataError, "train.train_data"):
         hold_out([example(["a"])], 0.5, 0)
 
 

@@ -9,9 +9,7 @@ from hypothesis import strategies as st
 from spacy.tokens import Doc, Span
 
 from gliner_pipe.data.annotations import gold_spans, set_supervision, supervision
-from gliner_pipe.data.readers import json as gliner_json
-from gliner_pipe.data.readers import json as jsonl
-from gliner_pipe.data.readers import standoff
+from gliner_pipe.data.readers import gliner_json, jsonl, standoff
 from gliner_pipe.data.writers import write_gliner_json, write_jsonl, write_standoff
 
 TEXT = "Ann Lee lives\nin New York City."

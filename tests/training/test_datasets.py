@@ -12,7 +12,7 @@ import spacy
 
 from gliner_pipe.data.annotations import gold_spans, supervision
 from gliner_pipe.data.label_sampling import LabelSampling, sample_labels
-from gliner_pipe.data.readers import json as gliner_json
+from gliner_pipe.data.readers import gliner_json
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.training.data_sections import TrainData, ValidationData
 from gliner_pipe.training.datasets import (

@@ -1,13 +1,14 @@
-"""What all readers share: files to records, records to spaCy examples, and a report of what was dropped."""
+"""What all readers share: options, spaCy examples from checked records, and a report of everything unusual."""
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, TypeVar, get_type_hints
 
 from spacy.language import Language
 from spacy.tokens import Doc, Span
@@ -17,23 +18,23 @@ from gliner_pipe.data.annotations import SpanSetter, primary_key, set_spans, set
 from gliner_pipe.data.fields import Entity, Relation
 from gliner_pipe.data.files import Place, find_files
 from gliner_pipe.errors import ConfigError, DataError
+from gliner_pipe.registry import registry
 
 logger = logging.getLogger("gliner_pipe")
 
-BLANK = "entity of blanks only (dropped)"
-TRIMMED = "entity with blanks around it (trimmed)"
-
-#: New labels by old label, as a mapping or as pairs; ``None`` drops what has the old label.
+#: New labels by old label, as a mapping or as pairs; ``None`` drops the annotations with the old label.
 LabelMap = dict[str, str | None] | list[list[str | None]]
 
-ALIGNMENT_MODES = ("strict", "contract", "expand")
+#: Options of :class:`Reader` for formats with relations, and for formats with character offsets.
+RELATION_OPTIONS = ("rel_label_map", "rel_labels")
+OFFSET_OPTIONS = ("alignment_mode",)
 
 
 @dataclass
 class Record:
-    """One document as its file says it, checked but not yet tokenized.
+    """One document of a file, checked but not yet tokenized.
 
-    ``words`` (then entities count words) or ``text`` (then they count characters) is given.
+    Either ``words`` is set, and entities count words, or ``text`` is set, and entities count characters.
     """
 
     place: Place
@@ -49,39 +50,89 @@ class Record:
     id: str | None = None
 
 
-class Reader:
-    """Base of the readers: called with a pipeline, it yields spaCy examples.
+@dataclass(frozen=True)
+class _LabelRules:
+    """Renames and checks the labels of entities (``kind`` is ``"ner"``) or of relations (``"rel"``)."""
 
-    Files are looked for when the reader is called, and read while its examples are taken. A mistake in the
-    data ends in one :class:`DataError`. Everything unusual that is no mistake is counted in ``report``, and
-    logged once, at the end of the first pass.
+    kind: str
+    new_names: dict[str, str | None]
+    closed: list[str] | None
+
+    def renamed(self, place: Place, name: str, label: str, report: Counter[str] | None) -> str | None:
+        """Return the new name of `label`; None if the label map drops it, which `report` counts."""
+        new = self.new_names.get(label, label)
+        if new is None:
+            if report is not None:
+                report[f"{name} {label!r} (dropped by the label map)"] += 1
+        elif self.closed is not None and new not in self.closed:
+            do = "Add it to labels, or map it with label_map (null drops it)"
+            raise place.error(name, f"is {new!r}", ", ".join(map(repr, self.closed)), do)
+        return new
+
+    def label_sets(
+        self, record: Record, present: Iterable[str], report: Counter[str]
+    ) -> tuple[list[str] | None, list[str] | None]:
+        """Return the complete label set and the negatives of a record, checked against the labels in use."""
+        in_use = list(dict.fromkeys(present))
+        name = f"{self.kind}_negatives"
+        # The closed set need not contain the negatives.
+        negatives = _LabelRules(self.kind, self.new_names, None)._list(record, name)
+        wrong = [label for label in negatives or [] if label in in_use]
+        if wrong:
+            found = f"contains {wrong[0]!r}, which the example has"
+            allowed = "labels that the example does not have"
+            raise record.place.error(name, found, allowed, "Remove it from the negatives")
+        complete = self._list(record, f"{self.kind}_labels")
+        if self.closed is not None:
+            return list(self.closed), negatives
+        if complete is not None:
+            missing = [label for label in in_use if label not in complete]
+            if missing:
+                report[f"label in use but not in {self.kind}_labels (added)"] += len(missing)
+            complete += missing
+        return complete, negatives
+
+    def _list(self, record: Record, name: str) -> list[str] | None:
+        values = getattr(record, name)
+        if values is None:
+            return None
+        new = [self.renamed(record.place, name, value, None) for value in values]
+        return list(dict.fromkeys(label for label in new if label is not None))
+
+
+class Reader:
+    """Base class of the readers: called with a pipeline, a reader yields spaCy examples.
+
+    Files are located when the reader is called, and read while the examples are consumed. An error in the data
+    raises one :class:`DataError`. Anything unusual that is no error is counted in ``report``, which is logged once,
+    at the end of the first pass.
 
     Parameters
     ----------
     path
         File, folder, pattern such as ``"corpus/*.jsonl"``, or a list of these.
     span_setter
-        Where entities go, see :data:`~gliner_pipe.data.annotations.SpanSetter`.
+        Where entities are stored: a span group, ``"ents"``, ``"*"`` (a group for each label), several of these, or
+        a mapping from these to labels.
     limit
         Number of examples after which a pass ends; ``None`` or 0 for all.
     label_map
-        New entity labels by old label, as a mapping or a list of ``[old, new]`` pairs; ``None`` as the new
-        label drops its entities.
+        New entity labels by old label, as a mapping or as ``[old, new]`` pairs; null drops the entities.
     labels
-        The complete entity label set of this data (after `label_map`), written as ``ner_labels`` on every
-        example. A label that is not among them is a mistake.
+        The complete set of entity labels of this data (after `label_map`). It is stored as ``ner_labels`` of every
+        example; any other label is an error.
     rel_label_map
-        As `label_map`, for relations.
+        Like `label_map`, for relations.
     rel_labels
-        As `labels`, for relations.
+        Like `labels`, for relations.
     flat_ner
-        Whether two entities that overlap are a mistake.
+        Treat overlapping entities as an error.
     alignment_mode
-        What becomes of an entity of a running text that does not begin and end with a token: ``"expand"``
-        widens it, ``"contract"`` narrows it, ``"strict"`` drops it. All three are counted.
+        How an entity that does not align with token boundaries is handled: ``"expand"`` widens it, ``"contract"``
+        narrows it, ``"strict"`` drops it. Each case is counted.
     """
 
-    #: What the files of a folder must end in.
+    #: File name endings that are read from a folder.
     suffixes: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
@@ -91,54 +142,52 @@ class Reader:
         span_setter: SpanSetter = "gliner",
         limit: int | None = None,
         label_map: LabelMap | None = None,
-        labels: Sequence[str] | None = None,
+        labels: list[str] | None = None,
         rel_label_map: LabelMap | None = None,
-        rel_labels: Sequence[str] | None = None,
+        rel_labels: list[str] | None = None,
         flat_ner: bool = False,
-        alignment_mode: str = "expand",
+        alignment_mode: Literal["strict", "contract", "expand"] = "expand",
     ) -> None:
         primary_key(span_setter)
         if limit is not None and limit < 0:
             raise ConfigError("limit", f"is {limit}", "a number of examples, or 0 for all")
-        if alignment_mode not in ALIGNMENT_MODES:
-            raise ConfigError("alignment_mode", f"is {alignment_mode!r}", ", ".join(ALIGNMENT_MODES))
         self.path = path
         self.span_setter = span_setter
         self.limit = limit
-        self.label_map = _label_map("label_map", label_map)
-        self.labels = _label_set("labels", labels)
-        self.rel_label_map = _label_map("rel_label_map", rel_label_map)
-        self.rel_labels = _label_set("rel_labels", rel_labels)
         self.flat_ner = flat_ner
         self.alignment_mode = alignment_mode
         self.report: Counter[str] = Counter()
+        self._entity_labels = _LabelRules("ner", _pairs("label_map", label_map), _label_set("labels", labels))
+        self._relation_labels = _LabelRules(
+            "rel", _pairs("rel_label_map", rel_label_map), _label_set("rel_labels", rel_labels)
+        )
         self._reported = False
 
     def records(self, file: Path, report: Counter[str]) -> Iterator[Record]:
-        """Yield the records of one file; count in `report` what is unusual."""
+        """Yield the records of one file, and count in `report` what is unusual."""
         raise NotImplementedError
 
     def all_records(self, report: Counter[str]) -> Iterator[Record]:
-        """Check that there is something to read, and return the records of a pass."""
+        """Locate the files and return the records of a pass."""
         files = self.files()
         return (record for file in files for record in self.records(file, report))
 
     def files(self) -> list[Path]:
-        """Return the files that a pass reads, in order."""
+        """Return the files of a pass, in order."""
         return find_files(self.path, self.suffixes)
 
     @property
     def title(self) -> str:
-        """What is read, for messages."""
+        """Name of the data in messages."""
         return str(self.path)
 
     def __call__(self, nlp: Language) -> Iterator[Example]:
-        """Start a pass: check that the files are there, empty ``report``, and return the examples.
+        """Start a pass: locate the files, reset ``report``, and return an iterator of the examples.
 
         Parameters
         ----------
         nlp
-            Gives the vocabulary and, for running text, the tokenizer.
+            Provides the vocabulary and, for running text, the tokenizer.
         """
         report: Counter[str] = Counter()
         records = self.all_records(report)
@@ -156,33 +205,25 @@ class Reader:
         finally:
             if report and not self._reported:
                 self._reported = True
-                logger.warning("%s: %s", self.title, render_report(report))
+                counts = "; ".join(f"{number} x {reason}" for reason, number in report.most_common())
+                logger.warning("%s: %s", self.title, counts)
         if not count:
-            raise DataError(
-                self.title, "holds no text", "at least one text that is not empty", "Check the path"
-            )
+            raise DataError(self.title, "contains no text", "at least one non-empty text", "Check the path")
 
     def to_example(self, nlp: Language, record: Record, report: Counter[str]) -> Example:
-        """Return the spaCy example of `record`: the bare document, and the same with its annotations."""
+        """Return a spaCy example: the bare document, and the same document with its annotations."""
         predicted = _tokenized(nlp, record)
         reference = predicted.copy()
         if record.sentence_starts is not None:
             for token, starts in zip(reference, record.sentence_starts, strict=True):
                 token.is_sent_start = starts
         spans, positions = self._spans(reference, record, report)
-        places = set_spans(reference, spans, self.span_setter, report)
-        ner_labels, ner_negatives = self._label_sets(
-            record, "ner", (span.label_ for span in spans), record.ner_labels, record.ner_negatives, report
-        )
-        relations = self._relations(record, [None if p is None else places[p] for p in positions], report)
-        rel_labels, rel_negatives = self._label_sets(
-            record,
-            "rel",
-            (item[2] for item in relations or []),
-            record.rel_labels,
-            record.rel_negatives,
-            report,
-        )
+        stored = set_spans(reference, spans, self.span_setter, report)
+        labels = (span.label_ for span in spans)
+        ner_labels, ner_negatives = self._entity_labels.label_sets(record, labels, report)
+        relations = self._relations(record, [None if p is None else stored[p] for p in positions], report)
+        labels = (label for _, _, label in relations or [])
+        rel_labels, rel_negatives = self._relation_labels.label_sets(record, labels, report)
         set_supervision(
             reference,
             id=record.id,
@@ -196,27 +237,24 @@ class Reader:
         return Example(predicted, reference)
 
     def _spans(self, doc: Doc, record: Record, report: Counter[str]) -> tuple[list[Span], list[int | None]]:
-        """Return the entities without duplicates, and for each entity of the record its position among
-        them.
-        """
+        """Return the entities without duplicates, and the index in that list of each entity of the record."""
         spans: list[Span] = []
         known: dict[Entity, int] = {}
         positions: list[int | None] = []
         for start, end, label in record.entities:
             positions.append(None)
-            new = self._relabelled(record.place, "label", label, self.label_map, self.labels, report)
+            new = self._entity_labels.renamed(record.place, "label", label, report)
             if new is None:
                 continue
-            span = (
-                self._of_words(doc, start, end, new, report)
-                if record.text is None
-                else self._aligned(doc, record.text, start, end, new, report)
-            )
+            if record.text is None:
+                span = _span_of_words(doc, start, end, new, report)
+            else:
+                span = self._span_of_characters(doc, record.text, start, end, new, report)
             if span is None:
                 continue
             key = (span.start, span.end, new)
             if key in known:
-                report["entity stated twice (merged)"] += 1
+                report["duplicate entity (merged)"] += 1
             else:
                 known[key] = len(spans)
                 spans.append(span)
@@ -225,26 +263,17 @@ class Reader:
             _check_flat(record.place, spans)
         return spans, positions
 
-    def _of_words(self, doc: Doc, start: int, end: int, label: str, report: Counter[str]) -> Span | None:
-        """Return the span of the words from `start` to the one before `end`, without blanks at its ends."""
-        span = trimmed(Span(doc, start, end, label=label))
-        if span is None:
-            report[BLANK] += 1
-        elif len(span) < end - start:
-            report[TRIMMED] += 1
-        return span
-
-    def _aligned(
+    def _span_of_characters(
         self, doc: Doc, text: str, start: int, end: int, label: str, report: Counter[str]
     ) -> Span | None:
-        """Return the span of tokens for the characters from `start` to `end`; `text` is that of `doc`."""
+        """Return the tokens of the characters from `start` to `end`; `text` equals ``doc.text``."""
         part = text[start:end]
         stripped = part.strip()
         if not stripped:
-            report[BLANK] += 1
+            report["whitespace-only entity (dropped)"] += 1
             return None
         if len(stripped) < len(part):
-            report[TRIMMED] += 1
+            report["entity with surrounding whitespace (trimmed)"] += 1
             start += len(part) - len(part.lstrip())
             end = start + len(stripped)
         span = doc.char_span(start, end, label=label)
@@ -252,10 +281,10 @@ class Reader:
             span = doc.char_span(start, end, label=label, alignment_mode=self.alignment_mode)
             if span is not None:
                 done = "widened" if self.alignment_mode == "expand" else "narrowed"
-                report[f"entity not on token borders ({done})"] += 1
+                report[f"entity does not align with token boundaries ({done})"] += 1
                 return trimmed(span)
         if span is None:
-            report["entity not on token borders (dropped)"] += 1
+            report["entity does not align with token boundaries (dropped)"] += 1
         return span
 
     def _relations(
@@ -265,95 +294,52 @@ class Reader:
             return None
         kept: dict[tuple[int, int, str], None] = {}
         for head, tail, label in record.relations:
-            new = self._relabelled(
-                record.place, "relation label", label, self.rel_label_map, self.rel_labels, report
-            )
+            new = self._relation_labels.renamed(record.place, "relation label", label, report)
             if new is None:
                 continue
             first, second = positions[head], positions[tail]
             if first is None or second is None:
                 report["relation without its entity (dropped)"] += 1
             elif (first, second, new) in kept:
-                report["relation stated twice (merged)"] += 1
+                report["duplicate relation (merged)"] += 1
             else:
                 kept[first, second, new] = None
         return [list(relation) for relation in kept]
 
-    def _label_sets(
-        self,
-        record: Record,
-        kind: str,
-        present: Iterator[str],
-        stated: list[str] | None,
-        negatives: list[str] | None,
-        report: Counter[str],
-    ) -> tuple[list[str] | None, list[str] | None]:
-        """Return the complete label set and the known negatives, checked against the labels that are
-        present.
-        """
-        closed, label_map = (
-            (self.labels, self.label_map) if kind == "ner" else (self.rel_labels, self.rel_label_map)
-        )
-        here = list(dict.fromkeys(present))
-        named = self._relabelled_list(record, f"{kind}_labels", stated, label_map, closed, report)
-        absent = self._relabelled_list(record, f"{kind}_negatives", negatives, label_map, None, report)
-        both = [label for label in absent or [] if label in here]
-        if both:
-            raise record.place.error(
-                f"{kind}_negatives",
-                f"names {both[0]!r}, which stands in the example",
-                "labels that the example does not have",
-                "Remove it from the negatives",
-            )
-        if closed is not None:
-            return list(closed), absent
-        if named is not None:
-            missing = [label for label in here if label not in named]
-            if missing:
-                report[f"label in use but not in {kind}_labels (added)"] += len(missing)
-            named += missing
-        return named, absent
 
-    def _relabelled_list(
-        self,
-        record: Record,
-        name: str,
-        values: list[str] | None,
-        label_map: dict[str, str | None],
-        closed: list[str] | None,
-        report: Counter[str],
-    ) -> list[str] | None:
-        if values is None:
-            return None
-        new = [
-            self._relabelled(record.place, name, value, label_map, closed, report, False) for value in values
-        ]
-        return list(dict.fromkeys(label for label in new if label is not None))
-
-    def _relabelled(
-        self,
-        place: Place,
-        name: str,
-        label: str,
-        label_map: dict[str, str | None],
-        closed: list[str] | None,
-        report: Counter[str],
-        count: bool = True,
-    ) -> str | None:
-        """Return the new name of `label`, or None if the label map drops it."""
-        new = label_map.get(label, label)
-        if new is None:
-            if count:
-                report[f"{name} {label!r} (dropped by the label map)"] += 1
-        elif closed is not None and new not in closed:
-            do = "Add it to labels, or map it with label_map (null drops it)"
-            raise place.error(name, f"is {new!r}", ", ".join(map(repr, closed)), do)
-        return new
+ReaderClass = TypeVar("ReaderClass", bound=type[Reader])
 
 
-def render_report(report: Counter[str]) -> str:
-    """Return the counts of a report in one line."""
-    return "; ".join(f"{number} x {reason}" for reason, number in report.most_common())
+def reader(name: str, *, without: Collection[str] = ()) -> Callable[[ReaderClass], ReaderClass]:
+    """Register a reader class under ``@readers = name``.
+
+    Its constructor names only the options of the format and takes those of :class:`Reader` as ``**options``. This
+    decorator adds them to the signature, so that configs are validated against all of them.
+
+    Parameters
+    ----------
+    name
+        Name in the registry.
+    without
+        Options of :class:`Reader` that mean nothing for this format.
+    """
+
+    def register(cls: ReaderClass) -> ReaderClass:
+        init: Any = cls.__init__
+        parameters: dict[str, inspect.Parameter] = {}
+        hints: dict[str, Any] = {}
+        for function in (init, Reader.__init__):
+            types = get_type_hints(function)
+            for key, parameter in inspect.signature(function).parameters.items():
+                if parameter.kind is not parameter.VAR_KEYWORD and key not in {*parameters, *without}:
+                    hints[key] = types.get(key, Any)
+                    parameters[key] = parameter.replace(annotation=hints[key])
+        init.__signature__ = inspect.Signature(list(parameters.values()))
+        init.__annotations__ = hints
+        registered: ReaderClass = registry.readers.register(name)(cls)
+        return registered
+
+    return register
 
 
 def _tokenized(nlp: Language, record: Record) -> Doc:
@@ -362,11 +348,20 @@ def _tokenized(nlp: Language, record: Record) -> Doc:
     # The tokenizer itself: nlp.make_doc refuses texts longer than nlp.max_length, a limit meant for parsers.
     doc = nlp.tokenizer(record.text)
     if doc.text != record.text:
-        found = "was changed by the tokenizer, so that character offsets no longer fit"
-        raise record.place.error(
-            "text", found, "a tokenizer that keeps the text", "Set another [nlp.tokenizer]"
-        )
+        found = "was changed by the tokenizer, so character offsets no longer fit"
+        allowed = "a tokenizer that keeps the text"
+        raise record.place.error("text", found, allowed, "Set another [nlp.tokenizer]")
     return doc
+
+
+def _span_of_words(doc: Doc, start: int, end: int, label: str, report: Counter[str]) -> Span | None:
+    """Return the span of the words from `start` to `end` (exclusive), without whitespace tokens at its ends."""
+    span = trimmed(Span(doc, start, end, label=label))
+    if span is None:
+        report["whitespace-only entity (dropped)"] += 1
+    elif len(span) < end - start:
+        report["entity with surrounding whitespace (trimmed)"] += 1
+    return span
 
 
 def _check_flat(place: Place, spans: Sequence[Span]) -> None:
@@ -374,27 +369,22 @@ def _check_flat(place: Place, spans: Sequence[Span]) -> None:
     for span in sorted(spans, key=lambda span: (span.start, span.end)):
         if last is not None and span.start < last.end:
             found = f"has {last.text!r} ({last.label_}) and {span.text!r} ({span.label_}), which overlap"
-            raise place.error(
-                "entities", found, "entities side by side (flat_ner = true)", "Set flat_ner = false"
-            )
+            allowed = "entities without overlap (flat_ner = true)"
+            raise place.error("entities", found, allowed, "Set flat_ner = false")
         last = span
 
 
-def _label_map(name: str, value: LabelMap | None) -> dict[str, str | None]:
+def _pairs(name: str, value: LabelMap | None) -> dict[str, str | None]:
     pairs: list[Any] = list(value.items()) if isinstance(value, dict) else list(value or [])
     wrong = [pair for pair in pairs if len(pair) != 2 or not pair[0] or pair[1] == ""]
     if wrong:
-        raise ConfigError(name, f"holds {wrong[0]!r}", "pairs [old label, new label or null]")
+        raise ConfigError(name, f"contains {wrong[0]!r}", "pairs [old label, new label or null]")
     return dict(pairs)
 
 
-def _label_set(name: str, value: Sequence[str] | None) -> list[str] | None:
+def _label_set(name: str, value: list[str] | None) -> list[str] | None:
     if value is None:
         return None
-    if (
-        isinstance(value, str)
-        or not value
-        or not all(isinstance(label, str) and label.strip() for label in value)
-    ):
+    if isinstance(value, str) or not value or not all(isinstance(v, str) and v.strip() for v in value):
         raise ConfigError(name, f"is {value!r}", 'a list of labels such as ["person", "date"]')
     return list(dict.fromkeys(value))

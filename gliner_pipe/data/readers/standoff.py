@@ -1,4 +1,4 @@
-"""Reads brat's standoff format: a text in .txt, its annotations in the .ann next to it."""
+"""Reads the standoff format of brat: texts in .txt files, annotations in the .ann files next to them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from gliner_pipe.data.annotations import SpanSetter
 from gliner_pipe.data.fields import Entity, Relation, shown
-from gliner_pipe.data.files import BOM, Paths, Place, read_lines, read_text
-from gliner_pipe.data.readers.base import LabelMap, Reader, Record
+from gliner_pipe.data.files import BOM, Place, read_lines, read_text
+from gliner_pipe.data.readers.base import Reader, Record, reader
 from gliner_pipe.errors import DataError
-from gliner_pipe.registry import registry
 
 _ENTITY = re.compile(r"(T\S*)\t(\S+) (\d+ \d+(?:;\d+ \d+)*)\t(.*)")
 _RELATION = re.compile(r"(R\S*)\t(\S+) \S+?:(\S+) \S+?:(\S+)\s*")
@@ -32,7 +30,7 @@ _LINE_KINDS = "lines that begin with T, R, E, A, M, N, # or *"
 
 @dataclass
 class _Mention:
-    """A T line: label, character ranges and the text that stands there."""
+    """A T line: label, character ranges and covered text of an entity."""
 
     place: Place
     name: str
@@ -50,28 +48,53 @@ class _Annotations:
     relations: dict[str, tuple[Place, str, str, str]] = field(default_factory=dict)
 
 
+@reader("standoff")
 class StandoffReader(Reader):
-    """Reader of folders of .txt and .ann files, see :func:`standoff`."""
+    """Reads the standoff format of brat: texts in .txt files, entities and relations in the .ann files next to them.
+
+    Events, attributes, normalizations and notes are counted and left out; a relation to an event becomes a relation
+    to its trigger. The tokenizer of the pipeline splits the text.
+
+    Parameters
+    ----------
+    path
+        Folder (with its subfolders), file, pattern such as ``"corpus/*.txt"``, or a list of these.
+    converter
+        Schema of the files; this reader supports this one only.
+    discontinuous
+        How an entity with several ranges is handled: ``"cover"`` takes everything from its first to its last
+        character, ``"drop"`` leaves it out. Both are counted.
+    require_gold
+        Treat a text without .ann file as an error; otherwise it has no entities.
+    options
+        Options of all readers, see :class:`Reader`.
+    """
 
     suffixes: ClassVar[tuple[str, ...]] = (".txt", ".ann")
 
     def __init__(
-        self, path: Paths | None, *, discontinuous: str = "cover", require_gold: bool = True, **options: Any
+        self,
+        path: Any,
+        *,
+        converter: Literal["standoff"] = "standoff",
+        discontinuous: Literal["cover", "drop"] = "cover",
+        require_gold: bool = True,
+        **options: Any,
     ) -> None:
         super().__init__(path, **options)
         self.discontinuous = discontinuous
         self.require_gold = require_gold
 
     def files(self) -> list[Path]:
-        """Return the texts; an .ann file stands for the text next to it."""
+        """Return the text files; an .ann file is replaced by the text next to it."""
         texts = [file.with_suffix(".txt") if file.suffix == ".ann" else file for file in super().files()]
         for text in dict.fromkeys(texts):
             if not text.exists():
-                raise DataError(str(text), "does not exist", "the text next to its .ann file", "Put it there")
+                raise DataError(str(text), "does not exist", "the text next to its .ann file", "Add the file")
         return list(dict.fromkeys(texts))
 
     def records(self, file: Path, report: Counter[str]) -> Iterator[Record]:
-        """Yield the one document of a text file; none when the text is empty."""
+        """Yield the document of a text file; nothing if the text is empty."""
         text = read_text(file, keep_bom=True)
         if not text.removeprefix(BOM):
             report["empty text (skipped)"] += 1
@@ -110,7 +133,7 @@ class StandoffReader(Reader):
             if self.discontinuous == "drop":
                 report["discontinuous entity (dropped)"] += 1
                 return None
-            report["discontinuous entity (covered from its first to its last character)"] += 1
+            report["discontinuous entity (extended from its first to its last character)"] += 1
         return ranges[0][0], max(end for _, end in ranges), mention.label
 
 
@@ -136,12 +159,12 @@ def _read_line(place: Place, line: str, found: _Annotations, report: Counter[str
     elif kind in _IGNORED:
         report[f"{_IGNORED[kind]} (ignored)"] += 1
     else:
-        raise place.error("", f"is {shown(line)}", _LINE_KINDS, "Check that this is an .ann file of brat's")
+        raise place.error("", f"is {shown(line)}", _LINE_KINDS, "Check that this is an .ann file of brat")
 
 
 def _check_new(place: Place, name: str, found: _Annotations) -> None:
     if name in found.mentions or name in found.triggers or name in found.relations:
-        raise place.error(name, "stands there twice", "each identifier once", "Number them anew")
+        raise place.error(name, "occurs twice", "each identifier once", "Renumber the annotations")
 
 
 def _mention(place: Place, line: str) -> _Mention:
@@ -149,7 +172,7 @@ def _mention(place: Place, line: str) -> _Mention:
     if match is None:
         found = f"is {shown(line)}"
         raise place.error(
-            "entity", found, "T1<tab>label start end<tab>text", "Labels hold no blanks; two tabs a line"
+            "entity", found, "T1<tab>label start end<tab>text", "Remove blanks from labels, and use two tabs"
         )
     ranges = []
     for part in match[3].split(";"):
@@ -161,13 +184,11 @@ def _mention(place: Place, line: str) -> _Mention:
 
 
 def _fitting_text(text: str, annotations: _Annotations, report: Counter[str]) -> str:
-    """Return the text in which the offsets count: tools differ on line ends of two characters and on the
-    BOM.
-    """
+    """Return the variant of the text that the offsets fit: tools count ``\\r\\n`` and a byte order mark differently."""
     plain = text.removeprefix(BOM)
     readings = {"": plain}
     if "\r\n" in text:
-        readings["line end of two characters counted as one (text without carriage returns)"] = plain.replace(
+        readings["line break \\r\\n counted as one character (carriage returns removed)"] = plain.replace(
             "\r\n", "\n"
         )
     for reason, reading in readings.items():
@@ -176,7 +197,7 @@ def _fitting_text(text: str, annotations: _Annotations, report: Counter[str]) ->
                 report[reason] += 1
             return reading
     if text != plain and _fits(text, annotations):
-        report["byte order mark counted as a character (offsets moved)"] += 1
+        report["byte order mark counted as a character (offsets shifted)"] += 1
         for mention in annotations.mentions.values():
             mention.ranges = [(start - 1, end - 1) for start, end in mention.ranges]
     return plain
@@ -198,8 +219,8 @@ def _check_mention(mention: _Mention, text: str) -> None:
         )
     there = _slice(mention, text)
     if not _same(there, mention.text):
-        found = f"is {shown(mention.text)} where the text has {shown(there)}"
-        raise mention.place.error(mention.name, found, "the same text in both", "Check the offsets")
+        found = f"is {shown(mention.text)} but the text has {shown(there)}"
+        raise mention.place.error(mention.name, found, "the text at these offsets", "Check the offsets")
 
 
 def _slice(mention: _Mention, text: str) -> str:
@@ -224,72 +245,4 @@ def _relations(annotations: _Annotations, positions: dict[str, int], report: Cou
     return relations
 
 
-@registry.readers.register("standoff")
-def standoff(
-    path: Paths | None,
-    *,
-    converter: Literal["standoff"] = "standoff",
-    span_setter: SpanSetter = "gliner",
-    limit: int | None = None,
-    label_map: LabelMap | None = None,
-    labels: list[str] | None = None,
-    rel_label_map: LabelMap | None = None,
-    rel_labels: list[str] | None = None,
-    flat_ner: bool = False,
-    alignment_mode: Literal["strict", "contract", "expand"] = "expand",
-    discontinuous: Literal["cover", "drop"] = "cover",
-    require_gold: bool = True,
-) -> StandoffReader:
-    """Read brat's standoff format: texts in .txt files, entities and relations in the .ann files next to
-    them.
-
-    Events, attributes, normalizations and notes are counted and left out; a relation that ends in an event
-    ends in its trigger. The pipeline's tokenizer makes the words.
-
-    Parameters
-    ----------
-    path
-        Folder (with its subfolders), file, pattern such as ``"corpus/*.txt"``, or a list of these.
-    converter
-        The schema of the files; this reader knows this one.
-    span_setter
-        Where entities go: a span group, ``"ents"``, ``"*"`` (a group for each label), or several of these.
-    limit
-        Number of examples after which a pass ends; 0 for all.
-    label_map
-        New entity labels by old label, as a mapping or ``[old, new]`` pairs; null drops the entities.
-    labels
-        The complete entity label set of this data; a label that is not among them is a mistake.
-    rel_label_map
-        As `label_map`, for relations.
-    rel_labels
-        As `labels`, for relations.
-    flat_ner
-        Whether two entities that overlap are a mistake.
-    alignment_mode
-        What becomes of an entity that does not begin and end with a token: ``"expand"`` widens it,
-        ``"contract"`` narrows it, ``"strict"`` drops it. All three are counted.
-    discontinuous
-        What becomes of an entity in several pieces: ``"cover"`` takes all from its first to its last
-        character, ``"drop"`` leaves it out. Both are counted.
-    require_gold
-        Whether a text without .ann file is a mistake; else it has no entities.
-
-    Returns
-    -------
-    StandoffReader
-        Called with a pipeline, it yields spaCy examples.
-    """
-    return StandoffReader(
-        path,
-        span_setter=span_setter,
-        limit=limit,
-        label_map=label_map,
-        labels=labels,
-        rel_label_map=rel_label_map,
-        rel_labels=rel_labels,
-        flat_ner=flat_ner,
-        alignment_mode=alignment_mode,
-        discontinuous=discontinuous,
-        require_gold=require_gold,
-    )
+standoff = StandoffReader

@@ -74,43 +74,42 @@ def test_csv(write, nlp, name, content):
     assert read(nlp, write(name, content)) == EXPECTED
 
 
-def test_csv_with_ids(write, nlp):
+def test_csv_with_ids(write, nlp, fails):
     path = write("a.csv", csv(rows=ids()))
     assert read(nlp, path, tag_names=NAMES) == EXPECTED
     assert read(nlp, path, tag_names=dict(enumerate(NAMES))) == EXPECTED
-    with pytest.raises(
-        DataError, match=r"a.csv:2 \(tags\[0\]\) is 1, an id whose tag is not known.*tag_names"
-    ):
+    with fails(DataError, "a.csv:2 (tags[0])"):
         read(nlp, path)
 
 
-def test_cells_over_several_lines_keep_the_line_of_their_row(write, nlp):
+def test_cells_over_several_lines_keep_the_line_of_their_row(write, nlp, fails):
     path = write("a.csv", "tokens,tags\n\"['Ann',\n 'left']\",\"['B-PER', 'O']\"\n\nnone,\"['O']\"\n")
-    with pytest.raises(DataError, match=r"a.csv:5 \(tokens\) is 'none'; allowed: a list"):
+    with fails(DataError, "a.csv:5 (tokens)"):
         read(nlp, path)
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("content", "where"),
     [
-        ('tokens,tags\nAnn left,"[\'O\']"\n', r"a.csv:2 \(tokens\) is 'Ann left'; allowed: a list"),
-        ("tokens,tags\n\"['Ann' 'left']\",\"['O' 'O']\"\n", r"a.csv:2 \(tokens\) is .*with commas"),
-        ('tokens,tags\n"[\'Ann\', \'left\']",[1 0]\n', r"a.csv:2 \(tags\) is '\[1 0\]'; allowed: a list"),
-        ("tokens,tags\n\"__import__('os').getcwd()\",\"['O']\"\n", r"a.csv:2 \(tokens\) is .__import__"),
-        ("tokens,tags\n['Ann', 'left'],['O', 'O']\n", r"a.csv:2 has 4 cells, the header has 2; .* Put lists in quotes"),
-        ("tokens,ner_tags\n\"['Ann']\",\"['O']\"\n", r'a.csv:2 \(tags\) is missing \(columns: tokens, ner_tags\).*Set tags_column = "ner_tags"'),
-        ("words,tags\n\"['Ann']\",\"['O']\"\n", r'\(tokens\) is missing .*Set tokens_column = "words"'),
-        ("tokens,tokens\n[],[]\n", r"a.csv:1 has the column 'tokens' twice"),
-        ('tokens,tags\n"[\'Ann\']"x,[]\n', r"a.csv:2 is no CSV"),
-        ("tokens,tags\n\"['Ann', 'left']\",\"['O']\"\n", r"a.csv:2 \(tags\) has 1 tags, tokens has 2 words"),
-        ('tokens,tags\n[1],[0]\n', r"a.csv:2 \(tags\[0\]\) is 0, an id"),
-        ("tokens,tags\n", "holds no text"),
-        ("", "a.csv is empty"),
+        ('tokens,tags\nAnn left,"[\'O\']"\n', "a.csv:2 (tokens)"),
+        ("tokens,tags\n\"['Ann' 'left']\",\"['O' 'O']\"\n", "a.csv:2 (tokens)"),
+        ('tokens,tags\n"[\'Ann\', \'left\']",[1 0]\n', "a.csv:2 (tags)"),
+        ("tokens,tags\n\"__import__('os').getcwd()\",\"['O']\"\n", "a.csv:2 (tokens)"),
+        ("tokens,tags\n['Ann', 'left'],['O', 'O']\n", "a.csv:2"),
+        ("tokens,ner_tags\n\"['Ann']\",\"['O']\"\n", "a.csv:2 (tags)"),
+        ("words,tags\n\"['Ann']\",\"['O']\"\n", "a.csv:2 (tokens)"),
+        ("tokens,tokens\n[],[]\n", "a.csv:1"),
+        ('tokens,tags\n"[\'Ann\']"x,[]\n', "a.csv:2"),
+        ("tokens,tags\n\"['Ann', 'left']\",\"['O']\"\n", "a.csv:2 (tags)"),
+        ("tokens,tags\n[1],[0]\n", "a.csv:2 (tags[0])"),
+        ("tokens,tags\n", "a.csv"),
+        ("", "a.csv"),
     ],
 )  # fmt: skip
-def test_mistakes_in_csv(write, nlp, content, message):
-    with pytest.raises(DataError, match=message):
-        read(nlp, write("a.csv", content))
+def test_errors_in_csv(write, nlp, content, where, fails):
+    path = write("a.csv", content)
+    with fails(DataError, where):
+        read(nlp, path)
 
 
 def test_the_csv_of_long_texts(write, nlp):
@@ -119,17 +118,17 @@ def test_the_csv_of_long_texts(write, nlp):
     assert (len(text.split()), found) == (40_000, [])
 
 
-def test_parquet(nlp, tmp_path, write):
+def test_parquet(nlp, tmp_path, write, fails):
     path = str(tmp_path / "a.parquet")
     classes().to_parquet(path)
     assert read(nlp, path) == EXPECTED  # the file knows its classes
     Dataset.from_list(ids()).to_parquet(path)
     assert read(nlp, path, tag_names=NAMES) == EXPECTED
-    with pytest.raises(DataError, match=r"a.parquet:1 \(tags\[0\]\) is 1, an id"):
+    with fails(DataError, "a.parquet:1 (tags[0])"):
         read(nlp, path)
-    with pytest.raises(DataError, match=r"a.parquet:1 \(labels\) is missing \(columns: tokens, tags\)"):
+    with fails(DataError, "a.parquet:1 (labels)"):
         read(nlp, path, tags_column="labels")
-    with pytest.raises(DataError, match=r"b.parquet is no Parquet file: ArrowInvalid"):
+    with fails(DataError, "b.parquet"):
         read(nlp, write("b.parquet", "no"))
 
 
@@ -139,7 +138,7 @@ def test_pandas_writes_what_is_read(nlp, tmp_path):
     assert read(nlp, tmp_path / "a.csv") == EXPECTED
 
 
-def test_saved_data_sets(nlp, tmp_path):
+def test_saved_data_sets(nlp, tmp_path, fails):
     classes().save_to_disk(tmp_path / "one")
     assert read(nlp, tmp_path / "one") == EXPECTED
     assert read(nlp, tmp_path / "one", tag_names=["O", "B-a", "I-a", "B-b"])[0][1] == [
@@ -149,26 +148,26 @@ def test_saved_data_sets(nlp, tmp_path):
     DatasetDict(train=classes(), test=classes(ROWS[1:])).save_to_disk(tmp_path / "two")
     assert read(nlp, str(tmp_path / "two")) == EXPECTED
     assert read(nlp, tmp_path / "two", split="test") == EXPECTED[1:]
-    with pytest.raises(DataError, match=r"two has no split 'dev'; allowed: train, test. Set split"):
+    with fails(DataError, "two"):
         read(nlp, tmp_path / "two", split="dev")
     (example, *_) = bio(tmp_path / "two")(nlp)
     assert supervision(example.reference)["source"] == "train:1"
 
 
-def test_data_sets_in_memory(nlp):
+def test_data_sets_in_memory(nlp, fails):
     assert read(nlp, classes()) == EXPECTED
     assert read(nlp, Dataset.from_list(ROWS)) == EXPECTED
     assert read(nlp, classes().with_format("numpy")) == EXPECTED
     assert read(nlp, DatasetDict(dev=classes()), split="dev") == EXPECTED
-    with pytest.raises(DataError, match="the data set has no split 'train'; allowed: dev"):
+    with fails(DataError, "the data set"):
         read(nlp, DatasetDict(dev=classes()))
-    with pytest.raises(DataError, match=r"record 1 \(tags\) has 1 tags, tokens has 2 words"):
+    with fails(DataError, "record 1 (tags)"):
         read(nlp, Dataset.from_list([ROWS[0], {"tokens": ["a", "b"], "tags": ["O"]}]))
-    with pytest.raises(DataError, match=r"record 0 \(tags\[0\]\) is 1, an id whose tag is not known"):
+    with fails(DataError, "record 0 (tags[0])"):
         read(nlp, Dataset.from_list(ids()))
 
 
-def test_folders_have_splits(write, nlp, tmp_path):
+def test_folders_have_splits(write, nlp, tmp_path, fails):
     for name, rows in (("train", ROWS), ("validation", ROWS[1:])):
         write(f"csv/{name}.csv", csv(rows=rows))
         write(f"parts/{name}-00000-of-00002.jsonl", rows)
@@ -187,12 +186,12 @@ def test_folders_have_splits(write, nlp, tmp_path):
         EXPECTED[1],
     ]
     assert read(nlp, tmp_path / "csv" / "validation.csv") == EXPECTED[1:]  # a file has no splits
-    with pytest.raises(DataError, match=r"csv has no split 'gold'; allowed: train, validation"):
+    with fails(DataError, "csv"):
         read(nlp, tmp_path / "csv", split="gold")
 
 
 def test_the_plain_ids_of_whole_entities(nlp):
-    """The same class at each word of an entity: two entities by the letter of BIO, one with plain labels."""
+    """The same class at each word of an entity: two entities in BIO, one with plain labels."""
     rows = Dataset.from_list(
         [{"tokens": ["John", "Smith", "works", "at", "Google"], "tags": [1, 1, 0, 0, 3]}]
     )
@@ -216,7 +215,7 @@ def test_the_scheme_is_that_of_all_rows_and_files(write, nlp, tmp_path):
     assert read(nlp, tmp_path, scheme="plain")[0][1] == [(0, 2, "I-PER")]
 
 
-def test_what_is_dropped_is_counted(write, nlp):
+def test_what_is_dropped_is_counted(write, nlp, fails):
     rows = [
         {"tokens": [], "tags": []},
         {"tokens": None, "tags": None},
@@ -227,35 +226,36 @@ def test_what_is_dropped_is_counted(write, nlp):
     (example,) = reader(nlp)
     assert [(span.start, span.end) for span in gold_spans(example.reference)] == [(0, 2)]
     assert reader.report == {"row without words (dropped)": 3, "empty word (dropped with its tag)": 2}
-    with pytest.raises(DataError, match=r"b.jsonl:1 \(tags\) has 1 tags, tokens has 0 words"):
+    with fails(DataError, "b.jsonl:1 (tags)"):
         read(nlp, write("b.jsonl", [{"tokens": [], "tags": ["O"]}]))
-    with pytest.raises(DataError, match="holds no text"):
+    with fails(DataError, "c.jsonl"):
         read(nlp, write("c.jsonl", rows[:1]))
 
 
 @pytest.mark.parametrize(
-    ("rows", "message"),
+    ("rows", "field"),
     [
-        ([{"tokens": "Ann left", "tags": ["O", "O"]}], r"a.jsonl:1 \(tokens\) is 'Ann left'"),
-        ([{"tokens": {"a": 1}, "tags": ["O"]}], r"\(tokens\) is \{'a': 1\}; allowed: a list of words"),
-        ([{"tokens": ["Ann", 7], "tags": ["O", "O"]}], r"tokens\[1\]\) is 7 \(int\)"),
-        ([{"tokens": ["Ann"], "tags": None}], r"\(tags\) is None"),
-        ([{"tokens": ["Ann"], "tags": ["X-PER"]}, ROWS[0]], r"a.jsonl:1 \(tags\[0\]\) is 'X-PER'"),
-        ([7], r"a.jsonl:1 is 7 \(int\); allowed: a JSON object"),
+        ([{"tokens": "Ann left", "tags": ["O", "O"]}], " (tokens)"),
+        ([{"tokens": {"a": 1}, "tags": ["O"]}], " (tokens)"),
+        ([{"tokens": ["Ann", 7], "tags": ["O", "O"]}], " (tokens[1])"),
+        ([{"tokens": ["Ann"], "tags": None}], " (tags)"),
+        ([{"tokens": ["Ann"], "tags": ["X-PER"]}, ROWS[0]], " (tags[0])"),
+        ([7], ""),
     ],
 )
-def test_mistakes_in_json(write, nlp, rows, message):
-    with pytest.raises(DataError, match=message):
-        read(nlp, write("a.jsonl", rows))
+def test_errors_in_json(write, nlp, rows, field, fails):
+    path = write("a.jsonl", rows)
+    with fails(DataError, f"a.jsonl:1{field}"):
+        read(nlp, path)
 
 
-def test_max_samples_are_evenly_spread(write, nlp):
+def test_max_samples_are_evenly_spread(write, nlp, fails):
     rows = [{"tokens": [f"w{i}"], "tags": ["O"]} for i in range(10)]
     path = write("a.jsonl", rows)
     assert [text for text, _ in read(nlp, path, max_samples=4)] == ["w0", "w2", "w5", "w7"]
     assert len(read(nlp, path, max_samples=99)) == 10
     assert [text for text, _ in read(nlp, path, limit=2)] == ["w0", "w1"]
-    with pytest.raises(ConfigError, match=r"\[max_samples\] is 0"):
+    with fails(ConfigError, "max_samples"):
         bio(path, max_samples=0)
 
 
@@ -268,23 +268,23 @@ def test_options_of_all_readers(write, nlp):
     assert supervision(example.reference)["ner_labels"] == ["person", "city"]
 
 
-def test_a_reader_gives_the_same_in_each_pass(write, nlp, tmp_path):
+def test_a_reader_gives_the_same_in_each_pass(write, nlp, tmp_path, fails):
     reader = bio(write("a.jsonl", ROWS))
     assert [len(list(reader(nlp))) for _ in range(2)] == [2, 2]
-    with pytest.raises(DataError, match=r"nowhere.csv does not exist"):
+    with fails(DataError, "nowhere.csv"):
         bio(tmp_path / "nowhere.csv")(nlp)  # at once, before an example is taken
-    with pytest.raises(DataError, match="path is None"):
+    with fails(DataError, "path"):
         bio(None)(nlp)
 
 
 @pytest.mark.parametrize("path", [7, [["a.csv"]], object()])
-def test_what_is_no_path(nlp, path):
-    with pytest.raises(ConfigError, match=r"\[path\] is (int|list|object); allowed: a file, .*a Dataset"):
+def test_what_is_no_path(nlp, path, fails):
+    with fails(ConfigError, "path"):
         bio(path)(nlp)
 
 
-def test_a_streamed_data_set_is_none(nlp):
-    with pytest.raises(ConfigError, match=r"\[path\] is IterableDataset"):
+def test_a_streamed_data_set_is_none(nlp, fails):
+    with fails(ConfigError, "path"):
         bio(classes().to_iterable_dataset())(nlp)
 
 
@@ -322,11 +322,11 @@ except DataError as error:
     )
 
 
-def test_packages_that_are_not_installed(nlp, tmp_path, monkeypatch):
+def test_packages_that_are_not_installed(nlp, tmp_path, monkeypatch, fails):
     classes().to_parquet(str(tmp_path / "a.parquet"))
     classes().save_to_disk(tmp_path / "saved")
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     monkeypatch.setitem(sys.modules, "datasets", None)
     for path in ("a.parquet", "saved"):
-        with pytest.raises(ConfigError, match=r'needs the package .*pip install "gliner_pipe\[datasets\]"'):
+        with fails(ConfigError, "readers.bio"):
             read(nlp, tmp_path / path)

@@ -6,7 +6,7 @@ import logging
 import pytest
 
 from gliner_pipe.data.annotations import gold_spans, supervision
-from gliner_pipe.data.readers import json as gliner_json
+from gliner_pipe.data.readers import gliner_json
 from gliner_pipe.errors import ConfigError, DataError
 
 ANN = {"tokenized_text": ["Ann", "lives", "in", "Paris", "."], "ner": [[0, 0, "person"], [3, 3, "city"]]}
@@ -82,7 +82,7 @@ def test_nested_and_multi_label_entities_and_duplicates(write, nlp):
     (example,) = reader(nlp)
     assert triples(example) == [(0, 3, "paper"), (0, 2, "city"), (0, 3, "company")]
     assert supervision(example.reference)["relations"] == [[0, 1, "named after"], [2, 0, "owns"]]
-    assert reader.report == {"entity stated twice (merged)": 1, "relation stated twice (merged)": 1}
+    assert reader.report == {"duplicate entity (merged)": 1, "duplicate relation (merged)": 1}
 
 
 def test_relations_count_in_the_first_place_of_the_span_setter(write, nlp):
@@ -117,12 +117,12 @@ def test_labels_are_written_on_every_example(write, nlp):
     assert [supervision(e.reference)["ner_labels"] for e in examples] == [["person", "city", "date"]] * 2
 
 
-def test_labels_are_closed_after_the_label_map(write, nlp):
+def test_labels_are_closed_after_the_label_map(write, nlp, fails):
     path = write("a.jsonl", [ANN])
     assert read(nlp, path, labels=["person", "town"], label_map={"city": "town"})
-    with pytest.raises(DataError, match=r"a.jsonl:1 \(label\) is 'city'; allowed: 'person', 'town'"):
+    with fails(DataError, "a.jsonl:1 (label)"):
         read(nlp, path, labels=["person", "town"])
-    with pytest.raises(DataError, match=r"\(relation label\) is 'in'; allowed: 'near'"):
+    with fails(DataError, "(relation label)"):
         read(nlp, write("b.jsonl", [ANN | {"relations": [[0, 1, "in"]]}]), rel_labels=["near"])
 
 
@@ -152,22 +152,22 @@ def test_the_report_is_logged_once(write, nlp, caplog):
     ]
 
 
-def test_missing_files_show_before_the_first_example(nlp, tmp_path):
+def test_missing_files_show_before_the_first_example(nlp, tmp_path, fails):
     reader = gliner_json(tmp_path / "nothing.jsonl")
-    with pytest.raises(DataError, match="does not exist"):
+    with fails(DataError, "nothing.jsonl"):
         reader(nlp)
 
 
-def test_flat_ner(write, nlp):
+def test_flat_ner(write, nlp, fails):
     nested = {"tokenized_text": ["New", "York", "Times"], "ner": [[0, 2, "paper"], [0, 1, "city"]]}
     assert read(nlp, write("a.jsonl", [ANN]), flat_ner=True)
-    with pytest.raises(DataError, match=r"'New York' \(city\) and 'New York Times' \(paper\), which overlap"):
+    with fails(DataError, "(entities)"):
         read(nlp, write("b.jsonl", [nested]), flat_ner=True)
 
 
-def test_a_record_without_ner(write, nlp):
+def test_a_record_without_ner(write, nlp, fails):
     path = write("a.jsonl", [{"tokenized_text": ["Hi"]}])
-    with pytest.raises(DataError, match=r"a.jsonl:1 \(ner\) is missing"):
+    with fails(DataError, "a.jsonl:1 (ner)"):
         read(nlp, path)
     assert triples(read(nlp, path, require_gold=False)[0]) == []
 
@@ -175,7 +175,7 @@ def test_a_record_without_ner(write, nlp):
 def test_labels_are_stripped_and_counted(write, nlp):
     reader = gliner_json(write("a.jsonl", [{"tokenized_text": ["Hi"], "ner": [[0, 0, " greeting\n"]]}]))
     assert triples(next(reader(nlp))) == [(0, 1, "greeting")]
-    assert reader.report == {"label with blanks around it (stripped)": 1}
+    assert reader.report == {"label with surrounding whitespace (stripped)": 1}
 
 
 def test_a_text_of_100_000_words(write, nlp):

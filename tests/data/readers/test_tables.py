@@ -42,8 +42,8 @@ def test_lists_come_back_as_they_were_written(value):
         "\\",
     ],
 )
-def test_what_is_no_list(text):
-    with pytest.raises(DataError, match=r"a.csv:2 \(tokens\) is .*; allowed: a list") as caught:
+def test_what_is_no_list(text, fails):
+    with fails(DataError, "a.csv:2 (tokens)") as caught:
         list_cell(PLACE, "tokens", text)
     assert len(str(caught.value)) < 300
 
@@ -80,11 +80,11 @@ def test_names_of_splits(write, tmp_path):
     assert splits_of(tmp_path / "data" / "dev_1.csv") == []
 
 
-def test_a_split_that_is_called_otherwise(write, tmp_path):
+def test_a_split_that_is_called_otherwise(write, tmp_path, fails):
     write("data/gold.jsonl", [{"n": 1}])
     write("data/silver.jsonl", [{"n": 2}])
     (table,) = open_tables(tmp_path / "data", "gold")
     assert [row["n"] for _, row in table.rows(("n",))] == [1]
     assert len(open_tables(tmp_path / "data", "train")) == 2  # none of the names says a split
-    with pytest.raises(DataError, match="has no split 'bronze'; allowed: files without names of splits"):
+    with fails(DataError, str(tmp_path / "data")):
         open_tables(tmp_path / "data", "bronze")
