@@ -20,8 +20,6 @@ TRAINING_STATE = "training_state"
 PIPELINE = "meta.json"
 CHECKPOINT = "gliner_config.json"
 
-#: Files of a GLiNER checkpoint that loading needs.
-_CHECKPOINT_FILES = ["*.json", "*.txt", "*.model", "*_tokenizer/*", "model.safetensors", "pytorch_model.bin"]
 #: Files that a training may have pushed next to the pipeline.
 _BESIDE = [f"{TRAINING_STATE}/*", "last-checkpoint/*", "step-*/*", "runs/*"]
 _HUB_ID = re.compile(r"[A-Za-z0-9_][\w.-]*/[\w.-]+", re.ASCII)
@@ -136,7 +134,9 @@ def from_hub(
     marker = _marker(api, repo_id, how)
     patterns: dict[str, Any] = {"ignore_patterns": _BESIDE}
     if marker == CHECKPOINT:
-        patterns = {"allow_patterns": _CHECKPOINT_FILES}
+        from gliner_pipe.checkpoints.gliner_read import FILES
+
+        patterns = {"allow_patterns": list(FILES)}
     try:
         folder = api.snapshot_download(repo_id, **how, **patterns)
     except Exception as error:
