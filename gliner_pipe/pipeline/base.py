@@ -169,7 +169,7 @@ class TorchPipe(Pipe):  # type: ignore[misc]
         model: Any,
         scorer: Callable[..., Any] | None = None,
         *,
-        word_splitter: WordSplitter | None = None,
+        word_splitter: Any = None,
         settings: Mapping[str, Any],
     ) -> None:
         if not is_plain(name) or "/" in name:  # it is also the name of the component's folder
@@ -189,7 +189,7 @@ class TorchPipe(Pipe):  # type: ignore[misc]
         self.cfg = self._checked({**self.settings_type().model_dump(), **settings})
         #: Settings at construction, for ``serialize``; set by the subclass once it has read its labels.
         self.configured: Mapping[str, Any] = {}
-        self._word_splitter = word_splitter
+        self._word_splitter: WordSplitter | None = word_splitter
         self._named_splitter: Cache[str | None, WordSplitter] = Cache(1)
         self._rng = random.Random(0)
         self._optimizer: ThincDrivenOptimizer | None = None

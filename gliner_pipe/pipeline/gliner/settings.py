@@ -58,9 +58,11 @@ class GlinerSettings(Settings):
     spans_key: str = "gliner"
     gold_spans_key: str | None = None
     annotate_ents: bool = True
-    label_sampling: Annotated[dict[str, Any], AfterValidator(partial(_sampling, LabelSampling))] = Field({})
+    label_sampling: Annotated[dict[str, Any], AfterValidator(partial(_sampling, LabelSampling))] = Field(
+        default={}
+    )
     relation_sampling: Annotated[dict[str, Any], AfterValidator(partial(_sampling, RelationSampling))] = (
-        Field({})
+        Field(default={})
     )
     generate_constraints: Annotated[list[Any] | None, AfterValidator(_not_blank)] = None
     n_sequences: Count | None = None
