@@ -158,7 +158,7 @@ def check_parts(model: TokenClassifier, drop_transitions: bool = False) -> None:
                 "Train with softmax, or write it without its transition scores: --drop-transitions true",
             )
         logger.warning(
-            "The CRF is written without its transition scores: transformers uses the best tag of each word, so entities "
+            "The CRF is written without its transition scores: transformers uses the best tag per word, so entities "
             "may differ from those of the pipeline."
         )
     elif not isinstance(decoder, SoftmaxTags):
