@@ -7,7 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from confit import Cli
 from rich.console import Console
@@ -319,7 +319,7 @@ def _check_gold(nlp: Language, examples: Sequence[Example], getter: SpanGetter) 
             if not set(gold) & set(component.labels):
                 _warn_of_no_score(f"has the tags {named(component.labels)}", component.labels, gold)
             return
-    refuse_no_gold("evaluation data", cast(SpanSetter, getter), examples)
+    refuse_no_gold("evaluation data", getter, examples)
     if not _labels((eg.reference for eg in examples), getter):
         logger.warning("warning: the evaluation data has no gold entities: nothing can be scored")
 

@@ -1,4 +1,4 @@
-"""Configurations and tokenizers of a GLiNER checkpoint, laid out as a saved pipeline holds them."""
+"""Writes configurations and tokenizers of a GLiNER checkpoint in the layout of a saved pipeline."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ DECODER_TOKENIZER = "decoder_tokenizer"
 
 
 def hf_config(settings: Mapping[str, Any] | None, name: str, where: str, kind: str = "deberta-v2") -> Any:
-    """Hugging Face configuration, from its `settings` if there are any, else of the model called `name`.
+    """Return the Hugging Face configuration in `settings`, or else that of the model `name`.
 
-    Settings without a type are those of a `kind`, as in GLiNER. Weights are read as fp32 whatever they were saved as.
+    Settings without a model type are those of `kind`, as in GLiNER. Weights are loaded as fp32, whatever their dtype.
     """
     from transformers import AutoConfig
 
@@ -50,20 +50,20 @@ def write(
     state: Mapping[str, Tensor],
     target: Path,
 ) -> None:
-    """Write what ``GLiNER.load_assets`` reads.
+    """Write the files that ``GLiNER.load_assets`` reads.
 
     Parameters
     ----------
     config
         Content of ``gliner_config.json``.
     folder
-        Of the checkpoint.
+        Folder of the checkpoint.
     text_encoder
-        Hugging Face configuration of the text encoder, and its tokenizer; special tokens are added to this.
+        Hugging Face configuration and tokenizer of the text encoder; special tokens are added to the tokenizer.
     state
         Tensors of the checkpoint, by our names.
     target
-        Folder that is written to.
+        Output folder.
     """
     kind = gliner_names.Architecture.of(config, folder)
     if not kind.bi:
@@ -74,7 +74,7 @@ def write(
         labels = hf_config(config.get("labels_encoder_config"), config["labels_encoder"], "labels_encoder")
         tokenizer = _tokenizer(folder / LABELS_TOKENIZER, config["labels_encoder"])
         _save(labels, tokenizer, target / "encoder" / "labels")
-    if kind.writes:
+    if kind.generates:
         decoder = hf_config(
             config.get("labels_decoder_config"), config["labels_decoder"], "labels_decoder", "gpt2"
         )
@@ -85,9 +85,9 @@ def write(
 
 
 def text_tokenizer(config: Mapping[str, Any], folder: Path) -> Any:
-    """Tokenizer of the text encoder, from the checkpoint or else from the model it names."""
+    """Return the tokenizer of the text encoder, from the checkpoint or else from the model that it names."""
     tokenizer = _tokenizer(folder, config["model_name"])
-    # as GLiNER: tokenizers of some models (T5, mT5) do not add what the model was trained with of their own accord
+    # as in GLiNER: tokenizers of some models (T5, mT5) do not add the special tokens of pretraining by default
     for kind in ("bos", "eos"):
         if hasattr(tokenizer, f"add_{kind}_token") and getattr(tokenizer, f"{kind}_token_id") is not None:
             setattr(tokenizer, f"add_{kind}_token", True)
@@ -101,16 +101,16 @@ def _add_tokens(tokenizer: Any, config: Mapping[str, Any], folder: Path) -> None
     ent = gliner_names.special_tokens(config)[0]
     if ent not in tokenizer.get_vocab():
         raise CheckpointError(
-            f"{folder}: the tokenizer does not know {ent!r}, the token before each label, though class_token_index = "
-            f"{config['class_token_index']} says that it was added. The tokenizer is not the one of these weights."
+            f"{folder}: the tokenizer has no token {ent!r}, which precedes each label, although class_token_index = "
+            f"{config['class_token_index']} says that it was added. The tokenizer does not belong to these weights."
         )
 
 
 def _drop_tokens(folder: Path, tokens: Sequence[str]) -> None:
-    """Take `tokens` out of a saved tokenizer.
+    """Remove `tokens` from a saved tokenizer.
 
-    GLiNER adds them to the tokenizers of bi-encoders, too, whose embeddings have no rows for them: a text in which
-    one of them stands could not be read.
+    GLiNER also adds them to the tokenizers of bi-encoders, whose embeddings have no rows for them: a text that
+    contains one of them would fail.
     """
     path = folder / "tokenizer.json"
     content = json.loads(path.read_text(encoding="utf8"))
@@ -151,7 +151,7 @@ def _save(config: Any, tokenizer: Any, target: Path) -> None:
 
 
 def _write_prompts(config: Mapping[str, Any], state: Mapping[str, Tensor], target: Path) -> None:
-    """Names of the labels of a compressed prompt, in the order of their vectors."""
+    """Write the label names of a compressed prompt, in the order of their vectors."""
     names = {
         kind: [label for _, label in sorted((config.get(key) or {}).items(), key=lambda item: int(item[0]))]
         for kind, key in (("entity", "id_to_classes"), ("relation", "rel_id_to_classes"))
@@ -161,7 +161,7 @@ def _write_prompts(config: Mapping[str, Any], state: Mapping[str, Tensor], targe
 
 
 def embedded(model: GLiNER) -> Iterator[tuple[Any, Any, str]]:
-    """Yield the Hugging Face models of `model`, each with its tokenizer and what it is called."""
+    """Yield the Hugging Face models of `model`, each with its tokenizer and a name for messages."""
     backbone: Any = model.encoder.backbone
     yield backbone.encoder, backbone.tokenizer, "text encoder"
     if isinstance(model.encoder, BiEncoder):

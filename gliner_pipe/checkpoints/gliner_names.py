@@ -1,4 +1,4 @@
-"""The map between GLiNER's ``gliner_config.json`` and tensor names and our blocks, and nothing else."""
+"""Maps GLiNER's ``gliner_config.json`` to our blocks, and GLiNER's tensor names to ours."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ TRIPLES = {
     )
 }
 
-#: Those whose numbers differ here unless they are asked to be GLiNER's.
+#: Triple scorers that match GLiNER only with ``compatible = true``.
 COMPATIBLE = ("um", "se", "transe", "transh", "transf", "pairre", "triplere", "tucker")
 
-#: Beginnings of tensor names that every checkpoint may have: theirs, ours.
+#: Prefixes of tensor names in any checkpoint: theirs, ours.
 PREFIXES = (
     ("token_rep_layer.bert_layer.model.", "encoder.backbone.encoder."),
     ("token_rep_layer.bert_layer.layers_fuser.", "encoder.backbone.fusion."),
@@ -48,69 +48,75 @@ PREFIXES = (
     ("precomputed_rel_prompts", "encoder.table.relations"),
 )
 
-#: Keys that name no block and nothing that is needed to predict.
+#: The one model type that cannot be loaded.
 STREAMING = "gliner_streaming_span"
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """Which of GLiNER's model classes a configuration asks for.
+    """Which of GLiNER's model classes a configuration describes.
 
     Attributes
     ----------
-    bi, token, writes, relates
-        Labels apart from the text; words scored, not spans; labels written by a language model; relations.
+    bi
+        Labels have an encoder of their own.
+    token
+        Words are scored, not spans.
+    generates
+        A language model generates labels.
+    relates
+        Relations are classified.
     """
 
     bi: bool
     token: bool
-    writes: bool
+    generates: bool
     relates: bool
 
     @classmethod
     def of(cls, config: Mapping[str, Any], folder: Path) -> Architecture:
-        """Read it off a configuration, in GLiNER's own order: relations before writing before a label encoder."""
+        """Return the class of a configuration, in GLiNER's precedence: relations, label generation, label encoder."""
         if config.get("model_type") == STREAMING:
             raise CheckpointError(
-                f"{folder}: is a streaming model ({STREAMING}), which this package cannot read. Allowed: all other "
-                "GLiNER models."
+                f"{folder}: is a streaming model ({STREAMING}), which cannot be loaded. Allowed: all other GLiNER "
+                "models."
             )
         relates = config.get("relations_layer") is not None
-        writes = not relates and bool(config.get("labels_decoder"))
-        bi = not relates and not writes and bool(config.get("labels_encoder"))
-        return cls(bi, _span_mode(config, folder) == "token_level", writes, relates)
+        generates = not relates and bool(config.get("labels_decoder"))
+        bi = not relates and not generates and bool(config.get("labels_encoder"))
+        return cls(bi, _span_mode(config, folder) == "token_level", generates, relates)
 
     def prefixes(self) -> tuple[tuple[str, str], ...]:
-        """Beginnings of tensor names: theirs, ours."""
+        """Return the prefixes of tensor names: theirs, ours."""
         spans = "span_rep.marker." if self.token else "span_rep."
         own = [("span_rep_layer.span_rep_layer.", spans)]
         own.append(("cross_fuser.", "fusion.") if self.bi else ("rnn.", "encoder.rnn."))
         return (*PREFIXES, *own)
 
     def unused(self, represent_spans: bool) -> tuple[str, ...]:
-        """Beginnings of the names of tensors that GLiNER writes and never reads."""
+        """Return the prefixes of tensors that GLiNER saves and never loads."""
         names = ["rnn."] if self.bi else ["cross_fuser."]
         if self.token and not self.relates:
             names.append("prompt_rep_layer.")
-        if self.token and not (self.relates or self.writes or represent_spans):
+        if self.token and not (self.relates or self.generates or represent_spans):
             names.append("span_rep_layer.")
         return tuple(names)
 
 
 def blocks(config: Mapping[str, Any], folder: Path, text_encoder: Any, tokenizer: Any) -> dict[str, Any]:
-    """Configuration of the blocks that a ``gliner_config.json`` asks for.
+    """Return the configuration of the blocks that a ``gliner_config.json`` describes.
 
     Parameters
     ----------
     config
-        What it holds.
+        Content of the file.
     folder
-        Named in errors.
+        Folder of the checkpoint, for errors.
     text_encoder
-        Hugging Face configuration of the text encoder; None where it cannot be had, then the window follows
-        ``max_len`` alone.
+        Hugging Face configuration of the text encoder; None if unavailable, the window then depends on ``max_len``
+        alone.
     tokenizer
-        Of the text encoder, or None.
+        Tokenizer of the text encoder, or None.
     """
     kind = Architecture.of(config, folder)
     dropout = config.get("dropout", 0.4)
@@ -139,7 +145,7 @@ def blocks(config: Mapping[str, Any], folder: Path, text_encoder: Any, tokenizer
         made["context"] = _context(config["span_encoder_config"], folder, dropout)
     if kind.relates:
         made |= _relations(config, folder, dropout)
-    if kind.writes:
+    if kind.generates:
         made["decoder_loss_coef"] = config.get("decoder_loss_coef", 0.5)
     return made
 
@@ -149,12 +155,12 @@ def _span_mode(config: Mapping[str, Any], folder: Path) -> str:
     mode = ALIASES.get(mode, mode)
     if mode not in available("span_reps"):
         allowed = ", ".join(available("span_reps"))
-        raise CheckpointError(f"{folder}: asks for span_mode = {mode!r}; allowed: {allowed}.")
+        raise CheckpointError(f"{folder}: has span_mode = {mode!r}; allowed: {allowed}.")
     return mode
 
 
 def _encoder(config: Mapping[str, Any], kind: Architecture, limit: int | None) -> dict[str, Any]:
-    # texts that GLiNER reads in one piece are one window
+    # a text that GLiNER does not split is one window
     room = 2 * int(config.get("max_len") or 384)
     window = max(16, room if limit is None else min(room, limit - 4))
     backbone = {
@@ -189,7 +195,7 @@ def _encoder(config: Mapping[str, Any], kind: Architecture, limit: int | None) -
 
 
 def _attention(config: Mapping[str, Any]) -> str:
-    """Kind of attention; what `transformers` writes down by itself asks for nothing."""
+    """Return the attention implementation; values that `transformers` writes by default are ignored."""
     kind = config.get("_attn_implementation")
     return "auto" if kind in (None, "eager", "sdpa") else str(kind)
 
@@ -211,12 +217,12 @@ def _span_rep(config: Mapping[str, Any], kind: Architecture, folder: Path, dropo
 
 
 def represents_spans(config: Mapping[str, Any], kind: Architecture) -> bool:
-    """Whether a token model scores the spans that it found once more."""
-    return not kind.relates and (kind.writes or bool(config.get("represent_spans", False)))
+    """Whether a token model has a second score for the spans that it finds."""
+    return not kind.relates and (kind.generates or bool(config.get("represent_spans", False)))
 
 
 def _decoder(config: Mapping[str, Any], kind: Architecture, dropout: float) -> dict[str, Any]:
-    if not kind.writes:
+    if not kind.generates:
         return {"@decoders": "span"}
     return {
         "@decoders": "generative",
@@ -237,7 +243,7 @@ def _context(config: Mapping[str, Any], folder: Path, dropout: float) -> dict[st
         name = "lstm"
     else:
         raise CheckpointError(
-            f"{folder}: asks for span_encoder_config.model_type = {kind!r}; allowed: deberta-v2, modernbert, rnn."
+            f"{folder}: has span_encoder_config.model_type = {kind!r}; allowed: deberta-v2, modernbert, rnn."
         )
     made: dict[str, Any] = {"@context_encoders": name}
     for theirs, ours in (("hidden_size", "width"), ("num_hidden_layers", "n_layers")):
@@ -256,14 +262,14 @@ def _relations(config: Mapping[str, Any], folder: Path, dropout: float) -> dict[
     layer = ALIASES.get(layer, layer)
     if layer not in available("relation_layers"):
         allowed = ", ".join(available("relation_layers"))
-        raise CheckpointError(f"{folder}: asks for relations_layer = {layer!r}; allowed: {allowed}.")
+        raise CheckpointError(f"{folder}: has relations_layer = {layer!r}; allowed: {allowed}.")
     triple: dict[str, Any] = {"@triples": "concat", "dropout": dropout}
     if config.get("triples_layer") is not None:
         name = str(config["triples_layer"]).lower()
         if name not in TRIPLES:
             allowed = ", ".join(TRIPLES.values())
             raise CheckpointError(
-                f"{folder}: asks for triples_layer = {config['triples_layer']!r}; allowed: {allowed}."
+                f"{folder}: has triples_layer = {config['triples_layer']!r}; allowed: {allowed}."
             )
         triple = {"@triples": name, **({"compatible": True} if name in COMPATIBLE else {})}
     return {
@@ -275,34 +281,34 @@ def _relations(config: Mapping[str, Any], folder: Path, dropout: float) -> dict[
 
 
 def special_tokens(config: Mapping[str, Any]) -> tuple[str, str, str | None]:
-    """Tokens that stand before each label, after all labels, and before each relation label."""
+    """Return the tokens before each label, after all labels, and before each relation label."""
     rel = config.get("rel_token", "<<REL>>") if config.get("relations_layer") is not None else None
     return config.get("ent_token", "<<ENT>>"), config.get("sep_token", "<<SEP>>"), rel
 
 
 def added_tokens(config: Mapping[str, Any], folder: Path) -> list[str]:
-    """Tokens that GLiNER adds, in its order, to a tokenizer that does not have them yet."""
+    """Return the tokens that GLiNER adds, in its order, to a tokenizer that lacks them."""
     known = all(config.get(key, -1) not in (None, -1) for key in ("class_token_index", "vocab_size"))
     return [] if known or Architecture.of(config, folder).bi else all_added_tokens(config)
 
 
 def all_added_tokens(config: Mapping[str, Any]) -> list[str]:
-    """Tokens that GLiNER adds at some time; to bi-encoders, too, which have no vectors for them."""
+    """Return all tokens that GLiNER may add, also to bi-encoders, which have no vectors for them."""
     ent, sep, rel = special_tokens(config)
     return [ent, sep, rel] if rel is not None else ["[FLERT]", ent, sep]
 
 
 def word_splitter(config: Mapping[str, Any], folder: Path) -> str:
-    """Name of the word splitter that the checkpoint was trained with."""
+    """Return the name of the word splitter that the checkpoint was trained with."""
     name = str(config.get("words_splitter_type") or "whitespace")
     if name not in available("word_splitters"):
         allowed = ", ".join(available("word_splitters"))
-        raise CheckpointError(f"{folder}: asks for words_splitter_type = {name!r}; allowed: {allowed}.")
+        raise CheckpointError(f"{folder}: has words_splitter_type = {name!r}; allowed: {allowed}.")
     return name
 
 
 def rename(state: Mapping[str, Tensor], config: Mapping[str, Any], folder: Path) -> dict[str, Tensor]:
-    """Give tensors our names; unknown ones keep theirs and are reported as unexpected."""
+    """Return tensors under our names; unknown names are kept, and reported as unexpected later."""
     kind = Architecture.of(config, folder)
     unused = kind.unused(represents_spans(config, kind))
     renamed = {}
@@ -318,13 +324,13 @@ def check_prompts(state: Mapping[str, Tensor], config: Mapping[str, Any], folder
     if config.get("precomputed_prompts_mode") and "encoder.table.entities" not in state:
         raise CheckpointError(
             f"{folder}: has precomputed_prompts_mode, but no tensor precomputed_prompts. GLiNER 0.2.29 loses it "
-            "when it saves a model that it has read: take the checkpoint before that, or compress again."
+            "when it saves a loaded model: use the checkpoint before that, or compress the prompt again."
         )
 
 
 def restore(state: Mapping[str, Tensor], kind: Architecture) -> dict[str, Tensor]:
-    """Give tensors GLiNER's names."""
-    # longest first: "span_rep." also begins "span_rep.scorer."
+    """Return tensors under GLiNER's names."""
+    # longest first: "span_rep." is also a prefix of "span_rep.scorer."
     pairs = sorted(((ours, theirs) for theirs, ours in kind.prefixes()), key=lambda pair: -len(pair[0]))
     return {_swapped(name, pairs): tensor for name, tensor in state.items()}
 

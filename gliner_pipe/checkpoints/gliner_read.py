@@ -22,14 +22,15 @@ from gliner_pipe.modeling.weights import fill, read_parts, shapes
 from gliner_pipe.util.consent import trusting
 
 CONFIG = "gliner_config.json"
-#: What is downloaded beside the weights.
-ASSETS = ("*.json", "*.txt", "*.model", "*_tokenizer/*")
-#: Weight files in the order in which they are looked for.
+#: Weight files in order of preference.
 WEIGHTS = ("model.safetensors", "model.fp16.safetensors", "model.bf16.safetensors", "pytorch_model.bin")
+#: Files to download: configurations, tokenizers and weights.
+FILES = ("*.json", "*.txt", "*.model", "*_tokenizer/*", *WEIGHTS)
+_ALLOWED = "a folder with a GLiNER checkpoint, an installed package that holds one, a hub id"
 
 
 def read_checkpoint(name: str) -> GLiNER:
-    """Compose the blocks that a GLiNER checkpoint asks for and fill in its weights.
+    """Compose the blocks of a GLiNER checkpoint and load its weights.
 
     Parameters
     ----------
@@ -39,11 +40,11 @@ def read_checkpoint(name: str) -> GLiNER:
     Raises
     ------
     CheckpointError
-        When the folder is not whole, its tensors are not those of the blocks, or it needs a block that is not here.
+        If files are missing, its tensors do not match the blocks, or it requires an unknown block.
     """
     folder = _folder(name)
     config = _read_config(folder / CONFIG)
-    text_encoder = _text_encoder(config)
+    text_encoder = gliner_assets.hf_config(config.get("encoder_config"), config["model_name"], "model")
     tokenizer = gliner_assets.text_tokenizer(config, folder)
     blocks = gliner_names.blocks(config, folder, text_encoder, tokenizer)
     model = from_blocks(blocks)
@@ -61,7 +62,7 @@ def read_checkpoint(name: str) -> GLiNER:
 
 
 def read_encoder(name: str, trust_remote_code: bool = False, *, part: str) -> Any:
-    """Read one encoder of a checkpoint: the base under an adapter that was saved without it.
+    """Return one encoder of a checkpoint: the base of an adapter saved without it.
 
     Parameters
     ----------
@@ -70,7 +71,7 @@ def read_encoder(name: str, trust_remote_code: bool = False, *, part: str) -> An
     trust_remote_code
         Consent to run Python code that comes with the encoder.
     part
-        Path of the module that holds the encoder, such as ``"encoder.backbone"``.
+        Name of the module that holds the encoder, such as ``"encoder.backbone"``.
     """
     with trusting(trust_remote_code):
         return read_checkpoint(name).get_submodule(part).encoder
@@ -80,25 +81,20 @@ def _folder(name: str) -> Path:
     folder = hf.locate(name, CONFIG)
     if folder is None:
         if name.count("/") != 1 or name.startswith((".", "/", "~")):
-            raise ConfigError("model", f"found {name!r}, which is no folder", _ALLOWED, "Check the path")
+            raise ConfigError("model", f"found {name!r}, which is not a folder", _ALLOWED, "Check the path")
         from huggingface_hub import snapshot_download
 
         try:
-            folder = Path(
-                snapshot_download(
-                    name, allow_patterns=["*.json", "*.txt", "*.model", "*_tokenizer/*", *WEIGHTS]
-                )
-            )
-        except Exception as error:  # the hub client has a tree of its own
+            folder = Path(snapshot_download(name, allow_patterns=list(FILES)))
+        except Exception as error:  # the hub client raises errors of many kinds
             reason = " ".join(str(error).split())[:200]
-            raise ConfigError("model", f"{name!r} cannot be had from the hub ({reason})", _ALLOWED) from error
+            raise ConfigError(
+                "model", f"{name!r} cannot be downloaded from the hub ({reason})", _ALLOWED
+            ) from error
     if not (folder / CONFIG).is_file():
         hint = f"It is a spaCy pipeline: spacy.load({name!r})" if (folder / "meta.json").is_file() else ""
-        raise ConfigError("model", f"{name!r} holds no {CONFIG}", _ALLOWED, hint)
+        raise ConfigError("model", f"{name!r} has no {CONFIG}", _ALLOWED, hint)
     return folder
-
-
-_ALLOWED = "a folder with a GLiNER checkpoint, an installed package that holds one, a hub id"
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -113,13 +109,8 @@ def _read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def _text_encoder(config: Mapping[str, Any]) -> Any:
-    """Hugging Face configuration of the text encoder, from the checkpoint or else from the model it names."""
-    return gliner_assets.hf_config(config.get("encoder_config"), config["model_name"], "model")
-
-
 def _weights(folder: Path) -> tuple[dict[str, Tensor], Iterable[dict[str, Tensor]]]:
-    """The tensors of a checkpoint without their numbers, and with these, some at a time."""
+    """Return the tensors of a checkpoint without data, and an iterable that loads their data in parts."""
     for name in WEIGHTS:
         path = folder / name
         if not path.is_file():
@@ -130,37 +121,39 @@ def _weights(folder: Path) -> tuple[dict[str, Tensor], Iterable[dict[str, Tensor
         try:
             return shapes(path), read_parts(path)
         except SafetensorError as error:
-            raise CheckpointError(f"{path}: no safetensors file ({error}). Is it whole?") from None
+            raise CheckpointError(
+                f"{path}: not a valid safetensors file ({error}). Download it again."
+            ) from None
     raise CheckpointError(f"{folder}: no weights; allowed: {' or '.join(WEIGHTS)}.")
 
 
 def _unpickled(path: Path) -> dict[str, Tensor]:
-    """Read a pickle file of tensors; one that holds anything else, code above all, is refused."""
+    """Load a pickle file of tensors; a file that holds anything else, such as code, is refused."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(
-            f"{path}: holds more than tensors, or is not whole ({reason}). Nothing of it was run. Ask for the model as "
+            f"{path}: holds more than tensors, or is incomplete ({reason}). No code was run. Request the model as "
             "model.safetensors."
         ) from None
     if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
         raise CheckpointError(
-            f"{path}: holds more than tensors by their names. Ask for the model as model.safetensors."
+            f"{path}: holds more than named tensors. Request the model as model.safetensors."
         )
     return state
 
 
 def _fit(model: GLiNER, state: Mapping[str, Tensor], folder: Path) -> None:
-    """Give the embeddings as many rows as the checkpoint has, and compare shapes."""
+    """Resize the embeddings to the rows of the checkpoint, and compare shapes."""
     for part, tokenizer, name in gliner_assets.embedded(model):
         embeddings = part.get_input_embeddings()
         (key,) = (k for k, p in model.named_parameters() if p is embeddings.weight)
         rows = len(state[key]) if key in state else embeddings.num_embeddings
         if rows < len(tokenizer):
             raise CheckpointError(
-                f"{folder}: the tokenizer of the {name} knows {len(tokenizer)} pieces, the weights {rows}. "
-                "The tokenizer is not the one of these weights."
+                f"{folder}: the tokenizer of the {name} has {len(tokenizer)} tokens, the weights {rows}. "
+                "The tokenizer does not belong to these weights."
             )
         if rows != embeddings.num_embeddings:
             part.resize_token_embeddings(rows, mean_resizing=False)
@@ -172,15 +165,15 @@ def _fit(model: GLiNER, state: Mapping[str, Tensor], folder: Path) -> None:
     ]
     if wrong:
         raise CheckpointError(
-            f"{folder}: the tensors are not those of the blocks. Wrong shape: {', '.join(wrong)}."
+            f"{folder}: the tensors do not match the blocks. Wrong shape: {', '.join(wrong)}."
         )
 
 
 def _report(missing: Sequence[str], unexpected: Sequence[str], folder: Path) -> None:
-    """Refuse a checkpoint whose tensors are not those of the blocks."""
+    """Refuse a checkpoint whose tensors do not match the blocks."""
     unexpected = [name for name in unexpected if not name.endswith("position_ids")]
     if missing or unexpected:
         raise CheckpointError(
-            f"{folder}: the tensors are not those of the blocks. Missing: {', '.join(missing) or 'none'}. "
+            f"{folder}: the tensors do not match the blocks. Missing: {', '.join(missing) or 'none'}. "
             f"Unexpected: {', '.join(unexpected) or 'none'}."
         )

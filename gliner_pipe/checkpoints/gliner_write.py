@@ -1,4 +1,4 @@
-"""Writes GLiNER checkpoints: what the `gliner` package loads with the same entities."""
+"""Writes GLiNER checkpoints, which the `gliner` package loads with the same entities."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from gliner_pipe.modeling.span_reps.token_level import TokenLevel
 from gliner_pipe.registry import registry
 from gliner_pipe.util.atomic import replace_directory
 
-#: Triple scorers that GLiNER builds for vectors of this width only.
+#: Triple scorers that GLiNER supports for vectors of this width only.
 WIDE = ("transh", "transf", "pairre", "triplere", "tucker", "ermlp", "convkb")
 WIDE_SIZE = 768
 
@@ -34,16 +34,16 @@ RELATION_LAYERS = ("dot", "mlp", "attention", "bilinear", "gcn", "gat", "none")
 
 
 def write_checkpoint(model: GLiNER, target: Path, word_splitter: str = "spacy") -> Path:
-    """Write a model as a GLiNER checkpoint, in place of one that stands there.
+    """Write a model as a GLiNER checkpoint, replacing an existing one.
 
     Parameters
     ----------
     model
-        With weights.
+        The blocks, with weights.
     target
-        Folder.
+        Output folder.
     word_splitter
-        What the model reads as words: ``spacy`` or ``whitespace``.
+        The word splitter: ``spacy`` or ``whitespace``.
 
     Returns
     -------
@@ -52,12 +52,12 @@ def write_checkpoint(model: GLiNER, target: Path, word_splitter: str = "spacy") 
 
     Notes
     -----
-    Adapters are written merged, as GLiNER knows none; the model itself keeps them.
+    Adapters are merged in the written weights, since GLiNER has none; the model itself keeps them.
 
     Raises
     ------
     ConfigError
-        Where GLiNER has no such block, or gives other numbers with it; nothing has been written then.
+        If GLiNER has no equivalent block, or a different score for it; nothing is written then.
     """
     model = merged(model)
     kind = _kind(model)
@@ -76,12 +76,12 @@ def write_checkpoint(model: GLiNER, target: Path, word_splitter: str = "spacy") 
 
 
 def gliner_config(model: GLiNER, word_splitter: str = "spacy") -> dict[str, Any]:
-    """Content of the ``gliner_config.json`` of a model.
+    """Return the content of ``gliner_config.json`` for a model.
 
     Raises
     ------
     ConfigError
-        Where GLiNER has no such block, or gives other numbers with it.
+        If GLiNER has no equivalent block, or a different score for it.
     """
     kind = _kind(model)
     backbone = model.encoder.backbone
@@ -111,12 +111,12 @@ def gliner_config(model: GLiNER, word_splitter: str = "spacy") -> dict[str, Any]
     if model.relation_layer is not None:
         config |= _of_relations(model)
     if model.label_generator is not None:
-        config |= _of_writer(model)
+        config |= _of_generator(model)
     return config
 
 
 def _kind(model: GLiNER) -> gliner_names.Architecture:
-    """Which of GLiNER's architectures a model is; whatever it cannot hold is refused."""
+    """Return GLiNER's architecture for a model; blocks without an equivalent are refused."""
     kind = gliner_names.Architecture(
         isinstance(model.encoder, BiEncoder),
         isinstance(model.span_rep, TokenLevel),
@@ -129,9 +129,9 @@ def _kind(model: GLiNER) -> gliner_names.Architecture:
 
 
 def _refuse(where: str, found: str, allowed: str) -> ConfigError:
-    do = "Keep the pipeline in spaCy's format: it holds everything"
+    do = "Keep the pipeline in spaCy's format, which supports all blocks"
     return ConfigError(
-        f"components.*.model.{where}", f"{found}, which a GLiNER checkpoint cannot hold", allowed, do
+        f"components.*.model.{where}", f"{found}, which a GLiNER checkpoint does not support", allowed, do
     )
 
 
@@ -143,7 +143,7 @@ def _check_encoder(model: GLiNER, kind: gliner_names.Architecture) -> None:
         if encoder.table is not None:
             raise _refuse("encoder", "has a compressed prompt", "a model before compression")
         if model.fusion is not None:
-            raise _refuse("fusion", "found a fusion behind a uni_encoder", "no fusion")
+            raise _refuse("fusion", "found a fusion after a uni_encoder", "no fusion")
     elif isinstance(encoder, BiEncoder):
         labels = encoder.label_encoder
         if encoder.rnn_layers:
@@ -154,7 +154,7 @@ def _check_encoder(model: GLiNER, kind: gliner_names.Architecture) -> None:
             raise _refuse(
                 "encoder.fuse_label_layers", f"found {labels.fuse_layers}", str(backbone.fuse_layers)
             )
-        if kind.relates or kind.writes:
+        if kind.relates or kind.generates:
             raise _refuse(
                 "encoder", "found a bi_encoder with relations or a generative decoder", "uni_encoder"
             )
@@ -163,7 +163,7 @@ def _check_encoder(model: GLiNER, kind: gliner_names.Architecture) -> None:
             raise _refuse("fusion", f"found {type(model.fusion).__name__}", "cross_attention")
         if model.fusion is not None and model.fusion.n_heads != heads:
             raise _refuse(
-                "fusion.n_heads", f"found {model.fusion.n_heads}", f"{heads}, those of the text encoder"
+                "fusion.n_heads", f"found {model.fusion.n_heads}", f"{heads}, as in the text encoder"
             )
     else:
         raise _refuse("encoder", f"found {type(encoder).__name__}", "uni_encoder, bi_encoder")
@@ -171,8 +171,8 @@ def _check_encoder(model: GLiNER, kind: gliner_names.Architecture) -> None:
 
 def _check_heads(model: GLiNER, kind: gliner_names.Architecture) -> None:
     _name("span_reps", model.span_rep)
-    if kind.relates and kind.writes:
-        raise _refuse("decoder", "found a generative decoder beside relations", "one of them")
+    if kind.relates and kind.generates:
+        raise _refuse("decoder", "found a generative decoder together with relations", "one of them")
     if isinstance(model.span_rep, TokenLevel):
         if model.span_rep.project_labels != kind.relates:
             raise _refuse(
@@ -180,7 +180,7 @@ def _check_heads(model: GLiNER, kind: gliner_names.Architecture) -> None:
                 f"found {model.span_rep.project_labels}",
                 f"{kind.relates}, as the model has {'' if kind.relates else 'no '}relations",
             )
-        wanted = {True: (False,), False: (True,) if kind.writes else (True, False)}[kind.relates]
+        wanted = {True: (False,), False: (True,) if kind.generates else (True, False)}[kind.relates]
         if model.span_rep.represent_spans not in wanted:
             raise _refuse(
                 "span_rep.represent_spans", f"found {model.span_rep.represent_spans}", str(wanted[0])
@@ -202,7 +202,7 @@ def _check_triple(model: GLiNER) -> None:
         allowed = ", ".join(sorted({*gliner_names.TRIPLES, "concat"} - {"conve"}))
         raise _refuse("triple", f"found {name!r}", allowed)
     if name in gliner_names.COMPATIBLE and not getattr(model.triple, "compatible", False):
-        raise _refuse("triple.compatible", "found False, with which the scores differ from GLiNER's", "True")
+        raise _refuse("triple.compatible", "found False, whose scores differ from GLiNER's", "True")
     if getattr(model.triple, "margin", 0.0):
         raise _refuse("triple.margin", f"found {model.triple.margin}", "0")
     if name in WIDE and size != WIDE_SIZE:
@@ -210,7 +210,7 @@ def _check_triple(model: GLiNER) -> None:
 
 
 def _name(family: str, block: Block) -> str:
-    """Name under which the class of a block is registered."""
+    """Return the registered name of a block's class."""
     for name, made in getattr(registry, family).get_all().items():
         if made is type(block):
             return str(name)
@@ -219,7 +219,7 @@ def _name(family: str, block: Block) -> str:
 
 def _model_type(kind: gliner_names.Architecture) -> str:
     level = "token" if kind.token else "span"
-    if kind.writes:
+    if kind.generates:
         return "gliner_encoder_token_decoder" if kind.token else "gliner_uni_encoder_span_decoder"
     return f"gliner_{'bi' if kind.bi else 'uni'}_encoder_{level}{'_relex' if kind.relates else ''}"
 
@@ -300,7 +300,7 @@ def _of_relations(model: GLiNER) -> dict[str, Any]:
     }
 
 
-def _of_writer(model: GLiNER) -> dict[str, Any]:
+def _of_generator(model: GLiNER) -> dict[str, Any]:
     writer = model.label_generator
     assert writer is not None
     return {
@@ -314,7 +314,7 @@ def _of_writer(model: GLiNER) -> dict[str, Any]:
 
 
 def _tensors(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors as a safetensors file wants them, and which of their other names stand for which."""
+    """Return the tensors of a safetensors file without duplicates, and the aliases of duplicates."""
     kept: dict[Any, str] = {}
     tensors: dict[str, Tensor] = {}
     aliases: dict[str, str] = {}

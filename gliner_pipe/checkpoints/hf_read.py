@@ -1,4 +1,4 @@
-"""Reads Hugging Face token classification models: ``config.json`` with weights and tokenizer beside it."""
+"""Reads Hugging Face token classification models: ``config.json``, weights and tokenizer."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ GENERIC = re.compile(r"LABEL_\d+")
 
 
 class TagNames(NamedTuple):
-    """What the outputs of a model mean.
+    """The tags of a model's outputs.
 
     Attributes
     ----------
     scheme
-        That of the decoder which has such tags.
+        Tag scheme of a decoder with these tags.
     labels
-        In the order of the outputs.
+        Labels in the order of the outputs.
     places
         Output of each tag, by our name of the tag.
     """
@@ -44,14 +44,16 @@ class TagNames(NamedTuple):
     places: dict[str, int]
 
     def rows(self, scheme: Scheme) -> list[int | None]:
-        """Return the output of each tag of a decoder, in its order; None for a tag that the model does not have."""
+        """Return the output of each tag of a decoder, in its order; None for a tag that the model lacks."""
         names = TagTables.make(scheme, self.labels, chain_per_label=False).names
         return [self.places.get(name) for name in names]
 
 
 def read_tags(names: Sequence[str]) -> TagNames:
-    """Find out how tags are written: ``B-person``, ``B_person`` or ``person-B`` with the letters of IO, BIO, BIOUL,
-    BIOES or BMES, in any order, or labels without a prefix, with ``O`` (IO) or without (a label for each word).
+    """Parse the tag names of a model.
+
+    Names may be ``B-person``, ``B_person``, ``person-B`` or ``person_B`` with the prefixes of IO, BIO, BIOUL, BIOES or
+    BMES, in any order; or labels without a prefix, with ``O`` (IO) or without (a label for each word).
 
     Parameters
     ----------
@@ -61,12 +63,12 @@ def read_tags(names: Sequence[str]) -> TagNames:
     Raises
     ------
     ValueError
-        If two outputs are the same tag, or none is any.
+        If two outputs are the same tag, or there is no label.
     """
     names = [name.strip() for name in names]
     outside = [place for place, name in enumerate(names) if name == OUTSIDE]
     if len(outside) == len(names) or "" in names:
-        raise ValueError(f"names no label ({', '.join(map(repr, names)) or 'nothing'})")
+        raise ValueError(f"has no label ({', '.join(map(repr, names)) or 'nothing'})")
     parsed = {place: parts for place, parts in enumerate(split_tag_names(names)) if parts is not None}
     labels = tuple(dict.fromkeys(label for _, label in parsed.values()))
     prefixes = {prefix for prefix, _ in parsed.values()}
@@ -85,9 +87,9 @@ def read_tags(names: Sequence[str]) -> TagNames:
 
 
 CONFIG = "config.json"
-#: Pieces in a window, where the model can read more.
+#: Subword tokens in a window, for a model with a higher limit.
 WINDOW = 510
-#: Logit of a tag that a model does not have: a probability of nothing, from which training can still come back.
+#: Logit of a tag that a model lacks: a probability near 0, from which training can still recover.
 UNSEEN = -30.0
 _ALLOWED = (
     "a token classification model of transformers: a folder, an installed package that holds one, a hub id"
@@ -96,16 +98,16 @@ _PROBE = ["The", "quick", "brown", "fox", "of", "1984", "jumps", "over", "Züric
 
 
 class Head(NamedTuple):
-    """What a token classification model has beside its encoder.
+    """The layers of a token classification model after its encoder.
 
     Attributes
     ----------
     classifier
         The linear layer to the tags.
     dense
-        What stands before it (ModernBERT): ``dense``, ``act`` and ``norm``; None for nothing.
+        Layer before it (ModernBERT) with ``dense``, ``act`` and ``norm``; None if there is none.
     dropout
-        Before the classifier.
+        Dropout before the classifier.
     """
 
     classifier: nn.Linear
@@ -125,29 +127,29 @@ def read_model(
     stride: int | None = None,
     trust_remote_code: bool = False,
 ) -> TokenClassifier:
-    """Compose the blocks that a token classification model asks for and fill in its weights.
+    """Compose the blocks of a token classification model and load its weights.
 
     Parameters
     ----------
     name
         A folder, an installed package that holds a model, or a hub id.
     tag_names
-        The tags by the number of the output, in place of those of the model's configuration.
+        The tags by output number, in place of those of the model's configuration.
     any_names
-        Take tags whose names say nothing (``LABEL_0``) for tags of no label; they are refused otherwise.
+        Accept generic tag names (``LABEL_0``) as tags without a label; they are refused otherwise.
     scheme, constrained, all_pieces
-        Of the decoder; the scheme is that of the tags when not given.
+        Options of the decoder; the scheme is that of the tags when None.
     window, stride
-        Pieces in a window, and from one to the next.
+        Subword tokens in a window, and from one window to the next.
     trust_remote_code
         Run code that comes with the model.
 
     Raises
     ------
     ConfigError
-        When it cannot be had, is no such model, or its tags cannot be read.
+        If it cannot be loaded, is not a token classification model, or its tags cannot be parsed.
     CheckpointError
-        When it has layers that no block here has, or gives other numbers than the blocks.
+        If it has layers without an equivalent block, or its scores differ from those of the blocks.
     """
     theirs, tokenizer = _load(name, trust_remote_code)
     head = head_of(theirs, name)
@@ -160,7 +162,7 @@ def read_model(
         name, theirs, tokenizer, head, scheme or tags.scheme, constrained, all_pieces, window, stride
     )
     model = from_blocks(blocks)
-    transformer_of(model).trust_remote_code = trust_remote_code  # not in the blocks, which are saved
+    transformer_of(model).trust_remote_code = trust_remote_code  # consent is not saved with the blocks
     with tempfile.TemporaryDirectory() as folder:
         theirs.config.save_pretrained(folder + "/encoder/backbone")
         tokenizer.save_pretrained(folder + "/encoder/backbone")
@@ -173,12 +175,12 @@ def read_model(
 
 
 def read_encoder(name: str, trust_remote_code: bool = False) -> Any:
-    """Read the encoder alone, under an adapter that was saved without it."""
+    """Return the encoder alone: the base of an adapter saved without it."""
     return transformer_of(read_model(name, any_names=True, trust_remote_code=trust_remote_code)).encoder
 
 
 def is_model(folder: Path) -> bool:
-    """Whether a folder says that it holds a token classification model."""
+    """Whether a folder holds a token classification model, according to its ``config.json``."""
     path = folder / CONFIG
     if not path.is_file():
         return False
@@ -193,16 +195,16 @@ def is_model(folder: Path) -> bool:
 
 
 def _load(name: str, trust_remote_code: bool) -> tuple[Any, Any]:
-    """Model and tokenizer; a model without a classifier is refused."""
+    """Load model and tokenizer; a model without a trained classifier is refused."""
     from transformers import AutoModelForTokenClassification
 
     folder = hf.locate(name)
     for marker, hint in (
-        ("gliner_config.json", 'Take @factory = "gliner" for it'),
+        ("gliner_config.json", 'Use @factory = "gliner" for it'),
         ("meta.json", f"It is a spaCy pipeline: spacy.load({name!r})"),
     ):
         if folder is not None and (folder / marker).is_file() and not (folder / CONFIG).is_file():
-            raise ConfigError("model", f"{name!r} holds no {CONFIG}", _ALLOWED, hint)
+            raise ConfigError("model", f"{name!r} has no {CONFIG}", _ALLOWED, hint)
     source = hf.source_of(name, "model")
     trusted = trust_remote_code or consent.is_given()
     try:
@@ -214,24 +216,24 @@ def _load(name: str, trust_remote_code: bool) -> tuple[Any, Any]:
     except (OSError, ValueError, ImportError, RuntimeError, KeyError) as error:
         consent.refuse(error, name, "model")
         reason = " ".join(str(error).split())[:300]
-        do = "Offline, download the model first and give its folder"
+        do = "Without network access, download the model first and give its folder"
         raise ConfigError("model", f"{name!r} cannot be loaded ({reason})", _ALLOWED, do) from error
     missing = sorted(report["missing_keys"])
     if missing:
         raise ConfigError(
             "model",
-            f"{name!r} has no weights for {', '.join(missing[:4])}: it is no trained token classifier",
+            f"{name!r} has no weights for {', '.join(missing[:4])}, so it is not a trained token classifier",
             _ALLOWED,
             'For an encoder alone write [components.<name>.embedding] @backbones = "transformer"',
         )
     if not getattr(tokenizer, "is_fast", False):
-        found = f"{name!r} has the tokenizer {type(tokenizer).__name__}, which maps no pieces to words"
+        found = f"{name!r} has the tokenizer {type(tokenizer).__name__}, which does not map subword tokens to words"
         raise ConfigError("model", found, "models with a fast tokenizer (tokenizer.json)")
     return model, tokenizer
 
 
 def head_of(model: Any, name: str) -> Head:
-    """Return what a model has beside its encoder."""
+    """Return the layers of a model after its encoder."""
     parts = {
         key: part
         for key, part in model.named_children()
@@ -244,8 +246,8 @@ def head_of(model: Any, name: str) -> Head:
     if len(linear) != 1 or linear[0].out_features != model.config.num_labels or len(dense) > 1 or not known:
         shown = ", ".join(f"{key} ({type(part).__name__})" for key, part in parts.items())
         raise CheckpointError(
-            f"{name}: {type(model).__name__} has {shown or 'nothing'} beside its encoder. Allowed: dropout and a "
-            "linear layer, with a dense layer before it as in ModernBERT."
+            f"{name}: {type(model).__name__} has {shown or 'nothing'} after its encoder. Allowed: dropout and a "
+            "linear layer, optionally after a dense layer as in ModernBERT."
         )
     return Head(linear[0], dense[0] if dense else None, dropouts[0] if dropouts else 0.0)
 
@@ -265,7 +267,7 @@ def _tags(config: Any, given: Any, name: str, any_names: bool) -> TagNames:
         if any_names:
             return TagNames("bio", ("LABEL",), {})
         raise ConfigError(
-            "model", f"{name!r} does not say what its tags are ({', '.join(names[:3])} ...)", allowed, do
+            "model", f"{name!r} does not name its tags ({', '.join(names[:3])} ...)", allowed, do
         )
     try:
         return read_tags(names)
@@ -284,7 +286,7 @@ def _blocks(
     window: int | None,
     stride: int | None,
 ) -> dict[str, Any]:
-    """Configuration of the blocks."""
+    """Return the configuration of the blocks."""
     limit = hf.max_positions(model.config, tokenizer)
     specials = sum(map(len, hf.special_pieces(tokenizer)))
     size = window or (WINDOW if limit is None else min(WINDOW, limit - specials))
@@ -319,14 +321,14 @@ def _blocks(
 
 
 def transformer_of(model: TokenClassifier) -> Transformer:
-    """Return the backbone, that under a dense layer where there is one."""
+    """Return the transformer backbone, without a dense layer over it."""
     backbone: Any = model.encoder.backbone
     found: Any = backbone.embedding if isinstance(backbone, Dense) else backbone
     return cast(Transformer, found)
 
 
 def same_kind(model: Any, encoder: nn.Module) -> nn.Module | None:
-    """Return the part of a token classification model that is such an encoder."""
+    """Return the part of a token classification model with the class of `encoder`."""
     return next((part for part in model.base_model.modules() if type(part) is type(encoder)), None)
 
 
@@ -338,11 +340,11 @@ def _fill_encoder(encoder: nn.Module, model: Any, name: str) -> None:
     own = dict(encoder.named_parameters())
     poolers = [key for key in missing if key.startswith("pooler.")]
     with torch.no_grad():
-        for key in poolers:  # nothing here reads it, and all that is saved is to be the same each time
+        for key in poolers:  # unused; zeroed so that saved files are reproducible
             own[key].zero_()
     if len(poolers) < len(missing) or unexpected:
         raise CheckpointError(
-            f"{name}: the tensors are not those of {type(encoder).__name__}. Missing: "
+            f"{name}: the tensors do not match {type(encoder).__name__}. Missing: "
             f"{', '.join(missing) or 'none'}. Unexpected: {', '.join(unexpected) or 'none'}."
         )
 
@@ -354,7 +356,7 @@ def _fill_head(model: TokenClassifier, head: Head, tags: TagNames) -> None:
         for key in ("dense", "norm"):
             getattr(parts[0], key).load_state_dict(getattr(parts[1], key).state_dict())
     layer = model.decoder.project
-    if not tags.places:  # nothing is known of them
+    if not tags.places:  # generic names: the classifier is not used
         return
     with torch.no_grad():
         layer.weight.zero_()
@@ -367,7 +369,7 @@ def _fill_head(model: TokenClassifier, head: Head, tags: TagNames) -> None:
 
 @torch.no_grad()
 def _compare(model: TokenClassifier, theirs: Any, tags: TagNames, name: str) -> None:
-    """Refuse a model whose numbers are not those of the blocks: it does more than its layers tell."""
+    """Refuse a model whose scores differ from those of the blocks, since its code does more than its layers."""
     inputs = model.encoder.collate(model.prepare([_PROBE]))
     windows = inputs.windows
     logits = theirs(input_ids=windows.input_ids, attention_mask=windows.attention_mask).logits[0].float()
@@ -378,6 +380,6 @@ def _compare(model: TokenClassifier, theirs: Any, tags: TagNames, name: str) -> 
     wanted = logits[windows.piece_start[0, read]][:, [row for row in rows if row is not None]]
     if here and not torch.allclose(ours, wanted, atol=1e-3, rtol=1e-3):
         raise CheckpointError(
-            f"{name}: {type(theirs).__name__} gives other numbers than an encoder with a linear layer (they differ by "
-            f"up to {float((ours - wanted).abs().max()):.3g}): there is no block for what it does."
+            f"{name}: {type(theirs).__name__} computes other scores than an encoder with a linear layer (maximum "
+            f"difference {float((ours - wanted).abs().max()):.3g}), and no block is equivalent to it."
         )

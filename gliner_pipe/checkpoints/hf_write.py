@@ -27,21 +27,21 @@ from gliner_pipe.util.redact_folder import redact_folder
 
 logger = logging.getLogger(__name__)
 
-#: Where configurations keep the dropout before the classifier.
+#: Names of the dropout before the classifier in configurations.
 _DROPOUTS = ("classifier_dropout", "seq_classif_dropout", "classifier_dropout_prob")
 
 
 def write_model(model: TokenClassifier, target: Path, *, drop_transitions: bool = False) -> Path:
-    """Write a tagger as a folder that ``AutoModelForTokenClassification.from_pretrained`` reads, in place of one there.
+    """Write a tagger as a folder that ``AutoModelForTokenClassification.from_pretrained`` reads, replacing an old one.
 
     Parameters
     ----------
     model
-        With weights.
+        The blocks, with weights.
     target
-        Folder. In one that holds pipelines, as the folder of a training, the files are put beside these.
+        Output folder. In a folder that holds pipelines, such as that of a training, the files are added to it.
     drop_transitions
-        Write a CRF without what it knows of sequences: entities may be others then. It is refused otherwise.
+        Write a CRF without its transition scores, so entities may differ. A CRF is refused otherwise.
 
     Returns
     -------
@@ -50,13 +50,13 @@ def write_model(model: TokenClassifier, target: Path, *, drop_transitions: bool 
 
     Notes
     -----
-    Adapters are written merged, and a projection of the word vectors is multiplied into the classifier; the model
-    itself stays as it is.
+    Adapters are merged, and a projection of the word vectors is multiplied into the classifier. The model itself does
+    not change.
 
     Raises
     ------
     ConfigError
-        Where `transformers` has no such layer; nothing has been written then.
+        If `transformers` has no equivalent layer; nothing is written then.
     """
     made, tokenizer = hf_model(model, drop_transitions=drop_transitions)
 
@@ -66,12 +66,11 @@ def write_model(model: TokenClassifier, target: Path, *, drop_transitions: bool 
         tokenizer.save_pretrained(folder)
         redact_folder(folder)
 
-    if any(target.glob("*/meta.json")):  # the folder of a training: its pipelines stay
+    if any(target.glob("*/meta.json")):  # the folder of a training: keep its pipelines
         with only_writer(target / LOCK), scratch_directory(target / CONFIG) as folder:
             write(folder)
-            for file in sorted(
-                folder.iterdir(), key=lambda file: file.name == CONFIG
-            ):  # what tells a model comes last
+            # config.json identifies a model, so it is moved last
+            for file in sorted(folder.iterdir(), key=lambda file: file.name == CONFIG):
                 file.replace(target / file.name)
         return target
     with replace_directory(target, marker=CONFIG) as folder:
@@ -80,7 +79,7 @@ def write_model(model: TokenClassifier, target: Path, *, drop_transitions: bool 
 
 
 def hf_model(model: TokenClassifier, *, drop_transitions: bool = False) -> tuple[Any, Any]:
-    """Make the model of `transformers` that gives the same scores, and its tokenizer; see :func:`write_model`."""
+    """Return a `transformers` model with the same scores, and its tokenizer; see :func:`write_model`."""
     from transformers import AutoModelForTokenClassification
 
     check_parts(model, drop_transitions)
@@ -100,7 +99,7 @@ def hf_model(model: TokenClassifier, *, drop_transitions: bool = False) -> tuple
     except ValueError as error:
         raise _refuse(
             "encoder.backbone.model",
-            f"found a {config.model_type} encoder, of which transformers has no token classification model",
+            f"found a {config.model_type} encoder, for which transformers has no token classification model",
             "bert, roberta, xlm-roberta, deberta-v2, electra, distilbert, modernbert ...",
         ) from error
     _fill(made, model)
@@ -111,19 +110,19 @@ def hf_model(model: TokenClassifier, *, drop_transitions: bool = False) -> tuple
 
 
 def _refuse(where: str, found: str, allowed: str, do: str = "") -> ConfigError:
-    do = do or "Keep the pipeline in spaCy's format: it holds everything"
+    do = do or "Keep the pipeline in spaCy's format, which supports all blocks"
     return ConfigError(
-        f"components.*.model.{where}", f"{found}, which a model of transformers cannot hold", allowed, do
+        f"components.*.model.{where}", f"{found}, which a transformers model does not support", allowed, do
     )
 
 
 def check_parts(model: TokenClassifier, drop_transitions: bool = False) -> None:
-    """Refuse what would give other entities, of a model with weights or without.
+    """Refuse blocks that would lead to other entities, with or without weights.
 
     Raises
     ------
     ConfigError
-        About the first such block.
+        With the first such block.
     """
     encoder, backbone, decoder = model.encoder, transformer_of(model), model.decoder
     if not isinstance(encoder, PlainEncoder):
@@ -149,18 +148,18 @@ def check_parts(model: TokenClassifier, drop_transitions: bool = False) -> None:
             "joint: one chain",
         )
     if isinstance(decoder, CRFTags):
-        if decoder.mode == "independent":  # its tags were learned word by word, as those of softmax
+        if decoder.mode == "independent":  # trained per word, as softmax
             return
         if not drop_transitions:
             raise _refuse(
                 "decoder",
-                "found crf, whose tags depend on one another",
+                "found crf, whose tags depend on each other",
                 "softmax, or crf in the mode independent with chains = one",
-                "Train with softmax, or write it without its transitions, with other entities: --drop-transitions true",
+                "Train with softmax, or write it without its transition scores: --drop-transitions true",
             )
         logger.warning(
-            "The transitions of the CRF are left out: transformers takes the best tag of each word, and entities may "
-            "be others than those of the pipeline."
+            "The CRF is written without its transition scores: transformers uses the best tag per word, so entities "
+            "may differ from those of the pipeline."
         )
     elif not isinstance(decoder, SoftmaxTags):
         raise _refuse("decoder", f"found {type(decoder).__name__}", "softmax")
@@ -173,8 +172,8 @@ def _names(model: TokenClassifier) -> list[str]:
         return [tag if tag == "O" else f"{tag}-{label}" for tag in decoder.tags]
     if "U" in decoder.tables.prefixes:
         logger.warning(
-            "The tags are in the scheme bioul: the pipelines of transformers group B- and I- only, and show L- and U- "
-            "as labels of their own. Train with scheme = bio for them."
+            "The tags use the scheme bioul: transformers' pipelines group only B- and I-, and show L- and U- as "
+            "separate labels. Train with scheme = bio for them."
         )
     return list(decoder.tags)
 
@@ -202,7 +201,9 @@ def _fill(made: Any, model: TokenClassifier) -> None:
         head.classifier.weight.copy_(weight)
         if head.classifier.bias is None:
             raise _refuse(
-                "encoder.backbone.model", "found a classifier with a bias", "an encoder whose has one"
+                "encoder.backbone.model",
+                "found a classifier with a bias",
+                "an encoder whose classifier has a bias",
             )
         head.classifier.bias.copy_(bias)
         if head.dense is not None:
@@ -213,7 +214,7 @@ def _fill(made: Any, model: TokenClassifier) -> None:
 
 
 def _classifier(model: TokenClassifier) -> tuple[Tensor, Tensor]:
-    """Weights of the classifier, with a projection before it multiplied in."""
+    """Return the weights of the classifier, multiplied with a projection before it."""
     layer, projection = model.decoder.project, transformer_of(model).projection
     weight, bias = layer.weight.double().cpu(), layer.bias.double().cpu()
     if projection is not None:

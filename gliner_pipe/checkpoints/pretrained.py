@@ -1,4 +1,4 @@
-"""Models given by name: checkpoints whose own files define the blocks they need."""
+"""Models given by name: checkpoints whose files define their own blocks."""
 
 from __future__ import annotations
 
@@ -20,42 +20,42 @@ from gliner_pipe.util import consent
 
 
 class Named(Block):
-    """Stands for a model that brings its own blocks, until it is opened."""
+    """Placeholder for a model that defines its own blocks, until it is loaded."""
 
     family = "architectures"
 
     @abstractmethod
     def materialize(self) -> Any:
-        """Read the model and return the blocks with its weights."""
+        """Load the model and return the blocks with its weights."""
 
     @abstractmethod
     def restore(self, blocks: dict[str, Any]) -> Any:
-        """Compose the blocks of a saved pipeline that came from this model; weights are still to be filled in."""
+        """Compose the blocks of a saved pipeline that came from this model; their weights are loaded afterwards."""
 
 
 @registry.architectures.register("gliner_pipe.Pretrained.v1")
 class Pretrained(Named):
     """A GLiNER checkpoint: a folder, an installed package that holds one, or a hub id.
 
-    ``model = "urchade/gliner_small-v2.1"`` in the component's section is the short form. The checkpoint is opened on
-    first use, never by ``nlp.add_pipe``; once saved, the pipeline does not need it any more.
+    ``model = "urchade/gliner_small-v2.1"`` in the component's section is the short form. The checkpoint is loaded on
+    first use, never by ``nlp.add_pipe``. A saved pipeline does not need the checkpoint.
 
     Parameters
     ----------
     name
-        Which checkpoint.
+        Folder, package or hub id.
     adapter
-        New weights that learn in place of the text encoder's own; the heads learn as ever.
+        Adapter of the text encoder. Only the adapter and the heads are trained.
     label_adapter
-        The same for the label encoder of a bi-encoder.
+        Adapter of a bi-encoder's label encoder.
     loss
-        The training signal, in place of the focal loss that a checkpoint brings.
+        Training loss; the focal loss when None.
     relation_loss
-        That of pairs and relations; `loss` when not given.
+        Loss of pairs and relations; `loss` when None.
     """
 
     family = "architectures"
-    #: What the caller said when a pipeline was loaded that has no weights yet.
+    #: Consent of the caller who loaded a pipeline that has no weights yet.
     trust_remote_code = False
 
     def __init__(
@@ -74,40 +74,40 @@ class Pretrained(Named):
         self.label_adapter = label_adapter
 
     def materialize(self) -> GLiNER:
-        """Read the checkpoint and return the blocks with its weights, and with new adapters."""
+        """Load the checkpoint and return the blocks with its weights and new adapters."""
         with consent.trusting(self.trust_remote_code):
             model = gliner_read.read_checkpoint(self.name)
         tokens = getattr(model.encoder, "new_tokens", ())
         for holder, adapter in self._adapted(model):
             holder.adapt(adapter, tokens if holder.part == "encoder.backbone" else ())
-        return self._taught(model).eval()
+        return self._with_losses(model).eval()
 
     def restore(self, blocks: dict[str, Any]) -> GLiNER:
         """Compose the blocks of a saved pipeline that came from this checkpoint."""
         model = from_blocks(blocks)
         for holder, adapter in self._adapted(model):
             holder.adapter = adapter
-        return self._taught(model)
+        return self._with_losses(model)
 
-    def _taught(self, model: GLiNER) -> GLiNER:
-        """Give the model the losses that are asked for."""
+    def _with_losses(self, model: GLiNER) -> GLiNER:
+        """Set the configured losses."""
         model.loss = self.loss or model.loss
         model.relation_loss = self.relation_loss or self.loss or model.relation_loss
         return model
 
     def _adapted(self, model: GLiNER) -> list[tuple[PretrainedEncoder, Adapter]]:
-        """Set where the encoders came from, and return those that are to have an adapter."""
-        asked = {"encoder.backbone": self.adapter, "encoder.label_encoder": self.label_adapter}
+        """Record the origin of the encoders, and return those with an adapter."""
+        adapters = {"encoder.backbone": self.adapter, "encoder.label_encoder": self.label_adapter}
         found = []
         for holder in (module for module in model.modules() if isinstance(module, PretrainedEncoder)):
             holder.checkpoint = self.name
             holder.read_base = partial(gliner_read.read_encoder, part=holder.part)
             name = "adapter" if holder.part == "encoder.backbone" else "label_adapter"
             holder.adapter_section = f"components.*.model.{name}"
-            adapter = asked.pop(holder.part, None)
+            adapter = adapters.pop(holder.part, None)
             if adapter is not None:
                 found.append((holder, adapter))
-        if asked.get("encoder.label_encoder") is not None:
+        if adapters.get("encoder.label_encoder") is not None:
             raise ConfigError(
                 "components.*.model.label_adapter",
                 f"is set, but the checkpoint {self.name!r} has no label encoder",
@@ -120,34 +120,33 @@ class Pretrained(Named):
 class PretrainedTokenClassifier(Named):
     """A model of `transformers` for token classification: a folder, an installed package that holds one, or a hub id.
 
-    ``model = "dslim/bert-base-NER"`` in the component's section is the short form. The model is opened on first use,
-    never by ``nlp.add_pipe``; once saved, the pipeline does not need it any more.
+    ``model = "dslim/bert-base-NER"`` in the component's section is the short form. The model is loaded on first use,
+    never by ``nlp.add_pipe``. A saved pipeline does not need the model.
 
     Parameters
     ----------
     name
-        Which model.
+        Folder, package or hub id.
     tag_names
-        The tags in the order of the model's outputs, or by their numbers, where its own configuration does not tell
+        The tags in the order of the model's outputs, or by output number, where its configuration does not name them
         (``LABEL_0``).
     labels
-        ``checkpoint``: its labels are those of the component, unless it names others itself. ``data``: the training
-        decides; tags that model and data have in common keep their weights, the others begin anew.
+        ``checkpoint``: the model's labels, unless the component has its own. ``data``: the labels of the training
+        data; tags in both keep their weights, the others are initialized.
     scheme
-        How tags spell entities when it is trained on other labels (``io``, ``bio``, ``bioul``); as in the model when
-        not given.
+        Tag scheme for training on other labels (``io``, ``bio``, ``bioul``); that of the model when None.
     constrained
-        Take the most probable of all sequences of tags that the scheme allows. False: the most probable tag of each
-        word, as `transformers` does.
+        Decode the most probable tag sequence that the scheme allows. False: the most probable tag of each word, as in
+        `transformers`.
     all_pieces
-        In training, learn all pieces of a word, and not the first alone.
+        Train on all subword tokens of a word, not only the first.
     window, stride
-        Pieces in a window, and from one to the next; by default what the model can read at once, up to 510.
+        Subword tokens in a window, and from one window to the next; by default the model's limit, up to 510.
     adapter
-        New weights that learn in place of the encoder's own; the classifier learns as ever.
+        Adapter of the encoder. Only the adapter and the classifier are trained.
     trust_remote_code
-        Run code that comes with the model when it is first read. It is not saved: whoever loads the pipeline consents
-        anew.
+        Run code that comes with the model when it is loaded. It is not saved: whoever loads the pipeline must consent
+        again.
     """
 
     family = "architectures"
@@ -178,7 +177,7 @@ class PretrainedTokenClassifier(Named):
         self.trust_remote_code = trust_remote_code
 
     def materialize(self) -> TokenClassifier:
-        """Read the model and return the blocks with its weights, and with a new adapter."""
+        """Load the model and return the blocks with its weights and a new adapter."""
         model = hf_read.read_model(
             self.name,
             tag_names=self.tag_names,
@@ -203,7 +202,7 @@ class PretrainedTokenClassifier(Named):
         return model
 
     def _holder(self, model: TokenClassifier) -> PretrainedEncoder:
-        """Return what holds the encoder, and tell it where that came from."""
+        """Return the module that holds the encoder, and record the encoder's origin."""
         path, holder = next(
             (path, module) for path, module in model.named_modules() if isinstance(module, PretrainedEncoder)
         )

@@ -62,12 +62,12 @@ def convert_file(source: str | Path, target: str | Path) -> Migrated:
         found = f"is {str(target)!r}, but the source is a configuration"
         raise ConfigError("target", found, "a file that ends in .cfg")
     migrated = to_config(source)
-    found: list[str] = []
-    text = redacted_config(migrated.to_cfg(), found)
+    redacted: list[str] = []
+    text = redacted_config(migrated.to_cfg(), redacted)
     with replace_file(target) as path:
         path.write_text(text, encoding="utf-8")
-    if found:
-        tell_redacted(str(target), found)
+    if redacted:
+        tell_redacted(str(target), redacted)
     return migrated
 
 

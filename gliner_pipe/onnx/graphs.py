@@ -96,7 +96,7 @@ def gliner_stages(model: GLiNER) -> Iterator[Stage]:
     ConfigError
         If it has a block that cannot be exported.
     """
-    if model.writer is not None:
+    if model.label_generator is not None:
         raise ConfigError(
             "components.*.model.decoder",
             "found @decoders = generative, whose language model generates token by token and cannot be exported",

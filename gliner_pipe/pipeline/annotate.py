@@ -1,9 +1,9 @@
-"""Writes entities and relations into a spaCy document."""
+"""Writes entities and relations to a spaCy document."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,15 +12,15 @@ from spacy.tokens import Doc, Span, SpanGroup
 
 from gliner_pipe.data import relations
 from gliner_pipe.data.annotations import install
-from gliner_pipe.pipeline.word_splitters import Words, WordSplitter
+from gliner_pipe.pipeline.word_splitters import Words
 
-UNALIGNED = "entity not on token borders (alignment_mode)"
-UNTIED = "relation of an entity not on token borders (alignment_mode)"
-TAKEN = "entity kept out of doc.ents by one that was there before"
+UNALIGNED = "entity does not align with token boundaries (alignment_mode)"
+RELATION_UNALIGNED = "relation of an entity that does not align with token boundaries (alignment_mode)"
+OVERLAPPED = "entity left out of doc.ents because it overlaps an existing one"
 
 
 class Entity(NamedTuple):
-    """An entity: words `start` to `end` (inclusive), its label, its score in [0, 1], labels written for it."""
+    """An entity: words `start` to `end` (inclusive), label, score in [0, 1], and generated labels."""
 
     start: int
     end: int
@@ -30,7 +30,7 @@ class Entity(NamedTuple):
 
 
 class Link(NamedTuple):
-    """A relation between two entities, given by their positions among the entities; its score in [0, 1]."""
+    """A relation between two entities, given by their positions in the list of entities; score in [0, 1]."""
 
     head: int
     tail: int
@@ -40,122 +40,91 @@ class Link(NamedTuple):
 
 @dataclass
 class Prediction:
-    """What was found in one document.
+    """Entities and relations of one document.
 
     Attributes
     ----------
     entities
         Ordered by start.
     relations
-        Between entities; None where none was asked for.
-    writes
-        Whether labels were written for the entities.
+        Relations between the entities; None where none were requested.
+    has_generated
+        Whether labels were generated for the entities.
     words
-        Of the document, where they are at hand; else it is split anew.
+        Words of the document, where they are available; otherwise it is split again.
     """
 
     entities: list[Entity]
     relations: list[Link] | None = None
-    writes: bool = False
+    has_generated: bool = False
     words: Words | None = None
 
 
 def install_extensions() -> None:
-    """Register ``doc._.gliner_labels`` and ``doc._.gliner_relations``, what one document is asked for, and
-    ``doc._.relations``, what was found; each unless it is there.
+    """Register ``doc._.gliner_labels``, ``doc._.gliner_relations`` (labels for one document) and ``doc._.relations``.
+
+    Existing extensions of these names are kept.
     """
     for name in ("gliner_labels", "gliner_relations"):
         install(Doc, name, default=None)
     relations.install_extension()
 
 
-def annotate(
-    doc: Doc,
-    prediction: Prediction,
-    splitter: WordSplitter,
-    settings: Mapping[str, Any],
-    report: Counter[str],
-) -> None:
-    """Write entities to the span group of the settings and, if asked, to ``doc.ents``; relations where asked for.
-
-    Parameters
-    ----------
-    doc
-        Changed in place.
-    prediction
-        In words.
-    splitter
-        What the words are.
-    settings
-        Of the component.
-    report
-        Counts what could not be written.
-    """
-    words = prediction.words
-    if words is None:
-        words = splitter.split(doc) if prediction.entities else Words([])
-    spans: list[Span] = []
-    scores: list[float] = []
-    generated: list[list[str]] = []
-    aligned: list[Span | None] = []
-    for entity in prediction.entities:
-        span = words.span(doc, entity.start, entity.end, entity.label, settings["alignment_mode"])
-        if span is None or not len(span):
-            report[UNALIGNED] += 1
-            aligned.append(None)
-            continue
-        aligned.append(span)
-        spans.append(span)
-        scores.append(entity.score)
-        generated.append(list(entity.generated))
-    group = SpanGroup(doc, name=settings["spans_key"], spans=spans)
-    group.attrs["scores"] = np.array(scores, dtype=np.float32)
-    if prediction.writes:
-        group.attrs["generated_labels"] = generated
-    doc.spans[settings["spans_key"]] = group
-    if prediction.relations is not None:
-        _set_relations(doc, prediction.relations, aligned, report)
-    if settings["annotate_ents"]:
-        set_ents(doc, spans, scores, settings["overwrite_ents"], report)
+def align(
+    doc: Doc, entities: Sequence[Entity], words: Words, mode: str, report: Counter[str]
+) -> list[Span | None]:
+    """Return the tokens of each entity; None, counted in `report`, for one that aligns with no tokens."""
+    spans = [words.span(doc, entity.start, entity.end, entity.label, mode) for entity in entities]
+    aligned = [span if span is not None and len(span) else None for span in spans]
+    if missing := aligned.count(None):
+        report[UNALIGNED] += missing
+    return aligned
 
 
-def _set_relations(
-    doc: Doc, links: Sequence[Link], spans: Sequence[Span | None], report: Counter[str]
-) -> None:
-    """Write relations between spans; `spans` are those of the entities, None where one is not aligned."""
-    found = []
-    for link in links:
-        head, tail = spans[link.head], spans[link.tail]
-        if head is None or tail is None or (head.start, head.end) == (tail.start, tail.end):
-            report[UNTIED] += 1
-        else:
-            found.append(relations.Relation(head, tail, link.label, link.score))
-    relations.set_relations(doc, found)
+def set_group(doc: Doc, key: str, spans: Sequence[Span], scores: Sequence[float], **attrs: Any) -> None:
+    """Write spans to ``doc.spans[key]``, with their scores in ``attrs["scores"]``."""
+    group = SpanGroup(doc, name=key, spans=list(spans))
+    group.attrs.update({"scores": np.array(scores, dtype=np.float32), **attrs})
+    doc.spans[key] = group
 
 
 def set_ents(
     doc: Doc, spans: Sequence[Span], scores: Sequence[float], overwrite: bool, report: Counter[str]
 ) -> None:
-    """The best spans that do not overlap go to ``doc.ents``.
+    """Write the best non-overlapping spans to ``doc.ents``.
 
-    Entities that stand there already keep their place, or with `overwrite` give way where they overlap a new
-    one.
+    Existing entities stay and exclude spans that overlap them (counted in `report`); with `overwrite` an existing
+    entity that overlaps a new one is removed.
     """
-    before = list(doc.ents)
+    existing = list(doc.ents)
     taken = np.zeros(len(doc), dtype=bool)
     if not overwrite:
-        for ent in before:
+        for ent in existing:
             taken[ent.start : ent.end] = True
-    held = taken.copy()
+    by_existing = taken.copy()
     kept: list[Span] = []
     for index in sorted(range(len(spans)), key=lambda i: -scores[i]):
         span = spans[index]
         if taken[span.start : span.end].any():
-            report[TAKEN] += int(held[span.start : span.end].any())
+            report[OVERLAPPED] += int(by_existing[span.start : span.end].any())
             continue
         taken[span.start : span.end] = True
         kept.append(span)
     if overwrite:
-        before = [ent for ent in before if not taken[ent.start : ent.end].any()]
+        existing = [ent for ent in existing if not taken[ent.start : ent.end].any()]
     if kept or overwrite:
-        doc.set_ents([*before, *kept], default="outside")
+        doc.set_ents([*existing, *kept], default="outside")
+
+
+def set_relations(
+    doc: Doc, links: Sequence[Link], spans: Sequence[Span | None], report: Counter[str]
+) -> None:
+    """Write relations between entities to ``doc._.relations``; `spans` are the entities, None for unaligned ones."""
+    found = []
+    for link in links:
+        head, tail = spans[link.head], spans[link.tail]
+        if head is None or tail is None or (head.start, head.end) == (tail.start, tail.end):
+            report[RELATION_UNALIGNED] += 1
+        else:
+            found.append(relations.Relation(head, tail, link.label, link.score))
+    relations.set_relations(doc, found)

@@ -1,18 +1,18 @@
-"""The base of all spaCy components around a torch model: batched prediction, training, saving, devices, precision."""
+"""The base of the components: settings, batched prediction, ``spacy train``, saving, device and precision."""
 
 from __future__ import annotations
 
-import os
+import inspect
 import random
-import threading
-import time
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
+from inspect import Parameter
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, TypeVar
 
 import torch
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from spacy import util
 from spacy.pipeline import Pipe
 from spacy.tokens import Doc
@@ -21,8 +21,11 @@ from spacy.vocab import Vocab
 from torch import nn
 
 from gliner_pipe.errors import ConfigError, NotInitializedError
+from gliner_pipe.modeling.backbones.base import pretrained_parameters
 from gliner_pipe.modeling.batch import LossTerms
+from gliner_pipe.modeling.block import available, described
 from gliner_pipe.modeling.inference import TokenBudget
+from gliner_pipe.modeling.layers.cache import Cache
 from gliner_pipe.modeling.layers.eval_mode import evaluating
 from gliner_pipe.modeling.precision import (
     Precision,
@@ -32,235 +35,234 @@ from gliner_pipe.modeling.precision import (
     set_precision,
 )
 from gliner_pipe.pipeline import serialize
-from gliner_pipe.pipeline.thinc_optimizer import ThincBridge
+from gliner_pipe.pipeline.config_errors import check_settings
+from gliner_pipe.pipeline.word_splitters import SpacyWords, WordSplitter, read_words
+from gliner_pipe.registry import registry
 from gliner_pipe.util.atomic import is_plain
 from gliner_pipe.util.prefetch import ahead
+from gliner_pipe.util.processes import use_one_thread_after_fork
 from gliner_pipe.util.thread_lock import LOADING, Lock
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+_Factory = TypeVar("_Factory", bound=Callable[..., Any])
 
-class RunsInPrecision:
-    """A part of ``TorchPipe``: how its model runs without gradients. It can be changed at run time."""
-
-    cfg: Mapping[str, Any]
-    network: Any
-    _where: str
-
-    @property
-    def device(self) -> torch.device:
-        """Where the model runs."""
-        raise NotImplementedError
-
-    @property
-    def dtype(self) -> str | None:
-        """Numbers that the model runs with: ``"fp32"``, ``"bf16"``, ``"fp16"``, or None for those it has.
-
-        As `quantize` and `compile`, it is about running without gradients: training and saving use the weights as they
-        are.
-        """
-        return Precision.of(self.cfg).dtype
-
-    @dtype.setter
-    def dtype(self, value: str | None) -> None:
-        self._change_precision(dtype=value)
-
-    @property
-    def quantize(self) -> str | None:
-        """``"int8"`` for linear layers of 8 bits in the text encoder, or None."""
-        return Precision.of(self.cfg).quantize
-
-    @quantize.setter
-    def quantize(self, value: str | None) -> None:
-        self._change_precision(quantize=value)
-
-    @property
-    def compile(self) -> bool:
-        """Whether torch compiles the text encoder."""
-        return Precision.of(self.cfg).compile
-
-    @compile.setter
-    def compile(self, value: bool) -> None:
-        self._change_precision(compile=value)
-
-    def _change_precision(self, **changes: Any) -> None:
-        cfg = {**self.cfg, **changes}
-        check_precision(cfg, self._where)
-        check_device(Precision.of(cfg), self.device, self._where)
-        self.cfg = cfg
-
-    def _set_precision(self) -> None:
-        """Tell the model what the settings are now."""
-        precision = Precision.of(self.cfg)
-        if precision != Precision():
-            check_precision(self.cfg, self._where)
-            check_device(precision, self.network.device, self._where)
-            if not has_text_encoder(self.network):
-                raise ConfigError(
-                    f"{self._where}.model",
-                    f"has no transformer that could run in {precision}",
-                    "dtype = null, quantize = null and compile = false for this model",
-                )
-        set_precision(self.network, precision)
-
-
-_PROCESS = [os.getpid()]
-
-
-def use_one_thread_after_fork() -> None:
-    """Compute on one thread in a process that was forked from one where torch was imported.
-
-    OpenMP's threads stay behind in the parent, so the first parallel operation of the child waits for them without
-    end. The workers of ``nlp.pipe(n_process=...)`` are such processes, and one thread each is what they want.
-    """
-    if _PROCESS[0] != os.getpid():
-        _PROCESS[0] = os.getpid()
-        torch.set_num_threads(1)
-
-
-def end_with_parent(parent: int, every: float = 1.0) -> None:
-    """End this process once its parent is gone, also where the parent was killed.
-
-    Workers of torch look after their parent between two batches only: one whose batch nobody takes would stay.
-
-    Parameters
-    ----------
-    parent
-        Number of the process that started this one.
-    every
-        Seconds between two looks.
-    """
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(every)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-#: Documents read ahead by ``pipe``, for each of a batch of spaCy's.
+#: Documents buffered by ``pipe`` for each document of spaCy's batch size.
 READ_AHEAD = 16
-#: Documents, and their words, that are read ahead at most (one document at least).
+#: Limits of that buffer: documents, and words (one document at least).
 MOST_DOCS, MOST_WORDS = 1024, 1 << 15
+DEVICES = "auto, cpu, cuda, cuda:0 ..., mps"
+
+
+def _device(name: str) -> str:
+    """Check that torch knows the device name; whether this machine has it is checked when the model moves there."""
+    try:
+        if name != "auto":
+            torch.device(name)
+    except RuntimeError:
+        raise ConfigError("", f"found {name!r}", DEVICES) from None
+    return name
+
+
+Score = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Settings(BaseModel):
+    """Settings of every component; each can be changed at run time.
+
+    ``batch_size``: documents buffered by ``pipe``; null for 16 times that of ``nlp.pipe``. ``task_lr_ratio``: learning
+    rate of everything but the backbone, as a multiple of the optimizer's (``spacy train`` only). ``dtype``,
+    ``quantize``, ``compile``: see ``PRECISION_SETTINGS``.
+    """
+
+    model_config = ConfigDict(strict=True)
+
+    overwrite_ents: bool = False
+    alignment_mode: Literal["strict", "contract", "expand"] = "strict"
+    batch_size: Count | None = None
+    device: Annotated[str, AfterValidator(_device)] = "auto"
+    dtype: Any = None
+    quantize: Any = None
+    compile: Any = False
+    task_lr_ratio: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 4.0
+
+
+def takes_settings(kind: type[Settings]) -> Callable[[_Factory], _Factory]:
+    """Give a factory with ``**settings`` one parameter per field of `kind`: spaCy reads its signature.
+
+    The parameters accept any value, since the component itself checks them and names the section in its errors.
+    """
+
+    def decorate(factory: _Factory) -> _Factory:
+        signature = inspect.signature(factory)
+        own = [item for item in signature.parameters.values() if item.kind is not Parameter.VAR_KEYWORD]
+        fields = [Parameter(name, Parameter.KEYWORD_ONLY, annotation=Any) for name in kind.model_fields]
+        factory.__signature__ = signature.replace(parameters=[*own, *fields])  # type: ignore[attr-defined]
+        return factory
+
+    return decorate
 
 
 class Batch(Protocol):
-    """What a training step reads of a batch."""
+    """What a training step reads from a batch."""
 
     @property
     def count(self) -> float:
-        """What the loss is over."""
+        """Number of items that the loss sums over."""
 
     @property
     def n_pieces(self) -> int:
-        """Pieces of the padded windows."""
+        """Subword tokens of the padded windows."""
 
     @property
     def dropped(self) -> Counter[str]:
-        """Gold annotations that are missing from the targets."""
+        """Gold annotations missing from the targets, by reason."""
 
     def to(self, device: torch.device | str) -> Any:
         """Return the batch on `device`."""
 
 
-class TorchPipe(RunsInPrecision, Pipe):  # type: ignore[misc]
+class TorchPipe(Pipe):  # type: ignore[misc]
     """A spaCy component around a torch model.
 
     Parameters
     ----------
     vocab
-        Of the pipeline.
+        Vocabulary of the pipeline.
     name
         Name of the component in the pipeline.
     model
-        The blocks, or what they come from.
+        The blocks, or a block that names a checkpoint.
     scorer
-        For ``nlp.evaluate``.
+        Scorer for ``nlp.evaluate``.
+    word_splitter
+        Splits a document into the words that the model reads; the document's tokens when None.
+    settings
+        Values of `settings_type` that differ from the defaults.
 
     Attributes
     ----------
     factory
-        Name under which spaCy knows the class.
+        Factory name of the component.
+    settings_type
+        The settings with their types, ranges and defaults.
+    network_type
+        Class of the blocks.
     cfg
-        The live settings, with ``batch_size``, ``device``, ``dtype`` and ``task_lr_ratio`` among them.
+        The current settings. A change applies from the next document on, and is saved with the pipeline.
     report
-        What was left out, with numbers.
+        Counts of annotations and words left out, by reason.
     """
 
     is_trainable = True
     factory: ClassVar[str]
+    settings_type: ClassVar[type[Settings]]
+    network_type: ClassVar[type[nn.Module]]
     cfg: Mapping[str, Any]
 
-    def __init__(self, vocab: Vocab, name: str, model: Any, scorer: Callable[..., Any] | None = None) -> None:
-        if not is_plain(name) or "/" in name:  # its folder has this name
+    def __init__(
+        self,
+        vocab: Vocab,
+        name: str,
+        model: Any,
+        scorer: Callable[..., Any] | None = None,
+        *,
+        word_splitter: Any = None,
+        settings: Mapping[str, Any],
+    ) -> None:
+        if not is_plain(name) or "/" in name:  # it is also the name of the component's folder
             found = f"is the name {name!r}, and a component is saved in a folder of its name"
             allowed = "names without slashes, ':', backslashes and control characters, other than '..'"
-            raise ConfigError(f"components.{name}", found, allowed, "Give it another name")
+            raise ConfigError(f"components.{name}", found, allowed, "Choose another name")
+        self._where = f"components.{name}"
+        if not (word_splitter is None or isinstance(word_splitter, WordSplitter)):
+            allowed = f"@word_splitters = {', '.join(available('word_splitters'))}"
+            raise ConfigError(f"{self._where}.word_splitter", f"found {described(word_splitter)}", allowed)
         self.vocab = vocab
         self.name = name
         self.model: nn.Module = model
         self.scorer = scorer
         self.report: Counter[str] = Counter()
         self.budget: TokenBudget | None = None
-        self._where = f"components.{name}"
+        self.cfg = self._checked({**self.settings_type().model_dump(), **settings})
+        #: Settings at construction, for ``serialize``; set by the subclass once it has read its labels.
+        self.configured: Mapping[str, Any] = {}
+        self._word_splitter: WordSplitter | None = word_splitter
+        self._named_splitter: Cache[str | None, WordSplitter] = Cache(1)
         self._rng = random.Random(0)
-        self._bridge: ThincBridge | None = None
+        self._optimizer: ThincDrivenOptimizer | None = None
         self._lock = Lock()
-
-    @property
-    @abstractmethod
-    def network(self) -> Any:
-        """The blocks, loaded if they were only named before."""
 
     @abstractmethod
     def prepare(self, docs: Sequence[Doc]) -> Any:
-        """Return what ``run`` needs of documents, made on the CPU, perhaps in a thread; they are left as they are."""
+        """Return the input of ``run``, built on the CPU, possibly in a thread; the documents are not changed."""
 
     @abstractmethod
     def run(self, prepared: Any) -> list[Any]:
-        """Return what is found in each of the documents that were prepared."""
+        """Return the prediction for each prepared document."""
 
     @abstractmethod
     def set_annotations(self, docs: Iterable[Doc], predictions: Iterable[Any]) -> None:
-        """Write what was found into the documents."""
+        """Write predictions to the documents."""
 
     @abstractmethod
-    def collate(self, examples: Sequence[Example], rng: random.Random | None = None) -> Any:
-        """Make a training batch on the CPU; all chance comes from `rng`."""
+    def draw(self, examples: Sequence[Example], rng: random.Random) -> Any:
+        """Return the training windows and targets of examples, before padding; `rng` is the only source of chance."""
 
     @abstractmethod
-    def _current(self) -> dict[str, Any]:
-        """The settings as they are now, labels included, as JSON."""
+    def current_settings(self) -> dict[str, Any]:
+        """Return the current settings, labels included, as JSON values."""
 
     @abstractmethod
-    def _restore(self, values: Mapping[str, Any]) -> None:
-        """Take settings that ``_current`` gave."""
+    def restore_settings(self, values: Mapping[str, Any]) -> None:
+        """Set what ``current_settings`` returned."""
 
-    def replace_model(self, model: Any) -> None:
-        """Take another model, and forget what was known about the one before."""
-        self._move(model)
-        self.model = model
-        self._bridge = self.budget = None
+    # -- settings and model --------------------------------------------------------------------------------
 
-    def _opened(self, kind: type[nn.Module]) -> Any:
-        """Return the model, a `kind`; it is loaded by the first thread that asks, where it was only named."""
-        with LOADING:
-            if not isinstance(self.model, kind):
-                with self.placed():
-                    model = cast(Any, self.model).materialize()
-                self._move(model)
-                self.model = model
+    def _checked(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a copy of `settings`.
+
+        Raises
+        ------
+        ConfigError
+            With the section of the first setting whose value is not allowed.
+        """
+        checked = check_settings(self.settings_type, settings, self._where)
+        check_precision(checked, self._where)
+        return checked
+
+    @property
+    def threshold(self) -> float:
+        """Minimum score of an entity."""
+        return float(self.cfg["threshold"])
+
+    @threshold.setter
+    def threshold(self, value: float) -> None:
+        self.cfg = self._checked({**self.cfg, "threshold": value})
+
+    @property
+    def network(self) -> Any:
+        """The blocks; a checkpoint given by name is loaded on first use, by the first thread that needs it."""
+        if not isinstance(self.model, self.network_type):
+            with LOADING:
+                named: Any = self.model
+                if not isinstance(named, self.network_type):
+                    with self.placed():
+                        model = named.materialize()
+                    self._move(model)
+                    self.model = model
         return self.model
 
-    def add_to_report(self, counts: Counter[str]) -> None:
-        """Add to what was left out."""
-        if counts:
-            with self._lock:
-                self.report.update(counts)
+    def replace_model(self, model: Any) -> None:
+        """Use another model, and reset the optimizer and the memory budget."""
+        self._move(model)
+        self.model = model
+        self._optimizer = self.budget = None
 
     def _ready(self) -> Any:
+        """Return the model with its weights, at the configured precision."""
         use_one_thread_after_fork()
         if not self.network.is_built:
             raise NotInitializedError(
@@ -271,11 +273,26 @@ class TorchPipe(RunsInPrecision, Pipe):  # type: ignore[misc]
         self._set_precision()
         return self.network
 
+    @property
+    def word_splitter(self) -> WordSplitter:
+        """Splits documents into words: as configured, else as the checkpoint requires, else into tokens."""
+        if self._word_splitter is not None:
+            return self._word_splitter
+        named: str | None = self.network.word_splitter
+        make = registry.word_splitters.get(named) if named else SpacyWords
+        return self._named_splitter.get(named, make)
+
+    def add_to_report(self, counts: Counter[str]) -> None:
+        """Add counts to ``report``."""
+        if counts:
+            with self._lock:
+                self.report.update(counts)
+
     # -- prediction ----------------------------------------------------------------------------------------
 
     @property
     def token_budget(self) -> TokenBudget:
-        """How many pieces are run at once; it learns from one call to the next."""
+        """Number of subword tokens run at once; it adapts from one call to the next."""
         budget = self.budget
         if budget is None:
             budget = self.budget = TokenBudget(self.network.encoder.backbone.max_tokens)
@@ -287,35 +304,32 @@ class TorchPipe(RunsInPrecision, Pipe):  # type: ignore[misc]
         return doc
 
     def predict(self, docs: Iterable[Doc]) -> list[Any]:
-        """Return what is found in each document, in words, and leave the documents as they are; for
-        ``set_annotations``.
-        """
+        """Return the prediction for each document, in words, for ``set_annotations``; documents are not changed."""
         with evaluating(self.network):
             return self.run(self.prepare(list(docs)))
 
     def pipe(self, stream: Iterable[Doc], *, batch_size: int = 64) -> Iterator[Doc]:
-        """Annotate a stream of documents, which may have no end, in their order.
+        """Annotate a stream of documents in order; the stream may be endless.
 
-        What is run at once is measured in pieces and not in documents, so that `batch_size` changes no score. Windows
-        of like length are run together, from as many documents as are read ahead: 16 times `batch_size`, yet at most
-        1,024 documents or some 32,000 words.
+        Batches are measured in subword tokens, so `batch_size` never changes a score. Windows of similar length run
+        together, taken from a buffer of 16 times `batch_size` documents, at most 1,024 documents or about 32,000 words.
 
         Parameters
         ----------
         stream
             Documents.
         batch_size
-            With 1 nothing is read ahead: each document comes out before the next is read. The component's own
-            ``batch_size``, where it is set, is the number of documents read ahead.
+            With 1 there is no buffer: each document is returned before the next is read. The component's own
+            ``batch_size``, where set, is the size of the buffer.
 
         Notes
         -----
-        Where a document cannot be annotated, the error handler (``nlp.set_error_handler``) gets it alone, and the
-        others come out.
+        If a document cannot be annotated, the error handler (``nlp.set_error_handler``) receives it alone; all others
+        are returned.
         """
         own = self.cfg["batch_size"]
         n_docs = own or (1 if batch_size == 1 else min(READ_AHEAD * batch_size, MOST_DOCS))
-        # where the model keeps another device busy, a thread cuts the next documents into pieces meanwhile
+        # while another device runs the model, a thread tokenizes the next documents
         in_thread = self.device.type != "cpu" and n_docs > 1
         for docs, prepared in ahead(
             _buffers(stream, n_docs, MOST_WORDS), self._prepared, in_thread=in_thread
@@ -323,14 +337,14 @@ class TorchPipe(RunsInPrecision, Pipe):  # type: ignore[misc]
             yield from self._annotated(docs, prepared)
 
     def _prepared(self, docs: Sequence[Doc]) -> Any:
-        """What ``prepare`` gives, or the error that it raised."""
+        """Return the result of ``prepare``, or the error that it raised."""
         try:
             return self.prepare(docs)
         except Exception as error:
             return error
 
     def _annotated(self, docs: list[Doc], prepared: Any) -> Iterator[Doc]:
-        """Annotate documents; if that fails the halves of them, until it is known which document was in the way."""
+        """Annotate documents; on an error, bisect them until the failing document is isolated."""
         try:
             if isinstance(prepared, Exception):
                 raise prepared
@@ -353,19 +367,40 @@ class TorchPipe(RunsInPrecision, Pipe):  # type: ignore[misc]
 
     # -- training ------------------------------------------------------------------------------------------
 
-    def denominator(self, count: float) -> float:
-        """What the summed loss of a step is divided by."""
-        return float(self.network.denominator(count))
-
-    def get_loss(self, examples: Iterable[Example], scores: Batch | None = None) -> LossTerms:
-        """Loss of examples, as a sum.
+    def collate(self, examples: Sequence[Example], rng: random.Random | None = None) -> Any:
+        """Return a training batch on the CPU.
 
         Parameters
         ----------
         examples
-            With gold annotations.
+            Examples with gold annotations.
+        rng
+            The only source of chance; the component's own generator when None.
+        """
+        return self.draw(examples, rng or self._rng).whole()
+
+    def count_pieces(self, examples: Iterable[Example]) -> list[int]:
+        """Return the number of subword tokens of each example's text, without prompt and special tokens.
+
+        The training loop uses it for batch sizes in subword tokens.
+        """
+        split = [self.word_splitter.split(example.reference) for example in examples]
+        _, pieces = read_words(self._ready().encoder.backbone, split)
+        return [len(one.ids) for one in pieces]
+
+    def denominator(self, count: float) -> float:
+        """Return the divisor of the summed loss of a step."""
+        return float(self.network.denominator(count))
+
+    def get_loss(self, examples: Iterable[Example], scores: Batch | None = None) -> LossTerms:
+        """Return the loss of examples, as a sum.
+
+        Parameters
+        ----------
+        examples
+            Examples with gold annotations.
         scores
-            The batch that ``collate`` made of them, if it was made already.
+            Their batch from ``collate``, if it exists already.
         """
         batch = scores if scores is not None else self.collate(list(examples))
         terms: LossTerms = self.network(batch.to(self.network.device))
@@ -379,18 +414,18 @@ class TorchPipe(RunsInPrecision, Pipe):  # type: ignore[misc]
         sgd: Any = None,
         losses: dict[str, float] | None = None,
     ) -> dict[str, float]:
-        """Add the gradients of examples, for ``spacy train``.
+        """Add the gradients of examples; called by ``spacy train``.
 
         Parameters
         ----------
         examples
-            With gold annotations.
+            Examples with gold annotations.
         drop
-            Not used: dropout is a setting of the blocks.
+            Ignored: dropout is a setting of the blocks.
         sgd
-            A thinc optimizer whose learning rate is taken; None or False to collect gradients only.
+            A thinc optimizer, for its learning rate; None or False only accumulates gradients.
         losses
-            The loss is added under the component's name.
+            Receives the loss under the component's name.
         """
         examples = list(examples)
         losses = {} if losses is None else losses
@@ -410,19 +445,19 @@ class TorchPipe(RunsInPrecision, Pipe):  # type: ignore[misc]
         return losses
 
     def finish_update(self, sgd: Any) -> None:
-        """Step with the gradients collected; `sgd` gives learning rate, weight decay and clipping."""
-        if self._bridge is None:
-            self._bridge = ThincBridge(self.network, self.cfg["task_lr_ratio"])
-        self._bridge.step(sgd)
+        """Apply the accumulated gradients with the learning rate, weight decay and clipping of `sgd`."""
+        if self._optimizer is None:
+            self._optimizer = ThincDrivenOptimizer(self.network, self.cfg["task_lr_ratio"])
+        self._optimizer.step(sgd)
 
-    # -- saving: what nlp.config holds is not written again ------------------------------------------------
+    # -- saving --------------------------------------------------------------------------------------------
 
     def to_disk(self, path: Any, *, exclude: Iterable[str] = ()) -> None:
         """Write weights, backbone configuration, tokenizer, and settings changed at run time."""
         serialize.to_disk(self, util.ensure_path(path), exclude)
 
     def from_disk(self, path: Any, *, exclude: Iterable[str] = ()) -> Self:
-        """Load what ``to_disk`` wrote; no network."""
+        """Load what ``to_disk`` wrote, without network access."""
         with self.placed():
             serialize.from_disk(self, util.ensure_path(path), exclude)
         return self
@@ -432,36 +467,14 @@ class TorchPipe(RunsInPrecision, Pipe):  # type: ignore[misc]
         return serialize.to_bytes(self, exclude)
 
     def from_bytes(self, data: bytes, *, exclude: Iterable[str] = ()) -> Self:
-        """Load what ``to_bytes`` returned."""
+        """Load the result of ``to_bytes``."""
         with self.placed():
             serialize.from_bytes(self, data, exclude)
         return self
 
-    # -- device and errors ---------------------------------------------------------------------------------
-
-    @property
-    def device(self) -> torch.device:
-        """Where the model runs: ``"auto"`` is CUDA if there is one, else the CPU."""
-        name = self.cfg["device"]
-        if name == "auto":
-            name = "cuda" if torch.cuda.is_available() else "cpu"
-        return torch.device(name)
-
-    def _move(self, model: torch.nn.Module) -> None:
-        try:
-            model.to(self.device)
-        except (RuntimeError, AssertionError) as error:  # torch raises either for a device that is not there
-            reason = " ".join(str(error).split())[:200]
-            raise ConfigError(
-                f"{self._where}.device",
-                f"found {self.cfg['device']!r}, which this machine cannot use ({reason})",
-                "auto, cpu, cuda, cuda:0 ..., mps",
-                'Take "auto" for CUDA where there is one',
-            ) from error
-
     @contextmanager
     def placed(self) -> Iterator[None]:
-        """Put this component's name into the sections that errors of its blocks name."""
+        """Replace ``components.*`` by this component's section in errors that its blocks raise."""
         try:
             yield
         except ConfigError as error:
@@ -471,9 +484,110 @@ class TorchPipe(RunsInPrecision, Pipe):  # type: ignore[misc]
             where = where.replace("components.*", self._where, 1)
             raise ConfigError(where, error.found, error.allowed, error.do) from error
 
+    # -- device and precision ------------------------------------------------------------------------------
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the model: ``"auto"`` is CUDA if available, else the CPU."""
+        name = self.cfg["device"]
+        if name == "auto":
+            name = "cuda" if torch.cuda.is_available() else "cpu"
+        return torch.device(name)
+
+    def _move(self, model: torch.nn.Module) -> None:
+        try:
+            model.to(self.device)
+        except (RuntimeError, AssertionError) as error:  # torch raises either for a device that is missing
+            reason = " ".join(str(error).split())[:200]
+            found = f"found {self.cfg['device']!r}, which this machine cannot use ({reason})"
+            do = 'Write "auto" for CUDA if available, else the CPU'
+            raise ConfigError(f"{self._where}.device", found, DEVICES, do) from error
+
+    @property
+    def dtype(self) -> str | None:
+        """Precision of inference: ``"fp32"``, ``"bf16"``, ``"fp16"``, or None for that of the weights.
+
+        Like `quantize` and `compile`, it applies to prediction only: training and saving use the weights as they are.
+        """
+        return Precision.of(self.cfg).dtype
+
+    @dtype.setter
+    def dtype(self, value: str | None) -> None:
+        self._change_precision(dtype=value)
+
+    @property
+    def quantize(self) -> str | None:
+        """``"int8"`` for 8-bit linear layers in the text encoder, or None."""
+        return Precision.of(self.cfg).quantize
+
+    @quantize.setter
+    def quantize(self, value: str | None) -> None:
+        self._change_precision(quantize=value)
+
+    @property
+    def compile(self) -> bool:
+        """Whether torch compiles the text encoder."""
+        return Precision.of(self.cfg).compile
+
+    @compile.setter
+    def compile(self, value: bool) -> None:
+        self._change_precision(compile=value)
+
+    def _change_precision(self, **changes: Any) -> None:
+        cfg = {**self.cfg, **changes}
+        check_precision(cfg, self._where)
+        check_device(Precision.of(cfg), self.device, self._where)
+        self.cfg = cfg
+
+    def _set_precision(self) -> None:
+        """Apply the current precision settings to the model."""
+        precision = Precision.of(self.cfg)
+        if precision != Precision():
+            check_precision(self.cfg, self._where)
+            check_device(precision, self.network.device, self._where)
+            if not has_text_encoder(self.network):
+                raise ConfigError(
+                    f"{self._where}.model",
+                    f"has no transformer to run at {precision}",
+                    "dtype = null, quantize = null and compile = false for this model",
+                )
+        set_precision(self.network, precision)
+
+
+class ThincDrivenOptimizer:
+    """AdamW on torch weights, with the learning rate, weight decay and clipping of a thinc optimizer.
+
+    Parameters
+    ----------
+    model
+        The model to train.
+    task_lr_ratio
+        Learning rate of everything but the backbone, as a multiple of the optimizer's.
+    """
+
+    def __init__(self, model: nn.Module, task_lr_ratio: float) -> None:
+        pretrained = set(map(id, pretrained_parameters(model)))
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        groups: list[dict[str, Any]] = [
+            {"params": [p for p in self.parameters if id(p) in pretrained], "ratio": 1.0},
+            {"params": [p for p in self.parameters if id(p) not in pretrained], "ratio": task_lr_ratio},
+        ]
+        self.optimizer = torch.optim.AdamW(groups)
+
+    def step(self, sgd: Any) -> None:
+        """Step with the current settings of `sgd`, and clear the gradients."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = float(sgd.learn_rate) * group["ratio"]
+            group["betas"] = (float(sgd.b1), float(sgd.b2))
+            group["weight_decay"] = float(sgd.L2) if sgd.L2_is_weight_decay else 0.0
+        if sgd.grad_clip:
+            nn.utils.clip_grad_norm_(self.parameters, float(sgd.grad_clip))
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
 
 def _buffers(stream: Iterable[Doc], n_docs: int, n_words: int) -> Iterator[list[Doc]]:
-    """Cut a stream where a buffer holds so many documents or words; the last document may go beyond the words."""
+    """Split a stream into buffers of at most `n_docs` documents; one that reaches `n_words` words is full."""
     buffer: list[Doc] = []
     words = 0
     for doc in stream:

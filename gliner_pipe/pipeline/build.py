@@ -1,4 +1,4 @@
-"""An [nlp] block, a path, a hub id or a spaCy pipeline: all become a spaCy pipeline here."""
+"""Builds a spaCy pipeline from an [nlp] section, a path, a hub id or a pipeline."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from gliner_pipe.util.consent import trusting
 def make_pipeline(
     lang: str = "en",
     pipeline: list[str] | None = None,
-    components: dict[str, Any] = {},  # noqa: B006 (confit reads the default; it is never changed)
+    components: dict[str, Any] = {},  # noqa: B006 (confit reads the default; nothing mutates it)
     batch_size: int = 64,
     tokenizer: dict[str, Any] | None = None,
 ) -> Any:
@@ -38,9 +38,9 @@ def make_pipeline(
     pipeline
         Names of the components in order; all of `components` when not given.
     components
-        One mapping a component, with its ``@factory`` and settings.
+        One mapping per component, with its ``@factory`` and settings.
     batch_size
-        Documents that ``nlp.pipe`` hands to a component at once.
+        Documents that ``nlp.pipe`` passes to a component at once.
     tokenizer
         A ``[nlp.tokenizer]`` section of spaCy's, e.g. ``{"@tokenizers": "spacy.Tokenizer.v1"}``.
 
@@ -63,7 +63,7 @@ def make_pipeline(
                 "nlp.pipeline",
                 f"names a component {name!r} that has no section",
                 ", ".join(map(repr, components)) or "nothing, as there is no [components.*] section",
-                f"Add a section [components.{name}] or take the name out",
+                f"Add a section [components.{name}] or remove the name",
             )
         block = dict(Config.serialize(components[name]))
         factory = block.pop("factory", None) or block.pop("@factory", None)
@@ -80,11 +80,11 @@ def make_pipeline(
 
 
 class PipelineArg(Validatable):  # type: ignore[misc]
-    """Annotation of an argument that takes a pipeline, a path, package name or hub id, or an ``[nlp]`` section."""
+    """Annotation of an argument that accepts a pipeline, a path, package name or hub id, or an ``[nlp]`` section."""
 
     @classmethod
     def validate(cls, value: Any, config: Any = None) -> Language:
-        """Return the pipeline that `value` stands for."""
+        """Return the pipeline that `value` denotes."""
         if isinstance(value, Language):
             return value
         if isinstance(value, (str, Path)):
@@ -99,19 +99,19 @@ class PipelineArg(Validatable):  # type: ignore[misc]
 
 
 def pipeline_of(value: Any, trust_remote_code: bool = False) -> Language:
-    """Return the pipeline that the argument of a command stands for.
+    """Return the pipeline that the argument of a command denotes.
 
     Parameters
     ----------
     value
         A pipeline, a path, package name or hub id, or an ``[nlp]`` section.
     trust_remote_code
-        Consent to run the code that comes with it.
+        Consent to run Python code that comes with it.
 
     Raises
     ------
     ConfigError
-        If `value` is something else.
+        If `value` has another type.
     """
     with trusting(trust_remote_code):
         try:

@@ -1,7 +1,8 @@
-"""Finds the mistake in a configuration that could not be used, and the full path of the section it is in.
+"""Turns errors of pydantic, confit and confection into a ``ConfigError`` with section, found, allowed and advice.
 
-confit and confection stop at the first error with what they know there: often neither the section nor what is
-allowed. Only then, after the failure, is the configuration walked here, the innermost sections first.
+confit and confection stop at the first error with what they know at that point: often neither the section nor the
+allowed values. After such a failure `find_mistake` walks the configuration, the innermost sections first.
+`check_settings` checks the settings of a component against their annotations.
 """
 
 from __future__ import annotations
@@ -9,42 +10,111 @@ from __future__ import annotations
 import inspect
 import re
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal
 
 import spacy
 from confit import Config
 from confit.errors import ConfitValidationError
 from confit.utils.collections import split_path
 from confit.utils.xjson import Reference
+from pydantic import BaseModel, ValidationError
 from spacy.language import Language
 
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.modeling.block import Block, available, described
 from gliner_pipe.registry import BLOCK_FAMILIES, registry
 
-#: Blocks of these families cost nothing to make, so they are made to see whether they can be.
+#: Families whose blocks are cheap to construct: constructing one shows whether its arguments are valid.
 CHEAP = (*BLOCK_FAMILIES, "architectures", "losses")
 _NAME = re.compile(r"[A-Za-z_][\w-]*(?:\.[\w-]+)+|^[A-Za-z_][\w-]*$")
 
 
+def check_settings(kind: type[BaseModel], settings: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return `settings` as a new mapping, with unchanged values.
+
+    Parameters
+    ----------
+    kind
+        The settings with their types and ranges. A validator may raise a ``ConfigError`` whose section is relative to
+        its setting, ``""`` for the setting itself.
+    settings
+        All settings by name.
+    where
+        Section of the component.
+
+    Raises
+    ------
+    ConfigError
+        For an unknown setting, or the first value that its annotation does not allow.
+    """
+    names = list(kind.model_fields)
+    for name in settings:
+        if name not in names:
+            raise ConfigError(f"{where}.{name}", "is not a setting", ", ".join(names), _like(name, names))
+    try:
+        kind.model_validate(dict(settings))
+    except ValidationError as error:
+        mistake = error.errors(include_url=False)[0]
+        name = str(mistake["loc"][0])
+        place, value = f"{where}.{name}", settings[name]
+        raised = mistake.get("ctx", {}).get("error")
+        if isinstance(raised, ConfigError):
+            place = f"{place}.{raised.where}" if raised.where else place
+            raise ConfigError(place, raised.found, raised.allowed, raised.do) from None
+        field = kind.model_fields[name]
+        found = described(value) if mistake["type"].endswith("_type") else repr(value)
+        raise ConfigError(place, f"found {found}", allowed_values(field.annotation, field.metadata)) from None
+    return dict(settings)
+
+
+_TYPES = {
+    bool: "true or false",
+    str: "a string",
+    int: "a whole number",
+    float: "a number",
+    dict: "a section",
+    list: "a list",
+    NoneType: "null",
+}
+
+
+def allowed_values(hint: Any, limits: Sequence[Any] = ()) -> str:
+    """Describe the values that an annotation allows, such as "a whole number of at least 1, or null"."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        return allowed_values(
+            arguments[0], [one for note in arguments[1:] for one in getattr(note, "metadata", [note])]
+        )
+    if origin is Literal:
+        return ", ".join(map(str, arguments))
+    if origin in (typing.Union, UnionType):
+        return ", or ".join(map(allowed_values, arguments))
+    bounds = {name: getattr(one, name) for one in limits for name in ("ge", "gt", "le") if hasattr(one, name)}
+    text = _TYPES.get(origin or hint, str(hint))
+    if {"ge", "le"} <= bounds.keys():
+        return f"{text} from {bounds['ge']} to {bounds['le']}"
+    if "ge" in bounds:
+        return f"{text} of at least {bounds['ge']}"
+    return f"{text} above {bounds['gt']}" if "gt" in bounds else text
+
+
 def find_mistake(config: Mapping[str, Any], where: str = "") -> ConfigError | None:
-    """Return the first mistake in `config`, with the path of its section; None if none is found.
+    """Return the first mistake in `config` with the path of its section; None if there is none.
 
     Parameters
     ----------
     config
-        Plain JSON, or what confit reads from a file, with references.
+        Plain JSON, or the result of reading a file with confit, references included.
     where
         Path of `config` itself.
     """
     try:
         for error in _mistakes(config, where, config):
             return error
-    except (
-        Exception
-    ):  # the configuration is known to be faulty: what cannot even be walked is told by its own error
+    except Exception:  # the configuration is faulty: if it cannot be walked, the original error is shown
         return None
     return None
 
@@ -65,7 +135,7 @@ def _block(
     block: Mapping[str, Any], keys: list[str], where: str, root: Mapping[str, Any]
 ) -> Iterator[ConfigError]:
     if len(keys) > 1:
-        yield ConfigError(where, f"holds {' and '.join(keys)}", "one key with @", "Take one of them out")
+        yield ConfigError(where, f"holds {' and '.join(keys)}", "one key with @", "Remove one of them")
         return
     family, name = keys[0][1:], str(block[keys[0]]).removesuffix("!draft").strip()
     if family in ("factory", "factories"):
@@ -85,13 +155,13 @@ def _block(
         return
     yield from _arguments(view.get(name), block, family, name, where)
     if family in CHEAP and not any(isinstance(value, Reference) for value in block.values()):
-        yield from _making(block, where, root)
+        yield from _constructed(block, where, root)
 
 
 def _arguments(
     function: Any, block: Mapping[str, Any], family: str, name: str, where: str
 ) -> Iterator[ConfigError]:
-    """Compare the keys of a block with the arguments of its function."""
+    """Compare the keys of a block with the parameters of its function."""
     function = inspect.unwrap(function.__init__ if inspect.isclass(function) else function)
     parameters = {key: item for key, item in inspect.signature(function).parameters.items() if key != "self"}
     named = [key for key, item in parameters.items() if item.kind is not item.VAR_KEYWORD]
@@ -100,7 +170,7 @@ def _arguments(
             if not key.startswith("@") and key not in named:
                 yield ConfigError(
                     f"{where}.{key}",
-                    f"is no setting of @{family} = {name}",
+                    f"is not a setting of @{family} = {name}",
                     ", ".join(named),
                     _like(key, named),
                 )
@@ -117,11 +187,11 @@ def _arguments(
         value = block.get(key)
         fits = value is None or isinstance(value, (Reference, Block))
         if expected and not fits and not (isinstance(value, Mapping) and f"@{expected}" in value):
-            yield ConfigError(f"{where}.{key}", f"found {described(value)}", allowed, "Take one of these")
+            yield ConfigError(f"{where}.{key}", f"found {described(value)}", allowed, "Use one of these")
 
 
-def _making(block: Mapping[str, Any], where: str, root: Mapping[str, Any]) -> Iterator[ConfigError]:
-    """Make the block, and tell what it complains of."""
+def _constructed(block: Mapping[str, Any], where: str, root: Mapping[str, Any]) -> Iterator[ConfigError]:
+    """Construct the block, and yield the errors that this raises."""
     try:
         Config(block).resolve(registry=registry, root=root)
     except ConfitValidationError as error:
@@ -143,7 +213,7 @@ def _component(block: Mapping[str, Any], key: str, where: str) -> Iterator[Confi
         if setting not in (key, "factory", "source", *settings):
             yield ConfigError(
                 f"{where}.{setting}",
-                f"is no setting of the component {name}",
+                f"is not a setting of the component {name}",
                 ", ".join(settings),
                 _like(setting, settings),
             )
@@ -160,7 +230,7 @@ def _reference(reference: Reference, where: str, root: Mapping[str, Any]) -> Ite
                 keys = [str(key) for key in found]
                 yield ConfigError(
                     where,
-                    f"refers to {reference}, which is not there",
+                    f"refers to {reference}, which does not exist",
                     ", ".join(keys),
                     _like(str(part), keys),
                 )
@@ -176,7 +246,7 @@ def _reference(reference: Reference, where: str, root: Mapping[str, Any]) -> Ite
 
 
 def _family(hint: Any) -> str | None:
-    """Family of blocks that an annotation such as ``Loss | None`` asks for."""
+    """Return the family of blocks that an annotation such as ``Loss | None`` requires."""
     for kind in (hint, *typing.get_args(hint)):
         if isinstance(kind, type) and issubclass(kind, Block) and kind.family:
             return kind.family
@@ -184,7 +254,7 @@ def _family(hint: Any) -> str | None:
 
 
 def within(error: ConfigError, where: str) -> ConfigError:
-    """Return `error` with the path of its section in place of ``components.*``."""
+    """Return `error` with its section in place of ``components.*``."""
     if not error.where.startswith("components.*"):
         return error
     return ConfigError(f"{where}.{error.where.rpartition('.')[2]}", error.found, error.allowed, error.do)
@@ -196,5 +266,5 @@ def _like(name: str, names: list[str]) -> str:
 
 
 def flat(text: str) -> str:
-    """Put a text of several lines into one."""
+    """Return a text of several lines as one line."""
     return " ".join(text.split())

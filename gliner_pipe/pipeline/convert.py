@@ -1,4 +1,4 @@
-"""Conversion between pipelines and checkpoints of GLiNER or Hugging Face token classification."""
+"""Converts between pipelines and checkpoints of GLiNER or Hugging Face token classification."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ logger = logging.getLogger("gliner_pipe.convert")
 def from_gliner(
     source: str, labels: Sequence[Any] = (), relations: Sequence[Any] = (), lang: str = "en"
 ) -> spacy.language.Language:
-    """Make a pipeline of a GLiNER checkpoint, with its weights."""
+    """Return a pipeline with the weights of a GLiNER checkpoint."""
     nlp = spacy.blank(lang)
     config: dict[str, Any] = {"model": source, "labels": list(labels)}
     if relations:
@@ -34,14 +34,14 @@ def from_gliner(
 
 
 def from_transformers(source: str, lang: str = "en") -> spacy.language.Language:
-    """Make a pipeline of a token classification model, with its weights.
+    """Return a pipeline with the weights of a token classification model.
 
-    A model without ``O`` has a label for each word, which goes to ``token.tag_``.
+    A model without the tag ``O`` has a label for each word, which is written to ``token.tag_``.
     """
     nlp = spacy.blank(lang)
     component: Any = nlp.add_pipe("token_classifier", config={"model": source})
     if component.network.decoder.scheme == "word":
-        logger.info("%s has a label for each word: they are written to token.tag_", source)
+        logger.info("%s has a label for each word, written to token.tag_", source)
         model = component.network
         nlp.remove_pipe("token_classifier")
         component = nlp.add_pipe("token_classifier", config={"model": source, "target": "tag_"})
@@ -63,16 +63,16 @@ def to_transformers(
     source
         A pipeline, its folder, or its name.
     target
-        Folder. In one that holds pipelines, as the folder of a training, the files are put beside these.
+        Output folder. In a folder that holds pipelines, such as that of a training, the files are added to it.
     component
-        Its name; needed only where a pipeline has several.
+        Name of the component; required only if the pipeline has several taggers.
     drop_transitions
-        Write a CRF without what it knows of sequences: entities may be others then. It is refused otherwise.
+        Write a CRF without its transition scores, so entities may differ. A CRF is refused otherwise.
 
     Raises
     ------
     ConfigError
-        Where transformers has no such layer; nothing has been written then.
+        If transformers has no equivalent layer; nothing is written then.
     """
     nlp = spacy.load(source) if isinstance(source, str) else source
     tagger: Any = component_of(nlp, TokenTagger, component)
@@ -81,12 +81,12 @@ def to_transformers(
 
 
 def check_tagger_of(nlp: spacy.language.Language) -> None:
-    """Refuse a pipeline whose tagger ``to_transformers`` could not write once it is trained.
+    """Refuse a pipeline whose tagger ``to_transformers`` could not write after training.
 
     Raises
     ------
     ConfigError
-        If there is no tagger, there are several, or transformers has no such blocks.
+        If the pipeline does not have exactly one tagger, or transformers has no equivalent layer.
     """
     tagger: Any = component_of(nlp, TokenTagger, None)
     if isinstance(tagger.model, TokenClassifier):
@@ -102,22 +102,23 @@ def to_gliner(source: str | spacy.language.Language, target: Path, component: st
     source
         A pipeline, its folder, or its name.
     target
-        Folder.
+        Output folder.
     component
-        Its name; needed only where a pipeline has several.
+        Name of the component; required only if the pipeline has several.
     """
     nlp = spacy.load(source) if isinstance(source, str) else source
     pipe: Any = component_of(nlp, Gliner, component)
     words = "whitespace" if isinstance(pipe.word_splitter, WhitespaceWords) else "spacy"
     if words == "spacy" and nlp.lang != "en":
         logger.warning(
-            "GLiNER's own spaCy words are English; this pipeline is %r: words may differ.", nlp.lang
+            "GLiNER splits words with English spaCy rules; this pipeline's language is %r, so words may differ.",
+            nlp.lang,
         )
     return write_checkpoint(pipe.gliner, target, words)
 
 
 def component_of(nlp: spacy.language.Language, kind: Any, component: str | None) -> Any:
-    """Return the component of a class that is named, or the only one."""
+    """Return the component of a class with this name, or the only one."""
     found = {name: pipe for name, pipe in nlp.pipeline if isinstance(pipe, kind)}
     if component is None and len(found) == 1:
         component = next(iter(found))

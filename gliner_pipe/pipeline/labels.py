@@ -1,4 +1,4 @@
-"""Labels as users write them: a string, or a mapping with description and threshold."""
+"""Parses labels and relations: a string, or a mapping with description and threshold."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class LabelItem:
     Attributes
     ----------
     label
-        Name that entities carry.
+        Label of the entities.
     description
-        What the model reads in place of the name.
+        Text that the model reads in place of the label.
     threshold
-        Score that this label needs; None for the component's.
+        Minimum score for this label; None for the component's.
     """
 
     label: str
@@ -33,11 +33,11 @@ class LabelItem:
 
     @property
     def text(self) -> str:
-        """What the model reads."""
+        """Text that the model reads."""
         return self.description or self.label
 
     def to_config(self) -> str | dict[str, Any]:
-        """Return the label as it stands in a config: a string where that says everything."""
+        """Return the label in the form of a config: a string if it has no other fields."""
         item: dict[str, Any] = {"label": self.label}
         if self.description is not None:
             item["description"] = self.description
@@ -53,21 +53,21 @@ class RelationItem(LabelItem):
     Attributes
     ----------
     head, tail
-        Labels that the entity which it starts from, or leads to, may have; None for any.
+        Entity labels allowed for the head and the tail; None for any.
     """
 
     head: tuple[str, ...] | None = None
     tail: tuple[str, ...] | None = None
 
     def to_config(self) -> str | dict[str, Any]:
-        """Return the relation as it stands in a config."""
+        """Return the relation in the form of a config."""
         item = LabelItem.to_config(self)
         types = {side: list(labels) for side, labels in (("head", self.head), ("tail", self.tail)) if labels}
         return {**({"label": item} if isinstance(item, str) else item), **types} if types else item
 
 
 def parse_labels(labels: Iterable[Any], where: str) -> tuple[LabelItem, ...]:
-    """Read a list of labels; of several with one name the first counts.
+    """Parse a list of labels; of duplicates the first is kept.
 
     Parameters
     ----------
@@ -79,13 +79,13 @@ def parse_labels(labels: Iterable[Any], where: str) -> tuple[LabelItem, ...]:
     Raises
     ------
     ConfigError
-        For anything else.
+        If the list or an item has another form.
     """
     return _parse_list(labels, where, LabelItem, _parse)
 
 
 def parse_relations(relations: Iterable[Any], where: str) -> tuple[RelationItem, ...]:
-    """Read a list of relations; of several with one name the first counts.
+    """Parse a list of relations; of duplicates the first is kept.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ def parse_relations(relations: Iterable[Any], where: str) -> tuple[RelationItem,
     Raises
     ------
     ConfigError
-        For anything else.
+        If the list or an item has another form.
     """
     return _parse_list(relations, where, RelationItem, _parse_relation)
 
@@ -119,18 +119,18 @@ def _parse_list(
 
 
 def refuse_references(labels: Any, where: str) -> None:
-    """Refuse labels with ``${`` in a config, which spaCy would read back as references.
+    """Refuse labels with ``${`` in a config, which spaCy would read back as a reference.
 
     Raises
     ------
     ConfigError
-        With the label.
+        If a label holds ``${``.
     """
     if "${" in str(labels):
         raise ConfigError(
             where,
             f"found '${{' in {labels!r}",
-            "labels without it, as spaCy's config files read it as a reference",
+            "labels without it: spaCy's config files read it as a reference",
             "Set such labels at run time: nlp.get_pipe(...).labels = [...]",
         )
 
@@ -174,32 +174,37 @@ def _parse(label: Any, where: str) -> LabelItem:
 
 
 def check_threshold(value: Any, where: str) -> float:
-    """Return `value` as a score in [0, 1], or refuse it."""
+    """Return `value` as a score.
+
+    Raises
+    ------
+    ConfigError
+        If it is not a number from 0 to 1.
+    """
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
         raise ConfigError(where, f"found the threshold {value!r}", "a number from 0 to 1")
     return float(value)
 
 
 def split_labels(labels: str | Sequence[Any] | None, where: str = "labels") -> list[Any] | None:
-    """Split labels that a command line gives as one text.
+    """Split labels given as one command line option.
 
     Parameters
     ----------
     labels
-        ``"person, organization"``, a JSON list (for labels with commas in them: ``'["city, state"]'``), or a
-        list already.
+        ``"person, organization"``, a JSON list (for labels that contain commas: ``'["city, state"]'``), or a list.
     where
-        Name of the setting, for messages.
+        Name of the option, for errors.
 
     Returns
     -------
     list or None
-        The labels in their order, blank ones left out; None for None.
+        The labels in order, without blank ones; None for None.
 
     Raises
     ------
     ConfigError
-        If there is no label, or what looks like a JSON list is none.
+        If there is no label, or a text that begins with ``[`` is not valid JSON.
     """
     if labels is None:
         return None
@@ -219,6 +224,6 @@ def _json_list(text: str, where: str) -> list[Any]:
         items = json.loads(text)
     except json.JSONDecodeError as error:
         raise ConfigError(
-            where, f"is not a JSON list ({error})", 'e.g. ["person", "city, state"]', "Mind the double quotes"
+            where, f"is not a JSON list ({error})", 'e.g. ["person", "city, state"]', "Use double quotes"
         ) from error
     return list(items)

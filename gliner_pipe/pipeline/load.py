@@ -1,4 +1,4 @@
-"""Pipelines by any name: a folder, an installed package, a hub id."""
+"""Loads a pipeline from a folder, an installed package or a model hub, or makes one from a GLiNER checkpoint."""
 
 from __future__ import annotations
 
@@ -11,17 +11,16 @@ import spacy
 from spacy.language import Language
 
 from gliner_pipe.errors import ConfigError
+from gliner_pipe.pipeline.labels import check_threshold
 from gliner_pipe.util.consent import trusting
 from gliner_pipe.util.hub_client import hub_error, make_api
 
-#: Folder inside a checkpoint of a training with what resuming needs.
+#: Folder inside a training checkpoint with the state needed to resume.
 TRAINING_STATE = "training_state"
 PIPELINE = "meta.json"
 CHECKPOINT = "gliner_config.json"
 
-#: Files of a GLiNER checkpoint that are needed to load it.
-_CHECKPOINT_FILES = ["*.json", "*.txt", "*.model", "*_tokenizer/*", "model.safetensors", "pytorch_model.bin"]
-#: What a training may have pushed beside the pipeline.
+#: Files that a training may have pushed next to the pipeline.
 _BESIDE = [f"{TRAINING_STATE}/*", "last-checkpoint/*", "step-*/*", "runs/*"]
 _HUB_ID = re.compile(r"[A-Za-z0-9_][\w.-]*/[\w.-]+", re.ASCII)
 
@@ -37,22 +36,22 @@ def load(
     trust_remote_code: bool = False,
     **options: Any,
 ) -> Language:
-    """Load a pipeline, or make one of a GLiNER checkpoint.
+    """Load a pipeline, or make one from a GLiNER checkpoint.
 
     Parameters
     ----------
     name
         Folder of a pipeline or of a GLiNER checkpoint, name of an installed package, or hub id ``user/name``
-        of either. A folder and a package come first.
+        of either. Folders and packages take precedence.
     revision
         Branch, tag or commit on the hub.
     labels, relations, threshold
         Settings of the pipeline's ``gliner`` component to change.
     lang
-        Language of a pipeline that is made of a GLiNER checkpoint.
+        Language of a pipeline made from a GLiNER checkpoint.
     trust_remote_code
-        Consent to run Python code that comes with the models of the pipeline. Read that code first. What a saved
-        pipeline says about it is not read.
+        Consent to run Python code that comes with the models of the pipeline. Read that code first. A consent stored in
+        a saved pipeline is ignored.
     options
         Other options of ``spacy.load``, e.g. ``exclude=["tagger"]`` or ``config={...}``.
 
@@ -64,9 +63,9 @@ def load(
     Raises
     ------
     ConfigError
-        If there is none, or a setting cannot be.
+        If there is no such pipeline, or the value of a setting is not allowed.
     OSError
-        If `name` is neither here nor can be a hub id.
+        If `name` does not exist here and is not a hub id.
 
     Examples
     --------
@@ -74,14 +73,14 @@ def load(
     """
     settings = {"labels": labels, "relations": relations, "threshold": threshold}
     folder = Path(name)
-    # "artifacts/model-lost" is a path where there is a folder "artifacts": the hub need not hear of it
+    # "artifacts/model-lost" is a path if the folder "artifacts" exists: no request to the hub
     is_hub_id = _HUB_ID.fullmatch(str(name)) and not folder.exists() and not folder.parent.is_dir()
     with trusting(trust_remote_code):
         if folder.is_dir() and (folder / CHECKPOINT).is_file() and not (folder / PIPELINE).is_file():
-            return _settled(_from_checkpoint(str(name), lang), settings)
+            return _with_settings(_from_checkpoint(str(name), lang), settings)
         if is_hub_id and not spacy.util.is_package(str(name)):
-            return _settled(from_hub(str(name), revision=revision, lang=lang, **options), settings)
-        return _settled(spacy.load(name, **options), settings)
+            return _with_settings(from_hub(str(name), revision=revision, lang=lang, **options), settings)
+        return _with_settings(spacy.load(name, **options), settings)
 
 
 def from_hub(
@@ -96,8 +95,8 @@ def from_hub(
 ) -> Language:
     """Load a pipeline, or a GLiNER checkpoint, from a model hub.
 
-    Use `load` where the name may be a folder too. What was downloaded once is taken from the hub's cache;
-    HF_HUB_OFFLINE=1 asks for nothing else.
+    Use `load` if the name may also be a folder. Earlier downloads come from the hub's cache; with HF_HUB_OFFLINE=1
+    there are no requests at all.
 
     Parameters
     ----------
@@ -106,11 +105,11 @@ def from_hub(
     revision
         Branch, tag or commit.
     cache_dir
-        Where downloads are kept; the hub's own cache by default.
+        Folder for downloads; the hub's own cache by default.
     local_files_only
-        Whether to take only what is in the cache.
+        Whether to use only the cache.
     lang
-        Language of a pipeline that is made of a GLiNER checkpoint.
+        Language of a pipeline made from a GLiNER checkpoint.
     trust_remote_code
         As for `load`.
     options
@@ -124,7 +123,7 @@ def from_hub(
     Raises
     ------
     ConfigError
-        If the repository cannot be had, or holds neither.
+        If the repository cannot be downloaded, or is neither.
     """
     api = make_api()
     how: dict[str, Any] = {
@@ -135,11 +134,13 @@ def from_hub(
     marker = _marker(api, repo_id, how)
     patterns: dict[str, Any] = {"ignore_patterns": _BESIDE}
     if marker == CHECKPOINT:
-        patterns = {"allow_patterns": _CHECKPOINT_FILES}
+        from gliner_pipe.checkpoints.gliner_read import FILES
+
+        patterns = {"allow_patterns": list(FILES)}
     try:
         folder = api.snapshot_download(repo_id, **how, **patterns)
     except Exception as error:
-        raise hub_error("pipeline", f"{repo_id!r} cannot be had from the hub", error) from None
+        raise hub_error("pipeline", f"{repo_id!r} cannot be downloaded from the hub", error) from None
     with trusting(trust_remote_code):
         if marker == CHECKPOINT:
             return _from_checkpoint(folder, lang)
@@ -147,14 +148,14 @@ def from_hub(
 
 
 def _marker(api: Any, repo_id: str, how: dict[str, Any]) -> str:
-    """Which of the two a repository is: the file is fetched that tells."""
+    """Return the file that identifies a repository as a pipeline or as a GLiNER checkpoint."""
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     failed: Exception | None = None
     for name in (PIPELINE, CHECKPOINT):
         try:
             api.hf_hub_download(repo_id, name, **how)
-        except LocalEntryNotFoundError as error:  # the hub was not reached: once is enough
+        except LocalEntryNotFoundError as error:  # the hub cannot be reached: do not try again
             failed = failed or error
             how = {**how, "local_files_only": True}
         except EntryNotFoundError:
@@ -165,7 +166,7 @@ def _marker(api: Any, repo_id: str, how: dict[str, Any]) -> str:
         else:
             return name
     if failed is not None:
-        what = f"found {repo_id!r}: no folder here, no installed package, and it cannot be had from the hub"
+        what = f"found {repo_id!r}: no folder here, no installed package, and it cannot be downloaded from the hub"
         raise hub_error("pipeline", what, failed) from None
     raise ConfigError(
         "pipeline",
@@ -180,7 +181,7 @@ def _from_checkpoint(source: str, lang: str) -> Language:
     return from_gliner(source, lang=lang)
 
 
-def _settled(nlp: Language, settings: dict[str, Any]) -> Language:
+def _with_settings(nlp: Language, settings: dict[str, Any]) -> Language:
     from gliner_pipe.pipeline.overrides import gliner_components
 
     given = {name: value for name, value in settings.items() if value is not None}
@@ -193,9 +194,8 @@ def _settled(nlp: Language, settings: dict[str, Any]) -> Language:
             f"is set for a pipeline with {len(components)} gliner components ({', '.join(nlp.pipe_names)})",
             "a pipeline with one",
         )
-    threshold = given.get("threshold")
-    if threshold is not None and not 0 <= threshold <= 1:
-        raise ConfigError("threshold", f"is {threshold}", "a number from 0 to 1")
+    if "threshold" in given:
+        check_threshold(given["threshold"], "threshold")
     for name, value in given.items():
         setattr(components[0], name, value)
     return nlp

@@ -1,4 +1,4 @@
-"""Labels, relations, threshold, device and precision of a pipeline's component, set for the length of a block."""
+"""Overrides labels, relations, threshold, device and precision of a pipeline's component within a ``with`` block."""
 
 from __future__ import annotations
 
@@ -10,21 +10,25 @@ from spacy.language import Language
 
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.modeling.precision import PRECISION_SETTINGS
-from gliner_pipe.pipeline.labels import LabelItem, parse_labels, parse_relations
+from gliner_pipe.pipeline.labels import LabelItem, check_threshold, parse_labels, parse_relations
 
 
 def gliner_components(nlp: Language) -> list[Any]:
-    """Return the components of a pipeline whose factory is ``gliner``, disabled ones left out."""
-    return [pipe for name, pipe in nlp.pipeline if nlp.get_pipe_meta(name).factory == "gliner"]
+    """Return the enabled ``gliner`` components of a pipeline."""
+    return _components(nlp, "gliner")
 
 
 def tagging_components(nlp: Language) -> list[Any]:
-    """Return the components of a pipeline whose factory is ``token_classifier``, disabled ones left out."""
-    return [pipe for name, pipe in nlp.pipeline if nlp.get_pipe_meta(name).factory == "token_classifier"]
+    """Return the enabled ``token_classifier`` components of a pipeline."""
+    return _components(nlp, "token_classifier")
+
+
+def _components(nlp: Language, factory: str) -> list[Any]:
+    return [pipe for name, pipe in nlp.pipeline if nlp.get_pipe_meta(name).factory == factory]
 
 
 def thresholded_components(nlp: Language) -> list[Any]:
-    """Return the components of a pipeline that hold spans against a threshold."""
+    """Return the components of a pipeline that have a threshold for spans."""
     return [*gliner_components(nlp), *(one for one in tagging_components(nlp) if one.target == "spans")]
 
 
@@ -40,31 +44,30 @@ def override(
     quantize: str | None = None,
     compile: bool | None = None,
 ) -> Iterator[None]:
-    """Change settings of the ``gliner`` component and put them back when the block ends.
+    """Change settings of the ``gliner`` component, and restore them when the block ends.
 
-    A ``token_classifier`` has a threshold, a device and a precision, too, but its labels are those it was trained with.
+    A ``token_classifier`` also has threshold, device and precision, but its labels are fixed by its training.
 
     Parameters
     ----------
     nlp
         The pipeline.
     labels
-        Labels to ask for, as in the component's config. A plain string keeps the description and the
-        threshold that the component has for it.
+        Labels to find, as in the component's config. A plain string keeps the component's description and threshold
+        for that label.
     relations
-        Relations to ask for, likewise.
+        Relations to find, likewise.
     threshold
-        Least score of an entity, from 0 to 1. Thresholds of single labels stay as they are.
+        Minimum score of an entity, from 0 to 1. Thresholds of single labels do not change.
     device
-        Where the model runs, e.g. ``"cpu"`` or ``"cuda:0"``.
+        Device of the model, e.g. ``"cpu"`` or ``"cuda:0"``.
     dtype, quantize, compile
-        How exactly, and how fast, its text encoder runs, as in the component's config; ``"none"`` for a `quantize` of
-        null.
+        Precision of inference, as in the component's config; ``"none"`` for a `quantize` of null.
 
     Raises
     ------
     ConfigError
-        If a value cannot be, or the pipeline has not exactly one component that takes it.
+        If a value is not allowed, or the pipeline does not have exactly one component with these settings.
     """
     values = {"labels": labels, "relations": relations, "threshold": threshold, "device": device}
     precision = {"dtype": dtype, "quantize": quantize, "compile": compile}
@@ -81,8 +84,7 @@ def override(
                 given_relations = parse_relations(relations, "relations")
                 component.relations = _with_own_items(component.relation_items, given_relations)
             if threshold is not None:
-                if not 0 <= threshold <= 1:
-                    raise ConfigError("threshold", f"is {threshold}", "a number from 0 to 1")
+                check_threshold(threshold, "threshold")
                 stack.callback(setattr, component, "threshold", component.threshold)
                 component.threshold = threshold
             if device is not None:
@@ -90,13 +92,19 @@ def override(
                 _move(component, device)
             for name in PRECISION_SETTINGS:
                 if precision[name] is not None:
-                    stack.callback(_put_back, component, name, component.cfg[name])
+                    stack.callback(_restore, component, name, component.cfg[name])
                     setattr(component, name, None if precision[name] == "none" else precision[name])
         yield
 
 
 def the_component(nlp: Language, given: Sequence[str]) -> Any:
-    """Return the one component that takes the settings of these names; without one, the first name is complained of."""
+    """Return the one component that has these settings.
+
+    Raises
+    ------
+    ConfigError
+        With the first of the settings, if the pipeline does not have exactly one such component.
+    """
     components = gliner_components(nlp)
     if not components and not {"labels", "relations"} & set(given):
         components = tagging_components(nlp)
@@ -124,7 +132,7 @@ def _with_own_items(own: Sequence[LabelItem], given: Sequence[LabelItem]) -> lis
     return [known.get(item.label, item) if item.to_config() == item.label else item for item in given]
 
 
-def _put_back(component: Any, name: str, value: Any) -> None:
+def _restore(component: Any, name: str, value: Any) -> None:
     component.cfg = {**component.cfg, name: value}
 
 
@@ -133,7 +141,10 @@ def _move(component: Any, device: str) -> None:
     component.cfg = {**before, "device": device}
     try:
         component.network.to(component.device)
-    except (RuntimeError, AssertionError) as error:  # torch raises these for unknown and for missing devices
+    except (
+        RuntimeError,
+        AssertionError,
+    ) as error:  # torch raises either for a device that is unknown or missing
         component.cfg = before
         raise ConfigError(
             "device", f"is {device!r}, which cannot be used ({error})", "auto, cpu, cuda, cuda:0 ..."

@@ -1,8 +1,8 @@
-"""Saving and loading of components.
+"""Saves and loads components.
 
-``nlp.config`` is the truth about blocks and settings. What is saved beside it: weights, the backbone's
-configuration and tokenizer, and settings that were changed at run time. A setting given to
-``spacy.load(..., config=...)`` wins over one changed before saving.
+Blocks and settings are defined by ``nlp.config``. A component's folder holds the rest: weights, the backbone's
+configuration and tokenizer, and settings changed at run time. A setting given to ``spacy.load(..., config=...)`` takes
+precedence over a change made before saving.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import os
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import srsly
 from safetensors import SafetensorError
@@ -26,48 +26,72 @@ from gliner_pipe.util import consent
 from gliner_pipe.util.atomic import inside
 from gliner_pipe.util.secrets import redacted
 
-if TYPE_CHECKING:
-    from gliner_pipe.pipeline.base import TorchPipe
-
 CFG = "cfg.json"
 BLOCKS = "blocks.json"
 
 
-def to_disk(component: TorchPipe, path: Path, exclude: Iterable[str] = ()) -> None:
+class Serializable(Protocol):
+    """What saving and loading need of a component."""
+
+    name: str
+    model: Any
+    #: The settings from ``nlp.config``, before any change at run time.
+    configured: Mapping[str, Any]
+
+    @property
+    def factory(self) -> str:
+        """Factory name, for messages."""
+
+    @property
+    def network(self) -> Any:
+        """The blocks; a checkpoint given by name is loaded on first use."""
+
+    def current_settings(self) -> dict[str, Any]:
+        """Return the current settings, labels included, as JSON values."""
+
+    def restore_settings(self, values: Mapping[str, Any]) -> None:
+        """Set what ``current_settings`` returned."""
+
+    def replace_model(self, model: Any) -> None:
+        """Use another model."""
+
+
+def to_disk(component: Serializable, path: Path, exclude: Iterable[str] = ()) -> None:
     """Write the component into the folder `path`."""
     exclude = set(exclude)
     path.mkdir(parents=True, exist_ok=True)
-    weights = "model" not in exclude and component.network.is_built
+    has_weights = "model" not in exclude and component.network.is_built
     if "cfg" not in exclude:
-        _write(path / CFG, {**_cfg(component), "weights": weights})
-    if weights:
+        settings = {"configured": component.configured, "current": component.current_settings()}
+        _write(path / CFG, {**settings, "weights": has_weights})
+    if has_weights:
         model = component.network
         model.save(path / "model")
         if model.blocks is not None:
-            named = {"blocks": consent.unstated(model.blocks), "word_splitter": model.word_splitter}
-            _write(path / "model" / BLOCKS, named)
+            blocks = {"blocks": consent.unstated(model.blocks), "word_splitter": model.word_splitter}
+            _write(path / "model" / BLOCKS, blocks)
 
 
-def from_disk(component: TorchPipe, path: Path, exclude: Iterable[str] = ()) -> None:
+def from_disk(component: Serializable, path: Path, exclude: Iterable[str] = ()) -> None:
     """Load the component from the folder `path`."""
     exclude = set(exclude)
+    folder = path / "model"
     consent.overrule(component.model)
     if "cfg" not in exclude:
         saved = _read(path / CFG, component.factory)
-        _set_cfg(component, saved)
-        if saved.get("weights") and "model" not in exclude and not (path / "model").is_dir():
+        _restore_changes(component, saved)
+        if saved.get("weights") and "model" not in exclude and not folder.is_dir():
             raise CheckpointError(
-                f"{path}: no folder 'model', though weights were saved. Save the pipeline again."
+                f"{path}: the folder 'model' with the weights is missing. Save the pipeline again."
             )
-    folder = path / "model"
     if "model" in exclude or not folder.is_dir():
         return
     model: Any = component.model
     if isinstance(model, Named):
-        named = _read(folder / BLOCKS, component.factory)
-        model = model.restore(consent.unstated(named["blocks"]))
+        saved = _read(folder / BLOCKS, component.factory)
+        model = model.restore(consent.unstated(saved["blocks"]))
         consent.overrule(model)
-        model.word_splitter = named["word_splitter"]
+        model.word_splitter = saved["word_splitter"]
     try:
         model.load(folder)
     except (OSError, ValueError, SafetensorError) as error:
@@ -78,8 +102,8 @@ def from_disk(component: TorchPipe, path: Path, exclude: Iterable[str] = ()) -> 
     component.replace_model(model.eval())
 
 
-def to_bytes(component: TorchPipe, exclude: Iterable[str] = ()) -> bytes:
-    """Pack what ``to_disk`` writes."""
+def to_bytes(component: Serializable, exclude: Iterable[str] = ()) -> bytes:
+    """Return the files that ``to_disk`` writes, as bytes."""
     with tempfile.TemporaryDirectory() as folder:
         to_disk(component, Path(folder), exclude)
         files = {
@@ -90,49 +114,52 @@ def to_bytes(component: TorchPipe, exclude: Iterable[str] = ()) -> bytes:
     return srsly.msgpack_dumps(files)
 
 
-def from_bytes(component: TorchPipe, data: bytes, exclude: Iterable[str] = ()) -> None:
-    """Unpack what ``to_bytes`` packed; a model that goes on reading its files keeps them as long as it lives."""
+def from_bytes(component: Serializable, data: bytes, exclude: Iterable[str] = ()) -> None:
+    """Load the component from the result of ``to_bytes``.
+
+    A model that keeps reading its files (ONNX) keeps its temporary folder until the model is deleted.
+    """
     folder = Path(tempfile.mkdtemp())
-    kept = False
+    keep = False
     try:
-        for name, content in _files(data).items():
+        for name, content in _unpacked(data).items():
             path = inside(folder, name, f"the bytes of {component.name!r}")
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
         from_disk(component, folder, exclude)
-        kept = getattr(component.model, "folder", None) == folder / "model"
-        if kept:
+        keep = getattr(component.model, "folder", None) == folder / "model"
+        if keep:
             weakref.finalize(component.model, _remove, folder, os.getpid())
     finally:
-        if not kept:
+        if not keep:
             shutil.rmtree(folder)
 
 
-def _files(data: bytes) -> dict[str, bytes]:
+def _unpacked(data: bytes) -> dict[str, bytes]:
     try:
         files = srsly.msgpack_loads(data)
-    except Exception as error:  # msgpack has errors of many kinds
-        raise CheckpointError(f"These bytes are not what to_bytes returns ({error}).") from None
+    except Exception as error:  # msgpack raises errors of many kinds
+        raise CheckpointError(f"The bytes were not written by to_bytes ({error}).") from None
     if not isinstance(files, dict) or not all(isinstance(content, bytes) for content in files.values()):
-        raise CheckpointError("These bytes are not what to_bytes returns: files by name.")
+        raise CheckpointError("The bytes were not written by to_bytes: they hold no files by name.")
     return files
 
 
 def _remove(folder: Path, process: int) -> None:
-    """Remove a folder, unless in a process that was forked from the one that made it."""
+    """Remove a folder, but only in the process that created it: a fork inherits the finalizer."""
     if os.getpid() == process:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write(path: Path, content: Any) -> None:
-    # not srsly: its JSON does not read back every number that it wrote
+    # not srsly: its JSON does not round-trip every number
     path.write_text(json.dumps(redacted("", content), ensure_ascii=False, indent=2), encoding="utf8")
 
 
-def _read(path: Path, kind: str) -> dict[str, Any]:
+def _read(path: Path, factory: str) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(
-            f"{path.parent}: no {path.name}. The folder is no saved {kind!r} component, or not whole."
+            f"{path.parent}: no {path.name}. The folder is not a complete saved {factory!r} component."
         )
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf8"))
@@ -141,23 +168,18 @@ def _read(path: Path, kind: str) -> dict[str, Any]:
     return content
 
 
-def _cfg(component: TorchPipe) -> dict[str, Any]:
-    """The settings as configured, and as they are now."""
-    return {"configured": component._configured, "current": component._current()}
-
-
-def _set_cfg(component: TorchPipe, saved: dict[str, Any]) -> None:
-    """Take each saved setting whose configured value is still the one it was changed from."""
-    configured, current = component._configured, saved["current"]
+def _restore_changes(component: Serializable, saved: Mapping[str, Any]) -> None:
+    """Restore each setting whose configured value is the one that was configured when it was saved."""
+    configured, current = saved["configured"], saved["current"]
     values = {
-        key: current[key] if key in current and _same(value, saved["configured"].get(key)) else value
-        for key, value in configured.items()
+        key: current[key] if key in current and _same(value, configured.get(key)) else value
+        for key, value in component.configured.items()
     }
-    component._restore(values)
+    component.restore_settings(values)
 
 
 def _same(left: Any, right: Any) -> bool:
-    """Compare JSON values; numbers that spaCy's config format wrote and read may differ in the last digit."""
+    """Compare JSON values; a float may differ in its last digit after a round trip through spaCy's config format."""
     if isinstance(left, float) and isinstance(right, float):
         return math.isclose(left, right, rel_tol=1e-9)
     if isinstance(left, dict) and isinstance(right, dict):

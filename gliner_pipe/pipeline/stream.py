@@ -1,22 +1,41 @@
-"""A pipeline over a stream of texts, in this process or in several: each becomes a document, or a reason why not."""
+"""Runs a pipeline over a stream of texts, in one process or several; each text yields a document or a failure."""
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import queue
+import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from itertools import islice
+from multiprocessing.connection import Connection
 from typing import Any, Generic, NamedTuple, NoReturn, TypeAlias, TypeVar
 
 from spacy.language import Language
 from spacy.tokens import Doc
+from spacy.tokens.underscore import Underscore
 from spacy.util import raise_error
 
-from gliner_pipe.errors import DataError, GlinerPipeError, NotInitializedError, PredictionError
+from gliner_pipe.errors import (
+    ConfigError,
+    DataError,
+    GlinerPipeError,
+    NotInitializedError,
+    PredictionError,
+    WorkerError,
+)
 from gliner_pipe.pipeline.annotate import install_extensions
 from gliner_pipe.pipeline.config_errors import flat
 
-#: Characters of a reason at most.
+#: Maximum number of characters of a reason.
 LONGEST = 500
+#: Batches in flight per worker process: the current one and the next.
+PER_WORKER = 2
+#: Seconds that a worker process has to end by itself.
+GRACE = 5.0
 
 _Item = TypeVar("_Item")
 
@@ -33,18 +52,18 @@ Source: TypeAlias = str | Doc | Labelled
 
 
 class Failure(NamedTuple):
-    """Why there is no document for a text.
+    """The reason why a text has no document.
 
     Parameters
     ----------
     reason
-        In one line.
+        One line.
     error
-        What the pipeline raised. From another process only errors of this package come.
+        The error that the pipeline raised; from a worker process, only errors of this package.
     handled
-        Whether an error handler that the user set was told.
+        Whether the user's own error handler was called.
     alone
-        Whether no other text can have been the cause.
+        Whether the text failed by itself, so that no other text can be the cause.
     """
 
     reason: str
@@ -54,17 +73,13 @@ class Failure(NamedTuple):
 
     @classmethod
     def of(cls, error: Exception, *, handled: bool = False, alone: bool = True) -> Failure:
-        """Return that of an error."""
-        text = (
-            flat(str(error))
-            if isinstance(error, GlinerPipeError)
-            else flat(f"{type(error).__name__}: {error}")
-        )
+        """Return the failure that an error describes."""
+        text = flat(str(error) if isinstance(error, GlinerPipeError) else f"{type(error).__name__}: {error}")
         clean = text.encode("utf-8", "replace").decode()
         return cls(clean if len(clean) <= LONGEST else f"{clean[:LONGEST]}...", error, handled, alone)
 
     def concerns_all(self, has_own_labels: bool) -> bool:
-        """Tell whether the pipeline cannot predict at all: it has no weights, or was set up in a way that cannot be."""
+        """Return whether the pipeline cannot predict at all: it has no weights, or its configuration is invalid."""
         if isinstance(self.error, NotInitializedError):
             return True
         return (
@@ -74,50 +89,49 @@ class Failure(NamedTuple):
         )
 
     def raise_for(self, where: str, do: str, *, has_own_labels: bool = False) -> NoReturn:
-        """Raise the error that says which text it is about, or that of the pipeline where it concerns all texts."""
+        """Raise an error that names the text, or the pipeline's own error if it concerns all texts."""
         if self.error is not None and self.concerns_all(has_own_labels):
             raise self.error
-        raise PredictionError(where, f"could not be predicted on: {self.reason}", do=do) from self.error
+        raise PredictionError(where, f"prediction failed: {self.reason}", do=do) from self.error
 
 
 def annotate(
     nlp: Language, sources: Iterable[Source], *, batch_size: int | None = None, n_process: int = 1
 ) -> Generator[Doc | Failure, None, None]:
-    """Run a pipeline over a stream of texts; no more than some batches are in memory.
+    """Run a pipeline over a stream of texts, with a few batches in memory at a time.
 
-    A text that the pipeline fails on costs no other text its document. Where reading raises an error, what was read
-    before comes first. Close the iterator when it is not read to its end: that ends its processes.
+    A text that fails never affects other texts. If reading raises an error, the texts read before it are returned
+    first. Close an iterator that is not exhausted: this ends its processes.
 
     Parameters
     ----------
     nlp
         The pipeline.
     sources
-        Texts, some with labels of their own, or documents.
+        Texts, texts with labels of their own, or documents.
     batch_size
-        Texts a batch; that of the pipeline when not given.
+        Texts per batch; that of the pipeline when None.
     n_process
-        Processes; -1 for as many as there are CPUs. No process is left when the iterator ends, or this process does.
+        Number of processes; -1 for the number of CPUs. All end with the iterator, and with this process.
 
     Yields
     ------
     Doc or Failure
-        One for each text, in their order.
+        One per text, in order.
 
     Raises
     ------
-    GlinerPipeError
+    WorkerError
         If a process dies.
     """
+    batch_size = batch_size or nlp.batch_size
     if n_process == 1:
-        return annotate_here(nlp, sources, batch_size or nlp.batch_size)
-    from gliner_pipe.pipeline.workers import annotate_in_processes  # which needs this module
-
-    return annotate_in_processes(nlp, sources, batch_size or nlp.batch_size, n_process)
+        return _annotate_here(nlp, sources, batch_size)
+    return _annotate_in_processes(nlp, sources, batch_size, n_process)
 
 
-class UntilError(Generic[_Item]):
-    """Iterates until the items raise an error, which is kept in ``error``."""
+class _UntilError(Generic[_Item]):
+    """Iterates until the items raise an error, which is stored in ``error``."""
 
     def __init__(self, items: Iterable[_Item]) -> None:
         self._items = iter(items)
@@ -139,18 +153,21 @@ class UntilError(Generic[_Item]):
 
 
 class _Text:
-    """A text under way."""
+    """A text in flight."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
         self.failure: Failure | None = None
 
 
-def annotate_here(
+# -- in this process ---------------------------------------------------------------------------------------------------
+
+
+def _annotate_here(
     nlp: Language, sources: Iterable[Source], batch_size: int
 ) -> Generator[Doc | Failure, None, None]:
-    """Do what `annotate` does, in this process."""
-    reader = UntilError(sources)
+    """Yield a document or a failure for each text, in this process."""
+    reader = _UntilError(sources)
     waiting: deque[_Text] = deque()
 
     def docs() -> Iterator[tuple[Doc, _Text]]:
@@ -173,7 +190,7 @@ def annotate_here(
                 break
             except (
                 Exception
-            ):  # a component that knows no error handlers: the stream is over, but not the texts
+            ):  # a component without error handler ended the stream: continue with the next texts
                 if not waiting:
                     raise
                 while waiting:
@@ -201,7 +218,7 @@ def _document(nlp: Language, text: _Text) -> Doc | None:
 
 
 def _again(nlp: Language, text: _Text) -> Doc | Failure:
-    """Return the document of a text that came out of no stream: by itself it may, unless it failed by itself."""
+    """Annotate a text that its stream did not return: on its own it may succeed, unless it already failed alone."""
     if text.failure is not None and text.failure.alone:
         return text.failure
     text.failure = None
@@ -212,11 +229,11 @@ def _again(nlp: Language, text: _Text) -> Doc | Failure:
         return Failure.of(error)
     if found:
         return found[0][0]
-    return text.failure or Failure("a component of the pipeline left it out")
+    return text.failure or Failure("a component of the pipeline returned no document")
 
 
 class _Handler:
-    """The error handler of a pipeline under way: notes the error at each text, and tells the user's own handler."""
+    """Error handler during a stream: stores the error with each text, and calls the user's own handler."""
 
     def __init__(self, nlp: Language) -> None:
         self.default = nlp.default_error_handler
@@ -238,7 +255,7 @@ class _Handler:
 
 @contextmanager
 def _handling(nlp: Language) -> Iterator[None]:
-    """Note which texts a pipeline fails on; its own error handlers come back when the block ends."""
+    """Record which texts a pipeline fails on; its own error handlers are restored when the block ends."""
     if isinstance(nlp.default_error_handler, _Handler):  # another stream over the same pipeline
         yield
         return
@@ -251,3 +268,137 @@ def _handling(nlp: Language) -> Iterator[None]:
         for name, pipe in nlp.pipeline:
             if name in handler.own:
                 pipe.set_error_handler(handler.own[name])
+
+
+# -- in worker processes -----------------------------------------------------------------------------------------------
+
+#: A source as sent to a worker: a document is sent as bytes.
+_Sent = str | bytes | Labelled
+
+
+def _annotate_in_processes(
+    nlp: Language, sources: Iterable[Source], batch_size: int, n_process: int
+) -> Generator[Doc | Failure, None, None]:
+    """Yield a document or a failure for each text, from several worker processes.
+
+    Notes
+    -----
+    Each worker has one connection, whose other end only this process holds. So the death of a worker is an end of file
+    here, and the death of this process, by whatever signal, is an end of file there.
+    """
+    count = (os.cpu_count() or 1) if n_process == -1 else n_process
+    if count < 1:
+        raise ConfigError("n_process", f"is {n_process}", "at least 1, or -1 for the number of CPUs")
+    reader = _UntilError(sources)
+    workers: list[_Worker] = []
+    waiting: deque[_Worker] = deque()  # one per batch in flight, in order
+    try:
+        for number, batch in enumerate(iter(lambda: list(islice(reader, batch_size)), [])):
+            if len(waiting) == PER_WORKER * count:
+                yield from waiting.popleft().receive(nlp)
+            if len(workers) < count:
+                workers.append(_Worker(nlp, batch_size, workers))
+            worker = workers[number % count]
+            worker.send([source.to_bytes() if isinstance(source, Doc) else source for source in batch])
+            waiting.append(worker)
+        while waiting:
+            yield from waiting.popleft().receive(nlp)
+    finally:
+        for worker in workers:
+            worker.connection.close()
+        for worker in workers:
+            worker.end()
+    if reader.error is not None:
+        raise reader.error
+
+
+class _Worker:
+    """A worker process with a copy of the pipeline."""
+
+    def __init__(self, nlp: Language, batch_size: int, others: Sequence[_Worker]) -> None:
+        context = multiprocessing.get_context()
+        self.connection, theirs = context.Pipe()
+        # a forked process inherits our ends of all earlier connections, and must close them
+        forked = context.get_start_method() == "fork"
+        inherited = [self.connection, *(other.connection for other in others)] if forked else []
+        self.process = context.Process(
+            target=_work, args=(nlp, Underscore.get_state(), batch_size, theirs, inherited), daemon=True
+        )
+        self.process.start()
+        theirs.close()
+
+    def send(self, batch: list[_Sent]) -> None:
+        try:
+            self.connection.send(batch)
+        except OSError as error:
+            raise self._died() from error
+
+    def receive(self, nlp: Language) -> Iterator[Doc | Failure]:
+        """Yield the results of the oldest batch in flight."""
+        try:
+            found: list[bytes | Failure] = self.connection.recv()
+        except (EOFError, OSError) as error:
+            raise self._died() from error
+        for one in found:
+            yield one if isinstance(one, Failure) else Doc(nlp.vocab).from_bytes(one)
+
+    def end(self) -> None:
+        """Wait for the process to end."""
+        self.process.join(GRACE)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+
+    def _died(self) -> WorkerError:
+        self.process.join(GRACE)
+        code = self.process.exitcode
+        how = f"exit code {code}"
+        if code is not None and code < 0:
+            how = signal.Signals(-code).name
+        memory = ", as when memory runs out" if code == -9 else ""
+        return WorkerError(
+            f"A prediction process died ({how}{memory}). Start again with fewer processes (--n-process 1) or "
+            "smaller batches (--batch-size); output written so far is kept."
+        )
+
+
+def _work(
+    nlp: Language, underscore: Any, batch_size: int, connection: Connection, inherited: Sequence[Connection]
+) -> None:
+    """Annotate batches until the connection is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to all processes; the parent decides
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_DFL)
+    for other in inherited:
+        other.close()
+    Underscore.load_state(underscore)
+    batches: queue.SimpleQueue[list[_Sent]] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(connection, batches), daemon=True).start()
+    while True:
+        sources = [Doc(nlp.vocab).from_bytes(one) if isinstance(one, bytes) else one for one in batches.get()]
+        found = [_packed(one) for one in _annotate_here(nlp, sources, batch_size)]
+        try:
+            connection.send(found)
+        except OSError:  # the parent no longer waits for it
+            os._exit(0)
+
+
+def _listen(connection: Connection, batches: queue.SimpleQueue[list[_Sent]]) -> None:
+    """Receive batches at once, so that the parent never blocks; end the process when the connection closes."""
+    try:
+        while True:
+            batches.put(connection.recv())
+    except EOFError:
+        os._exit(0)
+    finally:
+        os._exit(1)
+
+
+def _packed(one: Doc | Failure) -> bytes | Failure:
+    if isinstance(one, Doc):
+        try:
+            return one.to_bytes()
+        except Exception as error:
+            one = Failure.of(error)
+    return one if isinstance(one.error, GlinerPipeError) else one._replace(error=None)

@@ -1,10 +1,11 @@
-"""Word splitters define the words a model reads: ``spacy`` (the document's tokens) and ``whitespace`` (GLiNER's)."""
+"""Word splitters define the words that a model reads: ``spacy`` (the tokens) and ``whitespace`` (GLiNER's words)."""
 
 from __future__ import annotations
 
 import re
 from abc import abstractmethod
 from bisect import bisect_left, bisect_right
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -23,23 +24,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """The words of a document; the model reads those that are more than whitespace, see :func:`read_words`.
+    """All words of a document; :func:`read_words` selects those that the model reads.
 
     Attributes
     ----------
     texts
         The words.
     offsets
-        First character and end of each; None when the words are the tokens of the document.
+        Start and end character of each word; None where the words are the document's tokens.
     """
 
     texts: list[str]
     offsets: list[tuple[int, int]] | None = None
 
     def span(self, doc: Doc, start: int, end: int, label: str, alignment_mode: str) -> Span | None:
-        """Span of tokens for the words `start` to `end` (inclusive), without whitespace at its ends.
+        """Return the tokens of the words `start` to `end` (inclusive), without whitespace at either end.
 
-        None where the words are not aligned with tokens, or hold nothing but whitespace.
+        None if the words do not align with token boundaries, or hold only whitespace.
         """
         if self.offsets is None:
             return trimmed(Span(doc, start, end + 1, label=label))
@@ -50,48 +51,48 @@ class Words:
         return None if span is None else trimmed(span)
 
     def locate(self, spans: Sequence[Span]) -> list[tuple[int, int] | None]:
-        """First and last word of each span of tokens; None for one that is not on word borders.
+        """Return the first and last word of each span of tokens; None for one that does not align with words.
 
-        Whitespace at the ends of a span, and at those of a word, does not count.
+        Whitespace at either end of a span or a word is ignored.
         """
         if self.offsets is None:
             return [(span.start, span.end - 1) for span in spans]
         if not spans:
             return []
         text = spans[0].doc.text
-        borders = [_trimmed_offsets(text, *offsets) for offsets in self.offsets]
-        starts = {first: index for index, (first, last) in enumerate(borders) if first < last}
-        ends = {last: index for index, (first, last) in enumerate(borders) if first < last}
+        bounds = [_trimmed_offsets(text, *offsets) for offsets in self.offsets]
+        starts = {first: index for index, (first, last) in enumerate(bounds) if first < last}
+        ends = {last: index for index, (first, last) in enumerate(bounds) if first < last}
         wanted = [_trimmed_offsets(text, span.start_char, span.end_char) for span in spans]
         found = [(starts.get(first), ends.get(last)) for first, last in wanted]
         return [(start, end) if start is not None and end is not None else None for start, end in found]
 
 
-#: Number of a word that stands for an empty document.
+#: Number of the empty word that represents a document without words.
 NO_WORD = -1
 
 
 @dataclass(frozen=True, slots=True)
 class ReadWords:
-    """The words of a document that a model reads: whitespace is left out, and what has no pieces.
+    """The words of a document that a model reads: all but whitespace and words without subword tokens.
 
     Attributes
     ----------
     texts
         These words.
     numbers
-        Which of the document's words each is, ``NO_WORD`` where it is none; None where all are read.
+        Position of each among all words of the document, or ``NO_WORD``; None where all words are read.
     """
 
     texts: list[str]
     numbers: list[int] | None = None
 
     def number(self, word: int) -> int:
-        """Return the number among all words of the document of a word that is read."""
+        """Return the position of a word that is read among all words of the document."""
         return word if self.numbers is None else self.numbers[word]
 
     def within(self, start: int, end: int) -> tuple[int, int] | None:
-        """Return the first and last word that is read among the document's words `start` to `end`, if any is."""
+        """Return the first and last word that is read among the document's words `start` to `end`; None if none is."""
         if self.numbers is None:
             return start, end
         first, last = bisect_left(self.numbers, start), bisect_right(self.numbers, end) - 1
@@ -101,21 +102,21 @@ class ReadWords:
 def read_words(
     backbone: Backbone, split: Sequence[Words], fill: bool = False
 ) -> tuple[list[ReadWords], list[Pieces]]:
-    """Leave out the words that say nothing to a model: whitespace, and words that its tokenizer makes no pieces of.
+    """Select the words that a model reads: all but whitespace and words without subword tokens.
 
     Parameters
     ----------
     backbone
-        Cuts words into pieces.
+        Its tokenizer splits words into subword tokens.
     split
         All words of each document.
     fill
-        Whether a document in which nothing is left gets one word without pieces, for a training batch must have rows.
+        Whether a document without such words gets one empty word: every document of a training batch needs a row.
 
     Returns
     -------
     tuple of list of ReadWords, and list of Pieces
-        For each document the words that are left, and their pieces.
+        For each document the words that are read, and their subword tokens.
     """
     read = [_without(words.texts, [not text.isspace() for text in words.texts]) for words in split]
     pieces = backbone.tokenize([words.texts for words in read])
@@ -136,6 +137,24 @@ def read_words(
     return read, pieces
 
 
+#: Reasons why a gold entity is not a training target.
+UNALIGNED_WORDS = "entity does not align with word boundaries"
+NO_TOKENS = "entity of only whitespace, or of words without subword tokens"
+
+
+def locate_gold(
+    spans: Sequence[Span], words: Words, read: ReadWords, dropped: Counter[str]
+) -> list[tuple[int, int] | None]:
+    """Return the first and last word that is read of each gold entity; `dropped` counts those that have none."""
+    found = []
+    for span, place in zip(spans, words.locate(spans), strict=True):
+        within = None if place is None else read.within(*place)
+        if within is None:
+            dropped[UNALIGNED_WORDS if place is None and trimmed(span) else NO_TOKENS] += 1
+        found.append(within)
+    return found
+
+
 def _without(texts: list[str], kept: list[bool]) -> ReadWords:
     if all(kept):
         return ReadWords(texts)
@@ -154,7 +173,7 @@ def _trimmed_offsets(text: str, start: int, end: int) -> tuple[int, int]:
 class WordSplitter(Block):
     """Splits a document into words.
 
-    Words of whitespace, and words of which a tokenizer makes no pieces, may be among them: no model reads these.
+    The words may include whitespace and words without subword tokens: :func:`read_words` leaves them out.
     """
 
     family = "word_splitters"
@@ -166,9 +185,9 @@ class WordSplitter(Block):
 
 @registry.word_splitters.register("spacy")
 class SpacyWords(WordSplitter):
-    """The tokens of the document; the default, and the right choice for models trained in this project.
+    """The tokens of the document; the default, and the right choice for models trained with this package.
 
-    Double blanks, line breaks and tabs are tokens of spaCy, too. No model reads them.
+    spaCy also makes tokens of double spaces, line breaks and tabs; models do not read these.
     """
 
     def split(self, doc: Doc) -> Words:
@@ -183,10 +202,10 @@ _WORD = re.compile(r"\w+(?:[-_]\w+)*|\S")
 class WhitespaceWords(WordSplitter):
     """The words that GLiNER checkpoints were trained on (``words_splitter_type = "whitespace"``).
 
-    Entities that do not end on token borders are placed by the component's ``alignment_mode``.
+    The component's ``alignment_mode`` decides on entities that do not align with token boundaries.
     """
 
     def split(self, doc: Doc) -> Words:
-        """Return the words with their places in the text."""
+        """Return the words with their character offsets."""
         matches = list(_WORD.finditer(doc.text))
         return Words([match.group() for match in matches], [match.span() for match in matches])

@@ -19,9 +19,9 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from gliner_pipe.data.annotations import supervision
 from gliner_pipe.data.batching import cut_by_length
 from gliner_pipe.modeling.batch import Drawn, TrainingBatch
-from gliner_pipe.pipeline.base import end_with_parent
 from gliner_pipe.training.datasets import Dataset, draws
 from gliner_pipe.training.protocol import TrainableByLoop
+from gliner_pipe.util.processes import end_with_parent
 
 #: Fixed cost of a sub-batch, in subword tokens. On a CPU gradients are accumulated and those of the embeddings
 #: allocated once more, which was measured; a GPU is busy only with sub-batches of some thousand subword tokens.

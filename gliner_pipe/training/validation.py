@@ -87,7 +87,10 @@ def make_scorers(
     unseen
         Labels held out of the training, scored apart if `scorer` is None.
     """
-    getters = {"span_getter": gold_span_getter(nlp), "predicted_getter": prediction_getter(nlp)}
+    getters: dict[str, Any] = {
+        "span_getter": gold_span_getter(nlp),
+        "predicted_getter": prediction_getter(nlp),
+    }
     if scorer is None:
         made = dict(default_scorers_for(nlp, examples))
         return {**made, "zero_shot": ZeroShotScorer(unseen=list(unseen), **getters)} if unseen else made

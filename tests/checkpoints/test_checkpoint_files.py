@@ -160,7 +160,7 @@ def refused(folder: Path, match: str) -> None:
 
 def test_streaming_models(folder):
     change(folder, model_type="gliner_streaming_span")
-    refused(folder, "is a streaming model")
+    refused(folder, "gliner_streaming_span")
 
 
 @pytest.mark.parametrize(
@@ -174,12 +174,12 @@ def test_streaming_models(folder):
 )
 def test_blocks_that_are_not_here(folder, key, value):
     change(folder, **{key: value})
-    refused(folder, f"asks for {key}.*; allowed: ")
+    refused(folder, f"{key}.*; allowed: ")
 
 
 def test_triples_that_are_not_here(folder):
     change(folder, relations_layer="dot", triples_layer="rescal")
-    refused(folder, "asks for triples_layer = 'rescal'; allowed: UM, SE")
+    refused(folder, "triples_layer = 'rescal'; allowed: UM, SE")
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}", '{"span_mode": "markerV0"}', "\xff"])
@@ -215,10 +215,10 @@ def test_tensors_of_another_shape(folder):
 def test_broken_files(folder):
     whole = (folder / SAFE).read_bytes()
     (folder / SAFE).write_bytes(whole[: len(whole) // 2])
-    refused(folder, "no safetensors file")
+    refused(folder, "safetensors")
     (folder / SAFE).unlink()
     (folder / PICKLED).write_bytes(b"nothing")
-    refused(folder, "holds more than tensors, or is not whole")
+    refused(folder, "holds more than tensors")
 
 
 class Intruder:
@@ -235,14 +235,14 @@ def test_pickled_code_is_not_run(folder, tmp_path):
     (folder / SAFE).unlink()
     trace = tmp_path / "run"
     torch.save({"rnn.lstm.weight_ih_l0": Intruder(trace)}, folder / PICKLED)
-    refused(folder, "holds more than tensors.* Nothing of it was run")
+    refused(folder, "holds more than tensors.*No code was run")
     assert not trace.exists()
 
 
 def test_pickles_of_other_things(folder):
     (folder / SAFE).unlink()
     torch.save({"state_dict": {"one": torch.zeros(1)}}, folder / PICKLED)
-    refused(folder, "more than tensors by their names")
+    refused(folder, "more than named tensors")
 
 
 def test_a_tokenizer_without_the_tokens_that_the_configuration_speaks_of(tmp_path):
@@ -250,7 +250,7 @@ def test_a_tokenizer_without_the_tokens_that_the_configuration_speaks_of(tmp_pat
     config = json.loads((folder / "gliner_config.json").read_text())
     forget_tokenizers(folder)  # that of the backbone is read, which knows none
     change(folder, **{key: config[key] for key in ("class_token_index", "vocab_size")})
-    refused(folder, "the tokenizer does not know '<<ENT>>'")
+    refused(folder, "tokenizer.*'<<ENT>>'")
 
 
 def test_a_tokenizer_of_other_weights(folder):
@@ -259,12 +259,12 @@ def test_a_tokenizer_of_other_weights(folder):
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.add_tokens(["#one#", "#two#", "#three#"])
     tokenizer.save_pretrained(folder)
-    refused(folder, "the tokenizer of the text encoder knows .* pieces, the weights")
+    refused(folder, "the tokenizer of the text encoder has .* tokens, the weights")
 
 
 def test_a_compressed_prompt_without_its_vectors(folder):
     change(folder, precomputed_prompts_mode=True, id_to_classes={"1": "person"})
-    refused(folder, "has precomputed_prompts_mode, but no tensor precomputed_prompts")
+    refused(folder, "precomputed_prompts_mode.* precomputed_prompts")
 
 
 def test_a_compressed_prompt_is_asked_for_another_label(tmp_path):

@@ -149,7 +149,7 @@ def test_there_and_back(backbone: Path, tmp_path: Path) -> None:
         ({"span_rep": {"@span_reps": "token_level", "project_labels": True}}, "project_labels"),
     ],
 )
-def test_what_gliner_cannot_hold_is_refused(
+def test_blocks_without_an_equivalent_in_gliner_are_refused(
     backbone: Path, tmp_path: Path, blocks: dict[str, Any], named: str
 ) -> None:
     encoder = {

@@ -1,4 +1,4 @@
-"""Every way to write tags is read as one of our schemes."""
+"""Every dialect of tag names is parsed as one of our schemes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_dialects(names: list[str], scheme: str, labels: list[str], tags: list[s
     assert sorted(row for row in found.rows(found.scheme) if row is not None) == list(range(len(names)))
 
 
-def test_tags_that_a_model_does_not_have() -> None:
+def test_tags_that_a_model_lacks() -> None:
     found = read_tags(["B-A", "I-A", "B-B"])
     assert found.rows("bio") == [None, 0, 1, 2, None]
 
@@ -47,13 +47,13 @@ def test_tags_that_a_model_does_not_have() -> None:
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["O"], "names no label"),
-        (["O", ""], "names no label"),
+        (["O"], "no label"),
+        (["O", ""], "no label"),
         (["O", "B-A", "B-A"], "has the tag 'B-A' twice"),
         (["O", "O", "A"], "has the tag 'O' twice"),
         (["O", "I-A", "M-A", "E-A"], "has the tag 'I-A' twice"),
     ],
 )
-def test_mistakes(names: list[str], message: str) -> None:
+def test_names_that_are_not_tags(names: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         read_tags(names)

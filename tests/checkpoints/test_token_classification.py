@@ -225,9 +225,9 @@ def test_tags_in_common_keep_their_weights(folder: Path) -> None:
     component = nlp.get_pipe("token_classifier")
     before = component.network.decoder.project.weight.detach().clone()
     gold = examples(nlp)
-    component.initialize(lambda: gold, labels=["place", "LOC"])
+    component.initialize(lambda: gold, labels=["city", "LOC"])
     after = component.network.decoder.project.weight
-    assert component.network.decoder.tags == ["O", "B-place", "I-place", "B-LOC", "I-LOC"]
+    assert component.network.decoder.tags == ["O", "B-city", "I-city", "B-LOC", "I-LOC"]
     assert torch.equal(after[[0, 3, 4]], before[[0, 3, 4]]) and not torch.equal(after[1:3], before[1:3])
 
 
@@ -238,16 +238,14 @@ def test_words_with_labels(tmp_path: Path) -> None:
         one["entity"] for one in pipeline("token-classification", model=str(folder), device="cpu")("ada")
     ][:1]
     assert [token.tag_ for token in nlp("ada")] == wanted
-    with pytest.raises(
-        ConfigError, match=r"target\] found 'spans' for a model that has a label for each word"
-    ):
+    with pytest.raises(ConfigError, match=r"target\] found 'spans'.*tag_"):
         tagged_with(folder)("ada")
     assert from_transformers(str(folder))("ada")[0].tag_ == wanted[0]
 
 
 def test_names_that_say_nothing(tmp_path: Path) -> None:
     folder = make_model(tmp_path / "model", tags=["LABEL_0", "LABEL_1", "LABEL_2"])
-    with pytest.raises(ConfigError, match=r"model\] .* does not say what its tags are \(LABEL_0.*tag_names"):
+    with pytest.raises(ConfigError, match=r"model\] .*LABEL_0.*tag_names"):
         tagged_with(folder)("Ada")
     with pytest.raises(ConfigError, match=r"model\.tag_names\] names 2 tags; allowed: the 3 tags"):
         tagged_with(named(folder, tag_names=["O", "B-A"]))("Ada")
@@ -270,25 +268,25 @@ def test_long_texts_are_read_in_windows(folder: Path) -> None:
     torch.testing.assert_close(logits_of(nlp, WORDS), logits_of(whole, WORDS))
 
 
-def test_what_is_no_such_model(backbone: Path, folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"has no weights for classifier.bias.*embedding"):
+def test_models_that_are_refused(backbone: Path, folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"classifier.bias.*embedding"):
         tagged_with(backbone)("Ada")
-    with pytest.raises(ConfigError, match=r"token_classifier\.model\] found '/no/where', which is no folder"):
+    with pytest.raises(ConfigError, match=r"^\[components\.token_classifier\.model\] found '/no/where'"):
         tagged_with("/no/where")("Ada")
-    with pytest.raises(
-        ConfigError, match=r"labels\] found \['city'\], but the weights are those of \['PER', 'LOC'\]"
-    ):
+    with pytest.raises(ConfigError, match=r"labels\] found \['city'\].*\['PER', 'LOC'\]"):
         tagged_with(folder, labels=["city"])("Ada")
-    with pytest.raises(ConfigError, match=r"mode\] is set beside model"):
+    with pytest.raises(ConfigError, match=r"^\[components\.\w+\.mode\]"):
         tagged_with(folder, mode="joint")
     (tmp_path / "gliner_config.json").write_text("{}")
-    with pytest.raises(ConfigError, match=r"holds no config.json.*factory = \"gliner\""):
+    with pytest.raises(ConfigError, match=r"config\.json.*factory = \"gliner\""):
         tagged_with(tmp_path)("Ada")
-    with pytest.raises(ConfigError, match=r"scheme\] found 'io' for a model whose tags are in 'bio'"):
+    with pytest.raises(ConfigError, match=r"scheme\] found 'io'.*'bio'"):
         tagged_with(named(folder, scheme="io"))("Ada")
 
 
-def test_a_model_that_does_more_than_its_layers_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_with_other_scores_than_its_layers_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from transformers import BertForTokenClassification
 
     plain = BertForTokenClassification.forward
@@ -300,7 +298,7 @@ def test_a_model_that_does_more_than_its_layers_tell(tmp_path: Path, monkeypatch
 
     folder = make_model(tmp_path / "model")
     monkeypatch.setattr(BertForTokenClassification, "forward", shifted)
-    with pytest.raises(CheckpointError, match="gives other numbers than an encoder with a linear layer"):
+    with pytest.raises(CheckpointError, match="BertForTokenClassification"):
         tagged_with(folder)("Ada")
 
 
@@ -350,7 +348,7 @@ def test_bioul_is_written_with_a_warning(
 ) -> None:
     nlp = taught(backbone, decoder=SOFTMAX | {"scheme": "bioul"})
     written = tagged_with(to_transformers(nlp, tmp_path / "out"))
-    assert "group B- and I- only" in caplog.text
+    assert "bioul" in caplog.text
     torch.testing.assert_close(logits_of(written, WORDS), logits_of(nlp, WORDS))
     assert spans(written, WORDS) == spans(nlp, WORDS)
 
@@ -371,20 +369,18 @@ def test_a_crf_only_if_it_is_asked_for(
     backbone: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     nlp = taught(backbone, decoder={"@decoders": "crf", "scheme": "bio"})
-    with pytest.raises(
-        ConfigError, match=r"decoder\] found crf, whose tags depend on one another.*--drop-transitions"
-    ):
+    with pytest.raises(ConfigError, match=r"decoder\] found crf.*--drop-transitions"):
         to_transformers(nlp, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     written = tagged_with(to_transformers(nlp, tmp_path / "out", drop_transitions=True))
-    assert "transitions of the CRF are left out" in caplog.text
+    assert "transition scores" in caplog.text
     torch.testing.assert_close(logits_of(written, WORDS), logits_of(nlp, WORDS))
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"on": {"@backbones": "text_cnn"}}, r"embedding\] found TextCnn, which a model of transformers"),
+        ({"on": {"@backbones": "text_cnn"}}, r"embedding\] found TextCnn"),
         ({"on": {"@backbones": "lstm"}}, r"found Lstm"),
         ({"embedding": {"pooling": "mean"}}, r"embedding\.pooling\] found 'mean'"),
         ({"embedding": {"fuse_layers": True}}, r"fuse_layers\] found True"),
@@ -394,7 +390,7 @@ def test_a_crf_only_if_it_is_asked_for(
         ),
     ],
 )
-def test_what_cannot_be_written(
+def test_blocks_without_an_equivalent_in_transformers_are_refused(
     backbone: Path, tmp_path: Path, settings: dict[str, Any], message: str
 ) -> None:
     nlp = taught(backbone, steps=1, **settings)
@@ -426,7 +422,7 @@ def test_convert_both_ways(tagger: Any, tmp_path: Path) -> None:
     assert found(nlp(Doc(nlp.vocab, WORDS))) == found(tagger(Doc(tagger.vocab, WORDS)))
     with pytest.raises(ConfigError, match=r"labels\] is 'city', and the source has a closed label set"):
         convert(str(folder), tmp_path / "no", labels="city")
-    with pytest.raises(ConfigError, match=r"component\] the pipeline has 0 components.*no gliner"):
+    with pytest.raises(ConfigError, match=r"^\[component\].*gliner"):
         convert(str(tmp_path / "pipeline"), tmp_path / "no", to="gliner")
 
 

@@ -124,8 +124,8 @@ def test_empty_texts_and_chance(backbone):
     assert sum(step.sizes) == 9 and all(part["it"].n_pieces for part in step.sub_batches)
     again = component.draw(examples, random.Random(3)), component.draw(examples, random.Random(3))
     assert (
-        again[0].asked == again[1].asked
-        and again[0].asked != component.draw(examples, random.Random(4)).asked
+        again[0].prompts == again[1].prompts
+        and again[0].prompts != component.draw(examples, random.Random(4)).prompts
     )
 
 

@@ -1,51 +1,78 @@
-"""The settings of the component ``gliner``, their defaults and what they may be."""
+"""The settings of the component ``gliner``: types, ranges and defaults."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from functools import partial
+from typing import Annotated, Any
 
-import torch
+from pydantic import AfterValidator, Field
 
+from gliner_pipe.data.label_sampling import LabelSampling
+from gliner_pipe.data.relation_sampling import RelationSampling
 from gliner_pipe.errors import ConfigError
-from gliner_pipe.modeling.precision import PRECISION_SETTINGS, check_precision
-from gliner_pipe.pipeline.labels import check_threshold
+from gliner_pipe.pipeline.base import Count, Score, Settings
 
-#: Settings that may be changed at run time.
-#:
-#: ``relation_threshold``: score that a relation needs; null for ``threshold``. ``adjacency_threshold``: how strongly
-#: two entities must be tied before it is asked how. ``relation_reach``: how many windows further the second entity may
-#: stand. ``relation_sampling``: how training draws pairs, see ``RelationSampling``. ``generate_constraints``: the only
-#: labels that a language model may write; null for any. ``n_sequences``: labels that it writes for an entity; null for
-#: what its block says. ``use_generated_labels``: the best of these is the entity's label. ``prompt_slots``: labels at
-#: most, where the model reads none and writes all.
-SETTINGS: dict[str, Any] = {
-    "threshold": 0.5,
-    "relation_threshold": None,
-    "adjacency_threshold": 0.5,
-    "relation_reach": 1,
-    "flat_ner": True,
-    "multi_label": False,
-    "spans_key": "gliner",
-    "gold_spans_key": None,
-    "annotate_ents": True,
-    "overwrite_ents": False,
-    "alignment_mode": "strict",
-    "batch_size": None,
-    "device": "auto",
-    **PRECISION_SETTINGS,
-    "label_sampling": {},
-    "relation_sampling": {},
-    "task_lr_ratio": 4.0,
-    "generate_constraints": None,
-    "n_sequences": None,
-    "use_generated_labels": False,
-    "prompt_slots": 8,
-}
 
-#: The whole default configuration: MiniLM, markerV0, focal loss.
+def _sampling(kind: Callable[..., Any], options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Check the options of a sampling section one by one, so that an error names its option."""
+    known = {field.name: field.type for field in fields(kind)}  # type: ignore[arg-type]
+    for name, value in options.items():
+        if name not in known:
+            raise ConfigError(name, "is not a setting", ", ".join(known))
+        try:
+            kind(**{name: value})
+        except TypeError:
+            raise ConfigError(name, f"found {value!r}", str(known[name])) from None
+        except ConfigError as error:
+            raise ConfigError(name, error.found, error.allowed, error.do) from None
+    return options
+
+
+def _not_blank(labels: list[Any] | None) -> list[Any] | None:
+    for label in labels or ():
+        if not isinstance(label, str) or not label.strip():
+            raise ConfigError("", f"found {label!r}", "strings that are not blank")
+    return labels
+
+
+class GlinerSettings(Settings):
+    """Settings of ``gliner``; see the page on configuration.
+
+    ``relation_threshold``: minimum score of a relation; null for ``threshold``. ``adjacency_threshold``: minimum
+    adjacency score before a pair's relation is classified. ``relation_reach``: maximum distance between the windows of
+    two related entities. ``label_sampling``, ``relation_sampling``: how training samples labels and pairs, see
+    ``LabelSampling`` and ``RelationSampling``. ``generate_constraints``: the only labels that the label generator may
+    produce; null for any. ``n_sequences``: labels generated per entity; null for the value of its block.
+    ``use_generated_labels``: the best generated label is the label of the entity. ``prompt_slots``: maximum number of
+    labels, for a model whose prompt holds no labels.
+    """
+
+    threshold: Score = 0.5
+    relation_threshold: Score | None = None
+    adjacency_threshold: Score = 0.5
+    relation_reach: Annotated[int, Field(ge=0)] = 1
+    flat_ner: bool = True
+    multi_label: bool = False
+    spans_key: str = "gliner"
+    gold_spans_key: str | None = None
+    annotate_ents: bool = True
+    label_sampling: Annotated[dict[str, Any], AfterValidator(partial(_sampling, LabelSampling))] = Field(
+        default={}
+    )
+    relation_sampling: Annotated[dict[str, Any], AfterValidator(partial(_sampling, RelationSampling))] = (
+        Field(default={})
+    )
+    generate_constraints: Annotated[list[Any] | None, AfterValidator(_not_blank)] = None
+    n_sequences: Count | None = None
+    use_generated_labels: bool = False
+    prompt_slots: Count = 8
+
+
+#: The default configuration: MiniLM, markerV0, focal loss.
 DEFAULT_CONFIG: dict[str, Any] = {
-    **SETTINGS,
+    **GlinerSettings().model_dump(),
     "labels": [],
     "relations": [],
     "word_splitter": None,
@@ -61,103 +88,3 @@ DEFAULT_CONFIG: dict[str, Any] = {
         "decoder": {"@decoders": "span"},
     },
 }
-
-_KINDS: dict[type, str] = {
-    bool: "true or false",
-    str: "a string",
-    int: "a whole number",
-    float: "a number",
-    dict: "a section",
-    list: "a list",
-    type(None): "null",
-}
-_CHOICES: dict[str, tuple[type, ...]] = {
-    "flat_ner": (bool,),
-    "multi_label": (bool,),
-    "spans_key": (str,),
-    "gold_spans_key": (str, type(None)),
-    "annotate_ents": (bool,),
-    "overwrite_ents": (bool,),
-    "batch_size": (int, type(None)),
-    "device": (str,),
-    "label_sampling": (dict,),
-    "task_lr_ratio": (float, int),
-    "relation_reach": (int,),
-    "relation_sampling": (dict,),
-    "generate_constraints": (list, type(None)),
-    "n_sequences": (int, type(None)),
-    "use_generated_labels": (bool,),
-    "prompt_slots": (int,),
-}
-#: Whole numbers, and the least that each may be.
-_LEAST = {"batch_size": 1, "relation_reach": 0, "n_sequences": 1, "prompt_slots": 1}
-
-
-def check_settings(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Return the settings as a new mapping, or refuse the first that cannot be.
-
-    Raises
-    ------
-    ConfigError
-        With the setting, what was found and what is allowed.
-    """
-    for name, value in settings.items():
-        if name not in SETTINGS:
-            raise ConfigError(f"{where}.{name}", "is no setting", ", ".join(SETTINGS))
-        kinds = _CHOICES.get(name)
-        if kinds and (not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)):
-            allowed = " or ".join(_KINDS[kind] for kind in kinds)
-            raise ConfigError(f"{where}.{name}", f"found {value!r} ({type(value).__name__})", allowed)
-    for name in ("threshold", "adjacency_threshold", "relation_threshold"):
-        if settings[name] is not None or name != "relation_threshold":
-            check_threshold(settings[name], f"{where}.{name}")
-    if settings["alignment_mode"] not in ("strict", "contract", "expand"):
-        raise ConfigError(
-            f"{where}.alignment_mode", f"found {settings['alignment_mode']!r}", "strict, contract, expand"
-        )
-    for name, least in _LEAST.items():
-        if settings[name] is not None and settings[name] < least:
-            or_null = ", or null" if type(None) in _CHOICES[name] else ""
-            raise ConfigError(f"{where}.{name}", f"found {settings[name]}", f"{least} or more{or_null}")
-    for label in settings["generate_constraints"] or ():
-        if not isinstance(label, str) or not label.strip():
-            raise ConfigError(
-                f"{where}.generate_constraints", f"found {label!r}", "strings that are not blank"
-            )
-    if not 0 < settings["task_lr_ratio"] < float("inf"):
-        raise ConfigError(f"{where}.task_lr_ratio", f"found {settings['task_lr_ratio']}", "a number above 0")
-    check_device(settings["device"], f"{where}.device")
-    check_precision(settings, where)
-    for name in ("label_sampling", "relation_sampling"):
-        _check_sampling(settings[name], _sampling(name), f"{where}.{name}")
-    return dict(settings)
-
-
-def check_device(name: str, where: str) -> None:
-    """Refuse what names no device; whether this machine has it is asked when the model moves there."""
-    try:
-        if name != "auto":
-            torch.device(name)
-    except RuntimeError:
-        raise ConfigError(where, f"found {name!r}", "auto, cpu, cuda, cuda:0 ..., mps") from None
-
-
-def _sampling(name: str) -> Any:
-    """The class behind a section; imported late, as it needs what needs the settings."""
-    from gliner_pipe.data.label_sampling import LabelSampling
-    from gliner_pipe.data.relation_sampling import RelationSampling
-
-    return LabelSampling if name == "label_sampling" else RelationSampling
-
-
-def _check_sampling(settings: Mapping[str, Any], kind: Any, where: str) -> None:
-    fields = kind.__dataclass_fields__
-    for name, value in settings.items():
-        if name not in fields:
-            raise ConfigError(f"{where}.{name}", "is no setting", ", ".join(fields))
-        try:
-            kind(**{name: value})
-        except TypeError:
-            raise ConfigError(f"{where}.{name}", f"found {value!r}", str(fields[name].type)) from None
-        except ConfigError as error:
-            raise ConfigError(f"{where}.{name}", error.found, error.allowed, error.do) from None

@@ -1,1 +1,1 @@
-"""What the component ``token_classifier`` does besides running its model."""
+"""The component ``token_classifier``: a tagger with a closed label set."""

@@ -1,4 +1,4 @@
-"""A tagger's model made of a few settings, where the config has no ``[model]`` section."""
+"""Builds a tagger's model from a few settings, for a config without a ``[model]`` section."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ SCHEMES = ("io", "bio", "bioul", "biolu", "word")
 def make_model(
     where: str, *, words: bool, embedding: Any, decoder: Any, mode: str | None, scheme: str | None
 ) -> TokenClassifier:
-    """Make the blocks.
+    """Build the blocks.
 
     Parameters
     ----------
     where
         Section of the component.
     words
-        Whether each word has a label, and not each span.
+        Whether each word has a label, rather than each span.
     embedding
         The backbone; a transformer when None.
     decoder
-        A block, or the name of one; when None ``crf`` for spans and ``softmax`` for words.
+        A block, or its name; None for ``crf`` on spans and ``softmax`` on words.
     mode, scheme
-        Of the decoder that is made here; its own default when None.
+        Options of a decoder given by name; its defaults when None.
 
     Raises
     ------
     ConfigError
-        If a part is none, or `mode` or `scheme` are given beside a decoder block.
+        If a part is not a suitable block, or `mode` or `scheme` is set together with a decoder block.
     """
     if embedding is None:
         embedding = registry.backbones.get("transformer")()
@@ -52,7 +52,7 @@ def make_model(
         if value is not None and isinstance(decoder, TagDecoder):
             raise ConfigError(
                 f"{where}.{name}",
-                "is set beside a decoder",
+                "is set together with a decoder",
                 "null",
                 f"Write it into [{where}.decoder]",
             )
@@ -67,7 +67,7 @@ def make_model(
             options.setdefault("scheme", "word")
         if decoder == "softmax" and mode == "marginal":
             raise ConfigError(
-                f"{where}.mode", "found 'marginal' with softmax", "joint, independent", "Take crf"
+                f"{where}.mode", "found 'marginal' with softmax", "joint, independent", "Use crf"
             )
         decoder = registry.decoders.get(decoder)(**options)
     if not isinstance(decoder, TagDecoder):
@@ -77,10 +77,10 @@ def make_model(
 
 
 def bottom_section(model: Any) -> str:
-    """Return the section of the backbone that stands on no other."""
+    """Return the section of the innermost backbone."""
     return ".embedding" * len(stack_of(model.encoder.backbone))
 
 
 def _tag_decoders() -> list[str]:
-    """Names of the decoders of tags, those of other packages included."""
+    """Return the names of tag decoders, including those of other packages."""
     return [name for name in available("decoders") if issubclass(registry.decoders.get(name), TagDecoder)]

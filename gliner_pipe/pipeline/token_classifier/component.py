@@ -9,75 +9,37 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple, cast
 
 from spacy.language import Language
-from spacy.tokens import Doc
+from spacy.tokens import Doc, Span
 from spacy.training import Example, validate_get_examples
 from spacy.vocab import Vocab
+from torch import Tensor
 
 from gliner_pipe.checkpoints.pretrained import PretrainedTokenClassifier
 from gliner_pipe.data.annotations import SpanSetter, primary_key, span_places
 from gliner_pipe.data.checks import count_labels, refuse_no_gold
 from gliner_pipe.data.label_sets import LabelSets, warn_of_labels
-from gliner_pipe.data.token_targets import SPANS, describe, gold_labels, install_extension, read_values
+from gliner_pipe.data.token_targets import (
+    SPANS,
+    describe,
+    gold_labels,
+    install_extension,
+    read_values,
+    write_value,
+)
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.metrics.spans import METRICS
 from gliner_pipe.metrics.token_tags import TokenTagScorer
 from gliner_pipe.modeling.backbones.windows import Window
 from gliner_pipe.modeling.layers.eval_mode import evaluating
-from gliner_pipe.modeling.token_classifier import TaggingBatch, TokenClassifier, check_tagger
-from gliner_pipe.pipeline.annotate import Entity
-from gliner_pipe.pipeline.base import TorchPipe
-from gliner_pipe.pipeline.gliner.collate import count_pieces
+from gliner_pipe.modeling.token_classifier import TokenClassifier, check_tagger
+from gliner_pipe.pipeline.annotate import Entity, align, set_ents, set_group
+from gliner_pipe.pipeline.base import TorchPipe, takes_settings
 from gliner_pipe.pipeline.labels import parse_labels, refuse_references
-from gliner_pipe.pipeline.token_classifier.annotate import find, write_spans, write_words
 from gliner_pipe.pipeline.token_classifier.build_model import bottom_section, make_model
-from gliner_pipe.pipeline.token_classifier.collate import DrawnTags, draw
-from gliner_pipe.pipeline.token_classifier.settings import (
-    DEFAULT_CONFIG,
-    SETTINGS,
-    check_settings,
-    full_setter,
-)
+from gliner_pipe.pipeline.token_classifier.settings import DEFAULT_CONFIG, TaggerSettings, full_setter
+from gliner_pipe.pipeline.token_classifier.training_batch import DrawnTags, draw
 from gliner_pipe.pipeline.word_splitters import ReadWords, SpacyWords, WordSplitter, read_words
-from gliner_pipe.registry import registry
 from gliner_pipe.util.consent import PipeConfigs
-
-
-def check_labels(stated: Sequence[str], model: TokenClassifier, where: str, *, ordered: bool) -> None:
-    """Refuse weights for other labels than those of the config, if it has any.
-
-    Parameters
-    ----------
-    stated
-        Labels of the config.
-    model
-        With weights.
-    where
-        Section of the component.
-    ordered
-        Whether their order matters too.
-    """
-    same = tuple(stated) == model.labels if ordered else set(stated) == set(model.labels)
-    if stated and not same:
-        raise ConfigError(
-            f"{where}.labels",
-            f"found {list(stated)}, but the weights are those of {list(model.labels)}",
-            "the labels of the training, or none",
-            "For other labels train again: nlp.get_pipe(...).initialize(get_examples, labels=[...])",
-        )
-
-
-def check_target_of(model: TokenClassifier, target: str, where: str) -> None:
-    """Refuse a checkpoint that has a label for each word where spans are to be found."""
-    if model.blocks is not None and model.decoder.scheme == "word" and target == SPANS:
-        raise ConfigError(
-            f"{where}.target",
-            f"found {SPANS!r} for a model that has a label for each word ({', '.join(model.labels[:3])} ...)",
-            'an attribute of tokens: tag_, pos_, "_.name"',
-            'Write target = "tag_"',
-        )
-
-
-_TOKENS = SpacyWords()
 
 
 @Language.factory(
@@ -86,6 +48,7 @@ _TOKENS = SpacyWords()
     assigns=["doc.ents", "doc.spans", "token.tag"],
     default_score_weights={"tags_f": 1.0, "tags_p": 0.0, "tags_r": 0.0, "tags_per_type": None},
 )
+@takes_settings(TaggerSettings)
 def make_token_classifier(
     nlp: Language,
     name: str,
@@ -95,58 +58,38 @@ def make_token_classifier(
     mode: Any,
     scheme: Any,
     labels: Any,
-    target: Any,
-    target_span_getter: Any,
-    span_setter: Any,
-    infer_span_setter: Any,
-    threshold: Any,
-    overwrite_ents: Any,
-    alignment_mode: Any,
-    batch_size: Any,
-    device: Any,
-    dtype: Any,
-    quantize: Any,
-    compile: Any,
-    task_lr_ratio: Any,
     word_splitter: Any,
     scorer: Callable[..., Any] | None,
+    **settings: Any,
 ) -> TokenTagger:
-    """Make the component; see :class:`TokenTagger` for the settings.
-
-    They are annotated as anything, for ``check_settings`` refuses what cannot be with the name of the section
-    and of what is allowed.
-    """
-    settings = {setting: value for setting, value in locals().items() if setting in SETTINGS}
+    """Construct the component; see :class:`TokenTagger`."""
     where = f"components.{name}"
     PipeConfigs.watch(nlp)
     refuse_references(labels, f"{where}.labels")
-    if not (word_splitter is None or isinstance(word_splitter, WordSplitter)):
-        raise ConfigError(f"{where}.word_splitter", f"found {word_splitter!r}", "a block of @word_splitters")
-    words = target != SPANS
+    words = settings["target"] != SPANS
     if words and not (word_splitter is None or isinstance(word_splitter, SpacyWords)):
-        raise ConfigError(
-            f"{where}.word_splitter", f"is set with target = {target!r}, an attribute of tokens", "null"
-        )
+        found = f"is set with target = {settings['target']!r}, an attribute of tokens"
+        raise ConfigError(f"{where}.word_splitter", found, "null")
     if isinstance(model, str):
         model = PretrainedTokenClassifier(name=model)
-    made_here = model is None
-    if made_here:
-        model = make_model(where, words=words, embedding=embedding, decoder=decoder, mode=mode, scheme=scheme)
-    else:
-        parts = {"embedding": embedding, "decoder": decoder, "mode": mode, "scheme": scheme}
-        for part, value in parts.items():
-            if value is not None:
-                raise ConfigError(f"{where}.{part}", "is set beside model", "null", "Write it into the model")
+    built_here = model is None
+    parts = {"embedding": embedding, "decoder": decoder, "mode": mode, "scheme": scheme}
+    if built_here:
+        model = make_model(where, words=words, **parts)
+    for part, value in parts.items():
+        if value is not None and not built_here:
+            found = "is set together with model"
+            raise ConfigError(f"{where}.{part}", found, "null", "Write it into the model")
     check_tagger(model, f"{where}.model")
     tagger = TokenTagger(
         nlp.vocab, name, model, labels=labels, word_splitter=word_splitter, scorer=scorer, **settings
     )
-    tagger.made_of_parts = made_here
+    tagger.built_from_parts = built_here
     return tagger
 
 
 class Prepared(NamedTuple):
-    """Windows of several documents, the words that are read, and what was cut off."""
+    """Windows of several documents, the words that the model reads, and counts of what was cut."""
 
     windows: list[Window]
     read: list[ReadWords]
@@ -154,32 +97,34 @@ class Prepared(NamedTuple):
 
 
 class TokenTagger(TorchPipe):
-    """Finds the entities of a closed label set, or tags each token, as it was trained to.
+    """Finds the entities of a closed label set, or tags each token.
 
-    Use it where the labels are known once and for all: it is faster than ``gliner``, which reads its labels with every
-    text, and wants more training data.
+    It is faster than ``gliner``, which reads its labels with every text, and needs more training data. Use it where the
+    label set is fixed.
 
     Parameters
     ----------
     vocab
-        Of the pipeline.
+        Vocabulary of the pipeline.
     name
         Name of the component in the pipeline.
     model
         The blocks, or the name of a token classification model.
     labels
-        The label set; learned from the data by ``initialize`` when empty.
+        The label set; ``initialize`` takes it from the data if empty.
     word_splitter
-        What the model reads as words; the document's tokens when not given.
+        Splits a document into the words that the model reads; the document's tokens when None.
     scorer
-        For ``nlp.evaluate``; spans, or tags of tokens, when not given.
+        Scorer for ``nlp.evaluate``; None for exact spans, or token tags.
     **settings
-        See ``SETTINGS`` in ``tagging/settings.py``.
+        See ``TaggerSettings``.
     """
 
     factory = "token_classifier"
+    settings_type = TaggerSettings
+    network_type = TokenClassifier
     #: Whether the config has ``embedding`` and ``decoder`` in place of ``model``.
-    made_of_parts = False
+    built_from_parts = False
 
     def __init__(
         self,
@@ -192,79 +137,73 @@ class TokenTagger(TorchPipe):
         scorer: Callable[..., Any] | None = None,
         **settings: Any,
     ) -> None:
-        super().__init__(vocab, name, model, scorer)
-        self.cfg = check_settings({**SETTINGS, **settings}, self._where)
+        super().__init__(vocab, name, model, scorer, word_splitter=word_splitter, settings=settings)
         self._labels = self._parsed(labels)
-        self._word_splitter = word_splitter
-        self._configured = self._current()
+        self.configured = self.current_settings()
         install_extension(self.target)
 
-    # -- model and settings --------------------------------------------------------------------------------
-
-    @property
-    def network(self) -> TokenClassifier:
-        """The blocks; a checkpoint given by name is loaded on first use."""
-        model = self.model if isinstance(self.model, TokenClassifier) else self._opened(TokenClassifier)
-        assert isinstance(model, TokenClassifier)
-        return model
-
-    def replace_model(self, model: TokenClassifier) -> None:
-        """Take another model.
-
-        Raises
-        ------
-        ConfigError
-            If the component is configured for other labels than those that the weights know.
-        """
-        if model.is_built:
-            check_labels(self._labels, model, self._where, ordered=True)
-        super().replace_model(model)
+    # -- labels and other settings -------------------------------------------------------------------------
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The closed label set; empty as long as it is to be learned."""
+        """The closed label set; empty until it is taken from the data."""
         if isinstance(self.model, TokenClassifier) and self.model.is_built:
             return self.model.labels
         return self._labels
 
     @property
     def label_data(self) -> list[str]:
-        """The labels as they stand in a config."""
+        """The labels in the form of a config."""
         return list(self.labels)
 
     def add_label(self, label: str) -> int:
-        """Add a label before there are weights; 1 if it is new, 0 if it was there."""
+        """Add a label before the weights exist; returns 1 if it is new, 0 if it exists."""
         if label in self.labels:
             return 0
         if self.network.is_built:
             raise ConfigError(
                 f"{self._where}.labels",
-                f"cannot take {label!r}: the weights are those of {list(self.labels)}",
-                do="Initialize anew with all labels: initialize(get_examples, labels=[...])",
+                f"cannot add {label!r}: the weights are trained for {list(self.labels)}",
+                do="Initialize again with all labels: initialize(get_examples, labels=[...])",
             )
         self._labels = (*self._labels, *self._parsed([label]))
         return 1
 
+    def _parsed(self, labels: Iterable[Any]) -> tuple[str, ...]:
+        return tuple(item.label for item in parse_labels(labels, f"{self._where}.labels"))
+
+    def _check_labels(self, model: TokenClassifier, *, ordered: bool) -> None:
+        """Refuse weights trained for other labels than those of the config; their order counts if `ordered`."""
+        own = self._labels
+        same = own == model.labels if ordered else set(own) == set(model.labels)
+        if own and not same:
+            raise ConfigError(
+                f"{self._where}.labels",
+                f"found {list(own)}, but the weights are trained for {list(model.labels)}",
+                "the labels of the training, or none",
+                "For other labels train again: nlp.get_pipe(...).initialize(get_examples, labels=[...])",
+            )
+
     @property
     def target(self) -> str:
-        """What is learned: ``"spans"``, or an attribute of tokens."""
+        """What the tagger learns: ``"spans"``, or an attribute of tokens."""
         return str(self.cfg["target"])
 
     @property
     def setter(self) -> SpanSetter:
-        """Where spans are written to, with what is inferred."""
+        """Where spans are written to, including inferred groups."""
         return full_setter(self.cfg)
 
     @property
     def gold_spans_key(self) -> SpanSetter:
-        """Where gold spans stand: all places, with the labels that count there."""
+        """Span groups of the gold spans, each with its labels if restricted."""
         getter: SpanSetter = self.cfg["target_span_getter"]
         places = span_places(getter)
         return next(iter(places)) if len(places) == 1 and not any(places.values()) else getter
 
     @property
     def spans_key(self) -> str:
-        """The one place where all predicted spans can be read: the gold group, another one, or ``"ents"``."""
+        """One place that holds all predicted spans: the gold group, another group, or ``"ents"``."""
         places = [place for place, labels in cast(dict[str, Any], self.setter).items() if labels is True]
         groups = [place for place in places if place not in ("ents", "*")]
         gold = primary_key(self.cfg["target_span_getter"])
@@ -272,38 +211,51 @@ class TokenTagger(TorchPipe):
 
     @property
     def spans_keys(self) -> list[str]:
-        """The places that hold all predicted spans together: those of the gold spans, if they are written to."""
+        """The places that together hold all predicted spans: those of the gold spans, if they are written to."""
         gold = list(span_places(self.cfg["target_span_getter"]))
         return gold if set(gold) <= set(span_places(self.setter)) else [self.spans_key]
 
-    @property
-    def threshold(self) -> float:
-        """Score that a span needs."""
-        return float(self.cfg["threshold"])
+    def current_settings(self) -> dict[str, Any]:
+        """Return the current settings, labels included, as JSON values."""
+        return {"labels": self.label_data, **self.cfg}
 
-    @threshold.setter
-    def threshold(self, value: float) -> None:
-        self.cfg = check_settings({**self.cfg, "threshold": value}, self._where)
+    def restore_settings(self, values: Mapping[str, Any]) -> None:
+        """Set what ``current_settings`` returned."""
+        self._labels = self._parsed(values["labels"])
+        self.cfg = self._checked({key: value for key, value in values.items() if key != "labels"})
+        install_extension(self.target)
 
-    @property
-    def word_splitter(self) -> WordSplitter:
-        """What the words are: as configured, else as the checkpoint says, else the document's tokens."""
-        if self._word_splitter is not None:
-            return self._word_splitter
-        named = self.network.word_splitter
-        return registry.word_splitters.get(named)() if named else _TOKENS
+    # -- model ---------------------------------------------------------------------------------------------
 
-    def _ready(self) -> Any:
+    def replace_model(self, model: TokenClassifier) -> None:
+        """Use another model, and reset the optimizer and the memory budget.
+
+        Raises
+        ------
+        ConfigError
+            If the component is configured for other labels than the weights.
+        """
+        if model.is_built:
+            self._check_labels(model, ordered=True)
+        super().replace_model(model)
+
+    def _ready(self) -> TokenClassifier:
         model: TokenClassifier = super()._ready()
-        check_labels(self._labels, model, self._where, ordered=False)
-        check_target_of(model, self.target, self._where)
+        self._check_labels(model, ordered=False)
+        if model.blocks is not None and model.decoder.scheme == "word" and self.target == SPANS:
+            raise ConfigError(
+                f"{self._where}.target",
+                f"found {SPANS!r} for a model with a label for each word ({', '.join(model.labels[:3])} ...)",
+                'an attribute of tokens: tag_, pos_, "_.name"',
+                'Write target = "tag_"',
+            )
         return model
 
     # -- prediction ----------------------------------------------------------------------------------------
 
     def prepare(self, docs: Sequence[Doc]) -> Prepared:
-        """Cut documents into windows."""
-        model: TokenClassifier = self._ready()
+        """Split documents into windows."""
+        model = self._ready()
         install_extension(self.target)  # a spawned process has none
         splitter = self.word_splitter
         report = Counter[str]()
@@ -312,11 +264,18 @@ class TokenTagger(TorchPipe):
             return Prepared(model.prepare([words.texts for words in read], report, pieces), read, report)
 
     def run(self, prepared: Prepared) -> list[list[Entity]]:
-        """Find the entities, or the label of each word, of prepared documents, in words; see ``set_annotations``."""
-        with evaluating(self.network):
-            emissions = self.network.score(prepared.windows, len(prepared.read), self.token_budget)
+        """Return the entities of prepared documents, or one entity per tagged word, for ``set_annotations``."""
+        model: TokenClassifier = self.network
+        with evaluating(model):
+            scores = model.score(prepared.windows, len(prepared.read), self.token_budget)
             self.add_to_report(prepared.report)
-            found = find(self.network, emissions, words=self.target != SPANS)
+            if self.target != SPANS:
+                found = [_tagged_words(model, *one) for one in model.decoder.decode_words(scores)]
+            else:
+                found = [
+                    [Entity(start, end, model.labels[label], score) for start, end, label, score in one]
+                    for one in model.decoder.decode(scores)
+                ]
         return [
             [one._replace(start=words.number(one.start), end=words.number(one.end)) for one in entities]
             if words.numbers is not None
@@ -325,21 +284,29 @@ class TokenTagger(TorchPipe):
         ]
 
     def set_annotations(self, docs: Iterable[Doc], predictions: Iterable[Sequence[Entity]]) -> None:
-        """Write entities to where ``span_setter`` says, with ``attrs["scores"]`` of groups; labels to tokens."""
-        splitter, setter, report = self.word_splitter, self.setter, Counter[str]()
+        """Write entities where ``span_setter`` says, groups with ``attrs["scores"]``; or labels to tokens."""
+        splitter, places, report = self.word_splitter, span_places(self.setter), Counter[str]()
         for doc, entities in zip(docs, predictions, strict=True):
             if self.target != SPANS:
-                write_words(doc, entities, self.target)
+                for entity in entities:
+                    for token in doc[entity.start : entity.end + 1]:
+                        write_value(token, self.target, entity.label)
                 continue
-            write_spans(
-                doc,
-                [entity for entity in entities if entity.score >= self.threshold],
-                setter=setter,
-                labels=self.labels,
-                splitter=splitter,
-                settings=self.cfg,
-                report=report,
-            )
+            kept = [entity for entity in entities if entity.score >= self.threshold]
+            spans = align(doc, kept, splitter.split(doc), self.cfg["alignment_mode"], report)
+            found = [(span, one.score) for span, one in zip(spans, kept, strict=True) if span is not None]
+            for place, labels in places.items():
+                chosen = [item for item in found if labels is None or item[0].label_ in labels]
+                if place == "ents":
+                    set_ents(doc, *_columns(chosen), self.cfg["overwrite_ents"], report)
+                elif place == "*":
+                    for label in self.labels:
+                        if labels is None or label in labels:
+                            set_group(
+                                doc, label, *_columns([one for one in chosen if one[0].label_ == label])
+                            )
+                else:
+                    set_group(doc, place, *_columns(chosen))
         self.add_to_report(report)
 
     # -- training ------------------------------------------------------------------------------------------
@@ -351,27 +318,27 @@ class TokenTagger(TorchPipe):
         nlp: Language | None = None,
         labels: list[Any] | None = None,
     ) -> None:
-        """Load the pretrained weights, and learn the labels if none are set; weights already there are kept.
+        """Load the pretrained weights, and take missing labels from the data; existing weights stay.
 
         Parameters
         ----------
         get_examples
-            Returns examples; their labels are taken when neither `labels` nor the component's own are given, and the
-            groups that their spans stand in where ``span_setter`` is inferred.
+            Returns examples. Their labels are used when neither `labels` nor the component's own are given, and their
+            span groups where ``span_setter`` is inferred.
         nlp
-            Not needed.
+            Not used.
         labels
-            The label set. If there are weights for another one, those of the decoder are made anew.
+            The label set. If the weights are trained for another one, the decoder is initialized again.
 
         Raises
         ------
         ConfigError
-            If the component has labels, and the examples have none of them.
+            If the component has labels, and none occurs in the examples.
         DataError
-            If the component has no labels, and the entities of the examples stand elsewhere.
+            If the component has no labels, and no entities are found under ``target_span_getter``.
         """
         validate_get_examples(get_examples, f"{type(self).__name__}.initialize")
-        model = self.network
+        model: TokenClassifier = self.network
         getter = self.cfg["target_span_getter"]
         wanted = self._labels if labels is None else self._parsed(labels)
         if not wanted and model.keeps_labels:
@@ -392,12 +359,12 @@ class TokenTagger(TorchPipe):
                 model.build(wanted)
             elif model.labels != wanted:
                 model.remake(wanted)
-                self._bridge = None
+                self._optimizer = None
         self._labels = model.labels
         self._move(model)
 
     def count_labels(self, examples: Iterable[Example]) -> Counter[str]:
-        """Count the gold entities of examples, or the tokens with a tag, by label."""
+        """Return the number of gold entities, or of tagged tokens, by label."""
         getter = self.cfg["target_span_getter"]
         if self.target == SPANS:
             return count_labels(examples, getter)
@@ -411,16 +378,16 @@ class TokenTagger(TorchPipe):
         asked: Sequence[str] | None = None,
         labels: Sequence[str] | None = None,
     ) -> list[LabelSets]:
-        """Return the labels beside those of examples.
+        """Return the component's labels next to those of the data, to check one against the other.
 
         Parameters
         ----------
         train, dev
-            What is learned from and what is measured on.
+            Training and evaluation examples.
         asked
-            Labels that are scored there; the component's own when not given.
+            Labels that are scored; the component's own when None.
         labels
-            Taken in place of the component's own.
+            Used in place of the component's own.
         """
         own = self.labels if labels is None else labels
         counts = self.count_labels(train), self.count_labels(dev)
@@ -428,31 +395,20 @@ class TokenTagger(TorchPipe):
         where = f"{self._where}.labels"
         return [LabelSets(where, own, *counts, asked=asked, learns_others=False, noun=noun)]
 
-    def collate(self, examples: Sequence[Example], rng: random.Random | None = None) -> TaggingBatch:
-        """Make a training batch on the CPU.
+    @property
+    def repeats_prompts(self) -> bool:
+        """Whether every pass over the training data reads the same windows: a tagger has no prompt."""
+        return True
+
+    def draw(self, examples: Sequence[Example], rng: random.Random | None = None) -> DrawnTags:
+        """Read the tags of examples, and split them into windows; the training loop pads them in parts.
 
         Parameters
         ----------
         examples
-            With gold spans where ``target_span_getter`` says, or with the attribute of tokens.
+            Examples with gold spans under ``target_span_getter``, or the token attribute.
         rng
-            Not needed: nothing is left to chance.
-        """
-        batch: TaggingBatch = self.draw(examples, rng).whole()
-        return batch
-
-    @property
-    def repeats_prompts(self) -> bool:
-        """Whether the model reads the same windows in every pass over the training data: there is no prompt."""
-        return True
-
-    def draw(self, examples: Sequence[Example], rng: random.Random | None = None) -> DrawnTags:
-        """Find the tags of examples, and cut these into windows; the training loop lays them out in parts.
-
-        Parameters
-        ----------
-        examples, rng
-            As for ``collate``.
+            Not used: nothing is random.
         """
         return draw(
             self._ready(),
@@ -462,24 +418,20 @@ class TokenTagger(TorchPipe):
             splitter=self.word_splitter,
         )
 
-    def count_pieces(self, examples: Iterable[Example]) -> list[int]:
-        """Pieces of the text of each example, by which the training loop measures batches where it is asked to."""
-        return count_pieces(self._ready().encoder.backbone, examples, self.word_splitter)
-
     def describe_data(self, examples: Sequence[Example]) -> str | None:
-        """Say how many tokens have a tag, for the beginning of a training; None where spans are learned.
+        """Return the number of tagged tokens as text, shown when training starts; None for spans.
 
         Raises
         ------
         DataError
-            If no token has one.
+            If no token has a tag.
         """
         if self.target == SPANS:
             return None
         return describe(examples, self.target, self.cfg["target_span_getter"])
 
     def score(self, examples: Iterable[Example], **kwargs: Any) -> dict[str, Any]:
-        """Score predictions for ``nlp.evaluate``: ``tags_p``, ``tags_r``, ``tags_f`` and ``tags_per_type``."""
+        """Return the scores for ``nlp.evaluate``: ``tags_p``, ``tags_r``, ``tags_f`` and ``tags_per_type``."""
         if self.scorer is not None:
             scored: dict[str, Any] = super().score(examples, **kwargs)
             return scored
@@ -490,22 +442,20 @@ class TokenTagger(TorchPipe):
         return {**{f"tags_{key}": micro[key] for key in "prf"}, "tags_per_type": per_type}
 
     def default_scorer(self) -> Callable[..., dict[str, Any]]:
-        """Return what counts exact spans, or right tags of tokens."""
+        """Return the scorer of exact spans, or of token tags."""
         if self.target != SPANS:
             return TokenTagScorer(self.target, self.cfg["target_span_getter"])
         return METRICS["exact"](span_getter=self.gold_spans_key, predicted_getter=self.spans_keys)
 
-    # -- saving, and errors --------------------------------------------------------------------------------
-
     @contextmanager
     def placed(self) -> Iterator[None]:
-        """Put the sections that the config has into errors of blocks."""
+        """Replace the sections in errors that blocks raise by the sections that the config has."""
         try:
             with super().placed():
                 yield
         except ConfigError as error:
             where = error.where
-            if self.made_of_parts:
+            if self.built_from_parts:
                 where = where.replace(".model.encoder.backbone", bottom_section(self.model)).replace(
                     ".model.decoder", ".decoder"
                 )
@@ -513,14 +463,19 @@ class TokenTagger(TorchPipe):
                 raise
             raise ConfigError(where, error.found, error.allowed, error.do) from error
 
-    def _parsed(self, labels: Iterable[Any]) -> tuple[str, ...]:
-        return tuple(item.label for item in parse_labels(labels, f"{self._where}.labels"))
 
-    def _current(self) -> dict[str, Any]:
-        return {"labels": self.label_data, **self.cfg}
+def _tagged_words(model: TokenClassifier, tags: Tensor, scores: Tensor) -> list[Entity]:
+    """Return the best label of each word that has one, as an entity of one word."""
+    owners = model.decoder.tables.labels.tolist()
+    found = []
+    for word, (row, probabilities) in enumerate(zip(tags.tolist(), scores.tolist(), strict=True)):
+        labels = [owners[chain][tag] for chain, tag in enumerate(row)]
+        named = [pair for pair in zip(probabilities, labels, strict=True) if pair[1] >= 0]
+        if named:
+            score, label = max(named)
+            found.append(Entity(word, word, model.labels[label], score))
+    return found
 
-    def _restore(self, values: Mapping[str, Any]) -> None:
-        self._labels = self._parsed(values["labels"])
-        settings = {key: value for key, value in values.items() if key != "labels"}
-        self.cfg = check_settings(settings, self._where)
-        install_extension(self.target)
+
+def _columns(found: Sequence[tuple[Span, float]]) -> tuple[list[Span], list[float]]:
+    return [span for span, _ in found], [score for _, score in found]

@@ -14,7 +14,7 @@ from conftest import gliner_config
 from spacy.tokens import Doc, DocBin, Span
 
 from gliner_pipe.errors import NotInitializedError
-from gliner_pipe.pipeline.annotate import TAKEN, UNALIGNED, Prediction
+from gliner_pipe.pipeline.annotate import OVERLAPPED, UNALIGNED, Prediction
 
 TEXTS = [
     "Ada Lovelace met Charles Babbage in London.",
@@ -168,7 +168,7 @@ def test_entities_that_were_there(nlp: Any, component: Any, overwrite: bool) -> 
         assert ents == {(0, 2, "new"), (3, 4, "new")}
     else:
         assert ents == {(1, 3, "OLD"), (3, 4, "new")}
-        assert component.report[TAKEN] == 1
+        assert component.report[OVERLAPPED] == 1
 
 
 def make_entity(start: int, end: int, score: float) -> Any:

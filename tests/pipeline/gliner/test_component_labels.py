@@ -143,9 +143,7 @@ def test_any_text_is_a_label(backbone: Path, tmp_path: Path, label: str) -> None
     labels = [label, {"label": label + "!", "description": label, "threshold": 0.25}]
     nlp = spacy.blank("en")
     if "${" in label:
-        with pytest.raises(
-            ConfigError, match=r"\[components\.gliner\.labels\] found '\$\{'.*Set such labels at run time"
-        ):
+        with pytest.raises(ConfigError, match=r"^\[components\.gliner\.labels\].*\$\{"):
             nlp.add_pipe("gliner", config=gliner_config(backbone, labels=labels))
         nlp.add_pipe("gliner", config=gliner_config(backbone, threshold=0.0))
         nlp.get_pipe("gliner").labels = labels
@@ -187,6 +185,6 @@ def test_any_text_is_a_label_in_a_config_string(label: str) -> None:
         (None, r"\[here\] found None; allowed: a list of labels"),
     ],
 )
-def test_what_is_no_label(labels: Any, message: str) -> None:
+def test_labels_that_are_not_allowed(labels: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         parse_labels(labels, "here")

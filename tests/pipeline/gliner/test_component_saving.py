@@ -185,15 +185,15 @@ def test_weights_of_other_blocks(backbone: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("missing", "message"),
     [
-        ("cfg.json", r"gliner: no cfg\.json\. The folder is no saved 'gliner' component"),
-        ("model", r"gliner: no folder 'model', though weights were saved"),
+        ("cfg.json", r"gliner: no cfg\.json.*'gliner'"),
+        ("model", r"gliner: .*'model'"),
         ("model/model.safetensors", r"no model\.safetensors"),
         ("model/encoder/backbone/config.json", r"model: cannot be read"),
         ("model/encoder", r"model: cannot be read"),
-        ("", r"no saved 'gliner' component"),
+        ("", r"no cfg\.json.*'gliner'"),
     ],
 )
-def test_what_is_missing(backbone: Path, tmp_path: Path, missing: str, message: str) -> None:
+def test_a_missing_file_is_named(backbone: Path, tmp_path: Path, missing: str, message: str) -> None:
     made(backbone).to_disk(tmp_path / "model")
     path = tmp_path / "model" / "gliner" / missing
     shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -202,7 +202,7 @@ def test_what_is_missing(backbone: Path, tmp_path: Path, missing: str, message: 
 
 
 @pytest.mark.parametrize("name", ["cfg.json", "model/model.safetensors"])
-def test_what_is_broken(backbone: Path, tmp_path: Path, name: str) -> None:
+def test_a_damaged_file_is_refused(backbone: Path, tmp_path: Path, name: str) -> None:
     made(backbone).to_disk(tmp_path / "model")
     path = tmp_path / "model" / "gliner" / name
     path.write_bytes(path.read_bytes()[:100])
@@ -261,18 +261,18 @@ def test_short_form(checkpoint: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("./no/such", r"\[components\.gliner\.model\] found '\./no/such', which is no folder"),
-        ("no_folder_here", r"\[components\.gliner\.model\] found 'no_folder_here', which is no folder"),
+        ("./no/such", r"^\[components\.gliner\.model\].*'\./no/such'"),
+        ("no_folder_here", r"^\[components\.gliner\.model\].*'no_folder_here'"),
     ],
 )
-def test_a_checkpoint_that_is_not_there(name: str, message: str) -> None:
+def test_a_missing_checkpoint_is_named(name: str, message: str) -> None:
     nlp = spacy.blank("en")
     nlp.add_pipe("gliner", config={"model": name, "labels": ["person"]})  # the name is looked up on first use
     with pytest.raises(ConfigError, match=message):
         nlp(TEXT)
 
 
-def test_a_pipeline_is_no_checkpoint(backbone: Path, tmp_path: Path) -> None:
+def test_a_pipeline_given_as_checkpoint_is_refused(backbone: Path, tmp_path: Path) -> None:
     made(backbone).to_disk(tmp_path / "model")
     nlp = spacy.blank("en")
     nlp.add_pipe("gliner", config={"model": str(tmp_path / "model"), "labels": ["person"]})

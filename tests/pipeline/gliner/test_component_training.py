@@ -14,7 +14,7 @@ from spacy.tokens import Span
 from spacy.training import Example
 from spacy.util import fix_random_seed
 
-from gliner_pipe.pipeline.gliner.collate import TOO_WIDE
+from gliner_pipe.pipeline.gliner.training_batch import TOO_WIDE
 
 DATA = [
     ("Ada met Charles in London .", [(0, 1, "person"), (2, 3, "person"), (4, 5, "city")]),

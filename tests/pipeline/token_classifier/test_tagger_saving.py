@@ -77,7 +77,7 @@ def test_settings_changed_at_run_time(nlp: Any, tmp_path: Path) -> None:
 
 def test_other_labels_than_those_of_the_weights(nlp: Any, tmp_path: Path) -> None:
     nlp.to_disk(tmp_path / "model")
-    with pytest.raises(ConfigError, match=r"labels\] found \['town'\], but the weights are those of"):
+    with pytest.raises(ConfigError, match=r"^\[components\.token_classifier\.labels\].*'town'"):
         spacy.load(tmp_path / "model", config={"components.token_classifier.labels": ["town"]})
     labels = tmp_path / "model" / "token_classifier" / "model" / "labels.json"
     assert json.loads(labels.read_text("utf8")) == ["city", "person"]
@@ -111,4 +111,4 @@ def test_adapters(backbone: Path, tmp_path: Path, save: str) -> None:
     made.to_disk(tmp_path / "model")
     assert spans(spacy.load(tmp_path / "model")) == wanted
     merge_adapters(component)
-    assert spans(made) == wanted and component._bridge is None
+    assert spans(made) == wanted and component._optimizer is None

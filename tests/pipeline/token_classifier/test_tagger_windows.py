@@ -16,7 +16,7 @@ from spacy.tokens import Doc
 from tagging_pipeline import DATA, config, example, found, trained
 
 from gliner_pipe.distillation.warm_start import fit_tags, read_words
-from gliner_pipe.pipeline.token_classifier import collate as supervise
+from gliner_pipe.pipeline.token_classifier import training_batch
 
 SENTENCES = [item for item in DATA if item[0][1] == "Smith"]
 
@@ -101,7 +101,7 @@ def test_windows_are_joined_in_training(nlp: Any) -> None:
 
 @pytest.mark.parametrize("longest", [1, 2, 7])
 def test_chains_cut_in_training(nlp: Any, monkeypatch: pytest.MonkeyPatch, longest: int) -> None:
-    monkeypatch.setattr(supervise, "MAX_CHAIN", longest)
+    monkeypatch.setattr(training_batch, "MAX_CHAIN", longest)
     component = nlp.get_pipe("token_classifier")
     component.network.eval()
     words, entities = long_text(6)

@@ -14,7 +14,7 @@ from spacy.tokens import Doc
 from tagging_pipeline import DATA, config, example, examples, found, trained
 
 from gliner_pipe.errors import ConfigError, NotInitializedError
-from gliner_pipe.pipeline.token_classifier.collate import LOST, STRANGE
+from gliner_pipe.pipeline.token_classifier.training_batch import NOT_REPRESENTABLE, UNKNOWN_LABEL
 from gliner_pipe.training.protocol import TrainableByLoop
 
 OVERLAP = (["The", "London", "School", "is", "old"], [(0, 2, "school"), (1, 1, "city")])
@@ -69,7 +69,7 @@ def test_labels_of_one_chain_and_of_many(backbone: Path) -> None:
     many: Any = nlp.add_pipe("token_classifier", "many", config=config(backbone, mode="independent"))
     gold = [example(nlp, *OVERLAP)]
     nlp.initialize(lambda: gold)
-    assert joint.collate(gold).dropped == {LOST: 1}
+    assert joint.collate(gold).dropped == {NOT_REPRESENTABLE: 1}
     assert many.collate(gold).dropped == {}
     optimizer = nlp.create_optimizer()
     optimizer.learn_rate = 0.01
@@ -77,7 +77,7 @@ def test_labels_of_one_chain_and_of_many(backbone: Path) -> None:
         nlp.update(gold, sgd=optimizer)
     doc = many(Doc(nlp.vocab, OVERLAP[0]))
     assert [(s.start, s.end - 1, s.label_) for s in sorted(doc.spans["gliner"])] == OVERLAP[1]
-    assert joint.report[LOST] == 20
+    assert joint.report[NOT_REPRESENTABLE] == 20
 
 
 def test_labels_given_and_labels_that_are_not_among_them(backbone: Path) -> None:
@@ -86,8 +86,8 @@ def test_labels_given_and_labels_that_are_not_among_them(backbone: Path) -> None
     gold = examples(nlp)
     nlp.initialize(lambda: gold)
     assert component.labels == ("city",) and component.label_data == ["city"]
-    assert component.collate(gold).dropped == {STRANGE: 16}
-    with pytest.raises(ConfigError, match=r"token_classifier\.labels\] cannot take 'person'"):
+    assert component.collate(gold).dropped == {UNKNOWN_LABEL: 16}
+    with pytest.raises(ConfigError, match=r"token_classifier\.labels\].*'person'"):
         component.add_label("person")
     before = [weight.clone() for weight in component.network.encoder.parameters()]
     component.initialize(lambda: gold, labels=["person", "city"])
@@ -101,9 +101,9 @@ def test_labels_given_and_labels_that_are_not_among_them(backbone: Path) -> None
 def test_no_labels_at_all(backbone: Path) -> None:
     nlp = spacy.blank("en")
     component: Any = nlp.add_pipe("token_classifier", "ner", config=config(backbone))
-    with pytest.raises(NotInitializedError, match="'ner' has no weights"):
+    with pytest.raises(NotInitializedError, match="'ner'"):
         nlp("Ada")
-    with pytest.raises(ConfigError, match=r"components\.ner\.labels\] is empty, and the training data"):
+    with pytest.raises(ConfigError, match=r"^\[components\.ner\.labels\]"):
         component.initialize(lambda: [example(nlp, ["Ada"], [])])
 
 
@@ -181,33 +181,36 @@ def test_entities_of_other_components_stay(backbone: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("changes", "setting", "named"),
     [
-        ({"embedding": {"@decoders": "softmax"}}, r"components\.ner\.embedding\] found @decoders = softmax"),
-        ({"decoder": "span"}, r"components\.ner\.decoder\] found 'span'.*crf, softmax"),
-        ({"decoder": {"@decoders": "span"}}, r"components\.ner\.decoder\] found @decoders = span"),
-        ({"mode": "all"}, r"components\.ner\.mode\] found 'all'.*joint, independent, marginal"),
-        ({"decoder": "softmax", "mode": "marginal"}, r"ner\.mode\] found 'marginal' with softmax"),
-        ({"scheme": "x"}, r"components\.ner\.scheme\] found 'x'"),
-        ({"decoder": {"@decoders": "crf"}, "mode": "joint"}, r"ner\.mode\] is set beside a decoder"),
-        ({"target": "tag"}, r'ner\.target\] found \'tag\'.*Write target = "tag_"'),
-        ({"target": "shape_"}, r"ner\.target\] found 'shape_'"),
-        ({"span_setter": []}, r"ner\.span_setter\] found \[\]"),
-        ({"target_span_getter": {"a": 3}}, r"ner\.target_span_getter\] found"),
-        ({"threshold": 2}, r"ner\.threshold\] found the threshold 2"),
-        ({"alignment_mode": "loose"}, r"ner\.alignment_mode\] found 'loose'"),
-        ({"batch_size": 0}, r"ner\.batch_size\] found 0"),
-        ({"device": "toaster"}, r"ner\.device\] found 'toaster'"),
-        ({"labels": "person"}, r"ner\.labels\] found 'person'"),
-        (
-            {"target": "tag_", "word_splitter": {"@word_splitters": "whitespace"}},
-            r"ner\.word_splitter\] is set",
-        ),
+        ({"embedding": {"@decoders": "softmax"}}, "embedding", "@decoders = softmax"),
+        ({"decoder": "span"}, "decoder", "crf, softmax"),
+        ({"decoder": {"@decoders": "span"}}, "decoder", "@decoders = span"),
+        ({"mode": "all"}, "mode", "joint, independent, marginal"),
+        ({"decoder": "softmax", "mode": "marginal"}, "mode", "softmax"),
+        ({"scheme": "x"}, "scheme", "'x'"),
+        ({"decoder": {"@decoders": "crf"}, "mode": "joint"}, "mode", "[components.ner.decoder]"),
+        ({"target": "tag"}, "target", 'target = "tag_"'),
+        ({"target": "shape_"}, "target", "'shape_'"),
+        ({"span_setter": []}, "span_setter", "[]"),
+        ({"target_span_getter": {"a": 3}}, "target_span_getter", "3"),
+        ({"threshold": 2}, "threshold", "2; allowed: a number from 0 to 1"),
+        ({"threshold": True}, "threshold", "True (bool)"),
+        ({"alignment_mode": "loose"}, "alignment_mode", "strict, contract, expand"),
+        ({"infer_span_setter": 3}, "infer_span_setter", "true or false, or null"),
+        ({"batch_size": 0}, "batch_size", "a whole number of at least 1, or null"),
+        ({"task_lr_ratio": 0}, "task_lr_ratio", "a number above 0"),
+        ({"device": "toaster"}, "device", "'toaster'"),
+        ({"device": 3}, "device", "3 (int)"),
+        ({"labels": "person"}, "labels", "'person'"),
+        ({"target": "tag_", "word_splitter": {"@word_splitters": "whitespace"}}, "word_splitter", "tag_"),
+        ({"word_splitter": {"@decoders": "softmax"}}, "word_splitter", "@word_splitters = spacy, whitespace"),
     ],
 )
-def test_mistakes(backbone: Path, changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
+def test_mistakes_name_the_setting(backbone: Path, changes: dict[str, Any], setting: str, named: str) -> None:
+    with pytest.raises(ConfigError) as error:
         spacy.blank("en").add_pipe("token_classifier", "ner", config=config(backbone) | changes)
+    assert error.value.where == f"components.ner.{setting}" and named in str(error.value)
 
 
 def test_words_that_are_not_tokens(backbone: Path) -> None:
@@ -228,7 +231,7 @@ def test_model_section(backbone: Path) -> None:
     component: Any = nlp.add_pipe("token_classifier", config={"model": blocks})
     nlp.initialize(lambda: examples(nlp))
     assert component.network.decoder.scheme == "bioul"
-    with pytest.raises(ConfigError, match=r"two\.mode\] is set beside model"):
+    with pytest.raises(ConfigError, match=r"^\[components\.two\.mode\]"):
         nlp.add_pipe("token_classifier", "two", config={"model": blocks, "mode": "joint"})
 
 
@@ -240,7 +243,7 @@ def test_errors_name_the_sections_of_the_config(backbone: Path) -> None:
         nlp.add_pipe(
             "token_classifier", name, config=config(backbone, labels=["city"]) | {"embedding": section}
         )
-        with pytest.raises(ConfigError, match=rf"\[components\.{name}\.{where}\.window\] found 600"):
+        with pytest.raises(ConfigError, match=rf"\[components\.{name}\.{where}\.window\].* 600"):
             nlp.initialize()
 
 

@@ -1,4 +1,4 @@
-"""From spaCy examples to a training batch of the tagger, with targets for words or for every subword token."""
+"""Turns spaCy examples into a training batch of the tagger, with a target for each word or each subword token."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from spacy.training import Example
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from gliner_pipe.data.annotations import SpanSetter, gold_spans, trimmed
+from gliner_pipe.data.annotations import SpanSetter, gold_spans
 from gliner_pipe.data.token_targets import SPANS, read_values
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.modeling.backbones.stacked import Dense, Stacked
@@ -21,71 +21,20 @@ from gliner_pipe.modeling.backbones.windows import IntArray, Window
 from gliner_pipe.modeling.batch import Drawn
 from gliner_pipe.modeling.decoders.tags import UNKNOWN, TagDecoder
 from gliner_pipe.modeling.token_classifier import TaggingBatch, TokenClassifier
-from gliner_pipe.pipeline.gliner.collate import NO_PIECES, UNALIGNED
-from gliner_pipe.pipeline.word_splitters import NO_WORD, ReadWords, Words, WordSplitter, read_words
+from gliner_pipe.pipeline.word_splitters import (
+    NO_WORD,
+    ReadWords,
+    Words,
+    WordSplitter,
+    locate_gold,
+    read_words,
+)
 
+UNKNOWN_LABEL = "label outside the label set"
+NOT_REPRESENTABLE = "entity that the tag scheme cannot represent together with another"
 
-def by_pieces(
-    model: TokenClassifier, windows: Sequence[Window], gold: Sequence[Tensor]
-) -> tuple[list[Window], list[Tensor]]:
-    """Make a word of each piece: the first has the tag of the word, the others are inside of what the word is in.
-
-    Parameters
-    ----------
-    model
-        With weights.
-    windows
-        Of the texts.
-    gold
-        Tags of the words of each text, ``(words, chains)``.
-
-    Raises
-    ------
-    ConfigError
-        If the backbone lets words see one another once more: they must be words then.
-    """
-    backbone = model.encoder.backbone
-    if isinstance(backbone, Stacked) and not isinstance(backbone, Dense):
-        raise ConfigError(
-            "components.*.model.decoder.all_pieces",
-            f"found True over {type(backbone).__name__}, which reads whole words",
-            "False, or a transformer alone",
-        )
-    units = [np.ones(len(tags), np.int64) for tags in gold]
-    for window in windows:  # a word without pieces keeps its place
-        own = slice(window.own_start - window.start, window.own_stop - window.start)
-        units[window.text][window.own_start : window.own_stop] = np.maximum(window.counts[own], 1)
-    made = []
-    for window in windows:
-        firsts = np.concatenate([[0], np.cumsum(units[window.text])])
-        counts = np.repeat(np.minimum(window.counts, 1), np.maximum(window.counts, 1))
-        start, stop, own_start, own_stop = (
-            int(firsts[word]) for word in (window.start, window.stop, window.own_start, window.own_stop)
-        )
-        made.append(
-            replace(window, start=start, stop=stop, own_start=own_start, own_stop=own_stop, counts=counts)
-        )
-    return made, [_spread(model.decoder, tags, some) for tags, some in zip(gold, units, strict=True)]
-
-
-def _spread(decoder: TagDecoder, tags: Tensor, units: IntArray) -> Tensor:
-    """Return the tags of pieces."""
-    times = torch.from_numpy(units)
-    spread = tags.repeat_interleave(times, 0)
-    inside = torch.arange(len(decoder.tags))
-    for place, prefix in enumerate(decoder.tables.prefixes):
-        if prefix == "B":  # in all schemes with B, the I of a label comes next
-            inside[place] = place + 1
-    later = torch.ones(len(spread), dtype=torch.bool)
-    later[times.cumsum(0) - times] = False
-    known = spread >= 0
-    return torch.where(later[:, None] & known, inside[spread.clamp(min=0)], spread)
-
-
-STRANGE = "label that is not among the labels"
-LOST = "entity that the tags cannot hold beside another"
-
-#: Words of a chain in training. Longer texts are cut; at a cut, the neighbouring word stands with its tag unknown.
+#: Maximum number of words in a training sequence. A longer text is split; the neighbouring word at a split is included
+#: with an unknown tag.
 MAX_CHAIN = 512
 
 
@@ -96,11 +45,11 @@ class DrawnTags(Drawn):
     Attributes
     ----------
     model
-        Lays words out.
+        Pads windows.
     tags
-        Gold tags of the words of each text, or of their pieces, ``(words, chains)``.
+        Gold tags of the words (or subword tokens) of each text, ``(words, chains)``.
     lengths
-        Words of each text.
+        Number of words of each text.
     """
 
     model: TokenClassifier
@@ -108,7 +57,7 @@ class DrawnTags(Drawn):
     lengths: Sequence[int]
 
     def lay_out(self, texts: Sequence[int]) -> TaggingBatch:
-        """Make the batch of some of the texts, on the CPU."""
+        """Return the batch of some of the texts, on the CPU."""
         model, gold = self.model, [self.tags[i] for i in texts]
         windows = self.rows_of(texts)
         inputs = model.encoder.collate(windows)
@@ -145,20 +94,20 @@ def draw(
     getter: SpanSetter,
     splitter: WordSplitter,
 ) -> DrawnTags:
-    """Find the gold tags of the words of examples, and cut these into windows.
+    """Read the gold tags of examples, and split their words into windows.
 
     Parameters
     ----------
     model
-        With weights.
+        The blocks, with weights.
     examples
-        With gold annotations in ``reference``.
+        Examples with gold annotations in ``reference``.
     target
-        ``"spans"``, or an attribute of tokens.
+        ``"spans"``, or a token attribute.
     getter
-        Where gold spans stand.
+        Span groups of the gold spans.
     splitter
-        What the words are.
+        The word splitter.
     """
     dropped: Counter[str] = Counter()
     docs = [example.reference for example in examples]
@@ -168,13 +117,13 @@ def draw(
     gold = [
         _span_tags(model, doc, words, some, getter, places, dropped)
         if target == SPANS
-        else _word_tags(model, _of_read(read_values(doc, target, getter), some), places, dropped)
+        else _word_tags(model, _values_read(read_values(doc, target, getter), some), places, dropped)
         for doc, words, some in zip(docs, split, read, strict=True)
     ]
     windows = model.prepare([words.texts for words in read], dropped, pieces)
     lengths = list(map(len, gold))
     if model.decoder.all_pieces:
-        windows, gold = by_pieces(model, windows, gold)
+        windows, gold = _by_subword(model, windows, gold)
     return DrawnTags(windows, len(docs), model.encoder.backbone.n_specials, +dropped, model, gold, lengths)
 
 
@@ -187,24 +136,22 @@ def _span_tags(
     places: Mapping[str, int],
     dropped: Counter[str],
 ) -> Tensor:
+    """Return the tags of the words of a document with gold spans, ``(words, chains)``."""
     spans = gold_spans(doc, getter)
     found = []
-    for span, place in zip(spans, words.locate(spans), strict=True):
-        within = None if place is None else read.within(*place)
-        if within is None:
-            dropped[UNALIGNED if place is None and trimmed(span) else NO_PIECES] += 1
-        elif span.label_ not in places:
-            dropped[STRANGE] += 1
-        else:
+    for span, within in zip(spans, locate_gold(spans, words, read, dropped), strict=True):
+        if within is not None and span.label_ in places:
             found.append((*within, places[span.label_]))
+        elif within is not None:
+            dropped[UNKNOWN_LABEL] += 1
     tags, lost = model.decoder.encode(found, len(read.texts))
-    dropped[LOST] += lost
+    dropped[NOT_REPRESENTABLE] += lost
     if read.numbers == [NO_WORD]:
         tags[:] = UNKNOWN
     return tags
 
 
-def _of_read(values: Sequence[str | None], read: ReadWords) -> Sequence[str | None]:
+def _values_read(values: Sequence[str | None], read: ReadWords) -> Sequence[str | None]:
     """Return the values of the words that are read."""
     if read.numbers is None:
         return values
@@ -217,20 +164,80 @@ def _word_tags(
     places: Mapping[str, int],
     dropped: Counter[str],
 ) -> Tensor:
+    """Return the tags of words with a label each, ``(words, chains)``; unknown where there is no known label."""
     spans = []
     for word, value in enumerate(values):
         if value is not None and value in places:
             spans.append((word, word, places[value]))
         else:
-            dropped[STRANGE] += value is not None
+            dropped[UNKNOWN_LABEL] += value is not None
     tags, _ = model.decoder.encode(spans, len(values))
     unknown = [value not in places for value in values]
     tags[torch.tensor(unknown, dtype=torch.bool)] = UNKNOWN
     return tags
 
 
+def _by_subword(
+    model: TokenClassifier, windows: Sequence[Window], gold: Sequence[Tensor]
+) -> tuple[list[Window], list[Tensor]]:
+    """Return windows and tags with one word per subword token.
+
+    The first subword token of a word has the tag of the word; the others have the "inside" tag of its entity.
+
+    Parameters
+    ----------
+    model
+        The blocks, with weights.
+    windows
+        Windows of the texts.
+    gold
+        Tags of the words of each text, ``(words, chains)``.
+
+    Raises
+    ------
+    ConfigError
+        If a second encoder runs over the word vectors: it requires whole words.
+    """
+    backbone = model.encoder.backbone
+    if isinstance(backbone, Stacked) and not isinstance(backbone, Dense):
+        raise ConfigError(
+            "components.*.model.decoder.all_pieces",
+            f"found True over {type(backbone).__name__}, which reads whole words",
+            "False, or a transformer alone",
+        )
+    units = [np.ones(len(tags), np.int64) for tags in gold]
+    for window in windows:  # a word without subword tokens counts as one
+        own = slice(window.own_start - window.start, window.own_stop - window.start)
+        units[window.text][window.own_start : window.own_stop] = np.maximum(window.counts[own], 1)
+    split = []
+    for window in windows:
+        firsts = np.concatenate([[0], np.cumsum(units[window.text])])
+        counts = np.repeat(np.minimum(window.counts, 1), np.maximum(window.counts, 1))
+        start, stop, own_start, own_stop = (
+            int(firsts[word]) for word in (window.start, window.stop, window.own_start, window.own_stop)
+        )
+        split.append(
+            replace(window, start=start, stop=stop, own_start=own_start, own_stop=own_stop, counts=counts)
+        )
+    return split, [_subword_tags(model.decoder, tags, some) for tags, some in zip(gold, units, strict=True)]
+
+
+def _subword_tags(decoder: TagDecoder, tags: Tensor, units: IntArray) -> Tensor:
+    """Return the tags of the subword tokens of words with `tags`."""
+    times = torch.from_numpy(units)
+    spread = tags.repeat_interleave(times, 0)
+    inside = torch.arange(len(decoder.tags))
+    for place, prefix in enumerate(decoder.tables.prefixes):
+        if prefix == "B":  # in every scheme with B, the I of the label is the next tag
+            inside[place] = place + 1
+    later = torch.ones(len(spread), dtype=torch.bool)
+    later[times.cumsum(0) - times] = False
+    known = spread >= 0
+    return torch.where(later[:, None] & known, inside[spread.clamp(min=0)], spread)
+
+
 def _chains(places: Tensor, tags: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Cut a text into chains; a word beyond a cut comes along with its tag unknown, so that any tag may precede."""
+    """Split a text into sequences; the word beyond a split is included with an unknown tag, so any tag may precede."""
     rows = []
     for start in range(0, len(places), MAX_CHAIN):
         stop = min(start + MAX_CHAIN, len(places))

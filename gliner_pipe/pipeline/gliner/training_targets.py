@@ -1,38 +1,36 @@
-"""What a training batch teaches besides entities: relations, and labels to be written."""
+"""Training targets besides entity spans: relations, and labels to be generated."""
 
 from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple
 
 import torch
 
-from gliner_pipe.data.annotations import Supervision
 from gliner_pipe.data.fields import Relation
-from gliner_pipe.data.label_sampling import LabelSampling
-from gliner_pipe.data.relation_sampling import RelationSampling, pair_targets, sample_relation_labels
+from gliner_pipe.data.relation_sampling import RelationSampling, pair_targets
 from gliner_pipe.modeling.backbones.windows import Window
 from gliner_pipe.modeling.batch import LabelGenerationTargets, RelationTargets
 
-LOST = "relation of an entity that is not learned"
-APART = "relation between two windows"
+NOT_TRAINED = "relation of an entity that is not a training target"
+BETWEEN_WINDOWS = "relation between two windows"
 
 
 @dataclass(frozen=True)
-class RelationTeaching:
-    """What is taught about relations.
+class TaughtRelations:
+    """The relations to train on.
 
     Attributes
     ----------
     labels
         The component's relations.
     definitions
-        What the model reads for a relation, where that is not its name.
+        Text that the model reads for a relation, where that is not its name.
     sampling
-        How pairs are drawn.
+        How pairs are sampled.
     """
 
     labels: Sequence[str] = ()
@@ -40,8 +38,16 @@ class RelationTeaching:
     sampling: RelationSampling = field(default_factory=RelationSampling)
 
 
+class Mention(NamedTuple):
+    """A gold entity: words `start` to `end` (inclusive)."""
+
+    start: int
+    end: int
+    label: str
+
+
 class Placed(NamedTuple):
-    """A gold span in a window: row, first word, width - 1, label; its text, and its number among the entities."""
+    """A gold span in a window: row, first word, width - 1, label; its text, and its position among the entities."""
 
     row: int
     first: int
@@ -51,90 +57,67 @@ class Placed(NamedTuple):
     number: int
 
 
-class HasLabel(Protocol):
-    """An entity."""
-
-    @property
-    def label(self) -> str:
-        """Its label."""
-
-
-def relation_labels(
-    gold: Sequence[Sequence[Relation] | None],
-    stated: Sequence[Supervision],
-    teaching: RelationTeaching | None,
-    sampling: LabelSampling,
-    rng: random.Random,
-    dropped: Counter[str],
-    hidden: Sequence[Collection[str]],
-) -> list[list[str]]:
-    """Relations that each example is asked for; none where nothing is known about them, or nothing is taught."""
-    if teaching is None:
-        return [[] for _ in gold]
-    return sample_relation_labels(gold, stated, teaching.labels, sampling, rng, dropped, hidden)
-
-
 def relation_targets(
     placed: Sequence[Placed],
     rows: Sequence[int],
     gold: Sequence[Sequence[Relation] | None],
-    asked: Sequence[Sequence[str]],
+    labels: Sequence[Sequence[str]],
     sampling: RelationSampling,
     rngs: Sequence[random.Random],
     dropped: Counter[str],
 ) -> RelationTargets | None:
-    """Lay relations out.
+    """Return the relation targets of a batch.
 
     Parameters
     ----------
     placed
-        Gold spans that the windows hold.
+        Gold spans within the windows.
     rows
         Text of each window.
     gold
-        Relations of each text, counted in its entities; None where nothing is known.
-    asked
-        Relation labels that each text is asked for.
+        Relations of each text, between positions of its entities; None where the annotators stated none.
+    labels
+        Relation labels in the prompt of each text.
     sampling
-        How pairs without relation are drawn.
+        How pairs without a relation are sampled.
     rngs
-        All chance comes from here, that of each text from one of its own.
+        One generator per text, the only source of chance.
     dropped
-        Counts relations that cannot be learned.
+        Counts relations that cannot be targets.
 
     Returns
     -------
     RelationTargets or None
-        None where nothing is known about the relations of any text.
+        None where the relations of no text are known.
     """
     if all(relations is None for relations in gold):
         return None
     places = _places(placed, rows, gold)
     spans = torch.zeros(len(rows), max((len(of_row) for of_row, _ in places), default=0), 2, dtype=torch.long)
     span_mask = torch.zeros(spans.shape[:2], dtype=torch.bool)
-    ties: list[tuple[int, int, int, int]] = []
+    related: list[tuple[int, int, int, int]] = []
     pairs: list[tuple[int, int, int]] = []
     for row, (of_row, numbers) in enumerate(places):
         if of_row:
             spans[row, : len(of_row)] = torch.tensor(of_row)
             span_mask[row, : len(of_row)] = True
-        relations, labels = gold[rows[row]], asked[rows[row]]
+        relations, names = gold[rows[row]], labels[rows[row]]
         held = [one for one in relations or () if one[0] in numbers and one[1] in numbers]
-        columns = {label: column for column, label in enumerate(labels)}
+        columns = {label: column for column, label in enumerate(names)}
         for head, tail, label in dict.fromkeys(held):
             ends = numbers[head], numbers[tail]
             if ends[0] != ends[1]:
-                ties.append((row, *ends, columns.get(label, -1)))
-        if labels:
+                related.append((row, *ends, columns.get(label, -1)))
+        if names:
             last = max(numbers, default=-1)
             by_number = [numbers.get(number) for number in range(last + 1)]
-            found = pair_targets(held, by_number, labels, sampling, rngs[rows[row]], dropped)
+            found = pair_targets(held, by_number, names, sampling, rngs[rows[row]], dropped)
             pairs += [(row, pair.head, pair.tail) for pair in found]
-    _count_lost(placed, gold, dropped)
+    _count_dropped(placed, gold, dropped)
     return RelationTargets(
         spans,
         span_mask,
-        torch.tensor(list(dict.fromkeys(ties)), dtype=torch.long).view(-1, 4),
+        torch.tensor(list(dict.fromkeys(related)), dtype=torch.long).view(-1, 4),
         torch.tensor(pairs, dtype=torch.long).view(-1, 3),
     )
 
@@ -142,7 +125,7 @@ def relation_targets(
 def _places(
     placed: Sequence[Placed], rows: Sequence[int], gold: Sequence[Sequence[Relation] | None]
 ) -> list[tuple[list[tuple[int, int]], dict[int, int]]]:
-    """For each row its distinct spans, in order, and the place among them of each entity by its number."""
+    """Return for each row its distinct spans in order, and the index of each entity's span by entity number."""
     by_row: list[list[Placed]] = [[] for _ in rows]
     for one in placed:
         if gold[one.text] is not None:
@@ -155,7 +138,7 @@ def _places(
     return found
 
 
-def _count_lost(
+def _count_dropped(
     placed: Sequence[Placed], gold: Sequence[Sequence[Relation] | None], dropped: Counter[str]
 ) -> None:
     row_of = {(one.text, one.number): one.row for one in placed}
@@ -163,26 +146,26 @@ def _count_lost(
         for head, tail, _ in relations or ():
             ends = row_of.get((text, head)), row_of.get((text, tail))
             if None in ends:
-                dropped[LOST] += 1
+                dropped[NOT_TRAINED] += 1
             elif ends[0] != ends[1]:
-                dropped[APART] += 1
+                dropped[BETWEEN_WINDOWS] += 1
 
 
-def writing_targets(
+def generation_targets(
     placed: Sequence[Placed],
     mode: Literal["span", "prompt"],
     windows: Sequence[Window],
     texts: Sequence[Sequence[str]],
-    mentions: Sequence[Sequence[HasLabel]],
+    mentions: Sequence[Sequence[Mention]],
 ) -> LabelGenerationTargets:
-    """Lay out the labels that are to be written: each span, or each slot of a window, with its gold label once.
+    """Return the labels to generate: each span, or each prompt slot of a window, with its gold label once.
 
     Parameters
     ----------
     placed
-        Gold spans that the windows hold, ordered by row.
+        Gold spans within the windows, ordered by row.
     mode
-        What a label is written for.
+        Whether a label is generated for a span or for a prompt slot.
     windows
         The rows.
     texts
