@@ -37,7 +37,7 @@ def scores(nlp: Any, texts: list[str] = TEXTS, component: Any = None) -> dict[tu
     """Score of every span for every label, as the threshold is 0."""
     component = component or nlp.get_pipe("gliner")
     prepared = component.prepare([nlp.make_doc(text) for text in texts])
-    limits = [asked.limits for asked in prepared.asked]
+    limits = [request.limits for request in prepared.requests]
     found = predict_spans(component.gliner, prepared.windows, limits, component.token_budget)
     return {(at, *one[:3]): one.score for at, text in enumerate(found) for one in text.candidates}
 

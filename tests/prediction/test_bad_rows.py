@@ -67,8 +67,8 @@ def listed(output: Path, name: str) -> list[dict[str, str]]:
 
 #: What a line holds, and a part of what its row says.
 LINES: dict[bytes, str] = {
-    b'{"text": %s}' % HALF.encode(): "half a character",
-    b'{"text": "Ann %s"}' % rb"\uDE00": "half a character",
+    b'{"text": %s}' % HALF.encode(): "surrogate",
+    b'{"text": "Ann %s"}' % rb"\uDE00": "surrogate",
     b'{"text": "caf\xe9"}': "not UTF-8",
     b'{"text": 3}': "int",
     b'{"text": ["Ann"]}': "list",
@@ -312,7 +312,7 @@ def test_the_same_in_texts_and_tables(tmp_path: Path, capsys: pytest.CaptureFixt
     nlp.to_disk(tmp_path / "model")
     with pytest.raises(SystemExit):
         main(["--pipeline", str(tmp_path / "model"), "--text", "Ann \udcff"])
-    assert "half a character" in capsys.readouterr().err
+    assert "surrogate" in capsys.readouterr().err
     table = pa.table({"text": ["Ann", "fail", None]})
     with pytest.raises(DataError, match="row 1 of the batch"):
         ArrowPredictor(tmp_path / "model")(table.slice(0, 2))

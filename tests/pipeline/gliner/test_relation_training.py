@@ -51,11 +51,11 @@ def test_where_nothing_is_known_there_is_no_loss(nlp: Any) -> None:
     mixed = collate(nlp, [bare[0], DATA[1]])
     rows = mixed.relations
     assert rows.span_mask.any(1).tolist() == [False, True]
-    assert set(rows.ties[:, 0].tolist()) == set(rows.pairs[:, 0].tolist()) == {1}
+    assert set(rows.triples[:, 0].tolist()) == set(rows.pairs[:, 0].tolist()) == {1}
     assert not mixed.inputs.relation_mask[0].any()
     # the same loss of relations as without the other example
     alone = collate(nlp, [DATA[1]]).relations
-    torch.testing.assert_close(rows.ties[:, 1:3], alone.ties[:, 1:3])
+    torch.testing.assert_close(rows.triples[:, 1:3], alone.triples[:, 1:3])
 
 
 @pytest.mark.parametrize("layer", ["mlp", "attention", "gat", "gcn", "biaffine", "none"])
@@ -91,7 +91,7 @@ def test_targets(nlp: Any) -> None:
     spans = batch.relations.spans[0].tolist()
     assert spans == [[0, 0], [2, 2], [4, 4]]
     asked = batch.inputs.queries[0].relations
-    named = {(head, tail, asked[label]) for _, head, tail, label in batch.relations.ties.tolist()}
+    named = {(head, tail, asked[label]) for _, head, tail, label in batch.relations.triples.tolist()}
     assert named == {(0, 1, "founded"), (1, 2, "located in")}
     pairs = {tuple(pair[1:]) for pair in batch.relations.pairs.tolist()}
     assert {(0, 1), (1, 2), (1, 0), (2, 1)} <= pairs  # the pairs and their reverses
@@ -105,13 +105,13 @@ def test_a_label_that_is_not_asked_for_ties_all_the_same(nlp: Any) -> None:
         placed, [0], [[(0, 1, "x"), (1, 0, "y")]], [["y"]], RelationSampling(), [random.Random(0)], Counter()
     )
     assert targets is not None
-    assert targets.ties.tolist() == [[0, 0, 1, -1], [0, 1, 0, 0]]
+    assert targets.triples.tolist() == [[0, 0, 1, -1], [0, 1, 0, 0]]
     assert targets.pairs.tolist() == [[0, 1, 0]]
     batch = collate(nlp, [DATA[0], DATA[1]])
-    hidden = batch.relations.ties.clone()
+    hidden = batch.relations.triples.clone()
     hidden[0, 3] = -1
     model = nlp.get_pipe("gliner").gliner
-    parts = model(replace(batch, relations=replace(batch.relations, ties=hidden))).parts
+    parts = model(replace(batch, relations=replace(batch.relations, triples=hidden))).parts
     whole = model(batch).parts
     torch.testing.assert_close(parts["adjacency"], whole["adjacency"])  # tied all the same
     assert float(parts["relation"]) > float(whole["relation"])  # the model knows the relation that is hidden
@@ -125,7 +125,7 @@ def test_what_cannot_be_learned_is_counted(backbone: Path) -> None:
     nlp.initialize()
     wide = ("a b c d e", [(0, 3, "person"), (4, 5, "person")], [[0, 1, "r"]])
     batch = collate(nlp, [wide])
-    assert batch.dropped == {TOO_WIDE: 1, NOT_TRAINED: 1} and not len(batch.relations.ties)
+    assert batch.dropped == {TOO_WIDE: 1, NOT_TRAINED: 1} and not len(batch.relations.triples)
     with pytest.raises(DataError, match=r"holds \[0, 7, 'r'\] with 2 entities in 'gliner'"):
         collate(nlp, [(wide[0], wide[1], [[0, 7, "r"]])])
 
@@ -139,7 +139,7 @@ def test_two_relations_of_one_pair_and_two_labels_of_one_span(nlp: Any) -> None:
     batch = collate(nlp, [twice])
     assert batch.relations.spans[0].tolist() == [[0, 0], [3, 3]]
     asked = batch.inputs.queries[0].relations
-    assert {(h, t, asked[c]) for _, h, t, c in batch.relations.ties.tolist()} == {
+    assert {(h, t, asked[c]) for _, h, t, c in batch.relations.triples.tolist()} == {
         (0, 1, "works for"),
         (0, 1, "founded"),
     }
@@ -161,7 +161,7 @@ def test_windows(backbone: Path) -> None:
     ends = [(0, 1, "person"), (len(words) - 4, len(words) - 3, "company")]
     batch = collate(nlp, [(text, ends, [[0, 1, "works for"]])])
     assert len(batch.inputs.queries) > 1, "the text must need several windows"
-    assert batch.dropped[BETWEEN_WINDOWS] == 1 and not len(batch.relations.ties)
+    assert batch.dropped[BETWEEN_WINDOWS] == 1 and not len(batch.relations.triples)
     component.cfg |= {"threshold": 0.0, "relation_threshold": 0.0, "adjacency_threshold": 0.0}
     spread = []
     for reach in (0, 1, 10):
