@@ -14,7 +14,7 @@ from tagging_pipeline import config, example
 from gliner_pipe.data.token_targets import read_values, write_value
 from gliner_pipe.errors import ConfigError, DataError
 from gliner_pipe.evaluation.evaluate import evaluate_pipeline
-from gliner_pipe.metrics.token_tags import make_token_tags
+from gliner_pipe.metrics.token_tags import TokenTagScorer
 from gliner_pipe.pipeline.token_classifier.training_batch import UNKNOWN_LABEL
 
 TAGGED = [
@@ -109,18 +109,18 @@ def test_score_of_tags() -> None:
     for token, tag in zip(predicted, ["PROPN", "NOUN", "PROPN", "PUNCT"], strict=True):
         token.tag_ = tag
     reference[3].tag_ = ""  # whatever is said about it is neither right nor wrong
-    scores = make_token_tags("tag_")(gold)
+    scores = TokenTagScorer("tag_")(gold)
     assert scores["accuracy"] == pytest.approx(2 / 3) == scores["micro"]["p"]
     assert scores["PROPN"]["f"] == 1.0 and scores["NOUN"]["p"] == 0.0
     with pytest.raises(ConfigError, match=r"\[target\] found 'nonsense'"):
-        make_token_tags("nonsense")
+        TokenTagScorer("nonsense")
 
 
 def test_score_of_other_tokens() -> None:
     nlp = spacy.blank("en")
     reference = Doc(nlp.vocab, ["New", "York", "sleeps"], [True, True, False], tags=["X", "X", "V"])
     predicted = Doc(nlp.vocab, ["New York", "sleeps"], [True, False], tags=["X", "V"])
-    scores = make_token_tags("tag_")([Example(predicted, reference)])
+    scores = TokenTagScorer("tag_")([Example(predicted, reference)])
     assert scores["accuracy"] == pytest.approx(1 / 3) and scores["micro"]["p"] == 0.5
 
 
