@@ -283,7 +283,7 @@ def test_training(backbone, corpus, tmp_path, monkeypatch):
         project_name="my-ner",
         valid_split="dev",
         token="hf_secret",
-        epochs=20,
+        epochs=40,
         lr=5e-3,
         batch_size=4,
     )
