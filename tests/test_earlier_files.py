@@ -112,6 +112,7 @@ def test_a_checkpoint_is_resumed(saved: Path, tmp_path: Path, monkeypatch: pytes
     monkeypatch.chdir(saved)
     nlp = spacy.blank("en")
     section = json.loads((saved / "component.json").read_text(encoding="utf8"))
+    section["model"]["encoder"]["embed_ent_token"] = True  # the default of these commits
     nlp.add_pipe("gliner", config=section)
     train(
         nlp,

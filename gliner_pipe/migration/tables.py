@@ -70,7 +70,7 @@ MODEL: tuple[Name, ...] = (
     Name("ent_token", f"{ENCODER}.ent_token", text, "Special token before each label."),
     Name("sep_token", f"{ENCODER}.sep_token", text, "Special token between the labels and the text."),
     Name("embed_ent_token", f"{ENCODER}.embed_ent_token", flag,
-         "Whether a label's vector is that of the special token before it."),
+         "Whether a label's vector is that of the special token before it; false if not given (GLiNER: true)."),
     Name("max_len", f"{BACKBONE}.window", whole(),
          "Maximum words of a training text, longer ones are split; "
          "the window is twice as many subword tokens, up to the encoder's limit."),
@@ -110,7 +110,7 @@ MODEL: tuple[Name, ...] = (
     Name("triples_layer", f"{NETWORK}.triple", choice(gliner_names.TRIPLES), "Classifies the relation of a pair."),
     Name("rel_token", f"{ENCODER}.rel_token", text, "Special token before each relation label."),
     Name("embed_rel_token", f"{ENCODER}.embed_rel_token", flag,
-         "Whether a relation label's vector is that of the special token before it."),
+         "As `embed_ent_token`, for relation labels; false if not given (GLiNER: true)."),
     Name("adjacency_loss_coef", f"{NETWORK}.adjacency_loss_coef", number(), "Weight of the pair (adjacency) loss."),
     Name("relation_loss_coef", f"{NETWORK}.relation_loss_coef", number(), "Weight of the relation loss."),
     Name("span_encoder_config", f"{NETWORK}.context", mapping,

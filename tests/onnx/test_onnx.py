@@ -81,7 +81,7 @@ def uni(backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Langu
     torch.manual_seed(3)
     nlp = made(
         backbone,
-        encoder={"rel_token": "<<REL>>", "rnn_layers": 1},
+        encoder={"rel_token": "<<REL>>", "rnn_layers": 1, "embed_ent_token": True},
         model_relation_layer={"@relation_layers": "mlp"},
         model_triple={"@triples": "transe", "margin": 9.0},
         relations=["knows", "is in"],

@@ -17,7 +17,7 @@ def build(folder, **settings):
 
 
 def test_windows_match_the_tokenized_prompt_and_words(backbone):
-    encoder = build(backbone)
+    encoder = build(backbone, embed_ent_token=True)
     (window,) = encoder.prepare([WORDS], [Query(tuple(LABELS))], 4)
     batch = encoder.collate([window]).windows
     joint = [token for label in LABELS for token in ("<<ENT>>", label)] + ["<<SEP>>", *WORDS]
@@ -35,7 +35,7 @@ def test_a_special_token_in_the_text_is_not_a_label(backbone):
 
 
 def test_without_embed_ent_token_the_label_itself_is_used(backbone):
-    encoder = build(backbone, embed_ent_token=False)
+    encoder = build(backbone)
     (window,) = encoder.prepare([WORDS], [Query(("person", "person"))], 4)
     batch = encoder.collate([window]).windows
     first = encoder.backbone.tokenizer("person", add_special_tokens=False)["input_ids"][0]

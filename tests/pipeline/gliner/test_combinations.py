@@ -43,6 +43,8 @@ def test_learns_finds_and_is_saved(
         model["span_rep"] = {"@span_reps": span_rep, "max_width": 4}
     model["decoder"] = {"@decoders": "generative", "model": str(causal), "mode": mode, "max_new_tokens": 3}
     model["context"] = {"@context_encoders": "lstm"}
+    if mode == "prompt":
+        model["encoder"]["embed_ent_token"] = True
     if encoder == "bi_encoder":
         model["fusion"] = {"@fusions": "cross_attention", "n_heads": 4}
     nlp = spacy.blank("en")

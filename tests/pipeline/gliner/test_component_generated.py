@@ -32,6 +32,7 @@ def config(backbone: Path, causal: Path, mode: str = "span", **changes: Any) -> 
     model = made["model"]
     model["dropout"] = 0.0
     model["span_rep"]["dropout"] = 0.0
+    model["encoder"]["embed_ent_token"] = mode == "prompt"
     model["decoder"] = {
         "@decoders": "generative",
         "model": str(causal),
@@ -284,6 +285,7 @@ def test_encoders_that_need_label_texts(backbone: Path, causal: Path, change: di
     settings["model"]["encoder"] |= change
     if "@encoders" in change:
         settings["model"]["encoder"]["label_model"] = str(backbone)
+        del settings["model"]["encoder"]["embed_ent_token"]
     nlp = spacy.blank("en")
     nlp.add_pipe("gliner", config=settings)
     with pytest.raises(ConfigError, match=r"components\.gliner\.model\.decoder\.mode\].*'prompt'"):
