@@ -17,7 +17,7 @@ from gliner_pipe.errors import ConfigError
 from gliner_pipe.modeling.backbones.stacked import Lstm, stack_of
 from gliner_pipe.modeling.backbones.transformer import Transformer
 from gliner_pipe.modeling.decoders.tags import UNKNOWN, TagDecoder
-from gliner_pipe.modeling.layers.eval_mode import evaluating
+from gliner_pipe.modeling.layers.cache import evaluating
 from gliner_pipe.modeling.merging import merged
 from gliner_pipe.pipeline.overrides import gliner_components, tagging_components
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from gliner_pipe.modeling.backbones.windows import TensorBatch, Window
+from gliner_pipe.modeling.backbones.base import TensorBatch, Window
 from gliner_pipe.modeling.encoders.base import EncoderBatch
 
 

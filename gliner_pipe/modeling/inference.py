@@ -13,12 +13,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from gliner_pipe.modeling.backbones.windows import Window, to_device
+from gliner_pipe.modeling.backbones.base import Window, to_device
 from gliner_pipe.modeling.batch import SpanVectors
 from gliner_pipe.modeling.decoders.span import Candidate
 from gliner_pipe.modeling.encoders.base import EncoderBatch
 from gliner_pipe.modeling.gliner import GLiNER
-from gliner_pipe.modeling.layers.eval_mode import evaluating
+from gliner_pipe.modeling.layers.cache import evaluating
 from gliner_pipe.modeling.span_reps.base import FoundSpans, Representations, all_alike, by_row
 from gliner_pipe.util.prefetch import ahead
 
@@ -144,14 +144,15 @@ def run_groups(
     device = cast(torch.device, model.device)
     todo = list(plan(windows, budget.on(device)))
 
-    def batch_of(group: list[int]) -> _Loaded:
-        return load([windows[index] for index in group])
+    def with_batch(group: list[int]) -> tuple[list[int], _Loaded]:
+        return group, load([windows[index] for index in group])
 
     with evaluating(model), torch.inference_mode():
         while todo:
             done = 0
             try:
-                for group, batch in ahead(todo, batch_of, in_thread=device.type != "cpu" and len(todo) > 1):
+                in_order = ahead if device.type != "cpu" and len(todo) > 1 else map
+                for group, batch in in_order(with_batch, todo):
                     before = 0
                     if device.type == "cuda":
                         torch.cuda.reset_peak_memory_stats(device)

@@ -1,4 +1,4 @@
-"""Training loss of generated labels, and the prompt of label generators."""
+"""Training loss of generated labels."""
 
 from __future__ import annotations
 
@@ -7,16 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from gliner_pipe.modeling.batch import LabelGenerationTargets
-from gliner_pipe.modeling.decoders.generative import GenerativeDecoder
 from gliner_pipe.modeling.span_reps.base import Representations, by_row
-
-#: Prompt label that stands for entities of any kind.
-BLANK_LABEL = "entity"
-
-
-def bare_slots(generator: GenerativeDecoder | None, n_slots: int) -> tuple[str, ...] | None:
-    """Return the prompt for mode ``prompt``: entity tokens without labels; None if the prompt holds labels."""
-    return None if generator is None or generator.mode != "prompt" else ("",) * n_slots
 
 
 def label_generation_loss(

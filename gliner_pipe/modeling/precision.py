@@ -16,8 +16,7 @@ from torch import Tensor, nn
 
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.modeling.adapters import wrapping
-from gliner_pipe.modeling.layers.cache import Cache, weights_of
-from gliner_pipe.modeling.layers.eval_mode import modules_of
+from gliner_pipe.modeling.layers.cache import Cache, modules_of, weights_of
 from gliner_pipe.modeling.layers.int8 import Int8Linear, check_int8
 from gliner_pipe.modeling.layers.linear import Linear
 

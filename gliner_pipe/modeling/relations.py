@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gliner_pipe.modeling.batch import RelationTargets, SpanVectors
-from gliner_pipe.modeling.layers.eval_mode import evaluating
+from gliner_pipe.modeling.layers.cache import evaluating
 from gliner_pipe.modeling.span_reps.base import Representations
 
 #: Maximum number of pairs classified at once.

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from gliner_pipe.errors import CheckpointError, ConfigError
-from gliner_pipe.modeling.architecture import Architecture
-from gliner_pipe.modeling.backbones.windows import Pieces, TensorBatch, Window
+from gliner_pipe.modeling.backbones.base import Pieces, TensorBatch, Window
 from gliner_pipe.modeling.batch import LossTerms
 from gliner_pipe.modeling.block import Block
 from gliner_pipe.modeling.decoders.tags import TagDecoder
 from gliner_pipe.modeling.encoders.base import Encoder, EncoderBatch, Query
+from gliner_pipe.modeling.gliner import Architecture
 from gliner_pipe.modeling.inference import TokenBudget, run_groups
 from gliner_pipe.registry import registry
 
@@ -118,7 +118,7 @@ class TokenClassifier(Architecture):
         device = next((weight.device for weight in self.encoder.parameters()), torch.device("cpu"))
         self.decoder.build(self.encoder.output_size, self.labels)
         self.decoder.to(device)
-        self._has_weights = True
+        self.is_built = True
 
     def remake(self, labels: Sequence[str]) -> None:
         """Create the weights for other labels; tags that both label sets have keep their weights."""

@@ -228,7 +228,7 @@ class OnnxGLiNER(RunsGraphs, GLiNER):
         elif isinstance(encoder, UniEncoder) and encoder.table is not None:
             self.label_vectors = LabelVectors(None, None)
             self.label_vectors.load(path / VECTORS, encoder.table)
-        self._has_weights = True
+        self.is_built = True
 
     def encode(self, batch: EncoderBatch) -> Representations | Scored:  # type: ignore[override]
         """Run windows: return vectors of words and labels, or scores of spans."""
@@ -308,7 +308,7 @@ class OnnxTokenClassifier(RunsGraphs, TokenClassifier):
         self.labels = tuple(json.loads((path / LABELS).read_text(encoding="utf8")))
         self.decoder.build(self.encoder.output_size, self.labels)
         load_model(self.decoder, str(path / DECODER))
-        self._has_weights = True
+        self.is_built = True
         self.eval()
 
     def emissions(self, inputs: EncoderBatch) -> Tensor:

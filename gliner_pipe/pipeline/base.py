@@ -25,8 +25,7 @@ from gliner_pipe.modeling.backbones.base import pretrained_parameters
 from gliner_pipe.modeling.batch import LossTerms
 from gliner_pipe.modeling.block import available, described
 from gliner_pipe.modeling.inference import TokenBudget
-from gliner_pipe.modeling.layers.cache import Cache
-from gliner_pipe.modeling.layers.eval_mode import evaluating
+from gliner_pipe.modeling.layers.cache import Cache, evaluating
 from gliner_pipe.modeling.precision import (
     Precision,
     check_device,
@@ -331,17 +330,16 @@ class TorchPipe(Pipe):  # type: ignore[misc]
         n_docs = own or (1 if batch_size == 1 else min(READ_AHEAD * batch_size, MOST_DOCS))
         # while another device runs the model, a thread tokenizes the next documents
         in_thread = self.device.type != "cpu" and n_docs > 1
-        for docs, prepared in ahead(
-            _buffers(stream, n_docs, MOST_WORDS), self._prepared, in_thread=in_thread
-        ):
+        in_order = ahead if in_thread else map
+        for docs, prepared in in_order(self._prepared, _buffers(stream, n_docs, MOST_WORDS)):
             yield from self._annotated(docs, prepared)
 
-    def _prepared(self, docs: Sequence[Doc]) -> Any:
-        """Return the result of ``prepare``, or the error that it raised."""
+    def _prepared(self, docs: list[Doc]) -> tuple[list[Doc], Any]:
+        """Return documents with the result of ``prepare``, or the error that it raised."""
         try:
-            return self.prepare(docs)
+            return docs, self.prepare(docs)
         except Exception as error:
-            return error
+            return docs, error
 
     def _annotated(self, docs: list[Doc], prepared: Any) -> Iterator[Doc]:
         """Annotate documents; on an error, bisect them until the failing document is isolated."""
@@ -355,7 +353,7 @@ class TorchPipe(Pipe):  # type: ignore[misc]
                 return
             half = len(docs) // 2
             for part in (docs[:half], docs[half:]):
-                yield from self._annotated(part, self._prepared(part))
+                yield from self._annotated(*self._prepared(part))
             return
         for doc, prediction in zip(docs, predictions, strict=True):
             try:

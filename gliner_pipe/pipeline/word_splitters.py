@@ -18,8 +18,7 @@ from gliner_pipe.modeling.block import Block
 from gliner_pipe.registry import registry
 
 if TYPE_CHECKING:
-    from gliner_pipe.modeling.backbones.base import Backbone
-    from gliner_pipe.modeling.backbones.windows import Pieces
+    from gliner_pipe.modeling.backbones.base import Backbone, Pieces
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,7 +104,7 @@ def model(backbone):
 
 
 def batch_of(model, texts):
-    from gliner_pipe.modeling.backbones.windows import Prompt
+    from gliner_pipe.modeling.backbones.base import Prompt
 
     pieces = model.tokenize([text.split() for text in texts])
     (prompt,) = model.tokenize([["person", "city"]])

@@ -1,27 +1,172 @@
-"""The contract of a backbone: words in, one vector per word out, for a text of any length."""
+"""The contract of a backbone: words in, one vector per word out, for a text of any length; and its batches."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
-from torch import nn
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
 
-from gliner_pipe.modeling.backbones.feature_cache import FeatureCache
-from gliner_pipe.modeling.backbones.windows import BackboneOutput, Pieces, Prompt, Window, WindowBatch
 from gliner_pipe.modeling.block import Block
 
-__all__ = [
-    "Backbone",
-    "BackboneOutput",
-    "PretrainedModule",
-    "WindowBatch",
-    "frozen_backbones",
-    "pretrained_parameters",
-]
+IntArray = npt.NDArray[np.int64]
+_Batch = TypeVar("_Batch", bound="TensorBatch")
+
+
+@dataclass(frozen=True, slots=True)
+class Pieces:
+    """The subword tokens of one text.
+
+    Attributes
+    ----------
+    ids
+        Token ids, ``(tokens,)``.
+    counts
+        Number of subword tokens of each word, ``(words,)``; 0 for a word that the tokenizer drops (a zero-width space).
+    """
+
+    ids: IntArray
+    counts: IntArray
+
+    @property
+    def n_words(self) -> int:
+        """Number of words, including those without subword tokens."""
+        return len(self.counts)
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """The subword tokens before the text in every window.
+
+    Attributes
+    ----------
+    ids
+        Token ids, ``(tokens,)``.
+    positions
+        Index of the token that represents each label, ``(labels,)``; the backbone returns their vectors.
+    """
+
+    ids: IntArray
+    positions: IntArray
+
+    @property
+    def n_labels(self) -> int:
+        """Number of labels."""
+        return len(self.positions)
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """One window of one text: a row of a batch.
+
+    Attributes
+    ----------
+    text
+        Index of the text among the texts prepared together.
+    start, stop
+        The words in the window, ``[start, stop)``.
+    own_start, own_stop
+        The words that this window owns: a span is scored in the window that owns its first word.
+    ids
+        Token ids of these words, ``(tokens,)``.
+    counts
+        Number of subword tokens of each of these words, ``(stop - start,)``.
+    prompt
+        The prompt before them.
+    """
+
+    text: int
+    start: int
+    stop: int
+    own_start: int
+    own_stop: int
+    ids: IntArray
+    counts: IntArray
+    prompt: Prompt
+
+    @property
+    def n_words(self) -> int:
+        """Number of words in the window."""
+        return self.stop - self.start
+
+    @property
+    def n_pieces(self) -> int:
+        """Number of subword tokens of prompt and text, without special tokens."""
+        return len(self.ids) + len(self.prompt.ids)
+
+
+def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """Copy a tensor to a device; to a CUDA device asynchronously, through pinned memory."""
+    if torch.device(device).type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
+@dataclass(frozen=True)
+class TensorBatch:
+    """Base of the batches: tensors and other values that are moved to a device together."""
+
+    def to(self: _Batch, device: torch.device | str) -> _Batch:
+        """Return the batch with all tensors, also of nested batches, on `device`; itself if they are there already."""
+        device = torch.device(device)
+        moved: dict[str, Any] = {}
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor) and value.device != device:
+                moved[name] = to_device(value, device)
+            elif isinstance(value, TensorBatch) and (there := value.to(device)) is not value:
+                moved[name] = there
+        return replace(self, **moved) if moved else self
+
+
+@dataclass(frozen=True)
+class WindowBatch(TensorBatch):
+    """Windows, padded to the longest.
+
+    Attributes
+    ----------
+    input_ids, attention_mask
+        Subword tokens of prompt and words, and special tokens, ``(rows, tokens)``.
+    piece_start
+        Position of the first subword token of each word, ``(rows, words)``.
+    piece_count
+        Number of subword tokens of each word, ``(rows, words)``; 0 for padding and for words without any.
+    word_mask
+        True for words, including those without subword tokens, ``(rows, words)``.
+    prompt_positions
+        Position of the subword token of each label, ``(rows, labels)``.
+    prompt_mask
+        True for labels, ``(rows, labels)``.
+    own
+        First and last (exclusive) word that each row owns, counted in the row, ``(rows, 2)``.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    piece_start: Tensor
+    piece_count: Tensor
+    word_mask: Tensor
+    prompt_positions: Tensor
+    prompt_mask: Tensor
+    own: Tensor
+
+    @property
+    def scorable(self) -> Tensor:
+        """True for words with subword tokens: spans start and end at these only, ``(rows, words)``."""
+        return self.piece_count > 0
+
+
+class BackboneOutput(NamedTuple):
+    """The output of a backbone: `words` ``(rows, words, hidden)`` and `prompt` ``(rows, labels, hidden)``."""
+
+    words: Tensor
+    prompt: Tensor
 
 
 class PretrainedModule(nn.Module):
@@ -41,6 +186,13 @@ def pretrained_parameters(model: nn.Module) -> Iterator[nn.Parameter]:
                 yield from part.parameters()
 
 
+class WindowCache(Protocol):
+    """Holds the output of a backbone for windows that occur again, see ``FeatureCache``."""
+
+    def read(self, backbone: nn.Module, batch: WindowBatch) -> BackboneOutput:
+        """Return the output of `backbone` for a batch, running it for new windows only."""
+
+
 class Backbone(Block, PretrainedModule):
     """Computes the vectors of words, in windows over the text.
 
@@ -51,7 +203,7 @@ class Backbone(Block, PretrainedModule):
     family = "backbones"
 
     #: Cache of the vectors of windows while the weights are frozen; set by the training.
-    features: FeatureCache | None = None
+    features: WindowCache | None = None
 
     @property
     @abstractmethod
@@ -111,6 +263,56 @@ class Backbone(Block, PretrainedModule):
     @abstractmethod
     def load_assets(self, path: Path) -> None:
         """Build the module from what ``save_assets`` wrote; its weights are loaded afterwards."""
+
+
+def pool_words(hidden: Tensor, start: Tensor, count: Tensor, how: str) -> Tensor:
+    """Pool the subword tokens of each word.
+
+    Parameters
+    ----------
+    hidden
+        Vectors of the subword tokens, ``(rows, tokens, hidden)``.
+    start, count
+        First subword token of each word and their number, ``(rows, words)``.
+    how
+        ``first``, ``last``, ``mean`` or ``max``.
+
+    Returns
+    -------
+    Tensor
+        ``(rows, words, hidden)``; zero for words without subword tokens.
+    """
+    width = hidden.shape[-1]
+    if how in ("first", "last"):
+        at = start if how == "first" else start + (count - 1).clamp(min=0)
+        return hidden.gather(1, at[:, :, None].expand(-1, -1, width)) * (count > 0)[:, :, None]
+    if torch.onnx.is_in_onnx_export():
+        return _pool_by_mask(hidden, start, count, how)
+    rows, words = count.shape
+    flat_words = torch.arange(rows * words, device=hidden.device).repeat_interleave(count.flatten())
+    first_of_word = (count.flatten().cumsum(0) - count.flatten()).repeat_interleave(count.flatten())
+    within = torch.arange(len(flat_words), device=hidden.device) - first_of_word
+    tokens = hidden[flat_words // words, start.flatten()[flat_words] + within]
+    pooled = hidden.new_zeros(rows * words, width)
+    if how == "mean":
+        pooled = pooled.index_add(0, flat_words, tokens) / count.flatten().clamp(min=1)[:, None]
+    else:
+        at = flat_words[:, None].expand(-1, width)
+        pooled = pooled.scatter_reduce(0, at, tokens, "amax", include_self=False)
+    return pooled.view(rows, words, width)
+
+
+def _pool_by_mask(hidden: Tensor, start: Tensor, count: Tensor, how: str) -> Tensor:
+    """Mean or maximum over the subword tokens of each word, without tensors of data-dependent size."""
+    at = torch.arange(hidden.shape[1], device=hidden.device)
+    inside = (at >= start[:, :, None]) & (at < (start + count)[:, :, None])  # (rows, words, tokens)
+    if how == "mean":
+        return inside.to(hidden.dtype) @ hidden / count.clamp(min=1)[:, :, None]
+    # subword tokens outside all words are scattered to an extra last word
+    of_word = torch.where(inside.any(1), inside.to(torch.uint8).argmax(1), count.shape[1])
+    lowest = hidden.new_full((hidden.shape[0], count.shape[1] + 1, hidden.shape[2]), -torch.inf)
+    pooled = lowest.scatter_reduce(1, of_word[:, :, None].expand_as(hidden), hidden, "amax")[:, :-1]
+    return torch.where(count[:, :, None] > 0, pooled, 0.0)
 
 
 def frozen_backbones(model: nn.Module) -> list[Backbone]:

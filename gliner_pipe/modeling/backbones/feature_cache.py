@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from gliner_pipe.modeling.backbones.windows import BackboneOutput, WindowBatch
+from gliner_pipe.modeling.backbones.base import BackboneOutput, WindowBatch
 from gliner_pipe.modeling.layers.cache import weights_version
 from gliner_pipe.modeling.precision import full_precision
 

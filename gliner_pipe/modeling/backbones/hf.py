@@ -194,35 +194,6 @@ def _ready(model: Any, tokenizer: Any, where: str, attn_implementation: str) -> 
     return model, tokenizer
 
 
-def follow_device(model: Any, device: torch.device) -> None:
-    """Switch a model with ``auto`` attention to flash-attn where that is supported, and otherwise to `sdpa`.
-
-    flash-attn needs a CUDA device, 16-bit weights, the package and support by the model; it skips padding.
-    """
-    kind = getattr(model.config, "_attn_implementation", None)
-    if kind not in ("sdpa", FLASH) or not hasattr(model, "set_attn_implementation"):
-        return
-    if kind == "sdpa" and device.type != "cuda":
-        return
-    wanted = FLASH if _flash_runs(model, device) else "sdpa"
-    if wanted != kind:
-        model.set_attn_implementation(wanted)
-
-
-#: Name of flash-attn in `transformers`.
-FLASH = "flash_attention_2"
-
-
-def _flash_runs(model: Any, device: torch.device) -> bool:
-    supported = getattr(model, "_supports_flash_attn", False) or getattr(
-        model, "_supports_flash_attn_2", False
-    )
-    short = next(model.parameters()).dtype in (torch.float16, torch.bfloat16)
-    return bool(
-        supported and short and device.type == "cuda" and importlib.util.find_spec("flash_attn") is not None
-    )
-
-
 @LOADING.held
 def saved_tokenizer(folder: Path, trust_remote_code: bool) -> Any:
     """Return the tokenizer of a saved folder, without network."""

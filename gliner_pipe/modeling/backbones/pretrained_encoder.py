@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import logging
 from collections.abc import Callable, Iterable, Sequence
@@ -18,7 +19,6 @@ from gliner_pipe.modeling.adapters import wrapping
 from gliner_pipe.modeling.adapters.base import Adapter, Form, saved_form
 from gliner_pipe.modeling.backbones import hf
 from gliner_pipe.modeling.backbones.base import PretrainedModule
-from gliner_pipe.modeling.layers.pooling import LayerFusion
 from gliner_pipe.util.atomic import replace_file
 
 logger = logging.getLogger(__name__)
@@ -29,6 +29,37 @@ MARKER = "adapter.json"
 FOLDER = "adapter"
 #: Weights of the encoder under the adapter.
 BASE = "encoder.safetensors"
+#: Name of flash-attn in `transformers`.
+FLASH = "flash_attention_2"
+
+
+class LayerFusion(nn.Module):
+    """Weighted sum of the layers of a transformer, with weights that depend on the text.
+
+    Squeeze-and-excitation over layers, as GLiNER's ``fuse_layers``.
+
+    Parameters
+    ----------
+    n_layers
+        Number of layers, without the embeddings.
+    hidden_size
+        Width of the layers and of the result.
+    """
+
+    def __init__(self, n_layers: int, hidden_size: int) -> None:
+        super().__init__()
+        self.squeeze = nn.Linear(hidden_size, 1)
+        self.W1 = nn.Linear(n_layers, n_layers // 2)
+        self.W2 = nn.Linear(n_layers // 2, n_layers)
+        self.output_projection = nn.Linear(hidden_size, hidden_size)
+
+    def forward(self, layers: Sequence[Tensor], mask: Tensor) -> Tensor:
+        """Fuse `layers`, each ``(rows, tokens, hidden)``; padding (`mask` 0) does not affect the weights."""
+        stacked = torch.stack(list(layers), dim=1)
+        weight = mask[:, None, :].to(stacked.dtype)
+        squeezed = (self.squeeze(stacked).squeeze(-1) * weight).sum(-1) / weight.sum(-1)
+        gates = torch.sigmoid(self.W2(torch.relu(self.W1(squeezed))))
+        return self.output_projection((stacked * gates[:, :, None, None]).sum(1))
 
 
 class PretrainedEncoder(PretrainedModule):
@@ -255,6 +286,31 @@ class PretrainedEncoder(PretrainedModule):
         tokenizer = hf.saved_tokenizer(path, self.trust_remote_code)
         hf.grow_embeddings(encoder, len(tokenizer))
         return encoder, tokenizer
+
+
+def follow_device(model: Any, device: torch.device) -> None:
+    """Switch a model with ``auto`` attention to flash-attn where that is supported, and otherwise to `sdpa`.
+
+    flash-attn needs a CUDA device, 16-bit weights, the package and support by the model; it skips padding.
+    """
+    kind = getattr(model.config, "_attn_implementation", None)
+    if kind not in ("sdpa", FLASH) or not hasattr(model, "set_attn_implementation"):
+        return
+    if kind == "sdpa" and device.type != "cuda":
+        return
+    wanted = FLASH if _flash_runs(model, device) else "sdpa"
+    if wanted != kind:
+        model.set_attn_implementation(wanted)
+
+
+def _flash_runs(model: Any, device: torch.device) -> bool:
+    supported = getattr(model, "_supports_flash_attn", False) or getattr(
+        model, "_supports_flash_attn_2", False
+    )
+    short = next(model.parameters()).dtype in (torch.float16, torch.bfloat16)
+    return bool(
+        supported and short and device.type == "cuda" and importlib.util.find_spec("flash_attn") is not None
+    )
 
 
 def fingerprint(weights: Iterable[Tensor], vectors_only: bool = False) -> str:

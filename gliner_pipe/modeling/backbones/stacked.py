@@ -11,8 +11,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from gliner_pipe.errors import ConfigError
-from gliner_pipe.modeling.backbones.base import Backbone, BackboneOutput, WindowBatch
-from gliner_pipe.modeling.backbones.windows import Pieces, Prompt, Window
+from gliner_pipe.modeling.backbones.base import Backbone, BackboneOutput, Pieces, Prompt, Window, WindowBatch
 from gliner_pipe.modeling.lstm import BiLSTM
 from gliner_pipe.registry import registry
 

@@ -17,11 +17,18 @@ from torch import Tensor
 from gliner_pipe.errors import ConfigError, NotInitializedError
 from gliner_pipe.modeling.adapters.base import Adapter
 from gliner_pipe.modeling.backbones import hf
-from gliner_pipe.modeling.backbones.base import Backbone, BackboneOutput, WindowBatch
-from gliner_pipe.modeling.backbones.pretrained_encoder import PretrainedEncoder
-from gliner_pipe.modeling.backbones.windows import Pieces, Prompt, Window, layout
+from gliner_pipe.modeling.backbones.base import (
+    Backbone,
+    BackboneOutput,
+    Pieces,
+    Prompt,
+    Window,
+    WindowBatch,
+    pool_words,
+)
+from gliner_pipe.modeling.backbones.pretrained_encoder import PretrainedEncoder, follow_device
+from gliner_pipe.modeling.backbones.windows import layout
 from gliner_pipe.modeling.layers.cache import Cache
-from gliner_pipe.modeling.layers.pooling import pool_words
 from gliner_pipe.modeling.precision import DTYPES, EncoderCopy
 from gliner_pipe.registry import registry
 
@@ -349,7 +356,7 @@ class Transformer(PretrainedEncoder, Backbone):
         """Run a batch of windows."""
         encoder = self._current_encoder()
         if (self.attn_implementation or "auto") == "auto":
-            hf.follow_device(encoder, batch.input_ids.device)
+            follow_device(encoder, batch.input_ids.device)
         mask = batch.attention_mask
         hidden = self._token_vectors(encoder, batch.input_ids, mask, _mask_if_padded(mask))
         words = pool_words(hidden, batch.piece_start, batch.piece_count, self.pooling)

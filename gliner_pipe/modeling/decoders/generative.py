@@ -16,11 +16,13 @@ from gliner_pipe.modeling.backbones.base import PretrainedModule
 from gliner_pipe.modeling.decoders import causal_lm
 from gliner_pipe.modeling.decoders.causal_lm import LabelTrie
 from gliner_pipe.modeling.decoders.span import SpanDecoder
-from gliner_pipe.modeling.layers.eval_mode import evaluating
+from gliner_pipe.modeling.layers.cache import evaluating
 from gliner_pipe.modeling.layers.linear import projection
 from gliner_pipe.registry import registry
 
 WHERE = "components.*.model.decoder"
+#: Prompt label that stands for entities of any kind.
+BLANK_LABEL = "entity"
 #: Maximum number of padded tokens generated at once, including those to be generated.
 CHUNK_TOKENS = 4096
 _NOT_A_TARGET = -100
@@ -119,6 +121,10 @@ class GenerativeDecoder(SpanDecoder, PretrainedModule):
     def is_built(self) -> bool:
         """Whether the language model has been loaded."""
         return self.decoder is not None
+
+    def bare_prompt(self, n_slots: int) -> tuple[str, ...] | None:
+        """Return the prompt of mode ``prompt``: entity tokens without labels; None if the prompt holds labels."""
+        return ("",) * n_slots if self.mode == "prompt" else None
 
     @property
     def takes_context(self) -> bool:

@@ -12,8 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gliner_pipe.modeling.backbones.base import Backbone
-from gliner_pipe.modeling.backbones.windows import Pieces, Prompt, TensorBatch, Window, WindowBatch
+from gliner_pipe.modeling.backbones.base import Backbone, Pieces, Prompt, TensorBatch, Window, WindowBatch
 from gliner_pipe.modeling.block import Block
 
 

@@ -12,8 +12,7 @@ from torch import Tensor
 from gliner_pipe.modeling.backbones.base import Backbone
 from gliner_pipe.modeling.encoders.base import Encoded, Encoder, EncoderBatch, Query, QueryPrompt
 from gliner_pipe.modeling.encoders.label_table import PromptTable, lay_out
-from gliner_pipe.modeling.layers.cache import Cache
-from gliner_pipe.modeling.layers.eval_mode import evaluating
+from gliner_pipe.modeling.layers.cache import Cache, evaluating
 from gliner_pipe.modeling.lstm import BiLSTM
 from gliner_pipe.registry import registry
 

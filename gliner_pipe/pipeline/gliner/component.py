@@ -19,11 +19,11 @@ from gliner_pipe.data.label_sampling import LabelSampling
 from gliner_pipe.data.label_sets import LabelSets, warn_of_labels
 from gliner_pipe.data.relation_sampling import RelationSampling
 from gliner_pipe.errors import ConfigError
+from gliner_pipe.modeling.decoders.generative import BLANK_LABEL
 from gliner_pipe.modeling.encoders.base import Query
 from gliner_pipe.modeling.encoders.uni_encoder import UniEncoder
 from gliner_pipe.modeling.gliner import GLiNER, check_architecture
-from gliner_pipe.modeling.label_generation import BLANK_LABEL, bare_slots
-from gliner_pipe.modeling.layers.eval_mode import evaluating
+from gliner_pipe.modeling.layers.cache import evaluating
 from gliner_pipe.modeling.precision import full_precision
 from gliner_pipe.pipeline import annotate
 from gliner_pipe.pipeline.base import TorchPipe, takes_settings
@@ -299,7 +299,8 @@ class Gliner(TorchPipe):
             annotate.install_extensions()  # a spawned process has none
             self._check_generation()
             model, report = self.gliner, Counter[str]()
-            slots = bare_slots(model.label_generator, self.cfg["prompt_slots"])
+            generator = model.label_generator
+            slots = None if generator is None else generator.bare_prompt(self.cfg["prompt_slots"])
             splitter = self.word_splitter
             known: dict[Any, tuple[Query, list[float], list[float]]] = {}
             requests = [self._request(doc, splitter, slots, known) for doc in docs]
@@ -465,9 +466,8 @@ class Gliner(TorchPipe):
         train, dev = list(train), list(dev)
         model, sets = self.gliner, []
         closed = LabelSampling(**self.cfg["label_sampling"]).all_labels
-        generates = self.cfg["use_generated_labels"] or bare_slots(
-            model.label_generator, self.cfg["prompt_slots"]
-        )
+        generator = model.label_generator
+        generates = self.cfg["use_generated_labels"] or (generator is not None and generator.mode == "prompt")
         if not generates:  # otherwise its predictions do not depend on its labels
             counts = self.count_labels(train), self.count_labels(dev)
             sets.append(LabelSets(f"{self._where}.labels", self.labels, *counts, asked=asked, closed=closed))

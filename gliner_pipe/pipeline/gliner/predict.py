@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from gliner_pipe.modeling.backbones.windows import Window
+from gliner_pipe.modeling.backbones.base import Window
 from gliner_pipe.modeling.decoders.span import Candidate
 from gliner_pipe.modeling.encoders.base import Query
 from gliner_pipe.modeling.gliner import GLiNER

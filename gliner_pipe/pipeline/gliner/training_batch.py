@@ -16,11 +16,11 @@ from gliner_pipe.data.fields import Relation
 from gliner_pipe.data.label_sampling import LabelSampling, sample_labels
 from gliner_pipe.data.relation_sampling import sample_relation_labels, vary
 from gliner_pipe.errors import DataError
-from gliner_pipe.modeling.backbones.windows import Window
+from gliner_pipe.modeling.backbones.base import Window
 from gliner_pipe.modeling.batch import Drawn, TrainingBatch
+from gliner_pipe.modeling.decoders.generative import BLANK_LABEL
 from gliner_pipe.modeling.encoders.base import Query
 from gliner_pipe.modeling.gliner import GLiNER
-from gliner_pipe.modeling.label_generation import BLANK_LABEL, bare_slots
 from gliner_pipe.pipeline.gliner.training_targets import (
     NOT_TRAINED,
     Mention,
@@ -176,9 +176,10 @@ def draw(
         for example, words, some in zip(examples, split, read, strict=True)
     ]
     stated = [supervision(example.reference) for example in examples]
-    slots = bare_slots(model.label_generator, prompt_slots)
+    generator = model.label_generator
+    slots = None if generator is None else generator.bare_prompt(prompt_slots)
     if slots is None:
-        blank = model.label_generator is not None and rng.random() < model.label_generator.blank_entity_prob
+        blank = generator is not None and rng.random() < generator.blank_entity_prob
         prompts = _sample_prompts(gold, stated, labels, sampling, rng, relations, blank, dropped)
         read_labels = [tuple(definitions.get(label, label) for label in names) for names in prompts.labels]
     else:

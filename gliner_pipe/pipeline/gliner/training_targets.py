@@ -12,7 +12,7 @@ import torch
 
 from gliner_pipe.data.fields import Relation
 from gliner_pipe.data.relation_sampling import RelationSampling, pair_targets
-from gliner_pipe.modeling.backbones.windows import Window
+from gliner_pipe.modeling.backbones.base import Window
 from gliner_pipe.modeling.batch import LabelGenerationTargets, RelationTargets
 
 NOT_TRAINED = "relation of an entity that is not a training target"

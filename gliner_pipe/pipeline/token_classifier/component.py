@@ -29,8 +29,8 @@ from gliner_pipe.data.token_targets import (
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.metrics.spans import METRICS
 from gliner_pipe.metrics.token_tags import TokenTagScorer
-from gliner_pipe.modeling.backbones.windows import Window
-from gliner_pipe.modeling.layers.eval_mode import evaluating
+from gliner_pipe.modeling.backbones.base import Window
+from gliner_pipe.modeling.layers.cache import evaluating
 from gliner_pipe.modeling.token_classifier import TokenClassifier, check_tagger
 from gliner_pipe.pipeline.annotate import Entity, align, set_ents, set_group
 from gliner_pipe.pipeline.base import TorchPipe, takes_settings

@@ -16,8 +16,8 @@ from torch.nn.utils.rnn import pad_sequence
 from gliner_pipe.data.annotations import SpanSetter, gold_spans
 from gliner_pipe.data.token_targets import SPANS, read_values
 from gliner_pipe.errors import ConfigError
+from gliner_pipe.modeling.backbones.base import IntArray, Window
 from gliner_pipe.modeling.backbones.stacked import Dense, Stacked
-from gliner_pipe.modeling.backbones.windows import IntArray, Window
 from gliner_pipe.modeling.batch import Drawn
 from gliner_pipe.modeling.decoders.tags import UNKNOWN, TagDecoder
 from gliner_pipe.modeling.token_classifier import TaggingBatch, TokenClassifier

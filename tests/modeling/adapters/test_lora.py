@@ -18,9 +18,8 @@ from transformers import AutoModel
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.modeling.adapters import saving
 from gliner_pipe.modeling.adapters.lora import Lora
-from gliner_pipe.modeling.backbones.base import pretrained_parameters
+from gliner_pipe.modeling.backbones.base import Prompt, pretrained_parameters
 from gliner_pipe.modeling.backbones.transformer import Transformer
-from gliner_pipe.modeling.backbones.windows import Prompt
 
 WORDS = ["Maria", "lives", "in", "Oslo"]
 EMBEDDING = "token_adapter.trainable_tokens_delta"

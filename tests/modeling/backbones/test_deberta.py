@@ -9,7 +9,7 @@ import torch
 from conftest import kept_in, make_backbone
 from torch import nn
 
-from gliner_pipe.modeling.backbones import hf
+from gliner_pipe.modeling.backbones import pretrained_encoder
 from gliner_pipe.modeling.backbones.transformer import Transformer
 from gliner_pipe.modeling.layers import deberta as deberta_layer
 from gliner_pipe.modeling.layers import disentangled_attention
@@ -437,17 +437,17 @@ def test_flash_attention_runs_with_16_bits_on_a_gpu(backbone, monkeypatch):
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: object() if name == "flash_attn" else find_spec(name)
     )
-    hf.follow_device(model, torch.device("cuda"))
-    hf.follow_device(model.bfloat16(), torch.device("cpu"))
+    pretrained_encoder.follow_device(model, torch.device("cuda"))
+    pretrained_encoder.follow_device(model.bfloat16(), torch.device("cpu"))
     assert chosen == []
-    hf.follow_device(model, torch.device("cuda"))
-    model.config._attn_implementation = hf.FLASH
-    hf.follow_device(model, torch.device("cuda"))
-    assert chosen == [hf.FLASH]
-    hf.follow_device(model, torch.device("cpu"))
-    assert chosen == [hf.FLASH, "sdpa"]
+    pretrained_encoder.follow_device(model, torch.device("cuda"))
+    model.config._attn_implementation = pretrained_encoder.FLASH
+    pretrained_encoder.follow_device(model, torch.device("cuda"))
+    assert chosen == [pretrained_encoder.FLASH]
+    pretrained_encoder.follow_device(model, torch.device("cpu"))
+    assert chosen == [pretrained_encoder.FLASH, "sdpa"]
     model.config._attn_implementation = "eager"  # asked for by name elsewhere
-    hf.follow_device(model, torch.device("cuda"))
+    pretrained_encoder.follow_device(model, torch.device("cuda"))
     assert len(chosen) == 2
 
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from gliner_pipe.modeling.layers.pooling import _pool_by_mask, pool_words
+from gliner_pipe.modeling.backbones.base import _pool_by_mask, pool_words
 
 
 @pytest.mark.parametrize("how", ["first", "last", "mean", "max"])

@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 
 from gliner_pipe.errors import ConfigError, NotInitializedError
-from gliner_pipe.modeling.backbones.base import Backbone, BackboneOutput, pretrained_parameters
+from gliner_pipe.modeling.backbones.base import Backbone, BackboneOutput, Prompt, pretrained_parameters
 from gliner_pipe.modeling.backbones.stacked import Lstm
 from gliner_pipe.modeling.backbones.text_cnn import TextCnn
 from gliner_pipe.modeling.backbones.transformer import Transformer
-from gliner_pipe.modeling.backbones.windows import Prompt
 from gliner_pipe.modeling.encoders.uni_encoder import UniEncoder
 from gliner_pipe.registry import registry
 

@@ -7,8 +7,8 @@ import torch
 from conftest import make_backbone
 
 from gliner_pipe.errors import ConfigError, NotInitializedError
+from gliner_pipe.modeling.backbones.base import Pieces, Prompt
 from gliner_pipe.modeling.backbones.transformer import Transformer
-from gliner_pipe.modeling.backbones.windows import Pieces, Prompt
 
 EMPTY = Prompt(np.zeros(0, np.int64), np.zeros(0, np.int64))
 WORDS = ["Maria", "Lindqvist", "met", "\u200b", "Bob", "in", "Oslo", "."]

@@ -227,28 +227,27 @@ def test_a_thread_makes_the_next_while_this_one_is_used() -> None:
         return number * 10
 
     seen = []
-    for number, made in ahead(range(4), make, in_thread=True):
+    for number, made in enumerate(ahead(make, range(4))):
         assert number == 3 or began[number + 1].wait(20)
-        seen.append((number, made))
-    assert seen == [(0, 0), (1, 10), (2, 20), (3, 30)]
+        seen.append(made)
+    assert seen == [0, 10, 20, 30]
 
 
-@pytest.mark.parametrize("in_thread", [True, False])
-def test_errors_of_the_next_come_when_it_is_due(in_thread: bool) -> None:
+def test_errors_of_the_next_come_when_it_is_due() -> None:
     def make(number: int) -> float:
         return 1 / (2 - number)
 
     seen = []
     with pytest.raises(ZeroDivisionError):
-        for number, _ in ahead(itertools.count(), make, in_thread=in_thread):
-            seen.append(number)
-    assert seen == [0, 1]
+        for made in ahead(make, itertools.count()):
+            seen.append(made)
+    assert seen == [0.5, 1.0]
 
 
 def test_the_thread_ends_with_its_iterator() -> None:
     before = threading.active_count()
-    stream = ahead(itertools.count(), str, in_thread=True)
-    assert next(stream) == (0, "0")
+    stream = ahead(str, itertools.count())
+    assert next(stream) == "0"
     assert threading.active_count() == before + 1
     del stream
     assert threading.active_count() == before
@@ -269,9 +268,7 @@ def test_components_prepare_in_a_thread_where_the_model_runs_elsewhere(
         return real(docs)
 
     monkeypatch.setattr(component, "prepare", prepare)
-    monkeypatch.setattr(
-        torch_pipe, "ahead", lambda items, make, in_thread: ahead(items, make, in_thread=True)
-    )
+    monkeypatch.setattr(type(component), "device", torch.device("cuda"))
     component.cfg = {**component.cfg, "batch_size": 6}
     assert [found(doc) for doc in nlp.pipe(texts)] == expected
     assert len(threads) == 4

@@ -1,6 +1,6 @@
 from torch import nn
 
-from gliner_pipe.modeling.layers.eval_mode import evaluating, modules_of
+from gliner_pipe.modeling.layers.cache import evaluating, modules_of
 
 
 def test_all_modules_are_found():
