@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import random
 from abc import abstractmethod
 from collections import Counter
@@ -14,9 +15,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, T
 import torch
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from spacy import util
+from spacy.language import Language
 from spacy.pipeline import Pipe
 from spacy.tokens import Doc
-from spacy.training import Example, validate_examples
+from spacy.training import Example, validate_examples, validate_get_examples
 from spacy.vocab import Vocab
 from torch import nn
 
@@ -39,7 +41,6 @@ from gliner_pipe.pipeline.word_splitters import SpacyWords, WordSplitter, read_w
 from gliner_pipe.registry import registry
 from gliner_pipe.util.atomic import is_plain
 from gliner_pipe.util.prefetch import ahead
-from gliner_pipe.util.processes import use_one_thread_after_fork
 from gliner_pipe.util.thread_lock import LOADING, Lock
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ READ_AHEAD = 16
 #: Limits of that buffer: documents, and words (one document at least).
 MOST_DOCS, MOST_WORDS = 1024, 1 << 15
 DEVICES = "auto, cpu, cuda, cuda:0 ..., mps"
+
+_process = os.getpid()
 
 
 def _device(name: str) -> str:
@@ -207,6 +210,16 @@ class TorchPipe(Pipe):  # type: ignore[misc]
         """Write predictions to the documents."""
 
     @abstractmethod
+    def _choose_labels(
+        self, get_examples: Callable[[], Iterable[Example]], labels: list[Any] | None
+    ) -> Sequence[str]:
+        """Return the labels to train, and set what else the settings leave open; warn of labels without examples."""
+
+    @abstractmethod
+    def _build(self, labels: Sequence[str]) -> None:
+        """Create the weights unless they exist."""
+
+    @abstractmethod
     def draw(self, examples: Sequence[Example], rng: random.Random) -> Any:
         """Return the training windows and targets of examples, before padding; `rng` is the only source of chance."""
 
@@ -262,7 +275,7 @@ class TorchPipe(Pipe):  # type: ignore[misc]
 
     def _ready(self) -> Any:
         """Return the model with its weights, at the configured precision."""
-        use_one_thread_after_fork()
+        _use_one_thread_after_fork()
         if not self.network.is_built:
             raise NotInitializedError(
                 f"The component {self.name!r} has no weights yet. Call nlp.initialize(), train it with "
@@ -364,6 +377,40 @@ class TorchPipe(Pipe):  # type: ignore[misc]
                 yield doc
 
     # -- training ------------------------------------------------------------------------------------------
+
+    def initialize(
+        self,
+        get_examples: Callable[[], Iterable[Example]],
+        *,
+        nlp: Language | None = None,
+        labels: list[Any] | None = None,
+    ) -> None:
+        """Load the pretrained weights, and take from the data what the settings leave open; existing weights stay.
+
+        Parameters
+        ----------
+        get_examples
+            Returns examples. Their labels are used when neither `labels` nor the component's own are given. ``gliner``
+            also takes its relations from them when it has none and its model has a relation layer;
+            ``token_classifier`` the span groups where ``span_setter`` is inferred.
+        nlp
+            Not used.
+        labels
+            The label set. If a ``token_classifier`` has weights for another one, its decoder is initialized again.
+
+        Raises
+        ------
+        ConfigError
+            If the component has labels, uses all of them for every text, and none occurs in the examples.
+        DataError
+            If the component has no labels, and no entities are found where its settings say.
+        """
+        validate_get_examples(get_examples, f"{type(self).__name__}.initialize")
+        chosen = self._choose_labels(get_examples, labels)
+        self._rng = random.Random(random.getrandbits(64))  # spaCy seeds the global generator
+        with self.placed():
+            self._build(chosen)
+        self._move(self.network.eval())
 
     def collate(self, examples: Sequence[Example], rng: random.Random | None = None) -> Any:
         """Return a training batch on the CPU.
@@ -596,3 +643,15 @@ def _buffers(stream: Iterable[Doc], n_docs: int, n_words: int) -> Iterator[list[
             buffer, words = [], 0
     if buffer:
         yield buffer
+
+
+def _use_one_thread_after_fork() -> None:
+    """Limit torch to one thread in a process forked from one that had imported torch.
+
+    OpenMP's threads do not survive the fork, so the first parallel operation of the child would wait for them forever.
+    The workers of ``nlp.pipe(n_process=...)`` are such processes, and should use one thread each anyway.
+    """
+    global _process
+    if _process != os.getpid():
+        _process = os.getpid()
+        torch.set_num_threads(1)

@@ -6,11 +6,11 @@ import random
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from spacy.language import Language
 from spacy.tokens import Doc
-from spacy.training import Example, validate_get_examples
+from spacy.training import Example
 from spacy.vocab import Vocab
 
 from gliner_pipe.checkpoints.pretrained import Pretrained
@@ -19,15 +19,19 @@ from gliner_pipe.data.label_sampling import LabelSampling
 from gliner_pipe.data.label_sets import LabelSets, warn_of_labels
 from gliner_pipe.data.relation_sampling import RelationSampling
 from gliner_pipe.errors import ConfigError
+from gliner_pipe.modeling.backbones.base import Window
 from gliner_pipe.modeling.decoders.generative import BLANK_LABEL
+from gliner_pipe.modeling.decoders.span import Candidate
 from gliner_pipe.modeling.encoders.base import Query
 from gliner_pipe.modeling.encoders.uni_encoder import UniEncoder
 from gliner_pipe.modeling.gliner import GLiNER, check_architecture
+from gliner_pipe.modeling.inference import SpanPredictions, predict_spans
+from gliner_pipe.modeling.label_generation import generate_labels
 from gliner_pipe.modeling.layers.cache import evaluating
 from gliner_pipe.modeling.precision import full_precision
+from gliner_pipe.modeling.relations import find_relations
 from gliner_pipe.pipeline import annotate
 from gliner_pipe.pipeline.base import TorchPipe, takes_settings
-from gliner_pipe.pipeline.gliner.predict import Prepared, Request, predict
 from gliner_pipe.pipeline.gliner.settings import DEFAULT_CONFIG, GlinerSettings
 from gliner_pipe.pipeline.gliner.training_batch import DrawnSpans, draw
 from gliner_pipe.pipeline.gliner.training_targets import TaughtRelations
@@ -38,7 +42,7 @@ from gliner_pipe.pipeline.labels import (
     parse_relations,
     refuse_references,
 )
-from gliner_pipe.pipeline.word_splitters import Words, WordSplitter, read_words
+from gliner_pipe.pipeline.word_splitters import ReadWords, Words, WordSplitter, read_words
 from gliner_pipe.util.consent import PipeConfigs
 
 
@@ -86,6 +90,26 @@ def make_gliner(
         scorer=scorer,
         **settings,
     )
+
+
+class Request(NamedTuple):
+    """The words of a document, its labels and relations, the prompt, and the minimum score for each."""
+
+    words: Words
+    labels: tuple[LabelItem, ...]
+    relations: tuple[RelationItem, ...]
+    query: Query
+    limits: list[float]
+    relation_limits: list[float]
+
+
+class Prepared(NamedTuple):
+    """Requests for several documents, the words that the model reads, their windows, and counts of what was cut."""
+
+    requests: list[Request]
+    read: list[ReadWords]
+    windows: list[Window]
+    report: Counter[str]
 
 
 class Gliner(TorchPipe):
@@ -142,6 +166,10 @@ class Gliner(TorchPipe):
         self.configured = self.current_settings()
         self._warned = False
         annotate.install_extensions()
+
+    def __setstate__(self, state: Any) -> None:
+        super().__setstate__(state)
+        annotate.install_extensions()  # a spawned process has none
 
     # -- labels and other settings -------------------------------------------------------------------------
 
@@ -285,6 +313,8 @@ class Gliner(TorchPipe):
         own = doc._.gliner_relations
         if own is not None:
             return self._parse_relations(own, "doc._.gliner_relations")
+        if not self._relations:
+            return ()
         return self._parse_relations(self._relations, f"{self._where}.relations")
 
     def prepare(self, docs: Sequence[Doc]) -> Prepared:
@@ -296,7 +326,6 @@ class Gliner(TorchPipe):
             If a setting or label requires a block that the model does not have.
         """
         with evaluating(self._ready()):
-            annotate.install_extensions()  # a spawned process has none
             self._check_generation()
             model, report = self.gliner, Counter[str]()
             generator = model.label_generator
@@ -347,10 +376,72 @@ class Gliner(TorchPipe):
 
     def run(self, prepared: Prepared) -> list[annotate.Prediction]:
         """Return entities and relations of prepared documents, in words, for ``set_annotations``."""
-        with evaluating(self.gliner):
-            predictions = predict(self.gliner, prepared, self.cfg, self.token_budget)
-        self.add_to_report(prepared.report)
+        requests, read, windows, report = prepared
+        model, cfg = self.gliner, self.cfg
+        with evaluating(model):
+            found = predict_spans(model, windows, [request.limits for request in requests], self.token_budget)
+            flat, multi_label = cfg["flat_ner"], cfg["multi_label"]
+            kept = [model.decoder.decode(one.candidates, flat=flat, multi_label=multi_label) for one in found]
+            generated = [[()] * len(entities) for entities in kept]
+            if model.label_generator is not None:
+                generated = generate_labels(
+                    model.label_generator,
+                    kept,
+                    [one.windows for one in found],
+                    [words.texts for words in read],
+                    cfg["generate_constraints"],
+                    cfg["n_sequences"],
+                )
+            rows = zip(requests, read, found, kept, generated, strict=True)
+            predictions = [self._prediction(*row) for row in rows]
+        self.add_to_report(report)
         return predictions
+
+    def _prediction(
+        self,
+        request: Request,
+        read: ReadWords,
+        found: SpanPredictions,
+        kept: Sequence[Candidate],
+        generated: Sequence[tuple[str, ...]],
+    ) -> annotate.Prediction:
+        """Name the entities of a document, and find the relations between them."""
+        generator = self.gliner.label_generator
+        use_generated = generator is not None and (
+            generator.mode == "prompt" or self.cfg["use_generated_labels"]
+        )
+        entities = []
+        for (start, end, index, score), labels in zip(kept, generated, strict=True):
+            label = labels[0] if use_generated and labels and labels[0] else request.labels[index].label
+            entities.append(annotate.Entity(read.number(start), read.number(end), label, score, labels))
+        links = self._links(request, found, kept) if request.relations else None
+        return annotate.Prediction(entities, links, has_generated=generator is not None, words=request.words)
+
+    def _links(
+        self, request: Request, found: SpanPredictions, kept: Sequence[Candidate]
+    ) -> list[annotate.Link]:
+        """Return relations between kept entities; of several labels on one span, the first that the relation allows."""
+        positions: dict[tuple[int, int], list[int]] = {}
+        for position, candidate in enumerate(kept):
+            positions.setdefault((candidate.start, candidate.end), []).append(position)
+        limits, cfg = request.relation_limits, self.cfg
+        links = []
+        for pair in find_relations(
+            self.gliner, found.windows, limits, cfg["adjacency_threshold"], cfg["relation_reach"]
+        ):
+            item = request.relations[pair.label]
+            ends = []
+            for span, allowed in ((pair.head, item.head), (pair.tail, item.tail)):
+                names = (
+                    (place, request.labels[kept[place].label].label) for place in positions.get(span, ())
+                )
+                ends.append(
+                    next((place for place, name in names if allowed is None or name in allowed), None)
+                )
+            head, tail = ends
+            if head is not None and tail is not None:
+                links.append(annotate.Link(head, tail, item.label, pair.score))
+        return links
 
     def set_annotations(self, docs: Iterable[Doc], predictions: Iterable[annotate.Prediction]) -> None:
         """Write predictions to the documents.
@@ -405,33 +496,9 @@ class Gliner(TorchPipe):
 
     # -- training ------------------------------------------------------------------------------------------
 
-    def initialize(
-        self,
-        get_examples: Callable[[], Iterable[Example]],
-        *,
-        nlp: Language | None = None,
-        labels: list[Any] | None = None,
-    ) -> None:
-        """Load the pretrained weights, and take missing labels and relations from the data; existing weights stay.
-
-        Parameters
-        ----------
-        get_examples
-            Returns examples. Their labels are used when neither `labels` nor the component's own are given, their
-            relations when the component has none and its model has a relation layer.
-        nlp
-            Not used.
-        labels
-            The label set.
-
-        Raises
-        ------
-        ConfigError
-            If the component has labels, uses all of them for every text, and none occurs in the examples.
-        DataError
-            If the component has no labels, and no entities are found under ``gold_spans_key``.
-        """
-        validate_get_examples(get_examples, f"{type(self).__name__}.initialize")
+    def _choose_labels(
+        self, get_examples: Callable[[], Iterable[Example]], labels: list[Any] | None
+    ) -> tuple[str, ...]:
         if labels is not None:
             self.labels = labels
         if not self._labels:
@@ -441,11 +508,11 @@ class Gliner(TorchPipe):
         if not self._relations and self.gliner.relation_layer is not None:
             self.relations = sorted(count_relations(get_examples()))
         warn_of_labels(self.label_sets(get_examples()))
-        self._rng = random.Random(random.getrandbits(64))  # spaCy seeds the global generator
-        with self.placed():
-            if not self.gliner.is_built:
-                self.gliner.build()
-        self._move(self.gliner)
+        return self.labels
+
+    def _build(self, labels: Sequence[str]) -> None:
+        if not self.gliner.is_built:
+            self.gliner.build()
 
     def count_labels(self, examples: Iterable[Example]) -> Counter[str]:
         """Return the number of gold entities by label."""

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, cast
 
 from spacy.language import Language
 from spacy.tokens import Doc, Span
-from spacy.training import Example, validate_get_examples
+from spacy.training import Example
 from spacy.vocab import Vocab
 from torch import Tensor
 
@@ -311,35 +311,10 @@ class TokenTagger(TorchPipe):
 
     # -- training ------------------------------------------------------------------------------------------
 
-    def initialize(
-        self,
-        get_examples: Callable[[], Iterable[Example]],
-        *,
-        nlp: Language | None = None,
-        labels: list[Any] | None = None,
-    ) -> None:
-        """Load the pretrained weights, and take missing labels from the data; existing weights stay.
-
-        Parameters
-        ----------
-        get_examples
-            Returns examples. Their labels are used when neither `labels` nor the component's own are given, and their
-            span groups where ``span_setter`` is inferred.
-        nlp
-            Not used.
-        labels
-            The label set. If the weights are trained for another one, the decoder is initialized again.
-
-        Raises
-        ------
-        ConfigError
-            If the component has labels, and none occurs in the examples.
-        DataError
-            If the component has no labels, and no entities are found under ``target_span_getter``.
-        """
-        validate_get_examples(get_examples, f"{type(self).__name__}.initialize")
-        model: TokenClassifier = self.network
-        getter = self.cfg["target_span_getter"]
+    def _choose_labels(
+        self, get_examples: Callable[[], Iterable[Example]], labels: list[Any] | None
+    ) -> tuple[str, ...]:
+        model, getter = self.network, self.cfg["target_span_getter"]
         wanted = self._labels if labels is None else self._parsed(labels)
         if not wanted and model.keeps_labels:
             wanted = model.labels
@@ -353,15 +328,16 @@ class TokenTagger(TorchPipe):
                 setter = full_setter(self.cfg, groups)
                 self.cfg = {**self.cfg, "span_setter": setter, "infer_span_setter": False}
         warn_of_labels(self.label_sets(get_examples(), labels=wanted))
-        self._rng = random.Random(random.getrandbits(64))  # spaCy seeds the global generator
-        with self.placed():
-            if not model.is_built:
-                model.build(wanted)
-            elif model.labels != wanted:
-                model.remake(wanted)
-                self._optimizer = None
+        return wanted
+
+    def _build(self, labels: Sequence[str]) -> None:
+        model: TokenClassifier = self.network
+        if not model.is_built:
+            model.build(labels)
+        elif model.labels != labels:
+            model.remake(labels)
+            self._optimizer = None
         self._labels = model.labels
-        self._move(model)
 
     def count_labels(self, examples: Iterable[Example]) -> Counter[str]:
         """Return the number of gold entities, or of tagged tokens, by label."""
