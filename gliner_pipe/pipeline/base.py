@@ -23,7 +23,6 @@ from spacy.vocab import Vocab
 from torch import nn
 
 from gliner_pipe.errors import ConfigError, NotInitializedError
-from gliner_pipe.modeling.backbones.base import pretrained_parameters
 from gliner_pipe.modeling.batch import LossTerms
 from gliner_pipe.modeling.block import available, described
 from gliner_pipe.modeling.inference import TokenBudget
@@ -36,11 +35,12 @@ from gliner_pipe.modeling.precision import (
     set_precision,
 )
 from gliner_pipe.pipeline import serialize
+from gliner_pipe.pipeline.buffers import annotate_buffered, documents_ahead
 from gliner_pipe.pipeline.config_errors import check_settings
+from gliner_pipe.pipeline.thinc_optimizer import ThincDrivenOptimizer
 from gliner_pipe.pipeline.word_splitters import SpacyWords, WordSplitter, read_words
 from gliner_pipe.registry import registry
 from gliner_pipe.util.atomic import is_plain
-from gliner_pipe.util.prefetch import ahead
 from gliner_pipe.util.thread_lock import LOADING, Lock
 
 if TYPE_CHECKING:
@@ -48,10 +48,6 @@ if TYPE_CHECKING:
 
 _Factory = TypeVar("_Factory", bound=Callable[..., Any])
 
-#: Documents buffered by ``pipe`` for each document of spaCy's batch size.
-READ_AHEAD = 16
-#: Limits of that buffer: documents, and words (one document at least).
-MOST_DOCS, MOST_WORDS = 1024, 1 << 15
 DEVICES = "auto, cpu, cuda, cuda:0 ..., mps"
 
 _process = os.getpid()
@@ -339,42 +335,10 @@ class TorchPipe(Pipe):  # type: ignore[misc]
         If a document cannot be annotated, the error handler (``nlp.set_error_handler``) receives it alone; all others
         are returned.
         """
-        own = self.cfg["batch_size"]
-        n_docs = own or (1 if batch_size == 1 else min(READ_AHEAD * batch_size, MOST_DOCS))
+        n_docs = self.cfg["batch_size"] or documents_ahead(batch_size)
         # while another device runs the model, a thread tokenizes the next documents
         in_thread = self.device.type != "cpu" and n_docs > 1
-        in_order = ahead if in_thread else map
-        for docs, prepared in in_order(self._prepared, _buffers(stream, n_docs, MOST_WORDS)):
-            yield from self._annotated(docs, prepared)
-
-    def _prepared(self, docs: list[Doc]) -> tuple[list[Doc], Any]:
-        """Return documents with the result of ``prepare``, or the error that it raised."""
-        try:
-            return docs, self.prepare(docs)
-        except Exception as error:
-            return docs, error
-
-    def _annotated(self, docs: list[Doc], prepared: Any) -> Iterator[Doc]:
-        """Annotate documents; on an error, bisect them until the failing document is isolated."""
-        try:
-            if isinstance(prepared, Exception):
-                raise prepared
-            predictions = self.run(prepared)
-        except Exception as error:
-            if len(docs) == 1:
-                self.get_error_handler()(self.name, self, docs, error)
-                return
-            half = len(docs) // 2
-            for part in (docs[:half], docs[half:]):
-                yield from self._annotated(*self._prepared(part))
-            return
-        for doc, prediction in zip(docs, predictions, strict=True):
-            try:
-                self.set_annotations([doc], [prediction])
-            except Exception as error:
-                self.get_error_handler()(self.name, self, [doc], error)
-            else:
-                yield doc
+        yield from annotate_buffered(self, stream, n_docs, in_thread=in_thread)
 
     # -- training ------------------------------------------------------------------------------------------
 
@@ -597,52 +561,6 @@ class TorchPipe(Pipe):  # type: ignore[misc]
                     "dtype = null, quantize = null and compile = false for this model",
                 )
         set_precision(self.network, precision)
-
-
-class ThincDrivenOptimizer:
-    """AdamW on torch weights, with the learning rate, weight decay and clipping of a thinc optimizer.
-
-    Parameters
-    ----------
-    model
-        The model to train.
-    task_lr_ratio
-        Learning rate of everything but the backbone, as a multiple of the optimizer's.
-    """
-
-    def __init__(self, model: nn.Module, task_lr_ratio: float) -> None:
-        pretrained = set(map(id, pretrained_parameters(model)))
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
-        groups: list[dict[str, Any]] = [
-            {"params": [p for p in self.parameters if id(p) in pretrained], "ratio": 1.0},
-            {"params": [p for p in self.parameters if id(p) not in pretrained], "ratio": task_lr_ratio},
-        ]
-        self.optimizer = torch.optim.AdamW(groups)
-
-    def step(self, sgd: Any) -> None:
-        """Step with the current settings of `sgd`, and clear the gradients."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = float(sgd.learn_rate) * group["ratio"]
-            group["betas"] = (float(sgd.b1), float(sgd.b2))
-            group["weight_decay"] = float(sgd.L2) if sgd.L2_is_weight_decay else 0.0
-        if sgd.grad_clip:
-            nn.utils.clip_grad_norm_(self.parameters, float(sgd.grad_clip))
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-
-
-def _buffers(stream: Iterable[Doc], n_docs: int, n_words: int) -> Iterator[list[Doc]]:
-    """Split a stream into buffers of at most `n_docs` documents; one that reaches `n_words` words is full."""
-    buffer: list[Doc] = []
-    words = 0
-    for doc in stream:
-        buffer.append(doc)
-        words += len(doc)
-        if len(buffer) >= n_docs or words >= n_words:
-            yield buffer
-            buffer, words = [], 0
-    if buffer:
-        yield buffer
 
 
 def _use_one_thread_after_fork() -> None:

@@ -85,20 +85,7 @@ def parse_labels(labels: Iterable[Any], where: str) -> tuple[LabelItem, ...]:
 
 
 def parse_relations(relations: Iterable[Any], where: str) -> tuple[RelationItem, ...]:
-    """Parse a list of relations; of duplicates the first is kept.
-
-    Parameters
-    ----------
-    relations
-        Strings, or mappings with ``label`` and perhaps ``description``, ``threshold``, ``head`` and ``tail``.
-    where
-        Section, for errors.
-
-    Raises
-    ------
-    ConfigError
-        If the list or an item has another form.
-    """
+    """Parse a list of relations as ``parse_labels`` does; a mapping may also hold ``head`` and ``tail``."""
     return _parse_list(relations, where, RelationItem, _parse_relation)
 
 

@@ -102,18 +102,12 @@ def from_hub(
     ----------
     repo_id
         Hub id, ``user/name``.
-    revision
-        Branch, tag or commit.
     cache_dir
         Folder for downloads; the hub's own cache by default.
     local_files_only
         Whether to use only the cache.
-    lang
-        Language of a pipeline made from a GLiNER checkpoint.
-    trust_remote_code
+    revision, lang, trust_remote_code, options
         As for `load`.
-    options
-        Other options of ``spacy.load``, e.g. ``exclude=["tagger"]``.
 
     Returns
     -------

@@ -382,7 +382,7 @@ class Gliner(TorchPipe):
             found = predict_spans(model, windows, [request.limits for request in requests], self.token_budget)
             flat, multi_label = cfg["flat_ner"], cfg["multi_label"]
             kept = [model.decoder.decode(one.candidates, flat=flat, multi_label=multi_label) for one in found]
-            generated = [[()] * len(entities) for entities in kept]
+            generated: list[list[tuple[str, ...]]] = [[()] * len(entities) for entities in kept]
             if model.label_generator is not None:
                 generated = generate_labels(
                     model.label_generator,

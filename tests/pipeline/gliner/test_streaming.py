@@ -15,7 +15,7 @@ from conftest import gliner_config
 from spacy.tokens import Doc
 
 from gliner_pipe.modeling.inference import TokenBudget
-from gliner_pipe.pipeline import base as torch_pipe
+from gliner_pipe.pipeline import buffers
 from gliner_pipe.util.prefetch import ahead
 
 WORDS = [
@@ -114,13 +114,13 @@ def test_a_stream_without_end_is_read_a_bounded_way_ahead(nlp: Any, monkeypatch:
         return read
 
     assert after(5, batch_size=1) == 5  # nothing is read ahead
-    assert after(5, batch_size=2) == 2 * torch_pipe.READ_AHEAD
+    assert after(5, batch_size=2) == 2 * buffers.READ_AHEAD
     component.cfg = {**component.cfg, "batch_size": 7}
     assert after(5, batch_size=1000) == 7
     component.cfg = {**component.cfg, "batch_size": None}
-    monkeypatch.setattr(torch_pipe, "MOST_DOCS", 20)
+    monkeypatch.setattr(buffers, "MOST_DOCS", 20)
     assert after(5, batch_size=1000) == 20
-    monkeypatch.setattr(torch_pipe, "MOST_WORDS", 60)  # five documents have 62 words
+    monkeypatch.setattr(buffers, "MOST_WORDS", 60)  # five documents have 62 words
     assert after(5, batch_size=1000) == 6
 
 
