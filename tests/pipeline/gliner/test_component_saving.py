@@ -13,6 +13,7 @@ import pytest
 import spacy
 from conftest import gliner_config, make_backbone
 from spacy.language import Language
+from spacy.tokens import Doc
 
 from gliner_pipe.errors import CheckpointError, ConfigError, NotInitializedError
 
@@ -34,6 +35,19 @@ def made(backbone: Path, **changes: Any) -> Language:
 
 def predicted(nlp: Language, name: str = "gliner") -> Any:
     return nlp.get_pipe(name).predict([nlp.make_doc(TEXT)])
+
+
+def test_an_unpickled_component_registers_its_extensions(backbone: Path) -> None:
+    """As in a spawned process, which has none."""
+    nlp = made(backbone)
+    pickled = pickle.dumps(nlp.get_pipe("gliner"))
+    for name in ("gliner_labels", "gliner_relations", "relations"):
+        Doc.remove_extension(name)
+    component = pickle.loads(pickled)
+    doc = component(nlp.make_doc(TEXT))
+    assert doc.spans["gliner"]
+    assert doc._.gliner_labels is None
+    assert doc._.relations == []
 
 
 def test_the_backbone_is_not_needed_any_more(own: Path, tmp_path: Path) -> None:

@@ -61,6 +61,12 @@ def ready(backbone: Path) -> Language:
     return nlp
 
 
+def test_initialize_leaves_the_model_in_evaluation_mode(ready: Language) -> None:
+    """Otherwise each text would switch the mode, which clears the packed weights."""
+    model: Any = ready.get_pipe("gliner").model
+    assert not any(module.training for module in model.modules())
+
+
 @pytest.mark.parametrize("group", ["gliner", None])
 def test_update_lowers_the_loss(backbone: Path, group: str | None) -> None:
     fix_random_seed(0)
