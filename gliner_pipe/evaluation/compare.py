@@ -107,9 +107,11 @@ def _running_in(component: Any, precision: Precision) -> Iterator[None]:
     before = Precision.of(component.cfg)
     component.cfg = {**component.cfg, **precision._asdict()}
     try:
+        component.place()
         yield
     finally:
         component.cfg = {**component.cfg, **before._asdict()}
+        component.place()
 
 
 def _timed_options(nlp: Language, options: Mapping[str, Any], scores: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from gliner_pipe.modeling.encoders.base import EncoderBatch
 from gliner_pipe.modeling.gliner import GLiNER
 from gliner_pipe.modeling.layers.cache import evaluating
 from gliner_pipe.modeling.span_reps.base import FoundSpans, Representations, all_alike, by_row
+from gliner_pipe.util.devices import is_out_of_memory, release_memory
 from gliner_pipe.util.prefetch import ahead
 
 NumberArray = npt.NDArray[np.float64]
@@ -30,6 +31,8 @@ logger = logging.getLogger(__name__)
 DEFAULT_TOKENS = 8192
 #: Token budget per CPU thread: the activations between two layers then stay in the CPU's cache.
 CPU_TOKENS = 512
+#: Number of large batches that must fit before the ceiling of a budget rises.
+PATIENCE = 32
 
 _Loaded = TypeVar("_Loaded")
 
@@ -38,27 +41,42 @@ class TokenBudget:
     """Maximum number of padded subword tokens in a batch.
 
     A fixed number, or ``"auto"``: on a CPU what fits its cache; on CUDA what fits the free memory, judging by the
-    memory per token of earlier batches. The budget is halved if the device still runs out of memory.
+    memory per token of earlier batches.
+
+    If a batch still runs out of memory, half of its size is the ceiling of all later ones. Other programs may have used
+    the memory for a while only, so the ceiling rises by an eighth after every `PATIENCE` large batches that fit. If a
+    batch then runs out of memory, it falls back to where it was. Each failure after the first doubles the number of
+    batches to wait for: where memory stays scarce, ever fewer batches are run in vain.
 
     Parameters
     ----------
     tokens
         The number, or ``"auto"``.
+
+    Attributes
+    ----------
+    ceiling
+        Maximum after a failure; None before the first.
     """
 
     def __init__(self, tokens: int | Literal["auto"]) -> None:
         self.auto = tokens == "auto"
         self.tokens = DEFAULT_TOKENS if tokens == "auto" else tokens
+        self.ceiling: int | None = None
         self._bytes_per_token = 0.0
+        self._patience = self._wait = PATIENCE
+        self._below: int | None = None  # the ceiling before it rose
 
     def on(self, device: torch.device) -> int:
         """Return the budget on `device`."""
+        tokens = self.tokens
         if self.auto and device.type == "cpu":
-            return min(self.tokens, CPU_TOKENS * torch.get_num_threads())
-        return self.tokens
+            tokens = min(tokens, CPU_TOKENS * torch.get_num_threads())
+        return tokens if self.ceiling is None else min(tokens, self.ceiling)
 
     def observe(self, device: torch.device, tokens: int, before: int) -> None:
         """Update the budget after a batch of `tokens` tokens; `before` is the number of bytes allocated before it."""
+        self._raise_ceiling(tokens)
         if not self.auto or device.type != "cuda" or not tokens:
             return
         used = (torch.cuda.max_memory_allocated(device) - before) / tokens
@@ -69,10 +87,24 @@ class TokenBudget:
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         self.tokens = max(512, int(0.6 * (free + cached) / self._bytes_per_token))
 
-    def halve(self) -> None:
-        """Halve the budget after the device ran out of memory."""
-        self.tokens = max(1, self.tokens // 2)
-        logger.warning("Out of device memory: continuing with batches of at most %d tokens.", self.tokens)
+    def halve(self, tokens: int) -> None:
+        """Set the ceiling after a batch of `tokens` tokens ran out of memory."""
+        if self.ceiling is not None:
+            self._patience *= 2
+        self._wait = self._patience
+        lower = self._below if self._below is not None and self._below < tokens else max(1, tokens // 2)
+        self.ceiling, self._below = lower, None
+        logger.warning("Out of device memory: continuing with batches of at most %d tokens.", self.ceiling)
+
+    def _raise_ceiling(self, tokens: int) -> None:
+        """Count a batch of `tokens` tokens that did fit."""
+        if self.ceiling is None or tokens < 0.75 * self.ceiling:
+            return
+        self._wait -= 1
+        if self._wait <= 0:
+            self._wait = self._patience
+            self._below = self.ceiling
+            self.ceiling += max(1, self.ceiling // 8)
 
 
 # -- grouping ------------------------------------------------------------------------------------------------------
@@ -159,13 +191,14 @@ def run_groups(
                         before = torch.cuda.memory_allocated(device)
                     budget.observe(device, run(group, batch), before)
                     done += 1
-            except torch.cuda.OutOfMemoryError:
-                if len(todo[done]) == 1:
+            except Exception as error:
+                failed = todo[done]
+                if len(failed) == 1 or not is_out_of_memory(error):
                     raise
-                budget.halve()
+                release_memory(error)
+                budget.halve(len(failed) * windows[failed[0]].n_pieces)
             todo = todo[done:]
             if todo:
-                torch.cuda.empty_cache()
                 rest = [index for group in todo for index in group]
                 regrouped = plan([windows[index] for index in rest], budget.on(device))
                 todo = [[rest[at] for at in part] for part in regrouped]
@@ -222,9 +255,10 @@ def predict_spans(
             row_limits = to_device(loaded[1], model.device).expand(len(group), -1)
             encoded = model.encode(batch)
             spans = model.span_rep.find(encoded, batch.windows, row_limits)
-            columns.append(_in_texts(_on_host(spans), here))
             if model.span_rep.needs_vectors:
                 vectors.update(zip(group, _span_vectors(model, encoded, batch, spans, here), strict=True))
+            # last: a group that runs out of memory before is run again, and must not count twice
+            columns.append(_in_texts(_on_host(spans), here))
         return int(batch.windows.input_ids.numel())
 
     run_groups(model, windows, budget, load, run)

@@ -108,10 +108,15 @@ def check_device(precision: Precision, device: torch.device, where: str) -> None
     """
     if precision.quantize is not None:
         check_int8(device, f"{where}.quantize")
-    if precision.dtype == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+    if precision.dtype == "bf16" and device.type == "cuda" and not _has_bf16(device):
         raise ConfigError(f"{where}.dtype", f"found 'bf16', which {device} does not support", "fp16 or fp32")
     if precision.compile and (missing := _missing_compiler(device)):
         raise ConfigError(f"{where}.compile", f"found true without {missing}", "false", "Install it")
+
+
+def _has_bf16(device: torch.device) -> bool:
+    with torch.cuda.device(device):  # torch asks the current device
+        return torch.cuda.is_bf16_supported()
 
 
 def _missing_compiler(device: torch.device) -> str | None:

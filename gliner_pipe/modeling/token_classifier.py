@@ -170,9 +170,11 @@ class TokenClassifier(Architecture):
         texts: Sequence[Sequence[str]],
         report: Counter[str] | None = None,
         pieces: Sequence[Pieces] | None = None,
+        training: bool = False,
     ) -> list[Window]:
         """Split the words of each text into windows; `pieces` are their subword tokens, if already known."""
-        return self.encoder.prepare(texts, [Query(())] * len(texts), self.min_overlap, report, pieces)
+        queries = [Query(())] * len(texts)
+        return self.encoder.prepare(texts, queries, self.min_overlap, report, pieces, training)
 
     def score(self, windows: Sequence[Window], n_texts: int, budget: TokenBudget) -> list[Tensor]:
         """Score the words of whole texts.

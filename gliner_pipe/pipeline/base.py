@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 import random
 from abc import abstractmethod
@@ -41,10 +42,13 @@ from gliner_pipe.pipeline.thinc_optimizer import ThincDrivenOptimizer
 from gliner_pipe.pipeline.word_splitters import SpacyWords, WordSplitter, read_words
 from gliner_pipe.registry import registry
 from gliner_pipe.util.atomic import is_plain
+from gliner_pipe.util.devices import is_lost
 from gliner_pipe.util.thread_lock import LOADING, Lock
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+logger = logging.getLogger(__name__)
 
 _Factory = TypeVar("_Factory", bound=Callable[..., Any])
 
@@ -192,6 +196,7 @@ class TorchPipe(Pipe):  # type: ignore[misc]
         self._rng = random.Random(0)
         self._optimizer: ThincDrivenOptimizer | None = None
         self._lock = Lock()
+        self._told: set[str] = set()
 
     @abstractmethod
     def prepare(self, docs: Sequence[Doc]) -> Any:
@@ -269,8 +274,8 @@ class TorchPipe(Pipe):  # type: ignore[misc]
         self.model = model
         self._optimizer = self.budget = None
 
-    def _ready(self) -> Any:
-        """Return the model with its weights, at the configured precision."""
+    def _built(self) -> Any:
+        """Return the model with its weights, for what needs no device: workers prepare training data with it."""
         _use_one_thread_after_fork()
         if not self.network.is_built:
             raise NotInitializedError(
@@ -278,8 +283,13 @@ class TorchPipe(Pipe):  # type: ignore[misc]
                 "python -m gliner_pipe.train, load a trained pipeline with spacy.load, or name a "
                 "checkpoint in its config (model = ...)."
             )
-        self._set_precision()
         return self.network
+
+    def _ready(self) -> Any:
+        """Return the model with its weights, at the configured precision."""
+        model = self._built()
+        self._set_precision()
+        return model
 
     @property
     def word_splitter(self) -> WordSplitter:
@@ -394,7 +404,7 @@ class TorchPipe(Pipe):  # type: ignore[misc]
         The training loop uses it for batch sizes in subword tokens.
         """
         split = [self.word_splitter.split(example.reference) for example in examples]
-        _, pieces = read_words(self._ready().encoder.backbone, split)
+        _, pieces = read_words(self._built().encoder.backbone, split)
         return [len(one.ids) for one in pieces]
 
     def denominator(self, count: float) -> float:
@@ -497,13 +507,29 @@ class TorchPipe(Pipe):  # type: ignore[misc]
 
     @property
     def device(self) -> torch.device:
-        """Device of the model: ``"auto"`` is CUDA if available, else the CPU."""
-        name = self.cfg["device"]
+        """Device of the model: ``"auto"`` is CUDA if available, else the CPU, and always the CPU for ``int8``."""
+        return self._device_for(self.cfg)
+
+    def _device_for(self, settings: Mapping[str, Any]) -> torch.device:
+        name = settings["device"]
         if name == "auto":
-            name = "cuda" if torch.cuda.is_available() else "cpu"
+            name = "cuda" if settings["quantize"] is None and torch.cuda.is_available() else "cpu"
         return torch.device(name)
 
+    def place(self) -> None:
+        """Move the model to ``device`` if it is on another, after a change of settings."""
+        if isinstance(self.model, self.network_type) and self.network.is_built:
+            index = self.device.index
+            here = self.network.device
+            if here.type != self.device.type or index not in (None, here.index):
+                self._move(self.model)
+
     def _move(self, model: torch.nn.Module) -> None:
+        if self.cfg["device"] == "auto" and self.cfg["quantize"] is not None and torch.cuda.is_available():
+            self._tell(
+                "runs on the CPU, as 'int8' has no kernel for GPUs. Set quantize = null to use the GPU, "
+                'or device = "cpu" to see no warning.'
+            )
         try:
             model.to(self.device)
         except (RuntimeError, AssertionError) as error:  # torch raises either for a device that is missing
@@ -545,15 +571,35 @@ class TorchPipe(Pipe):  # type: ignore[misc]
     def _change_precision(self, **changes: Any) -> None:
         cfg = {**self.cfg, **changes}
         check_precision(cfg, self._where)
-        check_device(Precision.of(cfg), self.device, self._where)
+        check_device(Precision.of(cfg), self._device_for(cfg), self._where)
         self.cfg = cfg
+        self.place()
+
+    def _tell(self, text: str) -> None:
+        """Log a warning about the model, once."""
+        with self._lock:
+            if text not in self._told:
+                self._told.add(text)
+                logger.warning("[%s] The model %s", self._where, text)
 
     def _set_precision(self) -> None:
         """Apply the current precision settings to the model."""
-        precision = Precision.of(self.cfg)
+        precision, device = Precision.of(self.cfg), self.network.device
+        if is_lost(device):
+            raise ConfigError(
+                f"{self._where}.device",
+                f"found a model on {device} in a process forked from one that used CUDA, which CUDA does not support",
+                "cpu, or CUDA in one process",
+                'Set n_process = 1, or call multiprocessing.set_start_method("spawn") first',
+            )
         if precision != Precision():
             check_precision(self.cfg, self._where)
-            check_device(precision, self.network.device, self._where)
+            if precision.quantize is not None and device.type != "cpu" and self.cfg["device"] == "auto":
+                precision = precision._replace(quantize=None)  # a training has moved the model
+                self._tell(
+                    f"runs on {device} without 'int8', which has no kernel for GPUs, until it is loaded again."
+                )
+            check_device(precision, device, self._where)
             if not has_text_encoder(self.network):
                 raise ConfigError(
                     f"{self._where}.model",

@@ -134,6 +134,7 @@ def _with_own_items(own: Sequence[LabelItem], given: Sequence[LabelItem]) -> lis
 
 def _restore(component: Any, name: str, value: Any) -> None:
     component.cfg = {**component.cfg, name: value}
+    component.place()
 
 
 def _move(component: Any, device: str) -> None:

@@ -165,9 +165,13 @@ def _run_ray(nlp: Language, task: ShardTask, workers: int | None) -> Generator[s
 
 
 def _wants_gpu(nlp: Language, resources: dict[str, float]) -> bool:
-    devices = [str(pipe.cfg["device"]) for _, pipe in nlp.pipeline if isinstance(pipe, TorchPipe)]
     available = resources.get("GPU", 0) >= 1
-    return any(device.startswith("cuda") or (device == "auto" and available) for device in devices)
+    settings = [pipe.cfg for _, pipe in nlp.pipeline if isinstance(pipe, TorchPipe)]
+    return any(
+        str(one["device"]).startswith("cuda")
+        or (one["device"] == "auto" and one["quantize"] is None and available)
+        for one in settings
+    )
 
 
 def _run_spark(task: ShardTask) -> Generator[str | None, None, None]:

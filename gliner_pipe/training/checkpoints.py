@@ -36,8 +36,8 @@ STATE = Path(TRAINING_STATE) / "state.pt"
 _NAME = re.compile(r"step-(\d+)")
 
 
-def random_state() -> dict[str, Any]:
-    """Return the states of all random generators of this process."""
+def random_state(device: torch.device) -> dict[str, Any]:
+    """Return the states of all random generators of this process, which trains on `device`."""
     state: Any = np.random.get_state()
     name, keys, *rest = state
     return {
@@ -45,17 +45,54 @@ def random_state() -> dict[str, Any]:
         "numpy": (name, keys.tolist(), *rest),
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "mps": torch.mps.get_rng_state() if device.type == "mps" else None,
+        "device": str(device),
     }
 
 
-def set_random_state(state: Mapping[str, Any]) -> None:
-    """Restore the states from ``random_state``."""
+def set_random_state(state: Mapping[str, Any], device: torch.device) -> str | None:
+    """Restore the states from ``random_state`` in a process that trains on `device`.
+
+    Returns
+    -------
+    str or None
+        Why dropout differs from that of an unbroken training, if it does.
+    """
     random.setstate(state["python"])
     name, keys, *rest = state["numpy"]
     np.random.set_state((name, np.asarray(keys, dtype=np.uint32), *rest))
     torch.set_rng_state(state["torch"])
-    if len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state["cuda"])
+    own, problem = state_of_device(state, device)
+    if own is not None and device.type == "mps":
+        torch.mps.set_rng_state(own)
+    elif own is not None:
+        torch.cuda.set_rng_state(own, device)
+    return problem
+
+
+def state_of_device(state: Mapping[str, Any], device: torch.device) -> tuple[torch.Tensor | None, str | None]:
+    """Return the state to restore for the generator of `device`, and why there is none although one is missing.
+
+    The earlier training may have seen another number of CUDA devices, or used another one. What counts is the generator
+    of the device that it trained on: no random numbers are drawn on others.
+
+    Parameters
+    ----------
+    state
+        From ``random_state``.
+    device
+        Device that this process trains on.
+    """
+    # earlier checkpoints hold the states of all CUDA devices, and do not say which was used: most likely the same
+    before = torch.device(state.get("device", device))
+    if before.type != device.type:
+        return None, f"was written on {before.type}, and this training runs on {device.type}"
+    if device.type == "mps":
+        return state.get("mps"), None
+    saved: Sequence[torch.Tensor] = state["cuda"] if device.type == "cuda" else []
+    if device.type == "cuda" and not saved:
+        return None, "was written without CUDA, and this training runs on it"
+    return (saved[min(before.index or 0, len(saved) - 1)] if saved else None), None
 
 
 def write_checkpoint(
@@ -271,7 +308,7 @@ class ModelStore:
         if self.limit == 0:
             return
         learner = self.learner
-        rng = gathered(learner.accelerator, random_state())
+        rng = gathered(learner.accelerator, random_state(learner.accelerator.device))
         if not learner.accelerator.is_main_process:
             return
         scaler = learner.accelerator.scaler
@@ -339,9 +376,12 @@ class ModelStore:
 
     def restore_random_state(self, state: Mapping[str, Any], note: Callable[[str], None]) -> None:
         """Restore all random generators of this process."""
-        index = self.learner.accelerator.process_index
+        accelerator = self.learner.accelerator
+        index = accelerator.process_index
         if index < len(state["random"]):
-            set_random_state(state["random"][index])
+            problem = set_random_state(state["random"][index], accelerator.device)
+            if problem:
+                note(f"warning: the checkpoint {problem}: dropout differs from that of an unbroken training")
         else:
             note("warning: the checkpoint has fewer processes: the random state of this process is new")
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from gliner_pipe.errors import TrainingError
+from gliner_pipe.errors import ConfigError, TrainingError
 from gliner_pipe.training.averaging import Anchor, WeightAverage
 from gliner_pipe.training.data_loader import StepBatches
 from gliner_pipe.training.distributed import gathered, no_sync, summed
+from gliner_pipe.util.devices import is_out_of_memory, release_memory
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -173,9 +174,38 @@ class DeviceFullError(TrainingError):
         )
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    """Return whether the memory of the GPU, or of the machine, is full."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+def _optimizer_is_full(step: int, weights: int) -> TrainingError:
+    """Return the error of an optimizer without memory: its state depends on the weights, and not on the batch."""
+    return TrainingError(
+        f"Out of memory in step {step}, when the optimizer updated {weights:,} weights. Models on disk are from before "
+        "this step; the weights in memory may be updated in part: do not use them. Smaller batches do not help. "
+        "Train fewer weights (freeze_components, or an adapter), or set an optimizer with less state: adafactor or sgd"
+    )
+
+
+def check_scaler(scaler: Any, parameters: Iterable[torch.Tensor]) -> None:
+    """Check that a gradient scaler supports the trained weights.
+
+    Parameters
+    ----------
+    scaler
+        The scaler of mixed precision in fp16; None if there is none.
+    parameters
+        The trained weights.
+
+    Raises
+    ------
+    ConfigError
+        If some are stored in fp16: their gradients can neither be unscaled nor added up without loss.
+    """
+    half = sum(one.numel() for one in parameters if one.dtype == torch.float16)
+    if scaler is not None and half:
+        raise ConfigError(
+            "train.mixed_precision",
+            f"found 'fp16' with {half:,} trained weights that are stored in fp16 (dtype of the backbone)",
+            "'fp16' with weights in fp32, which it runs in fp16 where that is safe; 'bf16'; 'no'",
+            'Set dtype = "fp32" in the section of the backbone',
+        )
 
 
 @dataclass
@@ -214,6 +244,9 @@ class Learner:
     anchor: Anchor | None = None
     guard: LossGuard = field(default_factory=LossGuard)
 
+    def __post_init__(self) -> None:
+        check_scaler(self.accelerator.scaler, self._parameters())
+
     def learning_rates(self) -> dict[str, float]:
         """Return the learning rate of each group; groups without weight decay share that of the others."""
         groups = self.optimizer.param_groups
@@ -236,8 +269,8 @@ class Learner:
         Raises
         ------
         TrainingError
-            If the loss or the gradients are not finite, the loss diverges, or memory is full; the weights
-            are then as before the step.
+            If the loss or the gradients are not finite, the loss diverges, or memory is full. The weights are then
+            as before the step, unless the optimizer itself ran out of memory, which the error says.
         """
         scale = self._scales(batches)
         try:
@@ -245,10 +278,10 @@ class Learner:
             norm = self._clip()
             # the only synchronisation with the device
             *values, grad_norm = torch.stack([*tensors.values(), norm]).tolist()
-        except RuntimeError as error:
-            if not _is_out_of_memory(error):
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
                 raise
-            self.optimizer.zero_grad(set_to_none=True)
+            self._release(error)
             raise DeviceFullError.of(number, batches) from error
         losses = dict(zip(tensors, values, strict=True))
         # a batch without relations lacks their part: all processes must sum the same names in the same order
@@ -263,6 +296,17 @@ class Learner:
         self.guard.check(number, totals["loss"], rates, batches.sources)
         if self.accelerator.scaler is None:  # a scaler skips steps with infinite gradients itself
             self.guard.check_gradients(number, grad_norm, rates, batches.sources)
+        try:
+            self._update(grad_norm)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            self._release(error)
+            raise _optimizer_is_full(number, sum(one.numel() for one in self._parameters())) from error
+        return StepResult(totals["loss"], parts, grad_norm, int(totals["words"]), int(totals["docs"]))
+
+    def _update(self, grad_norm: float) -> None:
+        """Update the weights, their average and the learning rates."""
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         # a fused optimizer is called even for infinite gradients, and does nothing
@@ -273,7 +317,14 @@ class Learner:
             if self.average is not None:
                 self.average.update()
             self.scheduler.step()
-        return StepResult(totals["loss"], parts, grad_norm, int(totals["words"]), int(totals["docs"]))
+
+    def _release(self, error: Exception) -> None:
+        """Free gradients and activations of a step that ran out of memory, so that it can be run again."""
+        self.optimizer.zero_grad(set_to_none=True)
+        release_memory(error)
+
+    def _parameters(self) -> list[torch.Tensor]:
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
 
     def _scales(self, batches: StepBatches) -> dict[str, float]:
         """Return the factor of each component's summed loss."""
@@ -307,7 +358,6 @@ class Learner:
 
     def _clip(self) -> torch.Tensor:
         """Clip the gradients; return their norm before clipping."""
-        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         limit = float("inf") if self.max_grad_norm is None else self.max_grad_norm
-        norm: torch.Tensor = self.accelerator.clip_grad_norm_(parameters, limit)
+        norm: torch.Tensor = self.accelerator.clip_grad_norm_(self._parameters(), limit)
         return norm.detach().float()

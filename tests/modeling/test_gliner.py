@@ -161,6 +161,23 @@ def test_the_budget_is_halved_when_memory_runs_out(backbone, monkeypatch, caplog
     assert "Out of device memory" in caplog.text
 
 
+def test_a_group_that_runs_out_of_memory_late_counts_once(backbone, monkeypatch):
+    model = build(backbone)
+    expected = scores(model, TEXTS)
+    model.span_rep.needs_vectors = True
+    real = type(model.span_rep).represent
+
+    def short_of_memory(self, words, spans, word_mask):
+        if len(words) > 1:
+            raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED")
+        return real(self, words, spans, word_mask)
+
+    monkeypatch.setattr(type(model.span_rep), "represent", short_of_memory)
+    windows = model.encoder.prepare(TEXTS, [Query(tuple(LABELS))] * len(TEXTS), model.min_overlap)
+    found = predict_spans(model, windows, [[0.0, 0.0]] * len(TEXTS), TokenBudget(10_000))
+    assert [len(one.candidates) for one in found] == [len(one) for one in expected]
+
+
 def test_prediction_restores_the_training_mode(backbone):
     model = build(backbone).train()
     scores(model, TEXTS)

@@ -6,11 +6,12 @@ import confit
 import pytest
 import torch
 
+from gliner_pipe.errors import ConfigError, TrainingError
 from gliner_pipe.modeling.gliner import GLiNER
 from gliner_pipe.registry import registry
 from gliner_pipe.train import train
 from gliner_pipe.training.data_loader import StepStream
-from gliner_pipe.training.step import DeviceFullError
+from gliner_pipe.training.step import DeviceFullError, check_scaler
 from tests.training.conftest import weights
 
 
@@ -22,13 +23,13 @@ def options(config_path, **changes):
 @pytest.fixture
 def small_memory(monkeypatch):
     """A device with room for some subword tokens: larger batches raise the error of torch on a GPU."""
-    limit = {"pieces": 10**9, "failures": 0}
+    limit = {"pieces": 10**9, "failures": 0, "error": torch.OutOfMemoryError}
     forward = GLiNER.forward
 
     def bounded(self, batch):
         if batch.n_pieces > limit["pieces"]:
             limit["failures"] += 1
-            raise torch.OutOfMemoryError(f"{batch.n_pieces} pieces")
+            raise limit["error"](f"CUBLAS_STATUS_ALLOC_FAILED: {batch.n_pieces} pieces")
         return forward(self, batch)
 
     monkeypatch.setattr(GLiNER, "forward", bounded)
@@ -43,8 +44,9 @@ def test_out_of_memory_is_explained(config_path, small_memory):
         train(**options(config_path))
 
 
-@pytest.mark.parametrize("num_workers", [0, 1])
-def test_sub_batches_are_halved_until_they_fit(config_path, small_memory, capsys, num_workers):
+@pytest.mark.parametrize(("num_workers", "error"), [(0, torch.OutOfMemoryError), (1, RuntimeError)])
+def test_sub_batches_are_halved_until_they_fit(config_path, small_memory, capsys, num_workers, error):
+    small_memory["error"] = error
     sgd = {"optimizer": "sgd", "max_grad_norm": 0.1, "task_lr": 0.1, "transformer_lr": 0.1}
     plain = weights(train(**options(config_path, **sgd)))
     small_memory["pieces"] = 60
@@ -65,3 +67,32 @@ def test_halving_ends_at_one_subword_token():
     stream = StepStream([], {}, seed=0, max_tokens=None)
     assert [stream.halve(10_000), stream.halve(10_000), stream.halve(1_200)] == [5000, 2500, 600]
     assert [stream.halve(1), stream.halve(1)] == [1, 1]
+
+
+def test_an_optimizer_that_does_not_fit_ends_the_training(config_path, monkeypatch):
+    """Smaller batches would not help it, and its step cannot be run again."""
+    calls = []
+
+    def full(self, closure=None):
+        calls.append(self)
+        raise RuntimeError("CUDA error: out of memory")
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", full)
+    with pytest.raises(TrainingError) as error:
+        train(**options(config_path, auto_find_batch_size=True))
+    assert len(calls) == 1 and not isinstance(error.value, DeviceFullError)
+    assert "step 1" in str(error.value) and "freeze_components" in str(error.value)
+
+
+def test_a_scaler_needs_weights_in_32_bits():
+    scaler = torch.amp.GradScaler("cpu")
+    half = torch.nn.Parameter(torch.ones(2, dtype=torch.float16))
+    half.grad = torch.ones_like(half)
+    scaler.scale(torch.ones(1))
+    with pytest.raises(ValueError, match="FP16"):  # what torch says in the first step
+        scaler.unscale_(torch.optim.SGD([half], lr=0.1))
+    with pytest.raises(ConfigError) as error:
+        check_scaler(scaler, [half])
+    assert error.value.where == "train.mixed_precision"
+    check_scaler(None, [half])
+    check_scaler(scaler, [torch.nn.Parameter(torch.ones(2))])

@@ -20,6 +20,7 @@ import torch
 from gliner_pipe.errors import ConfigError, DataError
 from gliner_pipe.registry import registry
 from gliner_pipe.train import train
+from gliner_pipe.training.checkpoints import random_state, state_of_device
 from tests.training.conftest import weights
 
 
@@ -262,3 +263,28 @@ def test_two_trainings_do_not_share_a_folder(config_path, tmp_path):
     # and goes on at once
     train(**options(config_path, resume_from_checkpoint="auto"))
     assert not [path for path in (tmp_path / "out").rglob("*") if "lock" in path.name]
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "restored", "explained"),
+    [
+        ("cuda:0", "cuda:0", 0, False),
+        ("cuda:1", "cuda:0", 1, False),  # of several devices, the one in use counts
+        ("cuda:0", "cuda:3", 0, False),
+        (None, "cuda:1", 1, False),  # earlier checkpoints do not name it
+        (None, "cuda:3", 1, False),
+        ("cpu", "cpu", None, False),
+        ("cpu", "cuda:0", None, True),
+        ("cuda:0", "cpu", None, True),
+    ],
+)
+def test_the_generator_of_the_device_is_restored(before, now, restored, explained):
+    state = {"cuda": [torch.tensor([0]), torch.tensor([1])]} | ({} if before is None else {"device": before})
+    found, why = state_of_device(state, torch.device(now))
+    assert found is None if restored is None else int(found) == restored
+    assert (why is not None) == explained
+
+
+def test_the_random_state_names_its_device():
+    assert random_state(torch.device("cpu"))["device"] == "cpu"
+    assert state_of_device({"cuda": []}, torch.device("cuda", 0))[1] is not None

@@ -103,10 +103,13 @@ class Window:
 
 
 def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
-    """Copy a tensor to a device; to a CUDA device asynchronously, through pinned memory."""
+    """Copy a tensor to a device: from the CPU to a CUDA device asynchronously, through pinned memory.
+
+    Other copies are waited for: an asynchronous one to the CPU could be read before it is complete.
+    """
     if torch.device(device).type == "cuda" and tensor.device.type == "cpu":
-        tensor = tensor.pin_memory()
-    return tensor.to(device, non_blocking=True)
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 @dataclass(frozen=True)
@@ -240,8 +243,13 @@ class Backbone(Block, PretrainedModule):
         prompts: Sequence[Prompt],
         min_overlap: int,
         report: Counter[str] | None = None,
+        training: bool = False,
     ) -> list[Window]:
-        """Cut each text into windows, in the order of the texts; `report` counts truncations."""
+        """Cut each text into windows, in the order of the texts; `report` counts truncations.
+
+        Windows for training may differ (``training_stride``). The mode of the model does not decide: a thread may cut
+        the next texts while another one switches the mode.
+        """
 
     @abstractmethod
     def collate(self, windows: Sequence[Window]) -> WindowBatch:

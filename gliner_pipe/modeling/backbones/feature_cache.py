@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from gliner_pipe.modeling.backbones.base import BackboneOutput, WindowBatch
+from gliner_pipe.modeling.backbones.base import BackboneOutput, WindowBatch, to_device
 from gliner_pipe.modeling.layers.cache import weights_version
 from gliner_pipe.modeling.precision import full_precision
 
@@ -78,8 +78,8 @@ class FeatureCache:
                     self.bytes += size
         device = batch.input_ids.device
         return BackboneOutput(
-            pad_sequence([known[key][0] for key in keys], batch_first=True).to(device, non_blocking=True),
-            pad_sequence([known[key][1] for key in keys], batch_first=True).to(device, non_blocking=True),
+            to_device(pad_sequence([known[key][0] for key in keys], batch_first=True), device),
+            to_device(pad_sequence([known[key][1] for key in keys], batch_first=True), device),
         )
 
     def clear(self) -> None:

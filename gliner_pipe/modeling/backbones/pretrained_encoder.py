@@ -7,6 +7,7 @@ import importlib.util
 import json
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from gliner_pipe.modeling.adapters.base import Adapter, Form, saved_form
 from gliner_pipe.modeling.backbones import hf
 from gliner_pipe.modeling.backbones.base import PretrainedModule
 from gliner_pipe.util.atomic import replace_file
+from gliner_pipe.util.devices import has_flash_attention
 
 logger = logging.getLogger(__name__)
 
@@ -291,7 +293,8 @@ class PretrainedEncoder(PretrainedModule):
 def follow_device(model: Any, device: torch.device) -> None:
     """Switch a model with ``auto`` attention to flash-attn where that is supported, and otherwise to `sdpa`.
 
-    flash-attn needs a CUDA device, 16-bit weights, the package and support by the model; it skips padding.
+    flash-attn needs a GPU of compute capability 8.0 or newer, 16-bit weights, the package and support by the model; it
+    skips padding.
     """
     kind = getattr(model.config, "_attn_implementation", None)
     if kind not in ("sdpa", FLASH) or not hasattr(model, "set_attn_implementation"):
@@ -308,9 +311,13 @@ def _flash_runs(model: Any, device: torch.device) -> bool:
         model, "_supports_flash_attn_2", False
     )
     short = next(model.parameters()).dtype in (torch.float16, torch.bfloat16)
-    return bool(
-        supported and short and device.type == "cuda" and importlib.util.find_spec("flash_attn") is not None
-    )
+    return bool(supported and short and _has_flash_package() and has_flash_attention(device))
+
+
+@cache
+def _has_flash_package() -> bool:
+    """Look for the package once: each batch asks."""
+    return importlib.util.find_spec("flash_attn") is not None
 
 
 def fingerprint(weights: Iterable[Tensor], vectors_only: bool = False) -> str:

@@ -77,9 +77,10 @@ class Stacked(Backbone):
         prompts: Sequence[Prompt],
         min_overlap: int,
         report: Counter[str] | None = None,
+        training: bool = False,
     ) -> list[Window]:
         """Cut each text into windows."""
-        return self.embedding.windows(pieces, prompts, min_overlap, report)
+        return self.embedding.windows(pieces, prompts, min_overlap, report, training)
 
     def collate(self, windows: Sequence[Window]) -> WindowBatch:
         """Pad windows into one batch."""

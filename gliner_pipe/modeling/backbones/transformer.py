@@ -271,9 +271,10 @@ class Transformer(PretrainedEncoder, Backbone):
         prompts: Sequence[Prompt],
         min_overlap: int,
         report: Counter[str] | None = None,
+        training: bool = False,
     ) -> list[Window]:
         """Cut each text between words into windows of at most ``window`` subword tokens."""
-        disjoint = self.training and not self.training_stride
+        disjoint = training and not self.training_stride
         windows: list[Window] = []
         for index, (text, prompt) in enumerate(zip(pieces, prompts, strict=True)):
             if not text.n_words:

@@ -122,6 +122,7 @@ class Encoder(Block):
         min_overlap: int,
         report: Counter[str] | None = None,
         pieces: Sequence[Pieces] | None = None,
+        training: bool = False,
     ) -> list[Window]:
         """Cut texts into windows, each with the prompt of its query.
 
@@ -137,6 +138,8 @@ class Encoder(Block):
             Counts truncations.
         pieces
             Subword tokens of the texts, if already computed.
+        training
+            Cut windows for training; see ``Backbone.windows``.
         """
         # by identity first: hashing a query of 100,000 labels for each text is slow
         distinct = {id(query): query for query in queries}
@@ -144,7 +147,7 @@ class Encoder(Block):
         by_id = {key: by_query[query] for key, query in distinct.items()}
         prompts = [by_id[id(query)] for query in queries]
         cut = self.backbone.tokenize(texts) if pieces is None else pieces
-        return self.backbone.windows(cut, prompts, min_overlap, report)
+        return self.backbone.windows(cut, prompts, min_overlap, report, training)
 
     def collate(self, windows: Sequence[Window]) -> EncoderBatch:
         """Pad windows into one batch, on the CPU."""

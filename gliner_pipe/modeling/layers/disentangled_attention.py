@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from gliner_pipe.util.devices import has_flash_attention, is_out_of_memory
+
 #: Largest number of positions whose products with distances are computed at once. Neighbours share most of their
 #: distances, but the larger a block, the more of its products are unused.
 BLOCK = 64
@@ -174,7 +176,10 @@ _failed = False
 
 
 def flash_runs(query: Tensor, dropout: float) -> bool:
-    """Whether the kernel supports these queries, ``(rows, length, heads, width)``: on CUDA, 16 bits, no dropout."""
+    """Whether the kernel supports these queries, ``(rows, length, heads, width)``.
+
+    It needs a GPU of compute capability 8.0 or newer, 16 bits, and no dropout.
+    """
     return (
         query.is_cuda
         and query.dtype in (torch.float16, torch.bfloat16)
@@ -183,6 +188,7 @@ def flash_runs(query: Tensor, dropout: float) -> bool:
         and not torch.compiler.is_compiling()
         and not _failed
         and _kernel() is not None
+        and has_flash_attention(query.device)
     )
 
 
@@ -229,10 +235,11 @@ def flash_attention(
     content = (part.transpose(1, 2) for part in (query, key, value))
     positions = (None if table is None else table[None] for table in (position_key, position_query))
     try:
-        mixed: Tensor = kernel(*content, lengths, *positions, False, scale, max(buckets, 0), reach)
-    except torch.cuda.OutOfMemoryError:
-        raise
+        with torch.cuda.device_of(query):  # Triton runs on the current device, whatever that of its inputs
+            mixed: Tensor = kernel(*content, lengths, *positions, False, scale, max(buckets, 0), reach)
     except Exception as error:  # the compiler of a kernel raises errors of any class
+        if is_out_of_memory(error):
+            raise
         reason = " ".join(str(error).split())[:200]
         logger.warning(
             "The kernel of flashdeberta failed (%s); attention of PyTorch is used instead.", reason

@@ -547,8 +547,8 @@ class Gliner(TorchPipe):
     def repeats_prompts(self) -> bool:
         """Whether every pass over the training data reads the same windows, so that they can be cached."""
         sampling = LabelSampling(**self.cfg["label_sampling"])
-        same = sampling.all_labels and not sampling.shuffle and self._ready().label_generator is None
-        return same or not len(self._ready().encoder.prompt(Query(("label",))).ids)
+        same = sampling.all_labels and not sampling.shuffle and self._built().label_generator is None
+        return same or not len(self._built().encoder.prompt(Query(("label",))).ids)
 
     def draw(self, examples: Sequence[Example], rng: random.Random) -> DrawnSpans:
         """Sample labels for examples and split them into windows; the training loop pads them in parts.
@@ -561,7 +561,7 @@ class Gliner(TorchPipe):
             Samples the labels.
         """
         return draw(
-            self._ready(),
+            self._built(),
             examples,
             spans_key=self.gold_spans_key,
             splitter=self.word_splitter,

@@ -191,7 +191,7 @@ def draw(
         Query(entities, tuple(read_relations.get(label, label) for label in related))
         for entities, related in zip(read_labels, prompts.relations, strict=True)
     ]
-    windows = model.encoder.prepare(texts, queries, model.min_overlap, dropped, pieces)
+    windows = model.encoder.prepare(texts, queries, model.min_overlap, dropped, pieces, training=True)
     seeds = [] if relations is None else [rng.random() for _ in texts]
     n_specials = model.encoder.backbone.n_specials
     return DrawnSpans(

@@ -239,8 +239,8 @@ class TokenTagger(TorchPipe):
             self._check_labels(model, ordered=True)
         super().replace_model(model)
 
-    def _ready(self) -> TokenClassifier:
-        model: TokenClassifier = super()._ready()
+    def _built(self) -> TokenClassifier:
+        model: TokenClassifier = super()._built()
         self._check_labels(model, ordered=False)
         if model.blocks is not None and model.decoder.scheme == "word" and self.target == SPANS:
             raise ConfigError(
@@ -255,7 +255,7 @@ class TokenTagger(TorchPipe):
 
     def prepare(self, docs: Sequence[Doc]) -> Prepared:
         """Split documents into windows."""
-        model = self._ready()
+        model: TokenClassifier = self._ready()
         install_extension(self.target)  # a spawned process has none
         splitter = self.word_splitter
         report = Counter[str]()
@@ -387,7 +387,7 @@ class TokenTagger(TorchPipe):
             Not used: nothing is random.
         """
         return draw(
-            self._ready(),
+            self._built(),
             examples,
             target=self.target,
             getter=self.cfg["target_span_getter"],

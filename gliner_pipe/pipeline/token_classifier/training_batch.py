@@ -120,7 +120,7 @@ def draw(
         else _word_tags(model, _values_read(read_values(doc, target, getter), some), places, dropped)
         for doc, words, some in zip(docs, split, read, strict=True)
     ]
-    windows = model.prepare([words.texts for words in read], dropped, pieces)
+    windows = model.prepare([words.texts for words in read], dropped, pieces, training=True)
     lengths = list(map(len, gold))
     if model.decoder.all_pieces:
         windows, gold = _by_subword(model, windows, gold)

@@ -437,9 +437,14 @@ def test_flash_attention_runs_with_16_bits_on_a_gpu(backbone, monkeypatch):
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: object() if name == "flash_attn" else find_spec(name)
     )
+    pretrained_encoder._has_flash_package.cache_clear()
+    capability = [(7, 5)]
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability[0])
     pretrained_encoder.follow_device(model, torch.device("cuda"))
     pretrained_encoder.follow_device(model.bfloat16(), torch.device("cpu"))
+    pretrained_encoder.follow_device(model, torch.device("cuda"))  # older than Ampere
     assert chosen == []
+    capability[0] = (8, 6)
     pretrained_encoder.follow_device(model, torch.device("cuda"))
     model.config._attn_implementation = pretrained_encoder.FLASH
     pretrained_encoder.follow_device(model, torch.device("cuda"))
@@ -449,6 +454,7 @@ def test_flash_attention_runs_with_16_bits_on_a_gpu(backbone, monkeypatch):
     model.config._attn_implementation = "eager"  # asked for by name elsewhere
     pretrained_encoder.follow_device(model, torch.device("cuda"))
     assert len(chosen) == 2
+    pretrained_encoder._has_flash_package.cache_clear()
 
 
 # -- the kernel of flashdeberta ------------------------------------------------------------------------------------------
