@@ -401,6 +401,40 @@ def test_int8_needs_a_cpu(everything: Any) -> None:
     assert error.value.where == "components.gliner.quantize"
 
 
+def test_int8_runs_on_the_cpu_where_the_device_is_auto(
+    backbone: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    nlp = pipeline(backbone, quantize="int8")
+    component = nlp.get_pipe("gliner")
+    assert component.device.type == component.gliner.device.type == "cpu"
+    assert scores(nlp) and scores(fresh(nlp))
+    assert {"int8" in record.getMessage() for record in caplog.records} == {True}
+    assert len(caplog.records) == 2  # one for each pipeline
+    component.cfg = {**component.cfg, "quantize": None}
+    assert component.device.type == "cuda"
+
+
+def test_a_forked_worker_asks_cuda_nothing(everything: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights on CUDA and CUDA not in use: that is a process forked from one that uses it."""
+    component = change(everything.get_pipe("gliner"), dtype="bf16")
+    example = spacy.training.Example.from_dict(
+        everything.make_doc(TEXTS[0]), {"entities": [(0, 3, "person")]}
+    )
+    monkeypatch.setattr(type(component.gliner), "device", torch.device("cuda", 0))
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
+
+    def refuse(*_: Any) -> None:
+        raise RuntimeError("Cannot re-initialize CUDA in forked subprocess")
+
+    for name in ("is_bf16_supported", "get_device_capability", "current_device"):
+        monkeypatch.setattr(torch.cuda, name, refuse)
+    assert component.collate([example]).count  # what a worker of the training does
+    with pytest.raises(ConfigError) as error:
+        component.prepare([example.reference])
+    assert error.value.where == "components.gliner.device"
+
+
 def test_compilation_needs_a_compiler(everything: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CXX", raising=False)
