@@ -12,30 +12,37 @@ LABELS_AT_ONCE = 8192
 
 
 class ProjectedLabels:
-    """Caches the projections of the last label set.
+    """Caches the projections of the last label set, and of the largest one.
 
     They are reused while labels and weights stay the same. If labels were added, removed or replaced, the unchanged
     labels before and after them are not projected again: one more label costs one projection, whatever their number.
+    The largest set is kept as well, so that texts with few labels of their own do not cost its projections.
     """
 
     def __init__(self) -> None:
-        #: The last labels and their projections, by memory address of the labels. The cache keeps the labels alive, so
-        #: the address cannot be reused.
-        self._cache: Cache[tuple[object, ...], tuple[Tensor, Tensor]] = Cache(1)
+        #: Labels and their projections, by memory address of the labels. The caches keep the labels alive, so the
+        #: address cannot be reused.
+        self._last: Cache[tuple[object, ...], tuple[Tensor, Tensor]] = Cache(1)
+        self._largest: Cache[tuple[object, ...], tuple[Tensor, Tensor]] = Cache(1)
 
     def forget(self) -> None:
-        """Empty the cache."""
-        self._cache.forget()
+        """Empty the caches."""
+        self._last.forget()
+        self._largest.forget()
 
     def of(self, layer: nn.Module, labels: Tensor) -> Tensor:
         """Apply `layer` to labels, ``(labels, hidden)``, which must not be modified afterwards."""
         weights = tuple(layer.parameters())
         key = (labels.data_ptr(), labels.shape)
-        cached = self._cache.peek(key, weights)
+        cached = self._last.peek(key, weights) or self._largest.peek(key, weights)
         if cached is None:
-            last = next(iter(self._cache.items(weights).values()), None)
-            projected = _projected(layer, labels) if last is None else _updated(layer, labels, *last)
-            cached = self._cache.get(key, lambda: (labels, projected), weights)
+            largest = list(self._largest.items(weights).values())
+            known = [*self._last.items(weights).values(), *largest]
+            nearest = min(known, key=lambda one: abs(len(one[0]) - len(labels)), default=None)
+            made = labels, _projected(layer, labels) if nearest is None else _updated(layer, labels, *nearest)
+            cached = self._last.get(key, lambda: made, weights)
+            if not largest or len(labels) >= len(largest[0][0]):
+                self._largest.get(key, lambda: made, weights)
         return cached[1]
 
 
@@ -56,9 +63,8 @@ def _equal_at_start(one: Tensor, other: Tensor) -> int:
     most = min(len(one), len(other))
     for at in range(0, most, LABELS_AT_ONCE):
         here = slice(at, min(at + LABELS_AT_ONCE, most))
-        differ = (one[here] != other[here]).any(1).nonzero()
-        if len(differ):
-            return at + int(differ[0])
+        if not torch.equal(one[here], other[here]):
+            return at + int((one[here] != other[here]).any(1).nonzero()[0])
     return most
 
 
@@ -68,7 +74,6 @@ def _equal_at_end(one: Tensor, other: Tensor) -> int:
     one, other = one[len(one) - most :], other[len(other) - most :]
     for stop in range(most, 0, -LABELS_AT_ONCE):
         here = slice(max(0, stop - LABELS_AT_ONCE), stop)
-        differ = (one[here] != other[here]).any(1).nonzero()
-        if len(differ):
-            return most - (here.start + int(differ[-1]) + 1)
+        if not torch.equal(one[here], other[here]):
+            return most - (here.start + int((one[here] != other[here]).any(1).nonzero()[-1]) + 1)
     return most

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from gliner_pipe.modeling.backbones.base import WindowBatch
 from gliner_pipe.modeling.encoders.bi_encoder import BiEncoder
-from gliner_pipe.modeling.encoders.label_encoder import MOST_KEPT, TEXTS_AT_ONCE
+from gliner_pipe.modeling.encoders.label_encoder import TEXTS_AT_ONCE
 from gliner_pipe.modeling.encoders.label_table import PromptTable
 from gliner_pipe.modeling.gliner import GLiNER
-from gliner_pipe.modeling.layers.cache import Cache
+from gliner_pipe.modeling.layers.vector_table import VectorTable
 from gliner_pipe.modeling.relation_layers.base import RelationLayer
 from gliner_pipe.modeling.span_reps import base
 from gliner_pipe.modeling.span_reps.base import FoundSpans, SpanRep, valid_spans
@@ -160,19 +160,14 @@ def _represent(graph: Graph | None, words: Tensor, spans: Tensor, word_mask: Ten
     return graph.run({"words": words, "spans": spans, "word_mask": word_mask})["vectors"]
 
 
-class LabelVector(NamedTuple):
-    """Vector of a label before and after the projection for scoring, ``(hidden,)`` each."""
-
-    read: Tensor
-    projected: Tensor
-
-
 #: Kind (``entity`` or ``relation``) and label.
 _Key = tuple[str, str]
 
 
 class LabelVectors:
-    """Cache of label vectors; missing ones are computed by the graph of the label model.
+    """Label vectors before and after the projection for scoring, ``(2, hidden)`` for each label.
+
+    Missing ones are computed by the graph of the label model; those out of use are removed, see ``VectorTable``.
 
     Parameters
     ----------
@@ -185,36 +180,34 @@ class LabelVectors:
     def __init__(self, encoder: BiEncoder | None, graph: Graph | None) -> None:
         self.encoder = encoder
         self.graph = graph
-        self.kept: Cache[_Key, LabelVector] = Cache(MOST_KEPT)
-        #: Vectors of a compressed prompt, which cannot be computed again.
-        self.known: dict[_Key, LabelVector] = {}
+        self.kept: VectorTable[_Key] = VectorTable()
 
     def of(self, kind: str, labels: Sequence[str], *, projected: bool) -> Tensor:
         """Return the vectors of labels of a `kind` (``entity`` or ``relation``), ``(labels, hidden)``."""
-        keys = [(kind, label) for label in labels]
-        found = (
-            [self.known[key] for key in keys]
-            if self.graph is None
-            else self.kept.get_all(keys, self._compute)
-        )
-        return torch.stack([one.projected if projected else one.read for one in found])
+        found = self.kept.get([(kind, label) for label in labels], self._compute)
+        return found[:, int(projected)]
 
-    def _compute(self, keys: Sequence[_Key]) -> list[LabelVector]:
+    def _compute(self, keys: Sequence[_Key]) -> Tensor:
         assert self.encoder is not None and self.graph is not None
-        vectors: list[LabelVector] = []
+        vectors: list[Tensor] = []
         for at in range(0, len(keys), TEXTS_AT_ONCE):
             labels = [label for _, label in keys[at : at + TEXTS_AT_ONCE]]
             made = self.graph.run(self.encoder.label_encoder.cut(labels))
-            vectors += [LabelVector(*pair) for pair in zip(made["vectors"], made["projected"], strict=True)]
-        return vectors
+            vectors.append(torch.stack([made["vectors"], made["projected"]], 1))
+        return torch.cat(vectors)
 
     def load(self, path: Path, table: PromptTable) -> None:
         """Load the vectors of a compressed prompt."""
         content = load_file(path)
         for kind, names in table.names.items():
-            vectors = zip(content[f"{kind}.read"], content[f"{kind}.projected"], strict=True)
-            for name, pair in zip(names, vectors, strict=True):
-                self.known[kind, name] = LabelVector(*pair)
+            vectors = torch.stack([content[f"{kind}.read"], content[f"{kind}.projected"]], 1)
+            places = {(kind, name): place for place, name in enumerate(names)}
+
+            def read(keys: list[_Key], vectors: Tensor = vectors, places: dict[_Key, int] = places) -> Tensor:
+                return vectors[[places[key] for key in keys]]
+
+            if places:  # never removed: they cannot be computed again
+                self.kept.get(list(places), read, pin=True)
 
 
 def save_table(model: GLiNER, table: PromptTable, path: Path) -> None:

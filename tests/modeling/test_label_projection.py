@@ -61,6 +61,21 @@ def test_only_new_labels_are_projected(new, cost):
         torch.testing.assert_close(made, layer.layer(vectors[new]))
 
 
+def test_few_labels_do_not_cost_the_projections_of_many():
+    vectors = torch.randn(300, 6)
+    many = vectors[:200]
+    layer, kept = Counting(), ProjectedLabels()
+    with torch.inference_mode():
+        kept.of(layer, many)
+        layer.rows.clear()
+        for number in range(200, 220):
+            few = vectors[[number, number + 1]]
+            torch.testing.assert_close(kept.of(layer, few), layer.layer(few))
+            kept.of(layer, many)
+        assert sum(layer.rows) <= 2 * 20
+    assert len(kept._last) == len(kept._largest) == 1
+
+
 def test_the_same_labels_are_not_compared():
     layer, kept, labels = Counting(), ProjectedLabels(), torch.randn(20, 6)
     with torch.inference_mode():

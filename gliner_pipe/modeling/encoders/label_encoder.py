@@ -16,18 +16,18 @@ from gliner_pipe.modeling.backbones import hf
 from gliner_pipe.modeling.backbones.pretrained_encoder import PretrainedEncoder
 from gliner_pipe.modeling.encoders.label_cache import VectorStore
 from gliner_pipe.modeling.layers.cache import Cache, weights_of
+from gliner_pipe.modeling.layers.vector_table import VectorTable
 from gliner_pipe.util.atomic import replace_file
 
 #: Largest number of texts in a batch without gradients.
 TEXTS_AT_ONCE = 128
-#: Largest number of vectors in memory, unless one call needs more.
-MOST_KEPT = 1 << 17
 
 
 class TextEmbedder(PretrainedEncoder):
     """A Hugging Face encoder that pools the vectors of subword tokens into one vector for each text.
 
-    Without gradients, the vector of a text is computed once and cached until the weights change.
+    Without gradients, the vector of a text is computed once and cached until the weights change; those out of use are
+    removed, see ``VectorTable``.
 
     Parameters
     ----------
@@ -75,8 +75,8 @@ class TextEmbedder(PretrainedEncoder):
         self.encoder: Any = None
         self.tokenizer: Any = None
         self.cache = cache
-        #: Vectors of single texts; the stacked vectors of the latest call; the file of vectors.
-        self._vectors: Cache[str, Tensor] = Cache(MOST_KEPT)
+        #: Vectors of single texts; the vectors of the latest call; the file of vectors.
+        self._vectors: VectorTable[str] = VectorTable()
         self._last: Cache[tuple[str, ...], Tensor] = Cache(1)
         self._stores: Cache[str, VectorStore] = Cache(1)
 
@@ -102,8 +102,9 @@ class TextEmbedder(PretrainedEncoder):
 
     def encoder_changed(self) -> None:
         """Clear the caches of vectors."""
-        for cache in (self._vectors, self._last, self._stores):
-            cache.forget()
+        self._vectors.forget()
+        self._last.forget()
+        self._stores.forget()
 
     def forward(self, texts: Sequence[str]) -> Tensor:
         """Return the vectors of texts, ``(texts, hidden)``; the same tensor if the latest call had the same texts."""
@@ -115,11 +116,11 @@ class TextEmbedder(PretrainedEncoder):
         texts = tuple(texts)
         last = self._last.peek(texts, weights)
         if last is None:
-            vectors = self._vectors.get_all(texts, self._compute, weights)
-            last = self._last.get(texts, lambda: torch.stack(vectors), weights)
+            vectors = self._vectors.get(texts, self._compute, weights)
+            last = self._last.get(texts, lambda: vectors, weights)
         return last
 
-    def _compute(self, texts: list[str]) -> list[Tensor]:
+    def _compute(self, texts: list[str]) -> Tensor:
         """Read the vectors of texts from the disk; compute missing ones in batches and write them there."""
         stored = {} if self.cache is None else self.store.get(texts)
         device = next(self.parameters()).device
@@ -130,7 +131,7 @@ class TextEmbedder(PretrainedEncoder):
             if self.cache is not None:
                 self.store.put(part, vectors)
             stored.update(zip(part, vectors, strict=True))
-        return [stored[text].to(device) for text in texts]
+        return torch.stack([stored[text].to(device) for text in texts])
 
     @property
     def store(self) -> VectorStore:
@@ -179,9 +180,8 @@ class TextEmbedder(PretrainedEncoder):
         """Write the cached vectors to a safetensors file, with the fingerprint of the weights."""
         from safetensors.torch import save_file
 
-        cached = self._vectors.items(weights_of(self))
-        names = list(cached)
-        vectors = torch.stack(list(cached.values())) if cached else torch.zeros(0, 0)
+        names, cached = self._vectors.items(weights_of(self))
+        vectors = torch.zeros(0, 0) if cached is None else cached
         listed = torch.frombuffer(bytearray("\0".join(names).encode("utf8") or b"\0"), dtype=torch.uint8)
         content = {"vectors": vectors.cpu().contiguous(), "texts": listed}
         about = {"weights": self.fingerprint(), "format": "gliner_pipe label vectors 1"}
@@ -189,7 +189,7 @@ class TextEmbedder(PretrainedEncoder):
             save_file(content, file, metadata=about)
 
     def load_vectors(self, path: Path) -> int:
-        """Read the vectors that ``save_vectors`` wrote, and return their number.
+        """Read the vectors that ``save_vectors`` wrote, and return their number; they are kept, in use or not.
 
         Raises
         ------
@@ -207,6 +207,9 @@ class TextEmbedder(PretrainedEncoder):
             names = bytes(file.get_tensor("texts").tolist()).decode("utf8").split("\0")
         if not len(vectors):
             return 0
-        read = dict(zip(names, vectors.to(next(self.parameters()).device).unbind(0), strict=True))
-        self._vectors.get_all(names, lambda new: [read[name] for name in new], weights_of(self))
+        places = {name: place for place, name in enumerate(names)}
+        vectors = vectors.to(next(self.parameters()).device)
+        self._vectors.get(
+            names, lambda new: vectors[[places[name] for name in new]], weights_of(self), pin=True
+        )
         return len(names)
