@@ -49,6 +49,8 @@ class ProjectedLabels:
 def _updated(layer: nn.Module, labels: Tensor, before: Tensor, projected: Tensor) -> Tensor:
     """Project labels, reusing the projections of the first and last ones that equal those of `before`."""
     head = _equal_at_start(before, labels)
+    if head == len(labels):
+        return projected[:head]
     tail = _equal_at_end(before[head:], labels[head:])
     new = labels[head : len(labels) - tail]
     return torch.cat([projected[:head], _projected(layer, new), projected[len(projected) - tail :]])

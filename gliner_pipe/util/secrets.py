@@ -234,7 +234,7 @@ def marked(value: Any, name: str = "") -> Iterator[str]:
         yield name
 
 
-@cache
+@lru_cache(4096)
 def _tell(where: str, what: str) -> None:
     logger.warning("redacted in %s: %s", where, what)
 
@@ -242,7 +242,7 @@ def _tell(where: str, what: str) -> None:
 # -- by name -----------------------------------------------------------------------------------------------------------
 
 
-@cache
+@lru_cache(4096)
 def _is_secret_name(name: str) -> bool:
     words = [word.lower() for word in _PART.findall(name)]
     while len(words) > 1 and words[-1].isdigit():
@@ -259,7 +259,7 @@ def _is_secret_name(name: str) -> bool:
     return False
 
 
-@cache
+@lru_cache(4096)
 def _is_section(name: str) -> bool:
     words = [word.lower() for word in _PART.findall(name)]
     return any("".join(words[-number:]) in _SECTIONS for number in (1, 2))

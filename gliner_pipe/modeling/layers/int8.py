@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gliner_pipe.errors import ConfigError
+from gliner_pipe.modeling.layers.linear import rows_of_kernel
 
 #: Largest quantized value; the range is symmetric.
 _LARGEST = 127
@@ -47,12 +49,13 @@ class Int8Linear(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Map ``(..., in_features)`` to ``(..., out_features)``."""
-        rows = inputs.float()
+        n = inputs.numel() // self.in_features
+        rows = inputs.reshape(n, self.in_features).float()
         largest = rows.abs().amax(-1, keepdim=True).clamp_min_(1e-12)
         # int8 with its sign bit flipped is the unsigned integer: the conversion of torch to uint8 is not vectorised
         rounded = (rows * (_LARGEST / largest)).round_().to(torch.int8).view(torch.uint8).bitwise_xor_(_ZERO)
         products = torch.ops.onednn.qlinear_pointwise(
-            rounded,
+            self.padded(rounded),
             1 / _LARGEST,
             _ZERO,
             self.weight,
@@ -65,12 +68,20 @@ class Int8Linear(nn.Module):
             "none",
             [],
             "",
-        )
+        )[:n]
         if self.bias is None:
             products.mul_(largest)
         else:
             torch.addcmul(self.bias, products, largest, out=products)
-        return products.to(inputs.dtype)
+        return products.view(*inputs.shape[:-1], self.out_features).to(inputs.dtype)
+
+    @staticmethod
+    def padded(rows: Tensor) -> Tensor:
+        """Pad rows to one of few numbers, as oneDNN keeps a kernel for each; see ``rows_of_kernel``."""
+        if torch.compiler.is_compiling():
+            return rows
+        more = rows_of_kernel(len(rows)) - len(rows)
+        return F.pad(rows, (0, 0, 0, more)) if more else rows
 
     def extra_repr(self) -> str:
         """Return the widths, for ``repr``."""

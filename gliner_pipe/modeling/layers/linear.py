@@ -60,13 +60,13 @@ class Linear(CachingModule, nn.Linear):
 def _product(inputs: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
     n, size = inputs.numel() // inputs.shape[-1], inputs.shape[-1]
     rows = inputs.reshape(n, size)
-    if (more := _rows_of_kernel(n) - n) > 0:
+    if (more := rows_of_kernel(n) - n) > 0:
         rows = F.pad(rows, (0, 0, 0, more))
     product: Tensor = torch.ops.mkldnn._linear_pointwise(rows, packed, bias, "none", [], "")[:n]
     return product.view(*inputs.shape[:-1], product.shape[-1])
 
 
-def _rows_of_kernel(n: int) -> int:
+def rows_of_kernel(n: int) -> int:
     """Return how many rows `n` rows are padded to: up to 32 none, above that 16 steps between powers of two.
 
     oneDNN compiles one kernel per number of rows and keeps it, some 0.6 MB for each width: without padding, memory

@@ -49,3 +49,16 @@ def test_a_quarter_of_the_memory() -> None:
     layer = Int8Linear(nn.Linear(64, 64))
     assert layer.weight.element_size() == 1
     assert not list(layer.parameters())
+
+
+def test_padded_rows_change_nothing() -> None:
+    """OneDNN keeps a kernel for each number of rows: it gets few numbers, and the rows are those of each alone."""
+    layer = Int8Linear(nn.Linear(16, 24))
+    inputs = torch.randn(3, 37, 16)
+    with torch.inference_mode():
+        found = layer(inputs)
+        assert found.equal(torch.stack([layer(row) for row in inputs]))
+        assert found.equal(torch.cat([layer(part) for part in inputs.split(1, dim=1)], 1))
+        assert layer(inputs[:0]).shape == (0, 37, 24)
+        numbers = {layer.padded(torch.zeros(n, 16, dtype=torch.uint8)).shape[0] for n in range(1, 2049)}
+    assert len(numbers) < 140

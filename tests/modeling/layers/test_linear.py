@@ -129,7 +129,7 @@ def test_linear_layers_are_replaced_and_weights_stay():
 
 
 def test_rows_are_padded_to_few_sizes():
-    filled = [(rows, linear._rows_of_kernel(rows)) for rows in range(1, 4097)]
+    filled = [(rows, linear.rows_of_kernel(rows)) for rows in range(1, 4097)]
     assert all(rows <= more < max(rows + 1, 1.1 * rows) for rows, more in filled)
     assert len({more for _, more in filled}) < 160
 
