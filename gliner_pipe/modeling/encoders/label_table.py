@@ -66,13 +66,17 @@ class PromptTable(nn.Module):
     def __init__(self, entities: Sequence[str], relations: Sequence[str], hidden_size: int) -> None:
         super().__init__()
         self.names = {"entity": list(entities), "relation": list(relations)}
+        #: Row of each label; a table may have many labels, and each batch looks some up.
+        self._places = {
+            kind: {label: place for place, label in enumerate(labels)} for kind, labels in self.names.items()
+        }
         self.hidden_size = hidden_size
         self.entities = nn.Parameter(torch.zeros(len(entities), hidden_size), requires_grad=False)
         self.relations = nn.Parameter(torch.zeros(len(relations), hidden_size), requires_grad=False)
 
     def check(self, kind: str, labels: Sequence[str]) -> None:
         """Check that all labels have a vector."""
-        known = set(self.names[kind])
+        known = self._places[kind]
         unknown = [label for label in labels if label not in known]
         if unknown:
             raise ConfigError(
@@ -85,7 +89,7 @@ class PromptTable(nn.Module):
     def vectors(self, kind: str) -> Callable[[Sequence[str]], Tensor]:
         """Return a function from labels to their vectors."""
         table = self.entities if kind == "entity" else self.relations
-        places = {label: place for place, label in enumerate(self.names[kind])}
+        places = self._places[kind]
         return lambda labels: table[[places[label] for label in labels]]
 
     def save_assets(self, path: Path) -> None:
