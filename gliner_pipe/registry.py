@@ -129,7 +129,7 @@ class registry(confit.RegistryCollection):  # type: ignore[misc]
     decoders = Registry(("gliner_pipe", "decoders"), "gliner_pipe.modeling.decoders")
     relation_layers = Registry(("gliner_pipe", "relation_layers"), "gliner_pipe.modeling.relation_layers")
     triples = Registry(("gliner_pipe", "triples"), "gliner_pipe.modeling.triples")
-    word_splitters = Registry(("gliner_pipe", "word_splitters"), "gliner_pipe.pipeline.word_splitters")
+    word_splitters = Registry(("gliner_pipe", "word_splitters"), "gliner_pipe.pipeline.language_splitters")
 
     architectures = SharedRegistry(("spacy", "architectures"))
     losses = SharedRegistry(("thinc", "losses"), "gliner_pipe.modeling.losses")

@@ -22,6 +22,14 @@ HEAVY = [
     "sklearn",
     "wandb",
     "gliner",
+    "jieba3",
+    "hanlp",
+    "janome",
+    "mecab",
+    "indicnlp",
+    "camel_tools",
+    "stanza",
+    "langdetect",
 ]
 
 NO_NETWORK = """
@@ -52,7 +60,7 @@ def python(code: str, *arguments: str, cwd: Path | None = None) -> str:
         "import gliner_pipe",
         "import gliner_pipe.registry",
         "import spacy; spacy.blank('en')",
-        "import spacy; spacy.blank('en').add_pipe('gliner')",
+        "import spacy; spacy.blank('en').add_pipe('gliner', config={'word_splitter': {'@word_splitters': 'universal'}})",
         "import gliner_pipe.pipeline.gliner.component",
     ],
 )

@@ -298,13 +298,26 @@ def all_added_tokens(config: Mapping[str, Any]) -> list[str]:
     return [ent, sep, rel] if rel is not None else ["[FLERT]", ent, sep]
 
 
-def word_splitter(config: Mapping[str, Any], folder: Path) -> str:
-    """Return the name of the word splitter that the checkpoint was trained with."""
+#: Word splitters that GLiNER has, registered here under the same names.
+WORD_SPLITTERS = (
+    "whitespace",
+    "spacy",
+    "universal",
+    "jieba",
+    "hanlp",
+    "janome",
+    "mecab",
+    "hindi",
+    "camel",
+    "stanza",
+)
+
+
+def word_splitter(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the section of the word splitter that the checkpoint was trained with; it may be unknown here."""
     name = str(config.get("words_splitter_type") or "whitespace")
-    if name not in available("word_splitters"):
-        allowed = ", ".join(available("word_splitters"))
-        raise CheckpointError(f"{folder}: has words_splitter_type = {name!r}; allowed: {allowed}.")
-    return name
+    # GLiNER splits by the English rules of spaCy, in any language
+    return {"@word_splitters": name, **({"language": "en"} if name == "spacy" else {})}
 
 
 def rename(state: Mapping[str, Tensor], config: Mapping[str, Any], folder: Path) -> dict[str, Tensor]:

@@ -48,7 +48,7 @@ def read_checkpoint(name: str) -> GLiNER:
     tokenizer = gliner_assets.text_tokenizer(config, folder)
     blocks = gliner_names.blocks(config, folder, text_encoder, tokenizer)
     model = from_blocks(blocks)
-    model.word_splitter = gliner_names.word_splitter(config, folder)
+    model.word_splitter = gliner_names.word_splitter(config)
     tensors, parts = _weights(folder)
     state = gliner_names.rename(tensors, config, folder)
     gliner_names.check_prompts(state, config, folder)

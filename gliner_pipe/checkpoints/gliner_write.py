@@ -43,7 +43,7 @@ def write_checkpoint(model: GLiNER, target: Path, word_splitter: str = "spacy") 
     target
         Output folder.
     word_splitter
-        The word splitter: ``spacy`` or ``whitespace``.
+        Registered name of the word splitter, one of ``gliner_names.WORD_SPLITTERS``.
 
     Returns
     -------

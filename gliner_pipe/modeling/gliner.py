@@ -52,8 +52,8 @@ class Architecture(Block):
         self.encoder = encoder
         #: Configuration of the blocks if the pipeline's config does not hold it (a checkpoint given by name).
         self.blocks: dict[str, Any] | None = None
-        #: Name of the word splitter that the weights were trained with, if not spaCy's tokens.
-        self.word_splitter: str | None = None
+        #: Section of the word splitter that the weights were trained with, if not spaCy's tokens.
+        self.word_splitter: dict[str, Any] | None = None
         #: Whether the model has weights.
         self.is_built = False
 

@@ -86,7 +86,7 @@ def write_onnx(
                     exported, report[name] = _export_component(pipe, Path(folder, name), int8=int8)
                 exported.threads = threads
                 pipe.model, pipe.cfg = exported, {**pipe.cfg, **FULL_PRECISION}
-                nlp._pipe_configs[name] = {**nlp._pipe_configs[name], **_settings(exported)}
+                nlp._pipe_configs[name] = {**nlp._pipe_configs[name], **_settings(exported, before[name][2])}
             save_pipeline(nlp, target)
         finally:
             for name, (model, cfg, config) in before.items():
@@ -150,8 +150,8 @@ def _without_training(section: Any) -> Any:
     }
 
 
-def _settings(exported: Any) -> dict[str, Any]:
-    """Return the settings of a component whose model has been exported."""
+def _settings(exported: Any, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a component whose model has been exported; `config` is that before."""
     is_tagger = isinstance(exported, OnnxTokenClassifier)
     model = {
         "@architectures": "gliner_pipe.ONNXTokenClassifier.v1" if is_tagger else "gliner_pipe.ONNX.v1",
@@ -162,8 +162,8 @@ def _settings(exported: Any) -> dict[str, Any]:
     settings: dict[str, Any] = {"model": model, **FULL_PRECISION}
     if is_tagger:
         settings |= dict.fromkeys(("embedding", "decoder", "mode", "scheme"))
-    if exported.word_splitter is not None:
-        settings["word_splitter"] = {"@word_splitters": exported.word_splitter}
+    if exported.word_splitter is not None and config.get("word_splitter") is None:
+        settings["word_splitter"] = exported.word_splitter
     return settings
 
 

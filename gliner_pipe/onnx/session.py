@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from gliner_pipe.errors import CheckpointError, ConfigError
 from gliner_pipe.modeling.layers.cache import Cache
+from gliner_pipe.util import optional
 
 #: Section of a config that errors name.
 WHERE = "components.*.model"
@@ -22,26 +22,8 @@ CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
 
 def library(name: str) -> Any:
-    """Import a package of the extra ``onnx``.
-
-    Parameters
-    ----------
-    name
-        Module, e.g. ``onnxruntime.quantization``.
-
-    Raises
-    ------
-    ConfigError
-        If it is not installed.
-    """
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ConfigError(
-            WHERE,
-            f"needs the package {name.partition('.')[0]}, which cannot be imported ({error})",
-            do='Run pip install "gliner_pipe[onnx]"',
-        ) from error
+    """Return a module of the extra ``onnx``; see :func:`gliner_pipe.util.optional.library`."""
+    return optional.library(name, WHERE, "onnx")
 
 
 class Graph:

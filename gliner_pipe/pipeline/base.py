@@ -23,7 +23,7 @@ from spacy.training import Example, validate_examples, validate_get_examples
 from spacy.vocab import Vocab
 from torch import nn
 
-from gliner_pipe.errors import ConfigError, NotInitializedError
+from gliner_pipe.errors import CheckpointError, ConfigError, NotInitializedError
 from gliner_pipe.modeling.batch import LossTerms
 from gliner_pipe.modeling.block import available, described
 from gliner_pipe.modeling.inference import TokenBudget
@@ -39,7 +39,7 @@ from gliner_pipe.pipeline import serialize
 from gliner_pipe.pipeline.buffers import annotate_buffered, documents_ahead
 from gliner_pipe.pipeline.config_errors import check_settings
 from gliner_pipe.pipeline.thinc_optimizer import ThincDrivenOptimizer
-from gliner_pipe.pipeline.word_splitters import SpacyWords, WordSplitter, read_words
+from gliner_pipe.pipeline.word_splitters import WordSplitter, read_words
 from gliner_pipe.registry import registry
 from gliner_pipe.util.atomic import is_plain
 from gliner_pipe.util.devices import is_lost
@@ -192,7 +192,7 @@ class TorchPipe(Pipe):  # type: ignore[misc]
         #: Settings at construction, for ``serialize``; set by the subclass once it has read its labels.
         self.configured: Mapping[str, Any] = {}
         self._word_splitter: WordSplitter | None = word_splitter
-        self._named_splitter: Cache[str | None, WordSplitter] = Cache(1)
+        self._named_splitter: Cache[str, WordSplitter] = Cache(1)
         self._rng = random.Random(0)
         self._optimizer: ThincDrivenOptimizer | None = None
         self._lock = Lock()
@@ -264,6 +264,8 @@ class TorchPipe(Pipe):  # type: ignore[misc]
                 if not isinstance(named, self.network_type):
                     with self.placed():
                         model = named.materialize()
+                    if self._word_splitter is None:
+                        self._splitter_of(model)  # refuses an unknown one
                     self._move(model)
                     self.model = model
         return self.model
@@ -296,9 +298,29 @@ class TorchPipe(Pipe):  # type: ignore[misc]
         """Splits documents into words: as configured, else as the checkpoint requires, else into tokens."""
         if self._word_splitter is not None:
             return self._word_splitter
-        named: str | None = self.network.word_splitter
-        make = registry.word_splitters.get(named) if named else SpacyWords
-        return self._named_splitter.get(named, make)
+        return self._splitter_of(self.network)
+
+    def _splitter_of(self, network: Any) -> WordSplitter:
+        """Return the word splitter that a checkpoint was trained with; the document's tokens if it is none.
+
+        Raises
+        ------
+        CheckpointError
+            If no such splitter is registered.
+        """
+        section = network.word_splitter or {"@word_splitters": "spacy"}
+
+        def make() -> WordSplitter:
+            name, arguments = section["@word_splitters"], {k: v for k, v in section.items() if k[0] != "@"}
+            if name not in (known := available("word_splitters")):
+                raise CheckpointError(
+                    f"{self._where}.model has words_splitter_type = {name!r}; allowed: {', '.join(known)}. "
+                    f"Set {self._where}.word_splitter: it takes precedence."
+                )
+            splitter: WordSplitter = registry.word_splitters.get(name)(**arguments)
+            return splitter
+
+        return self._named_splitter.get(repr(section), make)
 
     def add_to_report(self, counts: Counter[str]) -> None:
         """Add counts to ``report``."""
@@ -403,7 +425,8 @@ class TorchPipe(Pipe):  # type: ignore[misc]
 
         The training loop uses it for batch sizes in subword tokens.
         """
-        split = [self.word_splitter.split(example.reference) for example in examples]
+        with self.placed():
+            split = [self.word_splitter.split(example.reference) for example in examples]
         _, pieces = read_words(self._built().encoder.backbone, split)
         return [len(one.ids) for one in pieces]
 

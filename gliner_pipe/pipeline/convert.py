@@ -9,13 +9,15 @@ from typing import Any
 
 import spacy
 
+from gliner_pipe.checkpoints.gliner_names import WORD_SPLITTERS
 from gliner_pipe.checkpoints.gliner_write import write_checkpoint
 from gliner_pipe.checkpoints.hf_write import check_parts, write_model
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.modeling.token_classifier import TokenClassifier
 from gliner_pipe.pipeline.gliner.component import Gliner
 from gliner_pipe.pipeline.token_classifier.component import TokenTagger
-from gliner_pipe.pipeline.word_splitters import WhitespaceWords
+from gliner_pipe.pipeline.word_splitters import SpacyWords
+from gliner_pipe.registry import registry
 
 logger = logging.getLogger("gliner_pipe.convert")
 
@@ -105,14 +107,30 @@ def to_gliner(source: str | spacy.language.Language, target: Path, component: st
         Output folder.
     component
         Name of the component; required only if the pipeline has several.
+
+    Raises
+    ------
+    ConfigError
+        If GLiNER lacks a block or the word splitter; nothing is written then.
     """
     nlp = spacy.load(source) if isinstance(source, str) else source
     pipe: Any = component_of(nlp, Gliner, component)
-    words = "whitespace" if isinstance(pipe.word_splitter, WhitespaceWords) else "spacy"
-    if words == "spacy" and nlp.lang != "en":
+    splitter = pipe.word_splitter
+    names = [name for name, made in registry.word_splitters.get_all().items() if made is type(splitter)]
+    words = names[0] if names else type(splitter).__name__
+    if words not in WORD_SPLITTERS:
+        raise ConfigError(
+            f"components.{pipe.name}.word_splitter",
+            f"found {words}, which GLiNER does not have",
+            ", ".join(WORD_SPLITTERS),
+            "Keep the pipeline in spaCy's format, which supports all blocks",
+        )
+    language = splitter.language or nlp.lang if isinstance(splitter, SpacyWords) else "en"
+    if language != "en":
         logger.warning(
-            "GLiNER splits words with English spaCy rules; this pipeline's language is %r, so words may differ.",
-            nlp.lang,
+            "GLiNER splits words with English spaCy rules; the words of this pipeline are those of the language %r, so "
+            "they may differ.",
+            language,
         )
     return write_checkpoint(pipe.gliner, target, words)
 

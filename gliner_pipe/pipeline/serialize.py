@@ -91,7 +91,8 @@ def from_disk(component: Serializable, path: Path, exclude: Iterable[str] = ()) 
         saved = _read(folder / BLOCKS, component.factory)
         model = model.restore(consent.unstated(saved["blocks"]))
         consent.overrule(model)
-        model.word_splitter = saved["word_splitter"]
+        splitter = saved["word_splitter"]  # earlier versions wrote the name alone
+        model.word_splitter = {"@word_splitters": splitter} if isinstance(splitter, str) else splitter
     try:
         model.load(folder)
     except (OSError, ValueError, SafetensorError) as error:

@@ -1,4 +1,7 @@
-"""Word splitters define the words that a model reads: ``spacy`` (the tokens) and ``whitespace`` (GLiNER's words)."""
+"""Word splitters define the words that a model reads: ``spacy`` (the tokens) and ``whitespace`` (GLiNER's words).
+
+Those of single languages are in :mod:`gliner_pipe.pipeline.language_splitters`.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,15 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import spacy
 from spacy.tokens import Doc, Span
 
 from gliner_pipe.data.annotations import trimmed
 from gliner_pipe.modeling.block import Block
+from gliner_pipe.modeling.layers.cache import Cache
 from gliner_pipe.registry import registry
 
 if TYPE_CHECKING:
@@ -187,11 +192,30 @@ class SpacyWords(WordSplitter):
     """The tokens of the document; the default, and the right choice for models trained with this package.
 
     spaCy also makes tokens of double spaces, line breaks and tabs; models do not read these.
+
+    Parameters
+    ----------
+    language
+        Language code of spaCy whose rules split texts; the tokens of a pipeline in that language are used as they are.
+        None for the document's tokens in any language. GLiNER checkpoints with ``words_splitter_type = "spacy"`` were
+        trained on the rules of ``en``.
     """
 
+    def __init__(self, language: str | None = None) -> None:
+        super().__init__()
+        self.language = language
+        self._tokenizer: Cache[str, Any] = Cache()
+
     def split(self, doc: Doc) -> Words:
-        """Return the tokens."""
-        return Words([token.text for token in doc])
+        """Return the tokens, or the words by the rules of the language with their character offsets."""
+        if self.language is None or self.language == doc.lang_:
+            return Words([token.text for token in doc])
+        language = self.language
+        tokenizer = self._tokenizer.get(language, lambda: spacy.blank(language).tokenizer)
+        tokens = tokenizer(doc.text)
+        return Words(
+            [token.text for token in tokens], [(token.idx, token.idx + len(token)) for token in tokens]
+        )
 
 
 _WORD = re.compile(r"\w+(?:[-_]\w+)*|\S")

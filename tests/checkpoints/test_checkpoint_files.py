@@ -168,7 +168,7 @@ def test_streaming_models(folder):
     [
         ("span_mode", "spanish"),
         ("relations_layer", "concat"),
-        ("words_splitter_type", "jieba"),
+        ("words_splitter_type", "moses"),
         ("span_encoder_config", {"model_type": "gru"}),
     ],
 )

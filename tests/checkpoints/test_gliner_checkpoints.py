@@ -109,7 +109,7 @@ def test_missing_and_unexpected_tensors_are_refused_by_name(tmp_path):
         load(folder)
 
 
-@pytest.mark.parametrize(("key", "value"), [("span_mode", "spans"), ("words_splitter_type", "jieba")])
+@pytest.mark.parametrize(("key", "value"), [("span_mode", "spans"), ("words_splitter_type", "moses")])
 def test_blocks_that_are_not_here_are_refused_by_name(tmp_path, key, value):
     _, folder = make_checkpoint(tmp_path, "deberta-v2")
     path = folder / "gliner_config.json"

@@ -151,7 +151,7 @@ SETTINGS: dict[str, tuple[str, Any, str]] = {
     "word splitter": (
         "word_splitter",
         {"@span_reps": "markerV0"},
-        r"\.word_splitter\] found @span_reps = markerV0; allowed: @word_splitters = .*spacy, whitespace",
+        r"\.word_splitter\] found @span_reps = markerV0; allowed: @word_splitters = .*spacy, stanza.*whitespace",
     ),
 }
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import importlib
 import re
 import warnings
 from collections.abc import Collection, Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from gliner_pipe.errors import CheckpointError, ConfigError
+from gliner_pipe.util import optional
 from gliner_pipe.util.atomic import replace_file
 
 CONFIG = "adapter_config.json"
@@ -53,21 +53,8 @@ _RESERVED = (
 
 
 def library(where: str) -> Any:
-    """Return `peft`.
-
-    Raises
-    ------
-    ConfigError
-        If it is not installed.
-    """
-    try:
-        return importlib.import_module("peft")
-    except ImportError as error:
-        raise ConfigError(
-            where,
-            f"needs the package peft, which cannot be imported ({error})",
-            do='Run pip install "gliner_pipe[peft]"',
-        ) from error
+    """Return `peft`; see :func:`gliner_pipe.util.optional.library`."""
+    return optional.library("peft", where, "peft")
 
 
 def _config_class(method: str, where: str) -> Any:

@@ -332,8 +332,8 @@ class Gliner(TorchPipe):
             slots = None if generator is None else generator.bare_prompt(self.cfg["prompt_slots"])
             splitter = self.word_splitter
             known: dict[Any, tuple[Query, list[float], list[float]]] = {}
-            requests = [self._request(doc, splitter, slots, known) for doc in docs]
             with self.placed():
+                requests = [self._request(doc, splitter, slots, known) for doc in docs]
                 read, pieces = read_words(model.encoder.backbone, [one.words for one in requests])
                 texts, queries = [words.texts for words in read], [one.query for one in requests]
                 windows = model.encoder.prepare(texts, queries, model.min_overlap, report, pieces)
@@ -560,19 +560,20 @@ class Gliner(TorchPipe):
         rng
             Samples the labels.
         """
-        return draw(
-            self._built(),
-            examples,
-            spans_key=self.gold_spans_key,
-            splitter=self.word_splitter,
-            labels=self.labels,
-            definitions={item.label: item.text for item in self._labels},
-            sampling=LabelSampling(**self.cfg["label_sampling"]),
-            rng=rng,
-            relations=TaughtRelations(
-                self.relations,
-                {item.label: item.text for item in self._relations},
-                RelationSampling(**self.cfg["relation_sampling"]),
-            ),
-            prompt_slots=self.cfg["prompt_slots"],
-        )
+        with self.placed():
+            return draw(
+                self._built(),
+                examples,
+                spans_key=self.gold_spans_key,
+                splitter=self.word_splitter,
+                labels=self.labels,
+                definitions={item.label: item.text for item in self._labels},
+                sampling=LabelSampling(**self.cfg["label_sampling"]),
+                rng=rng,
+                relations=TaughtRelations(
+                    self.relations,
+                    {item.label: item.text for item in self._relations},
+                    RelationSampling(**self.cfg["relation_sampling"]),
+                ),
+                prompt_slots=self.cfg["prompt_slots"],
+            )

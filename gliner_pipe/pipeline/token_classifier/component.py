@@ -38,7 +38,7 @@ from gliner_pipe.pipeline.labels import parse_labels, refuse_references
 from gliner_pipe.pipeline.token_classifier.build_model import bottom_section, make_model
 from gliner_pipe.pipeline.token_classifier.settings import DEFAULT_CONFIG, TaggerSettings, full_setter
 from gliner_pipe.pipeline.token_classifier.training_batch import DrawnTags, draw
-from gliner_pipe.pipeline.word_splitters import ReadWords, SpacyWords, WordSplitter, read_words
+from gliner_pipe.pipeline.word_splitters import ReadWords, SpacyWords, Words, WordSplitter, read_words
 from gliner_pipe.util.consent import PipeConfigs
 
 
@@ -67,7 +67,8 @@ def make_token_classifier(
     PipeConfigs.watch(nlp)
     refuse_references(labels, f"{where}.labels")
     words = settings["target"] != SPANS
-    if words and not (word_splitter is None or isinstance(word_splitter, SpacyWords)):
+    tokens = isinstance(word_splitter, SpacyWords) and word_splitter.language is None
+    if words and not (word_splitter is None or tokens):
         found = f"is set with target = {settings['target']!r}, an attribute of tokens"
         raise ConfigError(f"{where}.word_splitter", found, "null")
     if isinstance(model, str):
@@ -293,7 +294,8 @@ class TokenTagger(TorchPipe):
                         write_value(token, self.target, entity.label)
                 continue
             kept = [entity for entity in entities if entity.score >= self.threshold]
-            spans = align(doc, kept, splitter.split(doc), self.cfg["alignment_mode"], report)
+            words = splitter.split(doc) if kept else Words([])
+            spans = align(doc, kept, words, self.cfg["alignment_mode"], report)
             found = [(span, one.score) for span, one in zip(spans, kept, strict=True) if span is not None]
             for place, labels in places.items():
                 chosen = [item for item in found if labels is None or item[0].label_ in labels]
@@ -386,13 +388,14 @@ class TokenTagger(TorchPipe):
         rng
             Not used: nothing is random.
         """
-        return draw(
-            self._built(),
-            examples,
-            target=self.target,
-            getter=self.cfg["target_span_getter"],
-            splitter=self.word_splitter,
-        )
+        with self.placed():
+            return draw(
+                self._built(),
+                examples,
+                target=self.target,
+                getter=self.cfg["target_span_getter"],
+                splitter=self.word_splitter,
+            )
 
     def describe_data(self, examples: Sequence[Example]) -> str | None:
         """Return the number of tagged tokens as text, shown when training starts; None for spans.
