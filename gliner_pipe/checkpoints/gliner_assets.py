@@ -72,13 +72,15 @@ def write(
     if kind.bi:
         _drop_tokens(target / "encoder" / "backbone", gliner_names.all_added_tokens(config))
         labels = hf_config(config.get("labels_encoder_config"), config["labels_encoder"], "labels_encoder")
-        tokenizer = _tokenizer(folder / LABELS_TOKENIZER, config["labels_encoder"])
+        tokenizer = load_tokenizer(folder / LABELS_TOKENIZER, config["labels_encoder"])
         _save(labels, tokenizer, target / "encoder" / "labels")
     if kind.generates:
         decoder = hf_config(
             config.get("labels_decoder_config"), config["labels_decoder"], "labels_decoder", "gpt2"
         )
-        tokenizer = _tokenizer(folder / DECODER_TOKENIZER, config["labels_decoder"], add_prefix_space=True)
+        tokenizer = load_tokenizer(
+            folder / DECODER_TOKENIZER, config["labels_decoder"], add_prefix_space=True
+        )
         _save(decoder, tokenizer, target / "decoder")
     if config.get("precomputed_prompts_mode"):
         _write_prompts(config, state, target / "encoder")
@@ -86,7 +88,7 @@ def write(
 
 def text_tokenizer(config: Mapping[str, Any], folder: Path) -> Any:
     """Return the tokenizer of the text encoder, from the checkpoint or else from the model that it names."""
-    tokenizer = _tokenizer(folder, config["model_name"])
+    tokenizer = load_tokenizer(folder, config["model_name"])
     # as in GLiNER: tokenizers of some models (T5, mT5) do not add the special tokens of pretraining by default
     for kind in ("bos", "eos"):
         if hasattr(tokenizer, f"add_{kind}_token") and getattr(tokenizer, f"{kind}_token_id") is not None:
@@ -130,7 +132,8 @@ def _drop_tokens(folder: Path, tokens: Sequence[str]) -> None:
         path.write_text(json.dumps(settings, ensure_ascii=False), encoding="utf8")
 
 
-def _tokenizer(folder: Path, name: str, **options: Any) -> Any:
+def load_tokenizer(folder: Path, name: str, **options: Any) -> Any:
+    """Return a tokenizer as GLiNER loads it: from a folder if it is there, else that of the model `name`."""
     from transformers import AutoTokenizer
 
     has_own = any((folder / file).is_file() for file in ("tokenizer.json", "tokenizer_config.json"))

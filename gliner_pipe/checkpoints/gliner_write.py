@@ -11,9 +11,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from gliner_pipe.checkpoints import gliner_names
-from gliner_pipe.checkpoints.gliner_assets import DECODER_TOKENIZER, LABELS_TOKENIZER
+from gliner_pipe.checkpoints.gliner_assets import DECODER_TOKENIZER, LABELS_TOKENIZER, load_tokenizer
 from gliner_pipe.checkpoints.gliner_read import CONFIG, WEIGHTS
 from gliner_pipe.errors import ConfigError
+from gliner_pipe.modeling.backbones import word_spaces
 from gliner_pipe.modeling.backbones.transformer import Transformer
 from gliner_pipe.modeling.block import Block
 from gliner_pipe.modeling.encoders.bi_encoder import BiEncoder
@@ -68,11 +69,23 @@ def write_checkpoint(model: GLiNER, target: Path, word_splitter: str = "spacy") 
         save_file(tensors, folder / WEIGHTS[0], metadata=aliases or None)
         backbone: Any = model.encoder.backbone
         backbone.tokenizer.save_pretrained(folder)
+        _check_words(backbone, folder)
         if isinstance(model.encoder, BiEncoder):
             model.encoder.label_encoder.tokenizer.save_pretrained(folder / LABELS_TOKENIZER)
         if model.label_generator is not None:
             model.label_generator.tokenizer.save_pretrained(folder / DECODER_TOKENIZER)
     return target
+
+
+def _check_words(backbone: Transformer, folder: Path) -> None:
+    """Refuse a tokenizer that GLiNER would load without the space before words that the model was trained with."""
+    if word_spaces.SETTING not in backbone.tokenizer.init_kwargs:
+        return
+    if not word_spaces.are_read(load_tokenizer(folder, backbone.model_name)):
+        kind = type(backbone.tokenizer).__name__
+        raise _refuse(
+            "encoder.backbone.model", f"found the tokenizer {kind} with a space before words", "another one"
+        )
 
 
 def gliner_config(model: GLiNER, word_splitter: str = "spacy") -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from gliner_pipe.errors import CheckpointError, ConfigError
+from gliner_pipe.modeling.backbones import word_spaces
 from gliner_pipe.modeling.layers.linear import take_linears
 from gliner_pipe.util import consent
 from gliner_pipe.util.atomic import inside
@@ -103,9 +104,16 @@ def quiet() -> Iterator[None]:
 
 @LOADING.held
 def load_pretrained(
-    name: str, where: str, trust_remote_code: bool, attn_implementation: str = "auto", **options: Any
+    name: str,
+    where: str,
+    trust_remote_code: bool,
+    attn_implementation: str = "auto",
+    words: bool = True,
+    **options: Any,
 ) -> tuple[Any, Any]:
     """Load a model with its weights, and its tokenizer, from a hub id, a folder or an installed package.
+
+    The tokenizer reads separate `words`, or running text.
 
     Raises
     ------
@@ -118,7 +126,7 @@ def load_pretrained(
     trusted = trust_remote_code or consent.is_given()
     options |= _attention_option(attn_implementation, trusted, where)
     try:
-        tokenizer = tokenizer_of(source, trusted)
+        tokenizer = tokenizer_of(source, trusted, words)
         with quiet():
             model = AutoModel.from_pretrained(source, trust_remote_code=trusted, **options)
     except (OSError, ValueError, ImportError) as error:
@@ -134,18 +142,28 @@ def load_pretrained(
 
 
 @LOADING.held
-def tokenizer_of(source: str, trust_remote_code: bool) -> Any:
-    """Return the tokenizer of a hub id or folder, for pretokenized text.
+def tokenizer_of(source: str, trust_remote_code: bool, words: bool = True) -> Any:
+    """Return the tokenizer of a hub id or folder.
 
-    Byte-level tokenizers (RoBERTa, ModernBERT) treat the space before a word as part of it: they are set to add one.
+    Parameters
+    ----------
+    source
+        Hub id or folder.
+    trust_remote_code
+        Consent to run Python code that comes with the tokenizer.
+    words
+        Whether it reads text as separate words: each then has the subword tokens that it has in running text, see
+        :mod:`gliner_pipe.modeling.backbones.word_spaces`.
     """
     from transformers import AutoTokenizer
 
     options: dict[str, Any] = {"use_fast": True, "trust_remote_code": trust_remote_code}
     tokenizer = AutoTokenizer.from_pretrained(source, **options)
-    before = getattr(getattr(tokenizer, "backend_tokenizer", None), "pre_tokenizer", None)
-    if "ByteLevel(add_prefix_space=False" in repr(before):
-        tokenizer = AutoTokenizer.from_pretrained(source, add_prefix_space=True, **options)
+    if words and not word_spaces.are_read(tokenizer):
+        other = AutoTokenizer.from_pretrained(source, add_prefix_space=True, **options)
+        if word_spaces.are_read(other, like=tokenizer):  # a tokenizer class with this option
+            return other
+        word_spaces.add(tokenizer, source)
     return tokenizer
 
 
@@ -199,7 +217,9 @@ def saved_tokenizer(folder: Path, trust_remote_code: bool) -> Any:
     """Return the tokenizer of a saved folder, without network."""
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(folder, use_fast=True, trust_remote_code=trust_remote_code)
+    tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True, trust_remote_code=trust_remote_code)
+    word_spaces.restore(tokenizer, str(folder))
+    return tokenizer
 
 
 def rust_copy(tokenizer: Any, *, padded: bool = False, limit: int | None = None) -> Any:

@@ -83,7 +83,7 @@ class TextEmbedder(PretrainedEncoder):
     def build(self, hidden_size: int) -> None:
         """Load weights and tokenizer; a linear layer maps to `hidden_size` if the width of the encoder differs."""
         self.encoder, self.tokenizer = hf.load_pretrained(
-            self.model_name, self.section, self.trust_remote_code
+            self.model_name, self.section, self.trust_remote_code, words=False
         )
         if self.adapter is not None:
             self.adapt(self.adapter)
