@@ -12,6 +12,7 @@ import torch
 from conftest import make_backbone
 from spacy.tokens import Doc
 from tagging_pipeline import examples, found, trained
+from tokenizer_kinds import KINDS, replace
 from transformers import (
     AutoConfig,
     AutoModelForTokenClassification,
@@ -142,6 +143,29 @@ def test_a_random_model_has_the_same_logits_here(tmp_path: Path, kind: str) -> N
     torch.testing.assert_close(logits_of(nlp, WORDS), wanted, atol=1e-5, rtol=1e-5)
     assert nlp.get_pipe("token_classifier").labels == ("PER", "LOC")
     assert wanted.std() > 0.3 and len(set(wanted.argmax(-1).tolist())) > 1
+
+
+@pytest.mark.parametrize("kind", ["byte level", "gemma"])
+def test_words_keep_the_space_before_them(tmp_path: Path, kind: str) -> None:
+    """Scores are those of the running text, also after each way out and in."""
+    folder = replace(make_model(tmp_path / "model", "modernbert"), KINDS[kind][0]())
+    nlp = tagged_with(folder)
+    model, tokenizer = (
+        AutoModelForTokenClassification.from_pretrained(folder).eval(),
+        AutoTokenizer.from_pretrained(folder),
+    )
+    inputs = tokenizer(" " + " ".join(WORDS), return_tensors="pt")
+    starts = [1 + len(" ".join(WORDS[:place])) + (place > 0) for place in range(len(WORDS))]
+    firsts = [inputs.char_to_token(start) for start in starts]
+    wanted = model(**inputs).logits[0, firsts].detach()
+    torch.testing.assert_close(logits_of(nlp, WORDS), wanted, atol=1e-5, rtol=1e-5)
+    nlp.to_disk(tmp_path / "pipeline")
+    torch.testing.assert_close(logits_of(spacy.load(tmp_path / "pipeline"), WORDS), wanted)
+    written = to_transformers(nlp, tmp_path / "written")
+    torch.testing.assert_close(logits_of(tagged_with(written), WORDS), wanted, atol=1e-4, rtol=1e-4)
+    written_tokenizer = AutoTokenizer.from_pretrained(written)
+    split = written_tokenizer(WORDS, is_split_into_words=True)["input_ids"]
+    assert split == written_tokenizer(" ".join(WORDS))["input_ids"] == inputs["input_ids"][0].tolist()
 
 
 @pytest.mark.parametrize(

@@ -10,125 +10,20 @@ from typing import Any
 import pytest
 import spacy
 import torch
-from conftest import SAMPLE, gliner_config, make_backbone
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from conftest import gliner_config
+from tokenizer_kinds import KINDS, byte_level, gemma, make
 
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.modeling.backbones import word_spaces
 from gliner_pipe.modeling.backbones.hf import saved_tokenizer, tokenizer_of
 from gliner_pipe.modeling.backbones.transformer import WordCutter
 
-LINES = [
-    " ".join(json.loads(line)["tokenized_text"])
-    for line in (SAMPLE / "train.jsonl").read_text(encoding="utf8").splitlines()
-][:200]
 TEXTS = [
     "Ann went to Oslo .",
     "well-known don't U.S. (a) 1,984 3.5% , went",
     "Zürich 北京 हूँ é 🙂 went went",
     "<<ENT>> city <<SEP>> Ann",
 ]
-BYTES = pre_tokenizers.ByteLevel.alphabet()
-#: The split of newer byte-level tokenizers, which precedes the mapping of bytes.
-PATTERN = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s+(?!\S)|\s+"
-
-
-def _byte_level(prefix: bool) -> Tokenizer:
-    inner = Tokenizer(models.BPE())
-    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix)
-    return _trained(inner, initial_alphabet=BYTES)
-
-
-def _split_and_bytes() -> Tokenizer:
-    inner = Tokenizer(models.BPE())
-    bytes_only = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    split = pre_tokenizers.Split(Regex(PATTERN), "isolated")
-    inner.pre_tokenizer = pre_tokenizers.Sequence([split, bytes_only])
-    inner.normalizer = normalizers.NFC()
-    return _trained(inner, initial_alphabet=BYTES)
-
-
-def _metaspace(scheme: str, model: Any = models.Unigram) -> Tokenizer:
-    inner = Tokenizer(model())
-    inner.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
-    _trained(inner)
-    inner.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme)
-    return inner
-
-
-def _xlm_roberta() -> Tokenizer:
-    inner = _metaspace("always")
-    inner.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(prepend_scheme="always")]
-    )
-    return inner
-
-
-def _gemma() -> Tokenizer:
-    """Spaces become part of the text; the split that follows finds none."""
-    inner = _metaspace("always", lambda: models.BPE(unk_token="<unk>", fuse_unk=True))
-    inner.normalizer = normalizers.Replace(" ", "▁")
-    inner.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
-    inner.decoder = decoders.Replace("▁", " ")
-    return inner
-
-
-def _llama() -> Tokenizer:
-    inner = _gemma()
-    inner.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-    inner.pre_tokenizer = None
-    return inner
-
-
-def _word_piece() -> Tokenizer:
-    inner = Tokenizer(models.WordPiece(unk_token="<unk>"))
-    inner.normalizer = normalizers.BertNormalizer(lowercase=True)
-    inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    return _trained(inner)
-
-
-def _trained(inner: Tokenizer, **options: Any) -> Tokenizer:
-    kinds: dict[Any, Any] = {models.Unigram: trainers.UnigramTrainer, models.BPE: trainers.BpeTrainer}
-    specials = ["<pad>", "<unk>", "<s>", "</s>"]
-    kind = kinds.get(type(inner.model), trainers.WordPieceTrainer)
-    if kind is trainers.UnigramTrainer:
-        options["unk_token"] = "<unk>"
-    trainer = kind(vocab_size=500, special_tokens=specials, show_progress=False, **options)
-    inner.train_from_iterator(LINES, trainer)
-    return inner
-
-
-#: Tokenizers, and whether they are changed.
-KINDS: dict[str, tuple[Any, bool]] = {
-    "byte level": (lambda: _byte_level(False), True),
-    "byte level with space": (lambda: _byte_level(True), False),
-    "split and bytes": (_split_and_bytes, True),
-    "metaspace always": (lambda: _metaspace("always"), False),
-    "metaspace first": (lambda: _metaspace("first"), False),
-    "metaspace never": (lambda: _metaspace("never"), True),
-    "xlm-roberta": (_xlm_roberta, False),
-    "gemma": (_gemma, True),
-    "llama": (_llama, False),
-    "word piece": (_word_piece, False),
-}
-
-
-def make(folder: Path, inner: Tokenizer) -> Path:
-    """Write a random ModernBERT with a tokenizer."""
-    from transformers import PreTrainedTokenizerFast
-
-    make_backbone(folder, "modernbert")
-    ids = [(token, inner.token_to_id(token)) for token in ("<s>", "</s>")]
-    inner.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=ids)
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=inner,
-        pad_token="<pad>",
-        unk_token="<unk>",
-        cls_token="<s>",
-        sep_token="</s>",
-    )
-    fast.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +88,7 @@ def test_special_tokens_of_the_prompt_stay_single(made: dict[str, Path], kind: s
 
 def test_a_class_that_rebuilds_its_tokenizer(made: dict[str, Path], tmp_path: Path) -> None:
     """The class of Gemma makes a new normalizer when it is loaded, and knows no ``add_prefix_space``."""
-    path = make(tmp_path / "gemma", _gemma()) / "tokenizer_config.json"
+    path = make(tmp_path / "gemma", gemma()) / "tokenizer_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "tokenizer_class": "GemmaTokenizer"}))
     config = tmp_path / "gemma" / "config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "model_type": "gemma"}))
@@ -209,7 +104,7 @@ def test_roberta_has_its_own_option(tmp_path: Path) -> None:
     """As `transformers` trains token classifiers: ``add_prefix_space=True`` for words."""
     from transformers import RobertaTokenizer
 
-    inner = _byte_level(False)
+    inner = byte_level(False)
     folder = make(tmp_path, inner)
     inner.save(str(folder / "tokenizer.json"))
     path = folder / "tokenizer_config.json"
