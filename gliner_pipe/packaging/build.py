@@ -21,6 +21,7 @@ from gliner_pipe.packaging.requirements import (
     is_spacy,
     merge,
     read_requirements,
+    splitter_extras,
     third_party,
 )
 from gliner_pipe.packaging.source import TRAIN_CONFIG, copy_pipeline, remove_excluded
@@ -86,6 +87,7 @@ def assemble(
         [f"spacy{spacy_range(own)}"],
         own.get("requirements") or [],
         third_party(functions, [path.stem for path in paths]),
+        splitter_extras(config, artifacts),
         read_requirements(requirements),
     )
     filled = make_meta(

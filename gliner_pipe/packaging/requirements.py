@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
@@ -14,6 +15,9 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from gliner_pipe.errors import ConfigError
+from gliner_pipe.pipeline.language_splitters import LibraryWords
+from gliner_pipe.pipeline.serialize import BLOCKS
+from gliner_pipe.registry import registry
 
 #: Distributions that come with spaCy.
 WITH_SPACY = ("spacy", "spacy-legacy", "spacy-loggers", "thinc", "srsly", "catalogue", "confection")
@@ -101,6 +105,30 @@ def third_party(modules: Mapping[str, str], code: Sequence[str]) -> list[str]:
                 f"Add its folder with --code {top}",
             ) from None
     return sorted(found)
+
+
+def splitter_extras(config: Mapping[str, Any], artifacts: Path) -> list[str]:
+    """Return the requirement of this package with the extras of the word splitters that a pipeline uses, if any.
+
+    Parameters
+    ----------
+    config
+        The pipeline's config, interpolated.
+    artifacts
+        Folder of the pipeline: its components hold the splitters that come from GLiNER checkpoints.
+    """
+    sections: list[Any] = [config.get("components", {})]
+    for path in artifacts.glob(f"*/model/{BLOCKS}"):
+        settings = config["components"].get(path.parents[1].name, {})
+        if settings.get("word_splitter") is None:
+            sections.append(json.loads(path.read_text(encoding="utf8")))
+    used = {name for one in sections for _, family, name in _functions(one, "") if family == "word_splitters"}
+    made = registry.word_splitters.get_all()
+    extras = sorted(
+        name for name in used if isinstance(made.get(name), type) and issubclass(made[name], LibraryWords)
+    )
+    own = _range("gliner_pipe", Version(version("gliner_pipe")))
+    return [own.replace(">", f"[{','.join(extras)}]>", 1)] if extras else []
 
 
 def read_requirements(given: Sequence[str]) -> list[str]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from gliner_pipe.packaging.requirements import (
     is_spacy,
     merge,
     read_requirements,
+    splitter_extras,
     third_party,
 )
 
@@ -73,6 +75,22 @@ def test_requirements_of_modules() -> None:
 def test_a_module_of_no_installed_package() -> None:
     with pytest.raises(ConfigError, match=r"\[components.a.factory\] .*--code mine"):
         third_party({"components.a.factory": "mine.parts"}, code=[])
+
+
+def test_extras_of_word_splitters(tmp_path: Path) -> None:
+    """Of the config, and of a checkpoint unless the component has its own."""
+    for name in ("read", "own"):
+        (tmp_path / name / "model").mkdir(parents=True)
+        blocks = {"blocks": {}, "word_splitter": {"@word_splitters": "janome"}}
+        (tmp_path / name / "model" / "blocks.json").write_text(json.dumps(blocks))
+    own = {"factory": "gliner", "word_splitter": {"@word_splitters": "jieba"}}
+    found = splitter_extras(config(own=own), tmp_path / "none")
+    assert found == [f"gliner_pipe[jieba]>={gliner_pipe.__version__}"]
+    found = splitter_extras(config(own=own, read={"factory": "gliner", "word_splitter": None}), tmp_path)
+    assert found == [f"gliner_pipe[janome,jieba]>={gliner_pipe.__version__}"]
+    assert merge([f"gliner_pipe>={gliner_pipe.__version__}"], found) == found
+    plain = {"factory": "gliner", "word_splitter": {"@word_splitters": "whitespace"}}
+    assert splitter_extras(config(own=plain, read=plain), tmp_path) == []
 
 
 def test_requirements_of_a_file(tmp_path: Path) -> None:
