@@ -87,7 +87,10 @@ def uni(backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Langu
         relations=["knows", "is in"],
         relation_threshold=0.0,
         adjacency_threshold=0.0,
+        word_splitter={"@word_splitters": "spacy"},
     )
+    component: Any = nlp.get_pipe("gliner")
+    component.network.word_splitter = {"@word_splitters": "hanlp"}  # as of a checkpoint
     folder = tmp_path_factory.mktemp("uni") / "pipeline"
     export(pipeline=nlp, output=folder, onnx=True)
     return nlp, folder
@@ -286,7 +289,9 @@ def test_mistakes_on_the_command_line(
 
 
 def test_configuration_says_what_is_run(uni: tuple[Language, Path]) -> None:
-    config = spacy.load(uni[1]).config["components"]["gliner"]["model"]
+    section = spacy.load(uni[1]).config["components"]["gliner"]
+    assert section["word_splitter"]["@word_splitters"] == "spacy"  # its own, not that of a checkpoint
+    config = section["model"]
     assert config["@architectures"] == "gliner_pipe.ONNX.v1"
     assert config["model"]["span_rep"]["max_width"] == 6
     assert json.loads((uni[1] / "gliner" / "cfg.json").read_text(encoding="utf8"))["weights"] is True
