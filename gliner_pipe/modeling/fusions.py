@@ -5,11 +5,13 @@ from __future__ import annotations
 from abc import abstractmethod
 
 import torch.nn.functional as F
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from gliner_pipe.errors import ConfigError
-from gliner_pipe.modeling.block import Block
+from gliner_pipe.modeling.block import Block, check_divides
 from gliner_pipe.registry import registry
+from gliner_pipe.util.ranges import Share
 
 
 class Fusion(Block):
@@ -66,7 +68,11 @@ class CrossAttention(Fusion):
     """
 
     def __init__(
-        self, pattern: str = "l2t-t2l", n_layers: int = 1, n_heads: int = 8, dropout: float = 0.1
+        self,
+        pattern: str = "l2t-t2l",
+        n_layers: PositiveInt = 1,
+        n_heads: PositiveInt = 8,
+        dropout: Share = 0.1,
     ) -> None:
         super().__init__()
         self.steps = pattern.split("-")
@@ -82,12 +88,7 @@ class CrossAttention(Fusion):
 
     def build(self, hidden_size: int) -> None:
         """Create an attention block for each step of each layer."""
-        if hidden_size % self.n_heads:
-            raise ConfigError(
-                "components.*.model.fusion.n_heads",
-                f"found {self.n_heads} with vectors of width {hidden_size}",
-                f"a divisor of {hidden_size}",
-            )
+        check_divides("fusion.n_heads", self.n_heads, hidden_size)
         self.layers = nn.ModuleList(
             nn.ModuleList(
                 _Attention(hidden_size, self.n_heads, self.dropout, own=step[0] == step[2])
