@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import Any
 
 import torch.nn.functional as F
 from pydantic import PositiveInt
@@ -111,16 +112,6 @@ class CrossAttention(Fusion):
         return state["t"], state["l"]
 
 
-class _Projections(nn.Module):
-    """Query, key and value projections of all heads."""
-
-    def __init__(self, hidden_size: int) -> None:
-        super().__init__()
-        self.query_layer = nn.Linear(hidden_size, hidden_size)
-        self.key_layer = nn.Linear(hidden_size, hidden_size)
-        self.value_layer = nn.Linear(hidden_size, hidden_size)
-
-
 class _Attention(nn.Module):
     """Attention of one sequence to another or to itself, between two layer norms."""
 
@@ -135,22 +126,22 @@ class _Attention(nn.Module):
             self.q_proj = nn.Linear(hidden_size, hidden_size)
             self.k_proj = nn.Linear(hidden_size, hidden_size)
         self.v_proj = nn.Linear(hidden_size, hidden_size)
-        attention = _Projections(hidden_size)
-        if own:  # two names, as in GLiNER's checkpoints
-            self.self_attn = attention
-        else:
-            self.cross_attn = attention
+        layers = {
+            name: nn.Linear(hidden_size, hidden_size) for name in ("query_layer", "key_layer", "value_layer")
+        }
+        self.projections = "self_attn" if own else "cross_attn"  # two names, as in GLiNER's checkpoints
+        self.add_module(self.projections, nn.ModuleDict(layers))
 
     def forward(self, target: Tensor, source: Tensor, mask: Tensor) -> Tensor:
         target = self.pre_norm(target)
         query, key = target, source
         if self.own:
             query, key, source = self.q_proj(target), self.k_proj(target), target
-        layers = self.self_attn if self.own else self.cross_attn
+        layers: Any = self.get_submodule(self.projections)
         attended = F.scaled_dot_product_attention(
-            self._heads(layers.query_layer(query)),
-            self._heads(layers.key_layer(key)),
-            self._heads(layers.value_layer(self.v_proj(source))),
+            self._heads(layers["query_layer"](query)),
+            self._heads(layers["key_layer"](key)),
+            self._heads(layers["value_layer"](self.v_proj(source))),
             attn_mask=mask[:, None, None, :],
             dropout_p=self.dropout.p if self.training else 0.0,
         )

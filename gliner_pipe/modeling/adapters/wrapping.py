@@ -23,32 +23,15 @@ NAME = "default"
 #: Unsupported methods: prompts of language models, mixtures that need a task id, and methods that change the weights or
 #: the forward pass of the model.
 _UNSUPPORTED = (
-    "ADAPTION_PROMPT",
-    "CARTRIDGE",
-    "CPT",
-    "MULTITASK_PROMPT_TUNING",
-    "OSF",
-    "POLY",
-    "PREFIX_TUNING",
-    "PROMPT_TUNING",
-    "P_TUNING",
-    "SHADOW",
-    "TRAINABLE_TOKENS",
-    "XLORA",
+    *("ADAPTION_PROMPT", "CARTRIDGE", "CPT", "MULTITASK_PROMPT_TUNING", "OSF", "POLY", "PREFIX_TUNING"),
+    *("PROMPT_TUNING", "P_TUNING", "SHADOW", "TRAINABLE_TOKENS", "XLORA"),
 )
 #: Prefixes that `peft` adds to the names of wrapped weights.
 _PREFIXES = re.compile(r"(?<![^.])(?:token_adapter|base_layer|original_module)\.")
 #: Fields of a configuration that cannot be set by ``options``.
 _RESERVED = (
-    "auto_mapping",
-    "base_model_name_or_path",
-    "inference_mode",
-    "peft_type",
-    "peft_version",
-    "revision",
-    "target_modules",
-    "task_type",
-    "trainable_token_indices",
+    *("auto_mapping", "base_model_name_or_path", "inference_mode", "peft_type", "peft_version", "revision"),
+    *("target_modules", "task_type", "trainable_token_indices"),
 )
 
 
