@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gliner_pipe.modeling.decoders import linear_chain
 from gliner_pipe.modeling.decoders.linear_chain import Scores
-from gliner_pipe.modeling.decoders.tags import ILLEGAL, UNKNOWN, Scheme, TagDecoder, TaggedSpans, in_full
+from gliner_pipe.modeling.decoders.tags import ILLEGAL, UNKNOWN, Scheme, TagDecoder, TaggedSpans, as_float
 from gliner_pipe.registry import registry
 from gliner_pipe.util.ranges import Share
 
@@ -93,7 +93,7 @@ class CRFTags(TagDecoder):
             return self.word_loss(emissions, gold, mask)
         with torch.autocast(emissions.device.type, enabled=False):
             gold = gold.masked_fill(~mask[:, :, None], UNKNOWN)
-            emissions, gold, mask = _packed(in_full(emissions), gold, mask)
+            emissions, gold, mask = _packed(as_float(emissions), gold, mask)
             scores = self.scores(emissions, mask)
             gold = gold.transpose(0, 1)
             if self.mode == "joint":

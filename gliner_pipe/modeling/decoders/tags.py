@@ -188,7 +188,7 @@ class TagDecoder(Block):
         """Return the cross-entropy, summed over words and chains; words without a known tag are skipped."""
         gold = gold.masked_fill(~mask[:, :, None], UNKNOWN).flatten()
         with torch.autocast(emissions.device.type, enabled=False):
-            rows = in_full(emissions).flatten(0, -2)
+            rows = as_float(emissions).flatten(0, -2)
             return F.cross_entropy(
                 rows, gold, ignore_index=UNKNOWN, reduction="sum", label_smoothing=smoothing
             )
@@ -314,10 +314,8 @@ class TagDecoder(Block):
         tables = self.tables
         chains = torch.arange(self.n_chains, device=device)
         inside = (tables.labels.to(device)[chains, tags] >= 0) & mask[:, :, None]
-        inside, tags = (
-            inside.transpose(1, 2),
-            tags.transpose(1, 2),
-        )  # words last, so that entities are in order
+        # words last, so that entities are in order
+        inside, tags = inside.transpose(1, 2), tags.transpose(1, 2)
         joined = tables.joined.to(device)[tags[..., :-1], tags[..., 1:]] & inside[..., :-1] & inside[..., 1:]
         outside = torch.zeros_like(inside[..., :1])
         begins = inside & ~torch.cat([outside, joined], -1)
@@ -338,10 +336,10 @@ def _padded(emissions: Sequence[Tensor]) -> Iterator[tuple[list[int], Tensor, Te
         group, order = order[:size], order[size:]
         rows = pad_sequence([emissions[index] for index in group], batch_first=True)
         lengths = torch.tensor([len(emissions[index]) for index in group], device=rows.device)
-        yield group, in_full(rows), torch.arange(len(longest), device=rows.device) < lengths[:, None]
+        yield group, as_float(rows), torch.arange(len(longest), device=rows.device) < lengths[:, None]
 
 
-def in_full(emissions: Tensor) -> Tensor:
+def as_float(emissions: Tensor) -> Tensor:
     """Return emissions in single precision at least: a sum over thousands of words would overflow in half precision."""
     return emissions if emissions.dtype == torch.float64 else emissions.float()
 
