@@ -84,6 +84,11 @@ class TrainingError(GlinerPipeError, RuntimeError):
     """Training cannot continue: the loss is not a number, or it diverges."""
 
 
+def reason_of(error: BaseException, most: int = 300) -> str:
+    """Return the message of another library's error as one line of at most this many characters."""
+    return " ".join(str(error).split())[:most]
+
+
 def _sentence(where: str, found: str, allowed: str, do: str) -> str:
     text = f"{where} {found}"
     if allowed:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,9 @@ PREFIXES = (
     ("precomputed_prompts", "encoder.table.entities"),
     ("precomputed_rel_prompts", "encoder.table.relations"),
 )
+
+#: Settings of token models that have the same name in both.
+TOKEN_SETTINGS = ("token_loss_coef", "span_loss_coef", "neg_spans_ratio")
 
 #: The one model type that cannot be loaded.
 STREAMING = "gliner_streaming_span"
@@ -152,11 +155,14 @@ def blocks(config: Mapping[str, Any], folder: Path, text_encoder: Any, tokenizer
 
 def _span_mode(config: Mapping[str, Any], folder: Path) -> str:
     mode = str(config.get("span_mode", "markerV0"))
-    mode = ALIASES.get(mode, mode)
-    if mode not in available("span_reps"):
-        allowed = ", ".join(available("span_reps"))
-        raise CheckpointError(f"{folder}: has span_mode = {mode!r}; allowed: {allowed}.")
-    return mode
+    return _known(folder, "span_mode", ALIASES.get(mode, mode), available("span_reps"))
+
+
+def _known(folder: Path, key: str, value: Any, allowed: Collection[str]) -> Any:
+    """Return a value, or raise the error that it is not allowed."""
+    if value not in allowed:
+        raise CheckpointError(f"{folder}: has {key} = {value!r}; allowed: {', '.join(allowed)}.")
+    return value
 
 
 def _encoder(config: Mapping[str, Any], kind: Architecture, limit: int | None) -> dict[str, Any]:
@@ -207,9 +213,7 @@ def _span_rep(config: Mapping[str, Any], kind: Architecture, folder: Path, dropo
             "@span_reps": mode,
             "represent_spans": represents_spans(config, kind),
             "dropout": dropout,
-            "token_loss_coef": config.get("token_loss_coef", 1.0),
-            "span_loss_coef": config.get("span_loss_coef", 1.0),
-            "neg_spans_ratio": config.get("neg_spans_ratio", 1.0),
+            **{name: config.get(name, 1.0) for name in TOKEN_SETTINGS},
             "project_labels": kind.relates,
         }
     made = {"@span_reps": mode, "max_width": config.get("max_width", 12)}
@@ -237,14 +241,8 @@ def _decoder(config: Mapping[str, Any], kind: Architecture, dropout: float) -> d
 def _context(config: Mapping[str, Any], folder: Path, dropout: float) -> dict[str, Any]:
     settings = dict(config)
     kind = settings.pop("model_type", None)
-    if kind in ("deberta-v2", "modernbert"):
-        name = kind
-    elif kind == "rnn":
-        name = "lstm"
-    else:
-        raise CheckpointError(
-            f"{folder}: has span_encoder_config.model_type = {kind!r}; allowed: deberta-v2, modernbert, rnn."
-        )
+    _known(folder, "span_encoder_config.model_type", kind, ("deberta-v2", "modernbert", "rnn"))
+    name = "lstm" if kind == "rnn" else kind
     made: dict[str, Any] = {"@context_encoders": name}
     for theirs, ours in (("hidden_size", "width"), ("num_hidden_layers", "n_layers")):
         if theirs in settings:
@@ -259,18 +257,11 @@ def _context(config: Mapping[str, Any], folder: Path, dropout: float) -> dict[st
 
 def _relations(config: Mapping[str, Any], folder: Path, dropout: float) -> dict[str, Any]:
     layer = str(config["relations_layer"]).lower()
-    layer = ALIASES.get(layer, layer)
-    if layer not in available("relation_layers"):
-        allowed = ", ".join(available("relation_layers"))
-        raise CheckpointError(f"{folder}: has relations_layer = {layer!r}; allowed: {allowed}.")
+    layer = _known(folder, "relations_layer", ALIASES.get(layer, layer), available("relation_layers"))
     triple: dict[str, Any] = {"@triples": "concat", "dropout": dropout}
     if config.get("triples_layer") is not None:
         name = str(config["triples_layer"]).lower()
-        if name not in TRIPLES:
-            allowed = ", ".join(TRIPLES.values())
-            raise CheckpointError(
-                f"{folder}: has triples_layer = {config['triples_layer']!r}; allowed: {allowed}."
-            )
+        _known(folder, "triples_layer", TRIPLES.get(name, name), TRIPLES.values())
         triple = {"@triples": name, **({"compatible": True} if name in COMPATIBLE else {})}
     return {
         "relation_layer": {"@relation_layers": layer},

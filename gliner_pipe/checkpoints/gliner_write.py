@@ -13,7 +13,7 @@ from torch import Tensor
 from gliner_pipe.checkpoints import gliner_names
 from gliner_pipe.checkpoints.gliner_assets import DECODER_TOKENIZER, LABELS_TOKENIZER, load_tokenizer
 from gliner_pipe.checkpoints.gliner_read import CONFIG, WEIGHTS
-from gliner_pipe.errors import ConfigError
+from gliner_pipe.checkpoints.refusals import Format
 from gliner_pipe.modeling.backbones import word_spaces
 from gliner_pipe.modeling.backbones.transformer import Transformer
 from gliner_pipe.modeling.block import Block
@@ -30,30 +30,17 @@ from gliner_pipe.util.atomic import replace_directory
 WIDE = ("transh", "transf", "pairre", "triplere", "tucker", "ermlp", "convkb")
 WIDE_SIZE = 768
 
+_GLINER = Format("a GLiNER checkpoint")
+
 #: Relation layers that GLiNER has.
 RELATION_LAYERS = ("dot", "mlp", "attention", "bilinear", "gcn", "gat", "none")
 
 
 def write_checkpoint(model: GLiNER, target: Path, word_splitter: str = "spacy") -> Path:
-    """Write a model as a GLiNER checkpoint, replacing an existing one.
+    """Write a model with weights as a GLiNER checkpoint, replacing an existing one; return the folder.
 
-    Parameters
-    ----------
-    model
-        The blocks, with weights.
-    target
-        Output folder.
-    word_splitter
-        Registered name of the word splitter, one of ``gliner_names.WORD_SPLITTERS``.
-
-    Returns
-    -------
-    Path
-        The folder.
-
-    Notes
-    -----
-    Adapters are merged in the written weights, since GLiNER has none; the model itself keeps them.
+    The word splitter is one of ``gliner_names.WORD_SPLITTERS``. Adapters are merged in the written weights, since
+    GLiNER has none; the model itself keeps them.
 
     Raises
     ------
@@ -83,7 +70,7 @@ def _check_words(backbone: Transformer, folder: Path) -> None:
         return
     if not word_spaces.are_read(load_tokenizer(folder, backbone.model_name)):
         kind = type(backbone.tokenizer).__name__
-        raise _refuse(
+        raise _GLINER.refusal(
             "encoder.backbone.model", f"found the tokenizer {kind} with a space before words", "another one"
         )
 
@@ -141,85 +128,56 @@ def _kind(model: GLiNER) -> gliner_names.Architecture:
     return kind
 
 
-def _refuse(where: str, found: str, allowed: str) -> ConfigError:
-    do = "Keep the pipeline in spaCy's format, which supports all blocks"
-    return ConfigError(
-        f"components.*.model.{where}", f"{found}, which a GLiNER checkpoint does not support", allowed, do
-    )
-
-
 def _check_encoder(model: GLiNER, kind: gliner_names.Architecture) -> None:
-    encoder, backbone = model.encoder, model.encoder.backbone
-    if not isinstance(backbone, Transformer):
-        raise _refuse("encoder.backbone", f"found {type(backbone).__name__}", "@backbones = transformer")
+    encoder, fusion = model.encoder, model.fusion
+    allowed = "@backbones = transformer"
+    backbone = _GLINER.require_kind("encoder.backbone", encoder.backbone, Transformer, allowed)
     if isinstance(encoder, UniEncoder):
         if encoder.table is not None:
-            raise _refuse("encoder", "has a compressed prompt", "a model before compression")
-        if model.fusion is not None:
-            raise _refuse("fusion", "found a fusion after a uni_encoder", "no fusion")
-    elif isinstance(encoder, BiEncoder):
-        labels = encoder.label_encoder
-        if encoder.rnn_layers:
-            raise _refuse("encoder.rnn_layers", f"found {encoder.rnn_layers} in a bi_encoder", "0")
-        if labels.pooling != "mean":
-            raise _refuse("encoder.label_pooling", f"found {labels.pooling!r}", "mean")
-        if labels.fuse_layers != backbone.fuse_layers:
-            raise _refuse(
-                "encoder.fuse_label_layers", f"found {labels.fuse_layers}", str(backbone.fuse_layers)
-            )
-        if kind.relates or kind.generates:
-            raise _refuse(
-                "encoder", "found a bi_encoder with relations or a generative decoder", "uni_encoder"
-            )
+            raise _GLINER.refusal("encoder", "has a compressed prompt", "a model before compression")
+        if fusion is not None:
+            raise _GLINER.refusal("fusion", "found a fusion after a uni_encoder", "no fusion")
+        return
+    bi_encoder = _GLINER.require_kind("encoder", encoder, BiEncoder, "uni_encoder, bi_encoder")
+    labels = bi_encoder.label_encoder
+    _GLINER.require("encoder.rnn_layers", bi_encoder.rnn_layers, 0)
+    _GLINER.require("encoder.label_pooling", labels.pooling, "mean")
+    _GLINER.require("encoder.fuse_label_layers", labels.fuse_layers, backbone.fuse_layers)
+    if kind.relates or kind.generates:
+        found = "found a bi_encoder with relations or a generative decoder"
+        raise _GLINER.refusal("encoder", found, "uni_encoder")
+    if fusion is not None:
+        attention = _GLINER.require_kind("fusion", fusion, CrossAttention, "cross_attention")
         heads = backbone.encoder.config.num_attention_heads
-        if model.fusion is not None and not isinstance(model.fusion, CrossAttention):
-            raise _refuse("fusion", f"found {type(model.fusion).__name__}", "cross_attention")
-        if model.fusion is not None and model.fusion.n_heads != heads:
-            raise _refuse(
-                "fusion.n_heads", f"found {model.fusion.n_heads}", f"{heads}, as in the text encoder"
-            )
-    else:
-        raise _refuse("encoder", f"found {type(encoder).__name__}", "uni_encoder, bi_encoder")
+        _GLINER.require("fusion.n_heads", attention.n_heads, heads, why=", as in the text encoder")
 
 
 def _check_heads(model: GLiNER, kind: gliner_names.Architecture) -> None:
-    _name("span_reps", model.span_rep)
+    spans = model.span_rep
+    _name("span_reps", spans)
     if kind.relates and kind.generates:
-        raise _refuse("decoder", "found a generative decoder together with relations", "one of them")
-    if isinstance(model.span_rep, TokenLevel):
-        if model.span_rep.project_labels != kind.relates:
-            raise _refuse(
-                "span_rep.project_labels",
-                f"found {model.span_rep.project_labels}",
-                f"{kind.relates}, as the model has {'' if kind.relates else 'no '}relations",
-            )
-        wanted = {True: (False,), False: (True,) if kind.generates else (True, False)}[kind.relates]
-        if model.span_rep.represent_spans not in wanted:
-            raise _refuse(
-                "span_rep.represent_spans", f"found {model.span_rep.represent_spans}", str(wanted[0])
-            )
-    if model.relation_layer is None:
-        return
-    layer = _name("relation_layers", model.relation_layer)
-    if layer not in RELATION_LAYERS:
-        raise _refuse("relation_layer", f"found {layer!r}", ", ".join(RELATION_LAYERS))
-    _check_triple(model)
+        raise _GLINER.refusal("decoder", "found a generative decoder together with relations", "one of them")
+    if isinstance(spans, TokenLevel):
+        why = f", as the model has {'' if kind.relates else 'no '}relations"
+        _GLINER.require("span_rep.project_labels", spans.project_labels, kind.relates, why=why)
+        wanted = (False,) if kind.relates else (True,) if kind.generates else (True, False)
+        _GLINER.require("span_rep.represent_spans", spans.represent_spans, *wanted)
+    if model.relation_layer is not None:
+        _GLINER.require("relation_layer", _name("relation_layers", model.relation_layer), *RELATION_LAYERS)
+        _check_triple(model)
 
 
 def _check_triple(model: GLiNER) -> None:
     assert model.triple is not None
     name, size = _name("triples", model.triple), model.encoder.output_size
-    if name == "concat":
-        return
-    if name not in gliner_names.TRIPLES or name == "conve":
-        allowed = ", ".join(sorted({*gliner_names.TRIPLES, "concat"} - {"conve"}))
-        raise _refuse("triple", f"found {name!r}", allowed)
-    if name in gliner_names.COMPATIBLE and not getattr(model.triple, "compatible", False):
-        raise _refuse("triple.compatible", "found False, whose scores differ from GLiNER's", "True")
-    if getattr(model.triple, "margin", 0.0):
-        raise _refuse("triple.margin", f"found {model.triple.margin}", "0")
+    _GLINER.require("triple", name, *sorted({*gliner_names.TRIPLES, "concat"} - {"conve"}))
+    if name in gliner_names.COMPATIBLE:
+        why = ", with GLiNER's scores"
+        _GLINER.require("triple.compatible", getattr(model.triple, "compatible", False), True, why=why)
+    _GLINER.require("triple.margin", getattr(model.triple, "margin", 0.0), 0.0)
     if name in WIDE and size != WIDE_SIZE:
-        raise _refuse("triple", f"found {name!r} with vectors of width {size}", f"a width of {WIDE_SIZE}")
+        found = f"found {name!r} with vectors of width {size}"
+        raise _GLINER.refusal("triple", found, f"a width of {WIDE_SIZE}")
 
 
 def _name(family: str, block: Block) -> str:
@@ -227,7 +185,7 @@ def _name(family: str, block: Block) -> str:
     for name, made in getattr(registry, family).get_all().items():
         if made is type(block):
             return str(name)
-    raise _refuse(family, f"found {type(block).__name__}", "a block of this package")
+    raise _GLINER.refusal(family, f"found {type(block).__name__}", "a block of this package")
 
 
 def _model_type(kind: gliner_names.Architecture) -> str:
@@ -252,31 +210,17 @@ def _of_encoder(model: GLiNER) -> dict[str, Any]:
     assert isinstance(encoder, UniEncoder)
     backbone: Any = encoder.backbone
     index = backbone.tokenizer.convert_tokens_to_ids
-    settings = {
-        "num_rnn_layers": encoder.rnn_layers,
-        "embed_ent_token": encoder.embed_ent_token,
-        "ent_token": encoder.ent_token,
-        "sep_token": encoder.sep_token,
-        "class_token_index": index(encoder.ent_token),
-    }
+    same = ["embed_ent_token", "ent_token", "sep_token"]
+    settings = {"num_rnn_layers": encoder.rnn_layers, "class_token_index": index(encoder.ent_token)}
     if encoder.rel_token is not None:
-        settings |= {
-            "rel_token": encoder.rel_token,
-            "embed_rel_token": encoder.embed_rel_token,
-            "rel_token_index": index(encoder.rel_token),
-        }
-    return settings
+        same += ["rel_token", "embed_rel_token"]
+        settings["rel_token_index"] = index(encoder.rel_token)
+    return settings | {name: getattr(encoder, name) for name in same}
 
 
 def _of_spans(span_rep: Block) -> dict[str, Any]:
-    if not isinstance(span_rep, TokenLevel):
-        return {}
-    return {
-        "represent_spans": span_rep.represent_spans,
-        "token_loss_coef": span_rep.token_loss_coef,
-        "span_loss_coef": span_rep.span_loss_coef,
-        "neg_spans_ratio": span_rep.neg_spans_ratio,
-    }
+    same = ("represent_spans", *gliner_names.TOKEN_SETTINGS) if isinstance(span_rep, TokenLevel) else ()
+    return {name: getattr(span_rep, name) for name in same}
 
 
 def _of_context(model: GLiNER) -> dict[str, Any]:
@@ -290,16 +234,11 @@ def _of_context(model: GLiNER) -> dict[str, Any]:
         "num_hidden_layers": context.n_layers,
     }
     if name == "lstm":
-        return {
-            "span_encoder_config": {
-                **settings,
-                "dropout": context.dropout,
-                "bidirectional": context.bidirectional,
-            }
-        }
-    if context.n_heads is not None:
-        settings["num_attention_heads"] = context.n_heads
-    return {"span_encoder_config": {**settings, **(context.config or {})}}
+        settings |= {"dropout": context.dropout, "bidirectional": context.bidirectional}
+    else:
+        heads = {} if context.n_heads is None else {"num_attention_heads": context.n_heads}
+        settings |= heads | (context.config or {})
+    return {"span_encoder_config": settings}
 
 
 def _of_relations(model: GLiNER) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gliner_pipe.checkpoints.hf_read import CONFIG, head_of, same_kind, transformer_of
-from gliner_pipe.errors import ConfigError
+from gliner_pipe.checkpoints.refusals import Format
 from gliner_pipe.modeling.backbones import hf
 from gliner_pipe.modeling.backbones.stacked import Dense
 from gliner_pipe.modeling.backbones.transformer import Transformer
@@ -26,6 +26,8 @@ from gliner_pipe.util.file_lock import LOCK, only_writer
 from gliner_pipe.util.redact_folder import redact_folder
 
 logger = logging.getLogger(__name__)
+
+_HF = Format("a transformers model")
 
 #: Names of the dropout before the classifier in configurations.
 _DROPOUTS = ("classifier_dropout", "seq_classif_dropout", "classifier_dropout_prob")
@@ -97,7 +99,7 @@ def hf_model(model: TokenClassifier, *, drop_transitions: bool = False) -> tuple
             config, trust_remote_code=backbone.trust_remote_code or consent.is_given(), dtype=torch.float32
         )
     except ValueError as error:
-        raise _refuse(
+        raise _HF.refusal(
             "encoder.backbone.model",
             f"found a {config.model_type} encoder, for which transformers has no token classification model",
             "bert, roberta, xlm-roberta, deberta-v2, electra, distilbert, modernbert ...",
@@ -109,13 +111,6 @@ def hf_model(model: TokenClassifier, *, drop_transitions: bool = False) -> tuple
     return made.eval(), tokenizer
 
 
-def _refuse(where: str, found: str, allowed: str, do: str = "") -> ConfigError:
-    do = do or "Keep the pipeline in spaCy's format, which supports all blocks"
-    return ConfigError(
-        f"components.*.model.{where}", f"{found}, which a transformers model does not support", allowed, do
-    )
-
-
 def check_parts(model: TokenClassifier, drop_transitions: bool = False) -> None:
     """Refuse blocks that would lead to other entities, with or without weights.
 
@@ -125,33 +120,20 @@ def check_parts(model: TokenClassifier, drop_transitions: bool = False) -> None:
         With the first such block.
     """
     encoder, backbone, decoder = model.encoder, transformer_of(model), model.decoder
-    if not isinstance(encoder, PlainEncoder):
-        raise _refuse("encoder", f"found {type(encoder).__name__}", "@encoders = plain")
-    if not isinstance(backbone, Transformer):
-        raise _refuse(
-            "encoder.backbone",
-            f"found {type(backbone).__name__}",
-            "@backbones = transformer, alone or under dense",
-        )
-    if backbone.fuse_layers:
-        raise _refuse("encoder.backbone.fuse_layers", "found True", "False")
-    if backbone.pooling != "first":
-        raise _refuse(
-            "encoder.backbone.pooling", f"found {backbone.pooling!r}", "first", "Train with pooling = first"
-        )
+    _HF.require_kind("encoder", encoder, PlainEncoder, "@encoders = plain")
+    allowed = "@backbones = transformer, alone or under dense"
+    _HF.require_kind("encoder.backbone", backbone, Transformer, allowed)
+    _HF.require("encoder.backbone.fuse_layers", backbone.fuse_layers, False)
+    _HF.require("encoder.backbone.pooling", backbone.pooling, "first", do="Train with pooling = first")
     if isinstance(model.encoder.backbone, Dense) and backbone.hidden_size is not None:
-        raise _refuse("encoder.backbone.embedding.hidden_size", "found a projection under dense", "None")
+        raise _HF.refusal("encoder.backbone.embedding.hidden_size", "found a projection under dense", "None")
     if decoder.chain_per_label and (not model.is_built or decoder.n_chains > 1):
-        raise _refuse(
-            "decoder.mode",
-            "found a chain of tags for each label",
-            "joint: one chain",
-        )
+        raise _HF.refusal("decoder.mode", "found a chain of tags for each label", "joint: one chain")
     if isinstance(decoder, CRFTags):
         if decoder.mode == "independent":  # trained per word, as softmax
             return
         if not drop_transitions:
-            raise _refuse(
+            raise _HF.refusal(
                 "decoder",
                 "found crf, whose tags depend on each other",
                 "softmax, or crf in the mode independent with chains = one",
@@ -161,8 +143,8 @@ def check_parts(model: TokenClassifier, drop_transitions: bool = False) -> None:
             "The CRF is written without its transition scores: transformers uses the best tag per word, so entities "
             "may differ from those of the pipeline."
         )
-    elif not isinstance(decoder, SoftmaxTags):
-        raise _refuse("decoder", f"found {type(decoder).__name__}", "softmax")
+    else:
+        _HF.require_kind("decoder", decoder, SoftmaxTags, "softmax")
 
 
 def _names(model: TokenClassifier) -> list[str]:
@@ -182,17 +164,16 @@ def _fill(made: Any, model: TokenClassifier) -> None:
     backbone, top = transformer_of(model), model.encoder.backbone
     head = head_of(made, made.config.model_type)
     if (head.dense is None) != (not isinstance(top, Dense)):
-        raise _refuse(
-            "encoder.backbone",
-            f"found {type(top).__name__}",
-            "@backbones = transformer"
-            if head.dense is None
-            else "@backbones = dense over transformer, trained so",
-            "" if head.dense is None else f"The {made.config.model_type} of transformers has such a layer",
-        )
+        allowed, do = "@backbones = transformer", ""
+        if head.dense is not None:
+            allowed = "@backbones = dense over transformer, trained so"
+            do = f"The {made.config.model_type} of transformers has such a layer"
+        raise _HF.refusal("encoder.backbone", f"found {type(top).__name__}", allowed, do)
     theirs = same_kind(made, backbone.encoder)
     if theirs is None:
-        raise _refuse("encoder.backbone.model", f"found {type(backbone.encoder).__name__}", "another encoder")
+        raise _HF.refusal(
+            "encoder.backbone.model", f"found {type(backbone.encoder).__name__}", "another encoder"
+        )
     wanted = theirs.state_dict()
     own = {key: value for key, value in backbone.encoder.state_dict().items() if key in wanted}
     theirs.load_state_dict(own)
@@ -200,10 +181,8 @@ def _fill(made: Any, model: TokenClassifier) -> None:
         weight, bias = _classifier(model)
         head.classifier.weight.copy_(weight)
         if head.classifier.bias is None:
-            raise _refuse(
-                "encoder.backbone.model",
-                "found a classifier with a bias",
-                "an encoder whose classifier has a bias",
+            raise _HF.refusal(
+                "encoder.backbone.model", "found a classifier without a bias", "one with a bias"
             )
         head.classifier.bias.copy_(bias)
         if head.dense is not None:

@@ -44,14 +44,7 @@ def to_config(source: Document | str | os.PathLike[str]) -> Migrated:
 def convert_file(source: str | Path, target: str | Path) -> Migrated:
     """Save the configuration of another system as a cfg file, atomically, with notes as comments at the top.
 
-    Secrets in it are redacted.
-
-    Parameters
-    ----------
-    source
-        A YAML or JSON file.
-    target
-        The cfg file.
+    The source is a YAML or JSON file. Secrets in it are redacted.
 
     Raises
     ------
@@ -77,15 +70,10 @@ def configured(argv: Sequence[str]) -> list[str]:
     The notes of the conversion are printed. Other options on the command line keep their meaning; a number of steps
     replaces the number of epochs of the file, and the other way round.
 
-    Parameters
-    ----------
-    argv
-        Arguments of ``python -m gliner_pipe.train``.
-
     Returns
     -------
     list of str
-        The arguments, with the new paths after ``--config``.
+        The arguments of ``python -m gliner_pipe.train``, with the new paths after ``--config``.
 
     Raises
     ------

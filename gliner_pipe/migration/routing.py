@@ -16,17 +16,7 @@ ADAM = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
 
 @dataclass
 class Given:
-    """A value under the name of another system.
-
-    Parameters
-    ----------
-    name
-        Row of the name.
-    value
-        The value as it was given.
-    where
-        Its place, for messages.
-    """
+    """A value under the name of another system: the row of the name, the value as given, and its place for messages."""
 
     name: Name
     value: Any

@@ -57,7 +57,7 @@ EMBEDDING = "components.token_classifier.embedding"
 TRAIN_READER, VAL_READER = "train.train_data.reader", "train.val_data.reader"
 
 _share = number(0, 1)
-_any_number = number(-math.inf)
+_at_most_1 = number(-math.inf, 1)
 _positive = number(0, above=True)
 
 # fmt: off
@@ -250,10 +250,10 @@ _OPTIONS: tuple[Name, ...] = (
     Name("dataloader_num_workers", "train.num_workers", whole(0), "Processes that prefetch batches."),
     Name("loss_type", f"{LOSS}.@losses", choice({name: f"gliner_pipe.{name}" for name in ("focal", "bce", "dice")}),
          "focal, bce or dice."),
-    Name("focal_loss_alpha", f"{LOSS}.alpha", _any_number, "Weight of positives; below 0 for no weighting."),
+    Name("focal_loss_alpha", f"{LOSS}.alpha", _at_most_1, "Weight of positives; below 0 for no weighting."),
     Name("focal_loss_gamma", f"{LOSS}.gamma", number(), "How strongly easy elements are down-weighted."),
     Name("focal_loss_prob_margin", f"{LOSS}.prob_margin", _share, "Negatives below this probability have no loss."),
-    Name("rel_focal_loss_alpha", f"{RELATION_LOSS}.alpha", _any_number, "focal_loss_alpha of the relation loss."),
+    Name("rel_focal_loss_alpha", f"{RELATION_LOSS}.alpha", _at_most_1, "focal_loss_alpha of the relation loss."),
     Name("rel_focal_loss_gamma", f"{RELATION_LOSS}.gamma", number(), "focal_loss_gamma of the relation loss."),
     Name("dice_gamma", f"{LOSS}.gamma", number(), "Exponent of the Dice loss.", part="dice_gamma"),
     Name("label_smoothing", f"{LOSS}.label_smoothing", _share, "Moves targets towards one half."),

@@ -103,8 +103,8 @@ def number(least: float = 0, most: float = math.inf, *, above: bool = False) -> 
     above
         Whether `least` itself is out of bounds.
     """
-    allowed = f"a number {'above' if above else 'from'} {least:g}"
-    allowed += "" if most == math.inf else f" to {most:g}"
+    start = "" if least == -math.inf else f" {'above' if above else 'from'} {least:g}"
+    allowed = f"a number{start}{'' if most == math.inf else f' to {most:g}'}"
 
     def read(value: Any) -> float:
         found = _number(value)

@@ -79,11 +79,6 @@ class Document:
 def read_yaml(path: str | Path) -> Document:
     """Read a YAML or JSON file, and recognise its kind.
 
-    Parameters
-    ----------
-    path
-        The file.
-
     Raises
     ------
     ConfigError

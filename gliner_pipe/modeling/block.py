@@ -9,6 +9,7 @@ from confit import Config
 from pydantic_core import core_schema
 from torch import nn
 
+from gliner_pipe.errors import ConfigError
 from gliner_pipe.registry import registry
 
 
@@ -64,6 +65,13 @@ def described(value: Any) -> str:
         return " and ".join(named) or "a section without @ key"
     text = repr(value)
     return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"
+
+
+def check_divides(option: str, found: int, width: int) -> None:
+    """Raise a :class:`ConfigError` if an option of the model, such as ``fusion.n_heads``, does not divide the width."""
+    if width % found:
+        where = f"components.*.model.{option}"
+        raise ConfigError(where, f"found {found} with vectors of width {width}", f"a divisor of {width}")
 
 
 def from_blocks(blocks: dict[str, Any]) -> Any:

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from gliner_pipe.errors import ConfigError
-from gliner_pipe.modeling.block import Block
+from gliner_pipe.modeling.block import Block, check_divides
 from gliner_pipe.registry import registry
+from gliner_pipe.util.ranges import Share
 
 
 class ContextEncoder(Block):
@@ -42,17 +43,7 @@ class ContextEncoder(Block):
 
 
 class ProjectedEncoder(ContextEncoder):
-    """Projects words to the width of its layers, applies the layers, and projects back.
-
-    Parameters
-    ----------
-    n_layers
-        Number of layers.
-    width
-        Width of the layers; that of the words by default.
-    dropout
-        Dropout rate in the layers.
-    """
+    """Projects words to the width of its layers, applies the layers, and projects back."""
 
     def __init__(self, n_layers: int, width: int | None, dropout: float) -> None:
         super().__init__()
@@ -82,8 +73,12 @@ class TransformerContext(ProjectedEncoder):
 
     Parameters
     ----------
-    n_layers, width, dropout
-        As in ``ProjectedEncoder``.
+    n_layers
+        Number of layers.
+    width
+        Width of the layers; that of the words by default.
+    dropout
+        Dropout rate in the layers.
     n_heads
         Number of attention heads; by default as many as make each 64 wide or slightly wider.
     config
@@ -95,7 +90,7 @@ class TransformerContext(ProjectedEncoder):
         n_layers: PositiveInt = 1,
         width: PositiveInt | None = None,
         n_heads: PositiveInt | None = None,
-        dropout: float = 0.4,
+        dropout: Share = 0.4,
         config: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(n_layers, width, dropout)
@@ -119,9 +114,7 @@ class TransformerContext(ProjectedEncoder):
             "intermediate_size": 4 * width,
         }
         settings = {**sizes, **more, **own}
-        if width % (heads := settings["num_attention_heads"]):
-            where = "components.*.model.context.n_heads"
-            raise ConfigError(where, f"found {heads} with layers of width {width}", f"a divisor of {width}")
+        check_divides("context.n_heads", settings["num_attention_heads"], width)
         return settings
 
 
@@ -138,12 +131,8 @@ class DebertaV2(TransformerContext):
 
     Parameters
     ----------
-    n_layers
-        Number of layers.
-    width
-        Width of the layers; that of the words by default.
-    n_heads
-        Number of attention heads; by default as many as make each 64 wide or slightly wider.
+    n_layers, width, n_heads
+        As in every context encoder from `transformers`.
     dropout
         Dropout rate of hidden vectors and attention weights.
     config
@@ -201,7 +190,7 @@ class Lstm(ProjectedEncoder):
         self,
         n_layers: PositiveInt = 1,
         width: PositiveInt | None = None,
-        dropout: float = 0.4,
+        dropout: Share = 0.4,
         bidirectional: bool = True,
     ) -> None:
         super().__init__(n_layers, width, dropout)
@@ -247,12 +236,9 @@ class ModernBert(TransformerContext):
 
     Parameters
     ----------
-    n_layers
-        Number of layers; a single one works too, unlike in GLiNER 0.2.29 with transformers 5.
-    width
-        Width of the layers; that of the words by default.
-    n_heads
-        Number of attention heads; by default as many as make each 64 wide or slightly wider.
+    n_layers, width, n_heads
+        As in every context encoder from `transformers`. A single layer works too, unlike in GLiNER 0.2.29 with
+        transformers 5.
     dropout
         Dropout rate of input vectors, attention weights and feed-forward layers.
     config

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import Any
 
 import torch.nn.functional as F
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from gliner_pipe.errors import ConfigError
-from gliner_pipe.modeling.block import Block
+from gliner_pipe.modeling.block import Block, check_divides
 from gliner_pipe.registry import registry
+from gliner_pipe.util.ranges import Share
 
 
 class Fusion(Block):
@@ -66,7 +69,11 @@ class CrossAttention(Fusion):
     """
 
     def __init__(
-        self, pattern: str = "l2t-t2l", n_layers: int = 1, n_heads: int = 8, dropout: float = 0.1
+        self,
+        pattern: str = "l2t-t2l",
+        n_layers: PositiveInt = 1,
+        n_heads: PositiveInt = 8,
+        dropout: Share = 0.1,
     ) -> None:
         super().__init__()
         self.steps = pattern.split("-")
@@ -82,12 +89,7 @@ class CrossAttention(Fusion):
 
     def build(self, hidden_size: int) -> None:
         """Create an attention block for each step of each layer."""
-        if hidden_size % self.n_heads:
-            raise ConfigError(
-                "components.*.model.fusion.n_heads",
-                f"found {self.n_heads} with vectors of width {hidden_size}",
-                f"a divisor of {hidden_size}",
-            )
+        check_divides("fusion.n_heads", self.n_heads, hidden_size)
         self.layers = nn.ModuleList(
             nn.ModuleList(
                 _Attention(hidden_size, self.n_heads, self.dropout, own=step[0] == step[2])
@@ -110,16 +112,6 @@ class CrossAttention(Fusion):
         return state["t"], state["l"]
 
 
-class _Projections(nn.Module):
-    """Query, key and value projections of all heads."""
-
-    def __init__(self, hidden_size: int) -> None:
-        super().__init__()
-        self.query_layer = nn.Linear(hidden_size, hidden_size)
-        self.key_layer = nn.Linear(hidden_size, hidden_size)
-        self.value_layer = nn.Linear(hidden_size, hidden_size)
-
-
 class _Attention(nn.Module):
     """Attention of one sequence to another or to itself, between two layer norms."""
 
@@ -134,22 +126,22 @@ class _Attention(nn.Module):
             self.q_proj = nn.Linear(hidden_size, hidden_size)
             self.k_proj = nn.Linear(hidden_size, hidden_size)
         self.v_proj = nn.Linear(hidden_size, hidden_size)
-        attention = _Projections(hidden_size)
-        if own:  # two names, as in GLiNER's checkpoints
-            self.self_attn = attention
-        else:
-            self.cross_attn = attention
+        layers = {
+            name: nn.Linear(hidden_size, hidden_size) for name in ("query_layer", "key_layer", "value_layer")
+        }
+        self.projections = "self_attn" if own else "cross_attn"  # two names, as in GLiNER's checkpoints
+        self.add_module(self.projections, nn.ModuleDict(layers))
 
     def forward(self, target: Tensor, source: Tensor, mask: Tensor) -> Tensor:
         target = self.pre_norm(target)
         query, key = target, source
         if self.own:
             query, key, source = self.q_proj(target), self.k_proj(target), target
-        layers = self.self_attn if self.own else self.cross_attn
+        layers: Any = self.get_submodule(self.projections)
         attended = F.scaled_dot_product_attention(
-            self._heads(layers.query_layer(query)),
-            self._heads(layers.key_layer(key)),
-            self._heads(layers.value_layer(self.v_proj(source))),
+            self._heads(layers["query_layer"](query)),
+            self._heads(layers["key_layer"](key)),
+            self._heads(layers["value_layer"](self.v_proj(source))),
             attn_mask=mask[:, None, None, :],
             dropout_p=self.dropout.p if self.training else 0.0,
         )

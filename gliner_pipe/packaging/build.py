@@ -75,12 +75,8 @@ def assemble(
 
     paths = find_code(code, root_dir)
     if name in [path.stem for path in paths]:
-        raise ConfigError(
-            "package.name",
-            f"is {name!r}, also the name of a module in --code",
-            "another name",
-            "Change --name",
-        )
+        found = f"is {name!r}, also the name of a module in --code"
+        raise ConfigError("package.name", found, "another name", "Change --name")
     import_code(paths)
     functions = function_modules(config)
     needed = merge(

@@ -37,9 +37,7 @@ METRICS = {
     "p": "precision",
     "r": "recall",
     "f": "f1",
-    "precision": "precision",
-    "recall": "recall",
-    "f1": "f1",
+    **{name: name for name in ("precision", "recall", "f1")},
 }
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -84,7 +82,7 @@ def model_card(
         "## Scores",
         *_scores(meta["performance"]),
         "## Use",
-        _usage(meta["name"], meta["version"]) if repo_id is None else _hub_usage(meta, repo_id),
+        _package_usage(meta["name"], meta["version"]) if repo_id is None else _hub_usage(meta, repo_id),
         "## Training",
         *_training(training_config, artifacts),
         "## Licence",
@@ -139,40 +137,36 @@ def _descriptions(labels: Any) -> dict[str, str]:
 
 
 def _scores(performance: Mapping[str, Any]) -> Iterator[str]:
-    singles = list(_numbers(performance))
-    tables = list(_tables(performance))
-    for name, rows_of in tables:
+    found = dict(_figures(performance))
+    singles = [(f"`{name}`", _number(value)) for name, value in found.items() if _is_number(value)]
+    for name, rows_of in found.items():
+        if _is_number(rows_of):
+            continue
         columns = list(dict.fromkeys(key for row in rows_of.values() for key in row))
         rows = [(f"`{label}`", *(_number(row.get(key)) for key in columns)) for label, row in rows_of.items()]
         yield f"Per label and on average, `{name}`:"
         yield table(("", *columns), rows)
     if singles:
-        yield table(("Figure", "Value"), [(f"`{name}`", _number(value)) for name, value in singles])
-    if not singles and not tables:
+        yield table(("Figure", "Value"), singles)
+    if not found:
         yield "Not stated."
 
 
-def _numbers(scores: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _figures(scores: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the numbers and the tables of nested scores, by their names joined with dots."""
     for name, value in scores.items():
-        if _is_number(value):
-            yield prefix + name, value
-        elif isinstance(value, Mapping) and not _is_table(value):
-            yield from _numbers(value, f"{prefix}{name}.")
-
-
-def _tables(scores: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
-    for name, value in scores.items():
-        if isinstance(value, Mapping) and _is_table(value):
+        if _is_number(value) or _is_table(value):
             yield prefix + name, value
         elif isinstance(value, Mapping):
-            yield from _tables(value, f"{prefix}{name}.")
+            yield from _figures(value, f"{prefix}{name}.")
 
 
-def _is_table(value: Mapping[str, Any]) -> bool:
+def _is_table(value: Any) -> bool:
     """Return whether every value is a row of numbers, as in ``{"person": {"p": 0.9, "r": 0.8, "f": 0.85}}``."""
-    return bool(value) and all(
+    rows = list(value.values()) if isinstance(value, Mapping) else []
+    return bool(rows) and all(
         isinstance(row, Mapping) and row and all(_is_number(cell) or cell is None for cell in row.values())
-        for row in value.values()
+        for row in rows
     )
 
 
@@ -184,29 +178,7 @@ def _number(value: Any) -> str:
     return f"{value:.4f}" if isinstance(value, float) else "" if value is None else str(value)
 
 
-def _usage(name: str, version: str) -> str:
-    return f"""```bash
-pip install {name}-{version}-py3-none-any.whl
-```
-
-```python
-import spacy
-
-nlp = spacy.load("{name}")  # or: import {name}; nlp = {name}.load()
-doc = nlp("Some text.")
-for key, spans in [("ents", doc.ents), *doc.spans.items()]:
-    for span in spans:
-        print(key, span.text, span.label_)
-```"""
-
-
-def _hub_usage(meta: Mapping[str, Any], repo_id: str) -> str:
-    needed = " ".join(f'"{item}"' for item in [f"spacy{meta['spacy_version']}", *meta["requirements"]])
-    first, load = "import gliner_pipe", f'gliner_pipe.load("{repo_id}")'
-    if not any(item.startswith("gliner_pipe") for item in meta["requirements"]):
-        needed += " huggingface_hub"
-        first = "import spacy\nfrom huggingface_hub import snapshot_download"
-        load = f'spacy.load(snapshot_download("{repo_id}"))'
+def _usage(needed: str, first: str, load: str) -> str:
     return f"""```bash
 pip install {needed}
 ```
@@ -219,7 +191,22 @@ doc = nlp("Some text.")
 for key, spans in [("ents", doc.ents), *doc.spans.items()]:
     for span in spans:
         print(key, span.text, span.label_)
-```
+```"""
+
+
+def _package_usage(name: str, version: str) -> str:
+    load = f'spacy.load("{name}")  # or: import {name}; nlp = {name}.load()'
+    return _usage(f"{name}-{version}-py3-none-any.whl", "import spacy", load)
+
+
+def _hub_usage(meta: Mapping[str, Any], repo_id: str) -> str:
+    needed = " ".join(f'"{item}"' for item in [f"spacy{meta['spacy_version']}", *meta["requirements"]])
+    first, load = "import gliner_pipe", f'gliner_pipe.load("{repo_id}")'
+    if not any(item.startswith("gliner_pipe") for item in meta["requirements"]):
+        needed += " huggingface_hub"
+        first = "import spacy\nfrom huggingface_hub import snapshot_download"
+        load = f'spacy.load(snapshot_download("{repo_id}"))'
+    return f"""{_usage(needed, first, load)}
 
 It is a spaCy pipeline: `spacy.load` loads the folder that `huggingface_hub.snapshot_download("{repo_id}")` returns."""
 

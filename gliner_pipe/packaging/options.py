@@ -32,15 +32,13 @@ def check_name(name: object) -> str:
     if name is None:
         raise ConfigError("package.name", "is missing", allowed, "Set it, e.g. --name my_ner_model")
     if not isinstance(name, str) or not _NAME.fullmatch(name) or keyword.iskeyword(name):
-        raise ConfigError(
-            "package.name", f"is {name!r}", f"{allowed}, and no Python keyword", _name_advice(str(name))
-        )
+        allowed += ", and no Python keyword"
+        raise ConfigError("package.name", f"is {name!r}", allowed, _name_advice(str(name)))
     owners = [owner for owner in packages_distributions().get(name, []) if not _is_model(owner, name)]
     if name in sys.stdlib_module_names or name == "gliner_pipe" or owners:
         owner = owners[0] if owners else "Python" if name != "gliner_pipe" else name
-        raise ConfigError(
-            "package.name", f"is {name!r}, a module of {owner}", "an unused name", "Choose another name"
-        )
+        found = f"is {name!r}, a module of {owner}"
+        raise ConfigError("package.name", found, "an unused name", "Choose another name")
     return name
 
 
@@ -48,27 +46,22 @@ def check_version(version: object) -> str:
     """Return the version in normal form, e.g. ``1.0rc1`` for ``1.0-rc1``."""
     allowed = "a version such as 0.1.0"
     if isinstance(version, float):  # 0.10 has been parsed as 0.1
-        raise ConfigError(
-            "package.version", f"is the number {version}", allowed, "Write three numbers, or add quotes"
-        )
+        found = f"is the number {version}"
+        raise ConfigError("package.version", found, allowed, "Write three numbers, or add quotes")
     try:
         return str(Version(str(version)))
     except InvalidVersion as error:
-        raise ConfigError(
-            "package.version", f"is {version!r}", allowed, "Write numbers separated by dots"
-        ) from error
+        found, do = f"is {version!r}", "Write numbers separated by dots"
+        raise ConfigError("package.version", found, allowed, do) from error
 
 
 def check_distributions(value: str | Sequence[str]) -> list[str]:
     """Return the kinds of distribution to build, from a list or a string such as ``wheel,sdist``."""
-    found = (
-        value.strip("[] ").replace("'", "").replace('"', "").split(",") if isinstance(value, str) else value
-    )
+    found = re.sub(r"['\"\[\]]", "", value).split(",") if isinstance(value, str) else value
     kinds = [str(kind).strip() for kind in found]
     if not kinds or not set(kinds) <= set(DISTRIBUTIONS):
-        raise ConfigError(
-            "package.distributions", f"is {value!r}", ", ".join(DISTRIBUTIONS), "Set one of them or both"
-        )
+        allowed = ", ".join(DISTRIBUTIONS)
+        raise ConfigError("package.distributions", f"is {value!r}", allowed, "Set one of them or both")
     return [kind for kind in DISTRIBUTIONS if kind in kinds]
 
 
@@ -89,12 +82,8 @@ def check_folder_name(name: str) -> str:
     """Return the name of the pipeline's folder in the package if it is a plain name."""
     if re.fullmatch(r"[A-Za-z0-9][\w.-]*", name, re.ASCII):
         return name
-    raise ConfigError(
-        "package.artifacts_name",
-        f"is {name!r}",
-        "letters, digits, '_', '-' and '.'",
-        "Use a plain folder name",
-    )
+    allowed = "letters, digits, '_', '-' and '.'"
+    raise ConfigError("package.artifacts_name", f"is {name!r}", allowed, "Use a plain folder name")
 
 
 def as_list(value: str | Sequence[str] | None) -> list[str]:

@@ -27,12 +27,7 @@ OF_EXTRAS = {"gliner_pipe.onnx": "onnxruntime"}
 
 
 def function_modules(config: Mapping[str, Any]) -> dict[str, str]:
-    """Find the modules of the registered functions that a pipeline uses.
-
-    Parameters
-    ----------
-    config
-        The pipeline's config, interpolated.
+    """Find the modules of the registered functions that a pipeline with this interpolated config uses.
 
     Returns
     -------

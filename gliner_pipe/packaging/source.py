@@ -6,7 +6,7 @@ import fnmatch
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from spacy.language import Language
@@ -64,12 +64,8 @@ def copy_pipeline(pipeline: str | Path | Language, target: Path) -> Path | None:
         if folder.stat().st_ino == inode:
             return folder
         shutil.rmtree(target, ignore_errors=True)  # a training run has just replaced the folder
-    raise ConfigError(
-        "package.pipeline",
-        f"is {str(folder)!r}, which is being written",
-        _ALLOWED,
-        "Wait until it is complete",
-    )
+    found = f"is {str(folder)!r}, which is being written"
+    raise ConfigError("package.pipeline", found, _ALLOWED, "Wait until it is complete")
 
 
 def _report_links(folder: Path) -> None:
@@ -99,9 +95,8 @@ def find_pipeline(pipeline: str | Path) -> Path:
             return path
         raise ConfigError("package.pipeline", _not_a_pipeline(path), _ALLOWED, "Give the pipeline's folder")
     if path.exists():
-        raise ConfigError(
-            "package.pipeline", f"is {str(path)!r}, a file", _ALLOWED, "Give the pipeline's folder"
-        )
+        found = f"is {str(path)!r}, a file"
+        raise ConfigError("package.pipeline", found, _ALLOWED, "Give the pipeline's folder")
     if isinstance(pipeline, str) and is_package(pipeline):
         return _in_package(pipeline)
     raise ConfigError("package.pipeline", _missing(path), _ALLOWED, "Train first, or correct the path")
@@ -128,7 +123,8 @@ def remove_excluded(folder: Path, patterns: Sequence[str]) -> None:
         If a pattern matches nothing, or a file that every pipeline needs.
     """
     for pattern in patterns:
-        found = [path for path in _walk(folder) if _matches(path.relative_to(folder).as_posix(), pattern)]
+        files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+        found = [path for path in files if _matches(path.relative_to(folder).as_posix(), pattern)]
         needed = [path.name for path in found if path.relative_to(folder).as_posix() in MARKERS]
         if needed or not found:
             what = f"removes {needed[0]}" if needed else "matches no file of the pipeline"
@@ -138,10 +134,6 @@ def remove_excluded(folder: Path, patterns: Sequence[str]) -> None:
             )
         for path in found:
             path.unlink()
-
-
-def _walk(folder: Path) -> Iterator[Path]:
-    return (path for path in sorted(folder.rglob("*")) if path.is_file())
 
 
 def _matches(path: str, pattern: str) -> bool:
@@ -165,9 +157,8 @@ def _in_package(name: str) -> Path:
     for folder in (root, *sorted(item for item in root.iterdir() if item.is_dir())):
         if all((folder / marker).is_file() for marker in MARKERS):
             return folder
-    raise ConfigError(
-        "package.pipeline", f"is {name!r}, a package without a pipeline", _ALLOWED, "Give another package"
-    )
+    found = f"is {name!r}, a package without a pipeline"
+    raise ConfigError("package.pipeline", found, _ALLOWED, "Give another package")
 
 
 def _not_a_pipeline(path: Path) -> str:

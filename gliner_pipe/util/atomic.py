@@ -124,23 +124,19 @@ def replace_file(path: str | os.PathLike[str], *, follow: bool = True) -> Iterat
         Whether to replace the target of a symbolic link instead of the link.
     """
     target = _resolved(path) if follow else _resolved(Path(path).parent) / Path(path).name
-    target.parent.mkdir(parents=True, exist_ok=True)
-    _remove_dead(target)
-    sibling, lock = _locked_sibling(target, lambda path: path.touch(exist_ok=False))
-    mode = sibling.stat().st_mode
-    try:
-        yield sibling
-        sibling.chmod(stat.S_IMODE(mode))  # some libraries replace it by a file that only its owner may read
-        _flush(sibling)
-        sibling.replace(target)
-        _flush(target.parent)
-    except OSError as error:
-        if error.filename is None:  # for example if the disk is full
-            error.filename = str(target)
-        raise
-    finally:
-        sibling.unlink(missing_ok=True)
-        _unlock(lock)
+    with _locked_sibling(target, lambda path: path.touch(exist_ok=False)) as sibling:
+        mode = sibling.stat().st_mode
+        try:
+            yield sibling
+            # some libraries replace it by a file that only its owner may read
+            sibling.chmod(stat.S_IMODE(mode))
+            _flush(sibling)
+            sibling.replace(target)
+            _flush(target.parent)
+        except OSError as error:
+            if error.filename is None:  # for example if the disk is full
+                error.filename = str(target)
+            raise
 
 
 def inside(folder: Path, name: object, where: object) -> Path:
@@ -186,15 +182,8 @@ def scratch_directory(path: str | os.PathLike[str]) -> Iterator[Path]:
     path
         The output; its parents are created.
     """
-    target = _resolved(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    _remove_dead(target)
-    folder, lock = _locked_sibling(target, Path.mkdir)
-    try:
+    with _locked_sibling(_resolved(path), Path.mkdir) as folder:
         yield folder
-    finally:
-        _remove(folder)
-        _unlock(lock)
 
 
 def recover(path: str | os.PathLike[str]) -> bool:
@@ -322,9 +311,12 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _locked_sibling(target: Path, make: Callable[[Path], None]) -> tuple[Path, int | None]:
-    """Create a sibling and lock it; try again if another process removed it in between."""
-    while True:
+@contextmanager
+def _locked_sibling(target: Path, make: Callable[[Path], None]) -> Iterator[Path]:
+    """Yield a new, locked sibling and remove it in the end; remove those of dead processes first."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _remove_dead(target)
+    while True:  # another process may remove it before it is locked
         sibling = _sibling(target, "tmp")
         make(sibling)
         try:
@@ -332,7 +324,12 @@ def _locked_sibling(target: Path, make: Callable[[Path], None]) -> tuple[Path, i
         except (FileNotFoundError, BlockingIOError):
             continue
         if sibling.exists():
-            return sibling, lock
+            break
+        _unlock(lock)
+    try:
+        yield sibling
+    finally:
+        _remove(sibling)
         _unlock(lock)
 
 

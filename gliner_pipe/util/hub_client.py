@@ -70,19 +70,13 @@ def make_repo(api: HfApi, repo_id: str, private: bool, revision: str | None, whe
         if revision is not None:
             api.create_branch(full, branch=revision, exist_ok=True)
     except HFValidationError as error:
-        raise ConfigError(
-            where,
-            f"names the repository {repo_id!r}: {_flat(error)}",
-            "user/name, of letters, digits, -, _ and .",
-        ) from None
+        found = f"names the repository {repo_id!r}: {_flat(error)}"
+        raise ConfigError(where, found, "user/name, of letters, digits, -, _ and .") from None
     except Exception as error:
         raise hub_error(where, f"could not create {repo_id!r} on the hub", error) from None
     if public:
-        raise ConfigError(
-            where,
-            f"expects a private repository, but {full!r} is public",
-            do="Make it private on the hub, or set private = false",
-        )
+        found = f"expects a private repository, but {full!r} is public"
+        raise ConfigError(where, found, do="Make it private on the hub, or set private = false")
     return full
 
 
@@ -107,10 +101,8 @@ def explain(error: BaseException) -> tuple[str, str]:
         if isinstance(item, errors.GatedRepoError):
             return "access to the repository is restricted", "Request access on its page, and log in"
         if isinstance(item, errors.RepositoryNotFoundError):
-            return (
-                "the repository does not exist, or the login may not read it",
-                "Check the name and the login",
-            )
+            reason = "the repository does not exist, or the login may not read it"
+            return reason, "Check the name and the login"
         if isinstance(item, errors.RevisionNotFoundError):
             return "the repository has no such revision", "Check the branch, tag or commit"
         if status == 401:

@@ -11,14 +11,7 @@ def end_with_parent(parent: int, every: float = 1.0) -> None:
     """End this process once its parent has exited, even if the parent was killed.
 
     torch's data loader workers check their parent only between two batches: a worker that waits to hand over a batch
-    would stay forever.
-
-    Parameters
-    ----------
-    parent
-        Process id of the parent.
-    every
-        Seconds between two checks.
+    would stay forever. The process id of the parent is checked every `every` seconds.
     """
 
     def watch() -> None:

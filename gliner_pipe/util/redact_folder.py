@@ -71,10 +71,7 @@ def _json_file(text: str, found: list[str]) -> str:
 
 def _forms_file(text: str, found: list[str]) -> str:
     """Redact by form only: in data and code, names do not identify secrets."""
-    new = redacted_forms(text)
-    if new != text:
-        found.append("")
-    return new
+    return redact_entry(text, "", found, redacted_forms)
 
 
 def _yaml_file(text: str, found: list[str]) -> str:
@@ -104,19 +101,9 @@ def _card_file(text: str, found: list[str]) -> str:
 
 _YAML = re.compile(r"(?m)^[ \t-]*([\w.\"'-]+)[ \t]*:([ \t]+)([^\n#|>&*{\[][^\n]*?)(?=[ \t]*(?:#.*)?$)")
 _FILES: dict[str, Callable[[str, list[str]], str]] = {
-    ".cfg": redacted_config,
-    ".ini": redacted_config,
-    ".toml": redacted_config,
     ".json": _json_file,
-    ".yml": _yaml_file,
-    ".yaml": _yaml_file,
     ".md": _card_file,
-    ".txt": _forms_file,
-    ".log": _forms_file,
-    ".jsonl": _forms_file,
-    ".csv": _forms_file,
-    ".tsv": _forms_file,
-    ".py": _forms_file,
-    ".rst": _forms_file,
-    ".env": redacted_config,
+    **dict.fromkeys((".yml", ".yaml"), _yaml_file),
+    **dict.fromkeys((".cfg", ".ini", ".toml", ".env"), redacted_config),
+    **dict.fromkeys((".txt", ".log", ".jsonl", ".csv", ".tsv", ".py", ".rst"), _forms_file),
 }

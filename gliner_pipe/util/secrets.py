@@ -13,8 +13,9 @@ import binascii
 import json
 import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache, lru_cache
+from importlib import import_module
 from typing import Any
 
 logger = logging.getLogger("gliner_pipe.util.secrets")
@@ -22,29 +23,26 @@ logger = logging.getLogger("gliner_pipe.util.secrets")
 #: Replacement of a secret.
 MARK = "***"
 
-#: Names that end in one of these are secret; their words are joined (``api_key``, ``apiKey`` and ``API-KEY`` are
-#: ``apikey``).
-_NAMES = frozenset(
-    (
-        *("password", "passwd", "pwd", "passphrase", "passcode", "passwords", "secret", "secrets"),
-        *("credential", "credentials", "authorization", "auth", "authheader", "authheaders"),
-        *("cookie", "cookies", "jwt", "bearer", "dsn", "sas", "sasurl", "sasuri", "webhook"),
-        *("webhooks", "webhookurl", "webhookuri", "connectionstring", "connectionstrings"),
-        *("connstring", "connstr", "connectionurl", "connectionuri", "apikey", "apikeys"),
-        *("accesskey", "accesskeys", "accesskeyid", "secretkey", "secretkeys", "secretid"),
-        *("privatekey", "privatekeys", "accountkey", "authkey", "encryptionkey", "signingkey"),
-        *("sshkey", "masterkey", "clientkey", "servicekey", "storagekey", "subscriptionkey"),
-        *("licensekey", "licencekey", "sharedkey", "deploykey", "sessionkey", "functionkey"),
-        *("secretaccesskey", "clientsecret", "sessionid", "apisecret", "accesstokens", "authtokens"),
-        *("apitokens", "authtoken", "accesstoken", "apitoken", "refreshtoken", "hftoken", "hubtoken"),
-        *("bearertoken", "sessiontoken", "securitytoken", "idtoken", "sastoken", "wandbtoken"),
-    )
-)
 #: Sections in which every value is secret.
 _SECTIONS = frozenset(
     (
         *("password", "passwords", "secret", "secrets", "credential", "credentials", "authorization"),
         *("auth", "cookie", "cookies", "authheader", "authheaders", "apikeys", "webhook", "webhooks"),
+    )
+)
+#: Names that end in one of these are secret; their words are joined (``api_key``, ``apiKey`` and ``API-KEY`` are
+#: ``apikey``).
+_NAMES = _SECTIONS | frozenset(
+    (
+        *("passwd", "pwd", "passphrase", "passcode", "jwt", "bearer", "dsn", "sas", "sasurl", "sasuri"),
+        *("webhookurl", "webhookuri", "connectionstring", "connectionstrings", "connstring", "connstr"),
+        *("connectionurl", "connectionuri", "apikey", "accesskey", "accesskeys", "accesskeyid", "secretkey"),
+        *("secretkeys", "secretid", "privatekey", "privatekeys", "accountkey", "authkey", "encryptionkey"),
+        *("signingkey", "sshkey", "masterkey", "clientkey", "servicekey", "storagekey", "subscriptionkey"),
+        *("licensekey", "licencekey", "sharedkey", "deploykey", "sessionkey", "functionkey"),
+        *("secretaccesskey", "clientsecret", "sessionid", "apisecret", "accesstokens", "authtokens"),
+        *("apitokens", "authtoken", "accesstoken", "apitoken", "refreshtoken", "hftoken", "hubtoken"),
+        *("bearertoken", "sessiontoken", "securitytoken", "idtoken", "sastoken", "wandbtoken"),
     )
 )
 #: ``<service>_key``, ``<service>_pat`` and ``<service>_pass`` are secret.
@@ -138,20 +136,10 @@ _SETTING = re.compile(r"(?:^|(?<=\| )|(?<=: ))\[([\w.*-]+)\]([^\[|\n]*)")
 _QUOTED = re.compile(r"\"(?:[^\"\\]|\\.)+\"|'(?:[^'\\]|\\.)+'")
 
 #: Plug-ins of detect-secrets whose forms match no word, path or digest.
-_PLUGINS = {
-    "discord": "DiscordBotTokenDetector",
-    "github_token": "GitHubTokenDetector",
-    "gitlab_token": "GitLabTokenDetector",
-    "mailchimp": "MailchimpDetector",
-    "openai": "OpenAIDetector",
-    "pypi_token": "PypiTokenDetector",
-    "sendgrid": "SendGridDetector",
-    "slack": "SlackDetector",
-    "square_oauth": "SquareOAuthDetector",
-    "stripe": "StripeDetector",
-    "telegram_token": "TelegramBotTokenDetector",
-    "twilio": "TwilioKeyDetector",
-}
+_PLUGINS = (
+    *("discord", "github_token", "gitlab_token", "mailchimp", "openai", "pypi_token", "sendgrid", "slack"),
+    *("square_oauth", "stripe", "telegram_token", "twilio"),
+)
 
 
 def redacted(name: str, value: Any, found: list[str] | None = None) -> Any:
@@ -203,10 +191,7 @@ def redacted_message(where: str, text: str) -> str:
     text
         The message.
     """
-    path = where.split(".")
-    if _is_secret_name(path[-1]) and _LABELLED.isdisjoint(path):
-        text = _QUOTED.sub(lambda quoted: f"{quoted[0][0]}{MARK}{quoted[0][-1]}", text)
-    return redacted_text(text)
+    return redacted_text(_without_quoted(where, text))
 
 
 def tell_redacted(where: str, found: Iterable[str]) -> None:
@@ -351,10 +336,14 @@ def _redact_assignment(name: str, before: str, value: str, *, strict: bool) -> s
 
 def _redact_setting(match: re.Match[str]) -> str:
     """Redact everything in quotes in a message about a setting with a secret name: ``[train.api_key] is '...'``."""
-    path = match[1].split(".")
+    return f"[{match[1]}]{_without_quoted(match[1], match[2])}"
+
+
+def _without_quoted(where: str, text: str) -> str:
+    path = where.split(".")
     if not _is_secret_name(path[-1]) or not _LABELLED.isdisjoint(path):
-        return match[0]
-    return f"[{match[1]}]" + _QUOTED.sub(lambda quoted: f"{quoted[0][0]}{MARK}{quoted[0][-1]}", match[2])
+        return text
+    return _QUOTED.sub(lambda quoted: f"{quoted[0][0]}{MARK}{quoted[0][-1]}", text)
 
 
 # -- by form -----------------------------------------------------------------------------------------------------------
@@ -363,19 +352,11 @@ def _redact_setting(match: re.Match[str]) -> str:
 @cache
 def _forms() -> tuple[re.Pattern[str], ...]:
     """Return all forms: `_FORMS`, then those of detect-secrets, extended to the end of the word."""
-    from importlib import import_module
-
-    try:
-        plugins = [
-            getattr(import_module(f"detect_secrets.plugins.{module}"), name)
-            for module, name in _PLUGINS.items()
-        ]
-    except ImportError:
-        logger.warning(
-            "detect-secrets is not installed: fewer forms of secrets are detected. Run pip install detect-secrets"
-        )
-        plugins = []
-    known = [form for plugin in plugins for form in plugin.denylist]
+    modules = [import_module(f"detect_secrets.plugins.{name}") for name in _PLUGINS]
+    plugins = [kind for module in modules for kind in vars(module).values() if hasattr(kind, "secret_type")]
+    known = [
+        form for plugin in plugins if isinstance(plugin.denylist, (list, tuple)) for form in plugin.denylist
+    ]
     return (
         *_FORMS,
         *(re.compile(rf"(?<![A-Za-z0-9/_.-])(?:{form.pattern})[\w-]*", form.flags) for form in known),
@@ -492,9 +473,9 @@ def _config_value(path: list[str], text: str, found: list[str]) -> str:
     return json.dumps(new, ensure_ascii=False, default=str) if len(found) > before else text
 
 
-def redact_entry(text: str, name: str, found: list[str]) -> str:
+def redact_entry(text: str, name: str, found: list[str], redact: Callable[[str], str] = redacted_text) -> str:
     """Redact prose; add `name` to `found` if something was redacted."""
-    new = redacted_text(text)
+    new = redact(text)
     if new != text:
         found.append(name)
     return new

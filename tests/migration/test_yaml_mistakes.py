@@ -39,6 +39,7 @@ CASES = {
     "no known key": ("colour: red\n", ":1 (colour)", "model, peft, data, training"),
     "list for a number": (changed("1e-5", "[1]"), ":7 (training.learning_rate)", "[1] (list)", "a number"),
     "negative": (changed("1e-5", "-1e-5"), ":7 (training.learning_rate)", "'-1e-5'", "a number from 0"),
+    "alpha": (GOOD + "  focal_loss_alpha: 1.5\n", ":8 (training.focal_loss_alpha)", "1.5", "a number to 1"),
     "flag": (changed("learning_rate: 1e-5", "bf16: maybe"), ":7 (training.bf16)", "'maybe'", "true or false"),
     "number for a section": (
         changed("  learning_rate: 1e-5\n", "").replace("training:", "training: 3"), ":6 (training)", "3", "section"

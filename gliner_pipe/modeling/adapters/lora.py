@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from gliner_pipe.errors import ConfigError
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+
 from gliner_pipe.modeling.adapters.base import Adapter, Form
 from gliner_pipe.modeling.adapters.targets import target_pattern
 from gliner_pipe.modeling.adapters.wrapping import peft_config
 from gliner_pipe.registry import registry
-
-_BOUNDS = {"r": "1 or more", "alpha": "more than 0", "dropout": "0 to less than 1"}
+from gliner_pipe.util.ranges import Rate
 
 
 @registry.adapters.register("lora")
@@ -52,11 +52,11 @@ class Lora(Adapter):
 
     def __init__(
         self,
-        r: int = 16,
-        alpha: float = 32,
-        dropout: float = 0.05,
+        r: PositiveInt = 16,
+        alpha: PositiveFloat = 32,
+        dropout: Rate = 0.05,
         target_modules: list[str] | str | None = None,
-        layers: list[int] | None = None,
+        layers: list[NonNegativeInt] | None = None,
         bias: Literal["none", "all", "lora_only"] = "none",
         use_dora: bool = False,
         use_rslora: bool = False,
@@ -73,9 +73,6 @@ class Lora(Adapter):
 
     def config(self, encoder: Any, where: str) -> Any:
         """Return a ``LoraConfig`` for an encoder."""
-        wrong = {"r": self.r < 1, "alpha": self.alpha <= 0, "dropout": not 0 <= self.dropout < 1}
-        for name in (name for name, is_wrong in wrong.items() if is_wrong):
-            raise ConfigError(f"{where}.{name}", f"found {getattr(self, name)}", _BOUNDS[name])
         return peft_config(
             "lora",
             where,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from pydantic import NonNegativeInt
+
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.modeling.adapters.base import Adapter, Form
 from gliner_pipe.modeling.adapters.targets import target_pattern
@@ -24,10 +26,8 @@ class Peft(Adapter):
     target_modules
         Modules to adapt: suffixes of their names, or a regular expression for whole names. By default all linear
         modules in the layers; for ``ia3`` those of its authors, and for ``ln_tuning`` the normalisation modules.
-    layers
-        Indices of the layers to adapt, from 0; all by default.
-    save
-        ``full``, ``adapter`` or ``merged``; see :class:`Adapter`.
+    layers, save
+        As in ``lora``.
     options
         Arguments of the method's configuration class in `peft`, such as ``{"r": 8}``.
     """
@@ -36,7 +36,7 @@ class Peft(Adapter):
         self,
         method: str,
         target_modules: list[str] | str | None = None,
-        layers: list[int] | None = None,
+        layers: list[NonNegativeInt] | None = None,
         save: Form = "full",
         options: dict[str, Any] | None = None,
     ) -> None:

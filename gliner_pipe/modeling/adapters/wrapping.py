@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from gliner_pipe.errors import CheckpointError, ConfigError
+from gliner_pipe.errors import CheckpointError, ConfigError, reason_of
 from gliner_pipe.util import optional
 from gliner_pipe.util.atomic import replace_file
 
@@ -23,32 +23,15 @@ NAME = "default"
 #: Unsupported methods: prompts of language models, mixtures that need a task id, and methods that change the weights or
 #: the forward pass of the model.
 _UNSUPPORTED = (
-    "ADAPTION_PROMPT",
-    "CARTRIDGE",
-    "CPT",
-    "MULTITASK_PROMPT_TUNING",
-    "OSF",
-    "POLY",
-    "PREFIX_TUNING",
-    "PROMPT_TUNING",
-    "P_TUNING",
-    "SHADOW",
-    "TRAINABLE_TOKENS",
-    "XLORA",
+    *("ADAPTION_PROMPT", "CARTRIDGE", "CPT", "MULTITASK_PROMPT_TUNING", "OSF", "POLY", "PREFIX_TUNING"),
+    *("PROMPT_TUNING", "P_TUNING", "SHADOW", "TRAINABLE_TOKENS", "XLORA"),
 )
 #: Prefixes that `peft` adds to the names of wrapped weights.
 _PREFIXES = re.compile(r"(?<![^.])(?:token_adapter|base_layer|original_module)\.")
 #: Fields of a configuration that cannot be set by ``options``.
 _RESERVED = (
-    "auto_mapping",
-    "base_model_name_or_path",
-    "inference_mode",
-    "peft_type",
-    "peft_version",
-    "revision",
-    "target_modules",
-    "task_type",
-    "trainable_token_indices",
+    *("auto_mapping", "base_model_name_or_path", "inference_mode", "peft_type", "peft_version", "revision"),
+    *("target_modules", "task_type", "trainable_token_indices"),
 )
 
 
@@ -93,17 +76,13 @@ def peft_config(method: str, where: str, **options: Any) -> Any:
     config_class = _config_class(method, where)
     allowed = options_of(method, where) - set(_RESERVED)
     if unknown := sorted(set(options) - allowed - {"target_modules"}):
-        raise ConfigError(
-            f"{where}.options",
-            f"found {unknown[0]!r}, not an option of {method!r}",
-            ", ".join(sorted(allowed)),
-        )
+        found = f"found {unknown[0]!r}, not an option of {method!r}"
+        raise ConfigError(f"{where}.options", found, ", ".join(sorted(allowed)))
     try:
         return config_class(**options)
     except (ValueError, TypeError, AssertionError) as error:
-        raise ConfigError(
-            where, f"has settings that {method!r} does not accept ({_reason(error)})"
-        ) from error
+        found = f"has settings that {method!r} does not accept ({reason_of(error)})"
+        raise ConfigError(where, found) from error
 
 
 def wrap(encoder: Any, config: Any, tokens: Mapping[str, Sequence[int]], where: str) -> Any:
@@ -131,15 +110,11 @@ def wrap(encoder: Any, config: Any, tokens: Mapping[str, Sequence[int]], where: 
             wrapped = peft.get_peft_model(encoder, config)
     except (ValueError, TypeError, AssertionError, RuntimeError) as error:
         method = str(config.peft_type.value).lower()
-        raise ConfigError(where, f"{method!r} does not fit the encoder ({_reason(error)})") from error
+        raise ConfigError(where, f"{method!r} does not fit the encoder ({reason_of(error)})") from error
     from gliner_pipe.modeling.adapters.trainable_tokens import look_up_rows
 
     look_up_rows(wrapped)
     return wrapped
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
 
 
 def is_wrapped(encoder: Any) -> bool:
@@ -219,10 +194,7 @@ def merged(encoder: Any, where: str) -> Any:
         settle_rows(encoder)
         plain = encoder.merge_and_unload()
     except (ValueError, NotImplementedError, AttributeError, RuntimeError) as error:
-        raise ConfigError(
-            f"{where}.save",
-            f"{method!r} cannot be merged ({_reason(error)})",
-            "full, adapter",
-            "For a GLiNER checkpoint, use an adapter that can be merged, such as lora",
-        ) from error
+        found = f"{method!r} cannot be merged ({reason_of(error)})"
+        do = "For a GLiNER checkpoint, use an adapter that can be merged, such as lora"
+        raise ConfigError(f"{where}.save", found, "full, adapter", do) from error
     return plain

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from gliner_pipe.errors import ConfigError
+from gliner_pipe.errors import ConfigError, reason_of
 from gliner_pipe.modeling.backbones import hf
 from gliner_pipe.util import consent
 from gliner_pipe.util.thread_lock import LOADING
@@ -41,7 +41,7 @@ def load_pretrained(name: str, where: str, trust_remote_code: bool) -> tuple[Any
     except (OSError, ValueError, ImportError) as error:
         consent.refuse(error, name, where)
         do = "Offline, download the model first and give its folder"
-        raise ConfigError(where, f"{name!r} cannot be loaded ({_reason(error)})", _ALLOWED, do) from error
+        raise ConfigError(where, f"{name!r} cannot be loaded ({reason_of(error)})", _ALLOWED, do) from error
     if not _is_causal(model):
         found = f"{name!r} is bidirectional and cannot generate text"
         raise ConfigError(where, found, _ALLOWED, "Use a decoder model")
@@ -69,12 +69,8 @@ def load_saved(folder: Path, where: str, trust_remote_code: bool) -> tuple[Any, 
         model = AutoModelForCausalLM.from_config(config, trust_remote_code=trusted, dtype=torch.float32)
     except (OSError, ValueError, ImportError) as error:
         consent.refuse(error, folder, where)
-        raise ConfigError(where, f"{folder} cannot be loaded ({_reason(error)})", _ALLOWED) from error
+        raise ConfigError(where, f"{folder} cannot be loaded ({reason_of(error)})", _ALLOWED) from error
     return _prepared(model, tokenizer)
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
 
 
 def _prepared(model: Any, tokenizer: Any) -> tuple[Any, Any]:
@@ -82,9 +78,8 @@ def _prepared(model: Any, tokenizer: Any) -> tuple[Any, Any]:
 
     # ignore the checkpoint's generation settings (sampling, penalties): the block alone defines generation
     model.generation_config = GenerationConfig()
-    if getattr(
-        tokenizer, "is_fast", False
-    ):  # set here, as the first call would change it while other threads read
+    if getattr(tokenizer, "is_fast", False):
+        # set here, as the first call would change it while other threads read
         tokenizer.backend_tokenizer.no_truncation()
         tokenizer.backend_tokenizer.no_padding()
     return model, tokenizer

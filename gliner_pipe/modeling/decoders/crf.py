@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from gliner_pipe.modeling.decoders import linear_chain
 from gliner_pipe.modeling.decoders.linear_chain import Scores
-from gliner_pipe.modeling.decoders.tags import ILLEGAL, UNKNOWN, Scheme, TagDecoder, TaggedSpans
+from gliner_pipe.modeling.decoders.tags import ILLEGAL, UNKNOWN, Scheme, TagDecoder, TaggedSpans, as_float
 from gliner_pipe.registry import registry
+from gliner_pipe.util.ranges import Share
 
 
 @registry.decoders.register("crf")
@@ -24,9 +25,8 @@ class CRFTags(TagDecoder):
 
     Parameters
     ----------
-    scheme
-        How tags encode entities: ``io``, ``bio``, ``bioul`` (also written ``biolu``), or ``word`` if each word has a
-        label, such as its part of speech.
+    scheme, dropout
+        As in every tag decoder.
     mode
         Training objective. ``joint``: likelihood of the whole sequence. ``marginal``: probability of each word's tag
         over all sequences. ``independent``: cross-entropy of each word's tag, so that the chain is only used in
@@ -39,8 +39,6 @@ class CRFTags(TagDecoder):
     learnable_transitions
         Learn a score for each transition and for the first and last tag (except in mode ``independent``). False: all
         allowed transitions have the same score.
-    dropout
-        Dropout rate of the word vectors.
 
     Notes
     -----
@@ -55,15 +53,12 @@ class CRFTags(TagDecoder):
         chains: Literal["one", "per_label"] | None = None,
         constrained: bool = True,
         learnable_transitions: bool = True,
-        dropout: float = 0.1,
+        dropout: Share = 0.1,
     ) -> None:
-        super().__init__()
-        self.scheme: Scheme = scheme
+        super().__init__(scheme, constrained, dropout)
         self.mode = mode
         self.chains = chains
-        self.constrained = constrained
         self.learnable_transitions = learnable_transitions
-        self.dropout = dropout
 
     @property
     def chain_per_label(self) -> bool:
@@ -79,8 +74,7 @@ class CRFTags(TagDecoder):
             self.steps = nn.ParameterDict(
                 {
                     "between": torch.zeros(self.n_chains, n_tags, n_tags),
-                    "start": torch.zeros(self.n_chains, n_tags),
-                    "end": torch.zeros(self.n_chains, n_tags),
+                    **{place: torch.zeros(self.n_chains, n_tags) for place in ("start", "end")},
                 }
             )
 
@@ -95,17 +89,11 @@ class CRFTags(TagDecoder):
 
     def loss(self, emissions: Tensor, gold: Tensor, mask: Tensor) -> Tensor:
         """Return the loss of the mode, summed over words and chains."""
+        if self.mode == "independent" or not emissions.numel():
+            return self.word_loss(emissions, gold, mask)
         with torch.autocast(emissions.device.type, enabled=False):
-            if emissions.dtype != torch.float64:
-                emissions = emissions.float()
             gold = gold.masked_fill(~mask[:, :, None], UNKNOWN)
-            if not emissions.numel():
-                return emissions.sum()
-            if self.mode == "independent":
-                return F.cross_entropy(
-                    emissions.flatten(0, -2), gold.flatten(), ignore_index=UNKNOWN, reduction="sum"
-                )
-            emissions, gold, mask = _packed(emissions, gold, mask)
+            emissions, gold, mask = _packed(as_float(emissions), gold, mask)
             scores = self.scores(emissions, mask)
             gold = gold.transpose(0, 1)
             if self.mode == "joint":

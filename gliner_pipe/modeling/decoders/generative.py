@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from gliner_pipe.errors import ConfigError, NotInitializedError
@@ -19,6 +20,7 @@ from gliner_pipe.modeling.decoders.span import SpanDecoder
 from gliner_pipe.modeling.layers.cache import evaluating
 from gliner_pipe.modeling.layers.linear import projection
 from gliner_pipe.registry import registry
+from gliner_pipe.util.ranges import Rate, Share
 
 WHERE = "components.*.model.decoder"
 #: Prompt label that stands for entities of any kind.
@@ -85,21 +87,16 @@ class GenerativeDecoder(SpanDecoder, PretrainedModule):
         model: str,
         mode: Literal["span", "prompt"] = "span",
         full_context: bool = True,
-        blank_entity_prob: float = 0.1,
-        max_new_tokens: int = 15,
-        n_sequences: int = 1,
+        blank_entity_prob: Share = 0.1,
+        max_new_tokens: PositiveInt = 15,
+        n_sequences: PositiveInt = 1,
         sample: bool = False,
-        temperature: float = 1.0,
-        dropout: float = 0.4,
+        temperature: PositiveFloat = 1.0,
+        dropout: Rate = 0.4,
         freeze: bool = False,
         trust_remote_code: bool = False,
     ) -> None:
         super().__init__()
-        _check("blank_entity_prob", blank_entity_prob, 0 <= blank_entity_prob <= 1, "0 to 1")
-        _check("max_new_tokens", max_new_tokens, max_new_tokens > 0, "1 or more")
-        _check("n_sequences", n_sequences, n_sequences > 0, "1 or more")
-        _check("temperature", temperature, temperature > 0, "more than 0")
-        _check("dropout", dropout, 0 <= dropout < 1, "0 to below 1")
         self.model_name = model
         self.mode = mode
         self.full_context = full_context
@@ -132,13 +129,7 @@ class GenerativeDecoder(SpanDecoder, PretrainedModule):
         return self.mode == "span" and self.full_context
 
     def build(self, hidden_size: int) -> None:
-        """Load the language model from the hub, a folder or a package.
-
-        Parameters
-        ----------
-        hidden_size
-            Width of the vectors.
-        """
+        """Load the language model from the hub, a folder or a package, for vectors of this width."""
         loaded = causal_lm.load_pretrained(self.model_name, f"{WHERE}.model", self.trust_remote_code)
         self._set_model(*loaded, hidden_size)
 
@@ -359,8 +350,3 @@ class GenerativeDecoder(SpanDecoder, PretrainedModule):
             list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False
         )["input_ids"]
         return tokens
-
-
-def _check(name: str, value: float, valid: bool, allowed: str) -> None:
-    if not valid:
-        raise ConfigError(f"{WHERE}.{name}", f"found {value}", allowed)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from gliner_pipe.modeling.decoders.linear_chain import Scores, best_path
-from gliner_pipe.modeling.decoders.tags import UNKNOWN, Scheme, TagDecoder, TaggedSpans
+from gliner_pipe.modeling.decoders.tags import Scheme, TagDecoder, TaggedSpans
 from gliner_pipe.registry import registry
+from gliner_pipe.util.ranges import Share
 
 
 @registry.decoders.register("softmax")
@@ -22,9 +22,8 @@ class SoftmaxTags(TagDecoder):
 
     Parameters
     ----------
-    scheme
-        How tags encode entities: ``io``, ``bio``, ``bioul`` (also written ``biolu``), or ``word`` if each word has a
-        label, such as its part of speech.
+    scheme, dropout
+        As in every tag decoder.
     mode
         ``joint``: one chain of tags, so that a word has one label. ``independent``: a chain for each label, so that
         entities of different labels may overlap.
@@ -32,8 +31,6 @@ class SoftmaxTags(TagDecoder):
         Predict the most probable sequence that the scheme allows. False: the most probable tag of each word.
     label_smoothing
         Share of the gold tag's probability that is spread over all tags.
-    dropout
-        Dropout rate of the word vectors.
     all_pieces
         Train on all subword tokens of a word, those after the first as inside tags, as AutoTrain does. Predictions here
         still use the first one; Hugging Face's pipelines need it, with ``aggregation_strategy = "simple"``.
@@ -44,16 +41,13 @@ class SoftmaxTags(TagDecoder):
         scheme: Scheme = "bio",
         mode: Literal["joint", "independent"] = "joint",
         constrained: bool = True,
-        label_smoothing: float = 0.0,
-        dropout: float = 0.1,
+        label_smoothing: Share = 0.0,
+        dropout: Share = 0.1,
         all_pieces: bool = False,
     ) -> None:
-        super().__init__()
-        self.scheme: Scheme = scheme
+        super().__init__(scheme, constrained, dropout)
         self.mode = mode
-        self.constrained = constrained
         self.label_smoothing = label_smoothing
-        self.dropout = dropout
         self.all_pieces = all_pieces
 
     @property
@@ -63,19 +57,7 @@ class SoftmaxTags(TagDecoder):
 
     def loss(self, emissions: Tensor, gold: Tensor, mask: Tensor) -> Tensor:
         """Return the cross-entropy, summed over words and chains; words without a known tag are skipped."""
-        known = gold.masked_fill(~mask[:, :, None], UNKNOWN)
-        with torch.autocast(emissions.device.type, enabled=False):
-            if emissions.dtype != torch.float64:
-                emissions = (
-                    emissions.float()
-                )  # a sum over thousands of words would overflow in half precision
-            return F.cross_entropy(
-                emissions.flatten(0, -2),
-                known.flatten(),
-                ignore_index=UNKNOWN,
-                reduction="sum",
-                label_smoothing=self.label_smoothing,
-            )
+        return self.word_loss(emissions, gold, mask, self.label_smoothing)
 
     def best(self, emissions: Tensor, mask: Tensor) -> Tensor:
         """Return the best tags; runs Viterbi only on rows where the best tags of the words violate the scheme."""

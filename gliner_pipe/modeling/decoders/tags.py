@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
@@ -92,6 +93,16 @@ class TagDecoder(Block):
 
     Shapes are ``(rows, words, chains, tags)``; a row is a document or part of one.
 
+    Parameters
+    ----------
+    scheme
+        How tags encode entities: ``io``, ``bio``, ``bioul`` (also written ``biolu``), or ``word`` if each word has a
+        label, such as its part of speech.
+    constrained
+        Restrict tags to sequences that the scheme allows.
+    dropout
+        Dropout rate of the word vectors.
+
     Attributes
     ----------
     n_labels, n_chains
@@ -103,11 +114,14 @@ class TagDecoder(Block):
     """
 
     family = "decoders"
-    scheme: Scheme
-    constrained: bool
-    dropout: float
     #: Whether all subword tokens of a word are trained, not only the first.
     all_pieces: bool = False
+
+    def __init__(self, scheme: Scheme, constrained: bool, dropout: float) -> None:
+        super().__init__()
+        self.scheme: Scheme = scheme
+        self.constrained = constrained
+        self.dropout = dropout
 
     @property
     @abstractmethod
@@ -151,9 +165,8 @@ class TagDecoder(Block):
             If there are no labels, or duplicates, or if the scheme does not allow several labels per word.
         """
         if not labels or len(set(labels)) < len(labels):
-            found = (
-                f"found duplicate labels: {', '.join(_duplicates(labels))}" if labels else "found no labels"
-            )
+            twice = sorted({label for label in labels if labels.count(label) > 1})
+            found = f"found duplicate labels: {', '.join(twice)}" if labels else "found no labels"
             raise ConfigError("components.*.labels", found, "one or more distinct labels")
         if self.scheme == "word" and self.chain_per_label:
             found = "found a chain for each label with scheme = 'word', which has one label per word"
@@ -170,6 +183,15 @@ class TagDecoder(Block):
         with torch.autocast(words.device.type, enabled=False):
             scores = self.project(self.drop(words.to(self.project.weight.dtype)))
         return scores.unflatten(-1, (self.n_chains, len(self.tags)))
+
+    def word_loss(self, emissions: Tensor, gold: Tensor, mask: Tensor, smoothing: float = 0.0) -> Tensor:
+        """Return the cross-entropy, summed over words and chains; words without a known tag are skipped."""
+        gold = gold.masked_fill(~mask[:, :, None], UNKNOWN).flatten()
+        with torch.autocast(emissions.device.type, enabled=False):
+            rows = as_float(emissions).flatten(0, -2)
+            return F.cross_entropy(
+                rows, gold, ignore_index=UNKNOWN, reduction="sum", label_smoothing=smoothing
+            )
 
     def count(self, mask: Tensor, gold: Tensor) -> float:
         """Return the number of words with a known tag, by which the loss is divided."""
@@ -292,10 +314,8 @@ class TagDecoder(Block):
         tables = self.tables
         chains = torch.arange(self.n_chains, device=device)
         inside = (tables.labels.to(device)[chains, tags] >= 0) & mask[:, :, None]
-        inside, tags = (
-            inside.transpose(1, 2),
-            tags.transpose(1, 2),
-        )  # words last, so that entities are in order
+        # words last, so that entities are in order
+        inside, tags = inside.transpose(1, 2), tags.transpose(1, 2)
         joined = tables.joined.to(device)[tags[..., :-1], tags[..., 1:]] & inside[..., :-1] & inside[..., 1:]
         outside = torch.zeros_like(inside[..., :1])
         begins = inside & ~torch.cat([outside, joined], -1)
@@ -315,14 +335,14 @@ def _padded(emissions: Sequence[Tensor]) -> Iterator[tuple[list[int], Tensor, Te
         size = max(1, EMISSIONS_AT_ONCE // longest.numel())
         group, order = order[:size], order[size:]
         rows = pad_sequence([emissions[index] for index in group], batch_first=True)
-        rows = rows if rows.dtype == torch.float64 else rows.float()
         lengths = torch.tensor([len(emissions[index]) for index in group], device=rows.device)
-        yield group, rows, torch.arange(len(longest), device=rows.device) < lengths[:, None]
+        yield group, as_float(rows), torch.arange(len(longest), device=rows.device) < lengths[:, None]
+
+
+def as_float(emissions: Tensor) -> Tensor:
+    """Return emissions in single precision at least: a sum over thousands of words would overflow in half precision."""
+    return emissions if emissions.dtype == torch.float64 else emissions.float()
 
 
 def _any_of(prefixes: str, wanted: str) -> Tensor:
     return torch.tensor([prefix in wanted for prefix in prefixes])
-
-
-def _duplicates(labels: Sequence[str]) -> list[str]:
-    return sorted({label for label in labels if labels.count(label) > 1})

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from gliner_pipe.modeling.block import Block
+from gliner_pipe.util.ranges import Share
 
 #: Maximum number of elements whose loss is computed at once: some ten temporary tensors of 4 MiB each.
 ELEMENTS_AT_ONCE = 1 << 20
 
+Reduction = Literal["sum", "mean"]
 Masking = Literal["none", "global", "label", "span"]
 
 
@@ -44,10 +46,10 @@ class Loss(Block):
 
     def __init__(
         self,
-        reduction: Literal["sum", "mean"] = "sum",
+        reduction: Reduction = "sum",
         masking: Masking = "none",
-        negatives: float = 1.0,
-        label_smoothing: float = 0.0,
+        negatives: Share = 1.0,
+        label_smoothing: Share = 0.0,
         width_weight: bool = False,
     ) -> None:
         super().__init__()

@@ -15,11 +15,6 @@ class BCELoss(Loss):
 
     Use it if scores must be calibrated probabilities and there is plenty of training data; with little data
     ``gliner_pipe.focal`` has better recall.
-
-    Parameters
-    ----------
-    reduction, masking, negatives, label_smoothing, width_weight
-        As in every loss.
     """
 
     def elements(self, logits: Tensor, targets: Tensor) -> Tensor:

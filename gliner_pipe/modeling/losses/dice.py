@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
+from pydantic import NonNegativeFloat
 from torch import Tensor
 
-from gliner_pipe.modeling.losses.base import Loss, Masking
+from gliner_pipe.modeling.losses.base import Loss, Masking, Reduction
 from gliner_pipe.registry import registry
+from gliner_pipe.util.ranges import Share
 
 #: Keeps the quotient finite if numerator and denominator are zero.
 EPSILON = 1e-6
@@ -37,11 +37,11 @@ class DiceLoss(Loss):
 
     def __init__(
         self,
-        gamma: float = 1.0,
-        reduction: Literal["sum", "mean"] = "sum",
+        gamma: NonNegativeFloat = 1.0,
+        reduction: Reduction = "sum",
         masking: Masking = "none",
-        negatives: float = 1.0,
-        label_smoothing: float = 0.0,
+        negatives: Share = 1.0,
+        label_smoothing: Share = 0.0,
         width_weight: bool = False,
     ) -> None:
         super().__init__(reduction, masking, negatives, label_smoothing, width_weight)

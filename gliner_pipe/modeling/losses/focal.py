@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field, NonNegativeFloat
 from torch import Tensor
 
-from gliner_pipe.modeling.losses.base import Loss, Masking
+from gliner_pipe.modeling.losses.base import Loss, Masking, Reduction
 from gliner_pipe.registry import registry
+from gliner_pipe.util.ranges import Share
 
 
 @registry.losses.register("gliner_pipe.focal")
@@ -37,13 +39,13 @@ class FocalLoss(Loss):
 
     def __init__(
         self,
-        alpha: float = 0.75,
-        gamma: float = 2.0,
-        prob_margin: float = 0.0,
-        reduction: Literal["sum", "mean"] = "sum",
+        alpha: Annotated[float, Field(le=1)] = 0.75,
+        gamma: NonNegativeFloat = 2.0,
+        prob_margin: Share = 0.0,
+        reduction: Reduction = "sum",
         masking: Masking = "none",
-        negatives: float = 1.0,
-        label_smoothing: float = 0.0,
+        negatives: Share = 1.0,
+        label_smoothing: Share = 0.0,
         width_weight: bool = False,
     ) -> None:
         super().__init__(reduction, masking, negatives, label_smoothing, width_weight)

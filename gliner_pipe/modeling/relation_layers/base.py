@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import ClassVar
 
+from pydantic import PositiveInt
 from torch import Tensor
 
 from gliner_pipe.modeling.block import Block
@@ -43,6 +44,20 @@ class RelationLayer(Block):
             Adjacency scores in [0, 1], ``(groups, entities, entities)``: entry ``[g, i, j]`` is head ``i`` and tail
             ``j``, 0 if either is padding. The diagonal is undefined.
         """
+
+
+class SizedLayer(RelationLayer):
+    """A relation layer with a width of its own.
+
+    Parameters
+    ----------
+    size
+        Width of the hidden vectors; that of the entity vectors by default.
+    """
+
+    def __init__(self, size: PositiveInt | None = None) -> None:
+        super().__init__()
+        self.size = size
 
 
 def pairs_of(mask: Tensor) -> Tensor:

@@ -4,27 +4,17 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from gliner_pipe.errors import ConfigError
-from gliner_pipe.modeling.relation_layers.base import RelationLayer, inner_products
+from gliner_pipe.modeling.block import check_divides
+from gliner_pipe.modeling.relation_layers.base import SizedLayer, inner_products
 from gliner_pipe.registry import registry
 
 
 def attention(hidden_size: int, n_heads: int) -> nn.MultiheadAttention:
-    """Create an attention layer.
-
-    Raises
-    ------
-    ConfigError
-        If the number of heads does not divide the width.
-    """
-    if n_heads < 1 or hidden_size % n_heads:
-        raise ConfigError(
-            "components.*.model.relation_layer.n_heads",
-            f"found {n_heads} with vectors of width {hidden_size}",
-            f"a divisor of {hidden_size}",
-        )
+    """Create an attention layer; a :class:`ConfigError` if the number of heads does not divide the width."""
+    check_divides("relation_layer.n_heads", n_heads, hidden_size)
     return nn.MultiheadAttention(hidden_size, n_heads, batch_first=True)
 
 
@@ -55,7 +45,7 @@ def _projected(layer: nn.MultiheadAttention, entities: Tensor, part: int) -> Ten
 
 
 @registry.relation_layers.register("gat")
-class GAT(RelationLayer):
+class GAT(SizedLayer):
     """One attention layer over all entities, a projection, then the sigmoid of inner products.
 
     Use it if a relation depends on which other entities there are. It is symmetric in head and tail.
@@ -72,9 +62,8 @@ class GAT(RelationLayer):
     Source: GLiNER's ``relations_layer = "gat"``; there a text without entities raises an error.
     """
 
-    def __init__(self, size: int | None = None, n_heads: int = 8) -> None:
-        super().__init__()
-        self.size = size
+    def __init__(self, size: PositiveInt | None = None, n_heads: PositiveInt = 8) -> None:
+        super().__init__(size)
         self.n_heads = n_heads
 
     def build(self, hidden_size: int) -> None:
@@ -89,25 +78,16 @@ class GAT(RelationLayer):
 
 
 @registry.relation_layers.register("gcn")
-class GCN(RelationLayer):
+class GCN(SizedLayer):
     """One graph convolution over the ``dot`` graph with self-loops, a projection, then the sigmoid of inner products.
 
     Use it if a relation depends on which other entities there are. It is symmetric in head and tail.
-
-    Parameters
-    ----------
-    size
-        Width of the convolution and of the projection; that of the vectors by default.
 
     Notes
     -----
     Source: GLiNER's ``relations_layer = "gcn"``; Kipf and Welling, "Semi-Supervised Classification with Graph
     Convolutional Networks", 2017.
     """
-
-    def __init__(self, size: int | None = None) -> None:
-        super().__init__()
-        self.size = size
 
     def build(self, hidden_size: int) -> None:
         """Create the convolution and the projection."""

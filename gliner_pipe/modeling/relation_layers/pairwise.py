@@ -6,11 +6,19 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from gliner_pipe.modeling.relation_layers.base import RelationLayer, inner_products, masked, pairs_of
+from gliner_pipe.modeling.relation_layers.base import (
+    RelationLayer,
+    SizedLayer,
+    inner_products,
+    masked,
+    pairs_of,
+)
 from gliner_pipe.modeling.relation_layers.graph import attention, attention_weights
 from gliner_pipe.registry import registry
+from gliner_pipe.util.ranges import Share
 
 
 @registry.relation_layers.register("attention")
@@ -31,7 +39,7 @@ class Attention(RelationLayer):
     error. The attention layer's values and output projection are unused and only kept for GLiNER's checkpoints.
     """
 
-    def __init__(self, n_heads: int = 8) -> None:
+    def __init__(self, n_heads: PositiveInt = 8) -> None:
         super().__init__()
         self.n_heads = n_heads
 
@@ -47,7 +55,7 @@ class Attention(RelationLayer):
 
 
 @registry.relation_layers.register("biaffine")
-class Biaffine(RelationLayer):
+class Biaffine(SizedLayer):
     """Sigmoid of ``h U t + u h + v t + b``, where ``h`` and ``t`` are projections of head and tail.
 
     Use it if relations have a direction, which is nearly always: head and tail have separate weights, so that
@@ -56,7 +64,7 @@ class Biaffine(RelationLayer):
     Parameters
     ----------
     size
-        Width of the projections; that of the vectors by default.
+        Width of the projections; that of the entity vectors by default.
     dropout
         Dropout rate of the projections.
 
@@ -66,9 +74,8 @@ class Biaffine(RelationLayer):
     mentions it, but its code has no such layer.
     """
 
-    def __init__(self, size: int | None = None, dropout: float = 0.1) -> None:
-        super().__init__()
-        self.size = size
+    def __init__(self, size: PositiveInt | None = None, dropout: Share = 0.1) -> None:
+        super().__init__(size)
         self.dropout = dropout
 
     def build(self, hidden_size: int) -> None:
@@ -93,24 +100,15 @@ class Biaffine(RelationLayer):
 
 
 @registry.relation_layers.register("bilinear")
-class Bilinear(RelationLayer):
+class Bilinear(SizedLayer):
     """Sigmoid of the inner product after one projection, shared by head and tail.
 
     Use it if relations have no direction; otherwise use ``biaffine``.
-
-    Parameters
-    ----------
-    size
-        Width of the projection; that of the vectors by default.
 
     Notes
     -----
     Source: GLiNER's ``relations_layer = "bilinear"``.
     """
-
-    def __init__(self, size: int | None = None) -> None:
-        super().__init__()
-        self.size = size
 
     def build(self, hidden_size: int) -> None:
         """Create the projection."""
@@ -138,25 +136,16 @@ class Dot(RelationLayer):
 
 
 @registry.relation_layers.register("mlp")
-class MLP(RelationLayer):
+class MLP(SizedLayer):
     """Sigmoid of ``W2 relu(W1 [head; tail] + b1) + b2``.
 
     Use it if relations have a direction and texts have few entities: it holds a hidden layer for each pair. The first
     layer is computed once per entity and side instead of once per pair, with the same result.
 
-    Parameters
-    ----------
-    size
-        Width of the hidden layer; that of the vectors by default.
-
     Notes
     -----
     Source: GLiNER's ``relations_layer = "mlp"``.
     """
-
-    def __init__(self, size: int | None = None) -> None:
-        super().__init__()
-        self.size = size
 
     def build(self, hidden_size: int) -> None:
         """Create the two layers."""

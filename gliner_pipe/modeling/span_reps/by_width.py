@@ -19,7 +19,7 @@ class StackedSpanRep(SpanRep):
     Parameters
     ----------
     max_width
-        Maximum span width in words.
+        Maximum span width in words. The weights of some blocks depend on it, as they say.
     """
 
     max_width: int

@@ -42,11 +42,6 @@ class ConvConv(ConvolutionSpanRep):
     Uses every word and their order, at the price of ``hidden² max_width² / 2`` weights: 42 million at width 768 and 12
     words. ``conv_share`` has a sixth of them. A span of one word is the word vector itself.
 
-    Parameters
-    ----------
-    max_width
-        Maximum span width in words; the weights depend on it.
-
     Notes
     -----
     Source: GLiNER's ``SpanConv`` (``conv_conv``).
@@ -92,11 +87,6 @@ class ConvShare(ConvolutionSpanRep):
     Uses every word and their order, with ``hidden² max_width`` weights. The hidden vector of a span is that of the span
     without its last word plus the contribution of the last word, so each width costs one product per word.
 
-    Parameters
-    ----------
-    max_width
-        Maximum span width in words; the weights depend on it.
-
     Notes
     -----
     Source: GLiNER's ``ConvShare``, which convolves anew for each width; the running sum is this project's.
@@ -130,11 +120,6 @@ class ConvMax(ConvolutionSpanRep):
     Uses every word but not their order, with few weights, which fit any ``max_width``. Use it for checkpoints trained
     with it.
 
-    Parameters
-    ----------
-    max_width
-        Maximum span width in words.
-
     Notes
     -----
     Source: GLiNER's ``SpanConv`` (``conv_max``), which pools anew for each width; the running maximum is this
@@ -157,11 +142,6 @@ class ConvMean(ConvolutionSpanRep):
     Uses every word but not their order, with few weights, which fit any ``max_width``. Use it for checkpoints trained
     with it.
 
-    Parameters
-    ----------
-    max_width
-        Maximum span width in words.
-
     Notes
     -----
     Source: GLiNER's ``SpanConv`` (``conv_mean``), which adds anew for each width; the running sum is this project's.
@@ -182,11 +162,6 @@ class ConvSum(ConvolutionSpanRep):
 
     Uses every word but not their order, with few weights, which fit any ``max_width``. Unlike in ``conv_mean``, the
     vector grows with the width, so that the width has an effect. Use it for checkpoints trained with it.
-
-    Parameters
-    ----------
-    max_width
-        Maximum span width in words.
 
     Notes
     -----

@@ -14,7 +14,11 @@ from gliner_pipe.registry import registry
 
 
 class FirstWordSpanRep(StackedSpanRep):
-    """Base class of the span representations that use only a span's first word and its width."""
+    """Base class of the span representations that use only a span's first word and its width.
+
+    The rest of the span counts only as far as the encoder put it into the first word: use them for checkpoints trained
+    with them. Their weights depend on ``max_width``.
+    """
 
     @abstractmethod
     def from_first(self, words: Tensor, k: int) -> Tensor:
@@ -35,13 +39,7 @@ class FirstWordSpanRep(StackedSpanRep):
 class Query(FirstWordSpanRep):
     """The first word of the span, multiplied elementwise by a vector learned for the span's width.
 
-    The span vector is ``relu(W (w_i * q_k) + b)``. Only the first word is used, so the rest of the span counts only as
-    far as the encoder put it there; use it for checkpoints trained with it.
-
-    Parameters
-    ----------
-    max_width
-        Maximum span width in words; the weights depend on it.
+    The span vector is ``relu(W (w_i * q_k) + b)``. Only the first word is used: use it for checkpoints trained with it.
 
     Notes
     -----
@@ -62,13 +60,7 @@ class Query(FirstWordSpanRep):
 class Mlp(FirstWordSpanRep):
     """The first word of the span, through a linear layer of the span's width.
 
-    The span vector is ``relu(W_k w_i + b_k)``. Only the first word is used, so the rest of the span counts only as far
-    as the encoder put it there; use it for checkpoints trained with it.
-
-    Parameters
-    ----------
-    max_width
-        Maximum span width in words; the weights depend on it.
+    The span vector is ``relu(W_k w_i + b_k)``. Only the first word is used: use it for checkpoints trained with it.
 
     Notes
     -----
@@ -95,13 +87,7 @@ class Cat(FirstWordSpanRep):
     """The first word of the span, concatenated with an embedding of the span's width.
 
     The span vector is ``relu(W [w_i; q_k] + b)``. The product is split into a word part, computed once for all widths,
-    and a width part, computed once for all words. Only the first word is used, so the rest of the span counts only as
-    far as the encoder put it there; use it for checkpoints trained with it.
-
-    Parameters
-    ----------
-    max_width
-        Maximum span width in words; the weights depend on it.
+    and a width part, computed once for all words. Only the first word is used: use it for checkpoints trained with it.
 
     Notes
     -----

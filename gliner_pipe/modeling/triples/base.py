@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from gliner_pipe.errors import ConfigError
-from gliner_pipe.modeling.block import Block
+from gliner_pipe.modeling.block import Block, described
 
 #: Maximum number of elements held at once by scorers without a factored form: 64 MiB in fp32.
 AT_ONCE = 2**24
@@ -20,9 +21,23 @@ class Triple(Block):
     """Scores pairs of entities against relations."""
 
     family = "triples"
+    #: Number of equal parts into which the scorer splits each vector.
+    parts: ClassVar[int] = 1
 
     def build(self, hidden_size: int) -> None:
-        """Create the weights for vectors of this width; none by default."""
+        """Create the weights for vectors of this width; none by default.
+
+        Raises
+        ------
+        ConfigError
+            If the vectors cannot be split into equal parts.
+        """
+        if hidden_size % self.parts:
+            raise ConfigError(
+                "components.*.model.triple",
+                f"found {described(self)} with vectors of width {hidden_size}",
+                f"a width divisible by {self.parts}, or another block",
+            )
 
     @abstractmethod
     def forward(self, head: Tensor, relations: Tensor, tail: Tensor) -> Tensor:
@@ -79,19 +94,3 @@ def by_relation(
         else:
             scores.append(score(*wide, *few))
     return torch.cat(scores, 2)
-
-
-def check_parts(name: str, hidden_size: int, parts: int) -> None:
-    """Raise an error if vectors cannot be split into equal parts.
-
-    Raises
-    ------
-    ConfigError
-        If `parts` does not divide the width.
-    """
-    if hidden_size % parts:
-        raise ConfigError(
-            "components.*.model.triple",
-            f"found @triples = {name} with vectors of width {hidden_size}",
-            f"a width divisible by {parts}, or another block",
-        )

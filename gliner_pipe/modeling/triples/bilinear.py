@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gliner_pipe.modeling.triples.base import Triple, by_relation, check_parts
+from gliner_pipe.modeling.triples.base import Triple, by_relation
 from gliner_pipe.registry import registry
+from gliner_pipe.util.ranges import Share
 
 
 @registry.triples.register("distma")
@@ -54,9 +57,7 @@ class ComplEx(Triple):
     Source: Trouillon et al., "Complex Embeddings for Simple Link Prediction", 2016; GLiNER's ``ComplEx``.
     """
 
-    def build(self, hidden_size: int) -> None:
-        """Check the width."""
-        check_parts("complex", hidden_size, 2)
+    parts: ClassVar[int] = 2
 
     def forward(self, head: Tensor, relations: Tensor, tail: Tensor) -> Tensor:
         """Score all pairs for all relations."""
@@ -100,9 +101,7 @@ class QuatE(Triple):
     Source: Zhang et al., "Quaternion Knowledge Graph Embeddings", 2019; GLiNER's ``QuatE``.
     """
 
-    def build(self, hidden_size: int) -> None:
-        """Check the width."""
-        check_parts("quate", hidden_size, 4)
+    parts: ClassVar[int] = 4
 
     def forward(self, head: Tensor, relations: Tensor, tail: Tensor) -> Tensor:
         """Score all pairs for all relations."""
@@ -129,9 +128,7 @@ class SimplE(Triple):
     Source: Kazemi and Poole, "SimplE Embedding for Link Prediction in Knowledge Graphs", 2018; GLiNER's ``SimplE``.
     """
 
-    def build(self, hidden_size: int) -> None:
-        """Check the width."""
-        check_parts("simple", hidden_size, 2)
+    parts: ClassVar[int] = 2
 
     def forward(self, head: Tensor, relations: Tensor, tail: Tensor) -> Tensor:
         """Score all pairs for all relations."""
@@ -162,7 +159,7 @@ class TuckER(Triple):
     Source: Balazevic et al., "TuckER: Tensor Factorization for Knowledge Graph Completion", 2019; GLiNER's ``TuckER``.
     """
 
-    def __init__(self, dropout: float = 0.2, compatible: bool = False) -> None:
+    def __init__(self, dropout: Share = 0.2, compatible: bool = False) -> None:
         super().__init__()
         self.dropout = dropout
         self.compatible = compatible

@@ -14,13 +14,14 @@ GLINER_LIMIT = 10.0
 
 
 class DistanceTriple(Triple):
-    """Scores a triple by a negative distance.
+    """Scores a triple by a negative distance: the parameters that ``transe`` and its relatives share.
 
     Parameters
     ----------
     compatible
         Cut distances at 10, as GLiNER does. Set it for checkpoints trained that way. Beyond 10 the score is constant
-        and has no gradient, which is nearly always the case at width 768, so it is off by default.
+        and has no gradient. At width 768 nearly every distance is beyond 10, and with ``transe`` every one: nothing is
+        learned then, so it is off by default.
     margin
         Added to each score. A negative distance is at most 0 and its probability at most 0.5: without a margin (as in
         GLiNER) ``relation_threshold`` must be below 0.5.
@@ -45,7 +46,11 @@ def affine_distance(head: Tensor, tail: Tensor, scale: Tensor, shift: Tensor, ta
 
     Matrix products of squares would be faster, but lose precision for small distances.
     """
-    return by_relation(_affine_distance, [head, tail], [scale, shift, tail_scale], 4 * head.shape[-1])
+
+    def distance(head: Tensor, tail: Tensor, scale: Tensor, shift: Tensor, tail_scale: Tensor) -> Tensor:
+        return torch.linalg.vector_norm(scale * head + shift - tail_scale * tail, dim=-1)
+
+    return by_relation(distance, [head, tail], [scale, shift, tail_scale], 4 * head.shape[-1])
 
 
 def root(squares: Tensor) -> Tensor:
@@ -54,25 +59,11 @@ def root(squares: Tensor) -> Tensor:
     return torch.where(positive, squares, 1.0).sqrt() * positive
 
 
-def _affine_distance(head: Tensor, tail: Tensor, scale: Tensor, shift: Tensor, tail_scale: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(scale * head + shift - tail_scale * tail, dim=-1)
-
-
 @registry.triples.register("transe")
 class TransE(DistanceTriple):
     """``-|h + r - t|``, the sum of absolute values.
 
     Use it if relations have a direction and no weights are wanted.
-
-    Parameters
-    ----------
-    compatible
-        Cut distances at 10, as GLiNER does. Set it for checkpoints trained that way. Beyond 10 the score is constant
-        and has no gradient; at width 768 every distance is beyond 10, every score is -10 and nothing is learned, so it
-        is off by default.
-    margin
-        Added to each score. A negative distance is at most 0 and its probability at most 0.5: without a margin (as in
-        GLiNER) ``relation_threshold`` must be below 0.5.
 
     Notes
     -----
@@ -90,13 +81,6 @@ class TransF(DistanceTriple):
     """``-|a * h + v - b * t|``, where ``a``, ``b`` and ``v`` are projections of the relation vector.
 
     Use it if relations have a direction; before training it equals TransE with the Euclidean distance.
-
-    Parameters
-    ----------
-    compatible
-        Cut distances at 10, as GLiNER does; see ``transe``.
-    margin
-        Added to each score, which is at most 0 without it.
 
     Notes
     -----
@@ -126,13 +110,6 @@ class TransH(DistanceTriple):
 
     Use it if relations have a direction and an entity may have several tails. ``v`` and ``w`` (of length 1) are
     projections of the relation vector.
-
-    Parameters
-    ----------
-    compatible
-        Cut distances at 10, as GLiNER does; see ``transe``.
-    margin
-        Added to each score, which is at most 0 without it.
 
     Notes
     -----
@@ -170,13 +147,6 @@ class SE(DistanceTriple):
 
     Use it for relations between similar entities. It is symmetric in head and tail.
 
-    Parameters
-    ----------
-    compatible
-        Cut distances at 10, as GLiNER does; see ``transe``.
-    margin
-        Added to each score, which is at most 0 without it.
-
     Notes
     -----
     Source: GLiNER's ``SE``, after Bordes et al., "Learning Structured Embeddings of Knowledge Bases", 2011, with one
@@ -195,13 +165,6 @@ class UM(DistanceTriple):
 
     For comparison only: all relations of a pair have the same score.
 
-    Parameters
-    ----------
-    compatible
-        Cut distances at 10, as GLiNER does; see ``transe``.
-    margin
-        Added to each score, which is at most 0 without it.
-
     Notes
     -----
     Source: Bordes et al., "Joint Learning of Words and Meaning Representations", 2012; GLiNER's ``UM``.
@@ -218,13 +181,6 @@ class PairRE(DistanceTriple):
     """``-|a * h - b * t|``, where ``a`` and ``b`` are projections of the relation vector.
 
     Use it if relations have a direction and an entity may have several tails.
-
-    Parameters
-    ----------
-    compatible
-        Cut distances at 10, as GLiNER does; see ``transe``.
-    margin
-        Added to each score, which is at most 0 without it.
 
     Notes
     -----
@@ -249,13 +205,6 @@ class TripleRE(DistanceTriple):
 
     Use it if relations have a direction and each relation should have its own scale of scores. ``g`` may be negative:
     then larger distances score higher.
-
-    Parameters
-    ----------
-    compatible
-        Cut distances at 10, as GLiNER does; see ``transe``.
-    margin
-        Added to each score.
 
     Notes
     -----

@@ -6,12 +6,14 @@ import math
 
 import torch
 import torch.nn.functional as F
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.modeling.layers.linear import projection
 from gliner_pipe.modeling.triples.base import Triple, by_relation
 from gliner_pipe.registry import registry
+from gliner_pipe.util.ranges import Share
 
 
 @registry.triples.register("concat")
@@ -31,7 +33,7 @@ class Concat(Triple):
     Source: GLiNER's ``pair_rep_layer``.
     """
 
-    def __init__(self, dropout: float = 0.4) -> None:
+    def __init__(self, dropout: Share = 0.4) -> None:
         super().__init__()
         self.dropout = dropout
 
@@ -75,12 +77,12 @@ class ConvE(Triple):
 
     def __init__(
         self,
-        height: int | None = None,
-        n_filters: int = 32,
-        kernel_size: int = 3,
-        input_dropout: float = 0.2,
-        filter_dropout: float = 0.2,
-        dropout: float = 0.3,
+        height: PositiveInt | None = None,
+        n_filters: PositiveInt = 32,
+        kernel_size: PositiveInt = 3,
+        input_dropout: Share = 0.2,
+        filter_dropout: Share = 0.2,
+        dropout: Share = 0.3,
     ) -> None:
         super().__init__()
         self.height = height
@@ -150,7 +152,7 @@ class ConvKB(Triple):
     Network", 2018; GLiNER's ``ConvKB``.
     """
 
-    def __init__(self, n_filters: int = 32, dropout: float = 0.3) -> None:
+    def __init__(self, n_filters: PositiveInt = 32, dropout: Share = 0.3) -> None:
         super().__init__()
         self.n_filters = n_filters
         self.dropout = dropout
@@ -193,7 +195,7 @@ class ERMLP(Triple):
     Source: Dong et al., "Knowledge Vault", 2014; GLiNER's ``ERMLP``.
     """
 
-    def __init__(self, size: int = 2048) -> None:
+    def __init__(self, size: PositiveInt = 2048) -> None:
         super().__init__()
         self.size = size
 

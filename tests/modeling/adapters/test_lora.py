@@ -169,8 +169,6 @@ def test_frozen_with_an_adapter_is_refused(backbone: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "option", "found", "allowed"),
     [
-        ({"r": 0}, "r", "0", ""),
-        ({"dropout": 1.0}, "dropout", "1.0", ""),
         ({"target_modules": ["query", "q_proj"]}, "target_modules", "'q_proj'", "attention.self.query"),
         ({"target_modules": ".*nothing"}, "target_modules", "'.*nothing'", "intermediate.dense"),
         ({"target_modules": "(("}, "target_modules", "'(('", ""),

@@ -310,22 +310,6 @@ def test_not_built():
             call()
 
 
-@pytest.mark.parametrize(
-    ("option", "value"),
-    [
-        ("blank_entity_prob", 1.5),
-        ("max_new_tokens", 0),
-        ("n_sequences", 0),
-        ("temperature", 0.0),
-        ("dropout", 1.0),
-    ],
-)
-def test_values_out_of_range_are_rejected(option, value):
-    with pytest.raises(ConfigError) as error:
-        GenerativeDecoder("any", **{option: value})
-    assert error.value.where == f"components.*.model.decoder.{option}" and str(value) in error.value.found
-
-
 def test_created_from_a_config_section():
     from confit import Config
 
