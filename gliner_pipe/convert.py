@@ -3,9 +3,7 @@
 """
 
 # no postponed annotations here: confit's --help shows the types of a signature
-import itertools
 import logging
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -13,8 +11,7 @@ from typing import Any, Literal
 import spacy
 from confit import Cli
 
-from gliner_pipe.cli.app import run
-from gliner_pipe.cli.options import literal
+from gliner_pipe.cli.options import command_line
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.migration.command import convert_file
 from gliner_pipe.migration.yaml_files import SUFFIXES
@@ -26,9 +23,6 @@ from gliner_pipe.util.consent import trusting
 
 logger = logging.getLogger("gliner_pipe.convert")
 app = Cli(pretty_exceptions_enable=False)
-
-#: Options whose values are taken as text.
-LITERALS = ("source", "target", "labels", "relations", "lang", "component", "to")
 
 _ALLOWED = (
     "a GLiNER checkpoint or a token classification model of transformers (folder, installed package or hub id), or the "
@@ -167,20 +161,7 @@ def _is_token_classifier(source: str) -> bool:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; source and target may be positional."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    arguments = _named(sys.argv[1:] if argv is None else argv)
-    run(lambda: app(literal(arguments, LITERALS)), arguments)
-
-
-def _named(argv: Sequence[str]) -> list[str]:
-    """Insert ``--source`` and ``--target`` before positional values."""
-    values = list(itertools.takewhile(lambda value: not value.startswith("-"), argv))
-    named = [
-        part
-        for option, value in zip(("--source", "--target"), values, strict=False)
-        for part in (option, value)
-    ]
-    return named + list(argv[min(len(values), 2) :])
+    command_line(app, convert, argv, positional=("source", "target"), logs=True)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from spacy.language import Language
 from spacy.training import Example
 
 from gliner_pipe.cli.app import run
-from gliner_pipe.cli.options import literal
+from gliner_pipe.cli.options import literal, text_options
 from gliner_pipe.data.holdout import hold_out
 from gliner_pipe.data.token_targets import SPANS
 from gliner_pipe.distillation.annotate import Annotated, annotate
@@ -41,8 +41,6 @@ from gliner_pipe.util.console import console_note
 
 app = Cli(pretty_exceptions_enable=False)
 
-#: Options whose values are always text.
-LITERALS = ("teacher", "texts", "labels", "dev")
 #: Name of the report that is written beside the models.
 FILE_NAME = "distillation.json"
 #: Default folder of the student.
@@ -222,77 +220,33 @@ def distill(
         return made
 
 
-@app.command(name="distill", registry=registry, default_config=_DEFAULTS, merge_with_default_config=True)
-def command(
-    teacher: str | Path,
-    texts: str | Path,
-    train: dict[str, Any],
-    *,
-    labels: str | list[Any] | None = None,
-    threshold: float | None = None,
-    lines: bool | None = None,
-    limit: int | None = None,
-    held_out: float = 0.1,
-    dev: Any = None,
-    warm_start: bool | Literal["auto"] = "auto",
-    trust_remote_code: bool = False,
-    config_meta: dict[str, Any] | None = None,
-) -> Distilled:
-    """Train a student pipeline on the predictions of a teacher pipeline.
-
-    The config is that of a training: ``[train] nlp`` is the student, and all options of ``[train]`` apply, in the file
-    and on the command line, except the data, which the teacher annotates. Options of this command can be set in a
-    section ``[distill]``.
-
-    Parameters
-    ----------
-    teacher
-        Any pipeline: its folder, package name or hub id.
-    texts
-        A file of texts, one a line; a ``.jsonl`` file of objects with a ``text``; a folder of ``.txt`` files; or ``-``
-        for standard input.
-    train
-        Options of the training: the section ``[train]``.
-    labels
-        Labels that the teacher predicts instead of its own: ``person,organization``, or a JSON list.
-    threshold
-        Minimum score of the teacher's entities, from 0 to 1; the teacher's own threshold by default.
-    lines
-        Whether each line of a text file is a text; true for a file and false for the files of a folder by default.
-    limit
-        Maximum number of texts to read.
-    held_out
-        Share of the texts for validation and for measuring agreement and speed; 0 for none.
-    dev
-        Gold data for the validation instead: a path, or in the config a section with a reader.
-    warm_start
-        Whether a token_classifier starts with the teacher's backbone and with a decoder fitted to the teacher's
-        annotations; ``auto`` if the backbones are the same.
-    trust_remote_code
-        Consent to run Python code that comes with the models of both pipelines. Read that code first.
-    config_meta
-        Set by the command line.
-
-    Returns
-    -------
-    Distilled
-        The student and the report.
-    """
-    trusted = trust_remote_code or train.get("trust_remote_code", False)
-    return distill(
-        teacher=teacher,
-        texts=texts,
-        labels=labels,
-        threshold=threshold,
-        lines=lines,
-        limit=limit,
-        held_out=held_out,
-        dev=dev,
-        warm_start=warm_start,
-        trust_remote_code=trusted,
-        **{name: value for name, value in train.items() if name not in ("val_data", "trust_remote_code")},
-        config_meta=config_meta,
+def _as_command(function: Any) -> Any:
+    """Return the command, which has the options and the help of `distill`, and the section ``[train]``."""
+    parameters = {**inspect.signature(distill).parameters, **inspect.signature(function).parameters}
+    own = [one for name, one in parameters.items() if name not in ("nlp", "options", "own")]
+    function.__signature__ = inspect.Signature([one.replace(kind=one.KEYWORD_ONLY) for one in own])
+    function.__annotations__ |= {one.name: one.annotation for one in own}
+    head, _, rest = inspect.cleandoc(distill.__doc__ or "").partition("\n")
+    made = app.command(
+        name="distill",
+        registry=registry,
+        default_config=_DEFAULTS,
+        merge_with_default_config=True,
+        help=f"{head}\n\n{inspect.getdoc(function)}\n{rest}",
     )
+    return made(function)
+
+
+@_as_command
+def command(train: dict[str, Any], config_meta: dict[str, Any] | None = None, **own: Any) -> Distilled:
+    """The config is that of a training: ``[train] nlp`` is the student, and all options of ``[train]`` apply, in the
+    file and on the command line, except the data, which the teacher annotates. Options of this command can be set in a
+    section ``[distill]``.
+    """
+    options = {name: value for name, value in train.items() if name != "val_data"}
+    trusted = options.pop("trust_remote_code", False)
+    own["trust_remote_code"] = own.get("trust_remote_code") or trusted
+    return distill(**own, **options, config_meta=config_meta)
 
 
 # -- before the training -----------------------------------------------------------------------------------------------
@@ -392,7 +346,7 @@ def main() -> None:
     arguments = sys.argv[1:]
 
     def go() -> None:
-        arguments[:] = literal(_with_sections(configured(arguments)), LITERALS)
+        arguments[:] = literal(_with_sections(configured(arguments)), text_options(command))
         app(arguments)
 
     run(go, arguments)

@@ -3,7 +3,6 @@
 # no postponed annotations here: confit's --help shows the types of a signature
 import json
 import logging
-import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -15,8 +14,7 @@ from spacy.language import Language
 from spacy.tokens import Doc
 from spacy.training import Example
 
-from gliner_pipe.cli.app import run
-from gliner_pipe.cli.options import literal
+from gliner_pipe.cli.options import command_line
 from gliner_pipe.data.annotations import SpanSetter
 from gliner_pipe.data.checks import refuse_no_gold
 from gliner_pipe.data.detect import SPACY, ReaderLike, detect_reader, reader_of_path
@@ -52,26 +50,6 @@ __all__ = [
 
 #: Readers that `guess_reader` can detect.
 READERS = ("gliner_json", "jsonl", "conll", "bio", "standoff", "spacy")
-
-#: Options whose values are taken as text.
-LITERALS = (
-    "pipeline",
-    "data",
-    "reader",
-    "labels",
-    "relations",
-    "metrics",
-    "unseen",
-    "threshold_metric",
-    "save",
-    "output",
-    "device",
-    "dtype",
-    "quantize",
-    "compare",
-    "span_getter",
-    "predicted_getter",
-)
 
 
 @app.command(name="evaluate", registry=registry)
@@ -376,14 +354,8 @@ def _metric_names(metrics: str | Sequence[str]) -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command line.
-
-    Parameters
-    ----------
-    argv
-        Arguments; those of the process by default.
-    """
-    run(lambda: app(literal(sys.argv[1:] if argv is None else argv, LITERALS)))
+    """Run the command line; the arguments of the process by default."""
+    command_line(app, evaluate, argv)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 # no postponed annotations here: confit's --help shows the types of a signature
 import logging
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,7 @@ from typing import Any
 from confit import Cli
 
 import gliner_pipe.pipeline.gliner.component  # noqa: F401 (registers the blocks)
-from gliner_pipe.cli.app import run
-from gliner_pipe.cli.options import literal
+from gliner_pipe.cli.options import command_line
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.pipeline.build import pipeline_of
 from gliner_pipe.registry import registry
@@ -79,10 +77,8 @@ def export(
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command line."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    arguments = sys.argv[1:] if argv is None else list(argv)
-    run(lambda: app(literal(arguments, ("pipeline", "output"))), arguments)
+    """Run the command line; the arguments of the process by default."""
+    command_line(app, export, argv, logs=True)
 
 
 if __name__ == "__main__":

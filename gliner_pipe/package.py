@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,7 @@ from typing import Any
 from confit import Cli
 from spacy.language import Language
 
-from gliner_pipe.cli.app import run
-from gliner_pipe.cli.options import literal
+from gliner_pipe.cli.options import command_line
 from gliner_pipe.packaging import build, options
 from gliner_pipe.packaging.build import assemble
 from gliner_pipe.packaging.meta import UNSET_NAMES, UNSET_VERSION, read_meta
@@ -24,13 +22,6 @@ from gliner_pipe.util.file_lock import only_writer
 
 logger = logging.getLogger("gliner_pipe.package")
 app = Cli(pretty_exceptions_enable=False)
-
-#: Options whose values are always text.
-LITERALS = (
-    *("pipeline", "name", "version", "distributions", "dist_dir", "root_dir", "build_dir", "artifacts_name"),
-    "scores",
-    *(f"metadata.{key}" for key in ("description", "author", "email", "url", "license", "notes")),
-)
 
 #: Largest file that the public package index accepts by default.
 INDEX_LIMIT = 100 * 1024**2
@@ -161,16 +152,15 @@ def _deliver(file: Path, folder: Path) -> Path:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command line, and log the files.
-
-    Parameters
-    ----------
-    argv
-        Arguments; those of the process by default.
-    """
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout)
-    logger.setLevel(logging.INFO)
-    run(lambda: app(literal(sys.argv[1:] if argv is None else argv, LITERALS)))
+    """Run the command line, and log the files."""
+    command_line(
+        app,
+        package,
+        argv,
+        text=[f"metadata.{key}" for key in ("description", "author", "email", "url", "license", "notes")],
+        parsed=("requirements", "code", "exclude"),
+        logs=True,
+    )
 
 
 if __name__ == "__main__":

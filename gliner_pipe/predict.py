@@ -10,8 +10,7 @@ from typing import Any, Literal
 
 from confit import Cli
 
-from gliner_pipe.cli.app import run
-from gliner_pipe.cli.options import literal
+from gliner_pipe.cli.options import command_line
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.pipeline.build import pipeline_of
 from gliner_pipe.pipeline.labels import split_labels
@@ -27,27 +26,6 @@ from gliner_pipe.prediction.texts import TextItem, read_texts
 from gliner_pipe.registry import registry
 
 app = Cli(pretty_exceptions_enable=False)
-
-#: Options whose values are always text.
-LITERALS = (
-    "pipeline",
-    "text",
-    "input",
-    "labels",
-    "relations",
-    "output",
-    "device",
-    "dtype",
-    "quantize",
-    "format",
-    "span_getter",
-    "text_column",
-    "id_column",
-    "labels_column",
-    "keep",
-    "on_error",
-    "engine",
-)
 
 
 @app.command(name="predict", registry=registry)
@@ -232,19 +210,13 @@ def _names(keep: str | list[str] | None) -> tuple[str, ...] | None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command line.
-
-    Parameters
-    ----------
-    argv
-        Arguments; those of the process by default.
-    """
-    run(lambda: _until_closed(sys.argv[1:] if argv is None else argv))
+    """Run the command line; the arguments of the process by default."""
+    command_line(_until_closed, predict, argv)
 
 
-def _until_closed(argv: Sequence[str]) -> None:
+def _until_closed(arguments: list[str]) -> None:
     try:
-        app(literal(argv, LITERALS))
+        app(arguments)
         _flush()
     except BrokenPipeError:  # the reader of the output has closed the pipe
         pass

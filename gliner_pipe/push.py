@@ -1,23 +1,17 @@
 """Pushes a pipeline to a model hub: ``python -m gliner_pipe.push artifacts/model-best user/name``."""
 
 # no postponed annotations here: confit's --help shows the types of a signature
-import itertools
 import logging
-import sys
 from collections.abc import Sequence
 
 from confit import Cli
 
-from gliner_pipe.cli.app import run
-from gliner_pipe.cli.options import literal
+from gliner_pipe.cli.options import command_line
 from gliner_pipe.hub.push import push_to_hub
 from gliner_pipe.registry import registry
 
 logger = logging.getLogger("gliner_pipe.push")
 app = Cli(pretty_exceptions_enable=False)
-
-#: Options whose values are always text.
-LITERALS = ("source", "repo", "message", "revision", "path_in_repo")
 
 
 @app.command(name="push", registry=registry)
@@ -67,17 +61,7 @@ def push(
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; source and repository may be positional."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout)
-    logger.setLevel(logging.INFO)
-    arguments = _named(sys.argv[1:] if argv is None else argv)
-    run(lambda: app(literal(arguments, LITERALS)), arguments)
-
-
-def _named(argv: Sequence[str]) -> list[str]:
-    """Insert ``--source`` and ``--repo`` before positional values."""
-    values = list(itertools.takewhile(lambda value: not value.startswith("-"), argv))[:2]
-    pairs = zip(("--source", "--repo"), values, strict=False)
-    return [part for pair in pairs for part in pair] + list(argv[len(values) :])
+    command_line(app, push, argv, positional=("source", "repo"), logs=True)
 
 
 if __name__ == "__main__":
