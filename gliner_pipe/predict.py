@@ -153,18 +153,24 @@ def predict(
     }
     with override(pipeline, **settings):
         if not html and input is not None and output is not None and _are_shards(input, format, output):
-            skip = on_error == "skip"
             return predict_shards(
                 pipeline,
                 input,
                 output,
-                ShardOptions(columns, skip, save_every, span_getter, batch_size, n_process),
-                format=format,
-                shard_size=shard_size,
-                engine=engine,
-                workers=workers,
-                quiet=quiet,
-            ).predicted
+                ShardOptions(
+                    columns,
+                    on_error == "skip",
+                    save_every,
+                    span_getter,
+                    batch_size,
+                    n_process,
+                    format=format,
+                    shard_size=shard_size,
+                    engine=engine,
+                    workers=workers,
+                    quiet=quiet,
+                ),
+            )["predicted"]
         _refuse_shard_options(
             format=format if format in ("parquet", "jsonl.gz") else None,
             labels_column=labels_column,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import glob
+import gzip
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 from gliner_pipe.errors import ConfigError, DataError
 
@@ -119,20 +120,33 @@ def read_text(path: Path, *, keep_bom: bool = False) -> str:
     DataError
         Another encoding, or a NUL byte.
     """
-    data = path.read_bytes()
-    _check_start(path, data[:2])
+    with _opened(path) as stream:
+        data = stream.read()
+    _check_start(str(path), data[:2])
     text = _decode(Place(str(path)), data, whole_file=True)
     return text if keep_bom else text.removeprefix(BOM)
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield number and text of each line of a UTF-8 file, without line break and byte order mark."""
-    with path.open("rb") as handle:
-        for number, raw in enumerate(handle, start=1):
-            if number == 1:
-                _check_start(path, raw[:2])
-            line = _decode(Place(str(path), number), raw).rstrip("\r\n")
-            yield number, line.removeprefix(BOM) if number == 1 else line
+    """Yield number and text of each line of a UTF-8 file, without line break and byte order mark.
+
+    A file whose name ends in ``.gz`` is decompressed.
+    """
+    with _opened(path) as stream:
+        yield from decoded_lines(stream, str(path))
+
+
+def decoded_lines(stream: IO[bytes], name: str) -> Iterator[tuple[int, str]]:
+    """Yield number and text of each line of an open UTF-8 file; `name` is that of the file in messages."""
+    for number, raw in enumerate(stream, start=1):
+        if number == 1:
+            _check_start(name, raw[:2])
+        line = _decode(Place(name, number), raw).rstrip("\r\n")
+        yield number, line.removeprefix(BOM) if number == 1 else line
+
+
+def _opened(path: Path) -> IO[bytes]:
+    return cast("IO[bytes]", gzip.open(path)) if path.suffix.lower() == ".gz" else path.open("rb")
 
 
 def read_json(path: Path) -> Iterator[tuple[Place, Any]]:
@@ -265,9 +279,9 @@ def _parse(place: Place, text: str, start: int) -> tuple[Any, int]:
     )
 
 
-def _check_start(path: Path, start: bytes) -> None:
+def _check_start(name: str, start: bytes) -> None:
     if start in (b"\xff\xfe", b"\xfe\xff"):
-        raise DataError(str(path), "is UTF-16 text", "UTF-8", "Convert it: iconv -f UTF-16 -t UTF-8")
+        raise DataError(name, "is UTF-16 text", "UTF-8", "Convert it: iconv -f UTF-16 -t UTF-8")
 
 
 def _decode(place: Place, data: bytes, whole_file: bool = False) -> str:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import os
 import secrets
 import sys
-import threading
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from spacy.language import Language
 
@@ -31,9 +28,6 @@ from gliner_pipe.util.consent import is_stated
 if TYPE_CHECKING:
     import pyarrow as pa
 
-#: Seconds between two checks for completed shards.
-CHECK_EVERY = 1.0
-
 
 class ShardError(GlinerPipeError, ValueError):
     """Invalid data, as reported by a task of a cluster."""
@@ -44,8 +38,6 @@ def run_on_cluster(
     job: Job,
     shards: Sequence[Shard],
     options: ShardOptions,
-    engine: str,
-    workers: int | None,
     report: Report,
 ) -> None:
     """Predict on the missing rows of some shards, with one task of a cluster per shard.
@@ -56,12 +48,8 @@ def run_on_cluster(
         The pipeline; a copy of it is in the output folder during the run.
     job, shards, options
         As in ``run_shards``; ``n_process`` is ignored.
-    engine
-        ``"ray"`` or ``"spark"``.
-    workers
-        Number of Ray workers.
     report
-        Receives the shards that are complete.
+        Receives the shards that are complete; Spark returns none before the last one.
 
     Raises
     ------
@@ -75,12 +63,15 @@ def run_on_cluster(
     resolved = tuple(replace(shard, path=shard.path.resolve()) for shard in shards)
     one_process = replace(options, n_process=1)
     task = ShardTask(str(copy), here, one_process, resolved, secrets.token_hex(8), is_stated(nlp))
-    with (
-        _report_completed(job, shards, report),
-        closing(_run_ray(nlp, task, workers) if engine == "ray" else _run_spark(task)) as results,
-    ):
-        failed = (error for error in results if error is not None)
-        errors = list(failed) if options.skip else list(islice(failed, 1))
+    errors: list[str] = []
+    with closing(_run_ray(nlp, task) if options.engine == "ray" else _run_spark(task)) as results:
+        for number, error in results:
+            if (counts := job.counts(shards[number])) is not None:
+                report.update(shards[number].name, 1.0, counts["rows"])
+            if error is not None:
+                errors.append(error)
+                if not options.skip:
+                    break
     if errors:
         others = f" (and {len(errors) - 1} more shards)" if len(errors) > 1 else ""
         raise ShardError(errors[0] + others)
@@ -111,15 +102,12 @@ class ShardTask:
     token: str
     trust_remote_code: bool = False
 
-    def __call__(self, batch: pa.Table | pa.RecordBatch) -> pa.Table:
-        """Predict on the shards whose positions are in the column ``id``; return an error, or null, for each."""
-        numbers = batch.column("id").to_pylist()
-        return arrow().table({"id": numbers, "error": arrow().array(map(self.error, numbers), "string")})
-
     def batches(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Predict on the shards of a partition: the function for ``df.mapInArrow``."""
+        """Predict on the shards whose positions are in the column ``id``: the function for ``df.mapInArrow``."""
+        pa = arrow()
         for batch in batches:
-            yield from self(batch).to_batches()
+            errors = pa.array(map(self.error, batch.column("id").to_pylist()), "string")
+            yield pa.RecordBatch.from_arrays([batch.column("id"), errors], names=["id", "error"])
 
     def error(self, number: int) -> str | None:
         """Predict on one shard; return the message if its data is invalid."""
@@ -131,35 +119,31 @@ class ShardTask:
         return None
 
 
-def _run_ray(nlp: Language, task: ShardTask, workers: int | None) -> Generator[str | None, None, None]:
+#: Position of a shard that was processed, and its error.
+_Results = Generator[tuple[int, str | None], None, None]
+
+
+def _run_ray(nlp: Language, task: ShardTask) -> _Results:
     ray = optional_package("ray", "engine", "ray")
-    data = optional_package("ray.data", "engine", "ray")
     started_here = not ray.is_initialized()
     if started_here:
         ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    ray_logger = logging.getLogger("ray.data")
-    level = ray_logger.level
+    running: dict[Any, int] = {}
     try:
-        ray_logger.setLevel(logging.ERROR)
-        data.DataContext.get_current().enable_progress_bars = False
         resources = ray.cluster_resources()
         gpus = int(_wants_gpu(nlp, resources))
-        most = workers or int(resources.get("GPU" if gpus else "CPU", 1))
-        count = len(task.shards)
-        results = data.from_items(
-            [{"id": number} for number in range(count)], override_num_blocks=count
-        ).map_batches(
-            ShardTask,
-            fn_constructor_args=tuple(getattr(task, field.name) for field in fields(task)),
-            batch_size=1,
-            batch_format="pyarrow",
-            num_gpus=gpus or None,
-            compute=data.ActorPoolStrategy(size=max(min(most, count), 1)),
-        )
-        for row in results.iter_rows():
-            yield row["error"]
+        # a process keeps the pipeline for its next shard, also on a GPU (max_calls)
+        run = ray.remote(num_cpus=1, num_gpus=gpus, max_calls=0)(ShardTask.error)
+        most = max(1, task.options.workers or int(resources.get("GPU" if gpus else "CPU", 1)))
+        shared, waiting = ray.put(task), iter(range(len(task.shards)))
+        running = {run.remote(shared, number): number for number in islice(waiting, most)}
+        while running:
+            (done,), _ = ray.wait(list(running))
+            yield running.pop(done), ray.get(done)
+            running |= {run.remote(shared, number): number for number in islice(waiting, 1)}
     finally:
-        ray_logger.setLevel(level)
+        for one in running:
+            ray.cancel(one)
         if started_here:
             ray.shutdown()
 
@@ -174,44 +158,16 @@ def _wants_gpu(nlp: Language, resources: dict[str, float]) -> bool:
     )
 
 
-def _run_spark(task: ShardTask) -> Generator[str | None, None, None]:
+def _run_spark(task: ShardTask) -> _Results:
     sql = optional_package("pyspark.sql", "engine", "spark")
     started_here = sql.SparkSession.getActiveSession() is None
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # else any python3, which may lack this package
     builder = sql.SparkSession.builder.appName("gliner_pipe").config("spark.ui.showConsoleProgress", "false")
     spark = builder.getOrCreate()
     try:
-        count = len(task.shards)
-        numbers = spark.range(0, count, 1, numPartitions=count)
+        numbers = spark.range(0, len(task.shards), 1, numPartitions=len(task.shards))
         for row in numbers.mapInArrow(task.batches, "id long, error string").collect():
-            yield row["error"]
+            yield row["id"], row["error"]
     finally:
         if started_here:
             spark.stop()
-
-
-@contextlib.contextmanager
-def _report_completed(job: Job, shards: Sequence[Shard], report: Report) -> Iterator[None]:
-    """Report completed shards from a thread: Spark returns no result before the last one."""
-    ended = threading.Event()
-    missing = list(shards)
-
-    def check() -> None:
-        for shard in list(missing):
-            counts = job.counts(shard)
-            if counts is not None:
-                missing.remove(shard)
-                report.update(shard.name, 1.0, counts["rows"])
-
-    def watch() -> None:
-        while not ended.wait(CHECK_EVERY):
-            check()
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
-        check()

@@ -16,9 +16,10 @@ import json
 import re
 import shutil
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,40 +42,16 @@ _UNUSABLE = "unusable"
 _PART = re.compile(r"(\d{12})-(\d{12})\.(parquet|jsonl|jsonl\.gz)")
 
 
-@dataclass
-class Counts:
-    """Counts of one output file, or of several.
-
-    Attributes
-    ----------
-    rows
-        Rows written.
-    predicted
-        Rows with a prediction.
-    entities, relations
-        Predicted entities and relations.
-    bad
-        Rows that are left out or without prediction.
-    """
-
-    rows: int = 0
-    predicted: int = 0
-    entities: int = 0
-    relations: int = 0
-    bad: int = 0
-
-    def add(self, other: Mapping[str, Any]) -> None:
-        """Add the counts of another file."""
-        for field in fields(self):
-            setattr(self, field.name, getattr(self, field.name) + other[field.name])
+#: What is counted in a file: rows written; rows with a prediction; predicted entities and relations; rows that are left
+#: out or without prediction.
+COUNTED = ("rows", "predicted", "entities", "relations", "bad")
 
 
-def total(counts: Iterable[Mapping[str, Any] | None]) -> Counts:
-    """Return the sum of counts."""
-    result = Counts()
-    for one in counts:
-        if one is not None:
-            result.add(one)
+def total(counts: Iterable[Mapping[str, Any] | None]) -> Counter[str]:
+    """Return the sum of the counts of files, by the names in `COUNTED`."""
+    result: Counter[str] = Counter(dict.fromkeys(COUNTED, 0))
+    for one in filter(None, counts):
+        result.update({name: one[name] for name in COUNTED})
     return result
 
 
@@ -165,27 +142,28 @@ class Job:
         self, shard: Shard, start: int, stop: int, rows: Sequence[PredictedRows], bad: Sequence[Any]
     ) -> None:
         """Write the predictions of rows `start` to `stop`, which follow those written so far."""
-        counts = Counts(bad=len(bad))
-        for _, outcomes in rows:
-            predicted = [one for one in outcomes if isinstance(one, Found)]
-            counts.rows += len(outcomes)
-            counts.predicted += len(predicted)
-            counts.entities += sum(len(one.entities) for one in predicted)
-            counts.relations += sum(len(one.relations or ()) for one in predicted)
+        predicted = [one for _, outcomes in rows for one in outcomes if isinstance(one, Found)]
+        counts = {
+            "rows": sum(len(outcomes) for _, outcomes in rows),
+            "predicted": len(predicted),
+            "entities": sum(len(one.entities) for one in predicted),
+            "relations": sum(len(one.relations or ()) for one in predicted),
+            "bad": len(bad),
+        }
         name = f"{start:012d}-{stop:012d}{_suffix(shard)}"
         folder = self._state("parts", shard)
         errors = [{"where": one.where, "found": one.found, "allowed": one.allowed} for one in bad]
-        _write_json(folder / f"{name}.json", {**asdict(counts), "errors": errors})
+        _write_json(folder / f"{name}.json", {**counts, "errors": errors})
         with replace_file(folder / name) as path:
             format_of(shard.name).write(rows, path, self.schema)
 
-    def finish(self, shard: Shard) -> Counts:
+    def finish(self, shard: Shard) -> Counter[str]:
         """Join the parts of a shard whose rows are all written."""
         folder = self._state("parts", shard)
         parts = [path for _, _, path in self._parts(shard)]
         states = [json.loads(path.with_name(f"{path.name}.json").read_text("utf-8")) for path in parts]
         counts = total(states)
-        if counts.bad:
+        if counts["bad"]:
             with (
                 replace_file(self._state("errors", shard, ".jsonl")) as path,
                 path.open("w", encoding="utf-8") as stream,
@@ -195,7 +173,7 @@ class Job:
                         stream.write(json.dumps(error, ensure_ascii=False) + "\n")
         with replace_file(self.folder / shard.name) as path:
             format_of(shard.name).join(parts, path, self.schema)
-        _write_json(self._state("shards", shard, ".json"), asdict(counts))
+        _write_json(self._state("shards", shard, ".json"), counts)
         shutil.rmtree(folder, ignore_errors=True)
         return counts
 
@@ -241,7 +219,7 @@ class ShardWriter:
         self._buffer: list[tuple[Chunk, Sequence[Outcome]]] = []
         self._last_write = time.monotonic()
 
-    def add(self, chunk: Chunk, outcomes: Sequence[Outcome]) -> Counts | None:
+    def add(self, chunk: Chunk, outcomes: Sequence[Outcome]) -> Counter[str] | None:
         """Take a chunk; return the counts of its shard if the shard is finished.
 
         Raises

@@ -70,38 +70,45 @@ def write(
     ConfigError
         If the format is unknown, or ``standoff`` has no output folder.
     """
+    if format not in FORMATS:
+        raise ConfigError("format", f"is {format!r}", ", ".join(FORMATS))
+    count = 0
+
+    def counted() -> Iterator[Prediction]:
+        nonlocal count
+        for count, prediction in enumerate(predictions, 1):  # noqa: B007 (the result)
+            yield prediction
+
     if format == "standoff":
         if output is None:
             raise ConfigError(
                 "output", "is not set", "a folder, for the format standoff", "Add --output FOLDER"
             )
-        return write_standoff(predictions, output)
-    if format not in FORMATS:
-        raise ConfigError("format", f"is {format!r}", ", ".join(FORMATS))
+        _write_standoff(counted(), output)
+        return count
     with _opened(output) as stream:
         if format == "jsonl":
-            return write_jsonl(predictions, stream)
-        if format == "html":
-            return write_html(predictions, stream, html_style)
-        return write_terminal(predictions, stream)
+            _write_jsonl(counted(), stream)
+        elif format == "html":
+            _write_html(counted(), stream, html_style)
+        else:
+            _write_terminal(counted(), stream)
+    return count
 
 
-def write_jsonl(predictions: Iterable[Prediction], stream: TextIO) -> int:
+def _write_jsonl(predictions: Iterable[Prediction], stream: TextIO) -> None:
     """Write one object per line: ``text``, ``entities`` (start, end, label, score, text) and ``meta``; if relations
     were predicted also ``relations`` (head and tail as positions in ``entities``, label) and ``relation_scores``.
     """
     escape = (stream.encoding or "").lower().replace("-", "") != "utf8"
-    count = 0
     for item, doc, entities in predictions:
         found = Found(entities, relations_of(doc, entities))
         record = {"text": item.text, **json_fields(found), "meta": item.meta}
         stream.write(json.dumps(record, ensure_ascii=escape) + "\n")
         stream.flush()
-        count += 1
-    return count
 
 
-def write_terminal(predictions: Iterable[Prediction], stream: TextIO) -> int:
+def _write_terminal(predictions: Iterable[Prediction], stream: TextIO) -> None:
     """Write texts with their entities in brackets, and one line per relation; in colour on a terminal, unless NO_COLOR
     is set.
     """
@@ -114,50 +121,39 @@ def write_terminal(predictions: Iterable[Prediction], stream: TextIO) -> int:
         emoji=False,
     )
     styles: dict[str, str] = {}
-    count = 0
     for item, doc, entities in predictions:
         if "file" in item.meta:
             console.print(Text(f"{item.meta['file']}:", "bold underline"))
         console.print(to_terminal(item.text, entities, styles))
         for relation in relations_of(doc, entities) or ():
             console.print(relation_line(relation, entities))
-        count += 1
-    return count
 
 
-def write_html(predictions: Iterable[Prediction], stream: TextIO, style: HtmlStyle = "auto") -> int:
+def _write_html(predictions: Iterable[Prediction], stream: TextIO, style: HtmlStyle) -> None:
     """Write one page with one displaCy figure per text."""
-    count = 0
+    stream.write(html_head("Entities"))
     for item, doc, entities in predictions:
-        if not count:
-            stream.write(html_head("Entities"))
         stream.write(to_html(doc, entities, style, item.meta.get("file", "")))
-        count += 1
-    stream.write(HTML_TAIL if count else html_head("Entities") + HTML_TAIL)
-    return count
+    stream.write(HTML_TAIL)
 
 
-def write_standoff(predictions: Iterable[Prediction], folder: Path) -> int:
+def _write_standoff(predictions: Iterable[Prediction], folder: Path) -> None:
     """Write a ``.txt`` and a BRAT ``.ann`` file for each non-empty text, named after its file or line.
 
     The format stores no scores and allows no blanks in labels: a warning lists the labels that were changed.
     """
-    count = 0
 
     def docs() -> Iterator[Doc]:
-        nonlocal count
         for item, doc, entities in predictions:
             relations = relations_of(doc, entities) or []
             set_supervision(doc, id=item.name, relations=[list(relation[:3]) for relation in relations])
             doc.spans[_STANDOFF] = [doc.char_span(e["start"], e["end"], label=e["label"]) for e in entities]
-            count += 1
             yield doc
 
     report = writers.write_standoff(docs(), folder, spans_key=_STANDOFF)
     if report.labels:
         changed = ", ".join(f"{old!r} to {new!r}" for old, new in report.labels.items())
         logger.warning("%s: labels were changed for the standoff format: %s", folder, changed)
-    return count
 
 
 @contextmanager

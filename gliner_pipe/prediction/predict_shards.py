@@ -13,28 +13,14 @@ from gliner_pipe.errors import ConfigError, GlinerPipeError
 from gliner_pipe.pipeline.overrides import gliner_components
 from gliner_pipe.prediction.chunks import Chunk
 from gliner_pipe.prediction.cluster import run_on_cluster
-from gliner_pipe.prediction.job import STATE, Counts, Job, describe_pipeline, total
+from gliner_pipe.prediction.job import STATE, Job, describe_pipeline, total
 from gliner_pipe.prediction.progress import Report
 from gliner_pipe.prediction.run import MOST_SHOWN, ShardOptions, run_shards
-from gliner_pipe.prediction.shard_writers import SHARD_FORMATS, Schema, arrow
+from gliner_pipe.prediction.shard_writers import Schema, arrow
 from gliner_pipe.prediction.shards import Shard, ending, find_shards
 
-#: Where a prediction over shards may run.
-ENGINES = ("local", "ray", "spark")
 
-
-def predict_shards(
-    nlp: Language,
-    source: str | Path,
-    output: Path,
-    options: ShardOptions,
-    *,
-    format: str | None = None,
-    shard_size: int | None = None,
-    engine: str = "local",
-    workers: int | None = None,
-    quiet: bool = False,
-) -> Counts:
+def predict_shards(nlp: Language, source: str | Path, output: Path, options: ShardOptions) -> Counter[str]:
     """Predict on the shards of a file, folder or pattern; rows that an earlier run has written are kept.
 
     Parameters
@@ -46,22 +32,12 @@ def predict_shards(
     output
         Folder for the predictions.
     options
-        How the shards are processed.
-    format
-        ``"parquet"``, ``"jsonl"`` or ``"jsonl.gz"``; by default the format of each input file.
-    shard_size
-        Maximum number of rows of an output file; by default one output file per input file.
-    engine
-        ``"local"``, ``"ray"`` or ``"spark"``. A cluster must see input and output under the same paths.
-    workers
-        Number of Ray workers; by default the number of CPUs, or of GPUs, in the cluster.
-    quiet
-        Whether to report nothing on standard error.
+        How and where the shards are processed.
 
     Returns
     -------
-    Counts
-        Of all shards, including those of earlier runs.
+    Counter
+        Of all shards, including those of earlier runs: see ``job.COUNTED``.
 
     Raises
     ------
@@ -70,31 +46,37 @@ def predict_shards(
     DataError
         If data is invalid.
     """
-    _check(nlp, options, format, shard_size, engine)
-    shards = find_shards(source, format, shard_size)
+    columns = options.columns
+    if options.shard_size is not None and options.shard_size < 1:
+        raise ConfigError("shard_size", f"is {options.shard_size}", "at least 1")
+    if columns.labels is not None and not gliner_components(nlp):
+        raise ConfigError(
+            "labels_column", "is set, but the pipeline has no gliner component", "a pipeline with one"
+        )
+    shards = find_shards(source, options.format, options.shard_size)
     if any(".parquet" in (ending(shard.path), Path(shard.name).suffix) for shard in shards):
         arrow()  # fails before any output is written
     job = Job(output, Schema.of(nlp, skip=options.skip))
     settings = {
         **describe_pipeline(nlp),
         "span_getter": options.span_getter,
-        "text_column": options.columns.text,
-        "labels_column": options.columns.labels,
-        "id_column": options.columns.id,
-        "keep": None if options.columns.keep is None else list(options.columns.keep),
-        "format": format,
-        "shard_size": shard_size,
+        "text_column": columns.text,
+        "labels_column": columns.labels,
+        "id_column": columns.id,
+        "keep": None if columns.keep is None else list(columns.keep),
+        "format": options.format,
+        "shard_size": options.shard_size,
     }
     with job.opened(settings, shards):
         missing = [shard for shard in shards if job.counts(shard) is None]
-        with Report(_weights(missing, shards), quiet=quiet) as report:
+        with Report(_weights(missing, shards), quiet=options.quiet) as report:
             if len(missing) < len(shards):
                 report.say(f"{len(shards) - len(missing)} of {len(shards)} shards were already complete")
             try:
-                if engine == "local":
+                if options.engine == "local":
                     run_shards(nlp, job, missing, options, _ChunkReporter(report))
                 elif missing:
-                    run_on_cluster(nlp, job, missing, options, engine, workers, report)
+                    run_on_cluster(nlp, job, missing, options, report)
             except GlinerPipeError:
                 report.say(_summary(total(map(job.counts, shards)), shards, output))
                 raise
@@ -128,25 +110,10 @@ def _weights(missing: Sequence[Shard], shards: Sequence[Shard]) -> dict[str, flo
     return {shard.name: (shard.path.stat().st_size + 1) / per_file[shard.path] for shard in missing}
 
 
-def _summary(counts: Counts, shards: Sequence[Shard], output: Path) -> str:
-    text = f"{counts.rows:,} rows in {len(shards):,} shards, {counts.entities:,} entities"
-    if counts.relations:
-        text += f", {counts.relations:,} relations"
-    if counts.bad:
-        text += f"; {counts.bad:,} rows without prediction: see {output / STATE / 'errors'}"
+def _summary(counts: Counter[str], shards: Sequence[Shard], output: Path) -> str:
+    text = f"{counts['rows']:,} rows in {len(shards):,} shards, {counts['entities']:,} entities"
+    if counts["relations"]:
+        text += f", {counts['relations']:,} relations"
+    if counts["bad"]:
+        text += f"; {counts['bad']:,} rows without prediction: see {output / STATE / 'errors'}"
     return text
-
-
-def _check(
-    nlp: Language, options: ShardOptions, format: str | None, shard_size: int | None, engine: str
-) -> None:
-    if engine not in ENGINES:
-        raise ConfigError("engine", f"is {engine!r}", ", ".join(ENGINES))
-    if format is not None and format not in SHARD_FORMATS:
-        raise ConfigError("format", f"is {format!r}", ", ".join(SHARD_FORMATS))
-    if shard_size is not None and shard_size < 1:
-        raise ConfigError("shard_size", f"is {shard_size}", "at least 1")
-    if options.columns.labels is not None and not gliner_components(nlp):
-        raise ConfigError(
-            "labels_column", "is set, but the pipeline has no gliner component", "a pipeline with one"
-        )

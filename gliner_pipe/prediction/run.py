@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from typing import Literal
 
 from spacy.language import Language
 
@@ -32,6 +33,16 @@ class ShardOptions:
         Seconds between two writes of finished rows.
     span_getter, batch_size, n_process
         As in ``predict_texts``.
+    format
+        ``"parquet"``, ``"jsonl"`` or ``"jsonl.gz"``; by default the format of each input file.
+    shard_size
+        Maximum number of rows of an output file; by default one output file per input file.
+    engine
+        ``"local"``, ``"ray"`` or ``"spark"``. A cluster must see input and output under the same paths.
+    workers
+        Number of Ray workers; by default the number of CPUs, or of GPUs, in the cluster.
+    quiet
+        Whether to report nothing on standard error.
     """
 
     columns: Columns = field(default_factory=Columns)
@@ -40,6 +51,11 @@ class ShardOptions:
     span_getter: SpanGetter | None = None
     batch_size: int | None = None
     n_process: int = 1
+    format: str | None = None
+    shard_size: int | None = None
+    engine: Literal["local", "ray", "spark"] = "local"
+    workers: int | None = None
+    quiet: bool = False
 
 
 def run_shards(

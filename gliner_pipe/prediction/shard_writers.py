@@ -173,20 +173,15 @@ def _decoded(scalar: Any) -> Any:
 
 def _python_rows(batch: pa.RecordBatch) -> list[dict[str, Any]]:
     """Return the rows of a batch as dictionaries; columns with values that Python cannot represent become strings."""
-    try:
-        rows: list[dict[str, Any]] = batch.to_pylist()
-        return rows
-    except (ValueError, OverflowError):  # times beyond Python's years, or finer than its microseconds
-        columns = [_python_values(column) for column in batch.columns]
-        return [dict(zip(batch.schema.names, values, strict=True)) for values in zip(*columns, strict=True)]
-
-
-def _python_values(column: pa.Array) -> list[Any]:
-    try:
-        values: list[Any] = column.to_pylist()
-    except (ValueError, OverflowError):
-        values = column.cast(arrow().string()).to_pylist()
-    return values
+    rows: list[dict[str, Any]] = [{} for _ in range(len(batch))]
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        try:
+            values = column.to_pylist()
+        except (ValueError, OverflowError):  # times beyond Python's years, or finer than its microseconds
+            values = column.cast(arrow().string()).to_pylist()
+        for row, value in zip(rows, values, strict=True):
+            row[name] = value
+    return rows
 
 
 # -- from JSON to columns: one type per field, or JSON texts ------------------------------------------------------

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import gzip
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from gliner_pipe.data.files import (
     JSON_SUFFIXES,
     Place,
+    decoded_lines,
     find_files,
-    parse_line,
     read_json,
     read_lines,
     read_text,
 )
 from gliner_pipe.data.readers.tables import open_tables
-from gliner_pipe.errors import DataError
 from gliner_pipe.prediction.shards import Columns, ending
 
 
@@ -78,7 +76,7 @@ def read_texts(
         is not an object with a ``text``.
     """
     if str(source) == "-":
-        yield from _numbered(_stdin_lines(sys.stdin.buffer), "<stdin>", "")
+        yield from _numbered(decoded_lines(sys.stdin.buffer, "<stdin>"), "<stdin>", "")
         return
     for path in find_files(source, (".txt",)):
         inside = path.relative_to(source).as_posix() if Path(source).is_dir() else path.name
@@ -94,16 +92,6 @@ def read_texts(
 def _numbered(lines: Iterable[tuple[int, str]], where: str, prefix: str) -> Iterator[TextItem]:
     for number, text in lines:
         yield TextItem(text, f"{where}:{number}", f"{prefix}line-{number:06d}", {"line": number})
-
-
-def _stdin_lines(stream: IO[bytes]) -> Iterator[tuple[int, str]]:
-    for number, line in enumerate(stream, 1):
-        try:
-            yield number, line.decode("utf-8").rstrip("\r\n")
-        except UnicodeDecodeError as error:
-            raise DataError(
-                f"<stdin>:{number}", f"is not UTF-8 (byte {error.start + 1})", "UTF-8 text"
-            ) from error
 
 
 def _records(path: Path, columns: Columns) -> Iterator[TextItem]:
@@ -129,10 +117,5 @@ def _read(path: Path, names: Sequence[str]) -> Iterator[tuple[Place, Any]]:
     if path.suffix.lower() == ".parquet":
         (table,) = open_tables(str(path), "")
         yield from table.rows(names)
-    elif path.suffix.lower() == ".gz":
-        with gzip.open(path) as stream:
-            for number, line in enumerate(stream, 1):
-                if line.strip():
-                    yield Place(str(path), number), parse_line(Place(str(path), number), line)
     else:
         yield from read_json(path)

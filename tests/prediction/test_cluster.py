@@ -112,7 +112,9 @@ def test_a_cluster_task_returns_the_errors_of_its_shards(model: Path, tmp_path: 
     pq.write_table(pa.table({"text": [3]}), tmp_path / "bad.parquet")
     shards = tuple(find_shards(str(tmp_path / "*.parquet")))
     task = ShardTask(str(model), Job(tmp_path / "out", Schema()), ShardOptions(), shards, "token")
-    errors = pickle.loads(pickle.dumps(task))(pa.table({"id": [0, 1]})).to_pylist()
+    (batch,) = pa.table({"id": [0, 1]}).to_batches()
+    (found,) = pickle.loads(pickle.dumps(task)).batches([batch])
+    errors = found.to_pylist()
     assert "bad.parquet (text)" in errors[0]["error"] and "int64" in errors[0]["error"]
     assert errors[1] == {"id": 1, "error": None} and (tmp_path / "out" / "good.parquet").is_file()
 
