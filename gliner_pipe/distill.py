@@ -2,7 +2,6 @@
 
 # no postponed annotations here: confit's --help shows the types of a signature
 import inspect
-import json
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -36,7 +35,7 @@ from gliner_pipe.registry import registry
 from gliner_pipe.train import train as train_pipeline
 from gliner_pipe.training.arguments import only_training, output_paths
 from gliner_pipe.training.data_sections import ValidationData
-from gliner_pipe.util.atomic import replace_file
+from gliner_pipe.util.atomic import write_json
 from gliner_pipe.util.console import console_note
 
 app = Cli(pretty_exceptions_enable=False)
@@ -331,8 +330,7 @@ def _measure(made: Distilled, teacher: Language, kept: Any, dev: Any, **override
 
 def _report(made: Distilled, options: Mapping[str, Any]) -> None:
     folder = Path(options.get("output_path") or _OUTPUT).parent
-    with replace_file(folder / FILE_NAME) as path:
-        path.write_text(json.dumps(made.report(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(folder / FILE_NAME, made.report())
     console = Console(highlight=False)
     for line in [*made.lines(), f"report: {folder / FILE_NAME}"]:
         console.print(Text(line), soft_wrap=True)

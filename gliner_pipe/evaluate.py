@@ -33,7 +33,7 @@ from gliner_pipe.pipeline.build import pipeline_of
 from gliner_pipe.pipeline.labels import parse_labels, split_labels
 from gliner_pipe.pipeline.overrides import override, tagging_components
 from gliner_pipe.registry import registry
-from gliner_pipe.util.atomic import replace_file, save_pipeline
+from gliner_pipe.util.atomic import save_pipeline, write_json
 
 logger = logging.getLogger("gliner_pipe")
 app = Cli(pretty_exceptions_enable=False)
@@ -204,8 +204,7 @@ def evaluate(
     if save is not None:
         save_pipeline(pipeline, save)
     if output is not None:
-        with replace_file(output) as path:
-            path.write_text(json.dumps(scores, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_json(output, scores)
     if show:
         _print(scores)
     return scores

@@ -6,16 +6,15 @@ import math
 import random
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
 from gliner_pipe.data.annotations import Supervision
-from gliner_pipe.errors import ConfigError
 
 #: Candidate label of an example without labels if no other label is known.
 LAST_RESORT = "entity"
-
-SOURCES = ("batch", "labels", "both", "none")
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,20 +48,11 @@ class LabelSampling:
     are limited by `max_types`.
     """
 
-    max_types: int | None = 25
-    negative_ratio: float = 1.0
+    max_types: Annotated[int, Field(ge=1)] | None = 25
+    negative_ratio: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
     negatives_from: Literal["batch", "labels", "both", "none"] = "batch"
     all_labels: bool = False
     shuffle: bool = True
-
-    def __post_init__(self) -> None:
-        where = "label_sampling"
-        if self.max_types is not None and self.max_types < 1:
-            raise ConfigError(f"{where}.max_types", f"is {self.max_types}", "a number from 1 on, or null")
-        if not 0 <= self.negative_ratio < math.inf:
-            raise ConfigError(f"{where}.negative_ratio", f"is {self.negative_ratio}", "a number from 0 on")
-        if self.negatives_from not in SOURCES:
-            raise ConfigError(f"{where}.negatives_from", f"is {self.negatives_from!r}", ", ".join(SOURCES))
 
 
 def sample_labels(

@@ -5,16 +5,28 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Annotated, NamedTuple
+
+from pydantic import AfterValidator, Field
+from pydantic.dataclasses import dataclass
 
 from gliner_pipe.data.annotations import Supervision
 from gliner_pipe.data.fields import Relation
 from gliner_pipe.data.label_sampling import LabelSampling, sample_labels
-from gliner_pipe.errors import ConfigError
 
 #: Head and tail as indices of entities.
 Pair = tuple[int, int]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+def _sorted(bounds: tuple[float, float]) -> tuple[float, float]:
+    if bounds[0] > bounds[1]:
+        raise ValueError("two shares, the lower first")
+    return bounds
+
+
+#: The lowest and the highest share.
+Shares = Annotated[tuple[Share, Share], AfterValidator(_sorted)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,26 +62,13 @@ class RelationSampling:
     ``augment_add_other_prob``).
     """
 
-    pair_ratio: float = 10.0
+    pair_ratio: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 10.0
     reversed_pairs: bool = True
-    vary: float = 0.5
-    drop_entities: tuple[float, float] = (0.0, 1.0)
-    drop_relations: tuple[float, float] = (0.0, 0.3)
-    other: float = 0.5
-    other_label: str = "other"
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.pair_ratio < float("inf"):
-            raise _wrong("pair_ratio", self.pair_ratio, "a number from 1 on")
-        for name in ("vary", "other"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise _wrong(name, getattr(self, name), "a number from 0 to 1")
-        for name in ("drop_entities", "drop_relations"):
-            bounds = tuple(getattr(self, name))
-            if len(bounds) != 2 or not 0 <= bounds[0] <= bounds[1] <= 1:
-                raise _wrong(name, getattr(self, name), "two numbers from 0 to 1, the lower first")
-        if not self.other_label:
-            raise _wrong("other_label", self.other_label, "a label")
+    vary: Share = 0.5
+    drop_entities: Shares = (0.0, 1.0)
+    drop_relations: Shares = (0.0, 0.3)
+    other: Share = 0.5
+    other_label: Annotated[str, Field(min_length=1)] = "other"
 
 
 class Varied(NamedTuple):
@@ -327,7 +326,3 @@ def _pair(number: int, n_entities: int) -> Pair:
 def _as_entities(fields: Supervision) -> Supervision:
     """Return the annotations of relation labels under the names of entity labels."""
     return {"ner_labels": fields.get("rel_labels", []), "ner_negatives": fields.get("rel_negatives", [])}
-
-
-def _wrong(name: str, found: Any, allowed: str) -> ConfigError:
-    return ConfigError(f"relation_sampling.{name}", f"is {found!r}", allowed)

@@ -6,10 +6,11 @@ import random
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
 from itertools import accumulate
-from typing import Any, Protocol
+from typing import Annotated, Any
 
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
 from spacy.tokens import Doc, Span
 from spacy.training import Example
 
@@ -102,7 +103,9 @@ def split_examples(
             yield example
         else:
             report["document split into parts"] += 1
-            yield from _parts(doc, _Parts(cuts), spans_key, report, "relation across two parts (dropped)")
+            yield from _parts(
+                doc, _Windows(cuts[:-1], cuts[1:]), spans_key, report, "relation across two parts (dropped)"
+            )
 
 
 def sentence_starts(
@@ -216,7 +219,7 @@ def _outside_entities(doc: Doc) -> list[bool]:
     return [depth == 0 for depth in accumulate(change)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=ConfigDict(strict=True))
 class Chunk:
     """Length and overlap of chunks.
 
@@ -229,34 +232,13 @@ class Chunk:
         apart.
     """
 
-    max_words: int = 200
-    stride: int = 50
+    max_words: Annotated[int, Field(ge=1)] = 200
+    stride: Annotated[int, Field(ge=0)] = 50
 
-    @classmethod
-    def of(cls, options: Any, where: str) -> Chunk:
-        """Return the chunk of a config section.
-
-        Raises
-        ------
-        ConfigError
-            An option is unknown or out of range.
-        """
-        if isinstance(options, Chunk):
-            options = {"max_words": options.max_words, "stride": options.stride}
-        known = [field.name for field in fields(cls)]
-        if not isinstance(options, Mapping):
-            allowed = "max_words and stride, e.g. {max_words: 200, stride: 50}"
-            raise ConfigError(where, f"is {options!r}", allowed)
-        for name, value in options.items():
-            if name not in known:
-                raise ConfigError(f"{where}.{name}", "is not an option of chunks", ", ".join(known))
-            if isinstance(value, bool) or not isinstance(value, int) or value < (name == "max_words"):
-                raise ConfigError(f"{where}.{name}", f"is {value!r}", "a number of words")
-        chunk = cls(**options)
-        if chunk.stride >= chunk.max_words:
-            found = f"is {chunk.stride}, max_words is {chunk.max_words}"
-            raise ConfigError(f"{where}.stride", found, "fewer words than max_words", "Reduce the overlap")
-        return chunk
+    def __post_init__(self) -> None:
+        if self.stride >= self.max_words:
+            found = f"is {self.stride}, max_words is {self.max_words}"
+            raise ConfigError("stride", found, "fewer words than max_words", "Reduce the overlap")
 
 
 def chunk_examples(
@@ -297,7 +279,7 @@ def chunk_examples(
             yield example
             continue
         report["document cut into chunks"] += 1
-        chunks = _Chunks(words, chunk)
+        chunks = _chunks(words, chunk)
         for span in gold_spans(doc, spans_key):
             if not chunks.holding(span):
                 report["entity whole in no chunk (left out)"] += 1
@@ -306,68 +288,44 @@ def chunk_examples(
         yield from _parts(doc, chunks, spans_key, report, "relation whole in no chunk (left out)")
 
 
-class _Windows(Protocol):
-    """Token ranges of the parts of one document."""
+class _Windows:
+    """The token ranges of the parts of one document, whose starts and whose ends both increase."""
 
-    number: int
-
-    def tokens(self, i: int) -> tuple[int, int]:
-        """Return the first token of a part, and its end (exclusive)."""
-
-    def holding(self, span: Span) -> Sequence[int]:
-        """Return the parts that contain all of `span`."""
-
-
-class _Parts:
-    """Parts without overlap, between neighbouring boundaries that no entity crosses."""
-
-    def __init__(self, cuts: Sequence[int]) -> None:
-        self.cuts, self.number = cuts, len(cuts) - 1
-
-    def tokens(self, i: int) -> tuple[int, int]:
-        return self.cuts[i], self.cuts[i + 1]
-
-    def holding(self, span: Span) -> Sequence[int]:
-        return (bisect_right(self.cuts, span.start) - 1,)
-
-
-class _Chunks:
-    """Chunks of one document; `words` are its ``word_places``."""
-
-    def __init__(self, words: list[int], chunk: Chunk) -> None:
-        self.max_words, self.step, self.words = chunk.max_words, chunk.max_words - chunk.stride, words
-        self.number = 1 + -(-(words[-1] - chunk.max_words) // self.step)
-
-    def tokens(self, i: int) -> tuple[int, int]:
-        """Return the token range of a chunk, with the whitespace tokens around its words."""
-        stop = min(self.words[-1], i * self.step + self.max_words)
-        return bisect_left(self.words, i * self.step), bisect_right(self.words, stop) - 1
+    def __init__(self, starts: Sequence[int], ends: Sequence[int]) -> None:
+        self.starts, self.ends = starts, ends
 
     def holding(self, span: Span) -> range:
-        first = max(0, -(-(self.words[span.end] - self.max_words) // self.step))
-        return range(first, min(self.number, self.words[span.start] // self.step + 1))
+        """Return the parts that contain all of `span`."""
+        return range(bisect_left(self.ends, span.end), bisect_right(self.starts, span.start))
 
     def touching(self, span: Span) -> range:
-        """Return the chunks that contain a word of `span`."""
-        first = max(0, (self.words[span.start] - self.max_words) // self.step + 1)
-        return range(first, min(self.number, (self.words[span.end] - 1) // self.step + 1))
+        """Return the parts that contain a token of `span`."""
+        return range(bisect_right(self.ends, span.start), bisect_left(self.starts, span.end))
+
+
+def _chunks(words: Sequence[int], chunk: Chunk) -> _Windows:
+    """Return the chunks of a document, with the whitespace tokens around them; `words` is its ``word_places``."""
+    step = chunk.max_words - chunk.stride
+    firsts = range(0, words[-1] - chunk.stride, step)
+    ends = [min(words[-1], first + chunk.max_words) for first in firsts]
+    return _Windows(
+        [bisect_left(words, first) for first in firsts], [bisect_right(words, end) - 1 for end in ends]
+    )
 
 
 def _parts(
     doc: Doc, windows: _Windows, spans_key: SpanSetter, report: Counter[str], lost: str
 ) -> Iterator[Example]:
     """Yield the parts of a document; `report` counts as `lost` the relations that no part contains."""
-    groups: dict[str, list[list[Span]]] = {}
+    supervisions = _supervisions(doc, windows, spans_key, report, lost)
+    groups = [{key: list[Span]() for key in doc.spans} for _ in supervisions]
     for key, group in doc.spans.items():
-        groups[key] = [[] for _ in range(windows.number)]
         for span in group:
             for i in windows.holding(span):
-                groups[key][i].append(span)
-    supervisions = _supervisions(doc, windows, spans_key, report, lost)
+                groups[i][key].append(span)
     cutter = _Cutter(doc)
-    for i in range(windows.number):
-        members = {key: parts[i] for key, parts in groups.items()}
-        yield cutter.cut(*windows.tokens(i), members, supervisions[i])
+    for start, end, members, fields in zip(windows.starts, windows.ends, groups, supervisions, strict=True):
+        yield cutter.cut(start, end, members, fields)
 
 
 def _supervisions(
@@ -377,8 +335,8 @@ def _supervisions(
     whole: dict[str, Any] = dict(supervision(doc))
     relations = whole.pop("relations", None)
     if relations is None:
-        return [dict(whole) for _ in range(windows.number)]
-    positions: list[dict[int, int]] = [{} for _ in range(windows.number)]
+        return [dict(whole) for _ in windows.starts]
+    positions: list[dict[int, int]] = [{} for _ in windows.starts]
     spans = gold_spans(doc, spans_key)
     for number, span in enumerate(spans):
         for i in windows.holding(span):

@@ -31,7 +31,7 @@ from gliner_pipe.pipeline.base import TorchPipe
 from gliner_pipe.prediction.chunks import Chunk, Found, Outcome
 from gliner_pipe.prediction.shard_writers import PredictedRows, Schema, format_of
 from gliner_pipe.prediction.shards import Shard
-from gliner_pipe.util.atomic import replace_file
+from gliner_pipe.util.atomic import replace_file, write_json
 from gliner_pipe.util.file_lock import only_writer
 from gliner_pipe.util.secrets import redacted, redacted_config
 
@@ -116,7 +116,7 @@ class Job:
             _check_same(self.folder, before, {"settings": dict(settings), "inputs": inputs})
             merged = {"settings": settings, "inputs": {**before.get("inputs", {}), **inputs}}
             if merged != before:
-                _write_json(manifest, merged)
+                write_json(manifest, merged)
             yield
 
     def counts(self, shard: Shard) -> dict[str, Any] | None:
@@ -153,7 +153,7 @@ class Job:
         name = f"{start:012d}-{stop:012d}{_suffix(shard)}"
         folder = self._state("parts", shard)
         errors = [{"where": one.where, "found": one.found, "allowed": one.allowed} for one in bad]
-        _write_json(folder / f"{name}.json", {**counts, "errors": errors})
+        write_json(folder / f"{name}.json", {**counts, "errors": errors})
         with replace_file(folder / name) as path:
             format_of(shard.name).write(rows, path, self.schema)
 
@@ -173,7 +173,7 @@ class Job:
                         stream.write(json.dumps(error, ensure_ascii=False) + "\n")
         with replace_file(self.folder / shard.name) as path:
             format_of(shard.name).join(parts, path, self.schema)
-        _write_json(self._state("shards", shard, ".json"), counts)
+        write_json(self._state("shards", shard, ".json"), counts)
         shutil.rmtree(folder, ignore_errors=True)
         return counts
 
@@ -251,11 +251,6 @@ class ShardWriter:
 
 def _suffix(shard: Shard) -> str:
     return next(suffix for suffix in (".parquet", ".jsonl", ".jsonl.gz") if shard.name.endswith(suffix))
-
-
-def _write_json(path: Path, value: Any) -> None:
-    with replace_file(path) as sibling:
-        sibling.write_text(json.dumps(value, ensure_ascii=False, indent=1), encoding="utf-8")
 
 
 # -- what a job was started with -----------------------------------------------------------------------------------

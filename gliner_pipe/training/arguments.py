@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import NoneType
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.training.feature_cache import parse_bytes
 from gliner_pipe.util.file_lock import LOCK, only_writer
+from gliner_pipe.util.options import checked
 
 #: Length of a training in steps when neither ``max_steps`` nor ``max_epochs`` is set.
 DEFAULT_STEPS = 2000
@@ -102,13 +102,7 @@ class TrainOptions(BaseModel):
         """
         given = dict(given)
         given["output_path"], given["best_path"] = output_paths(given["output_path"], given["best_path"])
-        try:
-            options = cls(**given)
-        except ValidationError as error:
-            nullable = [
-                name for name, one in cls.model_fields.items() if NoneType in get_args(one.annotation)
-            ]
-            raise config_error(error, "train", nullable) from None
+        options = checked(cls, given, "train")
         options._check_combinations()
         return options
 
@@ -163,33 +157,6 @@ _STORED = (
     *("max_steps", "max_epochs", "transformer_lr", "task_lr", "weight_decay", "task_weight_decay"),
     *("warmup_rate", "warmup_steps", "max_grad_norm", "ema_decay", "start_decay", "mixed_precision"),
 )
-
-
-def config_error(error: ValidationError, where: str, nullable: Collection[str] = ()) -> ConfigError:
-    """Return the first problem that pydantic found as a ConfigError.
-
-    Parameters
-    ----------
-    error
-        Of pydantic.
-    where
-        The section of the options.
-    nullable
-        Options that may be null.
-    """
-    first, *_ = problems = error.errors()
-    name, found = str(first["loc"][0]), first["input"]
-    if first["type"] in ("missing", "extra_forbidden"):
-        return ConfigError(f"{where}.{name}", first["msg"].lower())
-    allowed = [
-        problem["msg"].removeprefix("Input should be ").partition(", unable")[0]
-        for problem in problems
-        if problem["loc"][0] == name
-    ]
-    shown = repr(found) if isinstance(found, str) else str(found)
-    return ConfigError(
-        f"{where}.{name}", f"is {shown}", ", or ".join([*allowed, *["null"] * (name in nullable)])
-    )
 
 
 def output_paths(output_path: str | Path, best_path: str | Path | None) -> tuple[Path, Path]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
 from confit import Config
 from confit.typing import Validatable
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from spacy.language import Language
 from spacy.training import Example
@@ -21,7 +20,7 @@ from gliner_pipe.data.readers.tables import is_dataset
 from gliner_pipe.data.splitting import Chunk
 from gliner_pipe.errors import ConfigError, DataError
 from gliner_pipe.registry import registry
-from gliner_pipe.training.arguments import config_error
+from gliner_pipe.util.options import checked, refuse_unknown
 
 _Number = Annotated[int, Field(ge=0)]
 
@@ -133,22 +132,16 @@ def make_section(options: Mapping[str, Any], where: str) -> Section:
     ConfigError
         If an option is unknown, missing or invalid.
     """
-    known = [field.name for field in fields(Section)]
-    unknown = [name for name in options if name not in known]
-    if unknown:
-        raise ConfigError(f"{where}.{unknown[0]}", "is no option of this section", ", ".join(known))
+    refuse_unknown(Section, options, where)
     if "reader" not in options:
         raise ConfigError(
             where, "has no reader", 'a section with e.g. @readers = "gliner_json"', f"Add [{where}.reader]"
         )
     values = {name: value for name, value in options.items() if value is not None}
     if "chunk" in values:
-        values["chunk"] = Chunk.of(values["chunk"], f"{where}.chunk")
+        values["chunk"] = checked(Chunk, values["chunk"], f"{where}.chunk")
     values["reader"] = make_reader(options["reader"], f"{where}.reader")
-    try:
-        return Section(**values)
-    except ValidationError as error:
-        raise config_error(error, where) from None
+    return checked(Section, values, where)
 
 
 def make_reader(value: Any, where: str) -> ReaderLike:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import json
 import os
 import re
 import secrets
@@ -137,6 +138,12 @@ def replace_file(path: str | os.PathLike[str], *, follow: bool = True) -> Iterat
             if error.filename is None:  # for example if the disk is full
                 error.filename = str(target)
             raise
+
+
+def write_json(path: str | os.PathLike[str], value: object) -> None:
+    """Write a value as a JSON file, in place of an earlier one; its folder is created."""
+    with replace_file(path) as sibling:
+        sibling.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def inside(folder: Path, name: object, where: object) -> Path:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from gliner_pipe.data.label_sampling import LAST_RESORT, LabelSampling, sample_labels
 from gliner_pipe.errors import ConfigError
+from gliner_pipe.util.options import checked
 
 LABELS = st.lists(st.sampled_from("abcdefghij"), max_size=6)
 EXAMPLE = st.tuples(LABELS, st.none() | LABELS, st.none() | LABELS)
@@ -163,4 +164,4 @@ def test_the_same_in_every_process():
 )
 def test_wrong_settings(options, fails):
     with fails(ConfigError, f"label_sampling.{next(iter(options))}"):
-        LabelSampling(**options)
+        checked(LabelSampling, options, "label_sampling")

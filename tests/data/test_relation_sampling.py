@@ -18,6 +18,7 @@ from gliner_pipe.data.relation_sampling import (
     vary,
 )
 from gliner_pipe.errors import ConfigError
+from gliner_pipe.util.options import checked
 
 ENTITIES = [(0, 1, "person"), (3, 3, "city"), (5, 6, "company"), (8, 8, "person")]
 RELATIONS = [(0, 2, "works for"), (2, 1, "based in"), (3, 2, "works for"), (0, 3, "knows")]
@@ -286,4 +287,4 @@ def test_the_same_state_gives_the_same():
 )
 def test_wrong_settings(settings, fails):
     with fails(ConfigError, f"relation_sampling.{next(iter(settings))}"):
-        RelationSampling(**settings)
+        checked(RelationSampling, settings, "relation_sampling")

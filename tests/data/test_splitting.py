@@ -15,6 +15,7 @@ from spacy.training import Example
 from gliner_pipe.data.annotations import gold_spans, set_supervision, supervision
 from gliner_pipe.data.splitting import Chunk, chunk_examples, sentence_starts, split_examples
 from gliner_pipe.errors import ConfigError
+from gliner_pipe.util.options import checked
 
 
 def texts(doc):
@@ -317,9 +318,9 @@ def test_nothing_is_lost_that_fits_into_the_overlap(example, length, max_words, 
 )
 def test_wrong_options(options, where, fails):
     with fails(ConfigError, where):
-        Chunk.of(options, "t.chunk")
+        checked(Chunk, options, "t.chunk")
 
 
 def test_defaults():
-    assert Chunk.of({}, "t") == Chunk(max_words=200, stride=50)
-    assert Chunk.of(Chunk(7, 3), "t") == Chunk(7, 3)
+    assert checked(Chunk, {}, "t") == Chunk(max_words=200, stride=50)
+    assert checked(Chunk, Chunk(7, 3), "t") == Chunk(7, 3)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import fields
+from collections.abc import Mapping
 from functools import partial
 from typing import Annotated, Any
 
@@ -13,20 +12,11 @@ from gliner_pipe.data.label_sampling import LabelSampling
 from gliner_pipe.data.relation_sampling import RelationSampling
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.pipeline.base import Count, Score, Settings
+from gliner_pipe.util.options import checked
 
 
-def _sampling(kind: Callable[..., Any], options: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Check the options of a sampling section one by one, so that an error names its option."""
-    known = {field.name: field.type for field in fields(kind)}  # type: ignore[arg-type]
-    for name, value in options.items():
-        if name not in known:
-            raise ConfigError(name, "is not a setting", ", ".join(known))
-        try:
-            kind(**{name: value})
-        except TypeError:
-            raise ConfigError(name, f"found {value!r}", str(known[name])) from None
-        except ConfigError as error:
-            raise ConfigError(name, error.found, error.allowed, error.do) from None
+def _sampling(kind: type[object], options: Mapping[str, Any]) -> Mapping[str, Any]:
+    checked(kind, options, "")
     return options
 
 

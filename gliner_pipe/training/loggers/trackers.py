@@ -20,7 +20,7 @@ from confit import Config
 from gliner_pipe.errors import ConfigError, GlinerPipeError
 from gliner_pipe.registry import registry
 from gliner_pipe.training.loggers.base import RunInfo, flatten, is_installed, missing_package, numbers
-from gliner_pipe.util.atomic import inside, replace_file
+from gliner_pipe.util.atomic import inside, write_json
 from gliner_pipe.util.console import console_note
 from gliner_pipe.util.secrets import redacted
 
@@ -38,7 +38,7 @@ class TrackerLogger:
     Parameters
     ----------
     project
-        Project of the run.
+        Project of the run; ``gliner_pipe`` by default.
     run_name
         Name of the run; by default that of the training, else the date.
     folder
@@ -51,17 +51,19 @@ class TrackerLogger:
     tracker_name = ""
     package = ""
     extra = ""
+    #: Project of the run, if none is given.
+    default_project = "gliner_pipe"
     #: Whether a resumed run must log the config again.
     logs_config_on_resume = False
 
     def __init__(
         self,
-        project: str = "gliner_pipe",
+        project: str | None = None,
         run_name: str | None = None,
         folder: str | Path | None = None,
         options: dict[str, Any] | None = None,
     ) -> None:
-        self.project = project
+        self.project = self.default_project if project is None else project
         self.run_name = run_name
         self.folder = folder
         self.options = options
@@ -189,25 +191,15 @@ class TensorBoardLogger(TrackerLogger):
     Parameters
     ----------
     project
-        Folder of the runs.
-    run_name
-        Name of the run; by default that of the training, else the date.
-    folder
-        Parent of the folder of the project; beside the models by default.
+        Folder of the runs, in `folder`; ``runs`` by default.
+    run_name, folder
+        See `TrackerLogger`.
     options
         Other options of ``torch.utils.tensorboard.SummaryWriter``, e.g. ``{"flush_secs": 30}``.
     """
 
     tracker_name = package = extra = "tensorboard"
-
-    def __init__(
-        self,
-        project: str = "runs",
-        run_name: str | None = None,
-        folder: str | Path | None = None,
-        options: dict[str, Any] | None = None,
-    ) -> None:
-        super().__init__(project, run_name, folder, options)
+    default_project = "runs"
 
     def make(self, name: str, folder: Path, run: RunInfo, before: Mapping[str, Any]) -> Any:
         """Return the tracker; the folder of a run identifies it."""
@@ -227,12 +219,8 @@ class WandbLogger(TrackerLogger):
 
     Parameters
     ----------
-    project
-        Project of the run.
-    run_name
-        Name of the run; by default that of the training, else the date.
-    folder
-        Folder of local files; beside the models by default.
+    project, run_name, folder
+        See `TrackerLogger`.
     options
         Other options of ``wandb.init``, e.g. ``{"entity": "my-team", "tags": ["small"]}``.
     """
@@ -273,10 +261,8 @@ class MlflowLogger(TrackerLogger):
     ----------
     project
         Experiment of the run.
-    run_name
-        Name of the run; by default that of the training, else the date.
-    folder
-        Folder of the local store; beside the models by default.
+    run_name, folder
+        See `TrackerLogger`.
     options
         Other options of accelerate's ``MLflowTracker``, e.g. ``{"tags": {"corpus": "small"}}``.
     """
@@ -337,10 +323,8 @@ class TrackioLogger(TrackerLogger):
 
     Parameters
     ----------
-    project
-        Project of the run.
-    run_name
-        Name of the run; by default that of the training, else the date.
+    project, run_name
+        See `TrackerLogger`.
     options
         Other options of ``trackio.init``, e.g. ``{"space_id": "my-name/my-space"}``.
     """
@@ -350,7 +334,7 @@ class TrackioLogger(TrackerLogger):
 
     def __init__(
         self,
-        project: str = "gliner_pipe",
+        project: str | None = None,
         run_name: str | None = None,
         options: dict[str, Any] | None = None,
     ) -> None:
@@ -375,12 +359,8 @@ class AccelerateLogger(TrackerLogger):
     ----------
     name
         Name of the tracker.
-    project
-        Project of the run.
-    run_name
-        Name of the run, if the tracker has run names; by default that of the training, else the date.
-    folder
-        Folder of local files, if the tracker writes any; beside the models by default.
+    project, run_name, folder
+        See `TrackerLogger`; not every tracker has run names and local files.
     options
         Other options of the tracker, e.g. ``{"resume": true}`` for dvclive.
     """
@@ -388,7 +368,7 @@ class AccelerateLogger(TrackerLogger):
     def __init__(
         self,
         name: str,
-        project: str = "gliner_pipe",
+        project: str | None = None,
         run_name: str | None = None,
         folder: str | Path | None = None,
         options: dict[str, Any] | None = None,
@@ -462,9 +442,7 @@ def _read_runs(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def _write_run(folder: Path, tracker: str, identity: Mapping[str, Any]) -> None:
-    runs = {**_read_runs(folder), tracker: dict(identity)}
-    with replace_file(folder / RUNS_FILE) as sibling:
-        sibling.write_text(json.dumps(runs, indent=2), encoding="utf8")
+    write_json(folder / RUNS_FILE, {**_read_runs(folder), tracker: dict(identity)})
 
 
 def _line(error: Exception) -> str:
