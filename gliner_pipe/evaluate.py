@@ -17,14 +17,14 @@ from spacy.training import Example
 from gliner_pipe.cli.options import command_line
 from gliner_pipe.data.annotations import SpanSetter
 from gliner_pipe.data.checks import refuse_no_gold
-from gliner_pipe.data.detect import SPACY, ReaderLike, detect_reader, reader_of_path
+from gliner_pipe.data.detect import ReaderLike, reader_of_path
 from gliner_pipe.data.label_sets import alike, counted, named
 from gliner_pipe.data.token_targets import SPANS
 from gliner_pipe.errors import ConfigError, DataError
 from gliner_pipe.evaluation.compare import compare_precision, comparison_tables
 from gliner_pipe.evaluation.evaluate import evaluate_pipeline, gold_span_getter, token_tag_scorers
 from gliner_pipe.evaluation.label_sets import component_labels
-from gliner_pipe.evaluation.report import all_tables, relation_table, score_table
+from gliner_pipe.evaluation.report import all_tables
 from gliner_pipe.evaluation.thresholds import apply_thresholds
 from gliner_pipe.evaluation.thresholds import find_threshold as search_threshold
 from gliner_pipe.metrics.alignment import SpanGetter, get_spans, prediction_getter
@@ -37,19 +37,6 @@ from gliner_pipe.util.atomic import save_pipeline, write_json
 
 logger = logging.getLogger("gliner_pipe")
 app = Cli(pretty_exceptions_enable=False)
-
-__all__ = [
-    "evaluate",
-    "evaluate_pipeline",
-    "guess_reader",
-    "main",
-    "read_examples",
-    "relation_table",
-    "score_table",
-]
-
-#: Readers that `guess_reader` can detect.
-READERS = ("gliner_json", "jsonl", "conll", "bio", "standoff", "spacy")
 
 
 @app.command(name="evaluate", registry=registry)
@@ -251,28 +238,6 @@ def _reader(data: str | Path, name: str, span_setter: SpanSetter) -> ReaderLike:
             raise
         do = "Name the file of a split"
         raise DataError(str(data), error.found, error.allowed, do) from None
-
-
-def guess_reader(path: str | Path) -> str:
-    """Detect the reader of annotated data by file name ending, columns and first record.
-
-    Parameters
-    ----------
-    path
-        File, folder or pattern. The first file of a known format decides.
-
-    Returns
-    -------
-    str
-        One of `READERS`.
-
-    Raises
-    ------
-    DataError
-        There is no such file, or its format is unknown.
-    """
-    name: str = detect_reader(path, validation=True)["@readers"]
-    return "spacy" if name == SPACY else name
 
 
 def _check_search(find_threshold: bool, threshold: float | None, **options: Any) -> None:

@@ -10,9 +10,9 @@ import pytest
 import spacy
 from spacy.tokens import Doc, DocBin, Span
 
-from gliner_pipe.data.detect import reader_of_path
+from gliner_pipe.data.detect import detect_reader, reader_of_path
 from gliner_pipe.errors import DataError
-from gliner_pipe.evaluate import evaluate, guess_reader, main, read_examples
+from gliner_pipe.evaluate import evaluate, main, read_examples
 
 RECORDS = [
     {
@@ -195,21 +195,22 @@ def test_words_with_tags_are_told_by_their_columns(tmp_path: Path) -> None:
     assert [(span.text, span.label_) for span in lines.reference.spans["gliner"]] == [("Ann", "person")]
 
 
-def test_guess_reader(data: Path, tmp_path: Path) -> None:
+def test_the_format_of_data_is_detected(data: Path, tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('[{"text": "a", "entities": []}]', encoding="utf-8")
     (tmp_path / "a.conll").write_text("a O\n", encoding="utf-8")
     (tmp_path / "brat").mkdir()
     (tmp_path / "brat" / "a.txt").write_text("a", encoding="utf-8")
     (tmp_path / "brat" / "a.ann").write_text("", encoding="utf-8")
     (tmp_path / "a.spacy").write_bytes(b"")
-    assert guess_reader(data) == "gliner_json"
-    assert guess_reader(tmp_path / "a.json") == "jsonl"
-    assert guess_reader(tmp_path / "a.conll") == "conll"
-    assert guess_reader(tmp_path / "brat") == guess_reader(tmp_path / "brat" / "a.txt") == "standoff"
-    assert guess_reader(tmp_path / "a.spacy") == "spacy"
+    found = {
+        data: "gliner_json", tmp_path / "a.json": "jsonl", tmp_path / "a.conll": "conll", tmp_path / "brat": "standoff",
+        tmp_path / "brat" / "a.txt": "standoff", tmp_path / "a.spacy": "spacy.Corpus.v1",
+    }  # fmt: skip
+    for path, name in found.items():
+        assert detect_reader(path, validation=True)["@readers"] == name
     (tmp_path / "other.json").write_text('{"words": []}', encoding="utf-8")
     with pytest.raises(DataError) as caught:
-        guess_reader(tmp_path / "other.json")
+        detect_reader(tmp_path / "other.json", validation=True)
     assert caught.value.where.endswith("other.json:1")
 
 

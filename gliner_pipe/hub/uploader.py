@@ -60,8 +60,6 @@ class HubUploader:
     always_push
         Whether to push at every save, one after another. Otherwise a save is skipped while uploads of an earlier save
         are in progress.
-    revision
-        Branch; created if it does not exist.
     note
         Receives messages for the user.
     """
@@ -74,7 +72,6 @@ class HubUploader:
         strategy: Strategy = "every_save",
         private: bool = True,
         always_push: bool = False,
-        revision: str | None = None,
         note: Callable[[str], None] = console_note,
     ) -> None:
         if strategy not in get_args(Strategy):
@@ -83,7 +80,6 @@ class HubUploader:
         self.strategy = strategy
         self.private = private
         self.always_push = always_push
-        self.revision = revision
         self.note = note
         self._api: Any = None
         self._uploads: list[_Upload] = []
@@ -103,7 +99,7 @@ class HubUploader:
         if "/" not in self.repo_id:
             self.repo_id = f"{user}/{self.repo_id}"
         self._api = make_api()
-        self.repo_id = make_repo(self._api, self.repo_id, self.private, self.revision, _WHERE)
+        self.repo_id = make_repo(self._api, self.repo_id, self.private, None, _WHERE)
         self._exit.enter_context(_quiet())
         return self.repo_id
 
@@ -183,12 +179,12 @@ class HubUploader:
         except Exception as error:
             self._warn(f"the upload of {folder}", f"{type(error).__name__}: {error}", "")
             return None
-        api, repo_id, revision = self._api, self.repo_id, self.revision
+        api, repo_id = self._api, self.repo_id
 
         def job() -> str:
             with stack:
                 complete(files, repo_id if path is None else None)
-                return upload(api, files, repo_id, message, revision, path)
+                return upload(api, files, repo_id, message, path_in_repo=path)
 
         future: Future[str] = api.run_as_future(job)
         self._uploads.append(_Upload(f"the upload of {folder} ({message})", step, path, future))

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Mapping
-from typing import TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -15,28 +13,22 @@ EVERY = 10.0
 
 
 class Report:
-    """Shows the progress of shards and the number of rows; a context manager.
+    """Shows the progress of shards and the number of rows on standard error; a context manager.
 
     Parameters
     ----------
     weights
         Size of each shard by name, in any unit.
-    stream
-        Output; standard error by default.
     quiet
         Whether to print nothing.
     """
 
-    def __init__(
-        self, weights: Mapping[str, float], stream: TextIO | None = None, *, quiet: bool = False
-    ) -> None:
+    def __init__(self, weights: Mapping[str, float], *, quiet: bool = False) -> None:
         self.weights = dict(weights)
         self.shares = dict.fromkeys(weights, 0.0)
         self.rows = 0
         self.quiet = quiet
-        self._console = Console(
-            file=sys.stderr if stream is None else stream, soft_wrap=True, highlight=False, markup=False
-        )
+        self._console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
         self._start = self._last_line = time.monotonic()
         self._bar: Progress | None = None
 

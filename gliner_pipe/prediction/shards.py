@@ -238,7 +238,7 @@ def refuse_names(place: object, names: Sequence[str], skip: bool) -> None:
 
 
 def read_chunks(
-    shard: Shard, columns: Columns, *, start: int, limit: int, skip: bool = False, rows: int = CHUNK_ROWS
+    shard: Shard, columns: Columns, *, start: int, limit: int, skip: bool = False
 ) -> Iterator[Chunk]:
     """Read a shard from a row on.
 
@@ -255,18 +255,16 @@ def read_chunks(
     skip
         Whether to continue after a bad row. Otherwise the chunk ends before that row, and its ``error`` gives the
         reason. A file that cannot be read ends with an ``error`` in both cases.
-    rows
-        Rows per chunk.
 
     Yields
     ------
     Chunk
-        At least one; the last one has ``last`` or ``error`` set.
+        Of `CHUNK_ROWS` rows or fewer; at least one; the last one has ``last`` or ``error`` set.
     """
     read = _parquet_chunks if ending(shard.path) == ".parquet" else _json_chunks
     repaired = 0
     try:
-        for chunk in read(shard, columns, start, limit, skip, rows):
+        for chunk in read(shard, columns, start, limit, skip):
             repaired += chunk.repaired
             if chunk.bad and not skip:
                 yield _before_bad(chunk)
@@ -310,9 +308,7 @@ def _identified(place: Place, name: str | None, row: Mapping[str, Any]) -> str:
 # -- reading JSON Lines ------------------------------------------------------------------------------------------
 
 
-def _json_chunks(
-    shard: Shard, columns: Columns, start: int, limit: int, skip: bool, rows: int
-) -> Iterator[Chunk]:
+def _json_chunks(shard: Shard, columns: Columns, start: int, limit: int, skip: bool) -> Iterator[Chunk]:
     with _open_bytes(shard.path) as (stream, raw):
         stream.seek(shard.offset)
         size = max(shard.path.stat().st_size - shard.offset, 1)
@@ -322,7 +318,7 @@ def _json_chunks(
                 break
             if number < start:
                 continue
-            if number - chunk.start == rows:
+            if number - chunk.start == CHUNK_ROWS:
                 yield replace(chunk, stop=number, share=(raw.tell() - shard.offset) / size)
                 chunk = Chunk(shard, number, number, [], [])
             chunk.stop = number + 1
@@ -408,9 +404,7 @@ def _lines(stream: IO[bytes], path: Path) -> Iterator[bytes]:
 # -- reading Parquet ---------------------------------------------------------------------------------------------
 
 
-def _parquet_chunks(
-    shard: Shard, columns: Columns, start: int, limit: int, skip: bool, rows: int
-) -> Iterator[Chunk]:
+def _parquet_chunks(shard: Shard, columns: Columns, start: int, limit: int, skip: bool) -> Iterator[Chunk]:
     with _open_table(shard.path) as table:
         schema = table.schema_arrow
         check_columns(str(shard.path), schema, columns)
@@ -421,7 +415,7 @@ def _parquet_chunks(
         stop = count if shard.stop is None else min(shard.stop, count)
         if start >= stop:
             yield Chunk(shard, start, start, _no_rows(schema, kept), [], last=True)
-        for batch in _batches(table, wanted, start, stop, rows):
+        for batch in _batches(table, wanted, start, stop):
             kept_columns, replaced = with_valid_texts(batch.select(kept))
             chunk = Chunk(shard, start, start + len(batch), kept_columns, [])
             add_batch(chunk, batch, columns, limit, lambda row: Place(str(shard.path), row + 1))
@@ -441,12 +435,12 @@ def _no_rows(schema: Any, names: Sequence[str]) -> Any:
     return arrow.RecordBatch.from_pylist([], schema=arrow.schema([schema.field(name) for name in names]))
 
 
-def _batches(table: Any, names: Sequence[str], start: int, stop: int, rows: int) -> Iterator[Any]:
+def _batches(table: Any, names: Sequence[str], start: int, stop: int) -> Iterator[Any]:
     """Read some columns of rows `start` to `stop`; earlier row groups are not read."""
     groups, first = list(range(table.num_row_groups)), 0
     while groups and first + table.metadata.row_group(groups[0]).num_rows <= start:
         first += table.metadata.row_group(groups.pop(0)).num_rows
-    for batch in table.iter_batches(batch_size=rows, row_groups=groups, columns=list(names)):
+    for batch in table.iter_batches(batch_size=CHUNK_ROWS, row_groups=groups, columns=list(names)):
         part = batch[max(start - first, 0) : max(stop - first, 0)]
         first += len(batch)
         if len(part):

@@ -313,7 +313,7 @@ ReaderClass = TypeVar("ReaderClass", bound=type[Reader])
 def reader(name: str, *, without: Collection[str] = ()) -> Callable[[ReaderClass], ReaderClass]:
     """Register a reader class under ``@readers = name``.
 
-    Its constructor names only the options of the format and takes those of :class:`Reader` as ``**options``. This
+    Its constructor names only its own options and takes those of its base classes as ``**options``. This
     decorator adds them to the signature, so that configs are validated against all of them.
 
     Parameters
@@ -328,7 +328,7 @@ def reader(name: str, *, without: Collection[str] = ()) -> Callable[[ReaderClass
         init: Any = cls.__init__
         parameters: dict[str, inspect.Parameter] = {}
         hints: dict[str, Any] = {}
-        for function in (init, Reader.__init__):
+        for function in [vars(one)["__init__"] for one in cls.__mro__[:-1] if "__init__" in vars(one)]:
             types = get_type_hints(function)
             for key, parameter in inspect.signature(function).parameters.items():
                 if parameter.kind is not parameter.VAR_KEYWORD and key not in {*parameters, *without}:

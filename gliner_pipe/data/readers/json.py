@@ -169,11 +169,9 @@ class GlinerJsonReader(JsonReader):
         path: Any,
         *,
         tag_names: TagNames | None = None,
-        require_gold: bool = True,
-        fields: dict[str, str] | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(path, require_gold=require_gold, fields=fields, **options)
+        super().__init__(path, **options)
         self.tag_names = tags_by_id(tag_names)
         self.words_name = self.names.get("tokenized_text", "tokenized_text")
         self.entities_name = self.names.get("ner", "ner")
@@ -261,11 +259,9 @@ class JsonlReader(JsonReader):
         path: Any,
         *,
         entity_field: str | None = None,
-        require_gold: bool = True,
-        fields: dict[str, str] | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(path, require_gold=require_gold, fields=fields, **options)
+        super().__init__(path, **options)
         named = self.renamed.get("entities")
         if named is not None and entity_field not in (None, named):
             found = f"is {entity_field!r}, while fields has {named!r}"
