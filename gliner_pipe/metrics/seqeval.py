@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 from spacy.training import Example
 
+from gliner_pipe.data.tags import decode_tags
 from gliner_pipe.errors import DataError
 from gliner_pipe.metrics.alignment import SpanGetter, get_scores, paired_spans
 from gliner_pipe.metrics.base import SpanScorer
@@ -122,7 +123,9 @@ def from_tags(
         If a tag is invalid, or of another scheme (``strict``).
     """
     read = [_split(tag, scheme if mode == "strict" else None) for tag in tags]
-    return _strict(read, SCHEMES[scheme]) if mode == "strict" else _lenient(read)
+    if mode == "strict":
+        return _strict(read, SCHEMES[scheme])
+    return [(label, start, end) for start, end, label in decode_tags(tags, "BIOES", Counter())]
 
 
 def _split(tag: str, scheme: str | None) -> tuple[str, str]:
@@ -132,7 +135,7 @@ def _split(tag: str, scheme: str | None) -> tuple[str, str]:
     allowed = sorted(
         {prefix for row in ([SCHEMES[scheme]] if scheme else SCHEMES.values()) for prefix in row}
     )
-    if tag[:1] not in allowed or tag[1:2] != "-":
+    if tag[:1] not in allowed or tag[1:2] != "-" or not tag[2:].strip():
         wanted = f"O, or {', '.join(allowed)} with a hyphen and a label"
         raise DataError("tags:", f"hold {tag!r}", wanted, f"Use e.g. {allowed[0]}-person")
     return tag[0], tag[2:]
@@ -163,19 +166,6 @@ def _opens(previous: tuple[str, str], tag: tuple[str, str], prefixes: _Prefixes)
 def _continues(previous: tuple[str, str], tag: tuple[str, str], prefixes: _Prefixes) -> bool:
     begun = previous[0] in (prefixes.first, prefixes.inside)
     return begun and tag[0] in (prefixes.inside, prefixes.last) and tag[1] == previous[1]
-
-
-def _lenient(tags: Sequence[tuple[str, str]]) -> list[Mention]:
-    found = []
-    start = 0
-    for at, (prefix, label) in enumerate([*tags, _OUTSIDE]):
-        before = tags[at - 1] if at else _OUTSIDE
-        new = prefix in "BSU" or before[0] in "ESLU" or before[1] != label or before == _OUTSIDE
-        if before != _OUTSIDE and (new or prefix == "O"):
-            found.append((before[1], start, at))
-        if new:
-            start = at
-    return found
 
 
 def score_tags(
