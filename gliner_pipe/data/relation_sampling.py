@@ -196,30 +196,6 @@ def sample_relation_labels(
     return chosen
 
 
-def place_entities(
-    entities: Sequence[tuple[int, int, str | None]], candidates: Collection[str]
-) -> tuple[list[tuple[int, int]], list[int | None]]:
-    """Sort the entities of an example by first and last word, the order in which the model predicts them.
-
-    Parameters
-    ----------
-    entities
-        First word, last word and label of each entity; the label is None if it is left out.
-    candidates
-        Candidate labels of the example.
-
-    Returns
-    -------
-    tuple
-        The distinct spans with a candidate label, sorted; and for each entity its index among them, or None. Two labels
-        of one span share an index.
-    """
-    spans = sorted({(start, end) for start, end, label in entities if label in candidates})
-    positions = {span: position for position, span in enumerate(spans)}
-    places = [positions[start, end] if label in candidates else None for start, end, label in entities]
-    return spans, places
-
-
 def pair_targets(
     relations: Iterable[Relation] | None,
     places: Sequence[int | None],
@@ -235,7 +211,7 @@ def pair_targets(
     relations
         All annotated relations, indices into `places`; None if relations are not annotated.
     places
-        Index of each entity among those of the model, from 0 on without gaps; see `place_entities`.
+        Index of each entity among those of the model, from 0 on without gaps; None for one that is left out.
     candidates
         Candidate relation labels of the example.
     sampling

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ DEFAULT_STEPS = 19
 Limits = NDArray[np.float32]
 
 
+@dataclass
 class Sweep(ABC):
     """Counts correct spans under different thresholds.
 
@@ -38,13 +39,13 @@ class Sweep(ABC):
         Lowest threshold to try.
     """
 
-    #: How often the pipeline was run.
-    runs = 0
     #: Whether `over_label` keeps the other labels at the given thresholds.
-    conditional = True
+    conditional: ClassVar[bool] = True
 
-    def __init__(self, items: Sequence[LabelItem], floor: float) -> None:
-        self.items, self.floor = items, floor
+    items: Sequence[LabelItem]
+    floor: float
+    #: How often the pipeline was run.
+    runs: int = field(default=0, init=False)
 
     def limits(self, threshold: float) -> Limits:
         """Return the threshold of each label: its own, or `threshold`."""
@@ -64,38 +65,29 @@ class Sweep(ABC):
         return self.over([label], limits)
 
 
+@dataclass
 class CandidateSweep(Sweep):
     """Applies thresholds to candidates that were found once.
 
     Parameters
     ----------
+    items, floor
+        See `Sweep`.
     component
         The ``gliner`` component, for its decoder.
     documents
         Candidates of each document, down to `floor`.
     count
         Decides which mentions are correct.
-    items
-        The predicted labels.
     steps
         Number of thresholds to try; None for each that makes a difference.
-    floor
-        Lowest threshold to try.
     """
 
-    runs = 1
-
-    def __init__(
-        self,
-        component: Any,
-        documents: Sequence[DocCandidates],
-        count: CountFunction,
-        items: Sequence[LabelItem],
-        steps: int | None,
-        floor: float,
-    ) -> None:
-        super().__init__(items, floor)
-        self.component, self.documents, self.count, self.steps = component, documents, count, steps
+    runs: int = field(default=1, init=False)
+    component: Any
+    documents: Sequence[DocCandidates]
+    count: CountFunction
+    steps: int | None
 
     def at(self, limits: Limits, threshold: float) -> LabelCounts:
         """Decode the candidates of all documents."""
@@ -152,43 +144,34 @@ class CandidateSweep(Sweep):
         return [between(low, high) for low, high in pairwise(edges)]
 
 
+@dataclass
 class PredictionSweep(Sweep):
     """Runs the pipeline for each threshold.
 
     Parameters
     ----------
+    items, floor
+        See `Sweep`.
     nlp
         The pipeline, with one ``gliner`` component.
     examples
         Gold documents.
     scorer
         Counts their spans.
-    items
-        The predicted labels.
     steps
         Number of thresholds to try.
-    floor
-        Lowest threshold to try.
     batch_size
         Documents per batch.
     """
 
     conditional = False
 
-    def __init__(
-        self,
-        nlp: Language,
-        examples: Sequence[Example],
-        scorer: SpanScorer,
-        items: Sequence[LabelItem],
-        steps: int,
-        floor: float,
-        batch_size: int,
-    ) -> None:
-        super().__init__(items, floor)
-        self.nlp, self.examples, self.scorer = nlp, examples, scorer
-        self.steps, self.batch_size = steps, batch_size
-        self._common: list[tuple[float, LabelCounts]] = []
+    nlp: Language
+    examples: Sequence[Example]
+    scorer: SpanScorer
+    steps: int
+    batch_size: int
+    _common: list[tuple[float, LabelCounts]] = field(default_factory=list, init=False)
 
     def at(self, limits: Limits, threshold: float) -> LabelCounts:
         """Run the pipeline."""

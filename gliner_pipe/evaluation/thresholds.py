@@ -166,9 +166,9 @@ def find_threshold(
         sweep: Sweep
         if scores_ignore_threshold(component):
             documents = find_candidates(nlp, component, examples, scorer, min(floor, now), batch_size)
-            sweep = CandidateSweep(component, documents, scorer.count, items, steps, floor)
+            sweep = CandidateSweep(items, floor, component, documents, scorer.count, steps)
         else:
-            sweep = PredictionSweep(nlp, examples, scorer, items, steps or DEFAULT_STEPS, floor, batch_size)
+            sweep = PredictionSweep(items, floor, nlp, examples, scorer, steps or DEFAULT_STEPS, batch_size)
         found = _search(sweep, now, support, min_support if per_label else None)
         return ThresholdSearch(metric, asked=component.label_data, runs=sweep.runs, **found)
 

@@ -19,7 +19,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +195,7 @@ class Job:
         return self.folder / STATE / kind / f"{shard.name}{suffix}"
 
 
+@dataclass
 class ShardWriter:
     """Writes chunks in order, one shard after another.
 
@@ -213,11 +214,12 @@ class ShardWriter:
         One for each shard that could not be read.
     """
 
-    def __init__(self, job: Job, save_every: float, skip: bool = False) -> None:
-        self.job, self.save_every, self.skip = job, save_every, skip
-        self.errors: list[DataError] = []
-        self._buffer: list[tuple[Chunk, Sequence[Outcome]]] = []
-        self._last_write = time.monotonic()
+    job: Job
+    save_every: float
+    skip: bool = False
+    errors: list[DataError] = field(default_factory=list, init=False)
+    _buffer: list[tuple[Chunk, Sequence[Outcome]]] = field(default_factory=list, init=False)
+    _last_write: float = field(default_factory=time.monotonic, init=False)
 
     def add(self, chunk: Chunk, outcomes: Sequence[Outcome]) -> Counter[str] | None:
         """Take a chunk; return the counts of its shard if the shard is finished.

@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 import torch
@@ -56,6 +56,7 @@ class StepBatches:
     dropped: dict[str, Counter[str]] = field(default_factory=dict)
 
 
+@dataclass(eq=False)
 class StepStream(IterableDataset[StepBatches]):
     """An endless stream of the batches of each step, fully determined by its arguments.
 
@@ -83,27 +84,16 @@ class StepStream(IterableDataset[StepBatches]):
     Sampling depends only on the number of a batch: two processes draw the same as one that accumulates two batches.
     """
 
-    def __init__(
-        self,
-        datasets: Sequence[Dataset],
-        components: Mapping[str, TrainableByLoop],
-        *,
-        seed: int,
-        max_tokens: int | None,
-        rank: int = 0,
-        n_processes: int = 1,
-        accumulation: int = 1,
-        overhead: float = math.inf,
-        start: int = 0,
-    ) -> None:
-        self.datasets = list(datasets)
-        self.components = dict(components)
-        self.seed = seed
-        self.max_tokens = max_tokens
-        self.rank, self.n_processes = rank, n_processes
-        self.accumulation = accumulation
-        self.overhead = overhead
-        self.start = start
+    datasets: Sequence[Dataset]
+    components: Mapping[str, TrainableByLoop]
+    _: KW_ONLY
+    seed: int
+    max_tokens: int | None
+    rank: int = 0
+    n_processes: int = 1
+    accumulation: int = 1
+    overhead: float = math.inf
+    start: int = 0
 
     def __iter__(self) -> Iterator[StepBatches]:
         worker = get_worker_info()

@@ -12,7 +12,6 @@ from gliner_pipe.data.relation_sampling import (
     PairTarget,
     RelationSampling,
     pair_targets,
-    place_entities,
     sample_pairs,
     sample_relation_labels,
     vary,
@@ -23,6 +22,14 @@ from gliner_pipe.util.options import checked
 ENTITIES = [(0, 1, "person"), (3, 3, "city"), (5, 6, "company"), (8, 8, "person")]
 RELATIONS = [(0, 2, "works for"), (2, 1, "based in"), (3, 2, "works for"), (0, 3, "knows")]
 SPANS = [entity[:2] for entity in ENTITIES]
+
+
+def place_entities(entities, candidates):
+    """Return the distinct spans with a candidate label, sorted, and the index of each entity among them, or None."""
+    spans = sorted({(start, end) for start, end, label in entities if label in candidates})
+    return spans, [
+        spans.index((start, end)) if label in candidates else None for start, end, label in entities
+    ]
 
 
 @st.composite

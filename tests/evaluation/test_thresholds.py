@@ -180,7 +180,7 @@ def document(gold: list[tuple[str, int]], candidates: list[tuple[int, int, float
 def search(
     component: Any, documents: list[DocCandidates], steps: int | None = None, **options: Any
 ) -> dict[str, Any]:
-    sweep = CandidateSweep(component, documents, count_exact, parse_labels(LABELS, "labels"), steps, 0.0)
+    sweep = CandidateSweep(parse_labels(LABELS, "labels"), 0.0, component, documents, count_exact, steps)
     support = Counter(label for document in documents for label, *_ in document.gold)
     return _search(sweep, 0.5, support, **options)
 

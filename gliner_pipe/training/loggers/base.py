@@ -56,6 +56,9 @@ class RunInfo:
 class TrainingLogger(Protocol):
     """Logs a training. Only the main process calls it.
 
+    If it also has a method ``check``, that is called before any data are read; it raises a ConfigError if a package is
+    missing.
+
     A ``step`` record holds ``step``, ``loss``, ``grad_norm``, ``lr`` (by group), ``parts`` (of the loss),
     ``words``, ``docs`` and ``words_per_second``. A ``validation`` record holds ``step``, ``loss`` (mean since
     the last validation), ``lr``, ``words_per_second``, ``scores`` (nested), and ``best``, whether the scores
@@ -73,14 +76,6 @@ class TrainingLogger(Protocol):
 
     def finish(self) -> None:
         """Finish; called once after ``start``, even if the training fails."""
-
-
-@runtime_checkable
-class Checked(Protocol):
-    """A logger that is checked before any data are read."""
-
-    def check(self) -> None:
-        """Raise a ConfigError if a package is missing."""
 
 
 def flatten(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -128,13 +123,11 @@ def is_installed(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
 
 
-def missing_package(where: str, package: str, extra: str = "") -> ConfigError:
-    """Return the error for an optional package that is not installed; `extra` installs it, if there is one."""
-    return ConfigError(
-        where,
-        f"needs the package {package}, which is not installed",
-        do=f'pip install "gliner_pipe[{extra}]"' if extra else f"pip install {package}",
-    )
+def need_package(where: str, package: str, extra: str = "") -> None:
+    """Raise a ConfigError if an optional package is not installed; `extra` installs it, if there is one."""
+    if not is_installed(package):
+        do = f'pip install "gliner_pipe[{extra}]"' if extra else f"pip install {package}"
+        raise ConfigError(where, f"needs the package {package}, which is not installed", do=do)
 
 
 def make_loggers(
@@ -175,7 +168,7 @@ def make_loggers(
         if not isinstance(item, str) or item not in wanted[:place]
     ]
     for logger in made:
-        if isinstance(logger, Checked):
+        if hasattr(logger, "check"):
             logger.check()
     return made
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gliner_pipe.registry import registry
-from gliner_pipe.training.loggers.base import RunInfo, is_installed, missing_package, numbers, shown_scores
+from gliner_pipe.training.loggers.base import RunInfo, need_package, numbers, shown_scores
 from gliner_pipe.training.loggers.files import read_log
 from gliner_pipe.util.atomic import replace_file
 
@@ -56,8 +56,7 @@ class PlotLogger:
 
     def check(self) -> None:
         """Raise a ConfigError if matplotlib is missing."""
-        if not is_installed("matplotlib"):
-            raise missing_package("train.loggers.plot", "matplotlib", "plot")
+        need_package("train.loggers.plot", "matplotlib", "plot")
 
     def start(self, run: RunInfo) -> None:
         """Start a new plot, or continue that of the resumed training."""

@@ -19,7 +19,7 @@ from confit import Config
 
 from gliner_pipe.errors import ConfigError, GlinerPipeError
 from gliner_pipe.registry import registry
-from gliner_pipe.training.loggers.base import RunInfo, flatten, is_installed, missing_package, numbers
+from gliner_pipe.training.loggers.base import RunInfo, flatten, is_installed, need_package, numbers
 from gliner_pipe.util.atomic import inside, write_json
 from gliner_pipe.util.console import console_note
 from gliner_pipe.util.secrets import redacted
@@ -76,8 +76,7 @@ class TrackerLogger:
 
     def check(self) -> None:
         """Raise a ConfigError if the package is missing."""
-        if not is_installed(self.package):
-            raise missing_package(self.where, self.package, self.extra)
+        need_package(self.where, self.package, self.extra)
 
     def start(self, run: RunInfo) -> None:
         """Start a run, or continue that of the resumed training.
@@ -385,8 +384,8 @@ class AccelerateLogger(TrackerLogger):
         if self.name not in LOGGER_TYPE_TO_CLASS:
             allowed = ", ".join(sorted(LOGGER_TYPE_TO_CLASS))
             raise ConfigError("train.loggers.tracker.name", f"is {self.name!r}", allowed)
-        if self.name in LoggerType.list() and not is_installed(self.package):
-            raise missing_package(self.where, self.package)
+        if self.name in LoggerType.list():
+            need_package(self.where, self.package)
 
     def make(self, name: str, folder: Path, run: RunInfo, before: Mapping[str, Any]) -> Any:
         """Return the tracker."""
