@@ -151,7 +151,7 @@ def evaluate_pipeline(
     if confusion:
         added["confusion"] = ConfusionScorer(**getters)
     if unseen is not None:
-        added["zero_shot"] = ZeroShotScorer(list(unseen), **getters)
+        added["zero_shot"] = ZeroShotScorer(unseen=list(unseen), **getters)
     _check_names(scorers, metrics, added)
     unseen = unseen_labels({**(scorers or {}), **added}, labels)
     label_set = labels_to_predict(nlp, labels, support, unseen, all_gold=negatives is not None)

@@ -1,11 +1,11 @@
 """Base classes of scorers: pairs of gold and predicted mentions, counted and scored by label."""
 
-from __future__ import annotations
-
+# no postponed annotations here: confit reads them in the modules of the subclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from copy import copy
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from spacy.training import Example
 
@@ -17,26 +17,21 @@ ExampleScorer = Callable[..., dict[str, Any]]
 
 
 class MentionScorer(ABC):
-    """Scores the mentions of examples by label. Picklable, so that a component can hold it.
-
-    Parameters
-    ----------
-    labels
-        Fixed label set; None for all labels of the data.
-    micro_key
-        Key of the scores over all mentions together.
-    macro_key
-        Key of the mean over the labels that occur in the gold data.
-    """
+    """Scores the mentions of examples by label. Picklable, so that a component can hold it."""
 
     #: Decides which mentions are correct.
     count: CountFunction = staticmethod(count_exact)
+    #: Fixed label set; None for all labels of the data.
+    labels: list[str] | None = None
+    #: Key of the scores over all mentions together.
+    micro_key: str = "micro"
+    #: Key of the mean over the labels that occur in the gold data.
+    macro_key: str = "macro"
 
-    def __init__(
-        self, labels: list[str] | None = None, micro_key: str = "micro", macro_key: str = "macro"
-    ) -> None:
-        self.labels = None if labels is None else list(labels)
-        self.keys: dict[str, Any] = {"micro_key": micro_key, "macro_key": macro_key}
+    @property
+    def keys(self) -> dict[str, Any]:
+        """The keys of the averages, for `score_mentions`."""
+        return {"micro_key": self.micro_key, "macro_key": self.macro_key}
 
     @abstractmethod
     def pair(self, example: Example) -> Pair | None:
@@ -51,6 +46,7 @@ class MentionScorer(ABC):
         return score_mentions(self.pairs(examples), self.count, labels=self.labels, **self.keys)
 
 
+@dataclass(eq=False)
 class SpanScorer(MentionScorer):
     """Scores spans of documents.
 
@@ -63,30 +59,41 @@ class SpanScorer(MentionScorer):
         Where predicted spans are read; as `span_getter` by default.
     labels
         Fixed label set; None for all labels of the data.
+    """
+
+    #: ``"boundaries"`` to count whole spans, ``"tokens"`` to measure their overlap.
+    unit: ClassVar[Unit] = "boundaries"
+
+    span_getter: SpanGetter = "gliner"
+    predicted_getter: SpanGetter | None = None
+    labels: list[str] | None = None
+
+    @property
+    def getters(self) -> tuple[SpanGetter, SpanGetter]:
+        """Where gold and predicted spans are read."""
+        return self.span_getter, self.span_getter if self.predicted_getter is None else self.predicted_getter
+
+    def pair(self, example: Example) -> Pair:
+        """Return gold and predicted spans of one example."""
+        return paired_mentions(example, *self.getters, self.unit)
+
+
+@dataclass(eq=False)
+class AveragedSpanScorer(SpanScorer):
+    """Scores spans of documents, with the averages under keys of choice.
+
+    Parameters
+    ----------
+    span_getter, predicted_getter, labels
+        See `SpanScorer`.
     micro_key
         Key of the scores over all spans together.
     macro_key
         Key of the mean over the labels that occur in the gold data.
     """
 
-    #: ``"boundaries"`` to count whole spans, ``"tokens"`` to measure their overlap.
-    unit: Unit = "boundaries"
-
-    def __init__(
-        self,
-        span_getter: SpanGetter = "gliner",
-        predicted_getter: SpanGetter | None = None,
-        labels: list[str] | None = None,
-        micro_key: str = "micro",
-        macro_key: str = "macro",
-    ) -> None:
-        super().__init__(labels, micro_key, macro_key)
-        self.span_getter = span_getter
-        self.predicted_getter = span_getter if predicted_getter is None else predicted_getter
-
-    def pair(self, example: Example) -> Pair:
-        """Return gold and predicted spans of one example."""
-        return paired_mentions(example, self.span_getter, self.predicted_getter, self.unit)
+    micro_key: str = "micro"
+    macro_key: str = "macro"
 
 
 def with_labels(scorer: ExampleScorer, labels: Sequence[str]) -> ExampleScorer:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
 from spacy.training import Example
 
 from gliner_pipe.errors import ConfigError
-from gliner_pipe.metrics.alignment import SpanGetter
 from gliner_pipe.metrics.base import SpanScorer
 from gliner_pipe.metrics.counts import Mention, Pair
 from gliner_pipe.registry import registry
@@ -121,6 +121,7 @@ def _number(value: Fraction) -> int | float:
 
 
 @registry.scorers.register("gliner_pipe.confusion")
+@dataclass(eq=False)
 class ConfusionScorer(SpanScorer):
     """Counts which labels are confused, over spans with correct boundaries; see `confuse` for the result.
 
@@ -135,15 +136,7 @@ class ConfusionScorer(SpanScorer):
         Name of the row of spurious spans and of the column of missed spans.
     """
 
-    def __init__(
-        self,
-        span_getter: SpanGetter = "gliner",
-        predicted_getter: SpanGetter | None = None,
-        labels: list[str] | None = None,
-        none_key: str = "none",
-    ) -> None:
-        super().__init__(span_getter, predicted_getter, labels)
-        self.none_key = none_key
+    none_key: str = "none"
 
     def __call__(self, examples: Iterable[Example], **_: Any) -> dict[str, Any]:
         """Score the examples."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from spacy.tokens import Doc, Span
@@ -57,6 +58,7 @@ def score_relations(documents: Iterable[Pair], *, strict: bool = True, **options
 
 
 @registry.scorers.register("gliner_pipe.relations")
+@dataclass(eq=False)
 class RelationScorer(MentionScorer):
     """Counts a predicted relation as correct if a gold relation has the same label, direction and entities.
 
@@ -72,19 +74,16 @@ class RelationScorer(MentionScorer):
         read from ``doc._.relations``.
     labels
         Fixed set of relation labels; None for all labels of the data.
-    micro_key, macro_key
-        See `MentionScorer`.
+    micro_key
+        Key of the scores over all relations together.
+    macro_key
+        Key of the mean over the labels that occur in the gold data.
     """
 
-    def __init__(
-        self,
-        spans_key: str = DEFAULT_SPANS_KEY,
-        labels: list[str] | None = None,
-        micro_key: str = "micro",
-        macro_key: str = "macro",
-    ) -> None:
-        super().__init__(labels, micro_key, macro_key)
-        self.spans_key = spans_key
+    spans_key: str = DEFAULT_SPANS_KEY
+    labels: list[str] | None = None
+    micro_key: str = "micro"
+    macro_key: str = "macro"
 
     def __call__(self, examples: Iterable[Example], **_: Any) -> dict[str, Any]:
         """Score the examples."""

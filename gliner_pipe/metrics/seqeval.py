@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from spacy.training import Example
 
 from gliner_pipe.data.tags import decode_tags
 from gliner_pipe.errors import DataError
-from gliner_pipe.metrics.alignment import SpanGetter, get_scores, paired_spans
+from gliner_pipe.metrics.alignment import get_scores, paired_spans
 from gliner_pipe.metrics.base import SpanScorer
 from gliner_pipe.metrics.counts import (
     Counts,
@@ -236,6 +237,7 @@ def _mean(rows: Sequence[Mapping[str, Any]], weights: Sequence[int]) -> dict[str
 
 
 @registry.scorers.register("gliner_pipe.seqeval")
+@dataclass(eq=False)
 class SeqevalScorer(SpanScorer):
     """Scores entities as the package ``seqeval`` does, over the words of whole documents.
 
@@ -257,16 +259,8 @@ class SeqevalScorer(SpanScorer):
         so a scheme with more prefixes is harder.
     """
 
-    def __init__(
-        self,
-        span_getter: SpanGetter = "gliner",
-        predicted_getter: SpanGetter | None = None,
-        labels: list[str] | None = None,
-        mode: TagMode = "strict",
-        scheme: TagScheme = "IOB2",
-    ) -> None:
-        super().__init__(span_getter, predicted_getter, labels)
-        self.mode, self.scheme = mode, scheme
+    mode: TagMode = "strict"
+    scheme: TagScheme = "IOB2"
 
     def __call__(self, examples: Iterable[Example], **_: Any) -> dict[str, Any]:
         """Score the examples."""
@@ -283,8 +277,8 @@ class SeqevalScorer(SpanScorer):
 
     def _tags(self, example: Example, dropped: Counter[str]) -> list[list[str]]:
         """Return gold and predicted tags of the words of the reference."""
-        gold, predicted = paired_spans(example, self.span_getter, self.predicted_getter, "tokens")
-        scores = get_scores(example.predicted, self.predicted_getter)
+        gold, predicted = paired_spans(example, *self.getters, "tokens")
+        scores = get_scores(example.predicted, self.getters[1])
         n_words = sum(not token.is_space for token in example.reference)
         tags = []
         for side, mentions, ranks in (("gold", gold, [None] * len(gold)), ("predicted", predicted, scores)):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
-from typing import Any
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 from spacy.scorer import Scorer
 from spacy.tokens import Doc, Span
@@ -12,9 +13,9 @@ from spacy.training import Example
 
 from gliner_pipe.data.annotations import trimmed
 from gliner_pipe.errors import ConfigError
-from gliner_pipe.metrics.alignment import SpanGetter, get_spans
-from gliner_pipe.metrics.base import SpanScorer
-from gliner_pipe.metrics.counts import count_overlap, count_token, score_mentions
+from gliner_pipe.metrics.alignment import Unit, get_spans
+from gliner_pipe.metrics.base import AveragedSpanScorer, SpanScorer
+from gliner_pipe.metrics.counts import LabelCounts, count_overlap, count_token, score_mentions
 from gliner_pipe.metrics.relations import score_component_relations
 from gliner_pipe.metrics.seqeval import SeqevalScorer
 from gliner_pipe.registry import registry
@@ -32,15 +33,16 @@ __all__ = [
 
 
 @registry.scorers.register("gliner_pipe.ner_exact")
-class ExactScorer(SpanScorer):
+class ExactScorer(AveragedSpanScorer):
     """Counts a predicted span as correct if its label and both boundaries match a gold span.
 
-    Use it as the main score: published entity-level F1 is computed this way. See `SpanScorer` for the parameters.
+    Use it as the main score: published entity-level F1 is computed this way. Parameters: see `AveragedSpanScorer`.
     """
 
 
 @registry.scorers.register("gliner_pipe.ner_overlap")
-class OverlapScorer(SpanScorer):
+@dataclass(eq=False)
+class OverlapScorer(AveragedSpanScorer):
     """Counts a predicted span as correct if its Dice overlap with a gold span of its label reaches a threshold.
 
     Use it where the position of an entity matters more than its exact boundaries. Precision counts predicted spans and
@@ -49,7 +51,7 @@ class OverlapScorer(SpanScorer):
     Parameters
     ----------
     span_getter, predicted_getter, labels, micro_key, macro_key
-        See `SpanScorer`.
+        See `AveragedSpanScorer`.
     threshold
         Minimum Dice overlap in tokens, above 0 and at most 1 (which equals the exact score).
 
@@ -59,28 +61,25 @@ class OverlapScorer(SpanScorer):
         If the threshold is out of range.
     """
 
-    unit = "tokens"
+    unit: ClassVar[Unit] = "tokens"
 
-    def __init__(
-        self,
-        span_getter: SpanGetter = "gliner",
-        predicted_getter: SpanGetter | None = None,
-        labels: list[str] | None = None,
-        threshold: float = 0.5,
-        micro_key: str = "micro",
-        macro_key: str = "macro",
-    ) -> None:
-        if not 0 < threshold <= 1:
-            raise ConfigError("gliner_pipe.ner_overlap.threshold", f"is {threshold}", "above 0 and at most 1")
-        super().__init__(span_getter, predicted_getter, labels, micro_key, macro_key)
-        self.count = partial(count_overlap, threshold=threshold)
+    threshold: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 < self.threshold <= 1:
+            found = f"is {self.threshold}"
+            raise ConfigError("gliner_pipe.ner_overlap.threshold", found, "above 0 and at most 1")
+
+    def count(self, gold: AbstractSet[Any], predicted: AbstractSet[Any]) -> LabelCounts:
+        """Count the spans of one document by label."""
+        return count_overlap(gold, predicted, self.threshold)
 
 
 @registry.scorers.register("gliner_pipe.ner_token")
-class TokenScorer(SpanScorer):
+class TokenScorer(AveragedSpanScorer):
     """Counts tokens: a token is correct if it is inside a predicted and a gold span of the same label.
 
-    Use it where the amount of covered text matters, as in de-identification. See `SpanScorer` for the parameters.
+    Use it where the amount of covered text matters, as in de-identification. Parameters: see `AveragedSpanScorer`.
     """
 
     unit = "tokens"
@@ -88,7 +87,8 @@ class TokenScorer(SpanScorer):
 
 
 @registry.scorers.register("gliner_pipe.zero_shot")
-class ZeroShotScorer(SpanScorer):
+@dataclass(eq=False)
+class ZeroShotScorer(AveragedSpanScorer):
     """Scores labels that were not trained on separately from the others, by exact spans.
 
     Use it in training with ``best_metric = "zero_shot.unseen.micro.f"`` to keep the model that generalises best. All
@@ -99,12 +99,12 @@ class ZeroShotScorer(SpanScorer):
 
     Parameters
     ----------
-    unseen
-        Labels that were not trained on; an evaluation with this scorer also predicts them.
     span_getter, predicted_getter, micro_key, macro_key
-        See `SpanScorer`.
+        See `AveragedSpanScorer`.
     labels
         Fixed label set, seen and unseen; None for all labels of the data.
+    unseen
+        Labels that were not trained on; an evaluation with this scorer also predicts them.
 
     Raises
     ------
@@ -112,19 +112,12 @@ class ZeroShotScorer(SpanScorer):
         If `unseen` is empty.
     """
 
-    def __init__(
-        self,
-        unseen: list[str],
-        span_getter: SpanGetter = "gliner",
-        predicted_getter: SpanGetter | None = None,
-        labels: list[str] | None = None,
-        micro_key: str = "micro",
-        macro_key: str = "macro",
-    ) -> None:
-        if not unseen:
+    unseen: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if not self.unseen:
             raise ConfigError("gliner_pipe.zero_shot.unseen", "is empty", "at least one label")
-        super().__init__(span_getter, predicted_getter, labels, micro_key, macro_key)
-        self.unseen = list(dict.fromkeys(unseen))
+        self.unseen = list(dict.fromkeys(self.unseen))
 
     def __call__(self, examples: Iterable[Example], **_: Any) -> dict[str, Any]:
         """Score the examples."""

@@ -41,7 +41,6 @@ class TokenTagScorer(MentionScorer):
     """
 
     def __init__(self, target: str = "tag_", span_getter: SpanSetter = "gliner") -> None:
-        super().__init__()
         self.target = check_target(target, "target")
         self.span_getter = span_getter
 

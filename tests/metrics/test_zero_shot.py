@@ -31,7 +31,7 @@ EXAMPLE = Example(
 
 
 def test_unseen_and_seen_labels_are_scored_separately() -> None:
-    scores = ZeroShotScorer(["river", "moon"])([EXAMPLE])
+    scores = ZeroShotScorer(unseen=["river", "moon"])([EXAMPLE])
     assert list(scores) == ["unseen", "seen"]
     assert scores["unseen"]["river"] == {"p": 0.5, "r": 0.5, "f": 0.5, "tp": 1, "support": 2, "positives": 2}
     assert scores["unseen"]["moon"]["f"] is None
@@ -40,7 +40,7 @@ def test_unseen_and_seen_labels_are_scored_separately() -> None:
     whole = ExactScorer()([EXAMPLE])
     for key in ("tp", "support", "positives"):
         assert sum(scores[group]["micro"][key] for group in scores) == whole["micro"][key]
-    assert ZeroShotScorer(["river"], labels=["person", "river"])([EXAMPLE])["seen"]["micro"]["f"] == 1.0
+    assert ZeroShotScorer(unseen=["river"], labels=["person", "river"])([EXAMPLE])["seen"]["micro"]["f"] == 1.0
 
 
 def test_resolves_by_name_and_pickles() -> None:
@@ -49,7 +49,7 @@ def test_resolves_by_name_and_pickles() -> None:
     assert pickle.loads(pickle.dumps(scorer))([EXAMPLE], threshold=0.1) == scorer([EXAMPLE])
     assert scorer([EXAMPLE])["unseen"]["all"]["support"] == 2
     with pytest.raises(ConfigError) as error:
-        ZeroShotScorer([])
+        ZeroShotScorer(unseen=[])
     assert error.value.where == "gliner_pipe.zero_shot.unseen"
 
 
@@ -70,7 +70,7 @@ def test_an_evaluation_also_predicts_unseen_labels(nlp: Any) -> None:
 
 
 def test_training_can_select_the_model_by_unseen_labels(nlp: Any) -> None:
-    scorers = {"zero_shot": ZeroShotScorer(["river"])}
+    scorers = {"zero_shot": ZeroShotScorer(unseen=["river"])}
     metric = choose_metric("zero_shot.unseen.micro.f", scorers, [EXAMPLE])
     validation = Validation([EXAMPLE], scorers, metric)
     nlp.get_pipe("gliner").threshold = 0.0
