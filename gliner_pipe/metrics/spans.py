@@ -20,17 +20,6 @@ from gliner_pipe.metrics.relations import score_component_relations
 from gliner_pipe.metrics.seqeval import SeqevalScorer
 from gliner_pipe.registry import registry
 
-__all__ = [
-    "DEFAULT_METRICS",
-    "METRICS",
-    "ComponentScorer",
-    "ExactScorer",
-    "OverlapScorer",
-    "TokenScorer",
-    "ZeroShotScorer",
-    "score_mentions",
-]
-
 
 @registry.scorers.register("gliner_pipe.ner_exact")
 class ExactScorer(AveragedSpanScorer):

@@ -24,19 +24,6 @@ from gliner_pipe.training.data_sections import Section
 from gliner_pipe.training.protocol import TrainableByLoop
 from gliner_pipe.training.validation import Validation, choose_metric, make_scorers
 
-__all__ = [
-    "Dataset",
-    "counting_pieces",
-    "describe",
-    "draws",
-    "draws_per_epoch",
-    "drop_labels",
-    "hold_out",
-    "read_data",
-    "read_training",
-    "read_validation",
-]
-
 
 @dataclass(frozen=True)
 class Dataset:
