@@ -11,12 +11,11 @@ from typing import Any
 from confit import Cli
 from rich.console import Console
 from spacy.language import Language
-from spacy.tokens import Doc
 from spacy.training import Example
 
 from gliner_pipe.cli.options import command_line
 from gliner_pipe.data.annotations import SpanSetter
-from gliner_pipe.data.checks import refuse_no_gold
+from gliner_pipe.data.checks import count_labels, refuse_no_gold
 from gliner_pipe.data.detect import ReaderLike, reader_of_path
 from gliner_pipe.data.label_sets import alike, counted, named
 from gliner_pipe.data.token_targets import SPANS
@@ -182,11 +181,11 @@ def evaluate(
                 pipeline,
                 examples,
                 **options,
-                watch=lambda docs: predicted.update(_labels(docs, guess_getter)),
+                watch=lambda docs: predicted.update(
+                    span.label_ for doc in docs for span in get_spans(doc, guess_getter)
+                ),
             )
-            _warn_of_labels(
-                pipeline, _labels((eg.reference for eg in examples), gold_getter), predicted, asked
-            )
+            _warn_of_labels(pipeline, count_labels(examples, gold_getter), predicted, asked)
     scores |= found
     if save is not None:
         save_pipeline(pipeline, save)
@@ -249,10 +248,6 @@ def _check_search(find_threshold: bool, threshold: float | None, **options: Any)
         raise ConfigError(given[0], "is set without find_threshold", "with find_threshold", "Add it")
 
 
-def _labels(docs: Iterable[Doc], getter: SpanGetter) -> Counter[str]:
-    return Counter(span.label_ for doc in docs for span in get_spans(doc, getter))
-
-
 def _check_gold(nlp: Language, examples: Sequence[Example], getter: SpanGetter) -> None:
     """Refuse data whose entities are all in other span groups; warn about data that cannot be scored."""
     for component in tagging_components(nlp):
@@ -262,7 +257,7 @@ def _check_gold(nlp: Language, examples: Sequence[Example], getter: SpanGetter) 
                 _warn_of_no_score(f"has the tags {named(component.labels)}", component.labels, gold)
             return
     refuse_no_gold("evaluation data", getter, examples)
-    if not _labels((eg.reference for eg in examples), getter):
+    if not count_labels(examples, getter):
         logger.warning("warning: the evaluation data has no gold entities: nothing can be scored")
 
 

@@ -10,7 +10,7 @@ from spacy.language import Language
 from spacy.tokens import Doc
 from spacy.training import Example
 
-from gliner_pipe.data.annotations import supervision
+from gliner_pipe.data.checks import count_relations
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.metrics.base import ExampleScorer
 from gliner_pipe.metrics.spans import ZeroShotScorer
@@ -86,8 +86,7 @@ def relations_to_predict(
     components = gliner_components(nlp)
     if relations is not None or len(components) != 1 or components[0].relations:
         return relations
-    gold = (supervision(example.reference).get("relations", []) for example in examples)
-    found = sorted({label for triples in gold for _, _, label in triples})
+    found = sorted(count_relations(examples))
     return found if found and components[0].gliner.relation_layer is not None else None
 
 

@@ -23,7 +23,7 @@ from gliner_pipe.metrics.alignment import SpanGetter, get_spans
 from gliner_pipe.metrics.counts import Counts, LabelCounts, score_row, sum_counts
 from gliner_pipe.metrics.spans import DEFAULT_METRICS
 from gliner_pipe.pipeline.labels import parse_labels
-from gliner_pipe.pipeline.overrides import gliner_components, override
+from gliner_pipe.pipeline.overrides import override, the_component
 
 Metric = Literal["exact", "overlap", "token"]
 
@@ -259,15 +259,8 @@ def _best_of_label(sweep: Sweep, at: int, limits: Limits, together: float) -> di
 
 
 def _component(nlp: Language) -> Any:
-    components = gliner_components(nlp)
-    if len(components) != 1:
-        names = ", ".join(nlp.pipe_names) or "none"
-        raise ConfigError(
-            "find_threshold",
-            f"needs one gliner component and found {len(components)} (components: {names})",
-            "a pipeline with one gliner component",
-        )
-    return components[0]
+    """Return the one ``gliner`` component: a component with labels that can be set."""
+    return the_component(nlp, ["find_threshold", "labels"])
 
 
 def _sum(totals: LabelCounts) -> Counts:
