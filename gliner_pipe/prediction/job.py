@@ -15,11 +15,10 @@ import hashlib
 import json
 import re
 import shutil
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from spacy.language import Language
 from gliner_pipe.errors import ConfigError, DataError
 from gliner_pipe.pipeline.base import TorchPipe
 from gliner_pipe.prediction.chunks import Chunk, Found, Outcome
-from gliner_pipe.prediction.shard_writers import PredictedRows, Schema, format_of
+from gliner_pipe.prediction.shard_writers import Schema, format_of
 from gliner_pipe.prediction.shards import Shard
 from gliner_pipe.util.atomic import replace_file, write_json
 from gliner_pipe.util.file_lock import only_writer
@@ -138,26 +137,31 @@ class Job:
         parts = self._parts(shard)
         return parts[-1][1] if parts else shard.start
 
-    def write(
-        self, shard: Shard, start: int, stop: int, rows: Sequence[PredictedRows], bad: Sequence[Any]
-    ) -> None:
-        """Write the predictions of rows `start` to `stop`, which follow those written so far."""
-        predicted = [one for _, outcomes in rows for one in outcomes if isinstance(one, Found)]
-        counts = {
-            "rows": sum(len(outcomes) for _, outcomes in rows),
+    def write(self, chunks: Iterable[tuple[Chunk, Sequence[Outcome]]]) -> None:
+        """Write consecutive chunks of a shard with their outcomes; they follow those written so far."""
+        kept = [(chunk, outcomes) for chunk, outcomes in chunks if chunk.stop > chunk.start]
+        if not kept:
+            return
+        shard, start, stop = kept[0][0].shard, kept[0][0].start, kept[-1][0].stop
+        bad = [row for chunk, _ in kept for row in chunk.bad]
+        predicted = [one for _, outcomes in kept for one in outcomes if isinstance(one, Found)]
+        state = {
+            "rows": sum(len(outcomes) for _, outcomes in kept),
             "predicted": len(predicted),
             "entities": sum(len(one.entities) for one in predicted),
             "relations": sum(len(one.relations or ()) for one in predicted),
             "bad": len(bad),
+            "errors": [{"where": one.where, "found": one.found, "allowed": one.allowed} for one in bad],
         }
-        name = f"{start:012d}-{stop:012d}{_suffix(shard)}"
         folder = self._state("parts", shard)
-        errors = [{"where": one.where, "found": one.found, "allowed": one.allowed} for one in bad]
-        write_json(folder / f"{name}.json", {**counts, "errors": errors})
+        name = f"{start:012d}-{stop:012d}{_suffix(shard)}"
+        write_json(folder / f"{name}.json", state)
         with replace_file(folder / name) as path:
-            format_of(shard.name).write(rows, path, self.schema)
+            format_of(shard.name).write(
+                [(chunk.rows, outcomes) for chunk, outcomes in kept], path, self.schema
+            )
 
-    def finish(self, shard: Shard) -> Counter[str]:
+    def finish(self, shard: Shard) -> None:
         """Join the parts of a shard whose rows are all written."""
         folder = self._state("parts", shard)
         parts = [path for _, _, path in self._parts(shard)]
@@ -175,7 +179,6 @@ class Job:
             format_of(shard.name).join(parts, path, self.schema)
         write_json(self._state("shards", shard, ".json"), counts)
         shutil.rmtree(folder, ignore_errors=True)
-        return counts
 
     def _parts(self, shard: Shard) -> list[tuple[int, int, Path]]:
         """Return start, stop and file of the consecutive parts of an unfinished shard."""
@@ -193,62 +196,6 @@ class Job:
 
     def _state(self, kind: str, shard: Shard, suffix: str = "") -> Path:
         return self.folder / STATE / kind / f"{shard.name}{suffix}"
-
-
-@dataclass
-class ShardWriter:
-    """Writes chunks in order, one shard after another.
-
-    Parameters
-    ----------
-    job
-        The output folder.
-    save_every
-        Seconds after which buffered rows are written. A process that is killed loses no more.
-    skip
-        Whether to continue after a shard that cannot be read.
-
-    Attributes
-    ----------
-    errors
-        One for each shard that could not be read.
-    """
-
-    job: Job
-    save_every: float
-    skip: bool = False
-    errors: list[DataError] = field(default_factory=list, init=False)
-    _buffer: list[tuple[Chunk, Sequence[Outcome]]] = field(default_factory=list, init=False)
-    _last_write: float = field(default_factory=time.monotonic, init=False)
-
-    def add(self, chunk: Chunk, outcomes: Sequence[Outcome]) -> Counter[str] | None:
-        """Take a chunk; return the counts of its shard if the shard is finished.
-
-        Raises
-        ------
-        DataError
-            If reading stopped at this chunk and `skip` is not set; all rows before are written.
-        """
-        self._buffer.append((chunk, outcomes))
-        if chunk.last or chunk.error is not None or time.monotonic() - self._last_write >= self.save_every:
-            self.flush()
-        if chunk.error is not None:
-            self.job.mark_unusable(chunk.shard)
-            if not self.skip:
-                raise chunk.error
-            self.errors.append(chunk.error)
-        return self.job.finish(chunk.shard) if chunk.last else None
-
-    def flush(self) -> None:
-        """Write the buffered rows."""
-        buffered = [(chunk, outcomes) for chunk, outcomes in self._buffer if chunk.stop > chunk.start]
-        self._buffer = []
-        if buffered:
-            first, last = buffered[0][0], buffered[-1][0]
-            bad = [row for chunk, _ in buffered for row in chunk.bad]
-            rows = [PredictedRows(chunk.rows, outcomes) for chunk, outcomes in buffered]
-            self.job.write(first.shard, first.start, last.stop, rows, bad)
-        self._last_write = time.monotonic()
 
 
 def _suffix(shard: Shard) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -11,8 +12,8 @@ from spacy.language import Language
 
 from gliner_pipe.errors import DataError
 from gliner_pipe.metrics.alignment import SpanGetter
-from gliner_pipe.prediction.chunks import Chunk, predict_chunks
-from gliner_pipe.prediction.job import Job, ShardWriter
+from gliner_pipe.prediction.chunks import Chunk, Outcome, predict_chunks
+from gliner_pipe.prediction.job import Job
 from gliner_pipe.prediction.shards import CHUNK_ROWS, Columns, Shard, read_chunks
 
 #: Number of bad rows, or of unreadable files, that are named on the console; all are in ``_predict/errors``.
@@ -85,7 +86,15 @@ def run_shards(
     DataError
         If data is invalid. All rows before it are written; with ``options.skip`` also those of the other shards.
     """
-    writer = ShardWriter(job, options.save_every, options.skip)
+    errors: list[DataError] = []
+    held: list[tuple[Chunk, Sequence[Outcome]]] = []
+    written = time.monotonic()
+
+    def write() -> None:
+        nonlocal held, written
+        now, held = held, []
+        job.write(now)
+        written = time.monotonic()
 
     def chunks() -> Iterator[Chunk]:
         for shard in shards:
@@ -108,16 +117,30 @@ def run_shards(
     try:
         with closing(predicted):
             for chunk, outcomes in predicted:
-                writer.add(chunk, outcomes)
+                held.append((chunk, outcomes))
+                ends = chunk.last or chunk.error is not None
+                if ends or time.monotonic() - written >= options.save_every:
+                    write()
+                if chunk.error is not None:
+                    job.mark_unusable(chunk.shard)
+                    if not options.skip:
+                        raise chunk.error
+                    errors.append(chunk.error)
+                elif chunk.last:
+                    job.finish(chunk.shard)
                 report(chunk)
     finally:
-        writer.flush()
-    if writer.errors:
-        first, *others = writer.errors
-        if not others:
-            raise first
-        names = ", ".join(error.where for error in others[:MOST_SHOWN])
-        more = ", ..." if len(others) > MOST_SHOWN else ""
-        raise DataError(
-            first.where, f"{first.found} (further unreadable files: {names}{more})", first.allowed, first.do
-        )
+        write()
+    if errors:
+        raise _together(errors)
+
+
+def _together(errors: Sequence[DataError]) -> DataError:
+    """Return the first error, which also names the files of the others."""
+    first, *others = errors
+    if not others:
+        return first
+    names = ", ".join(error.where for error in others[:MOST_SHOWN])
+    more = ", ..." if len(others) > MOST_SHOWN else ""
+    found = f"{first.found} (further unreadable files: {names}{more})"
+    return DataError(first.where, found, first.allowed, first.do)

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from spacy.language import Language
 from spacy.util import raise_error
@@ -280,11 +280,8 @@ def _fitted(table: pa.Table, schema: pa.Schema) -> pa.Table:
 # -- files -------------------------------------------------------------------------------------------------------
 
 
-class PredictedRows(NamedTuple):
-    """Rows (dictionaries, or a ``pyarrow.RecordBatch``) and their outcomes."""
-
-    rows: Any
-    outcomes: Sequence[Outcome]
+#: Rows (dictionaries, or a ``pyarrow.RecordBatch``) and their outcomes.
+Rows = tuple[Any, Sequence[Outcome]]
 
 
 def format_of(name: str) -> JsonLines | Parquet:
@@ -302,7 +299,7 @@ class JsonLines:
 
     compressed: bool = False
 
-    def write(self, parts: Sequence[PredictedRows], path: Path, schema: Schema) -> None:
+    def write(self, parts: Sequence[Rows], path: Path, schema: Schema) -> None:
         """Write rows to a file."""
         with gzip.open(path, "wb") if self.compressed else path.open("wb") as stream:
             for line in _lines(parts):
@@ -316,7 +313,7 @@ class JsonLines:
                     shutil.copyfileobj(source, stream)
 
 
-def _lines(parts: Sequence[PredictedRows]) -> Iterator[str]:
+def _lines(parts: Sequence[Rows]) -> Iterator[str]:
     for rows, outcomes in parts:
         dictionaries = rows if isinstance(rows, list) else _python_rows(rows)
         for row, outcome in zip(dictionaries, outcomes, strict=True):
@@ -345,7 +342,7 @@ def _without_nan(value: Any) -> Any:
 class Parquet:
     """A table with the columns of the rows, in their types, then those of `Schema`."""
 
-    def write(self, parts: Sequence[PredictedRows], path: Path, schema: Schema) -> None:
+    def write(self, parts: Sequence[Rows], path: Path, schema: Schema) -> None:
         """Write rows to a file."""
         pa, parquet = arrow(), optional_package("pyarrow.parquet", "predict", "parquet")
         batches = [
