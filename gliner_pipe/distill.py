@@ -5,7 +5,7 @@ import inspect
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -86,8 +86,7 @@ class Distilled:
 
     def report(self) -> dict[str, Any]:
         """Return everything but the pipeline as plain data."""
-        shown = Distilled(**{**vars(self), "nlp": None})
-        return {name: value for name, value in asdict(shown).items() if name != "nlp"}
+        return {name: value for name, value in vars(self).items() if name != "nlp"}
 
     def lines(self) -> list[str]:
         """Return the report as lines of text."""

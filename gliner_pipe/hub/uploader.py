@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -213,18 +213,15 @@ def default_name(output_path: Path) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+|--+|\.\.+", "-", name).strip("-.") or "model"
 
 
-class _quiet:
-    """Disables the client's progress bars, which would disturb that of the training."""
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Disable the client's progress bars, which would disturb that of the training."""
+    from huggingface_hub import utils
 
-    def __enter__(self) -> None:
-        from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars
-
-        self._before = are_progress_bars_disabled()
-        if not self._before:
-            disable_progress_bars()
-
-    def __exit__(self, *_: object) -> None:
-        from huggingface_hub.utils import enable_progress_bars
-
-        if not self._before:
-            enable_progress_bars()
+    before = utils.are_progress_bars_disabled()
+    utils.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if not before:
+            utils.enable_progress_bars()

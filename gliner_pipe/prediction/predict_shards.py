@@ -11,11 +11,10 @@ from spacy.language import Language
 
 from gliner_pipe.errors import ConfigError, GlinerPipeError
 from gliner_pipe.pipeline.overrides import gliner_components
-from gliner_pipe.prediction.chunks import Chunk
 from gliner_pipe.prediction.cluster import run_on_cluster
 from gliner_pipe.prediction.job import STATE, Job, describe_pipeline, total
 from gliner_pipe.prediction.progress import Report
-from gliner_pipe.prediction.run import MOST_SHOWN, ShardOptions, run_shards
+from gliner_pipe.prediction.run import ShardOptions, run_shards
 from gliner_pipe.prediction.shard_writers import Schema, arrow
 from gliner_pipe.prediction.shards import Shard, ending, find_shards
 
@@ -74,7 +73,7 @@ def predict_shards(nlp: Language, source: str | Path, output: Path, options: Sha
                 report.say(f"{len(shards) - len(missing)} of {len(shards)} shards were already complete")
             try:
                 if options.engine == "local":
-                    run_shards(nlp, job, missing, options, _ChunkReporter(report))
+                    run_shards(nlp, job, missing, options, report.add)
                 elif missing:
                     run_on_cluster(nlp, job, missing, options, report)
             except GlinerPipeError:
@@ -85,23 +84,6 @@ def predict_shards(nlp: Language, source: str | Path, output: Path, options: Sha
         counts = total(map(job.counts, shards))
         report.say(_summary(counts, shards, output))
     return counts
-
-
-class _ChunkReporter:
-    """Reports the chunks of a local run, and its first bad rows."""
-
-    def __init__(self, report: Report) -> None:
-        self.report, self.shown = report, 0
-
-    def __call__(self, chunk: Chunk) -> None:
-        for row in chunk.bad:
-            if self.shown < MOST_SHOWN:
-                self.report.say(f"no prediction: {row.where} {row.found}")
-            elif self.shown == MOST_SHOWN:
-                self.report.say("no prediction: more rows")
-            self.shown += 1
-        share = 1.0 if chunk.last else min(chunk.share, 0.999)
-        self.report.update(chunk.shard.name, share, chunk.stop - chunk.start)
 
 
 def _weights(missing: Sequence[Shard], shards: Sequence[Shard]) -> dict[str, float]:

@@ -8,8 +8,12 @@ from collections.abc import Mapping
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from gliner_pipe.prediction.chunks import Chunk
+
 #: Seconds between two lines.
 EVERY = 10.0
+#: Number of bad rows, or of unreadable files, that are named on the console; all are in ``_predict/errors``.
+MOST_SHOWN = 10
 
 
 class Report:
@@ -26,7 +30,7 @@ class Report:
     def __init__(self, weights: Mapping[str, float], *, quiet: bool = False) -> None:
         self.weights = dict(weights)
         self.shares = dict.fromkeys(weights, 0.0)
-        self.rows = 0
+        self.rows = self.bad = 0
         self.quiet = quiet
         self._console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
         self._start = self._last_line = time.monotonic()
@@ -57,6 +61,16 @@ class Report:
         whole = sum(self.weights.values())
         done = sum(self.weights[name] * share for name, share in self.shares.items())
         return done / whole if whole else 1.0
+
+    def add(self, chunk: Chunk) -> None:
+        """Record a chunk of a local run, and name its bad rows."""
+        for row in chunk.bad[: max(0, MOST_SHOWN - self.bad)]:
+            self.say(f"no prediction: {row.where} {row.found}")
+        if self.bad <= MOST_SHOWN < self.bad + len(chunk.bad):
+            self.say("no prediction: more rows")
+        self.bad += len(chunk.bad)
+        share = 1.0 if chunk.last else min(chunk.share, 0.999)
+        self.update(chunk.shard.name, share, chunk.stop - chunk.start)
 
     def update(self, name: str, share: float, rows: int) -> None:
         """Record the progress of a shard.

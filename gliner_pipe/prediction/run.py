@@ -14,10 +14,8 @@ from gliner_pipe.errors import DataError
 from gliner_pipe.metrics.alignment import SpanGetter
 from gliner_pipe.prediction.chunks import Chunk, Outcome, predict_chunks
 from gliner_pipe.prediction.job import Job
+from gliner_pipe.prediction.progress import MOST_SHOWN
 from gliner_pipe.prediction.shards import CHUNK_ROWS, Columns, Shard, read_chunks
-
-#: Number of bad rows, or of unreadable files, that are named on the console; all are in ``_predict/errors``.
-MOST_SHOWN = 10
 
 
 @dataclass(frozen=True)
