@@ -139,16 +139,15 @@ def read(path: Path) -> tuple[dict[str, list[dict]], list[str], list[str], dict[
 
 def score(gold: Sequence[dict], found: Sequence[Found]) -> dict[str, Any]:
     """Micro scores of entities, and of relations at each threshold, in per cent."""
-    from gliner_pipe.metrics.counts import count_exact
+    from gliner_pipe.metrics.counts import count_exact, score_mentions
     from gliner_pipe.metrics.relations import RelationMention, score_relations
-    from gliner_pipe.metrics.spans import score_mentions
 
     def row(scores: dict[str, Any]) -> dict[str, float]:
         return {key: round(100 * (scores["micro"][key] or 0.0), 2) for key in ("p", "r", "f")}
 
     def mention(entities: Sequence[Sequence[Any]], head: int, tail: int, label: str) -> RelationMention:
         ends = [(start, end + 1, name) for start, end, name in (entities[head], entities[tail])]
-        return RelationMention(*ends[0], *ends[1], label)
+        return ends[0], ends[1], label
 
     pairs = [
         ({(label, first, last + 1) for first, last, label in record["ner"]},

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from spacy.tokens import Doc, Span
 from spacy.training import Example
@@ -18,17 +18,9 @@ from gliner_pipe.metrics.base import MentionScorer
 from gliner_pipe.metrics.counts import Pair, score_mentions
 from gliner_pipe.registry import registry
 
-
-class RelationMention(NamedTuple):
-    """A relation as plain data, in any unit of offsets that gold and predictions share; ends are exclusive."""
-
-    head_start: int
-    head_end: int
-    head_label: str
-    tail_start: int
-    tail_end: int
-    tail_label: str
-    label: str
+#: A relation as plain data: head and tail, each as start, end (exclusive) and label, and the label of the relation. The
+#: offsets are of any unit that gold and predictions share.
+RelationMention = tuple[tuple[int, int, str], tuple[int, int, str], str]
 
 
 def score_relations(documents: Iterable[Pair], *, strict: bool = True, **options: Any) -> dict[str, Any]:
@@ -51,8 +43,7 @@ def score_relations(documents: Iterable[Pair], *, strict: bool = True, **options
     """
 
     def mentions(items: AbstractSet[RelationMention]) -> set[tuple[str, Any, Any]]:
-        end = 3 if strict else 2  # of an entity: with its label, or its boundaries alone
-        return {(item.label, item[:end], item[3 : 3 + end]) for item in items}
+        return {(label, head, tail) if strict else (label, head[:2], tail[:2]) for head, tail, label in items}
 
     return score_mentions(((mentions(gold), mentions(found)) for gold, found in documents), **options)
 
@@ -150,15 +141,8 @@ def score_component_relations(examples: Sequence[Example], spans_key: str) -> di
 
 
 def _mention(head: Span, tail: Span, label: str, edges: Sequence[int]) -> RelationMention:
-    return RelationMention(
-        edges[head.start],
-        edges[head.end],
-        head.label_,
-        edges[tail.start],
-        edges[tail.end],
-        tail.label_,
-        label,
-    )
+    one, other = ((edges[end.start], edges[end.end], end.label_) for end in (head, tail))
+    return one, other, label
 
 
 def _missing_entity(doc: Doc, key: str, relation: list[Any], n_spans: int) -> DataError:

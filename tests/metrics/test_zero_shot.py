@@ -40,7 +40,9 @@ def test_unseen_and_seen_labels_are_scored_separately() -> None:
     whole = ExactScorer()([EXAMPLE])
     for key in ("tp", "support", "positives"):
         assert sum(scores[group]["micro"][key] for group in scores) == whole["micro"][key]
-    assert ZeroShotScorer(unseen=["river"], labels=["person", "river"])([EXAMPLE])["seen"]["micro"]["f"] == 1.0
+    assert (
+        ZeroShotScorer(unseen=["river"], labels=["person", "river"])([EXAMPLE])["seen"]["micro"]["f"] == 1.0
+    )
 
 
 def test_resolves_by_name_and_pickles() -> None:
