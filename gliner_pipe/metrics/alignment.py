@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 from spacy.language import Language
-from spacy.tokens import Doc, Span
+from spacy.tokens import Doc
 from spacy.training import Example
 
 from gliner_pipe.data.annotations import (
@@ -30,23 +30,9 @@ SpanGetter = SpanSetter
 Unit = Literal["tokens", "boundaries"]
 
 
-def get_spans(doc: Doc, span_getter: SpanGetter) -> list[Span]:
-    """Return the spans of a document.
-
-    Parameters
-    ----------
-    doc
-        The document.
-    span_getter
-        Where the spans are read.
-
-    Returns
-    -------
-    list[Span]
-        The spans in the order of the groups; a span in several groups appears once. A document with none of the groups
-        gives its ``doc.ents``.
-    """
-    return gold_spans(doc, span_getter)
+#: Returns the spans of a document, gold or predicted, like `gold_spans`: in the order of the groups, a span in several
+#: groups once; a document with none of the groups gives its ``doc.ents``.
+get_spans = gold_spans
 
 
 def get_scores(doc: Doc, span_getter: SpanGetter) -> list[float | None]:

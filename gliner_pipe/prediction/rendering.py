@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 from itertools import pairwise
-from typing import Any, Literal, NamedTuple, TypedDict
+from typing import Any, Literal, NamedTuple, NotRequired, TypedDict
 
 from rich.text import Text
 from spacy import displacy
@@ -39,20 +39,17 @@ _VISIBLE = {
 HtmlStyle = Literal["auto", "span", "ent"]
 
 
-class _Entity(TypedDict):
+class Entity(TypedDict):
+    """One entity; `start` and `end` are character offsets, `score` is None if the pipeline sets none, and
+    `generated_labels` is set if a label generator is used, best label first.
+    """
+
     start: int
     end: int
     label: str
     score: float | None
     text: str
-
-
-class Entity(_Entity, total=False):
-    """One entity; `start` and `end` are character offsets, `score` is None if the pipeline sets none, and
-    `generated_labels` is set if a label generator is used, best label first.
-    """
-
-    generated_labels: list[str]
+    generated_labels: NotRequired[list[str]]
 
 
 def entities_of(doc: Doc, span_getter: SpanGetter) -> list[Entity]:
