@@ -17,7 +17,7 @@ from gliner_pipe.data.annotations import (
     set_supervision,
     supervision,
 )
-from gliner_pipe.errors import ConfigError, DataError
+from gliner_pipe.errors import DataError
 
 #: Key of the count of relations that are removed with their entities.
 RELATIONS = "relations of these entities"
@@ -42,13 +42,9 @@ def hold_out(documents: Sequence[Example], share: float, seed: int) -> tuple[lis
 
     Raises
     ------
-    ConfigError
-        The share is not between 0 and 1.
     DataError
         Fewer than two documents.
     """
-    if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share < 1:
-        raise ConfigError("train.validation_split", f"is {share!r}", "a share between 0 and 1, e.g. 0.1")
     if len(documents) < 2:
         found = f"has {len(documents)} document{'s' * (len(documents) != 1)}, too few to hold some out"
         raise DataError("train.train_data", found, "at least 2", "Set val_data instead of validation_split")
