@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any, Literal
+
 import pytest
 from confit.utils.xjson import loads
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gliner_pipe.cli.options import literal
+from gliner_pipe.cli.options import command_line, literal, text_options
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.pipeline.labels import split_labels
 
@@ -26,6 +29,24 @@ def test_literal_values_reach_the_command_as_they_are(value: str) -> None:
 def test_other_options_are_left_alone() -> None:
     argv = ["--threshold", "0.5", "--a.text", "1", "text", "--text", "1", "--span-getter", "2", "--lines"]
     assert literal(argv, ["text", "span_getter"]) == [*argv[:6], '"1"', "--span-getter", '"2"', "--lines"]
+
+
+def test_options_that_are_texts() -> None:
+    def command(
+        text: str, path: Path | None, kind: Literal["a", "b"], anything: Any, names: str | list[str],
+        number: int | str, switch: bool, section: dict[str, str],
+    ) -> Path: ...  # fmt: skip
+
+    assert text_options(command) == ["text", "path", "kind", "anything", "names"]
+
+
+def test_positional_values_and_exceptions() -> None:
+    def command(source: str, target: str, text: str = "", count: int = 0) -> None: ...
+
+    seen: list[list[str]] = []
+    argv = ["1", "2", "3", "--text", "4", "--count", "5"]
+    command_line(seen.append, command, argv, positional=("source", "target"), text=["count"], parsed=["text"])
+    assert seen == [["--source", '"1"', "--target", '"2"', "3", "--text", "4", "--count", '"5"']]
 
 
 def test_an_option_without_value() -> None:
