@@ -28,15 +28,15 @@ SHARD_FORMATS = ("parquet", "jsonl", "jsonl.gz")
 GROUP_ROWS, GROUP_BYTES = 65536, 64 << 20
 
 
-def arrow() -> Any:
-    """Import pyarrow.
+def arrow(module: str = "pyarrow") -> Any:
+    """Import pyarrow, or one of its modules.
 
     Raises
     ------
     ConfigError
         If it is not installed.
     """
-    return optional_package("pyarrow", "predict", "parquet")
+    return optional_package(module, "predict", "parquet")
 
 
 # -- columns of a prediction -----------------------------------------------------------------------------------
@@ -344,7 +344,7 @@ class Parquet:
 
     def write(self, parts: Sequence[Rows], path: Path, schema: Schema) -> None:
         """Write rows to a file."""
-        pa, parquet = arrow(), optional_package("pyarrow.parquet", "predict", "parquet")
+        pa, parquet = arrow(), arrow("pyarrow.parquet")
         batches = [
             schema.extend(_batch_of(rows) if isinstance(rows, list) else rows, outcomes)
             for rows, outcomes in parts
@@ -355,7 +355,7 @@ class Parquet:
 
     def join(self, files: Sequence[Path], path: Path, schema: Schema) -> None:
         """Join files, one row group at a time."""
-        parquet = optional_package("pyarrow.parquet", "predict", "parquet")
+        parquet = arrow("pyarrow.parquet")
         common = _common_schema([_read_schema(file) for file in files])
         tables = (_fitted(_read(file), common) for file in files)
         with parquet.ParquetWriter(str(path), common) as writer:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from gliner_pipe.data.files import BOM, Place, find_files, parse_line
-from gliner_pipe.data.readers.tables import open_parquet, optional_package
+from gliner_pipe.data.readers.tables import open_parquet
 from gliner_pipe.errors import DataError
 from gliner_pipe.pipeline.config_errors import flat
 from gliner_pipe.prediction.chunks import (
@@ -25,7 +25,7 @@ from gliner_pipe.prediction.chunks import (
     conflicting_names,
     replace_surrogates,
 )
-from gliner_pipe.prediction.shard_writers import to_values, with_valid_texts
+from gliner_pipe.prediction.shard_writers import arrow, to_values, with_valid_texts
 
 #: Suffixes of shards that can be read.
 SUFFIXES = (".parquet", ".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
@@ -213,7 +213,7 @@ def check_columns(where: str, schema: Any, columns: Columns) -> None:
                 "data with the columns named",
                 "Set text_column",
             )
-    types = optional_package("pyarrow.types", "input", "parquet")
+    types = arrow().types
     kind = schema.field(columns.text).type
     value = kind.value_type if types.is_dictionary(kind) else kind
     known = (types.is_string, types.is_large_string, types.is_string_view, types.is_null)
@@ -431,8 +431,8 @@ def _open_table(path: Path) -> Any:
 
 
 def _no_rows(schema: Any, names: Sequence[str]) -> Any:
-    arrow = optional_package("pyarrow", "input", "parquet")
-    return arrow.RecordBatch.from_pylist([], schema=arrow.schema([schema.field(name) for name in names]))
+    pa = arrow()
+    return pa.RecordBatch.from_pylist([], schema=pa.schema([schema.field(name) for name in names]))
 
 
 def _batches(table: Any, names: Sequence[str], start: int, stop: int) -> Iterator[Any]:

@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gliner_pipe.data.files import (
-    JSON_SUFFIXES,
-    Place,
-    decoded_lines,
-    find_files,
-    read_json,
-    read_lines,
-    read_text,
-)
+from gliner_pipe.data.files import JSON_SUFFIXES, decoded_lines, find_files, read_lines, read_text
 from gliner_pipe.data.readers.tables import open_tables
 from gliner_pipe.prediction.shards import Columns, ending
 
@@ -96,13 +88,10 @@ def _numbered(lines: Iterable[tuple[int, str]], where: str, prefix: str) -> Iter
 
 def _records(path: Path, columns: Columns) -> Iterator[TextItem]:
     name = "id" if columns.id is None else columns.id
-    for place, record in _read(path, (columns.text, name)):
-        if not isinstance(record, dict) or not isinstance(record.get(columns.text), str):
-            found = (
-                f"is an object with {', '.join(record) or 'nothing'}"
-                if isinstance(record, dict)
-                else "is no object"
-            )
+    (table,) = open_tables(path, "")
+    for place, record in table.rows((columns.text, name)):
+        if not isinstance(record.get(columns.text), str):
+            found = f"is an object with {', '.join(record) or 'nothing'}"
             raise place.error("", found, f'an object with a "{columns.text}" that is a string')
         given = record.get("meta")
         meta = dict(given) if isinstance(given, dict) else {}
@@ -111,11 +100,3 @@ def _records(path: Path, columns: Columns) -> Iterator[TextItem]:
         yield TextItem(
             record[columns.text], str(place), f"line-{place.line or 0:06d}", meta or {"line": place.line}
         )
-
-
-def _read(path: Path, names: Sequence[str]) -> Iterator[tuple[Place, Any]]:
-    if path.suffix.lower() == ".parquet":
-        (table,) = open_tables(str(path), "")
-        yield from table.rows(names)
-    else:
-        yield from read_json(path)
