@@ -8,7 +8,6 @@ from statistics import median
 from typing import Any
 
 from rich.console import RenderableType
-from rich.table import Table
 from rich.text import Text
 from spacy.language import Language
 from spacy.tokens import Doc
@@ -19,7 +18,7 @@ from gliner_pipe.data.token_targets import read_values
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.evaluation.evaluate import at_least_one, evaluate_pipeline
 from gliner_pipe.evaluation.label_sets import component_labels
-from gliner_pipe.evaluation.report import LABEL_SUMMARIES, percent
+from gliner_pipe.evaluation.report import LABEL_SUMMARIES, number_table, percent
 from gliner_pipe.metrics.alignment import SpanGetter, get_scores, get_spans, prediction_getter
 from gliner_pipe.modeling.precision import Precision
 from gliner_pipe.pipeline.overrides import tagging_components, the_component
@@ -220,11 +219,8 @@ def comparison_tables(comparison: Mapping[str, Any]) -> Iterator[RenderableType]
     """
     here, there = comparison["precision"], comparison["reference"]
     for scorer, rows in comparison["scores"].items():
-        table = Table(title=Text(f"{scorer}: {here} and {there}"))
-        table.add_column("label", no_wrap=True)
-        for part in ("P", "R", "F1"):
-            for column in (here, there, "+/-"):
-                table.add_column(Text(f"{part} {column}"), justify="right")
+        columns = [f"{part} {column}" for part in ("P", "R", "F1") for column in (here, there, "+/-")]
+        table = number_table(f"{scorer}: {here} and {there}", "label", columns)
         for row, values in rows.items():
             cells = [percent(value, sign=at == 2) for key in "prf" for at, value in enumerate(values[key])]
             table.add_row(Text(row), *cells, style="bold" if row in LABEL_SUMMARIES else "")

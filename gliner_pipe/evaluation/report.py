@@ -91,10 +91,8 @@ def class_table(title: str, scores: Mapping[str, Any]) -> Table:
     facts = [f"token accuracy {_decimal(scores['accuracy'])}"]
     overlapping = scores.get("overlapping", {})
     facts += [f"{count} overlapping {side} spans dropped" for side, count in overlapping.items() if count]
-    table = Table(title=Text(title), caption=Text(", ".join(facts)))
-    table.add_column("class", no_wrap=True)
-    for name in ("precision", "recall", "f1-score", "support"):
-        table.add_column(name, justify="right")
+    columns = ("precision", "recall", "f1-score", "support")
+    table = number_table(title, "class", columns, caption=", ".join(facts))
     rows = list(scores["per_class"].items())
     for number, (name, row) in enumerate(rows, 1):
         table.add_row(Text(name), *_decimals(row), str(row["support"]), end_section=number == len(rows))
@@ -115,11 +113,8 @@ def confusion_table(scores: Mapping[str, Any]) -> Table:
     matrix = scores["matrix"]
     near = sum(number for row in scores["near"].values() for number in row.values())
     caption = f"{_count(near)} missed spans overlap a spurious span" if near else None
-    table = Table(title="Gold labels in rows, predicted labels in columns", caption=caption)
-    table.add_column("gold", no_wrap=True)
     columns = list(matrix)
-    for name in columns:
-        table.add_column(Text(name), justify="right")
+    table = number_table("Gold labels in rows, predicted labels in columns", "gold", columns, caption=caption)
     for name, row in matrix.items():
         cells = (
             Text(_count(row[column]), style="bold" if column == name else "") if column in row else Text("")
@@ -137,8 +132,8 @@ def threshold_tables(found: Mapping[str, Any]) -> Iterator[RenderableType]:
     found
         ``ThresholdSearch.to_dict()``.
     """
-    table = Table(title=f"Thresholds by {found['metric']} F1, {len(found['curve'])} tried")
-    _threshold_columns(table)
+    title = f"Thresholds by {found['metric']} F1, {len(found['curve'])} tried"
+    table = number_table(title, "threshold", ("P", "R", "F", ""))
     for row in _some(found["curve"]):
         table.add_row(*_threshold_cells(row), "")
     table.add_section()
@@ -150,9 +145,7 @@ def threshold_tables(found: Mapping[str, Any]) -> Iterator[RenderableType]:
         )
     yield table
     if found["labels"]:
-        table = Table(title="Thresholds of labels")
-        table.add_column("label", no_wrap=True)
-        _threshold_columns(table)
+        table = number_table("Thresholds of labels", "label", ("threshold", "P", "R", "F", ""))
         for label, row in found["labels"].items():
             table.add_row(Text(label), *_threshold_cells(row), f"{row['support']} gold spans")
         yield table
@@ -162,6 +155,15 @@ def threshold_tables(found: Mapping[str, Any]) -> Iterator[RenderableType]:
     if found.get("not_stored"):
         names = ", ".join(found["not_stored"])
         yield Text(f"Threshold not stored (not a label of the component): {names}")
+
+
+def number_table(title: str, first: str, columns: Sequence[str], *, caption: str | None = None) -> Table:
+    """Return a table of a column of names and columns of numbers, without rows."""
+    table = Table(title=Text(title), caption=None if caption is None else Text(caption))
+    table.add_column(Text(first), no_wrap=True)
+    for name in columns:
+        table.add_column(Text(name), justify="right")
+    return table
 
 
 def _label_scores(scores: Mapping[str, Any]) -> list[str]:
@@ -174,12 +176,8 @@ def _label_scores(scores: Mapping[str, Any]) -> list[str]:
 
 
 def _table(title: str, first: str, scores: Mapping[str, Any], names: Sequence[str]) -> Table:
-    table = Table(title=Text(title))
-    table.add_column(first, no_wrap=True)
-    table.add_column("support", justify="right")
-    for name in names:
-        for part in "PRF":
-            table.add_column(Text(f"{name} {part}"), justify="right")
+    columns = ["support", *(f"{name} {part}" for name in names for part in "PRF")]
+    table = number_table(title, first, columns)
     labels = dict.fromkeys(row for name in names for row in scores[name] if row not in LABEL_SUMMARIES)
     rows = [*labels, *LABEL_SUMMARIES]
     for number, row in enumerate(rows, 1):
@@ -196,12 +194,6 @@ def _table(title: str, first: str, scores: Mapping[str, Any], names: Sequence[st
             end_section=number == len(labels),
         )
     return table
-
-
-def _threshold_columns(table: Table) -> None:
-    for name in ("threshold", "P", "R", "F"):
-        table.add_column(name, justify="right")
-    table.add_column("")
 
 
 def _threshold_cells(row: Mapping[str, Any]) -> list[str]:
