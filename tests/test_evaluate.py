@@ -386,7 +386,7 @@ def test_thresholds_of_labels_are_saved(tmp_path: Path, nlp: Any, capsys: pytest
 
 def test_options_of_a_search(ruler: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     good = ["--pipeline", ruler, "--data", data]
-    assert "needs one gliner component" in error_of(capsys, *good, "--find_threshold")
+    assert "[find_threshold]" in error_of(capsys, *good, "--find_threshold")
     assert "one of the two" in error_of(capsys, *good, "--find_threshold", "--threshold", "0.5")
     assert "[save]" in error_of(capsys, *good, "--save", "x")
     assert "[per_label]" in error_of(capsys, *good, "--per-label")
