@@ -125,12 +125,13 @@ def _kind_of(nlp: spacy.language.Language, component: str | None) -> str:
 
 
 def _is_pipeline(source: str) -> bool:
+    from gliner_pipe.checkpoints.gliner_read import config_file
     from gliner_pipe.checkpoints.hf_read import is_model
 
     folder = Path(source)
     if folder.is_dir():
         pipeline = (folder / "meta.json").is_file()
-        if pipeline or (folder / "gliner_config.json").is_file() or is_model(folder):
+        if pipeline or config_file(folder) is not None or is_model(folder):
             return pipeline
         found = f"{source!r} holds neither meta.json nor gliner_config.json, nor the config.json of a token classifier"
         raise ConfigError("source", found, _ALLOWED)

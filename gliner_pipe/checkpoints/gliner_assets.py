@@ -10,8 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from gliner_pipe.checkpoints import gliner_names
-from gliner_pipe.errors import CheckpointError
-from gliner_pipe.modeling.backbones import hf
+from gliner_pipe.errors import CheckpointError, ConfigError
+from gliner_pipe.modeling.backbones import hf, hf_weights
 from gliner_pipe.modeling.encoders.bi_encoder import BiEncoder
 from gliner_pipe.modeling.encoders.label_table import FILE as PROMPTS
 from gliner_pipe.modeling.gliner import GLiNER
@@ -21,26 +21,57 @@ LABELS_TOKENIZER = "labels_tokenizer"
 DECODER_TOKENIZER = "decoder_tokenizer"
 
 
-def hf_config(settings: Mapping[str, Any] | None, name: str, where: str, kind: str = "deberta-v2") -> Any:
-    """Return the Hugging Face configuration in `settings`, or else that of the model `name`.
+#: Key of the Hugging Face configuration of each model that a checkpoint names.
+SETTINGS = {
+    "model_name": "encoder_config",
+    "labels_encoder": "labels_encoder_config",
+    "labels_decoder": "labels_decoder_config",
+}
 
-    Settings without a model type are those of `kind`, as in GLiNER. Weights are loaded as fp32, whatever their dtype.
+
+def hf_config(config: Mapping[str, Any], folder: Path, key: str) -> Any:
+    """Return the Hugging Face configuration of a model of a checkpoint, or else that of the model that it names.
+
+    Settings without a model type are those of DeBERTa-v2, and of GPT-2 for the label decoder, as in GLiNER. Weights are
+    loaded as fp32, whatever their dtype.
+
+    Parameters
+    ----------
+    config
+        Content of ``gliner_config.json``.
+    folder
+        Folder of the checkpoint, for errors.
+    key
+        Which model: a key of ``SETTINGS``.
+
+    Raises
+    ------
+    CheckpointError
+        If there is none, or it is not valid.
     """
     from transformers import AutoConfig
 
-    if settings:
-        left_out = ("dtype", "torch_dtype", "auto_map")  # the last names code
-        settings = {
-            key: value
-            for key, value in settings.items()
-            if key not in left_out and not (key.endswith("attn_implementation") and "/" in str(value))
-        }
-        return AutoConfig.for_model(settings.pop("model_type", None) or kind, **settings)
+    name = config[key]
+    if settings := config.get(SETTINGS[key]):
+        try:
+            return hf.config_of(settings, SETTINGS[key], default_type(key))
+        except ConfigError as error:
+            raise CheckpointError(f"{folder}: its {SETTINGS[key]} {error.found}. {error.do}.") from None
     try:
-        return AutoConfig.from_pretrained(hf.source_of(name, where), trust_remote_code=consent.is_given())
-    except ValueError as error:
-        consent.refuse(error, name, where)
-        raise
+        return AutoConfig.from_pretrained(hf.source_of(name, key), trust_remote_code=consent.is_given())
+    except hf_weights.FAILURES as error:
+        consent.refuse(error, name, key)
+        reason = error.found if isinstance(error, ConfigError) else hf_weights.first_line(error, 160)
+        raise CheckpointError(
+            f"{folder}: has no {SETTINGS[key]}, and the configuration of its {key}, {name!r}, cannot be read "
+            f"({reason}). Write the content of that model's config.json as {SETTINGS[key]}, or set {key} to a folder "
+            "with that model."
+        ) from None
+
+
+def default_type(key: str) -> str:
+    """Return the model type of settings without one, by the key of the model in ``SETTINGS``."""
+    return "gpt2" if key == "labels_decoder" else "deberta-v2"
 
 
 def write(
@@ -71,24 +102,22 @@ def write(
     _save(*text_encoder, target / "encoder" / "backbone")
     if kind.bi:
         _drop_tokens(target / "encoder" / "backbone", gliner_names.all_added_tokens(config))
-        labels = hf_config(config.get("labels_encoder_config"), config["labels_encoder"], "labels_encoder")
-        tokenizer = load_tokenizer(folder / LABELS_TOKENIZER, config["labels_encoder"])
+        labels = hf_config(config, folder, "labels_encoder")
+        tokenizer = _tokenizer(config, folder / LABELS_TOKENIZER, "labels_encoder", labels)
         _save(labels, tokenizer, target / "encoder" / "labels")
     if kind.generates:
-        decoder = hf_config(
-            config.get("labels_decoder_config"), config["labels_decoder"], "labels_decoder", "gpt2"
-        )
-        tokenizer = load_tokenizer(
-            folder / DECODER_TOKENIZER, config["labels_decoder"], add_prefix_space=True
+        decoder = hf_config(config, folder, "labels_decoder")
+        tokenizer = _tokenizer(
+            config, folder / DECODER_TOKENIZER, "labels_decoder", decoder, add_prefix_space=True
         )
         _save(decoder, tokenizer, target / "decoder")
     if config.get("precomputed_prompts_mode"):
         _write_prompts(config, state, target / "encoder")
 
 
-def text_tokenizer(config: Mapping[str, Any], folder: Path) -> Any:
+def text_tokenizer(config: Mapping[str, Any], folder: Path, text_encoder: Any) -> Any:
     """Return the tokenizer of the text encoder, from the checkpoint or else from the model that it names."""
-    tokenizer = load_tokenizer(folder, config["model_name"])
+    tokenizer = _tokenizer(config, folder, "model_name", text_encoder)
     # as in GLiNER: tokenizers of some models (T5, mT5) do not add the special tokens of pretraining by default
     for kind in ("bos", "eos"):
         if hasattr(tokenizer, f"add_{kind}_token") and getattr(tokenizer, f"{kind}_token_id") is not None:
@@ -134,18 +163,34 @@ def _drop_tokens(folder: Path, tokens: Sequence[str]) -> None:
 
 def load_tokenizer(folder: Path, name: str, **options: Any) -> Any:
     """Return a tokenizer as GLiNER loads it: from a folder if it is there, else that of the model `name`."""
-    from transformers import AutoTokenizer
+    return _tokenizer({"model_name": name}, folder, "model_name", None, **options)
 
-    has_own = any((folder / file).is_file() for file in ("tokenizer.json", "tokenizer_config.json"))
-    source = str(folder) if has_own else hf.source_of(name, "model")
-    options = {} if has_own else options
+
+def _tokenizer(config: Mapping[str, Any], folder: Path, key: str, model: Any, **options: Any) -> Any:
+    """Return the tokenizer in a folder, or else that of the model that the checkpoint names.
+
+    Raises
+    ------
+    CheckpointError
+        If there is neither.
+    """
+    trusted = consent.is_given()
+    if hf.has_tokenizer(folder):
+        # files of old versions do not name their class, which is that of the model
+        named = model is None or (folder / "tokenizer_config.json").is_file()
+        own = {} if named else {"config": model}
+        return hf.read_tokenizer(folder, trusted, **own)
+    name = config[key]
     try:
-        return AutoTokenizer.from_pretrained(
-            source, use_fast=True, trust_remote_code=consent.is_given(), **options
-        )
-    except ValueError as error:
-        consent.refuse(error, source, "model")
-        raise
+        return hf.read_tokenizer(hf.source_of(name, key, marker=None), trusted, **options)
+    except (CheckpointError, ConfigError) as error:
+        if consent.HOW in str(error):
+            raise
+        reason = error.found if isinstance(error, ConfigError) else str(error).rstrip(".")
+        raise CheckpointError(
+            f"{folder}: holds no tokenizer, and that of its {key}, {name!r}, cannot be read: {reason}. "
+            f"Copy tokenizer.json and tokenizer_config.json of that model into {folder}."
+        ) from None
 
 
 def _save(config: Any, tokenizer: Any, target: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from gliner_pipe.errors import CheckpointError
-from gliner_pipe.modeling.backbones.hf import max_positions
+from gliner_pipe.modeling.backbones.hf import max_positions, stated_attention
 from gliner_pipe.modeling.block import available
 
 #: Other spellings of span modes and relation layers.
@@ -201,9 +201,9 @@ def _encoder(config: Mapping[str, Any], kind: Architecture, limit: int | None) -
 
 
 def _attention(config: Mapping[str, Any]) -> str:
-    """Return the attention implementation; values that `transformers` writes by default are ignored."""
-    kind = config.get("_attn_implementation")
-    return "auto" if kind in (None, "eager", "sdpa") else str(kind)
+    """Return the attention of the text encoder, which stands in the configuration or in that of the encoder."""
+    found = stated_attention(config)
+    return stated_attention(config.get("encoder_config") or {}) if found == "auto" else found
 
 
 def _span_rep(config: Mapping[str, Any], kind: Architecture, folder: Path, dropout: float) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import json
 import pickle
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from gliner_pipe.checkpoints import gliner_assets, gliner_names
 from gliner_pipe.errors import CheckpointError, ConfigError
-from gliner_pipe.modeling.backbones import hf
+from gliner_pipe.modeling.backbones import hf, hf_weights
 from gliner_pipe.modeling.block import from_blocks
 from gliner_pipe.modeling.gliner import GLiNER
 from gliner_pipe.modeling.weights import fill, read_parts, shapes
@@ -24,8 +25,10 @@ from gliner_pipe.util.consent import trusting
 CONFIG = "gliner_config.json"
 #: Weight files in order of preference.
 WEIGHTS = ("model.safetensors", "model.fp16.safetensors", "model.bf16.safetensors", "pytorch_model.bin")
-#: Files to download: configurations, tokenizers and weights.
-FILES = ("*.json", "*.txt", "*.model", "*_tokenizer/*", *WEIGHTS)
+#: Files to download: configurations, tokenizers and weights, which may be in several files (shards) with an index.
+FILES = ("*.json", "*.txt", "*.model", "*_tokenizer/*", *WEIGHTS, "*-of-*.safetensors", "*-of-*.bin")
+#: First part of the names of most tensors of a checkpoint.
+_ROOT = "token_rep_layer."
 _ALLOWED = "a folder with a GLiNER checkpoint, an installed package that holds one, a hub id"
 
 
@@ -43,20 +46,22 @@ def read_checkpoint(name: str) -> GLiNER:
         If files are missing, its tensors do not match the blocks, or it requires an unknown block.
     """
     folder = _folder(name)
-    config = _read_config(folder / CONFIG)
-    text_encoder = gliner_assets.hf_config(config.get("encoder_config"), config["model_name"], "model")
-    tokenizer = gliner_assets.text_tokenizer(config, folder)
+    config = _read_config(config_file(folder) or folder / CONFIG)
+    text_encoder = gliner_assets.hf_config(config, folder, "model_name")
+    tokenizer = gliner_assets.text_tokenizer(config, folder, text_encoder)
     blocks = gliner_names.blocks(config, folder, text_encoder, tokenizer)
     model = from_blocks(blocks)
     model.word_splitter = gliner_names.word_splitter(config)
     tensors, parts = _weights(folder)
-    state = gliner_names.rename(tensors, config, folder)
+    prefix = _prefix(tensors, folder)
+    state = gliner_names.rename(_without(tensors, prefix), config, folder)
     gliner_names.check_prompts(state, config, folder)
     with tempfile.TemporaryDirectory() as assets:
         gliner_assets.write(config, folder, (text_encoder, tokenizer), state, Path(assets))
         model.load_assets(Path(assets))
     _fit(model, state, folder)
-    missing, unexpected = fill(model, (gliner_names.rename(part, config, folder) for part in parts))
+    parts = (gliner_names.rename(_without(part, prefix), config, folder) for part in parts)
+    missing, unexpected = fill(model, parts)
     _report(missing, unexpected, folder)
     return model.eval()
 
@@ -91,10 +96,37 @@ def _folder(name: str) -> Path:
             raise ConfigError(
                 "model", f"{name!r} cannot be downloaded from the hub ({reason})", _ALLOWED
             ) from error
-    if not (folder / CONFIG).is_file():
-        hint = f"It is a spaCy pipeline: spacy.load({name!r})" if (folder / "meta.json").is_file() else ""
-        raise ConfigError("model", f"{name!r} has no {CONFIG}", _ALLOWED, hint)
+    if config_file(folder) is None:
+        raise ConfigError("model", f"{name!r} has no {CONFIG}", _ALLOWED, _hint(name, folder))
     return folder
+
+
+def config_file(folder: Path) -> Path | None:
+    """Return the file with GLiNER's configuration: ``gliner_config.json``, or a ``config.json`` of the same content."""
+    if (folder / CONFIG).is_file():
+        return folder / CONFIG
+    other = folder / "config.json"
+    return other if _is_config(other) else None
+
+
+def _is_config(path: Path) -> bool:
+    """Whether a JSON file has the content of a ``gliner_config.json``."""
+    try:
+        content = json.loads(path.read_text(encoding="utf8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and {"model_name", "span_mode"} <= content.keys()
+
+
+def _hint(name: str, folder: Path) -> str:
+    """Return what to do with a folder without GLiNER's configuration."""
+    if (folder / "meta.json").is_file():
+        return f"It is a spaCy pipeline: spacy.load({name!r})"
+    renamed = [path.name for path in sorted(folder.glob("*.json")) if _is_config(path)]
+    inside = [path.parent.name for path in sorted(folder.glob(f"*/{CONFIG}"))]
+    if renamed:
+        return f"Rename {renamed[0]}, which has that content, to {CONFIG}"
+    return f"Give the folder {str(folder / inside[0])!r}, which has one" if inside else ""
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -111,26 +143,58 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 def _weights(folder: Path) -> tuple[dict[str, Tensor], Iterable[dict[str, Tensor]]]:
     """Return the tensors of a checkpoint without data, and an iterable that loads their data in parts."""
-    for name in WEIGHTS:
-        path = folder / name
-        if not path.is_file():
-            continue
-        if path.suffix == ".bin":
-            state = _unpickled(path)
-            return state, [state]
-        try:
-            return shapes(path), read_parts(path)
-        except SafetensorError as error:
-            raise CheckpointError(
-                f"{path}: not a valid safetensors file ({error}). Download it again."
-            ) from None
-    raise CheckpointError(f"{folder}: no weights; allowed: {' or '.join(WEIGHTS)}.")
+    files = next(filter(None, (_files(folder, name) for name in WEIGHTS)), [])
+    if not files:
+        raise CheckpointError(
+            f"{folder}: no weights; allowed: {' or '.join(WEIGHTS)}, or one of them in shards with an index."
+        )
+    tensors: dict[str, Tensor] = {}
+    for path in files:
+        tensors |= _unpickled(path, "meta") if path.suffix == ".bin" else _shapes(path)
+    return tensors, chain.from_iterable(
+        [_unpickled(path)] if path.suffix == ".bin" else read_parts(path) for path in files
+    )
 
 
-def _unpickled(path: Path) -> dict[str, Tensor]:
+def _files(folder: Path, name: str) -> list[Path]:
+    """Return the files of the weights `name`: the file itself, or its shards; none if there are neither."""
+    if (folder / name).is_file():
+        return [folder / name]
+    index = folder / f"{name}.index.json"
+    return hf_weights.shards(index) if index.is_file() else []
+
+
+def _shapes(path: Path) -> dict[str, Tensor]:
+    try:
+        return shapes(path)
+    except SafetensorError as error:
+        raise CheckpointError(f"{path}: not a valid safetensors file ({error}). Download it again.") from None
+
+
+def _prefix(names: Iterable[str], folder: Path) -> str:
+    """Return what wrappers (DataParallel, `peft`, a training loop) have put before all names of tensors."""
+    found = sorted({name[: name.index(_ROOT)] for name in names if _ROOT in name})
+    if len(found) > 1 or (found and found[0] and not hf_weights.is_wrapper(found[0])):
+        shown = ", ".join(repr(prefix) if prefix else "none" for prefix in found)
+        raise CheckpointError(
+            f"{folder}: its tensors have the prefix {shown} before {_ROOT}; allowed: none, or one of a wrapper, "
+            "such as 'module.'. Remove it from the names."
+        )
+    return found[0] if found else ""
+
+
+def _without(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return tensors under names without the prefix of a wrapper, and without that of `peft` around the encoder."""
+    return {
+        name.removeprefix(prefix).replace(".base_model.model.", "."): tensor
+        for name, tensor in tensors.items()
+    }
+
+
+def _unpickled(path: Path, device: str = "cpu") -> dict[str, Tensor]:
     """Load a pickle file of tensors; a file that holds anything else, such as code, is refused."""
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location=device, weights_only=True)
     except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(
@@ -165,15 +229,18 @@ def _fit(model: GLiNER, state: Mapping[str, Tensor], folder: Path) -> None:
     ]
     if wrong:
         raise CheckpointError(
-            f"{folder}: the tensors do not match the blocks. Wrong shape: {', '.join(wrong)}."
+            f"{folder}: the tensors do not match the blocks. Wrong shape: {hf_weights.listed(wrong)}."
         )
 
 
 def _report(missing: Sequence[str], unexpected: Sequence[str], folder: Path) -> None:
     """Refuse a checkpoint whose tensors do not match the blocks."""
     unexpected = [name for name in unexpected if not name.endswith("position_ids")]
+    if missing and any(".lora_" in name or ".base_layer." in name for name in unexpected):
+        why = hf_weights.reason("the blocks", missing, unexpected, ())
+        raise CheckpointError(f"{folder}: {why}")
     if missing or unexpected:
         raise CheckpointError(
-            f"{folder}: the tensors do not match the blocks. Missing: {', '.join(missing) or 'none'}. "
-            f"Unexpected: {', '.join(unexpected) or 'none'}."
+            f"{folder}: the tensors do not match the blocks. Missing: {hf_weights.listed(missing)}. "
+            f"Unexpected: {hf_weights.listed(unexpected)}."
         )

@@ -7,6 +7,7 @@ import re
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -14,8 +15,8 @@ import torch
 from torch import nn
 
 from gliner_pipe.data.tags import OUTSIDE, split_tag_names
-from gliner_pipe.errors import CheckpointError, ConfigError
-from gliner_pipe.modeling.backbones import hf
+from gliner_pipe.errors import CheckpointError, ConfigError, GlinerPipeError
+from gliner_pipe.modeling.backbones import hf, hf_weights
 from gliner_pipe.modeling.backbones.stacked import Dense
 from gliner_pipe.modeling.backbones.transformer import Transformer
 from gliner_pipe.modeling.block import from_blocks
@@ -151,7 +152,7 @@ def read_model(
     CheckpointError
         If it has layers without an equivalent block, or its scores differ from those of the blocks.
     """
-    theirs, tokenizer = _load(name, trust_remote_code)
+    theirs, tokenizer, attention = _load(name, trust_remote_code)
     head = head_of(theirs, name)
     tags = _tags(theirs.config, tag_names, name, any_names)
     if scheme is not None and scheme != tags.scheme and not any_names:
@@ -159,7 +160,16 @@ def read_model(
             "model.scheme", f"found {scheme!r} for a model whose tags are in {tags.scheme!r}", "null"
         )
     blocks = _blocks(
-        name, theirs, tokenizer, head, scheme or tags.scheme, constrained, all_pieces, window, stride
+        name,
+        theirs,
+        tokenizer,
+        head,
+        scheme or tags.scheme,
+        constrained,
+        all_pieces,
+        window,
+        stride,
+        attention,
     )
     model = from_blocks(blocks)
     transformer_of(model).trust_remote_code = trust_remote_code  # consent is not saved with the blocks
@@ -194,8 +204,8 @@ def is_model(folder: Path) -> bool:
 # -- reading -----------------------------------------------------------------------------------------------------------
 
 
-def _load(name: str, trust_remote_code: bool) -> tuple[Any, Any]:
-    """Load model and tokenizer; a model without a trained classifier is refused."""
+def _load(name: str, trust_remote_code: bool) -> tuple[Any, Any, str]:
+    """Load model, tokenizer and the name of its attention; a model without a trained classifier is refused."""
     from transformers import AutoModelForTokenClassification
 
     folder = hf.locate(name)
@@ -207,29 +217,31 @@ def _load(name: str, trust_remote_code: bool) -> tuple[Any, Any]:
             raise ConfigError("model", f"{name!r} has no {CONFIG}", _ALLOWED, hint)
     source = hf.source_of(name, "model")
     trusted = trust_remote_code or consent.is_given()
+    options = {"dtype": torch.float32, "trust_remote_code": trusted}
     try:
+        attention = hf.stated_attention(hf.config_dict(source))
         tokenizer = hf.tokenizer_of(source, trusted)
-        with hf.quiet():
-            model, report = AutoModelForTokenClassification.from_pretrained(
-                source, trust_remote_code=trusted, dtype=torch.float32, output_loading_info=True
-            )
-    except (OSError, ValueError, ImportError, RuntimeError, KeyError) as error:
-        consent.refuse(error, name, "model")
-        reason = " ".join(str(error).split())[:300]
-        do = "Without network access, download the model first and give its folder"
-        raise ConfigError("model", f"{name!r} cannot be loaded ({reason})", _ALLOWED, do) from error
-    missing = sorted(report["missing_keys"])
-    if missing:
-        raise ConfigError(
-            "model",
-            f"{name!r} has no weights for {', '.join(missing[:4])}, so it is not a trained token classifier",
-            _ALLOWED,
-            'For an encoder alone write [components.<name>.embedding] @backbones = "transformer"',
+        model = hf.load_weights(
+            AutoModelForTokenClassification, source, name, "model", options, refuse=partial(_refuse, name)
         )
+    except GlinerPipeError:
+        raise
+    except hf_weights.FAILURES as error:
+        raise hf.unloadable(error, name, "model", _ALLOWED) from error
     if not getattr(tokenizer, "is_fast", False):
         found = f"{name!r} has the tokenizer {type(tokenizer).__name__}, which does not map subword tokens to words"
         raise ConfigError("model", found, "models with a fast tokenizer (tokenizer.json)")
-    return model, tokenizer
+    if (extra := hf.missing_rows(model, tokenizer)) > 0:
+        raise CheckpointError(
+            f"{name}: its tokenizer has {extra} tokens more than its embeddings have rows. The tokenizer does not "
+            "belong to these weights."
+        )
+    return model, tokenizer, attention
+
+
+def _refuse(name: str, reason: str) -> ConfigError:
+    do = 'For an encoder alone write [components.<name>.embedding] @backbones = "transformer"'
+    return ConfigError("model", f"{name!r} is not a trained token classifier: it {reason}", _ALLOWED, do)
 
 
 def head_of(model: Any, name: str) -> Head:
@@ -285,6 +297,7 @@ def _blocks(
     all_pieces: bool,
     window: int | None,
     stride: int | None,
+    attention: str,
 ) -> dict[str, Any]:
     """Return the configuration of the blocks."""
     limit = hf.max_positions(model.config, tokenizer)
@@ -296,6 +309,7 @@ def _blocks(
         "window": size,
         "stride": stride or max(1, 2 * size // 3),
         "pooling": "first",
+        "attn_implementation": attention,
     }
     if head.dense is not None:
         layer: Any = head.dense

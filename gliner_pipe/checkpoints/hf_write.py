@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gliner_pipe.checkpoints.hf_read import CONFIG, head_of, same_kind, transformer_of
 from gliner_pipe.checkpoints.refusals import Format
-from gliner_pipe.modeling.backbones import hf
+from gliner_pipe.modeling.backbones import hf_weights
 from gliner_pipe.modeling.backbones.stacked import Dense
 from gliner_pipe.modeling.backbones.transformer import Transformer
 from gliner_pipe.modeling.decoders.crf import CRFTags
@@ -63,7 +63,7 @@ def write_model(model: TokenClassifier, target: Path, *, drop_transitions: bool 
     made, tokenizer = hf_model(model, drop_transitions=drop_transitions)
 
     def write(folder: Path) -> None:
-        with hf.quiet():
+        with hf_weights.quiet():
             made.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         redact_folder(folder)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gliner_pipe.checkpoints import gliner_names
+from gliner_pipe.checkpoints import gliner_assets, gliner_names
 from gliner_pipe.errors import CheckpointError, ConfigError
 from gliner_pipe.migration.migrated import pretrained_config
 from gliner_pipe.migration.routing import Routed
 from gliner_pipe.migration.tables import ADAPTER, BACKBONE, LOSS, RELATION_LOSS, SECTIONS
 from gliner_pipe.migration.yaml_files import Document
+from gliner_pipe.modeling.backbones.hf import config_of
 
 #: Settings of each loss besides those that all losses have.
 _LOSS_SETTINGS = {
@@ -38,12 +39,22 @@ def model(
     """
     config = {name: routed.read[name] for name in SECTIONS["model"] if name in routed.read}
     _note_unused(config, notes)
-    encoder_config, tokenizer = pretrained_config(str(config["model_name"]), notes)
+    settings = _settings(document, config)
+    encoder_config, tokenizer = pretrained_config(
+        str(config["model_name"]), notes, settings.get("encoder_config")
+    )
     try:
         blocks = gliner_names.blocks(config, document.path, encoder_config, tokenizer)
     except CheckpointError as error:  # its message names the file as if it were a checkpoint
         raise ConfigError(document.where(), str(error).partition(": ")[2].rstrip(".")) from None
     backbone = blocks["encoder"]["backbone"]
+    for key, block, option in (
+        ("encoder_config", backbone, "config"),
+        ("labels_encoder_config", blocks["encoder"], "label_config"),
+        ("labels_decoder_config", blocks["decoder"], "config"),
+    ):
+        if key in settings:
+            block[option] = settings[key]
     backbone["freeze"] = is_frozen(routed)
     if (checkpointing := routed.settings.get(f"{BACKBONE}.gradient_checkpointing")) is not None:
         backbone["gradient_checkpointing"] = checkpointing
@@ -59,6 +70,27 @@ def model(
     elif relation:
         notes.append("rel_focal_loss_alpha and rel_focal_loss_gamma are not used: no focal loss of relations")
     return blocks
+
+
+def _settings(document: Document, config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the Hugging Face configurations in a file, with their model types, by their keys.
+
+    Raises
+    ------
+    ConfigError
+        If one is not valid.
+    """
+    found = {}
+    for key, name in gliner_assets.SETTINGS.items():
+        if (given := config.get(name)) and config.get(key):
+            found[name] = {"model_type": gliner_assets.default_type(key), **given}
+            try:
+                config_of(found[name], name)
+            except ConfigError as error:
+                raise ConfigError(
+                    document.where("model", name), error.found, error.allowed, error.do
+                ) from None
+    return found
 
 
 def is_frozen(routed: Routed) -> bool:

@@ -51,19 +51,28 @@ def assemble(
     )
 
 
-def pretrained_config(name: str, notes: list[str]) -> tuple[Any, Any]:
-    """Return the configuration and the tokenizer of an encoder; None for both, with a note, if they are unavailable."""
+def pretrained_config(
+    name: str, notes: list[str], settings: Mapping[str, Any] | None = None
+) -> tuple[Any, Any]:
+    """Return the configuration and the tokenizer of an encoder; None for both, with a note, if they are unavailable.
+
+    `settings` are used in place of the model's own configuration.
+    """
     from transformers import AutoConfig, AutoTokenizer
 
     from gliner_pipe.modeling.backbones import hf
 
+    config = None if settings is None else hf.config_of(settings, "encoder_config")
     for local_only in (True, False):  # the hub is not contacted if the cache has them
         try:
-            source = hf.source_of(name, "model_name")
-            config = AutoConfig.from_pretrained(source, local_files_only=local_only)
+            source = hf.source_of(name, "model_name", "config.json" if settings is None else None)
+            if settings is None:
+                config = AutoConfig.from_pretrained(source, local_files_only=local_only)
             return config, AutoTokenizer.from_pretrained(source, local_files_only=local_only)
         except (OSError, ValueError, ImportError):
             continue
+    if settings is not None:
+        return config, None
     notes.append(
         f"the configuration of {name} is unavailable: the window is not limited to what the encoder takes. If training "
         "reports that this is fewer subword tokens, set a smaller window"

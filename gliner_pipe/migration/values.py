@@ -163,10 +163,21 @@ def texts(value: Any) -> list[str]:
 
 
 def mapping(value: Any) -> dict[str, Any]:
-    """Return a mapping."""
-    if not isinstance(value, dict):
-        raise wrong(value, "a mapping")
-    return value
+    """Return a mapping; numbers such as ``1e-7``, which YAML 1.1 reads as text, are numbers."""
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise wrong(value, "a mapping from names")
+    return {key: _with_numbers(item) for key, item in value.items()}
+
+
+def _with_numbers(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _with_numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_with_numbers(item) for item in value]
+    return float(value) if isinstance(value, str) and _EXPONENT.fullmatch(value) else value
+
+
+_EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 
 
 def choice(options: Mapping[str, Any] | Sequence[str]) -> Reader:

@@ -76,7 +76,7 @@ def load(
     # "artifacts/model-lost" is a path if the folder "artifacts" exists: no request to the hub
     is_hub_id = _HUB_ID.fullmatch(str(name)) and not folder.exists() and not folder.parent.is_dir()
     with trusting(trust_remote_code):
-        if folder.is_dir() and (folder / CHECKPOINT).is_file() and not (folder / PIPELINE).is_file():
+        if folder.is_dir() and not (folder / PIPELINE).is_file() and _is_checkpoint(folder):
             return _with_settings(_from_checkpoint(str(name), lang), settings)
         if is_hub_id and not spacy.util.is_package(str(name)):
             return _with_settings(from_hub(str(name), revision=revision, lang=lang, **options), settings)
@@ -167,6 +167,12 @@ def _marker(api: Any, repo_id: str, how: dict[str, Any]) -> str:
         f"{repo_id!r} on the hub holds neither {PIPELINE} nor {CHECKPOINT}",
         "a spaCy pipeline or a GLiNER checkpoint",
     )
+
+
+def _is_checkpoint(folder: Path) -> bool:
+    from gliner_pipe.checkpoints.gliner_read import config_file
+
+    return config_file(folder) is not None
 
 
 def _from_checkpoint(source: str, lang: str) -> Language:

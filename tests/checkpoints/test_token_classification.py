@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from transformers import (
     TokenClassificationPipeline,
     pipeline,
 )
+from weight_files import PICKLED, SAFE, VERSION_5, prefixed, sharded
 
 from gliner_pipe.checkpoints.hf_read import UNSEEN, is_model
 from gliner_pipe.convert import convert, from_transformers, to_transformers
@@ -458,3 +460,48 @@ def test_the_folder_of_a_training_keeps_its_pipelines(tagger: Any, tmp_path: Pat
         assert AutoModelForTokenClassification.from_pretrained(tmp_path / "my-ner").config.num_labels == 5
     assert spacy.load(tmp_path / "my-ner" / "model-best").get_pipe("token_classifier").labels
     assert [path.name for path in tmp_path.glob("*/.*")] == []
+
+
+# -- files of weights ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [SAFE, PICKLED])
+def test_shards_and_prefixes(folder, tmp_path, name):
+    expected = logits_of(tagged_with(folder), WORDS)
+    other = shutil.copytree(folder, tmp_path / "model")
+    if VERSION_5:
+        prefixed(other, "module.")
+    shards = sharded(other, name)
+    assert torch.equal(logits_of(tagged_with(other), WORDS), expected)
+    shards[0].unlink()
+    with pytest.raises(CheckpointError, match=shards[0].name):
+        tagged_with(other).initialize()
+
+
+def test_other_prefixes_are_refused_by_name(folder, tmp_path):
+    other = prefixed(shutil.copytree(folder, tmp_path / "model"), "student.")
+    with pytest.raises(ConfigError, match=r"'student\.'") as error:
+        tagged_with(other).initialize()
+    assert "\n" not in str(error.value)
+
+
+def test_attention_of_a_model(folder, tmp_path):
+    other = shutil.copytree(folder, tmp_path / "model")
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps({**config, "_attn_implementation": "eager"}))
+    nlp = tagged_with(other)
+    expected = logits_of(nlp, WORDS)
+    nlp.to_disk(tmp_path / "saved")
+    for one in (nlp, spacy.load(tmp_path / "saved")):
+        network = one.get_pipe("token_classifier").network
+        assert network.encoder.backbone.encoder.config._attn_implementation == "eager"
+        assert torch.equal(logits_of(one, WORDS), expected)
+
+
+def test_a_tokenizer_of_other_weights(folder, tmp_path):
+    other = shutil.copytree(folder, tmp_path / "model")
+    tokenizer = AutoTokenizer.from_pretrained(other)
+    tokenizer.add_tokens(["#one#", "#two#"])
+    tokenizer.save_pretrained(other)
+    with pytest.raises(CheckpointError, match="2 tokens more"):
+        tagged_with(other).initialize()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 
 import pytest
 import spacy
@@ -324,3 +325,28 @@ def test_training_from_a_file(backbone, tmp_path):
     app(["--config", str(cfg), "--max_steps", "1", "--loggers", "none", *limits])
     nlp = spacy.load(tmp_path / "out" / "model-last")
     assert "person" in nlp.get_pipe("gliner").labels
+
+
+def test_configurations_of_encoders_are_used(backbone, label_generator, tmp_path):
+    """No ``config.json`` is read: the folders hold weights and tokenizers alone."""
+    settings = {}
+    for key, source in (
+        ("model", backbone),
+        ("labels_encoder", backbone),
+        ("labels_decoder", label_generator),
+    ):
+        folder = shutil.copytree(source, tmp_path / key)
+        settings[key] = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").unlink()
+    text = FLAT.replace("labels_encoder: null\n", "").replace("max_len: 100", "max_len: 400")
+    text += f"encoder_config: {json.dumps(settings['model'])}\n"
+    for other in ("labels_encoder", "labels_decoder"):
+        more = f"{other}: '{tmp_path / other}'\n{other}_config: {json.dumps(settings[other])}\n"
+        moved = to_config(
+            written(tmp_path, text.replace("{backbone}", str(tmp_path / "model")) + more, backbone)
+        )
+        nlp = resolved(moved)
+        encoder = moved.config["components"]["gliner"]["model"]["encoder"]
+        assert encoder["backbone"]["config"] == settings["model"]
+        assert encoder["backbone"]["window"] == 508  # of 512 positions
+        nlp.get_pipe("gliner").gliner.build()

@@ -59,7 +59,9 @@ CASES = {
     "fusion": (in_model("post_fusion_schema: l2t+t2l"), ":3 (model.post_fusion_schema)", "'l2t+t2l'", "l2t-t2l"),
     "splitter": (in_model("words_splitter_type: moses"), ":3 (model.words_splitter_type)", "whitespace, spacy"),
     "streaming": (in_model("model_type: gliner_streaming_span"), ":3 (model.model_type)", "'gliner_streaming_span'"),
-    "encoder config": (in_model("encoder_config: {a: 1}"), ":3 (model.encoder_config)", "prev_path"),
+    "encoder config": (
+        in_model("encoder_config: {model_type: nope}"), ":3 (model.encoder_config)", "'nope'"
+    ),
     "no training data": (changed("train_data: train.json", "format: json"), "", "train_data"),
     "no model": (changed("  model_name: some/encoder\n", ""), "", "model_name", "prev_path"),
     "token": (GOOD + "  hub_token: hf_abcdef\n", ":8 (training.hub_token)", "HF_TOKEN"),

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import copy
 import importlib.util
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+import logging
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from gliner_pipe.errors import CheckpointError, ConfigError
-from gliner_pipe.modeling.backbones import word_spaces
+from gliner_pipe.errors import CheckpointError, ConfigError, GlinerPipeError
+from gliner_pipe.modeling.backbones import hf_weights, word_spaces
 from gliner_pipe.modeling.layers.linear import take_linears
 from gliner_pipe.util import consent
-from gliner_pipe.util.atomic import inside
 from gliner_pipe.util.thread_lock import LOADING
+
+logger = logging.getLogger(__name__)
 
 
 def locate(name: str, marker: str = "config.json") -> Path | None:
@@ -46,60 +47,79 @@ def locate(name: str, marker: str = "config.json") -> Path | None:
     return None
 
 
-def source_of(name: str, where: str) -> str:
+def source_of(name: str, where: str, marker: str | None = "config.json") -> str:
     """Return the argument for ``from_pretrained``: the folder that `name` refers to, or the hub id itself.
+
+    Parameters
+    ----------
+    name
+        A folder, the name of an installed package, or a hub id.
+    where
+        Section or option, for errors.
+    marker
+        A file that the folder must contain; None for any folder.
 
     Raises
     ------
     ConfigError
         If a folder does not contain a model, or `name` is not a valid hub id.
+    CheckpointError
+        If files of sharded weights are missing.
     """
     folder = locate(name)
     if folder is not None:
-        if not (folder / "config.json").is_file():
+        if marker is not None and not (folder / marker).is_file():
             found = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
             raise ConfigError(
-                where, f"found {name!r}, a folder without config.json (it contains {found})", _ALLOWED
+                where, f"found {name!r}, a folder without {marker} (it contains {found})", _ALLOWED
             )
-        check_index(folder)
+        hf_weights.check_index(folder)
         return str(folder)
-    if name.count("/") > 1 or name.startswith((".", "/", "~")) or not name.strip():
+    if name.count("/") > 1 or not _HUB_NAME.fullmatch(name):
         raise ConfigError(where, f"found {name!r}, which is no folder", _ALLOWED, "Check the path")
     return name
 
 
-def check_index(folder: Path) -> None:
-    """Check that the weight files listed in the index of a folder are inside the folder.
+_ALLOWED = "a folder with a Hugging Face model, an installed package that contains one, a hub id"
+#: Names that may be those of a model on the hub: no paths, also not those of Windows.
+_HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
+
+
+def config_of(settings: Mapping[str, Any], where: str, kind: str | None = None) -> Any:
+    """Return the Hugging Face configuration with the given settings, without asking the hub.
+
+    Parameters
+    ----------
+    settings
+        Content of a ``config.json``. Settings of dtypes are left out, since weights are loaded as fp32 or as the block
+        says, and so is what names code.
+    where
+        Section or option, for errors.
+    kind
+        Model type of settings without one.
 
     Raises
     ------
-    CheckpointError
-        If one is not, or the index cannot be read.
+    ConfigError
+        If they are not those of a model of `transformers`.
     """
-    for file in folder.glob("*.index.json"):
-        try:
-            names = set(json.loads(file.read_text(encoding="utf8"))["weight_map"].values())
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise CheckpointError(f"{file}: not an index of weight files ({error}).") from None
-        for name in names:
-            inside(folder, name, file)
+    from transformers import AutoConfig
 
-
-_ALLOWED = "a folder with a Hugging Face model, an installed package that contains one, a hub id"
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Hide the progress bars of `transformers` inside the context."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
+    left_out = ("dtype", "torch_dtype", "auto_map")
+    settings = {
+        key: value
+        for key, value in settings.items()
+        if key not in left_out and not str(key).endswith("attn_implementation")
+    }
+    model_type = settings.pop("model_type", None) or kind
     try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
+        return AutoConfig.for_model(model_type, **settings)
+    except Exception as error:  # each class of configurations has checks of its own
+        found = f"cannot be read as the configuration of a {model_type!r} ({hf_weights.first_line(error)})"
+        raise ConfigError(where, found, "the content of the config.json of an encoder", _SPELLING) from None
+
+
+_SPELLING = "Check model_type and the other keys"
 
 
 @LOADING.held
@@ -109,36 +129,121 @@ def load_pretrained(
     trust_remote_code: bool,
     attn_implementation: str = "auto",
     words: bool = True,
+    settings: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> tuple[Any, Any]:
     """Load a model with its weights, and its tokenizer, from a hub id, a folder or an installed package.
 
-    The tokenizer reads separate `words`, or running text.
+    Parameters
+    ----------
+    name
+        A folder, the name of an installed package, or a hub id.
+    where
+        Section or option, for errors.
+    trust_remote_code
+        Run code that comes with the model.
+    attn_implementation
+        ``auto``, or a name in `transformers`.
+    words
+        Whether the tokenizer reads separate words, or running text.
+    settings
+        Configuration in place of that of the model.
+    options
+        Arguments of ``from_pretrained``; the dtype is fp32 by default.
 
     Raises
     ------
     ConfigError
         If that fails, with the error of the hub.
+    CheckpointError
+        If weights are missing or do not fit the configuration.
     """
     from transformers import AutoModel
 
-    source = source_of(name, where)
+    if settings is not None:
+        options["config"] = config_of(settings, where)
+    source = source_of(name, where, None if settings is not None else "config.json")
     trusted = trust_remote_code or consent.is_given()
+    options |= {"dtype": torch.float32, **options, "trust_remote_code": trusted}
     options |= _attention_option(attn_implementation, trusted, where)
     try:
+        if settings is None:  # read first, as its absence tells most
+            stated = stated_attention(config_dict(source))
+            _attention_option(stated if attn_implementation == "auto" else "auto", trusted, where)
         tokenizer = tokenizer_of(source, trusted, words)
-        with quiet():
-            model = AutoModel.from_pretrained(source, trust_remote_code=trusted, **options)
-    except (OSError, ValueError, ImportError) as error:
-        consent.refuse(error, name, where)
-        reason = " ".join(str(error).split())[:300]
-        raise ConfigError(
-            where,
-            f"{name!r} cannot be loaded ({reason})",
-            _ALLOWED,
-            "Without network, download the model before and set its folder",
-        ) from error
+        model = load_weights(AutoModel, source, name, where, options)
+    except GlinerPipeError:
+        raise
+    except hf_weights.FAILURES as error:
+        raise unloadable(error, name, where, _ALLOWED) from error
+    if (extra := missing_rows(model, tokenizer)) > 0:
+        logger.warning(
+            "%s: its tokenizer has %d tokens more than its embeddings have rows; they get new vectors.",
+            name,
+            extra,
+        )
     return _ready(model, tokenizer, where, attn_implementation)
+
+
+def missing_rows(model: Any, tokenizer: Any) -> int:
+    """Return how many tokens of a tokenizer have no embedding in a model; 0 or less if all have."""
+    return len(tokenizer) - len(model.get_input_embeddings().weight)
+
+
+def unloadable(error: Exception, name: object, where: str, allowed: str) -> ConfigError:
+    """Return the error for a model that `transformers` cannot load.
+
+    Raises
+    ------
+    ConfigError
+        If the model contains code and the user has not consented to run it.
+    """
+    consent.refuse(error, name, where)
+    reason = hf_weights.first_line(error)
+    do = "Without network, download the model before and set its folder"
+    return ConfigError(where, f"{name!r} cannot be loaded ({reason})", allowed, do)
+
+
+def load_weights(kind: Any, source: str, name: str, where: str, options: dict[str, Any], **how: Any) -> Any:
+    """Return ``hf_weights.load``, with another attention if that of the model's own files cannot run here.
+
+    Raises
+    ------
+    ConfigError
+        If an attention that cannot run was chosen in `options`, by the user.
+    """
+    try:
+        return hf_weights.load(kind, source, name, **how, **options)
+    except (ImportError, ValueError) as error:
+        reason, chosen = hf_weights.first_line(error, 200), options.get("attn_implementation")
+        if isinstance(error, GlinerPipeError) or not re.search("attn|attention", reason, re.IGNORECASE):
+            raise
+        if chosen is not None:
+            where = f"{where.rpartition('.')[0]}.attn_implementation"
+            found = f"found {chosen!r}, which cannot run here ({reason})"
+            raise ConfigError(where, found, _ATTENTION, "Set auto for the fastest that can") from None
+        from transformers import AutoConfig
+
+        trusted = {"trust_remote_code": options["trust_remote_code"]}
+        config = options.get("config") or AutoConfig.from_pretrained(source, **trusted)
+        for instead in ("sdpa", "eager"):
+            config._attn_implementation = instead
+            try:
+                model = hf_weights.load(kind, source, name, **how, **{**options, "config": config})
+            except (ImportError, ValueError):
+                continue
+            _report_attention(where, reason, instead)
+            return model
+        raise
+
+
+_ATTENTION = "auto, eager, sdpa, flash_attention_2"
+
+
+def _report_attention(where: str, reason: str, instead: str) -> None:
+    logger.warning(
+        "[%s] The attention of this model cannot run here (%s); %s is used instead.", where, reason, instead
+    )
 
 
 @LOADING.held
@@ -155,12 +260,9 @@ def tokenizer_of(source: str, trust_remote_code: bool, words: bool = True) -> An
         Whether it reads text as separate words: each then has the subword tokens that it has in running text, see
         :mod:`gliner_pipe.modeling.backbones.word_spaces`.
     """
-    from transformers import AutoTokenizer
-
-    options: dict[str, Any] = {"use_fast": True, "trust_remote_code": trust_remote_code}
-    tokenizer = AutoTokenizer.from_pretrained(source, **options)
+    tokenizer = read_tokenizer(source, trust_remote_code)
     if words and not word_spaces.are_read(tokenizer):
-        other = AutoTokenizer.from_pretrained(source, add_prefix_space=True, **options)
+        other = read_tokenizer(source, trust_remote_code, add_prefix_space=True)
         if word_spaces.are_read(other, like=tokenizer):  # a tokenizer class with this option
             return other
         word_spaces.add(tokenizer, source)
@@ -168,18 +270,90 @@ def tokenizer_of(source: str, trust_remote_code: bool, words: bool = True) -> An
 
 
 @LOADING.held
+def read_tokenizer(source: str | Path, trust_remote_code: bool, **options: Any) -> Any:
+    """Return the tokenizer of a hub id or folder.
+
+    Raises
+    ------
+    CheckpointError
+        If there is none: `transformers` 5 then makes one that only knows special tokens.
+    """
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    options = {"use_fast": True, "trust_remote_code": trust_remote_code, **options}
+    try:
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(source, **options)
+        except ValueError as error:
+            if "TokenizersBackend" not in str(error):
+                raise
+            # the name of this class in files that transformers 5 writes, unknown to version 4
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(source, **options)
+    except (*hf_weights.FAILURES, TypeError) as error:
+        consent.refuse(error, source, "model")
+        raise CheckpointError(_no_tokenizer(source, hf_weights.first_line(error, 160))) from None
+    if len(tokenizer) < _FEW_TOKENS and not {*tokenizer.get_vocab()} - {*tokenizer.all_special_tokens, "▁"}:
+        raise CheckpointError(_no_tokenizer(source, "it only has special tokens"))
+    return tokenizer
+
+
+#: A tokenizer with fewer tokens may have special tokens only.
+_FEW_TOKENS = 512
+#: Files of tokenizers, of which a model has one or more.
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.txt",
+    "vocab.json",
+    "*.model",
+    "*.tiktoken",
+)
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Return whether a folder contains files of a tokenizer."""
+    return any(next(folder.glob(pattern), None) is not None for pattern in TOKENIZER_FILES)
+
+
+def _no_tokenizer(source: str | Path, why: str) -> str:
+    """Return in one line that there is no tokenizer, where it was looked for, and what to do."""
+    from huggingface_hub import constants
+
+    do = "Copy tokenizer.json and tokenizer_config.json of the model into its folder"
+    if Path(source).is_dir():
+        found = "its files do not make one" if has_tokenizer(Path(source)) else "there is no tokenizer.json"
+        return f"{source}: no tokenizer in this folder, {found} ({why}). {do}."
+    offline = " only, since HF_HUB_OFFLINE is set," if constants.HF_HUB_OFFLINE else ", and on the hub"
+    return (
+        f"{str(source)!r}: no tokenizer, looked for in the hub's cache {constants.HF_HUB_CACHE}{offline} ({why}). "
+        f"{do}, or download the model while there is a network."
+    )
+
+
+@LOADING.held
 def load_saved(
     folder: Path, where: str, trust_remote_code: bool, attn_implementation: str = "auto", **options: Any
 ) -> tuple[Any, Any]:
-    """Build a model without weights, and its tokenizer, from a saved folder, without network."""
+    """Build a model without weights, and its tokenizer, from a saved folder, without network.
+
+    An attention that cannot run here is replaced by that of ``auto``, with a warning: the results are the same.
+    """
     from transformers import AutoConfig, AutoModel
 
     trusted = trust_remote_code or consent.is_given()
-    options |= _attention_option(attn_implementation, trusted, where)
+    options = {"dtype": torch.float32, **options, "trust_remote_code": trusted}
+    asked = _attention_option(attn_implementation, trusted, where)
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trusted)
         tokenizer = saved_tokenizer(folder, trusted)
-        model = AutoModel.from_config(config, trust_remote_code=trusted, **options)
+        try:
+            model = AutoModel.from_config(copy.deepcopy(config), **options, **asked)
+        except (ImportError, ValueError) as error:
+            if not asked:
+                raise
+            model = AutoModel.from_config(config, **options)
+            attn_implementation = "auto"
+            _report_attention(where, hf_weights.first_line(error, 200), attn_implementation)
     except ValueError as error:
         consent.refuse(error, folder, where)
         raise
@@ -190,7 +364,7 @@ def _attention_option(attn_implementation: str, trusted: bool, where: str) -> di
     if "/" in attn_implementation and not trusted:  # transformers would load compiled code from a hub
         where = f"{where.rpartition('.')[0]}.attn_implementation"
         found = f"found {attn_implementation!r}, code on a hub that needs consent to run"
-        raise ConfigError(where, found, "auto, eager, sdpa, flash_attention_2", consent.HOW)
+        raise ConfigError(where, found, _ATTENTION, consent.HOW)
     return {} if attn_implementation == "auto" else {"attn_implementation": attn_implementation}
 
 
@@ -212,12 +386,24 @@ def _ready(model: Any, tokenizer: Any, where: str, attn_implementation: str) -> 
     return model, tokenizer
 
 
+def config_dict(source: str) -> dict[str, Any]:
+    """Return the content of the ``config.json`` of a folder or hub id."""
+    from transformers import PretrainedConfig
+
+    content: dict[str, Any] = PretrainedConfig.get_config_dict(source)[0]
+    return content
+
+
+def stated_attention(settings: Mapping[str, Any]) -> str:
+    """Return the attention that the content of a ``config.json`` asks for, ``auto`` if it asks for none."""
+    found = settings.get("_attn_implementation") or settings.get("attn_implementation")
+    return found if isinstance(found, str) else "auto"
+
+
 @LOADING.held
 def saved_tokenizer(folder: Path, trust_remote_code: bool) -> Any:
     """Return the tokenizer of a saved folder, without network."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True, trust_remote_code=trust_remote_code)
+    tokenizer = read_tokenizer(folder, trust_remote_code)
     word_spaces.restore(tokenizer, str(folder))
     return tokenizer
 

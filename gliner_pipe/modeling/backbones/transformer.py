@@ -26,7 +26,7 @@ from gliner_pipe.modeling.backbones.base import (
     WindowBatch,
     pool_words,
 )
-from gliner_pipe.modeling.backbones.pretrained_encoder import PretrainedEncoder, follow_device
+from gliner_pipe.modeling.backbones.pretrained_encoder import FLASH, PretrainedEncoder, follow_device
 from gliner_pipe.modeling.backbones.windows import layout
 from gliner_pipe.modeling.layers.cache import Cache
 from gliner_pipe.modeling.precision import DTYPES, EncoderCopy
@@ -126,6 +126,9 @@ class Transformer(PretrainedEncoder, Backbone):
     quantization
         8-bit (``int8``) or 4-bit (``nf4``, ``fp4``) weights under an adapter of ``save = "adapter"``, to save memory in
         training; needs CUDA and bitsandbytes.
+    config
+        Configuration of the encoder (the content of a ``config.json``) in place of that of `model`, which then only
+        provides weights and tokenizer.
     """
 
     section = f"{WHERE}.model"
@@ -149,6 +152,7 @@ class Transformer(PretrainedEncoder, Backbone):
         trust_remote_code: bool = False,
         adapter: Adapter | None = None,
         quantization: Literal["int8", "nf4", "fp4"] | None = None,
+        config: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         stride = 2 * window // 3 if stride is None else stride
@@ -167,17 +171,18 @@ class Transformer(PretrainedEncoder, Backbone):
         self.trust_remote_code = trust_remote_code
         self.adapter = adapter
         self.quantization = quantization
+        self.config = config
         self.encoder: Any = None
         self.tokenizer: Any = None
         self.reduced = EncoderCopy()
-        self._warned_room = False
+        self._warned_room = self._warned_attention = False
 
     # -- loading ---------------------------------------------------------------------------------------------------
 
     def build(self, new_tokens: Sequence[str] = ()) -> None:
         """Load weights and tokenizer from the hub, a folder or a package; `new_tokens` get new embeddings."""
         self.encoder, self.tokenizer = hf.load_pretrained(
-            self.model_name, self.section, self.trust_remote_code, **self._options()
+            self.model_name, self.section, self.trust_remote_code, settings=self.config, **self._options()
         )
         if self.adapter is not None:
             self._take_fingerprint()
@@ -353,11 +358,25 @@ class Transformer(PretrainedEncoder, Backbone):
 
     # -- from windows to vectors -----------------------------------------------------------------------------------
 
+    def _report_attention(self, encoder: Any) -> None:
+        """Log once that the attention that was asked for cannot run on this device or in this dtype."""
+        if not self._warned_attention and encoder.config._attn_implementation != FLASH:
+            self._warned_attention = True
+            logger.warning(
+                "[%s.attn_implementation] %s needs a CUDA device, 16-bit weights and the package flash-attn; %s is "
+                "used instead.",
+                WHERE,
+                FLASH,
+                encoder.config._attn_implementation,
+            )
+
     def forward(self, batch: WindowBatch) -> BackboneOutput:
         """Run a batch of windows."""
         encoder = self._current_encoder()
-        if (self.attn_implementation or "auto") == "auto":
+        if (self.attn_implementation or "auto") in ("auto", FLASH):
             follow_device(encoder, batch.input_ids.device)
+            if self.attn_implementation == FLASH:
+                self._report_attention(encoder)
         mask = batch.attention_mask
         hidden = self._token_vectors(encoder, batch.input_ids, mask, _mask_if_padded(mask))
         words = pool_words(hidden, batch.piece_start, batch.piece_count, self.pooling)

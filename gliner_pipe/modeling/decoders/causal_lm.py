@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from gliner_pipe.errors import ConfigError, reason_of
-from gliner_pipe.modeling.backbones import hf
+from gliner_pipe.errors import ConfigError, GlinerPipeError
+from gliner_pipe.modeling.backbones import hf, hf_weights
 from gliner_pipe.util import consent
 from gliner_pipe.util.thread_lock import LOADING
 
@@ -17,35 +18,55 @@ _ALLOWED = "a folder or installed package with a causal language model, or a hub
 
 
 @LOADING.held
-def load_pretrained(name: str, where: str, trust_remote_code: bool) -> tuple[Any, Any]:
+def load_pretrained(
+    name: str, where: str, trust_remote_code: bool, settings: Mapping[str, Any] | None = None
+) -> tuple[Any, Any]:
     """Load a language model with its weights, and its tokenizer, from a hub id, a folder or an installed package.
+
+    Parameters
+    ----------
+    name
+        A folder, the name of an installed package, or a hub id.
+    where
+        Section or option, for errors.
+    trust_remote_code
+        Run code that comes with the model.
+    settings
+        Configuration in place of that of the model.
 
     Raises
     ------
     ConfigError
         If they cannot be loaded, with the hub's own message, or if the model is not causal.
+    CheckpointError
+        If weights are missing or do not fit the configuration.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
-    source = hf.source_of(name, where)
-    trusted = trust_remote_code or consent.is_given()
+    options: dict[str, Any] = {"dtype": torch.float32}
+    if settings is not None:
+        options["config"] = hf.config_of(settings, where, "gpt2")
+    source = hf.source_of(name, where, None if settings is not None else "config.json")
+    trusted = options["trust_remote_code"] = trust_remote_code or consent.is_given()
     try:
+        if settings is None:
+            hf.config_dict(source)  # read first, as its absence tells most
         # a label is tokenized like a word inside a text, as in GLiNER
-        tokenizer = AutoTokenizer.from_pretrained(
-            source, use_fast=True, add_prefix_space=True, trust_remote_code=trusted
-        )
-        with hf.quiet():
-            model = AutoModelForCausalLM.from_pretrained(
-                source, trust_remote_code=trusted, dtype=torch.float32
-            )
-    except (OSError, ValueError, ImportError) as error:
-        consent.refuse(error, name, where)
-        do = "Offline, download the model first and give its folder"
-        raise ConfigError(where, f"{name!r} cannot be loaded ({reason_of(error)})", _ALLOWED, do) from error
+        tokenizer = hf.read_tokenizer(source, trusted, add_prefix_space=True)
+        refuse = partial(_refuse, name, where)
+        model = hf.load_weights(AutoModelForCausalLM, source, name, where, options, refuse=refuse)
+    except GlinerPipeError:
+        raise
+    except hf_weights.FAILURES as error:
+        raise hf.unloadable(error, name, where, _ALLOWED) from error
     if not _is_causal(model):
         found = f"{name!r} is bidirectional and cannot generate text"
         raise ConfigError(where, found, _ALLOWED, "Use a decoder model")
     return _prepared(model, tokenizer)
+
+
+def _refuse(name: str, where: str, reason: str) -> ConfigError:
+    return ConfigError(where, f"{name!r} is not a trained language model: it {reason}", _ALLOWED)
 
 
 @LOADING.held
@@ -57,7 +78,7 @@ def load_saved(folder: Path, where: str, trust_remote_code: bool) -> tuple[Any, 
     ConfigError
         If the folder holds no language model.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     if not (folder / "config.json").is_file():  # transformers would otherwise look it up on the hub
         raise ConfigError(where, f"{folder} has no config.json", _ALLOWED, "Save the pipeline again")
@@ -65,11 +86,14 @@ def load_saved(folder: Path, where: str, trust_remote_code: bool) -> tuple[Any, 
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": trusted}
     try:
         config = AutoConfig.from_pretrained(folder, **local)
-        tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True, **local)
+        tokenizer = hf.read_tokenizer(folder, trusted)
         model = AutoModelForCausalLM.from_config(config, trust_remote_code=trusted, dtype=torch.float32)
+    except GlinerPipeError:
+        raise
     except (OSError, ValueError, ImportError) as error:
         consent.refuse(error, folder, where)
-        raise ConfigError(where, f"{folder} cannot be loaded ({reason_of(error)})", _ALLOWED) from error
+        reason = hf_weights.first_line(error)
+        raise ConfigError(where, f"{folder} cannot be loaded ({reason})", _ALLOWED) from error
     return _prepared(model, tokenizer)
 
 

@@ -72,6 +72,9 @@ class GenerativeDecoder(SpanDecoder, PretrainedModule):
     trust_remote_code
         Allow code that comes with the model to run when it is first loaded. It is not saved: whoever loads the pipeline
         has to consent again.
+    config
+        Configuration of the language model (the content of a ``config.json``) in place of that of `model`, which then
+        only provides weights and tokenizer.
 
     Notes
     -----
@@ -95,6 +98,7 @@ class GenerativeDecoder(SpanDecoder, PretrainedModule):
         dropout: Rate = 0.4,
         freeze: bool = False,
         trust_remote_code: bool = False,
+        config: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.model_name = model
@@ -108,6 +112,7 @@ class GenerativeDecoder(SpanDecoder, PretrainedModule):
         self.dropout = dropout
         self.freeze = freeze
         self.trust_remote_code = trust_remote_code
+        self.config = config
         self.decoder: Any = None
         self.tokenizer: Any = None
         self.projection: nn.Module | None = None
@@ -130,7 +135,9 @@ class GenerativeDecoder(SpanDecoder, PretrainedModule):
 
     def build(self, hidden_size: int) -> None:
         """Load the language model from the hub, a folder or a package, for vectors of this width."""
-        loaded = causal_lm.load_pretrained(self.model_name, f"{WHERE}.model", self.trust_remote_code)
+        loaded = causal_lm.load_pretrained(
+            self.model_name, f"{WHERE}.model", self.trust_remote_code, self.config
+        )
         self._set_model(*loaded, hidden_size)
 
     def save_assets(self, path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor
@@ -51,6 +51,8 @@ class BiEncoder(Encoder):
     label_cache
         Folder for a persistent cache of label vectors, shared by any number of processes and models; vectors are stored
         by the fingerprint of the weights. None for a cache in memory only.
+    label_config
+        Configuration of the label model (the content of a ``config.json``) in place of its own.
 
     Notes
     -----
@@ -68,6 +70,7 @@ class BiEncoder(Encoder):
         trust_remote_code: bool = False,
         label_adapter: Adapter | None = None,
         label_cache: str | None = None,
+        label_config: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         if label_adapter is not None and label_freeze:
@@ -87,6 +90,7 @@ class BiEncoder(Encoder):
             trust_remote_code=trust_remote_code,
             adapter=label_adapter,
             cache=label_cache,
+            config=label_config,
         )
         self.rnn: BiLSTM | None = None
 

@@ -48,6 +48,8 @@ class TextEmbedder(PretrainedEncoder):
         An adapter that is trained instead of the encoder.
     cache
         Folder for vectors that are shared with other processes; None for memory only.
+    config
+        Configuration of the encoder in place of that of `model`.
     """
 
     part = "encoder.label_encoder"
@@ -63,6 +65,7 @@ class TextEmbedder(PretrainedEncoder):
         trust_remote_code: bool = False,
         adapter: Adapter | None = None,
         cache: str | None = None,
+        config: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.model_name = model
@@ -72,6 +75,7 @@ class TextEmbedder(PretrainedEncoder):
         self.section = where
         self.trust_remote_code = trust_remote_code
         self.adapter = adapter
+        self.config = config
         self.encoder: Any = None
         self.tokenizer: Any = None
         self.cache = cache
@@ -83,8 +87,11 @@ class TextEmbedder(PretrainedEncoder):
     def build(self, hidden_size: int) -> None:
         """Load weights and tokenizer; a linear layer maps to `hidden_size` if the width of the encoder differs."""
         self.encoder, self.tokenizer = hf.load_pretrained(
-            self.model_name, self.section, self.trust_remote_code, words=False
+            self.model_name, self.section, self.trust_remote_code, words=False, settings=self.config
         )
+        if self.adapter is not None:
+            self._take_fingerprint()
+        hf.grow_embeddings(self.encoder, len(self.tokenizer))
         if self.adapter is not None:
             self.adapt(self.adapter)
         self._finish(hidden_size)

@@ -367,7 +367,7 @@ def test_label_encoders_use_it(deberta):
 
 
 @pytest.mark.parametrize(
-    ("found", "expected"), [(None, "auto"), ("eager", "auto"), ("flash_attention_2", "flash_attention_2")]
+    ("found", "expected"), [(None, "auto"), ("eager", "eager"), ("flash_attention_2", "flash_attention_2")]
 )
 def test_settings_of_a_checkpoint(found, expected):
     from gliner_pipe.checkpoints.gliner_names import _attention

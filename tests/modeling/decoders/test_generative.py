@@ -323,9 +323,14 @@ def test_created_from_a_config_section():
 
 
 def test_unusable_models_are_rejected(gpt2, tmp_path, monkeypatch):
+    from transformers import AutoModelForMaskedLM, AutoTokenizer
+
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # the variable is read on import
-    bidirectional = str(make_backbone(tmp_path / "bert"))
-    for name in (str(tmp_path), "/no/such/folder", "someone/model-that-is-not-here", bidirectional):
+    untrained = make_backbone(tmp_path / "bert")
+    AutoModelForMaskedLM.from_pretrained(untrained).save_pretrained(tmp_path / "bidirectional")
+    AutoTokenizer.from_pretrained(untrained).save_pretrained(tmp_path / "bidirectional")
+    names = [str(tmp_path), "/no/such/folder", "someone/model-that-is-not-here", str(untrained)]
+    for name in (*names, str(tmp_path / "bidirectional")):
         with pytest.raises(ConfigError) as error:
             made(name)
         assert error.value.where == "components.*.model.decoder.model" and name in str(error.value)
