@@ -63,7 +63,7 @@ def answers(nlp, docs: list, piped: bool) -> list[dict]:
     found = []
     for doc in nlp.pipe(docs) if piped else map(nlp, docs):
         group = doc.spans["gliner"]
-        scores = group.attrs["scores"].tolist()
+        scores = group.attrs["scores"]
         found.append({(s.start, s.end, s.label_): score for s, score in zip(group, scores, strict=True)})
     return found
 

@@ -97,7 +97,7 @@ def folder(backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_fill_config_writes_every_setting(folder: Path) -> None:
     text = (folder / "config.cfg").read_text()
-    assert 'alignment_mode = "strict"' in text and "window = 384" in text and "gamma = 2.0" in text
+    assert 'alignment_mode = "expand"' in text and "window = 384" in text and "gamma = 2.0" in text
     assert "spans_gliner_f = 1.0" in text
 
 

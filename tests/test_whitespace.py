@@ -75,7 +75,7 @@ def found(doc: Doc, places: list[int]) -> list[Any]:
     assert all(span.text == span.text.strip() for span in group)
     return [
         (words[span.start], words[span.end - 1], span.label_, round(score, 5))
-        for span, score in zip(group, group.attrs["scores"].tolist(), strict=True)
+        for span, score in zip(group, group.attrs["scores"], strict=True)
     ]
 
 

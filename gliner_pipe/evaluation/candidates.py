@@ -17,11 +17,11 @@ from gliner_pipe.metrics.alignment import paired_spans
 from gliner_pipe.metrics.base import SpanScorer
 from gliner_pipe.metrics.counts import Mention
 from gliner_pipe.modeling.decoders.span import Candidate
-from gliner_pipe.modeling.encoders.base import Query
 from gliner_pipe.modeling.inference import TokenBudget, predict_spans
 from gliner_pipe.modeling.span_reps.base import SpanRep
 from gliner_pipe.modeling.span_reps.token_level import TokenLevel
-from gliner_pipe.pipeline.word_splitters import read_words
+from gliner_pipe.pipeline.gliner.restrictions import matching, patterns_of
+from gliner_pipe.pipeline.word_splitters import Words
 
 #: Temporary span group for the candidates.
 _KEY = "candidates"
@@ -40,11 +40,15 @@ class DocCandidates:
     mentions
         The mention of each candidate, in the same offsets as `gold`, by its first word, last word and label; None for a
         candidate that does not align with token boundaries.
+    tokens
+        First token, end token and label of each candidate, likewise; None where words are tokens, so that alignment
+        makes no conflicts.
     """
 
     gold: set[Mention]
     candidates: list[Candidate]
     mentions: Mapping[tuple[int, int, int], Mention | None]
+    tokens: Mapping[tuple[int, int, int], tuple[int, int, str] | None] | None = None
 
 
 def scores_ignore_threshold(component: Any) -> bool:
@@ -107,7 +111,8 @@ def find_candidates(
     for batch in util.minibatch(zip(docs, examples, strict=True), size=size):
         found = _predict_candidates(component, [doc for doc, _ in batch], floor)
         for (doc, example), candidates in zip(batch, found, strict=True):
-            spans = _spans(component, doc, candidates)
+            words = component.word_splitter.split(doc)
+            spans = _spans(component, doc, words, candidates)
             doc.spans[_KEY] = [span for span in spans if span is not None]
             pair = Example(doc, example.reference)
             gold, aligned = paired_spans(pair, scorer.span_getter, _KEY, scorer.unit)
@@ -117,7 +122,13 @@ def find_candidates(
                 for candidate, span in zip(candidates, spans, strict=True)
             }
             kept = {item for item in gold if scorer.labels is None or item[0] in scorer.labels}
-            documents.append(DocCandidates(kept, candidates, mentions))
+            tokens = None
+            if words.offsets is not None:
+                tokens = {
+                    candidate[:3]: None if span is None else (span.start, span.end, span.label_)
+                    for candidate, span in zip(candidates, spans, strict=True)
+                }
+            documents.append(DocCandidates(kept, candidates, mentions, tokens))
     return documents
 
 
@@ -131,31 +142,31 @@ def _predict_candidates(component: Any, docs: Sequence[Doc], floor: float) -> li
             "one label set for all documents",
             "Disable the component that sets them",
         )
-    queries = [
-        Query(
-            tuple(item.text for item in labels),
-            tuple(item.text for item in component.relations_of(doc)) if labels else (),
-        )
-        for doc, labels in zip(docs, label_sets, strict=True)
-    ]
-    with component.placed():
-        read, pieces = read_words(
-            model.encoder.backbone, [component.word_splitter.split(doc) for doc in docs]
-        )
-        texts = [words.texts for words in read]
-        windows = model.encoder.prepare(texts, queries, model.min_overlap, component.report, pieces)
-    limits = [[min(floor, component.limit(item)) for item in labels] for labels in label_sets]
+    prepared = component.prepare(docs)
+    component.add_to_report(prepared.report)
+    limits = [[min(floor, limit) for limit in one.limits] for one in prepared.requests]
     budget = component.budget or TokenBudget(model.encoder.backbone.max_tokens)
-    return [
-        [one._replace(start=words.number(one.start), end=words.number(one.end)) for one in some.candidates]
-        for some, words in zip(predict_spans(model, windows, limits, budget), read, strict=True)
-    ]
+    found = predict_spans(model, prepared.windows, limits, budget, given=prepared.given)
+    candidates = []
+    for some, request, words in zip(found, prepared.requests, prepared.read, strict=True):
+        those = some.candidates
+        if request.patterns:
+            those = matching(those, request.labels, request.patterns, request.doc, request.words, words)
+        candidates.append(
+            [one._replace(start=words.number(one.start), end=words.number(one.end)) for one in those]
+        )
+    return candidates
 
 
-def _spans(component: Any, doc: Doc, candidates: Sequence[Candidate]) -> list[Span | None]:
-    """Return the span of each candidate; None if it does not align with token boundaries."""
-    words, mode = component.word_splitter.split(doc), component.cfg["alignment_mode"]
-    spans = (
-        words.span(doc, start, end, component.labels[label], mode) for start, end, label, _ in candidates
-    )
-    return [span if span is not None and len(span) else None for span in spans]
+def _spans(component: Any, doc: Doc, words: Words, candidates: Sequence[Candidate]) -> list[Span | None]:
+    """Return the span of each candidate; None if it does not align with token boundaries, or with its pattern."""
+    mode, patterns = component.cfg["alignment_mode"], patterns_of(component.label_items)
+    found: list[Span | None] = []
+    for start, end, label, _ in candidates:
+        name = component.labels[label]
+        span = words.span(doc, start, end, name, mode)
+        fits = (
+            span is not None and len(span) and (name not in patterns or patterns[name].fullmatch(span.text))
+        )
+        found.append(span if fits else None)
+    return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import pairwise
 from typing import Any, ClassVar
 
@@ -17,6 +18,8 @@ from gliner_pipe.evaluation.candidates import DocCandidates
 from gliner_pipe.evaluation.evaluate import unannotated_docs
 from gliner_pipe.metrics.base import SpanScorer
 from gliner_pipe.metrics.counts import CountFunction, LabelCounts, add_counts
+from gliner_pipe.pipeline.annotate import owners_of
+from gliner_pipe.pipeline.gliner.settings import decoding
 from gliner_pipe.pipeline.labels import LabelItem
 from gliner_pipe.pipeline.overrides import override
 
@@ -130,10 +133,12 @@ class CandidateSweep(Sweep):
     def _decode(self, document: DocCandidates, limits: Limits) -> LabelCounts:
         """Return the counts of one document."""
         passed = [candidate for candidate in document.candidates if candidate.score > limits[candidate.label]]
-        settings = self.component.cfg
-        kept = self.component.gliner.decoder.decode(
-            passed, flat=settings["flat_ner"], multi_label=settings["multi_label"]
-        )
+        decode = partial(self.component.gliner.decoder.decode, **decoding(self.component.cfg))
+        kept = decode(passed)
+        if document.tokens is not None:
+            keys = [document.tokens[candidate[:3]] for candidate in kept]
+            owners = owners_of(keys, [candidate.score for candidate in kept], decode)
+            kept = [candidate for at, candidate in enumerate(kept) if owners[at] == at]
         found = {document.mentions[candidate[:3]] for candidate in kept}
         return self.count(document.gold, {mention for mention in found if mention is not None})
 

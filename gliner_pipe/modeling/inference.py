@@ -214,10 +214,20 @@ class SpanPredictions:
         Spans above their thresholds, in words of the text, ordered by start, end and label.
     windows
         Span vectors of each window, in order; empty if no relation layer or label generator needs them.
+    below
+        Spans from the lower threshold up to their thresholds, in the same order; empty without a lower threshold.
+    class_scores
+        Scores of each candidate span for all labels, by its first and last word; empty unless asked for.
     """
 
     candidates: list[Candidate] = field(default_factory=list)
     windows: list[SpanVectors] = field(default_factory=list)
+    below: list[Candidate] = field(default_factory=list)
+    class_scores: dict[tuple[int, int], list[float]] = field(default_factory=dict)
+
+
+#: First and last word of the only spans to score in a text; None for all spans.
+GivenSpans = Sequence[tuple[int, int]] | None
 
 
 def predict_spans(
@@ -225,6 +235,10 @@ def predict_spans(
     windows: Sequence[Window],
     thresholds: Sequence[Sequence[float]],
     budget: TokenBudget,
+    *,
+    lower: float | None = None,
+    given: Sequence[GivenSpans] | None = None,
+    class_scores: bool = False,
 ) -> list[SpanPredictions]:
     """Return the spans above their thresholds, text by text.
 
@@ -238,8 +252,16 @@ def predict_spans(
         One for each label of each text, in [0, 1]. A list that texts share is converted only once.
     budget
         Token budget.
+    lower
+        Also return the spans above this threshold that are not above their own (``SpanPredictions.below``).
+    given
+        The only spans of each text that may be returned, in words of the text; None for no restriction.
+    class_scores
+        Whether to score each candidate span for all labels.
     """
     columns: list[NumberArray] = []
+    below: list[NumberArray] = []
+    scored: list[tuple[list[Window], Tensor, Tensor]] = []
     vectors: dict[int, SpanVectors] = {}
     distinct = {id(one): one for one in thresholds}
     limits = {key: torch.tensor(one, dtype=torch.float32) for key, one in distinct.items()}
@@ -254,18 +276,64 @@ def predict_spans(
             here = [windows[index] for index in group]
             row_limits = to_device(loaded[1], model.device).expand(len(group), -1)
             encoded = model.encode(batch)
-            spans = model.span_rep.find(encoded, batch.windows, row_limits)
+            least = row_limits
+            if lower is not None:
+                least = torch.where(row_limits.isinf(), row_limits, row_limits.clamp(max=lower))
+            spans, rest = model.span_rep.find(encoded, batch.windows, least), None
+            if given is not None:
+                spans = spans.where(_is_given(spans, here, [given[window.text] for window in here]))
+            if lower is not None:
+                above = spans.scores > row_limits[spans.rows, spans.labels]
+                rest, spans = spans.where(~above), spans.where(above)
+            classes = _class_scores(model, encoded, batch, spans) if class_scores else None
+            of_spans = []
             if model.span_rep.needs_vectors:
-                vectors.update(zip(group, _span_vectors(model, encoded, batch, spans, here), strict=True))
+                of_spans = list(_span_vectors(model, encoded, batch, spans, here))
             # last: a group that runs out of memory before is run again, and must not count twice
             columns.append(_in_texts(_on_host(spans), here))
+            if rest is not None:
+                below.append(_in_texts(_on_host(rest), here))
+            if classes is not None:
+                scored.append((here, *classes))
+            vectors.update(zip(group, of_spans, strict=False))
         return int(batch.windows.input_ids.numel())
 
     run_groups(model, windows, budget, load, run)
     predictions = [SpanPredictions(candidates) for candidates in _by_text(columns, len(thresholds))]
     for index in sorted(vectors):
         predictions[windows[index].text].windows.append(vectors[index])
+    if below:
+        for prediction, candidates in zip(predictions, _by_text(below, len(thresholds)), strict=True):
+            prediction.below = candidates
+    for here, places, found in scored:
+        for (row, start, end), values in zip(places.tolist(), found.tolist(), strict=True):
+            window = here[row]
+            span = (start + window.start, end + window.start)
+            predictions[window.text].class_scores[span] = values[: len(thresholds[window.text])]
     return predictions
+
+
+def _class_scores(
+    model: GLiNER, encoded: Representations, batch: EncoderBatch, spans: FoundSpans
+) -> tuple[Tensor, Tensor]:
+    """Return row, first and last word of the distinct spans, and their scores for all labels, on the CPU."""
+    distinct = torch.stack([spans.rows, spans.starts, spans.ends], 1).unique(dim=0)
+    scores = model.span_rep.class_scores(encoded, batch.windows, distinct)
+    return distinct.cpu(), scores.float().cpu()
+
+
+def _is_given(spans: FoundSpans, windows: Sequence[Window], given: Sequence[GivenSpans]) -> Tensor:
+    """Whether each span found in these windows is among those given for its text, ``(spans,)``."""
+    size = max(window.n_words for window in windows)
+    codes = [
+        (row * size + start - window.start) * size + end - window.start
+        for row, (window, some) in enumerate(zip(windows, given, strict=True))
+        for start, end in some or ()
+        if window.start <= start <= end < window.stop
+    ]
+    free = torch.tensor([some is None for some in given], device=spans.rows.device)
+    found = (spans.rows * size + spans.starts) * size + spans.ends
+    return free[spans.rows] | torch.isin(found, torch.tensor(codes, dtype=torch.long, device=found.device))
 
 
 def _limits(rows: Sequence[Tensor], mask: Tensor) -> Tensor:

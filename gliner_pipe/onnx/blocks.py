@@ -90,10 +90,15 @@ class ScoredSpans(GraphSpans):
 
     def find(self, read: Scored, windows: WindowBatch, limits: Tensor) -> FoundSpans:  # type: ignore[override]
         """Return the spans above their thresholds."""
-        probs = read.logits.sigmoid_()
+        probs = read.logits.sigmoid()
         keep = (probs > limits[:, None, None]) & valid_spans(windows, self.max_width or 1)[..., None]
         rows, starts, widths, names = keep.nonzero().unbind(1)
         return FoundSpans(rows, starts, starts + widths, names, probs[keep])
+
+    def class_scores(self, read: Scored, windows: WindowBatch, spans: Tensor) -> Tensor:  # type: ignore[override]
+        """Return the scores of chosen spans for all labels, ``(spans, labels)``."""
+        rows, starts, ends = spans.unbind(1)
+        return read.logits[rows, starts, ends - starts].sigmoid_()
 
 
 class GraphTokens(NoWeights, TokenLevel):

@@ -2,31 +2,47 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 from spacy.tokens import Doc, Span, SpanGroup
 
-from gliner_pipe.data import relations
+from gliner_pipe.data import relations, scores
 from gliner_pipe.data.annotations import install
+from gliner_pipe.modeling.decoders.span import Candidate, Preference
 from gliner_pipe.pipeline.word_splitters import Words
 
 UNALIGNED = "entity does not align with token boundaries (alignment_mode)"
-RELATION_UNALIGNED = "relation of an entity that does not align with token boundaries (alignment_mode)"
+ADJUSTED = "entity widened or narrowed to token boundaries (alignment_mode)"
+MERGED = "entity left out for a better one that has some of its tokens once both are aligned (alignment_mode)"
+RELATION_UNALIGNED = "relation of an entity that alignment with tokens left out (alignment_mode)"
+CANDIDATE_UNALIGNED = (
+    "candidate below its threshold that does not align with token boundaries (alignment_mode)"
+)
 OVERLAPPED = "entity left out of doc.ents because it overlaps an existing one"
+NOT_MATCHING = "entity whose text does not match the pattern of its label"
+SCORE_TAKEN = 'entity without span._.score, which another package has registered (use attrs["scores"])'
+#: Counts of what alignment changes.
+ALIGNMENT = (UNALIGNED, ADJUSTED, MERGED)
 
 
 class Entity(NamedTuple):
-    """An entity: words `start` to `end` (inclusive), label, score in [0, 1], and generated labels."""
+    """An entity.
+
+    Words `start` to `end` (inclusive), label, score in [0, 1], generated labels, and the scores of all labels if they
+    were asked for.
+    """
 
     start: int
     end: int
     label: str
     score: float
     generated: tuple[str, ...] = ()
+    class_scores: Mapping[str, float] | None = None
 
 
 class Link(NamedTuple):
@@ -52,46 +68,210 @@ class Prediction:
         Whether labels were generated for the entities.
     words
         Words of the document, where they are available; otherwise it is split again.
+    below
+        Spans from ``candidate_threshold`` up to their thresholds; None where it is not set.
+    patterns
+        Pattern of each label that has one.
     """
 
     entities: list[Entity]
     relations: list[Link] | None = None
     has_generated: bool = False
     words: Words | None = None
+    below: list[Entity] | None = None
+    patterns: Mapping[str, re.Pattern[str]] = field(default_factory=dict)
 
 
 def install_extensions() -> None:
     """Register ``doc._.gliner_labels``, ``doc._.gliner_relations`` (labels for one document) and ``doc._.relations``.
 
-    Existing extensions of these names are kept.
+    Also ``span._.score``. Existing extensions of these names are kept.
     """
     for name in ("gliner_labels", "gliner_relations"):
         install(Doc, name, default=None)
     relations.install_extension()
+    scores.install_extension()
+
+
+# -- alignment with tokens ---------------------------------------------------------------------------------------------
+
+
+class Aligned(NamedTuple):
+    """The tokens of entities.
+
+    Attributes
+    ----------
+    spans
+        The span of each entity; None for one that aligns with no tokens.
+    owners
+        For each entity its own position, or that of the better entity with the same tokens and label; None for one that
+        is left out.
+    """
+
+    spans: list[Span | None]
+    owners: list[int | None]
+
+    def kept(self) -> list[tuple[int, Span]]:
+        """Return position and span of each entity that stays."""
+        rows = zip(range(len(self.spans)), self.spans, self.owners, strict=True)
+        return [(at, span) for at, span, owner in rows if span is not None and owner == at]
+
+    def ends(self) -> list[Span | None]:
+        """Return the span that stands for each entity in relations; None for one that is left out."""
+        return [None if owner is None else self.spans[owner] for owner in self.owners]
 
 
 def align(
-    doc: Doc, entities: Sequence[Entity], words: Words, mode: str, report: Counter[str]
-) -> list[Span | None]:
-    """Return the tokens of each entity; None, counted in `report`, for one that aligns with no tokens."""
+    doc: Doc,
+    entities: Sequence[Entity],
+    words: Words,
+    mode: str,
+    decode: Callable[[list[Candidate]], list[Candidate]],
+    report: Counter[str],
+    patterns: Mapping[str, re.Pattern[str]] | None = None,
+) -> Aligned:
+    """Find the tokens of entities, and resolve the conflicts that alignment with tokens makes.
+
+    Parameters
+    ----------
+    doc
+        The document.
+    entities
+        Its entities, in words.
+    words
+        Its words.
+    mode
+        The setting ``alignment_mode``.
+    decode
+        Selects among entities that overlap; it is called only if the tokens of an entity are not its words.
+    report
+        Counts what is left out or changed.
+    patterns
+        Pattern of each label that has one; the text of an adjusted entity must match it, too.
+    """
     spans = [words.span(doc, entity.start, entity.end, entity.label, mode) for entity in entities]
-    aligned = [span if span is not None and len(span) else None for span in spans]
-    if missing := aligned.count(None):
+    owners = [at if span is not None and len(span) else None for at, span in enumerate(spans)]
+    if missing := owners.count(None):
         report[UNALIGNED] += missing
-    return aligned
+    if words.offsets is None or not entities:
+        return Aligned(spans, owners)
+    adjusted, text = 0, doc.text
+    for at, (span, entity) in enumerate(zip(spans, entities, strict=True)):
+        if span is None or owners[at] is None:
+            continue
+        if words.bounds(text, entity.start, entity.end) != (span.start_char, span.end_char):
+            adjusted += 1
+            pattern = patterns.get(entity.label) if patterns else None
+            if pattern is not None and not pattern.fullmatch(span.text):
+                owners[at] = None
+                report[NOT_MATCHING] += 1
+    if adjusted:
+        report[ADJUSTED] += adjusted
+        before = len(owners) - owners.count(None)
+        keys = [
+            None if span is None or owner is None else (span.start, span.end, span.label_)
+            for span, owner in zip(spans, owners, strict=True)
+        ]
+        owners = owners_of(keys, [entity.score for entity in entities], decode)
+        if merged := before - sum(owner == at for at, owner in enumerate(owners)):
+            report[MERGED] += merged
+    return Aligned(spans, owners)
 
 
-def set_group(doc: Doc, key: str, spans: Sequence[Span], scores: Sequence[float], **attrs: Any) -> None:
-    """Write spans to ``doc.spans[key]``, with their scores in ``attrs["scores"]``."""
+def owners_of(
+    keys: Sequence[tuple[int, int, str] | None],
+    values: Sequence[float],
+    decode: Callable[[list[Candidate]], list[Candidate]],
+) -> list[int | None]:
+    """Resolve conflicts between entities that are aligned with tokens.
+
+    Parameters
+    ----------
+    keys
+        First token, end token (exclusive) and label of each entity; None for one that is left out already.
+    values
+        Score of each.
+    decode
+        Selects among entities that overlap.
+
+    Returns
+    -------
+    list of int or None
+        For each entity the position of the best one with its tokens and label, if `decode` keeps that.
+    """
+    best: dict[tuple[int, int, str], int] = {}
+    for at, key in enumerate(keys):
+        if key is not None and (key not in best or values[at] > values[best[key]]):
+            best[key] = at
+    numbers = {label: number for number, label in enumerate(sorted({key[2] for key in best}))}
+    places = {(start, end - 1, numbers[label]): (start, end, label) for start, end, label in best}
+    kept = decode([Candidate(*place, values[best[key]]) for place, key in sorted(places.items())])
+    chosen = {places[one[:3]] for one in kept}
+    return [best[key] if key is not None and key in chosen else None for key in keys]
+
+
+def align_below(
+    doc: Doc,
+    candidates: Sequence[Entity],
+    words: Words,
+    mode: str,
+    entities: Sequence[Span],
+    report: Counter[str],
+    patterns: Mapping[str, re.Pattern[str]],
+) -> tuple[list[Span], list[float]]:
+    """Return tokens and score of each candidate below its threshold: each span and label once, with its best score.
+
+    They may overlap each other and the entities, but none has the tokens and label of one of the `entities`. `report`
+    counts those that align with no tokens.
+    """
+    found: dict[tuple[int, int, int], tuple[Span, float]] = {}
+    taken = {(span.start, span.end, span.label) for span in entities}
+    for entity in candidates:
+        span = words.span(doc, entity.start, entity.end, entity.label, mode)
+        if span is None or not len(span):
+            report[CANDIDATE_UNALIGNED] += 1
+            continue
+        pattern = patterns.get(entity.label)
+        if pattern is not None and not pattern.fullmatch(span.text):
+            continue
+        key = (span.start, span.end, span.label)
+        if key not in taken and (key not in found or entity.score > found[key][1]):
+            found[key] = (span, entity.score)
+    return [span for span, _ in found.values()], [score for _, score in found.values()]
+
+
+# -- writing -----------------------------------------------------------------------------------------------------------
+
+
+def set_group(
+    doc: Doc, key: str, spans: Sequence[Span], values: Sequence[float], report: Counter[str], **attrs: Any
+) -> None:
+    """Write spans to ``doc.spans[key]``, with their scores in ``attrs["scores"]`` and ``span._.score``."""
     group = SpanGroup(doc, name=key, spans=list(spans))
-    group.attrs.update({"scores": np.array(scores, dtype=np.float32), **attrs})
+    group.attrs.update({"scores": list(map(float, values)), **attrs})
+    write_scores(doc, spans, values, report, doc.spans.get(key, ()))
     doc.spans[key] = group
 
 
-def set_ents(
-    doc: Doc, spans: Sequence[Span], scores: Sequence[float], overwrite: bool, report: Counter[str]
+def write_scores(
+    doc: Doc, spans: Sequence[Span], values: Sequence[float], report: Counter[str], old: Iterable[Span] = ()
 ) -> None:
-    """Write the best non-overlapping spans to ``doc.ents``.
+    """Write ``span._.score`` of spans and remove that of `old` ones; counted in `report` if the name is taken."""
+    if scores.is_installed():
+        scores.write_scores(doc, spans, values, old)
+    elif spans:
+        report[SCORE_TAKEN] += len(spans)
+
+
+def set_ents(
+    doc: Doc,
+    spans: Sequence[Span],
+    values: Sequence[float],
+    overwrite: bool,
+    report: Counter[str],
+    prefer: Preference = "score",
+) -> None:
+    """Write non-overlapping spans to ``doc.ents``: those with the best scores, or the longest.
 
     Existing entities stay and exclude spans that overlap them (counted in `report`); with `overwrite` an existing
     entity that overlaps a new one is removed.
@@ -103,7 +283,10 @@ def set_ents(
             taken[ent.start : ent.end] = True
     by_existing = taken.copy()
     kept: list[Span] = []
-    for index in sorted(range(len(spans)), key=lambda i: -scores[i]):
+    order = sorted(range(len(spans)), key=lambda index: -values[index])
+    if prefer == "longest":
+        order.sort(key=lambda index: -len(spans[index]))
+    for index in order:
         span = spans[index]
         if taken[span.start : span.end].any():
             report[OVERLAPPED] += int(by_existing[span.start : span.end].any())
@@ -119,12 +302,26 @@ def set_ents(
 def set_relations(
     doc: Doc, links: Sequence[Link], spans: Sequence[Span | None], report: Counter[str]
 ) -> None:
-    """Write relations between entities to ``doc._.relations``; `spans` are the entities, None for unaligned ones."""
-    found = []
+    """Write relations between entities to ``doc._.relations``; of equal ones the best.
+
+    Parameters
+    ----------
+    doc
+        The document.
+    links
+        The relations.
+    spans
+        The entities; None for one that is left out, whose relations are counted in `report`.
+    report
+        Counts relations that are left out.
+    """
+    found: dict[tuple[int, int, str, int, int, str, str], relations.Relation] = {}
     for link in links:
         head, tail = spans[link.head], spans[link.tail]
         if head is None or tail is None or (head.start, head.end) == (tail.start, tail.end):
             report[RELATION_UNALIGNED] += 1
-        else:
-            found.append(relations.Relation(head, tail, link.label, link.score))
-    relations.set_relations(doc, found)
+            continue
+        key = (head.start, head.end, head.label_, tail.start, tail.end, tail.label_, link.label)
+        if key not in found or link.score > found[key].score:
+            found[key] = relations.Relation(head, tail, link.label, link.score)
+    relations.set_relations(doc, found.values())

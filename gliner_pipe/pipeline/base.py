@@ -36,6 +36,7 @@ from gliner_pipe.modeling.precision import (
     set_precision,
 )
 from gliner_pipe.pipeline import serialize
+from gliner_pipe.pipeline.annotate import ALIGNMENT
 from gliner_pipe.pipeline.buffers import annotate_buffered, documents_ahead
 from gliner_pipe.pipeline.config_errors import check_settings
 from gliner_pipe.pipeline.thinc_optimizer import ThincDrivenOptimizer
@@ -82,7 +83,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(strict=True)
 
     overwrite_ents: bool = False
-    alignment_mode: Literal["strict", "contract", "expand"] = "strict"
+    alignment_mode: Literal["strict", "contract", "expand"] = "expand"
     batch_size: Count | None = None
     device: Annotated[str, AfterValidator(_device)] = "auto"
     dtype: Any = None
@@ -327,6 +328,15 @@ class TorchPipe(Pipe):  # type: ignore[misc]
         if counts:
             with self._lock:
                 self.report.update(counts)
+
+    def tell_alignment(self, counts: Mapping[str, int]) -> None:
+        """Log once that entities were changed or left out because the words of the model are not spaCy's tokens."""
+        if any(counts.get(reason) for reason in ALIGNMENT):
+            self._tell(
+                "reads other words than spaCy's tokens, so some entities are adjusted or left out (alignment_mode); "
+                "component.report counts them. For spaCy's tokens as words, so that every entity is kept as found, "
+                'set word_splitter = {"@word_splitters": "spacy"}.'
+            )
 
     # -- prediction ----------------------------------------------------------------------------------------
 

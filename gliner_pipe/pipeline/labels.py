@@ -1,10 +1,11 @@
-"""Parses labels and relations: a string, or a mapping with description and threshold."""
+"""Parses labels and relations: a string, or a mapping with description, threshold and pattern."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from gliner_pipe.errors import ConfigError
@@ -25,11 +26,14 @@ class LabelItem:
         Text that the model reads in place of the label.
     threshold
         Minimum score for this label; None for the component's.
+    pattern
+        Regular expression that the whole text of an entity must match; None for any text.
     """
 
     label: str
     description: str | None = None
     threshold: float | None = None
+    pattern: str | None = None
 
     @property
     def text(self) -> str:
@@ -43,12 +47,14 @@ class LabelItem:
             item["description"] = self.description
         if self.threshold is not None:
             item["threshold"] = self.threshold
+        if self.pattern is not None:
+            item["pattern"] = self.pattern
         return self.label if len(item) == 1 else item
 
 
 @dataclass(frozen=True, slots=True)
 class RelationItem(LabelItem):
-    """One relation.
+    """One relation; it has no pattern.
 
     Attributes
     ----------
@@ -72,7 +78,7 @@ def parse_labels(labels: Iterable[Any], where: str) -> tuple[LabelItem, ...]:
     Parameters
     ----------
     labels
-        Strings, or mappings with ``label`` and perhaps ``description`` and ``threshold``.
+        Strings, or mappings with ``label`` and perhaps ``description``, ``threshold`` and ``pattern``.
     where
         Section, for errors.
 
@@ -81,7 +87,7 @@ def parse_labels(labels: Iterable[Any], where: str) -> tuple[LabelItem, ...]:
     ConfigError
         If the list or an item has another form.
     """
-    return _parse_list(labels, where, LabelItem, _parse)
+    return _parse_list(labels, where, LabelItem, _parse_label)
 
 
 def parse_relations(relations: Iterable[Any], where: str) -> tuple[RelationItem, ...]:
@@ -125,8 +131,8 @@ def refuse_references(labels: Any, where: str) -> None:
 def _parse_relation(relation: Any, where: str) -> RelationItem:
     fields = _fields(relation, where, (*_KEYS, "head", "tail"))
     item = _parse({key: value for key, value in fields.items() if key in _KEYS}, where)
-    types = {side: _types(fields.get(side), f"{where}.{side}") for side in ("head", "tail")}
-    return RelationItem(item.label, item.description, item.threshold, **types)
+    head, tail = (_types(fields.get(side), f"{where}.{side}") for side in ("head", "tail"))
+    return RelationItem(item.label, item.description, item.threshold, head=head, tail=tail)
 
 
 def _types(labels: Any, where: str) -> tuple[str, ...] | None:
@@ -148,6 +154,22 @@ def _fields(label: Any, where: str, keys: Sequence[str]) -> Mapping[str, Any]:
     if unknown:
         raise ConfigError(where, f"found the key {sorted(unknown)[0]!r}", ", ".join(keys))
     return fields
+
+
+def _parse_label(label: Any, where: str) -> LabelItem:
+    fields = _fields(label, where, (*_KEYS, "pattern"))
+    item = _parse({key: value for key, value in fields.items() if key in _KEYS}, where)
+    pattern = fields.get("pattern")
+    if pattern is None:
+        return item
+    allowed, do = "a regular expression for the whole text of an entity", r"Write e.g. [\w.]+@[\w.]+"
+    if not isinstance(pattern, str) or not pattern:
+        raise ConfigError(f"{where}.pattern", f"found {pattern!r}", allowed, do)
+    try:
+        re.compile(pattern)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise ConfigError(f"{where}.pattern", f"found {pattern!r} ({error})", allowed, do) from None
+    return replace(item, pattern=pattern)
 
 
 def _parse(label: Any, where: str) -> LabelItem:

@@ -48,7 +48,7 @@ class Words:
         """
         if self.offsets is None:
             return trimmed(Span(doc, start, end + 1, label=label))
-        first, last = _trimmed_offsets(doc.text, self.offsets[start][0], self.offsets[end][1])
+        first, last = self.bounds(doc.text, start, end)
         if first >= last:
             return None
         span = doc.char_span(first, last, label=label, alignment_mode=alignment_mode)
@@ -63,11 +63,29 @@ class Words:
             return [(span.start, span.end - 1) for span in spans]
         if not spans:
             return []
-        text = spans[0].doc.text
+        return self._located(spans[0].doc.text, [(span.start_char, span.end_char) for span in spans])
+
+    def locate_characters(self, doc: Doc, places: Sequence[tuple[int, int]]) -> list[tuple[int, int] | None]:
+        """Return the first and last word of each span of characters; None for one that does not align with words."""
+        if self.offsets is not None:
+            return self._located(doc.text, places)
+        found = [doc.char_span(*_trimmed_offsets(doc.text, *place)) for place in places]
+        return [(span.start, span.end - 1) if span is not None and len(span) else None for span in found]
+
+    def bounds(self, text: str, start: int, end: int) -> tuple[int, int]:
+        """Return start and end character of the words `start` to `end` (inclusive), without whitespace at either end.
+
+        Only for words that are not the document's tokens; `text` is that of the document.
+        """
+        assert self.offsets is not None
+        return _trimmed_offsets(text, self.offsets[start][0], self.offsets[end][1])
+
+    def _located(self, text: str, places: Sequence[tuple[int, int]]) -> list[tuple[int, int] | None]:
+        assert self.offsets is not None
         bounds = [_trimmed_offsets(text, *offsets) for offsets in self.offsets]
         starts = {first: index for index, (first, last) in enumerate(bounds) if first < last}
         ends = {last: index for index, (first, last) in enumerate(bounds) if first < last}
-        wanted = [_trimmed_offsets(text, span.start_char, span.end_char) for span in spans]
+        wanted = [_trimmed_offsets(text, *place) for place in places]
         found = [(starts.get(first), ends.get(last)) for first, last in wanted]
         return [(start, end) if start is not None and end is not None else None for start, end in found]
 

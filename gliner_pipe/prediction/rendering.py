@@ -40,8 +40,10 @@ HtmlStyle = Literal["auto", "span", "ent"]
 
 
 class Entity(TypedDict):
-    """One entity; `start` and `end` are character offsets, `score` is None if the pipeline sets none, and
-    `generated_labels` is set if a label generator is used, best label first.
+    """One entity; `start` and `end` are character offsets, and `score` is None if the pipeline sets none.
+
+    `generated_labels` is set if a label generator is used, best label first; `class_scores`, the scores of all labels,
+    if the component has that setting.
     """
 
     start: int
@@ -50,6 +52,7 @@ class Entity(TypedDict):
     score: float | None
     text: str
     generated_labels: NotRequired[list[str]]
+    class_scores: NotRequired[dict[str, float]]
 
 
 def entities_of(doc: Doc, span_getter: SpanGetter) -> list[Entity]:
@@ -68,6 +71,7 @@ def entities_of(doc: Doc, span_getter: SpanGetter) -> list[Entity]:
         Each span and label once, with the score that its span group holds.
     """
     scores, generated = _attributes(doc, "scores"), _attributes(doc, "generated_labels")
+    classes = _attributes(doc, "class_scores")
     found: dict[tuple[int, int, str], Entity] = {}
     for span in get_spans(doc, span_getter):
         key = (span.start_char, span.end_char, span.label_)
@@ -75,6 +79,8 @@ def entities_of(doc: Doc, span_getter: SpanGetter) -> list[Entity]:
         found[key] = Entity(start=key[0], end=key[1], label=key[2], score=score, text=span.text)
         if key in generated:
             found[key]["generated_labels"] = list(generated[key])
+        if key in classes:
+            found[key]["class_scores"] = {label: round(value, 6) for label, value in classes[key].items()}
     return sorted(found.values(), key=lambda entity: (entity["start"], -entity["end"], entity["label"]))
 
 

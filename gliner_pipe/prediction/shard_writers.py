@@ -17,7 +17,7 @@ from spacy.util import raise_error
 
 from gliner_pipe.data.readers.tables import open_parquet, optional_package
 from gliner_pipe.pipeline.overrides import gliner_components
-from gliner_pipe.prediction.chunks import Found, NoPrediction, Outcome, json_fields
+from gliner_pipe.prediction.chunks import NoPrediction, Outcome, json_fields
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -57,6 +57,8 @@ class Schema:
         ``entities``, from 0.
     generated
         Whether entities have ``generated_labels``, a list of strings.
+    class_scores
+        Whether entities have ``class_scores``, a map from labels to scores.
     errors
         Whether there is ``error``, the reason why a text has no prediction.
     """
@@ -64,6 +66,7 @@ class Schema:
     relations: bool = False
     generated: bool = False
     errors: bool = False
+    class_scores: bool = False
 
     @classmethod
     def of(cls, nlp: Language, *, skip: bool = False) -> Schema:
@@ -73,6 +76,7 @@ class Schema:
             relations=any(one.finds_relations and one.relation_items for one in components),
             generated=any(one.gliner.label_generator is not None for one in components),
             errors=skip or nlp.default_error_handler is not raise_error,
+            class_scores=any(one.cfg["class_scores"] for one in components),
         )
 
     def fields(self) -> list[pa.Field]:
@@ -87,6 +91,8 @@ class Schema:
         }
         if self.generated:
             entity["generated_labels"] = pa.list_(pa.string())
+        if self.class_scores:
+            entity["class_scores"] = pa.map_(pa.string(), pa.float64())
         fields = [pa.field("entities", pa.list_(pa.struct(list(entity.items()))))]
         if self.relations:
             relation = {"head": pa.int32(), "tail": pa.int32(), "label": pa.string(), "score": pa.float64()}
@@ -98,7 +104,7 @@ class Schema:
     def extend(self, batch: pa.RecordBatch, outcomes: Sequence[Outcome]) -> pa.RecordBatch:
         """Return a batch with the columns of the predictions of its rows."""
         pa = arrow()
-        values: list[list[Any]] = [[one.entities if isinstance(one, Found) else None for one in outcomes]]
+        values: list[list[Any]] = [[self._entities(one) for one in outcomes]]
         if self.relations:
             values.append([_relations(one) for one in outcomes])
         if self.errors:
@@ -107,6 +113,16 @@ class Schema:
         added = [pa.array(value, field.type) for value, field in zip(values, fields, strict=True)]
         schema = pa.schema([*batch.schema, *fields])
         return pa.RecordBatch.from_arrays([*batch.columns, *added], schema=schema)
+
+    def _entities(self, outcome: Outcome) -> list[Any] | None:
+        if isinstance(outcome, NoPrediction):
+            return None
+        if not self.class_scores:
+            return list(outcome.entities)
+        return [
+            {**one, "class_scores": list(one["class_scores"].items()) if "class_scores" in one else None}
+            for one in outcome.entities
+        ]
 
 
 def _relations(outcome: Outcome) -> list[dict[str, Any]] | None:

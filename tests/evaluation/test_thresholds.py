@@ -46,7 +46,7 @@ def make_nlp(backbone: Path, span_rep: dict[str, Any] | None = None, **settings:
 
 def examples_of(nlp: Language, n_docs: int = 3) -> list[Example]:
     """Gold spans are two of three spans that the model finds at threshold 0, and one that is too wide to find."""
-    words = ["Ann", "met", "Bo", "in", "Rome", "while", "a", "cat", "slept"]
+    words = ["Ann", "met", "Bo", "in", "Rome/Oslo", "while", "a", "cat", "slept"]
     docs = [Doc(nlp.vocab, words=[*words[number:], *words[:number]]) for number in range(n_docs)]
     examples = []
     with override(nlp, labels=LABELS, threshold=0.0):
@@ -72,10 +72,12 @@ TWICE = {"@span_reps": "token_level", "represent_spans": True}
         (None, {}),
         (None, {"flat_ner": False, "multi_label": True}),
         (None, {"labels": [{"label": "animal", "threshold": 0.9}, "city", "person"]}),
+        (None, {"labels": [{"label": "animal", "pattern": "[a-z ]+"}, "city", "person"]}),
+        (None, {"word_splitter": {"@word_splitters": "whitespace"}, "partial_overlaps": True}),
         (TOKENS, {}),
         (TWICE, {}),
     ],
-    ids=["flat", "nested", "own threshold", "tokens", "tokens twice"],
+    ids=["flat", "nested", "own threshold", "pattern", "other words", "tokens", "tokens twice"],
 )
 def test_the_curve_equals_predictions_with_each_threshold(
     backbone: Path, span_rep: Any, settings: dict[str, Any], metric: Any

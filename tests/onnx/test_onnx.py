@@ -133,6 +133,33 @@ def test_labels_can_be_changed_at_run_time(uni: tuple[Language, Path]) -> None:
         component.labels, component.relations = ["person", "city"], ["knows", "is in"]
 
 
+def test_given_spans_candidates_and_class_scores(uni: tuple[Language, Path]) -> None:
+    nlp, folder = uni
+    both = (nlp, spacy.load(folder))
+    before = nlp.get_pipe("gliner").cfg
+    found_by: list[Any] = []
+    for pipeline in both:
+        component: Any = pipeline.get_pipe("gliner")
+        settings = {
+            "threshold": 0.47,
+            "candidate_threshold": 0.2,
+            "class_scores": True,
+            "input_spans_key": "x",
+        }
+        component.cfg = {**component.cfg, **settings}
+        docs = [pipeline.make_doc(text) for text in TEXTS]
+        for doc in docs:
+            doc.spans["x"] = [doc[at : at + 1 + at % 3] for at in range(len(doc) - 2)]
+        groups = [doc.spans[key] for doc in pipeline.pipe(docs) for key in ("gliner", "gliner_candidates")]
+        found_by.append([([(s.start, s.end, s.label_) for s in group], group.attrs) for group in groups])
+    nlp.get_pipe("gliner").cfg = before
+    for (spans, attrs), (others, theirs) in zip(*found_by, strict=True):
+        assert spans == others and attrs["scores"] == pytest.approx(theirs["scores"], abs=1e-5)
+        for one, other in zip(attrs.get("class_scores", []), theirs.get("class_scores", []), strict=True):
+            assert one == pytest.approx(other, abs=1e-5)
+    assert all(any(spans for spans, _ in found_by[0][part::2]) for part in (0, 1))
+
+
 def test_the_folder_holds_no_weights_of_torch(uni: tuple[Language, Path]) -> None:
     names = {path.name for path in (uni[1] / "gliner" / "model").rglob("*")}
     assert names >= {"model.onnx", "spans.onnx", "pairs.onnx", "tokenizer.json"}

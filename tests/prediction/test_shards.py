@@ -397,3 +397,18 @@ def test_shards_as_single_texts(tmp_path: Path, capsys: pytest.CaptureFixture[st
         options = {"text_column": "body", "id_column": "key", "format": "jsonl"}
         assert predict(pipeline=make_ruler(), input=tmp_path / name, **options) == 1
         assert json.loads(capsys.readouterr().out) == {"text": "Ann", "entities": [ANN], "meta": {"id": key}}
+
+
+def test_class_scores(nlp: Any, tmp_path: Path) -> None:
+    component = nlp.get_pipe("gliner")
+    component.cfg |= {"threshold": 0.0, "class_scores": True}
+    write_json(tmp_path / "a.jsonl", [{"text": "Ann met Bo"}, {"text": ""}])
+    options: dict[str, Any] = {"pipeline": nlp, "input": tmp_path / "a.jsonl", "quiet": True}
+    predict(output=tmp_path / "json", **options)
+    predict(output=tmp_path / "parquet", format="parquet", **options)
+    (found,), (table,) = outputs(tmp_path / "json").values(), outputs(tmp_path / "parquet").values()
+    assert found[0]["entities"] and [row["entities"] for row in table[1:]] == [[]]
+    for one, other in zip(found[0]["entities"], table[0]["entities"], strict=True):
+        assert set(one["class_scores"]) == {"person", "city"}
+        assert one["class_scores"][one["label"]] == one["score"]
+        assert {**other, "class_scores": dict(other["class_scores"])} == one

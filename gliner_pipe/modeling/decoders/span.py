@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from operator import attrgetter
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from gliner_pipe.modeling.block import Block
 from gliner_pipe.registry import registry
@@ -20,13 +20,25 @@ class Candidate(NamedTuple):
     score: float
 
 
+#: Which of several conflicting spans is kept.
+Preference = Literal["score", "longest"]
+
+
 class Decoder(Block):
     """Selects entities among candidates."""
 
     family = "decoders"
 
     @abstractmethod
-    def decode(self, candidates: Sequence[Candidate], *, flat: bool, multi_label: bool) -> list[Candidate]:
+    def decode(
+        self,
+        candidates: Sequence[Candidate],
+        *,
+        flat: bool,
+        multi_label: bool,
+        prefer: Preference = "score",
+        partial_overlaps: bool = False,
+    ) -> list[Candidate]:
         """Select candidates that do not conflict with each other.
 
         Parameters
@@ -34,9 +46,15 @@ class Decoder(Block):
         candidates
             Candidates of one text, ordered by start, then end, then label.
         flat
-            True: no two entities overlap. False: an entity may be nested inside another, but not cross its boundary.
+            True: no entity lies inside another. False: an entity may be nested inside another.
         multi_label
             True: a span may have several labels.
+        prefer
+            Which of several conflicting candidates is kept: the one with the best score, or the longest (of equally
+            long ones the one with the best score).
+        partial_overlaps
+            True: two entities may overlap if neither lies inside the other. False: they may not. With `flat` false and
+            `partial_overlaps` true, entities conflict only if they have the same words.
 
         Returns
         -------
@@ -47,19 +65,29 @@ class Decoder(Block):
 
 @registry.decoders.register("span")
 class SpanDecoder(Decoder):
-    """Goes through candidates by descending score and keeps each that conflicts with none kept before.
+    """Goes through candidates, the best first, and keeps each that conflicts with none kept before.
 
     Ties are broken by start, end and label, as in GLiNER. Time is ``n log n`` in the number of candidates, however long
     they are: a candidate is checked against an index of words, not against every candidate kept before.
     """
 
-    def decode(self, candidates: Sequence[Candidate], *, flat: bool, multi_label: bool) -> list[Candidate]:
+    def decode(
+        self,
+        candidates: Sequence[Candidate],
+        *,
+        flat: bool,
+        multi_label: bool,
+        prefer: Preference = "score",
+        partial_overlaps: bool = False,
+    ) -> list[Candidate]:
         """Select candidates that do not conflict with each other."""
         if len(candidates) < 2:
             return list(candidates)
         ranked = sorted(candidates, key=attrgetter("score"), reverse=True)
+        if prefer == "longest":
+            ranked.sort(key=lambda candidate: candidate.start - candidate.end)  # stable: then by score
         n_words = max(candidate.end for candidate in ranked) + 1
-        taken: _Flat | _Nested = _Flat(n_words) if flat else _Nested(n_words)
+        taken = _INDICES[flat, partial_overlaps](n_words)
         spans: set[tuple[int, int]] = set()
         kept: list[Candidate] = []
         for candidate in ranked:
@@ -104,6 +132,46 @@ class _Nested:
         """Add the span to both trees."""
         self.ends.put(start, end)
         self.starts.put(end, -start)
+
+
+class _Partial:
+    """How far the kept spans that start at each word reach, at most and at least."""
+
+    def __init__(self, n_words: int) -> None:
+        self.ends = _MaxTree(n_words)  # last end of the spans that start at a word
+        self.nearest = _MaxTree(n_words)  # negated first end of the spans that start at a word
+
+    def conflict(self, start: int, end: int) -> bool:
+        """Whether a kept span holds this one, or lies inside it."""
+        return self.ends.over(0, start + 1) >= end or -self.nearest.over(start, end + 1) <= end
+
+    def add(self, start: int, end: int) -> None:
+        """Add the span to both trees."""
+        self.ends.put(start, end)
+        self.nearest.put(start, -end)
+
+
+class _Free:
+    """No index: spans of different words never conflict."""
+
+    def __init__(self, n_words: int) -> None:
+        """Keep nothing."""
+
+    def conflict(self, start: int, end: int) -> bool:
+        """Whether the span conflicts with a kept one: never."""
+        return False
+
+    def add(self, start: int, end: int) -> None:
+        """Keep nothing."""
+
+
+#: The index of kept spans, by `flat` and `partial_overlaps`.
+_INDICES: dict[tuple[bool, bool], type[_Flat | _Nested | _Partial | _Free]] = {
+    (True, False): _Flat,
+    (False, False): _Nested,
+    (True, True): _Partial,
+    (False, True): _Free,
+}
 
 
 class _MaxTree:

@@ -48,6 +48,10 @@ class FoundSpans(NamedTuple):
     labels: Tensor
     scores: Tensor
 
+    def where(self, keep: Tensor) -> FoundSpans:
+        """Return the spans for which `keep` is true, ``(spans,)``."""
+        return FoundSpans(*(column[keep] for column in self))
+
     @classmethod
     def join(cls, parts: Sequence[FoundSpans], device: torch.device) -> FoundSpans:
         """Concatenate several results."""
@@ -155,6 +159,32 @@ class SpanRep(Block):
             rows, starts, widths, names = keep.nonzero().unbind(1)
             parts.append(FoundSpans(rows, starts, starts + widths, names + at, probs[keep]))
         return FoundSpans.join(parts, words.device)
+
+    def class_scores(self, vectors: Representations, windows: WindowBatch, spans: Tensor) -> Tensor:
+        """Score chosen spans for all labels.
+
+        Parameters
+        ----------
+        vectors
+            Words and labels.
+        windows
+            The windows that `find` was given.
+        spans
+            Row, first and last word (inclusive) of each span, ``(spans, 3)``.
+
+        Returns
+        -------
+        Tensor
+            Scores in [0, 1], ``(spans, labels)``; undefined for padding.
+        """
+        rows, starts, ends = spans.unbind(1)
+        words, labels = vectors.span_words, vectors.labels
+        step = max(1, SCORES_AT_ONCE // max(words.shape[0] * words.shape[1] * (self.max_width or 1), 1))
+        parts = []
+        for at in range(0, labels.shape[1], step):
+            logits = self.score(words, labels[:, at : at + step], windows.word_mask)
+            parts.append(logits[rows, starts, ends - starts])
+        return torch.cat(parts, 1).sigmoid_()
 
     def _find_among_many(
         self, words: Tensor, labels: Tensor, word_mask: Tensor, valid: Tensor, limits: Tensor

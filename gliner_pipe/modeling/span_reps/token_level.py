@@ -104,6 +104,26 @@ class TokenLevel(SpanRep):
         found = FoundSpans.join(parts, limits.device)
         return self._rescored(found, vectors, windows, limits) if self.represent_spans else found
 
+    def class_scores(self, vectors: Representations, windows: WindowBatch, spans: Tensor) -> Tensor:
+        """Score chosen spans for all labels, ``(spans, labels)``: the minimum over start, end and all words inside."""
+        if self.represent_spans:
+            return self._span_logits(vectors, spans, windows.word_mask).sigmoid()
+        rows, first, last = spans.unbind(1)
+        step = max(1, SCORES_AT_ONCE // max(3 * windows.word_mask.numel(), 1))
+        parts = []
+        for at in range(0, vectors.labels.shape[1], step):
+            labels = vectors.labels[:, at : at + step]
+            probs = self.score(vectors.words, labels, windows.word_mask).sigmoid_()
+            n_words, n_labels = probs.shape[1:3]
+            inside = probs[..., INSIDE].transpose(1, 2).reshape(-1)
+            block = (rows[:, None] * n_labels + torch.arange(n_labels, device=rows.device)) * n_words
+            low = _range_minimum(
+                inside, (block + first[:, None]).flatten(), (block + last[:, None]).flatten()
+            )
+            ends = torch.minimum(probs[rows, first, :, START], probs[rows, last, :, END])
+            parts.append(torch.minimum(ends, low.view_as(ends)))
+        return torch.cat(parts, 1)
+
     def _rescored(
         self, found: FoundSpans, vectors: Representations, windows: WindowBatch, limits: Tensor
     ) -> FoundSpans:

@@ -6,6 +6,7 @@ import random
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from re import Pattern
 from typing import Any, NamedTuple, cast
 
 from spacy.language import Language
@@ -25,14 +26,15 @@ from gliner_pipe.modeling.decoders.span import Candidate
 from gliner_pipe.modeling.encoders.base import Query
 from gliner_pipe.modeling.encoders.uni_encoder import UniEncoder
 from gliner_pipe.modeling.gliner import GLiNER, check_architecture
-from gliner_pipe.modeling.inference import SpanPredictions, predict_spans
+from gliner_pipe.modeling.inference import GivenSpans, SpanPredictions, predict_spans
 from gliner_pipe.modeling.label_generation import generate_labels
 from gliner_pipe.modeling.layers.cache import evaluating
 from gliner_pipe.modeling.precision import full_precision
 from gliner_pipe.modeling.relations import find_relations
 from gliner_pipe.pipeline import annotate
 from gliner_pipe.pipeline.base import TorchPipe, takes_settings
-from gliner_pipe.pipeline.gliner.settings import DEFAULT_CONFIG, GlinerSettings
+from gliner_pipe.pipeline.gliner import restrictions
+from gliner_pipe.pipeline.gliner.settings import DEFAULT_CONFIG, GlinerSettings, decoding
 from gliner_pipe.pipeline.gliner.training_batch import DrawnSpans, draw
 from gliner_pipe.pipeline.gliner.training_targets import TaughtRelations
 from gliner_pipe.pipeline.labels import (
@@ -93,23 +95,29 @@ def make_gliner(
 
 
 class Request(NamedTuple):
-    """The words of a document, its labels and relations, the prompt, and the minimum score for each."""
+    """A document, its words, labels and relations, the prompt, and the minimum score and pattern of each label."""
 
+    doc: Doc
     words: Words
     labels: tuple[LabelItem, ...]
     relations: tuple[RelationItem, ...]
     query: Query
     limits: list[float]
     relation_limits: list[float]
+    patterns: Mapping[str, Pattern[str]]
 
 
 class Prepared(NamedTuple):
-    """Requests for several documents, the words that the model reads, their windows, and counts of what was cut."""
+    """Requests for several documents, the words that the model reads, their windows, and counts of what was cut.
+
+    ``given`` holds the only spans of each document to score, where the caller gave some.
+    """
 
     requests: list[Request]
     read: list[ReadWords]
     windows: list[Window]
     report: Counter[str]
+    given: list[GivenSpans] | None = None
 
 
 class Gliner(TorchPipe):
@@ -124,8 +132,9 @@ class Gliner(TorchPipe):
     model
         The blocks, or the name of a checkpoint.
     labels
-        Entity labels: strings, or mappings with ``label``, ``description`` and ``threshold``. They can be changed at
-        any time (``nlp.get_pipe("gliner").labels = [...]``), also for one document (``doc._.gliner_labels = [...]``).
+        Entity labels: strings, or mappings with ``label``, ``description``, ``threshold`` and ``pattern``. They can be
+        changed at any time (``nlp.get_pipe("gliner").labels = [...]``), also for one document
+        (``doc._.gliner_labels = [...]``).
     relations
         Relation labels, likewise; a mapping may also hold ``head`` and ``tail``, lists of the entity labels allowed at
         either end. Requires a model with a relation layer; ``doc._.gliner_relations`` for one document.
@@ -141,7 +150,8 @@ class Gliner(TorchPipe):
     cfg
         The current settings. A change applies from the next document on, and is saved with the pipeline.
     report
-        Counts of what was left out, by reason: entities that align with no tokens, words cut at the window.
+        Counts of what was left out or changed, by reason: entities that do not align with tokens or do not match their
+        pattern, given spans that cannot be scored, words cut at the window.
     """
 
     factory = "gliner"
@@ -166,10 +176,12 @@ class Gliner(TorchPipe):
         self.configured = self.current_settings()
         self._warned = False
         annotate.install_extensions()
+        restrictions.install_extension()
 
     def __setstate__(self, state: Any) -> None:
         super().__setstate__(state)
         annotate.install_extensions()  # a spawned process has none
+        restrictions.install_extension()
 
     # -- labels and other settings -------------------------------------------------------------------------
 
@@ -192,11 +204,17 @@ class Gliner(TorchPipe):
         """The labels in the form of a config."""
         return [item.to_config() for item in self._labels]
 
-    def add_label(self, label: str, description: str | None = None, threshold: float | None = None) -> int:
+    def add_label(
+        self,
+        label: str,
+        description: str | None = None,
+        threshold: float | None = None,
+        pattern: str | None = None,
+    ) -> int:
         """Add a label; returns 1 if it is new, 0 if it exists."""
         if label in self.labels:
             return 0
-        item = {"label": label, "description": description, "threshold": threshold}
+        item = {"label": label, "description": description, "threshold": threshold, "pattern": pattern}
         self._labels += parse_labels([item], f"{self._where}.labels")
         return 1
 
@@ -327,17 +345,53 @@ class Gliner(TorchPipe):
         """
         with evaluating(self._ready()):
             self._check_generation()
+            self._check_scoring()
             model, report = self.gliner, Counter[str]()
             generator = model.label_generator
             slots = None if generator is None else generator.bare_prompt(self.cfg["prompt_slots"])
             splitter = self.word_splitter
-            known: dict[Any, tuple[Query, list[float], list[float]]] = {}
+            known: dict[Any, tuple[Query, list[float], list[float], dict[str, Pattern[str]]]] = {}
             with self.placed():
                 requests = [self._request(doc, splitter, slots, known) for doc in docs]
                 read, pieces = read_words(model.encoder.backbone, [one.words for one in requests])
                 texts, queries = [words.texts for words in read], [one.query for one in requests]
                 windows = model.encoder.prepare(texts, queries, model.min_overlap, report, pieces)
-            return Prepared(requests, read, windows, report)
+            given = self._given(docs, requests, read, report)
+            return Prepared(requests, read, windows, report, given)
+
+    def _given(
+        self,
+        docs: Sequence[Doc],
+        requests: Sequence[Request],
+        read: Sequence[ReadWords],
+        report: Counter[str],
+    ) -> list[GivenSpans] | None:
+        """Return the only spans of each document to score, in words that are read; None if no document has any."""
+        key, width = self.cfg["input_spans_key"], self.max_width
+        places = [restrictions.given_spans(doc, key, report) for doc in docs]
+        if all(some is None for some in places):
+            return None
+        return [
+            None if some is None else restrictions.in_words(doc, one.words, words, some, width, report)
+            for doc, one, words, some in zip(docs, requests, read, places, strict=True)
+        ]
+
+    def _check_scoring(self) -> None:
+        """Refuse settings that need scores which the model does not have."""
+        model = self.gliner
+        if self.cfg["candidate_threshold"] is not None and getattr(model.span_rep, "represent_spans", False):
+            raise ConfigError(
+                f"{self._where}.candidate_threshold",
+                f"found {self.cfg['candidate_threshold']} for a model with represent_spans = true, whose entities "
+                "depend on the lowest threshold",
+                "null",
+                "Lower threshold instead, and select by span._.score",
+            )
+        generator = model.label_generator
+        if self.cfg["class_scores"] and generator is not None and generator.mode == "prompt":
+            raise ConfigError(
+                f"{self._where}.class_scores", "found true for a model whose prompt holds no labels", "false"
+            )
 
     def _check_generation(self) -> None:
         if self.gliner.label_generator is not None:
@@ -356,7 +410,7 @@ class Gliner(TorchPipe):
         doc: Doc,
         splitter: WordSplitter,
         slots: tuple[str, ...] | None,
-        known: dict[Any, tuple[Query, list[float], list[float]]],
+        known: dict[Any, tuple[Query, list[float], list[float], dict[str, Pattern[str]]]],
     ) -> Request:
         """Return words, labels and prompt of a document; documents with the same labels share one prompt."""
         labels = self.labels_of(doc) if slots is None else (LabelItem(BLANK_LABEL),) * len(slots)
@@ -371,17 +425,31 @@ class Gliner(TorchPipe):
                 query,
                 [self.limit(item) for item in labels],
                 [self.limit(item) for item in relations],
+                restrictions.patterns_of(labels),
             )
-        return Request(words, labels, relations, *known[key])
+        return Request(doc, words, labels, relations, *known[key])
 
     def run(self, prepared: Prepared) -> list[annotate.Prediction]:
         """Return entities and relations of prepared documents, in words, for ``set_annotations``."""
-        requests, read, windows, report = prepared
+        requests, read, windows, report, given = prepared
         model, cfg = self.gliner, self.cfg
         with evaluating(model):
-            found = predict_spans(model, windows, [request.limits for request in requests], self.token_budget)
-            flat, multi_label = cfg["flat_ner"], cfg["multi_label"]
-            kept = [model.decoder.decode(one.candidates, flat=flat, multi_label=multi_label) for one in found]
+            found = predict_spans(
+                model,
+                windows,
+                [request.limits for request in requests],
+                self.token_budget,
+                lower=cfg["candidate_threshold"],
+                given=given,
+                class_scores=cfg["class_scores"],
+            )
+            for one, request, words in zip(found, requests, read, strict=True):
+                if request.patterns:
+                    check = request.labels, request.patterns, request.doc, request.words, words
+                    one.candidates = restrictions.matching(one.candidates, *check, report)
+                    one.below = restrictions.matching(one.below, *check)
+            options = decoding(cfg)
+            kept = [model.decoder.decode(one.candidates, **options) for one in found]
             generated: list[list[tuple[str, ...]]] = [[()] * len(entities) for entities in kept]
             if model.label_generator is not None:
                 generated = generate_labels(
@@ -413,9 +481,21 @@ class Gliner(TorchPipe):
         entities = []
         for (start, end, index, score), labels in zip(kept, generated, strict=True):
             label = labels[0] if use_generated and labels and labels[0] else request.labels[index].label
-            entities.append(annotate.Entity(read.number(start), read.number(end), label, score, labels))
+            classes = (
+                _by_label(request.labels, found.class_scores[start, end]) if found.class_scores else None
+            )
+            entities.append(
+                annotate.Entity(read.number(start), read.number(end), label, score, labels, classes)
+            )
         links = self._links(request, found, kept) if request.relations else None
-        return annotate.Prediction(entities, links, has_generated=generator is not None, words=request.words)
+        below = None
+        if self.cfg["candidate_threshold"] is not None:
+            below = [
+                annotate.Entity(read.number(start), read.number(end), request.labels[index].label, score)
+                for start, end, index, score in found.below
+            ]
+        has_generated = generator is not None
+        return annotate.Prediction(entities, links, has_generated, request.words, below, request.patterns)
 
     def _links(
         self, request: Request, found: SpanPredictions, kept: Sequence[Candidate]
@@ -446,25 +526,41 @@ class Gliner(TorchPipe):
     def set_annotations(self, docs: Iterable[Doc], predictions: Iterable[annotate.Prediction]) -> None:
         """Write predictions to the documents.
 
-        Entities go to ``doc.spans[spans_key]`` with ``attrs["scores"]`` (and ``attrs["generated_labels"]``), and the
-        best of them to ``doc.ents``; relations to ``doc._.relations``.
+        Entities go to ``doc.spans[spans_key]`` with ``attrs["scores"]`` (and ``attrs["generated_labels"]`` and
+        ``attrs["class_scores"]``), and the best of them to ``doc.ents``; relations to ``doc._.relations``; spans from
+        ``candidate_threshold`` up to their thresholds to ``doc.spans[f"{spans_key}_candidates"]``. The score of each is
+        also ``span._.score``.
         """
         splitter, report, cfg = self.word_splitter, Counter[str](), self.cfg
+        mode, options = cfg["alignment_mode"], decoding(cfg)
+
+        def decode(candidates: list[Candidate]) -> list[Candidate]:
+            return self.gliner.decoder.decode(candidates, **options)
+
         for doc, prediction in zip(docs, predictions, strict=True):
             entities, words = prediction.entities, prediction.words
             if words is None:
-                words = splitter.split(doc) if entities else Words([])
-            aligned = annotate.align(doc, entities, words, cfg["alignment_mode"], report)
-            rows = [(span, one) for span, one in zip(aligned, entities, strict=True) if span is not None]
-            spans, scores = [span for span, _ in rows], [one.score for _, one in rows]
-            generated = [list(one.generated) for _, one in rows]
-            attrs = {"generated_labels": generated} if prediction.has_generated else {}
-            annotate.set_group(doc, cfg["spans_key"], spans, scores, **attrs)
+                words = splitter.split(doc) if entities or prediction.below else Words([])
+            aligned = annotate.align(doc, entities, words, mode, decode, report, prediction.patterns)
+            kept = aligned.kept()
+            spans, scores = [span for _, span in kept], [entities[at].score for at, _ in kept]
+            attrs: dict[str, Any] = {}
+            if prediction.has_generated:
+                attrs["generated_labels"] = [list(entities[at].generated) for at, _ in kept]
+            if cfg["class_scores"]:
+                attrs["class_scores"] = [dict(entities[at].class_scores or {}) for at, _ in kept]
+            annotate.set_group(doc, cfg["spans_key"], spans, scores, report, **attrs)
+            if prediction.below is not None:
+                below = annotate.align_below(
+                    doc, prediction.below, words, mode, spans, report, prediction.patterns
+                )
+                annotate.set_group(doc, f"{cfg['spans_key']}_candidates", *below, report)
             if prediction.relations is not None:
-                annotate.set_relations(doc, prediction.relations, aligned, report)
+                annotate.set_relations(doc, prediction.relations, aligned.ends(), report)
             if cfg["annotate_ents"]:
-                annotate.set_ents(doc, spans, scores, cfg["overwrite_ents"], report)
+                annotate.set_ents(doc, spans, scores, cfg["overwrite_ents"], report, cfg["prefer"])
         self.add_to_report(report)
+        self.tell_alignment(report)
 
     def compress_prompt(self, docs: Iterable[Doc]) -> None:
         """Replace the prompt of a uni-encoder by its mean label vectors over `docs`; the labels are fixed afterwards.
@@ -577,3 +673,9 @@ class Gliner(TorchPipe):
                 ),
                 prompt_slots=self.cfg["prompt_slots"],
             )
+
+
+def _by_label(labels: Sequence[LabelItem], scores: Sequence[float]) -> dict[str, float]:
+    """Return scores by label, the best first."""
+    ranked = sorted(zip(labels, scores, strict=True), key=lambda pair: -pair[1])
+    return {item.label: score for item, score in ranked}

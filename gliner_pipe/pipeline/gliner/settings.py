@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -30,6 +30,11 @@ def _not_blank(labels: list[Any] | None) -> list[Any] | None:
 class GlinerSettings(Settings):
     """Settings of ``gliner``; see the page on configuration.
 
+    ``prefer``: which of two conflicting entities stays, the one with the better score or the longest.
+    ``partial_overlaps``: two entities may overlap if neither lies inside the other. ``candidate_threshold``: spans from
+    this score up to their threshold are written to the span group ``<spans_key>_candidates``; null for none.
+    ``class_scores``: write the scores of all labels for each entity to ``attrs["class_scores"]`` of its group.
+    ``input_spans_key``: span group, or ``"ents"``, whose spans are the only ones to be scored; null for all spans.
     ``relation_threshold``: minimum score of a relation; null for ``threshold``. ``adjacency_threshold``: minimum
     adjacency score before a pair's relation is classified. ``relation_reach``: maximum distance between the windows of
     two related entities. ``label_sampling``, ``relation_sampling``: how training samples labels and pairs, see
@@ -45,6 +50,11 @@ class GlinerSettings(Settings):
     relation_reach: Annotated[int, Field(ge=0)] = 1
     flat_ner: bool = True
     multi_label: bool = False
+    prefer: Literal["score", "longest"] = "score"
+    partial_overlaps: bool = False
+    candidate_threshold: Score | None = None
+    class_scores: bool = False
+    input_spans_key: Annotated[str, Field(min_length=1)] | None = None
     spans_key: str = "gliner"
     gold_spans_key: str | None = None
     annotate_ents: bool = True
@@ -58,6 +68,16 @@ class GlinerSettings(Settings):
     n_sequences: Count | None = None
     use_generated_labels: bool = False
     prompt_slots: Count = 8
+
+
+def decoding(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of ``Decoder.decode``; those that not every decoder has only if they are set."""
+    options = {"flat": settings["flat_ner"], "multi_label": settings["multi_label"]}
+    if settings["prefer"] != "score":
+        options["prefer"] = settings["prefer"]
+    if settings["partial_overlaps"]:
+        options["partial_overlaps"] = True
+    return options
 
 
 #: The default configuration: MiniLM, markerV0, focal loss.

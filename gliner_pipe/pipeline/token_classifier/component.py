@@ -15,6 +15,7 @@ from spacy.vocab import Vocab
 from torch import Tensor
 
 from gliner_pipe.checkpoints.pretrained import PretrainedTokenClassifier
+from gliner_pipe.data import scores
 from gliner_pipe.data.annotations import SpanSetter, primary_key, span_places
 from gliner_pipe.data.checks import count_labels, refuse_no_gold
 from gliner_pipe.data.label_sets import LabelSets, warn_of_labels
@@ -30,9 +31,10 @@ from gliner_pipe.errors import ConfigError
 from gliner_pipe.metrics.spans import METRICS
 from gliner_pipe.metrics.token_tags import TokenTagScorer
 from gliner_pipe.modeling.backbones.base import Window
+from gliner_pipe.modeling.decoders.span import Candidate, SpanDecoder
 from gliner_pipe.modeling.layers.cache import evaluating
 from gliner_pipe.modeling.token_classifier import TokenClassifier, check_tagger
-from gliner_pipe.pipeline.annotate import Entity, align, set_ents, set_group
+from gliner_pipe.pipeline.annotate import Entity, align, set_ents, set_group, write_scores
 from gliner_pipe.pipeline.base import TorchPipe, takes_settings
 from gliner_pipe.pipeline.labels import parse_labels, refuse_references
 from gliner_pipe.pipeline.token_classifier.build_model import bottom_section, make_model
@@ -142,6 +144,7 @@ class TokenTagger(TorchPipe):
         self._labels = self._parsed(labels)
         self.configured = self.current_settings()
         install_extension(self.target)
+        scores.install_extension()
 
     # -- labels and other settings -------------------------------------------------------------------------
 
@@ -258,6 +261,7 @@ class TokenTagger(TorchPipe):
         """Split documents into windows."""
         model: TokenClassifier = self._ready()
         install_extension(self.target)  # a spawned process has none
+        scores.install_extension()
         splitter = self.word_splitter
         report = Counter[str]()
         with self.placed(), evaluating(model):
@@ -268,14 +272,14 @@ class TokenTagger(TorchPipe):
         """Return the entities of prepared documents, or one entity per tagged word, for ``set_annotations``."""
         model: TokenClassifier = self.network
         with evaluating(model):
-            scores = model.score(prepared.windows, len(prepared.read), self.token_budget)
+            tag_scores = model.score(prepared.windows, len(prepared.read), self.token_budget)
             self.add_to_report(prepared.report)
             if self.target != SPANS:
-                found = [_tagged_words(model, *one) for one in model.decoder.decode_words(scores)]
+                found = [_tagged_words(model, *one) for one in model.decoder.decode_words(tag_scores)]
             else:
                 found = [
                     [Entity(start, end, model.labels[label], score) for start, end, label, score in one]
-                    for one in model.decoder.decode(scores)
+                    for one in model.decoder.decode(tag_scores)
                 ]
         return [
             [one._replace(start=words.number(one.start), end=words.number(one.end)) for one in entities]
@@ -285,8 +289,16 @@ class TokenTagger(TorchPipe):
         ]
 
     def set_annotations(self, docs: Iterable[Doc], predictions: Iterable[Sequence[Entity]]) -> None:
-        """Write entities where ``span_setter`` says, groups with ``attrs["scores"]``; or labels to tokens."""
+        """Write entities where ``span_setter`` says, groups with ``attrs["scores"]``; or labels to tokens.
+
+        The score of each entity is also ``span._.score``.
+        """
         splitter, places, report = self.word_splitter, span_places(self.setter), Counter[str]()
+        apart = self.target == SPANS and self.network.decoder.chain_per_label
+
+        def decode(candidates: list[Candidate]) -> list[Candidate]:
+            return _flat(candidates, apart=apart)
+
         for doc, entities in zip(docs, predictions, strict=True):
             if self.target != SPANS:
                 for entity in entities:
@@ -295,21 +307,22 @@ class TokenTagger(TorchPipe):
                 continue
             kept = [entity for entity in entities if entity.score >= self.threshold]
             words = splitter.split(doc) if kept else Words([])
-            spans = align(doc, kept, words, self.cfg["alignment_mode"], report)
-            found = [(span, one.score) for span, one in zip(spans, kept, strict=True) if span is not None]
+            aligned = align(doc, kept, words, self.cfg["alignment_mode"], decode, report)
+            found = [(span, kept[at].score) for at, span in aligned.kept()]
             for place, labels in places.items():
                 chosen = [item for item in found if labels is None or item[0].label_ in labels]
                 if place == "ents":
                     set_ents(doc, *_columns(chosen), self.cfg["overwrite_ents"], report)
+                    write_scores(doc, *_columns(chosen), report)
                 elif place == "*":
                     for label in self.labels:
                         if labels is None or label in labels:
-                            set_group(
-                                doc, label, *_columns([one for one in chosen if one[0].label_ == label])
-                            )
+                            some = [one for one in chosen if one[0].label_ == label]
+                            set_group(doc, label, *_columns(some), report)
                 else:
-                    set_group(doc, place, *_columns(chosen))
+                    set_group(doc, place, *_columns(chosen), report)
         self.add_to_report(report)
+        self.tell_alignment(report)
 
     # -- training ------------------------------------------------------------------------------------------
 
@@ -458,3 +471,16 @@ def _tagged_words(model: TokenClassifier, tags: Tensor, scores: Tensor) -> list[
 
 def _columns(found: Sequence[tuple[Span, float]]) -> tuple[list[Span], list[float]]:
     return [span for span, _ in found], [score for _, score in found]
+
+
+def _flat(candidates: Sequence[Candidate], *, apart: bool) -> list[Candidate]:
+    """Return the best candidates that do not overlap, each label for itself if `apart`."""
+    decoder = SpanDecoder()
+    names = {one.label for one in candidates} if apart else (None,)
+    return [
+        kept
+        for name in names
+        for kept in decoder.decode(
+            [one for one in candidates if name is None or one.label == name], flat=True, multi_label=False
+        )
+    ]

@@ -24,20 +24,22 @@ def candidates(draw):
     return sorted(found, key=lambda c: c[:3])
 
 
-def all_pairs(found, flat, multi_label):
+def all_pairs(found, flat, multi_label, prefer="score", partial_overlaps=False):
     """Each candidate against all kept ones, the rule as it is written."""
 
     def conflict(a, b):
         if a[:2] == b[:2]:
             return not multi_label
         apart = a.end < b.start or b.end < a.start
-        if flat:
-            return not apart
         nested = (a.start <= b.start and b.end <= a.end) or (b.start <= a.start and a.end <= b.end)
-        return not (apart or nested)
+        return not apart and (flat if nested else not partial_overlaps)
+
+    def rank(candidate):
+        width = candidate.end - candidate.start
+        return (-width, -candidate.score) if prefer == "longest" else -candidate.score
 
     kept = []
-    for candidate in sorted(found, key=lambda c: -c.score):
+    for candidate in sorted(found, key=rank):
         if not any(conflict(candidate, other) for other in kept):
             kept.append(candidate)
     return sorted(kept, key=lambda c: c.start)
@@ -45,12 +47,35 @@ def all_pairs(found, flat, multi_label):
 
 @pytest.mark.parametrize("flat", [True, False])
 @pytest.mark.parametrize("multi_label", [True, False])
+@pytest.mark.parametrize("prefer", ["score", "longest"])
+@pytest.mark.parametrize("partial_overlaps", [False, True])
 @given(found=candidates())
-@settings(max_examples=300, deadline=None)
-def test_same_as_all_pairs(flat, multi_label, found):
-    assert SpanDecoder().decode(found, flat=flat, multi_label=multi_label) == all_pairs(
-        found, flat, multi_label
-    )
+@settings(max_examples=60, deadline=None)
+def test_same_as_all_pairs(flat, multi_label, prefer, partial_overlaps, found):
+    options = {
+        "flat": flat,
+        "multi_label": multi_label,
+        "prefer": prefer,
+        "partial_overlaps": partial_overlaps,
+    }
+    assert SpanDecoder().decode(found, **options) == all_pairs(found, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "kept"),
+    [
+        ({}, ["b"]),
+        ({"prefer": "longest"}, ["a"]),
+        ({"partial_overlaps": True}, ["b", "c"]),
+        ({"flat": False}, ["a", "b"]),
+        ({"flat": False, "partial_overlaps": True}, ["a", "b", "c"]),
+    ],
+)
+def test_what_wins(options, kept):
+    """``a`` holds ``b``, and ``c`` overlaps both of them partially."""
+    found = {"a": Candidate(0, 3, 0, 0.6), "b": Candidate(1, 2, 0, 0.9), "c": Candidate(2, 4, 0, 0.5)}
+    chosen = SpanDecoder().decode(list(found.values()), **{"flat": True, "multi_label": False, **options})
+    assert chosen == [found[name] for name in kept]
 
 
 @pytest.mark.parametrize("flat", [True, False])

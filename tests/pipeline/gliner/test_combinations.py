@@ -24,7 +24,7 @@ COMBINATIONS = [
 def entities(doc: Any) -> Any:
     group = doc.spans["gliner"]
     attrs = group.attrs
-    return [(s.start, s.end, s.label_) for s in group], attrs["scores"].tolist(), attrs["generated_labels"]
+    return [(s.start, s.end, s.label_) for s in group], attrs["scores"], attrs["generated_labels"]
 
 
 @pytest.fixture(scope="module")

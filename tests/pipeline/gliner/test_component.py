@@ -92,7 +92,7 @@ def test_texts_without_words_have_no_entities(nlp: Any, component: Any, text: st
     component.threshold = 0.0
     doc = nlp(text)
     assert doc.text == text
-    assert entities(doc) == [] and doc.spans["gliner"].attrs["scores"].dtype == np.float32
+    assert entities(doc) == [] and doc.spans["gliner"].attrs["scores"] == []
 
 
 def test_one_token(nlp: Any, component: Any) -> None:
@@ -205,7 +205,7 @@ def test_two_processes(nlp: Any, component: Any) -> None:
 
 @pytest.mark.parametrize(
     ("mode", "expected", "dropped"),
-    [("strict", ["z"], 2), ("contract", ["z", "z"], 1), ("expand", ["x,y", "x,y z", "z"], 0)],
+    [("strict", ["z"], 2), ("contract", ["z"], 1), ("expand", ["x,y", "z"], 0)],
 )
 def test_alignment_modes(backbone: Path, mode: str, expected: list[str], dropped: int) -> None:
     """The word splitter reads ``x , y z`` where the tokens are ``x,y z``."""

@@ -78,7 +78,7 @@ def found(doc: Doc) -> list[tuple[int, int, str]]:
 
 def scores(doc: Doc) -> list[float]:
     group = doc.spans.get("gliner")
-    return [] if group is None else group.attrs["scores"].tolist()
+    return [] if group is None else group.attrs["scores"]
 
 
 def test_order_and_results_do_not_depend_on_how_documents_are_batched(nlp: Any) -> None:

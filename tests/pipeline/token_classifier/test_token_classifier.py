@@ -14,6 +14,7 @@ from spacy.tokens import Doc
 from tagging_pipeline import DATA, config, example, examples, found, trained
 
 from gliner_pipe.errors import ConfigError, NotInitializedError
+from gliner_pipe.pipeline.annotate import ADJUSTED, MERGED, Entity
 from gliner_pipe.pipeline.token_classifier.training_batch import NOT_REPRESENTABLE, UNKNOWN_LABEL
 from gliner_pipe.training.protocol import TrainableByLoop
 
@@ -40,7 +41,7 @@ def test_learns_by_heart(backbone: Path, decoder: str, mode: str | None) -> None
         wanted = [(" ".join(words[start : end + 1]), label) for start, end, label in entities]
         assert found(doc) == wanted == [(ent.text, ent.label_) for ent in doc.ents]
         scores = doc.spans["gliner"].attrs["scores"]
-        assert len(scores) == len(wanted) and (scores > 0.5).all() and (scores <= 1).all()
+        assert len(scores) == len(wanted) and all(0.5 < score <= 1 for score in scores)
     assert nlp.evaluate(examples(nlp))["tags_f"] == 1.0
 
 
@@ -217,7 +218,8 @@ def test_words_that_are_not_tokens(backbone: Path) -> None:
     nlp = trained(backbone, word_splitter={"@word_splitters": "whitespace"})
     text = "Ada Smith lives in Rome."
     doc = Doc(nlp.vocab, ["Ada", "Smith", "lives", "in", "Rome."], [True] * 4 + [False])
-    assert found(nlp(doc)) == [("Ada Smith", "person")] and nlp.get_pipe("token_classifier").report
+    assert found(nlp(doc)) == [("Ada Smith", "person"), ("Rome.", "city")]
+    assert nlp.get_pipe("token_classifier").report[ADJUSTED] == 1
     assert found(nlp(text)) == [("Ada Smith", "person"), ("Rome", "city")]
 
 
@@ -262,3 +264,33 @@ def test_models_of_the_other_component(backbone: Path) -> None:
         nlp.add_pipe("gliner", "one", config={"model": tagger})
     with pytest.raises(ConfigError, match=r"\[components\.two\.model\] found GLiNER"):
         nlp.add_pipe("token_classifier", "two", config={"model": asked})
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    [
+        (None, [("x,y", "city", 0.75), ("z", "city", 0.5)]),
+        ("independent", [("x,y", "person", 0.5), ("x,y", "city", 0.75), ("z", "city", 0.5)]),
+    ],
+)
+def test_entities_on_whole_tokens(backbone: Path, mode: Any, expected: Any) -> None:
+    """The words are ``x , y z``; in one chain entities do not overlap, in a chain for each label those of a label."""
+    nlp = spacy.blank("en")
+    settings = {
+        "word_splitter": {"@word_splitters": "whitespace"},
+        "span_setter": ["ents", "all"],
+        "mode": mode,
+    }
+    component: Any = nlp.add_pipe("token_classifier", config=config(backbone, **settings))
+    doc = Doc(nlp.vocab, words=["x,y", "z"])
+    entities = [
+        Entity(0, 0, "person", 0.5),
+        Entity(1, 1, "city", 0.25),
+        Entity(2, 2, "city", 0.75),
+        Entity(3, 3, "city", 0.5),
+    ]
+    component.set_annotations([doc], [entities])
+    assert [(span.text, span.label_, span._.score) for span in doc.spans["all"]] == expected
+    assert [(ent.text, ent._.score) for ent in doc.ents] == [("x,y", 0.75), ("z", 0.5)]
+    assert component.report[ADJUSTED] == 3 and component.report[MERGED] == 4 - len(expected)
+    assert doc.spans["all"].attrs == {"scores": [score for _, _, score in expected]}
