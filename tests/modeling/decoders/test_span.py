@@ -46,7 +46,7 @@ def all_pairs(found, flat, multi_label):
 @pytest.mark.parametrize("flat", [True, False])
 @pytest.mark.parametrize("multi_label", [True, False])
 @given(found=candidates())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_same_as_all_pairs(flat, multi_label, found):
     assert SpanDecoder().decode(found, flat=flat, multi_label=multi_label) == all_pairs(
         found, flat, multi_label
