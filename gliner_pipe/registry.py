@@ -99,7 +99,7 @@ class ComponentRegistry(confit.Registry):  # type: ignore[misc]
 
     def get(self, name: str) -> Callable[..., dict[str, Any]]:
         """Return a function that converts a section to the config of ``nlp.add_pipe``."""
-        if name not in self.get_available():
+        if not Language.has_factory(name) and name not in self.get_available():
             names = ", ".join(self.get_available())
             raise catalogue.RegistryError(
                 f"Can't find {name!r} in the spaCy factories. Available names: {names}"

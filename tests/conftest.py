@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from pathlib import Path
@@ -9,10 +10,26 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import settings
+from spacy.lang.en import English
+from spacy.lang.tokenizer_exceptions import BASE_EXCEPTIONS
 
 # Models are tiny: a second thread costs more than it gives, here and in the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(1)
+
+# A busy machine is no failure.
+settings.register_profile("tests", deadline=None, max_examples=40)
+settings.load_profile("tests")
+
+#: Words that English cuts, or leaves whole, by exception; of some 1,300, those that texts of tests hold. To load all of
+#: them is half of the time of making or loading a pipeline.
+EXCEPTIONS = (
+    *("cannot", "can't", "Can't", "don't", "it's", "won't", "i'll", "we're", "he's", "'s", "o'clock"),
+    *("a.m.", "p.m.", "e.g.", "i.e."),
+)
+_of_english = English.Defaults.tokenizer_exceptions
+English.Defaults.tokenizer_exceptions = BASE_EXCEPTIONS | {word: _of_english[word] for word in EXCEPTIONS}
 
 SAMPLE = Path(__file__).parent.parent / "data" / "sample"
 
@@ -24,12 +41,12 @@ def _quiet_and_seeded(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
 
 
-def make_backbone(folder: Path, kind: str = "bert", hidden_size: int = 32) -> Path:
-    """Write a random two-layer model with a word-piece tokenizer of its own, trained on the sample."""
+@functools.cache
+def word_pieces() -> Any:
+    """A word-piece tokenizer trained on the sample."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
-    from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast
 
-    torch.manual_seed(0)
     specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
@@ -40,7 +57,7 @@ def make_backbone(folder: Path, kind: str = "bert", hidden_size: int = 32) -> Pa
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
-    fast = PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token="[PAD]",
         unk_token="[UNK]",
@@ -48,10 +65,18 @@ def make_backbone(folder: Path, kind: str = "bert", hidden_size: int = 32) -> Pa
         sep_token="[SEP]",
         mask_token="[MASK]",
     )
+
+
+def make_backbone(folder: Path, kind: str = "bert", hidden_size: int = 32, n_layers: int = 2) -> Path:
+    """Write a random model with a word-piece tokenizer."""
+    from transformers import AutoConfig, AutoModel
+
+    torch.manual_seed(0)
+    fast = word_pieces()
     sizes: dict[str, Any] = {
         "vocab_size": len(fast),
         "hidden_size": hidden_size,
-        "num_hidden_layers": 2,
+        "num_hidden_layers": n_layers,
         "num_attention_heads": 4,
         "intermediate_size": 2 * hidden_size,
         "max_position_embeddings": 512,

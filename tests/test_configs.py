@@ -1,4 +1,4 @@
-"""Every config of a ``gliner`` pipeline resolves, and trains on the sample; those of taggers see to it in tagging."""
+"""Every config of a ``gliner`` pipeline trains on the sample; those of taggers do in tagging."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import pytest
 import spacy
 from confit import Config
 
-from gliner_pipe.registry import registry
 from gliner_pipe.train import app
 from tests.conftest import make_causal_lm
 
@@ -41,13 +40,6 @@ def language_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_causal_lm(tmp_path_factory.mktemp("language_model"))
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_config_resolves(path):
-    config = Config.from_disk(path)
-    nlp = Config(config["nlp"]).resolve(registry=registry, root=config)
-    assert list(nlp["components"]) == ["gliner"]
-
-
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_config_holds_the_blocks_of_its_architecture(name):
     encoder, span_rep, more = ARCHITECTURES[name]
@@ -60,12 +52,13 @@ def test_config_holds_the_blocks_of_its_architecture(name):
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_config_trains_on_the_sample(path, backbone, language_model, tmp_path, monkeypatch):
+def test_config_trains_on_the_sample(path, backbone, language_model, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     config = Config.from_disk(path)
     component = config["components"]["gliner"]
     changes: dict[str, Any] = {
         "components.gliner.model.encoder.backbone.model": str(backbone),
+        "components.gliner.threshold": 0.8,  # by chance thousands of spans reach 0.5 in a model that has not learned
         "train.train_data.limit": 4,
         "train.val_data.limit": 4,
         "train.batch_size": "4 samples",
@@ -89,7 +82,9 @@ def test_config_trains_on_the_sample(path, backbone, language_model, tmp_path, m
     rows = (tmp_path / "train_log.jsonl").read_text("utf8").splitlines()
     steps = [row for row in map(json.loads, rows) if "loss" in row]
     assert len(steps) >= 2
-    assert Path(tmp_path / "model-last" / "train_config.cfg").is_file()
+    for name in ("model-last", "model-best"):
+        assert (tmp_path / name / "train_config.cfg").is_file()
+    assert "entities found by the model in" in capsys.readouterr().out
     assert 0 <= trained.meta["performance"]["ner.micro.f"] <= 1
     if "relation_layer" in component["model"]:
         assert 0 <= trained.meta["performance"]["relations"]["strict"]["micro"]["f"] <= 1

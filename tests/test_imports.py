@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import spacy
 from conftest import gliner_config
+from forked import Forked
 
 #: Packages that must not be imported before a model is built. (spaCy's own command line imports rich.)
 HEAVY = [
@@ -43,87 +46,62 @@ socket.create_connection = socket.getaddrinfo = refuse
 """
 
 
-def python(code: str, *arguments: str, cwd: Path | None = None) -> str:
-    env = os.environ | {"OMP_NUM_THREADS": "1"}
-    env.pop("HF_HUB_OFFLINE", None)  # offline by itself, not by order
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code, *arguments],
-        capture_output=True, text=True, env=env, cwd=cwd, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-@pytest.mark.parametrize(
-    "code",
-    [
-        "import gliner_pipe",
-        "import gliner_pipe.registry",
-        "import spacy; spacy.blank('en')",
-        "import spacy; spacy.blank('en').add_pipe('gliner', config={'word_splitter': {'@word_splitters': 'universal'}})",
-        "import gliner_pipe.pipeline.gliner.component",
-    ],
-)
-def test_light(code: str) -> None:
-    output = python(f"{code}\nimport sys, json; print(json.dumps(sorted(sys.modules)))")
-    loaded = set(json.loads(output))
-    assert not loaded & set(HEAVY)
-    assert any(name.split(".")[0] == "gliner_pipe" for name in loaded)  # the right thing was looked at
-
-
-def test_our_entry_point_costs_spacy_nothing_but_ourselves() -> None:
-    """Packages that ``spacy.blank`` imports on top of ``import spacy``."""
-    code = "import spacy, sys, json; before = {n.split('.')[0] for n in sys.modules}; spacy.blank('en'); "
-    output = python(code + "print(json.dumps(sorted({n.split('.')[0] for n in sys.modules} - before)))")
-    new = {
-        name
-        for name in json.loads(output)
-        if name not in sys.stdlib_module_names and not name.startswith("_")
-    }
-    assert "gliner_pipe" in new
-    new.discard("google")  # an empty namespace: spaCy asks whether it runs in google.colab
-    assert new <= {"gliner_pipe", "confit", "lark", "regex", "safetensors", "spacy_legacy", "spacy_loggers"}
-
-
-def test_the_package_itself_imports_nothing() -> None:
-    code = "import sys; before = set(sys.modules); import gliner_pipe; print(set(sys.modules) - before)"
-    assert "torch" not in python(code) and "spacy" not in python(code)
-
-
-def test_no_network(backbone: Path, tmp_path: Path) -> None:
-    code = (
-        NO_NETWORK
-        + """
-import sys, json, spacy
-config = json.loads(sys.argv[1])
-nlp = spacy.blank("en")
-nlp.add_pipe("gliner", config=config)
-nlp.initialize()
-nlp("Ada Lovelace met Charles Babbage.")
-nlp.to_disk(sys.argv[2])
-spacy.load(sys.argv[2])("Ada Lovelace met Charles Babbage.")
-try:
-    socket.create_connection(("localhost", 1))
-except AssertionError:
-    print("blocked")
-"""
-    )
-    assert (
-        python(code, json.dumps(gliner_config(backbone)), str(tmp_path / "model")).strip().endswith("blocked")
-    )
-
-
-def test_add_pipe_does_not_look_for_the_model(tmp_path: Path) -> None:
-    """Neither for a backbone on the hub nor for a checkpoint: names are looked up when weights are needed."""
-    code = (
-        NO_NETWORK
-        + """
+#: What a user imports and calls before there is a model, from the least to the most, and what it has imported then.
+LIGHT = """
+import json, sys
+before = set(sys.modules)
+import gliner_pipe
+alone = set(sys.modules) - before
 import spacy
+before = {name.split(".")[0] for name in sys.modules}
 nlp = spacy.blank("en")
+new = {name.split(".")[0] for name in sys.modules} - before
+ours = "gliner_pipe.pipeline" in sys.modules
+import gliner_pipe.registry, gliner_pipe.pipeline.gliner.component
+nlp.add_pipe("gliner", config={"word_splitter": {"@word_splitters": "universal"}})
+# neither a checkpoint nor a backbone of the hub is looked for: weights are not needed yet
 nlp.add_pipe("gliner", name="one", config={"model": "someone/some-checkpoint"})
 blocks = {"encoder": {"backbone": {"model": "someone/some-model"}}}
 nlp.add_pipe("gliner", name="two", config={"model": blocks})
-print(nlp.pipe_names)
+print(json.dumps([*map(sorted, (alone, new, sys.modules)), ours, nlp.pipe_names]))
 """
-    )
-    assert python(code, cwd=tmp_path).strip() == "['one', 'two']"
+
+
+def test_nothing_is_imported_or_asked_for_before_a_model_is_built(tmp_path: Path) -> None:
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    env.pop("HF_HUB_OFFLINE", None)  # offline by itself, not by order
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", NO_NETWORK + LIGHT],
+        capture_output=True, text=True, env=env, cwd=tmp_path, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    alone, new, loaded, ours, pipes = json.loads(done.stdout)
+    assert not {"torch", "spacy"} & set(alone)
+    # our entry point costs spaCy nothing but ourselves
+    assert ours
+    new = {name for name in new if name not in sys.stdlib_module_names and not name.startswith("_")}
+    new.discard("google")  # an empty namespace: spaCy asks whether it runs in google.colab
+    assert new <= {"confit", "lark", "regex", "safetensors", "spacy_legacy", "spacy_loggers"}
+    assert not set(loaded) & set(HEAVY)
+    assert pipes == ["gliner", "one", "two"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="nothing is forked")
+def test_no_network(backbone: Path, tmp_path: Path) -> None:
+    def work() -> None:
+        from huggingface_hub import constants
+
+        constants.HF_HUB_OFFLINE = False  # offline by itself, not by order
+        exec(NO_NETWORK, {})
+        nlp = spacy.blank("en")
+        nlp.add_pipe("gliner", config=gliner_config(backbone))
+        nlp.initialize()
+        nlp("Ada Lovelace met Charles Babbage.")
+        nlp.to_disk(tmp_path / "model")
+        spacy.load(tmp_path / "model")("Ada Lovelace met Charles Babbage.")
+        try:
+            socket.create_connection(("localhost", 1))
+        except AssertionError:
+            print("blocked")
+
+    assert Forked(work, [], tmp_path / "process").output() == "blocked\n"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import os
 import subprocess
@@ -13,12 +14,12 @@ from pathlib import Path
 
 import pytest
 import spacy
+from forked import Forked, kill_and_check
 
 import gliner_pipe
 from gliner_pipe.errors import ConfigError
-from gliner_pipe.package import package
+from gliner_pipe.package import main, package
 
-HELPERS = Path(__file__).parent / "packaging"
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 WHEEL = "my_ner_model-0.1.0-py3-none-any.whl"
 SDIST = "my_ner_model-0.1.0.tar.gz"
@@ -131,10 +132,10 @@ def test_meta_and_card_of_the_wheel(dist: Path) -> None:
         assert text in card
 
 
-@pytest.mark.parametrize("file", [WHEEL, SDIST])
-def test_an_installed_package_loads(dist: Path, tmp_path: Path, file: str) -> None:
+def test_an_installed_package_loads(dist: Path, tmp_path: Path) -> None:
+    """A source distribution, of which pip builds a wheel; a wheel is installed by the next test."""
     python = fresh_environment(tmp_path / "env")
-    install(python, dist / file)
+    install(python, dist / SDIST)
     found = json.loads(run(python, "-c", LOAD))
     assert Path(found.pop("file")).is_relative_to(tmp_path)
     assert found == {
@@ -152,19 +153,24 @@ def test_a_pipeline_in_memory_with_code_of_the_project(tmp_path: Path) -> None:
     code.mkdir(parents=True)
     (code / "__init__.py").touch()
     (code / "parts.py").write_text(CODE, encoding="utf8")
-    make = "import spacy, shouting.parts; nlp = spacy.blank('en'); nlp.add_pipe('shout')"
-    # A process of its own, so that the component is not registered in this one.
-    script = f"""import sys; sys.path.insert(0, "src"); {make}
-from gliner_pipe.package import package
-package(pipeline=nlp, name="loud", version="2.0rc1", code="src/shouting", distributions=["wheel"])"""
-    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True, env=ENVIRONMENT)
+
+    def work() -> None:  # in a process of its own, so that the component is not registered in this one
+        sys.path.insert(0, "src")
+        importlib.import_module("shouting.parts")
+        nlp = spacy.blank("en")
+        nlp.add_pipe("shout")
+        package(pipeline=nlp, name="loud", version="2.0rc1", code="src/shouting", distributions=["wheel"])
+
+    Forked(work, [], tmp_path).output()
     python = fresh_environment(tmp_path / "env")
     install(python, tmp_path / "dist" / "loud-2.0rc1-py3-none-any.whl")
     load = "import spacy; print(spacy.load('loud')('hi').user_data['shout'])"
     assert run(python, "-c", load).strip() == "HI"
 
 
-def test_the_command_reads_only_its_own_section_of_a_config(model: Path, tmp_path: Path) -> None:
+def test_the_command_reads_only_its_own_section_of_a_config(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     config = f"""
 [nlp]
 lang = "en"
@@ -185,22 +191,12 @@ name = "my_ner_model"
 distributions = ["wheel"]
 """
     (tmp_path / "config.cfg").write_text(config, encoding="utf8")
-    command = [
-        "-m",
-        "gliner_pipe.package",
-        "--config",
-        "config.cfg",
-        "--version",
-        "0.10",
-        "--metadata.author",
-        "7",
-    ]
-    result = subprocess.run(
-        [sys.executable, *command], cwd=tmp_path, capture_output=True, text=True, env=ENVIRONMENT
-    )
-    assert result.returncode == 0, result.stderr
+    command = ["package", "--config", "config.cfg", "--version", "0.10", "--metadata.author", "7"]
+    monkeypatch.setattr(sys, "argv", command)
+    monkeypatch.chdir(tmp_path)
+    main()
     wheel, card = "my_ner_model-0.10-py3-none-any.whl", "my_ner_model-0.10.README.md"
-    assert [line.split()[0] for line in result.stdout.splitlines()] == [f"dist/{wheel}", f"dist/{card}"]
+    assert [line.split()[0] for line in caplog.messages] == [f"dist/{wheel}", f"dist/{card}"]
     assert json.loads(wheel_text(tmp_path / "dist" / wheel, "artifacts/meta.json"))["author"] == "7"
 
 
@@ -286,8 +282,31 @@ def test_invalid_options_leave_nothing_behind(
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the processes to kill are forks")
 def test_a_killed_run_leaves_the_old_wheel_whole(tmp_path: Path) -> None:
-    worker = HELPERS / "killed_package.py"
-    assert run(sys.executable, HELPERS / "kill_loop.py", worker, "6", "1.2", tmp_path).strip() == "6"
+    """Two fat pipelines are packaged in turn under one name."""
+    labels = ("FIRST", "SECOND")
+    for label in labels:
+        nlp = spacy.blank("en")
+        patterns = [{"label": label, "pattern": f"{label} {number}"} for number in range(2_000)]
+        nlp.add_pipe("entity_ruler").add_patterns(patterns)
+        nlp.to_disk(tmp_path / label)
     dist = tmp_path / "dist"
-    package(pipeline=tmp_path / "FIRST", name="my_ner_model", dist_dir=dist, distributions="wheel")
+
+    def make(label: str) -> None:
+        package(pipeline=tmp_path / label, name="my_ner_model", dist_dir=dist, distributions="wheel")
+
+    def work() -> None:
+        while True:
+            for label in reversed(labels):
+                make(label)
+
+    def check() -> None:
+        with zipfile.ZipFile(dist / WHEEL) as wheel:
+            assert wheel.testzip() is None
+        (label,) = json.loads(wheel_text(dist / WHEEL, "artifacts/meta.json"))["labels"]["entity_ruler"]
+        patterns = wheel_text(dist / WHEEL, "artifacts/entity_ruler/patterns.jsonl")
+        assert len(patterns.splitlines()) == patterns.count(f'"{label}"') == 2_000
+
+    make("FIRST")
+    kill_and_check(work, check, (0.2, 0.5, 0.8), tmp_path / "process")
+    make("FIRST")
     assert sorted(path.name for path in dist.iterdir()) == sorted([WHEEL, CARD])

@@ -27,7 +27,7 @@ from gliner_pipe.export import export
 from gliner_pipe.modeling.encoders.base import Query
 from gliner_pipe.modeling.layers.cache import Cache
 
-THREADS = 16
+THREADS = 8
 #: Settings that show every span.
 EVERYTHING = {"threshold": 0.0, "flat_ner": False, "multi_label": True}
 NAMES = ["person", "city", "company", "date", "river", "song", "colour", "language", "plant", "tool"]
@@ -187,7 +187,7 @@ CASES: dict[str, Callable[[Path, Path], Any]] = {
     "tagger-crf": lambda backbone, _: tagger(backbone, "crf"),
     "tagger-softmax": lambda backbone, _: tagger(backbone, "softmax"),
 }
-ON_GRAPHS = ("bi", "tagger-softmax")
+ON_GRAPHS = ("bi",)
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_threads_get_what_one_thread_gets(case: str, onnx: bool, backbone: Path,
     for piped in (False, True):
         alone.get_pipe(name).report.clear()
         expected = [answers(alone, number, piped) for number in range(THREADS)]
-        assert sum(len(one) for some in expected for one in some) > 50
+        assert sum(len(one) for some in expected for one in some) > 3 * THREADS
         shared = spacy.load(folder)
         for _ in range(2):  # cold and warm
             found = in_threads(lambda number: answers(shared, number, piped))  # noqa: B023

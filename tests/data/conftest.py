@@ -10,17 +10,12 @@ from typing import Any
 
 import pytest
 import spacy
-from hypothesis import settings
 from spacy.language import Language
 from spacy.tokens import Doc, Span
 from spacy.training import Example
 
 from gliner_pipe.data.annotations import set_supervision
 from gliner_pipe.errors import ConfigError, DataError
-
-# A busy machine is no failure.
-settings.register_profile("untimed", deadline=None)
-settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

@@ -142,20 +142,19 @@ def test_order():
     assert min(first.values()) > 50
 
 
-def test_the_same_in_every_process():
+def test_the_same_in_every_process(capsys):
+    # strings have other hashes here and there
     code = (
         "import random; from gliner_pipe.data.label_sampling import LabelSampling, sample_labels;"
         "gold = [[label] for label in 'person city date animal law'.split()];"
         "sampling = LabelSampling(negatives_from='both', negative_ratio=3);"
         "print(sample_labels(gold, [{}] * 5, ['x', 'y'], sampling, random.Random(1)))"
     )
-    outputs = {
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
-                       env={"PYTHONHASHSEED": seed, "PATH": ""}).stdout
-        for seed in ("0", "1")
-    }  # fmt: skip
-    assert len(outputs) == 1
-    assert "person" in outputs.pop()
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
+                           env={"PYTHONHASHSEED": "1", "PATH": ""}).stdout  # fmt: skip
+    exec(code)
+    assert capsys.readouterr().out == other
+    assert "person" in other
 
 
 @pytest.mark.parametrize(

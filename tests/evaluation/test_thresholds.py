@@ -131,7 +131,7 @@ candidates = st.lists(
 
 
 @given(items=candidates, threshold=st.floats(0, 1), flat=st.booleans(), multi_label=st.booleans())
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=100)
 def test_decoding_above_a_threshold_gives_a_subset_of_decoding_all(
     items: Any, threshold: float, flat: bool, multi_label: bool
 ) -> None:

@@ -15,6 +15,7 @@ from hub.hub_server import TOKEN, HubServer, Repo
 from huggingface_hub import ModelCard, snapshot_download
 
 import gliner_pipe
+from gliner_pipe import predict, push
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.hub import check_hub, from_hub, load, push_to_hub
 
@@ -274,26 +275,27 @@ def test_a_gliner_checkpoint(hub: HubServer, saved: Path, tmp_path: Path) -> Non
     assert found(load(tmp_path / "again")) == expected
 
 
-def command(module: str, *arguments: Any, **env: str) -> subprocess.CompletedProcess[str]:
-    known = {key: value for key, value in os.environ.items() if key != "HF_HUB_OFFLINE"}
-    return subprocess.run(
-        [sys.executable, "-W", "error", "-W", "ignore:Use 'content=<...>':DeprecationWarning", "-m", f"gliner_pipe.{module}", *map(str, arguments)],
-        env=known | {"HF_HUB_DISABLE_XET": "1", "OMP_NUM_THREADS": "1"} | env,
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-
-
-def test_command_lines(hub: HubServer, tmp_path: Path) -> None:
+def test_command_lines(
+    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     ruler().to_disk(tmp_path / "ruler")
-    home = {"HF_HOME": str(tmp_path / "home")}
-    done = command("push", tmp_path / "ruler", "ada/ruler", "--private", "false", **home)
+    line = [sys.executable, "-W", "error", "-W", "ignore:Use 'content=<...>':DeprecationWarning", "-m"]
+    line += ["gliner_pipe.push", str(tmp_path / "ruler"), "ada/ruler", "--private", "false"]
+    known = {key: value for key, value in os.environ.items() if key != "HF_HUB_OFFLINE"}
+    known |= {"HF_HUB_DISABLE_XET": "1", "OMP_NUM_THREADS": "1", "HF_HOME": str(tmp_path / "home")}
+    done = subprocess.run(line, env=known, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"{hub.url}/ada/ruler/commit/")
     assert not hub.repos["ada/ruler"].private
-    done = command("predict", "--pipeline", "ada/ruler", "--text", TEXT, "--format", "jsonl", **home)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["entities"][0]["label"] == "person"
-    done = command("push", tmp_path / "ruler", "ada/ruler", HF_TOKEN="hf_wrong", **home)
-    assert done.returncode == 1 and done.stdout == ""
-    assert done.stderr.startswith("error: [push_to_hub] ") and "HF_TOKEN" in done.stderr
-    assert done.stderr.count("\n") == 1
+
+    predict.main(["--pipeline", "ada/ruler", "--text", TEXT, "--format", "jsonl"])
+    assert json.loads(capsys.readouterr().out)["entities"][0]["label"] == "person"
+
+    monkeypatch.setenv("HF_TOKEN", "hf_wrong")
+    monkeypatch.setattr(sys, "argv", ["push", str(tmp_path / "ruler"), "ada/ruler"])
+    with pytest.raises(SystemExit) as stopped:
+        push.main()
+    assert stopped.value.code == 1
+    told = capsys.readouterr()
+    assert told.out == "" and told.err.count("\n") == 1
+    assert told.err.startswith("error: [push_to_hub] ") and "HF_TOKEN" in told.err

@@ -63,7 +63,7 @@ def check(ours: dict[str, Any], averages: Any, per_class: Any, accuracy: float) 
 
 @pytest.mark.parametrize("scheme", THEIRS)
 @given(data=st.data())
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=100)
 def test_strict_agrees_with_the_package_on_any_tags(scheme: Any, data: Any) -> None:
     gold, predicted = (list(side) for side in zip(*data.draw(paired(scheme)), strict=True))
     options = {"scheme": THEIRS[scheme], "zero_division": 0}
@@ -78,7 +78,7 @@ def test_strict_agrees_with_the_package_on_any_tags(scheme: Any, data: Any) -> N
 
 
 @given(documents=paired("IOBES"))
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=100)
 def test_lenient_agrees_with_the_package_on_any_tags(documents: Any) -> None:
     gold, predicted = (list(side) for side in zip(*documents, strict=True))
 

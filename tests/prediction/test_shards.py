@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import spacy
+from forked import Forked
 
 from gliner_pipe.errors import ConfigError, DataError
 from gliner_pipe.predict import main, predict
@@ -275,23 +276,15 @@ def test_resume_after_a_kill(tmp_path: Path) -> None:
     for number in range(4):
         write_parquet(tmp_path / "in" / f"{number}.parquet", rows(2000, 2000 * number))
     output = tmp_path / "out"
-    command = [
-        sys.executable,
-        "-m",
-        "gliner_pipe.predict",
-        "--pipeline",
-        make_saved(tmp_path),
-        "--input",
-        tmp_path / "in",
-    ]
-    child = subprocess.Popen([*command, "--output", output, "--save-every", "0", "--quiet"])
+    arguments = ["--pipeline", make_saved(tmp_path), "--input", tmp_path / "in", "--output", output]
+    child = Forked(main, [*arguments, "--save-every", "0", "--quiet"], tmp_path / "process")
     parts = output / "_predict" / "parts"
     deadline = time.monotonic() + 120
     while not ((output / "0.parquet").is_file() and list(parts.rglob("*.parquet"))):
-        assert child.poll() is None and time.monotonic() < deadline
+        assert child.process.is_alive() and time.monotonic() < deadline
         time.sleep(0.002)
-    child.send_signal(signal.SIGKILL)
-    assert child.wait() == -signal.SIGKILL
+    child.kill()
+    assert child.process.exitcode == -signal.SIGKILL
     whole = {path.name: path.stat().st_mtime_ns for path in output.glob("*.parquet")}
     assert 0 < len(whole) < 4
     nlp = spacy.load(tmp_path / "ruler")

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
-import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import spacy
 import torch
+from accelerate.commands.launch import main as accelerate_launch
+from forked import Forked
+from torch.distributed.run import main as torchrun
 
+from gliner_pipe.train import main
 from tests.training.conftest import weights
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="nothing is forked")
 
 
 def free_port() -> str:
@@ -24,58 +27,51 @@ def free_port() -> str:
         return str(server.getsockname()[1])
 
 
-def run(launcher: list[str], config_path: Path, out: Path, *arguments: str) -> list[dict]:
-    """Train by command line and return the log of the steps."""
-    command = [
-        sys.executable, *launcher, "-m", "gliner_pipe.train", "--config", str(config_path), "--cpu", "true",
-        "--output_path", str(out / "model-last"), "--train.loggers", '["jsonl"]', "--max_steps", "6",
-        "--validation_interval", "3", *arguments,
-    ]  # fmt: skip
-    done = subprocess.run(
-        command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=280
-    )
-    assert done.returncode == 0, done.stderr
+def arguments(config_path: Path, out: Path, *more: Any) -> list[str]:
+    options = ["--config", config_path, "--cpu", "true", "--output_path", out / "model-last", *more]
+    options += ["--train.loggers", '["jsonl"]', "--max_steps", 6, "--validation_interval", 3]
+    return [str(option) for option in options]
+
+
+def steps_of(out: Path) -> list[dict]:
+    """Return the log of the steps."""
     lines = [json.loads(line) for line in (out / "train_log.jsonl").read_text("utf8").splitlines()]
     return [line for line in lines if line["type"] == "step"]
 
 
-def torchrun() -> list[str]:
-    return ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", free_port()]
-
-
-def test_two_processes_learn_the_same_as_one(config_path, tmp_path):
+def test_two_processes_learn_the_same_as_one_and_resume(config_path, tmp_path):
     # one by accelerate's launcher, which starts several processes on several GPUs only
-    launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1", "--num_machines", "1"]
-    one = run(
-        [*launch, "--mixed_precision", "no", "--dynamo_backend", "no"],
-        config_path, tmp_path / "one", "--gradient_accumulation_steps", "2",
-    )  # fmt: skip
-    two = run(torchrun(), config_path, tmp_path / "two")
+    options = ["--cpu", "--num_processes", 1, "--num_machines", 1, "--mixed_precision", "no"]
+    options += ["--dynamo_backend", "no", "-m", "gliner_pipe.train"]
+    options += arguments(config_path, tmp_path / "one", "--gradient_accumulation_steps", 2)
+    Forked(accelerate_launch, options, tmp_path / "launcher").output()
+    one, folder = steps_of(tmp_path / "one"), tmp_path / "two"
+    options = ["--nproc-per-node", 2, "--master-port", free_port(), "-m", "gliner_pipe.train"]
+    options += arguments(config_path, folder, "--checkpoint_interval", 3, "--save_total_limit", 5)
+    printed = Forked(torchrun, options, tmp_path / "launcher").output()
+    assert "2 processes" in printed and printed.count("last model:") == 1
+    two = steps_of(folder)
     assert [step["docs"] for step in two] == [step["docs"] for step in one] == [16] * 6
     for mine, theirs in zip(two, one, strict=True):
         assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
         assert mine["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=1e-4)
         assert mine["lr"] == theirs["lr"]
     left = weights(spacy.load(tmp_path / "one" / "model-last"))
-    right = weights(spacy.load(tmp_path / "two" / "model-last"))
+    right = weights(spacy.load(folder / "model-last"))
     for name, value in left.items():
         assert torch.allclose(value.float(), right[name].float(), atol=1e-4), name
+    assert spacy.load(folder / "model-best")
 
-
-def test_two_processes_resume_a_training_of_two(config_path, tmp_path):
-    whole = run(torchrun(), config_path, tmp_path / "whole")
-    folder = tmp_path / "broken"
-    # the schedule is that of six steps in both runs
-    run(torchrun(), config_path, folder, "--checkpoint_interval", "3", "--save_total_limit", "5")
-    newest = folder / "checkpoints" / "step-000006"
-    assert newest.is_dir()
-    again = run(
-        torchrun(),
-        config_path,
-        folder,
-        "--resume_from_checkpoint",
-        str(folder / "checkpoints" / "step-000003"),
-    )
+    first = folder / "checkpoints" / "step-000003"
+    assert (folder / "checkpoints" / "step-000006").is_dir()
+    options = arguments(config_path, folder, "--resume_from_checkpoint", first)
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": "2"}
+    ranks = [
+        Forked(main, options, tmp_path / rank, {**shared, "RANK": rank, "LOCAL_RANK": rank}) for rank in "01"
+    ]
+    for rank in ranks:
+        rank.output()
+    again = steps_of(folder)
     assert [step["step"] for step in again] == [1, 2, 3, 4, 5, 6]
-    for mine, theirs in zip(again, whole, strict=True):
+    for mine, theirs in zip(again, two, strict=True):
         assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-6)

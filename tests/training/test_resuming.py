@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import random
-import signal
 import socket
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -16,10 +13,11 @@ import confit
 import pytest
 import spacy
 import torch
+from forked import Forked
 
 from gliner_pipe.errors import ConfigError, DataError
 from gliner_pipe.registry import registry
-from gliner_pipe.train import train
+from gliner_pipe.train import main, train
 from gliner_pipe.training.checkpoints import random_state, state_of_device
 from tests.training.conftest import weights
 
@@ -193,33 +191,25 @@ def test_patience_is_resumed_and_the_best_weights_are_loaded(config_path, tmp_pa
     assert same(weights(nlp), weights(best)) == []
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
-@pytest.mark.parametrize("attempt", range(2))
-def test_killed_at_any_moment_and_resumed(config_path, tmp_path, attempt):
-    """Each run is killed after some time, until one comes to the end."""
-    whole = train(**options(config_path, max_steps=60, output_path=tmp_path / "whole" / "model-last"))
-    arguments = ["--max_steps", "60", "--validation_interval", "2", "--resume_from_checkpoint", "auto"]
-    rng = random.Random(attempt)
-    kills = 0
-    while True:
+def test_killed_at_any_moment_and_resumed(config_path, tmp_path):
+    """Two runs are killed after some time, and leave models that load; a third comes to the end."""
+    whole = train(**options(config_path, max_steps=24, output_path=tmp_path / "whole" / "model-last"))
+    arguments = ["--config", config_path, "--max_steps", 24, "--validation_interval", 2]
+    arguments += ["--resume_from_checkpoint", "auto"]
+    for wait in (0.1, 0.3):
         before = _newest(tmp_path)
-        process = subprocess.Popen(
-            [sys.executable, "-m", "gliner_pipe.train", "--config", str(config_path), *arguments],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-        if kills == 2:
-            _, errors = process.communicate(timeout=200)
-            assert process.returncode == 0, errors.decode()
-            break
-        while _newest(tmp_path) == before and process.poll() is None:
+        run = Forked(main, arguments, tmp_path / "process")
+        while _newest(tmp_path) == before and run.process.is_alive():
             time.sleep(0.01)
-        time.sleep(rng.uniform(0.0, 0.6))
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        kills += 1
+        time.sleep(wait)
+        assert run.process.is_alive(), "ended before it was killed"
+        run.kill()
+        for name in ("model-last", "model-best"):
+            loaded = spacy.load(tmp_path / "out" / name)
+            assert all(torch.isfinite(value).all() for value in weights(loaded).values())
+            assert loaded("Ann lives in Oslo .").text == "Ann lives in Oslo ."
+    Forked(main, arguments, tmp_path / "process").output()
     assert same(weights(whole), weights(spacy.load(tmp_path / "out" / "model-last"))) == []
 
 
@@ -227,39 +217,29 @@ def _newest(folder: Path) -> str:
     return max((path.name for path in folder.glob("out/checkpoints/step-*")), default="")
 
 
-TRAIN = """
-import sys, time
-from confit import Config
-from gliner_pipe.registry import registry
-from gliner_pipe.train import train
-
-
-def wait(record):
-    print("validated", flush=True)
-    time.sleep(300)
-
-
-options = Config.from_disk(sys.argv[1], resolve=True, registry=registry)["train"]
-train(**{**options, "loggers": [], "checkpoint_interval": 1, "on_validation_callback": wait})
-"""
-
-
+@pytest.mark.skipif(sys.platform == "win32", reason="nothing is forked")
 def test_two_trainings_do_not_share_a_folder(config_path, tmp_path):
-    first = subprocess.Popen(
-        [sys.executable, "-c", TRAIN, str(config_path)], stdout=subprocess.PIPE, text=True
+    def wait(record):
+        (tmp_path / "validated").touch()
+        time.sleep(300)
+
+    first = Forked(
+        lambda: train(**options(config_path, checkpoint_interval=1, on_validation_callback=wait)),
+        [],
+        tmp_path / "process",
     )
     try:
-        while "validated" not in first.stdout.readline():
-            assert first.poll() is None
+        while not (tmp_path / "validated").exists():
+            assert first.process.is_alive()
+            time.sleep(0.01)
         before = sorted(path.name for path in (tmp_path / "out").rglob("*"))
         for name in ("model-last", "another-name"):  # logs and checkpoints are those of the folder
             with pytest.raises(DataError) as caught:
                 train(**options(config_path, output_path=tmp_path / "out" / name))
-            assert f"process {first.pid} on {socket.gethostname()}" in caught.value.found
+            assert f"process {first.process.pid} on {socket.gethostname()}" in caught.value.found
         assert sorted(path.name for path in (tmp_path / "out").rglob("*")) == before
     finally:
         first.kill()
-        first.communicate()
     # and goes on at once
     train(**options(config_path, resume_from_checkpoint="auto"))
     assert not [path for path in (tmp_path / "out").rglob("*") if "lock" in path.name]

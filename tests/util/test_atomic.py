@@ -2,20 +2,22 @@ from __future__ import annotations
 
 import fcntl
 import os
-import subprocess
+import random
+import shutil
 import sys
 import time
 from pathlib import Path
 
+import numpy
 import pytest
 import spacy
+from forked import kill_and_check
 from spacy.language import Language
 
 from gliner_pipe.errors import DataError
 from gliner_pipe.util import atomic as saving
 from gliner_pipe.util.atomic import recover, replace_directory, replace_file, save_pipeline, scratch_directory
 
-HELPERS = Path(__file__).parents[1] / "packaging"
 DEAD = ".tmp-0123456789abcdef-model"
 SET_ASIDE = ".old-0123456789abcdef-model"
 
@@ -179,19 +181,28 @@ def test_replace_file(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="folders are swapped in one step on Linux only")
 def test_a_killed_save_leaves_a_whole_pipeline(tmp_path: Path) -> None:
-    path = tmp_path / "model"
-    command = [
-        sys.executable,
-        str(HELPERS / "kill_loop.py"),
-        str(HELPERS / "killed_save.py"),
-        "15",
-        "0.3",
-        str(path),
-    ]
-    result = subprocess.run(
-        command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.strip() == "15"
-    save_pipeline(pipeline("CITY"), path)
+    """Two fat pipelines are saved in turn over one path."""
+    path, rows, pipelines = tmp_path / "model", {"FIRST": 20_000, "SECOND": 30_000}, {}
+    for label, count in rows.items():
+        pipelines[label] = nlp = pipeline(label)
+        nlp.meta["description"] = label
+        nlp.vocab.set_vector("fill", numpy.zeros(50, dtype="float32"))
+        nlp.vocab.vectors.resize((count, 50))
+    save_pipeline(pipelines["FIRST"], path)
+
+    def work() -> None:
+        while True:
+            save_pipeline(pipelines["SECOND"], path)
+            save_pipeline(pipelines["FIRST"], path)
+
+    def check() -> None:
+        nlp = spacy.load(path)
+        label = nlp.meta["description"]
+        assert nlp.get_pipe("entity_ruler").labels == (label,)
+        assert nlp.vocab.vectors.shape == (rows[label], 50)
+
+    rng = random.Random(0)
+    kill_and_check(work, check, [rng.uniform(0.02, 0.3) for _ in range(6)], tmp_path / "process")
+    shutil.rmtree(tmp_path / "process")
+    save_pipeline(pipelines["FIRST"], path)
     assert names(tmp_path) == ["model"]

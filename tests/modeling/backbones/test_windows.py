@@ -8,7 +8,7 @@ counts = st.lists(st.integers(0, 12), min_size=1, max_size=300).map(lambda c: np
 
 
 @given(counts, st.integers(16, 80), st.integers(1, 80), st.integers(0, 12))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_every_word_is_owned_once_and_windows_fit(pieces, window, stride, overlap):
     rows = layout(pieces, window, min(stride, window), overlap)
     owned = [word for _, _, first, last in rows for word in range(first, last)]
@@ -23,7 +23,7 @@ def test_every_word_is_owned_once_and_windows_fit(pieces, window, stride, overla
 
 
 @given(st.lists(st.integers(1, 3), min_size=50, max_size=400), st.integers(1, 6))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_a_span_ends_in_the_window_that_owns_its_start(pieces, width):
     for _, stop, first, last in layout(np.array(pieces), 64, 40, 2 * width):
         if last > first and last < len(pieces):

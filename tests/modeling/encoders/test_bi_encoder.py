@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ import pytest
 import spacy
 import torch
 from conftest import gliner_config, make_backbone
+from forked import Forked
 from spacy.training import Example
 
 from gliner_pipe.errors import CheckpointError, ConfigError
@@ -154,18 +153,17 @@ def test_vectors_on_disk(backbone: Path, tmp_path: Path) -> None:
 
 def test_several_processes_write_to_one_cache(tmp_path: Path) -> None:
     """Each writes 40 times what the others write too, and finds at once all that it wrote."""
-    code = """
-import sys, torch
-from pathlib import Path
-from gliner_pipe.modeling.encoders.label_cache import VectorStore
-store = VectorStore(Path(sys.argv[1]), "key", 3, "here")
-for at in range(40):
-    texts = [f"label {number}" for number in range(at, at + 5)]
-    store.put(texts, torch.arange(at, at + 5.0)[:, None].expand(-1, 3))
-    assert {text: int(vector[0]) for text, vector in store.get(texts).items()} == dict(zip(texts, range(at, at + 5)))
-"""
-    runs = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path)]) for _ in range(3)]
-    assert [run.wait() for run in runs] == [0, 0, 0]
+
+    def work() -> None:
+        store = VectorStore(tmp_path, "key", 3, "here")
+        for at in range(40):
+            texts = [f"label {number}" for number in range(at, at + 5)]
+            store.put(texts, torch.arange(at, at + 5.0)[:, None].expand(-1, 3))
+            found = {text: int(vector[0]) for text, vector in store.get(texts).items()}
+            assert found == dict(zip(texts, range(at, at + 5), strict=True))
+
+    runs = [Forked(work, [], tmp_path / f"process {number}") for number in range(3)]
+    assert [run.output() for run in runs] == ["", "", ""]
     store = VectorStore(tmp_path, "key", 3, "here")
     assert len(store.get([f"label {number}" for number in range(2000)])) == 44
 

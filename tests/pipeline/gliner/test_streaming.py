@@ -163,7 +163,7 @@ def test_label_sets_of_their_own_come_back_with_their_documents(backbone: Path) 
     nlp = spacy.blank("en")
     nlp.add_pipe("gliner", config=gliner_config(backbone, threshold=0.3))
     nlp.initialize()
-    labels = [["person"], ["date"], None, [], ["person", {"label": "city", "threshold": 0.9}]]
+    labels = [["person"], ["date"], ["city"], None, [], ["person", {"label": "city", "threshold": 0.9}]]
 
     def docs() -> Iterator[Doc]:
         for number in range(25):

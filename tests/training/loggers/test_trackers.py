@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
+from forked import Forked
 from logger_records import step, validation
 
 from gliner_pipe.errors import ConfigError
@@ -205,27 +206,28 @@ from logger_records import step, validation
 from gliner_pipe.registry import registry
 from gliner_pipe.training.loggers import RunInfo
 
-name, folder, resumed, last, fails = sys.argv[1], Path(sys.argv[2]), *map(int, sys.argv[3:6])
-logger = registry.loggers.get(name)()
+name, folder, ends, fails = sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3]), int(sys.argv[4])
 config = '[train]\\nbatch_size = "8 samples"\\nhub_token = "very secret"\\n'
-try:
-    logger.start(RunInfo(last, folder, config, name="one", resumed_step=resumed))
-    for number in range(resumed + 1, last + 1):
-        logger.step(step(number))
-    logger.validation(validation(last, 0.5))
-    if fails:
-        raise RuntimeError("the training failed")
-finally:
-    logger.finish()
+for resumed, last in zip([0, *ends], ends):
+    logger = registry.loggers.get(name)()
+    try:
+        logger.start(RunInfo(last, folder, config, name="one", resumed_step=resumed))
+        for number in range(resumed + 1, last + 1):
+            logger.step(step(number))
+        logger.validation(validation(last, 0.5))
+        if fails and last == ends[-1]:
+            raise RuntimeError("the training failed")
+    finally:
+        logger.finish()
 """
 
 
-def train_apart(name: str, folder: Path, resumed: int, last: int, fails: bool = False, **env: str) -> str:
-    """Train in a process of its own: these trackers start threads and services."""
+def train_apart(name: str, folder: Path, ends: list[int], fails: bool = False, **env: str) -> None:
+    """Train to each of the steps and resume, in a process of its own: these trackers start threads and services."""
     tests = Path(__file__).parents[2]
     done = subprocess.run(
         [
-            *(sys.executable, "-c", TRAIN, name, str(folder), str(resumed), str(last), str(int(fails))),
+            *(sys.executable, "-c", TRAIN, name, str(folder), json.dumps(ends), str(int(fails))),
             *("--train.reader.api_key", "very secret", "--url", "https://me:very-secret@host/"),
         ],
         env=os.environ | {"PYTHONPATH": str(tests), "OMP_NUM_THREADS": "1"} | env,
@@ -233,12 +235,10 @@ def train_apart(name: str, folder: Path, resumed: int, last: int, fails: bool = 
     )  # fmt: skip
     assert done.returncode == int(fails), done.stderr
     assert ("the training failed" in done.stderr) is fails
-    return done.stdout + done.stderr
 
 
 def test_mlflow(tmp_path: Path) -> None:
-    train_apart("mlflow", tmp_path, 0, 2)
-    train_apart("mlflow", tmp_path, 2, 4, fails=True)
+    train_apart("mlflow", tmp_path, [2, 4], fails=True)
     (run,) = [path.parent for path in (tmp_path / "mlruns").glob("*/*/meta.yaml")]
     lines: dict[str, dict[int, float]] = defaultdict(dict)
     for path in (run / "metrics").rglob("*"):
@@ -270,8 +270,7 @@ def test_mlflow_takes_any_name() -> None:
 
 def test_wandb(tmp_path: Path) -> None:
     env = {"WANDB_MODE": "offline", "WANDB_SILENT": "true", "HOME": str(tmp_path)}
-    train_apart("wandb", tmp_path, 0, 2, **env)
-    train_apart("wandb", tmp_path, 2, 3, fails=True, **env)
+    train_apart("wandb", tmp_path, [2, 3], fails=True, **env)
     runs = sorted((tmp_path / "wandb").glob("offline-run-*"))
     ids = {path.name.rpartition("-")[2] for path in runs}
     assert ids == {json.loads((tmp_path / "train_runs.json").read_text("utf8"))["wandb"]["id"]}
@@ -329,24 +328,23 @@ def read_wandb(path: Path) -> tuple[list[dict[str, Any]], int, str]:
     return rows, exit_code, config
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="nothing is forked")
 def test_wandb_without_a_login_fails_before_the_training(tmp_path: Path) -> None:
-    code = TRAIN.replace("try:\n", "import gliner_pipe.cli.app\ntry:\n")
-    code = code.replace("import json, sys", "import json, sys\nimport gliner_pipe.errors as errors")
-    env = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")}
-    done = subprocess.run(
-        [sys.executable, "-c", code, "wandb", str(tmp_path), "0", "1", "0"],
-        env=env | {"PYTHONPATH": str(Path(__file__).parents[2]), "HOME": str(tmp_path)},
-        cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 1
-    assert "ConfigError: [train.loggers.wandb] cannot start" in done.stderr
-    assert "Run wandb login, or set WANDB_MODE=offline" in done.stderr
+    def work() -> None:
+        for name in [name for name in os.environ if name.startswith("WANDB")]:
+            del os.environ[name]
+        try:
+            registry.loggers.get("wandb")().start(RunInfo(1, tmp_path))
+        except ConfigError as error:
+            print(error.where, "|", error.do)
+
+    where, _, do = Forked(work, [], tmp_path, {"HOME": str(tmp_path)}).output().rpartition(" | ")
+    assert where.endswith("train.loggers.wandb") and "WANDB_MODE=offline" in do
 
 
 def test_trackio(tmp_path: Path) -> None:
     env = {"TRACKIO_DIR": str(tmp_path / "db"), "HF_HUB_OFFLINE": "1", "HOME": str(tmp_path)}
-    train_apart("trackio", tmp_path, 0, 2, **env)
-    train_apart("trackio", tmp_path, 2, 3, **env)
+    train_apart("trackio", tmp_path, [2, 3], **env)
     (path,) = (tmp_path / "db").glob("*.db")
     with sqlite3.connect(path) as database:
         rows = database.execute("select run_name, step, metrics from metrics order by step, id").fetchall()
