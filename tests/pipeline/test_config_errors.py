@@ -136,7 +136,7 @@ SETTINGS: dict[str, tuple[str, Any, str]] = {
     "sampling type": (
         "label_sampling",
         {"max_types": "a"},
-        r"\.label_sampling\.max_types\] found 'a'; allowed: int",
+        r"\.label_sampling\.max_types\]",
     ),
     "sampling value": (
         "label_sampling",

@@ -266,8 +266,8 @@ def test_relations_round_trip_through_a_config(backbone: Path) -> None:
 
 def test_relations_of_unaligned_entities_are_counted(backbone: Path) -> None:
     nlp = spacy.blank("en")
-    splitter = {"@word_splitters": "whitespace"}
-    component: Any = nlp.add_pipe("gliner", config=config(backbone, word_splitter=splitter))
+    settings = config(backbone, word_splitter={"@word_splitters": "whitespace"}, alignment_mode="strict")
+    component: Any = nlp.add_pipe("gliner", config=settings)
     doc = Doc(nlp.vocab, words=["x,y", "z", "w"], spaces=[True, True, False])
     entities = [Entity(0, 0, "a", 0.9), Entity(3, 3, "a", 0.9), Entity(4, 4, "b", 0.9)]
     links = [Link(0, 1, "r", 0.8), Link(1, 2, "r", 0.7)]
