@@ -141,7 +141,7 @@ def test_a_random_model_has_the_same_logits_here(tmp_path: Path, kind: str) -> N
     )
     inputs = tokenizer(WORDS, is_split_into_words=True, return_tensors="pt")
     firsts = [inputs.word_ids().index(word) for word in range(len(WORDS))]
-    wanted = model.eval()(**inputs).logits[0, firsts].detach()
+    wanted = model.eval()(inputs["input_ids"]).logits[0, firsts].detach()
     torch.testing.assert_close(logits_of(nlp, WORDS), wanted, atol=1e-5, rtol=1e-5)
     assert nlp.get_pipe("token_classifier").labels == ("PER", "LOC")
     assert wanted.std() > 0.3 and len(set(wanted.argmax(-1).tolist())) > 1
@@ -159,7 +159,7 @@ def test_words_keep_the_space_before_them(tmp_path: Path, kind: str) -> None:
     inputs = tokenizer(" " + " ".join(WORDS), return_tensors="pt")
     starts = [1 + len(" ".join(WORDS[:place])) + (place > 0) for place in range(len(WORDS))]
     firsts = [inputs.char_to_token(start) for start in starts]
-    wanted = model(**inputs).logits[0, firsts].detach()
+    wanted = model(inputs["input_ids"]).logits[0, firsts].detach()
     torch.testing.assert_close(logits_of(nlp, WORDS), wanted, atol=1e-5, rtol=1e-5)
     nlp.to_disk(tmp_path / "pipeline")
     torch.testing.assert_close(logits_of(spacy.load(tmp_path / "pipeline"), WORDS), wanted)
@@ -480,7 +480,7 @@ def test_shards_and_prefixes(folder, tmp_path, name):
 
 def test_other_prefixes_are_refused_by_name(folder, tmp_path):
     other = prefixed(shutil.copytree(folder, tmp_path / "model"), "student.")
-    with pytest.raises(ConfigError, match=r"'student\.'") as error:
+    with pytest.raises(ConfigError, match=r"student\.") as error:
         tagged_with(other).initialize()
     assert "\n" not in str(error.value)
 
