@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import json
 import os
+import string
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -43,17 +45,25 @@ def _quiet_and_seeded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @functools.cache
 def word_pieces() -> Any:
-    """A word-piece tokenizer trained on the sample."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+    """A word-piece tokenizer of the sample's frequent words; rarer ones are cut into endings and letters.
+
+    Its vocabulary is counted here, since that of ``WordPieceTrainer`` differs from run to run.
+    """
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
     specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(vocab_size=2000, special_tokens=specials, show_progress=False)
+    normalizer, splitter = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
     lines = (SAMPLE / "train.jsonl").read_text(encoding="utf8").splitlines()
-    tokenizer.train_from_iterator((" ".join(json.loads(line)["tokenized_text"]) for line in lines), trainer)
+    texts = (" ".join(json.loads(line)["tokenized_text"]) for line in lines)
+    words = Counter(word for t in texts for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(t)))
+    endings = Counter(f"##{word[-n:]}" for word in words for n in (2, 3) if len(word) > n)
+    letters = sorted({*"".join(words), *string.ascii_lowercase, *string.digits})
+    frequent = [sorted(count, key=lambda key: (-count[key], key)) for count in (words, endings)]
+    pieces = [*specials, *letters, *(f"##{one}" for one in letters), *frequent[0][:1200], *frequent[1][:400]]
+    vocabulary = {piece: index for index, piece in enumerate(dict.fromkeys(pieces))}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, splitter
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )

@@ -261,5 +261,5 @@ def test_caches_are_cleared_by_a_fused_optimizer(backbone: Path, frozen: bool) -
     fresh.encoder.label_encoder.encoder_changed()
     fresh.projected_labels.forget()
     component.replace_model(fresh)
-    assert after.shape != before.shape or (after != before).any()
-    assert after.tolist() == scores().tolist()
+    assert after != before
+    assert after == scores()

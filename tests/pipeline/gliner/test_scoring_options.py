@@ -100,9 +100,9 @@ def test_the_longest_and_partial_overlaps(nlp: Any) -> None:
             assert rivals and max(rivals) >= end - start
     component.cfg |= {"partial_overlaps": True, "prefer": "score"}
     more = [found(doc) for doc in nlp.pipe(TEXTS)]
-    places = [place[:2] for place in more[3]]
-    assert any(a[0] < b[0] < a[1] < b[1] for a in places for b in places)
-    assert not any(a != b and a[0] <= b[0] and b[1] <= a[1] for a in places for b in places)
+    pairs = [(a[:2], b[:2]) for one in more for a in one for b in one if a[:2] != b[:2]]
+    assert any(a[0] < b[0] < a[1] < b[1] for a, b in pairs)
+    assert not any(a[0] <= b[0] and b[1] <= a[1] for a, b in pairs)
 
 
 # -- candidates below the threshold ------------------------------------------------------------------------------------
