@@ -32,7 +32,7 @@ from gliner_pipe.registry import registry
 ReaderLike = Callable[[Language], Iterable[Example]]
 
 SPACY = "spacy.Corpus.v1"
-#: The name of a reader by file name ending, where the ending decides.
+#: The name of a built-in reader by file name ending, where the ending decides. Other readers are found by ``suffixes``.
 READERS_BY_SUFFIX: Mapping[str, str] = {
     **dict.fromkeys(ConllReader.suffixes, "conll"),
     ".ann": "standoff",
@@ -114,7 +114,7 @@ def detect_reader(path: str | Path, *, validation: bool = False) -> dict[str, An
     if saved_dataset(here):
         split = _choose_split(splits_of(here), str(path), validation)
         return {**_table_block(here / split if split else here, split), "path": str(path)}
-    suffixes = (*JSON_SUFFIXES, *CSV_SUFFIXES, *READERS_BY_SUFFIX)
+    suffixes = (*JSON_SUFFIXES, *CSV_SUFFIXES, *_readers_by_suffix())
     if here.is_dir() and (file := _file_of_split(here, validation)) is not None:
         here = file
     files = [file for file in find_files(here, suffixes) if file.suffix.lower() in suffixes]
@@ -176,7 +176,14 @@ def _file_block(file: Path) -> dict[str, Any]:
         return {"@readers": "standoff"}
     if suffix in (*CSV_SUFFIXES, ".parquet") and not _is_column_file(file):
         return _table_block(file)
-    return {"@readers": READERS_BY_SUFFIX[suffix]}
+    return {"@readers": _readers_by_suffix()[suffix]}
+
+
+def _readers_by_suffix() -> Mapping[str, str]:
+    """Return the names of all registered readers by file name ending; the built-in ones come first."""
+    registered = registry.readers.get_all().items()
+    further = {suffix: name for name, reader in registered for suffix in getattr(reader, "suffixes", ())}
+    return {**further, **READERS_BY_SUFFIX}
 
 
 def _record_block(where: str, record: Any, do: str) -> dict[str, Any]:

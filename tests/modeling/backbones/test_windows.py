@@ -2,6 +2,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gliner_pipe.modeling.backbones.transformer import Transformer
 from gliner_pipe.modeling.backbones.windows import layout
 
 counts = st.lists(st.integers(0, 12), min_size=1, max_size=300).map(lambda c: np.array(c, dtype=np.int64))
@@ -59,3 +60,8 @@ def test_overlap_that_cannot_be_kept_still_makes_progress():
     rows = layout(np.array([10] * 50), 20, 10, 30)
     assert len(rows) <= 50
     assert rows[-1][1] == 50
+
+
+def test_windows_overlap_by_a_third_by_default():
+    assert (Transformer().window, Transformer().stride) == (384, 256)
+    assert Transformer(window=128).stride == 85
