@@ -41,13 +41,14 @@ def test_no_name_is_lost(family: str) -> None:
 
 @pytest.mark.parametrize("family", sorted(BUILT_IN))
 def test_every_name_is_documented(family: str) -> None:
-    """By a ``:::`` line for its class in docs/blocks.md, or by its name as code on any page."""
+    """By a ``:::`` line for its class, headed by the name, or by its name as code on any page."""
     pages = "\n".join(page.read_text("utf8") for page in sorted((ROOT / "docs").glob("*.md")))
     view = getattr(registry, family)
     classes = {
         name: f"{view.get(name).__module__}.{view.get(name).__qualname__}" for name in built_in(family)
     }
-    missing = [name for name, path in classes.items() if f"::: {path}\n" not in pages]
+    entry = "::: {}\n    options:\n      heading: {}\n"
+    missing = [name for name, path in classes.items() if entry.format(path, name) not in pages]
     if family not in (*BLOCK_FAMILIES, "losses"):
         missing = [name for name in missing if not re.search(f'[`"]{re.escape(name)}[`"]', pages)]
     assert missing == []

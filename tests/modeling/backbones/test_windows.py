@@ -31,6 +31,11 @@ def test_a_span_ends_in_the_window_that_owns_its_start(pieces, width):
             assert last - 1 + width <= stop
 
 
+def test_a_window_leaves_room_for_the_widest_span_beyond_the_middle_of_its_overlap():
+    rows = layout(np.array([1, 4] + [1] * 30), 16, 8, 2 * 5)
+    assert rows[0] == (0, 13, 0, 8)  # the overlap begins at word 6, its middle is word 10
+
+
 @given(st.lists(st.integers(1, 3), min_size=200, max_size=400))
 @settings(max_examples=50, deadline=None)
 def test_words_are_central_in_the_window_that_owns_them(pieces):
