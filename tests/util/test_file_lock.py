@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from forked import Forked
 
 from gliner_pipe.data.writers import write_standoff
 from gliner_pipe.errors import DataError
@@ -109,28 +110,22 @@ def left_by(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps({**stated, **changes}), encoding="utf8")
 
 
-FORK = """
-import os, sys
-from gliner_pipe.util.file_lock import only_writer
-waits, wakes = os.pipe()
-with only_writer(sys.argv[1]):
-    child = os.fork()
-    if not child:
-        os.read(waits, 1)
-        with only_writer(sys.argv[1]):
-            os._exit(0)
-os.write(wakes, b"!")
-sys.exit(os.waitpid(child, 0)[1] != 0)
-"""
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a fork")
 def test_a_forked_process_does_not_inherit_the_lock(tmp_path):
     """It may lock once its parent has ended its own block."""
-    done = subprocess.run(
-        [sys.executable, "-c", FORK, str(tmp_path / LOCK)], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    waits, wakes = os.pipe()
+
+    def lock():
+        os.read(waits, 1)
+        with only_writer(tmp_path / LOCK):
+            print("locked")
+
+    with only_writer(tmp_path / LOCK):
+        child = Forked(lock, [], tmp_path / "child")
+    os.write(wakes, b"!")
+    assert child.output() == "locked\n"
+    os.close(waits)
+    os.close(wakes)
 
 
 def test_a_process_of_another_machine_may_be_alive(tmp_path):
