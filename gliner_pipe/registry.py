@@ -148,7 +148,7 @@ class registry(confit.RegistryCollection):  # type: ignore[misc]
     # Training only: thinc's families of the same names have other contracts; these stay off spacy.registry.
     schedules = Registry(("gliner_pipe", "schedules"), "gliner_pipe.training.schedules")
     optimizers = Registry(("gliner_pipe", "optimizers"), "gliner_pipe.training.optimizers")
-    loggers = Registry(("gliner_pipe", "loggers"), "gliner_pipe.training.loggers")
+    loggers = Registry(("gliner_pipe", "loggers"), "gliner_pipe.training.loggers.*")
 
     core = Registry(("gliner_pipe", "core"), "gliner_pipe.pipeline.build")
     factory = ComponentRegistry(("gliner_pipe", "factory"))
