@@ -114,7 +114,9 @@ def detect_reader(path: str | Path, *, validation: bool = False) -> dict[str, An
     if saved_dataset(here):
         split = _choose_split(splits_of(here), str(path), validation)
         return {**_table_block(here / split if split else here, split), "path": str(path)}
-    suffixes = (*JSON_SUFFIXES, *CSV_SUFFIXES, *_readers_by_suffix())
+    suffixes = (*JSON_SUFFIXES, *CSV_SUFFIXES, *READERS_BY_SUFFIX)
+    if here.suffix.lower() not in suffixes:  # packages with readers are imported where one may be needed only
+        suffixes += tuple(_further_readers())
     if here.is_dir() and (file := _file_of_split(here, validation)) is not None:
         here = file
     files = [file for file in find_files(here, suffixes) if file.suffix.lower() in suffixes]
@@ -176,14 +178,13 @@ def _file_block(file: Path) -> dict[str, Any]:
         return {"@readers": "standoff"}
     if suffix in (*CSV_SUFFIXES, ".parquet") and not _is_column_file(file):
         return _table_block(file)
-    return {"@readers": _readers_by_suffix()[suffix]}
+    return {"@readers": READERS_BY_SUFFIX.get(suffix) or _further_readers()[suffix]}
 
 
-def _readers_by_suffix() -> Mapping[str, str]:
-    """Return the names of all registered readers by file name ending; the built-in ones come first."""
+def _further_readers() -> dict[str, str]:
+    """Return the names of all registered readers by the endings of their files."""
     registered = registry.readers.get_all().items()
-    further = {suffix: name for name, reader in registered for suffix in getattr(reader, "suffixes", ())}
-    return {**further, **READERS_BY_SUFFIX}
+    return {suffix: name for name, reader in registered for suffix in getattr(reader, "suffixes", ())}
 
 
 def _record_block(where: str, record: Any, do: str) -> dict[str, Any]:
