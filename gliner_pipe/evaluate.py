@@ -80,8 +80,8 @@ def evaluate(
     data
         File, folder or pattern of annotated data. In a config also a reader, in Python also a list of examples.
     reader
-        ``gliner_json``, ``jsonl``, ``conll``, ``bio``, ``standoff``, ``spacy``, or ``auto`` to detect it by file
-        name and content.
+        Name of a reader, such as ``gliner_json`` or ``conll``; ``spacy`` for .spacy files; ``auto`` to detect it by
+        file name and content.
     labels
         Labels to predict and to score: ``person,organization``, or a JSON list if a label contains a comma. By
         default the component's own labels, or all labels of the data if it has none.

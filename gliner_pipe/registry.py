@@ -9,6 +9,7 @@ add blocks through the entry point group ``gliner_pipe_<family>`` (``thinc_losse
 from __future__ import annotations
 
 import importlib
+import pkgutil
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -28,13 +29,14 @@ class Registry(confit.Registry):  # type: ignore[misc]
     namespace
         Namespace in the catalogue.
     builtin
-        Module whose import registers the built-in blocks; imported on first use. Without it, entry points
-        provide them.
+        Module whose import registers the built-in blocks, or a package and ``.*`` for all its modules; imported on
+        first use. Without it, entry points provide them.
     """
 
     def __init__(self, namespace: Sequence[str], builtin: str | None = None) -> None:
         super().__init__(namespace, entry_points=True)
         self.builtin = builtin
+        self._imported = False
 
     def __contains__(self, name: object) -> bool:
         self._populate()
@@ -82,8 +84,14 @@ class Registry(confit.Registry):  # type: ignore[misc]
         return checked if func is None else checked(func)
 
     def _populate(self) -> None:
-        if self.builtin is not None:
-            importlib.import_module(self.builtin)
+        if self._imported or self.builtin is None:
+            return
+        name = self.builtin.removesuffix(".*")
+        package = importlib.import_module(name)
+        if name != self.builtin:
+            for module in pkgutil.iter_modules(package.__path__, f"{name}."):
+                importlib.import_module(module.name)
+        self._imported = True
 
 
 class SharedRegistry(Registry):
@@ -120,27 +128,27 @@ class ComponentRegistry(confit.Registry):  # type: ignore[misc]
 class registry(confit.RegistryCollection):  # type: ignore[misc]
     """All registries by family name; ``@metrics`` is another name for ``@scorers``."""
 
-    backbones = Registry(("gliner_pipe", "backbones"), "gliner_pipe.modeling.backbones")
+    backbones = Registry(("gliner_pipe", "backbones"), "gliner_pipe.modeling.backbones.*")
     adapters = Registry(("gliner_pipe", "adapters"), "gliner_pipe.modeling.adapters")
-    encoders = Registry(("gliner_pipe", "encoders"), "gliner_pipe.modeling.encoders")
+    encoders = Registry(("gliner_pipe", "encoders"), "gliner_pipe.modeling.encoders.*")
     fusions = Registry(("gliner_pipe", "fusions"), "gliner_pipe.modeling.fusions")
     context_encoders = Registry(("gliner_pipe", "context_encoders"), "gliner_pipe.modeling.context_encoders")
-    span_reps = Registry(("gliner_pipe", "span_reps"), "gliner_pipe.modeling.span_reps")
-    decoders = Registry(("gliner_pipe", "decoders"), "gliner_pipe.modeling.decoders")
-    relation_layers = Registry(("gliner_pipe", "relation_layers"), "gliner_pipe.modeling.relation_layers")
-    triples = Registry(("gliner_pipe", "triples"), "gliner_pipe.modeling.triples")
+    span_reps = Registry(("gliner_pipe", "span_reps"), "gliner_pipe.modeling.span_reps.*")
+    decoders = Registry(("gliner_pipe", "decoders"), "gliner_pipe.modeling.decoders.*")
+    relation_layers = Registry(("gliner_pipe", "relation_layers"), "gliner_pipe.modeling.relation_layers.*")
+    triples = Registry(("gliner_pipe", "triples"), "gliner_pipe.modeling.triples.*")
     word_splitters = Registry(("gliner_pipe", "word_splitters"), "gliner_pipe.pipeline.language_splitters")
 
     architectures = SharedRegistry(("spacy", "architectures"))
-    losses = SharedRegistry(("thinc", "losses"), "gliner_pipe.modeling.losses")
-    readers = SharedRegistry(("spacy", "readers"), "gliner_pipe.data.readers")
-    scorers = SharedRegistry(("spacy", "scorers"), "gliner_pipe.metrics")
+    losses = SharedRegistry(("thinc", "losses"), "gliner_pipe.modeling.losses.*")
+    readers = SharedRegistry(("spacy", "readers"), "gliner_pipe.data.readers.*")
+    scorers = SharedRegistry(("spacy", "scorers"), "gliner_pipe.metrics.*")
     metrics = scorers
 
     # Training only: thinc's families of the same names have other contracts; these stay off spacy.registry.
     schedules = Registry(("gliner_pipe", "schedules"), "gliner_pipe.training.schedules")
     optimizers = Registry(("gliner_pipe", "optimizers"), "gliner_pipe.training.optimizers")
-    loggers = Registry(("gliner_pipe", "loggers"), "gliner_pipe.training.loggers")
+    loggers = Registry(("gliner_pipe", "loggers"), "gliner_pipe.training.loggers.*")
 
     core = Registry(("gliner_pipe", "core"), "gliner_pipe.pipeline.build")
     factory = ComponentRegistry(("gliner_pipe", "factory"))

@@ -43,6 +43,14 @@ def _quiet_and_seeded(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
 
 
+def built_in(family: str) -> list[str]:
+    """Names in a family whose functions are of this package."""
+    from gliner_pipe.registry import registry
+
+    view = getattr(registry, family)
+    return [name for name in view.get_available() if view.get(name).__module__.split(".")[0] == "gliner_pipe"]
+
+
 @functools.cache
 def word_pieces() -> Any:
     """A word-piece tokenizer of the sample's frequent words; rarer ones are cut into endings and letters.

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gliner_pipe.errors import CheckpointError
 from gliner_pipe.modeling.backbones.hf import max_positions, stated_attention
+from gliner_pipe.modeling.backbones.windows import default_stride
 from gliner_pipe.modeling.block import available
 
 #: Other spellings of span modes and relation layers.
@@ -177,7 +178,7 @@ def _encoder(config: Mapping[str, Any], kind: Architecture, limit: int | None) -
         "fuse_layers": bool(config.get("fuse_layers", False)),
         "freeze": config.get("fine_tune", True) is False,
         "window": window,
-        "stride": max(1, 2 * window // 3),
+        "stride": default_stride(window),
         "attn_implementation": _attention(config),
     }
     if kind.bi:

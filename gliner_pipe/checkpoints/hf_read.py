@@ -19,6 +19,7 @@ from gliner_pipe.errors import CheckpointError, ConfigError, GlinerPipeError
 from gliner_pipe.modeling.backbones import hf, hf_weights
 from gliner_pipe.modeling.backbones.stacked import Dense
 from gliner_pipe.modeling.backbones.transformer import Transformer
+from gliner_pipe.modeling.backbones.windows import default_stride
 from gliner_pipe.modeling.block import from_blocks
 from gliner_pipe.modeling.decoders.tags import Scheme, TagTables
 from gliner_pipe.modeling.token_classifier import TokenClassifier
@@ -307,7 +308,7 @@ def _blocks(
         "@backbones": "transformer",
         "model": name,
         "window": size,
-        "stride": stride or max(1, 2 * size // 3),
+        "stride": stride or default_stride(size),
         "pooling": "first",
         "attn_implementation": attention,
     }

@@ -32,7 +32,7 @@ from gliner_pipe.registry import registry
 ReaderLike = Callable[[Language], Iterable[Example]]
 
 SPACY = "spacy.Corpus.v1"
-#: The name of a reader by file name ending, where the ending decides.
+#: The name of a built-in reader by file name ending, where the ending decides. Other readers are found by ``suffixes``.
 READERS_BY_SUFFIX: Mapping[str, str] = {
     **dict.fromkeys(ConllReader.suffixes, "conll"),
     ".ann": "standoff",
@@ -115,6 +115,8 @@ def detect_reader(path: str | Path, *, validation: bool = False) -> dict[str, An
         split = _choose_split(splits_of(here), str(path), validation)
         return {**_table_block(here / split if split else here, split), "path": str(path)}
     suffixes = (*JSON_SUFFIXES, *CSV_SUFFIXES, *READERS_BY_SUFFIX)
+    if here.suffix.lower() not in suffixes:  # packages with readers are imported where one may be needed only
+        suffixes += tuple(_further_readers())
     if here.is_dir() and (file := _file_of_split(here, validation)) is not None:
         here = file
     files = [file for file in find_files(here, suffixes) if file.suffix.lower() in suffixes]
@@ -176,7 +178,13 @@ def _file_block(file: Path) -> dict[str, Any]:
         return {"@readers": "standoff"}
     if suffix in (*CSV_SUFFIXES, ".parquet") and not _is_column_file(file):
         return _table_block(file)
-    return {"@readers": READERS_BY_SUFFIX[suffix]}
+    return {"@readers": READERS_BY_SUFFIX.get(suffix) or _further_readers()[suffix]}
+
+
+def _further_readers() -> dict[str, str]:
+    """Return the names of all registered readers by the endings of their files."""
+    registered = registry.readers.get_all().items()
+    return {suffix: name for name, reader in registered for suffix in getattr(reader, "suffixes", ())}
 
 
 def _record_block(where: str, record: Any, do: str) -> dict[str, Any]:

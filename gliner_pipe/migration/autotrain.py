@@ -249,6 +249,7 @@ def _is_gliner(name: str) -> bool:
 def _blocks(name: str, window: int, notes: list[str]) -> dict[str, Any]:
     """Return the blocks of a tagger: over an encoder, or of the token classification model whose training continues."""
     from gliner_pipe.modeling.backbones.hf import max_positions, special_pieces
+    from gliner_pipe.modeling.backbones.windows import default_stride
 
     encoder, tokenizer = pretrained_config(name, notes)
     limit = None if encoder is None else max_positions(encoder, tokenizer)
@@ -257,7 +258,7 @@ def _blocks(name: str, window: int, notes: list[str]) -> dict[str, Any]:
         if window > most:
             notes.append(f"window = {most}, the maximum of {name}; longer texts are read in several windows")
             window = most
-    size = {"window": window, "stride": max(1, 2 * window // 3)}
+    size = {"window": window, "stride": default_stride(window)}
     architectures = getattr(encoder, "architectures", None) or ()
     if any(str(one).endswith("ForTokenClassification") for one in architectures):
         notes.append(f"{name} is a token classifier: tags that the data has too keep their weights")

@@ -13,7 +13,6 @@ from pydantic.dataclasses import dataclass
 from spacy.language import Language
 from spacy.training import Example
 
-import gliner_pipe.data.readers  # noqa: F401 (registers the readers)
 from gliner_pipe.data.detect import ReaderLike, is_known, reader_of_dataset, reader_of_path, reader_of_records
 from gliner_pipe.data.readers.json import are_records
 from gliner_pipe.data.readers.tables import is_dataset

@@ -9,6 +9,9 @@ from datasets import Dataset, DatasetDict
 
 from gliner_pipe.data.annotations import gold_spans
 from gliner_pipe.data.detect import reader_of_dataset, reader_of_path, reader_of_records
+from gliner_pipe.data.files import Place
+from gliner_pipe.data.readers import Reader, Record
+from gliner_pipe.data.readers.base import reader
 from gliner_pipe.errors import ConfigError, DataError
 
 WORDS = ["Ann", "Lee", "left"]
@@ -148,3 +151,21 @@ def test_an_unknown_record_or_ending(write, fails):
         path = write(name, content)
         with fails(DataError, where):
             reader_of_path(path)
+
+
+def test_a_further_reader_is_found_by_its_own_ending(write, nlp):
+    @reader("capitals_of_tests")
+    class Capitals(Reader):
+        """Words with a capital are persons; endings of built-in readers stay theirs."""
+
+        suffixes = (".capitals", ".conll")
+
+        def records(self, file, report):
+            words = file.read_text("utf8").split()
+            entities = [(i, i + 1, "person") for i, word in enumerate(words) if word.istitle()]
+            yield Record(Place(str(file)), words=words, entities=entities)
+
+    path = write("folder/a.capitals", "Ann left")
+    for given in (path, path.parent, f"{path.parent}/*.capitals"):
+        assert found(reader_of_path(given), nlp) == [[("Ann", "person")]]
+    assert found(reader_of_path(write("a.conll", "Ann B-city\n")), nlp) == [[("Ann", "city")]]

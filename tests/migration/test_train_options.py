@@ -74,6 +74,10 @@ def test_names_of_edsnlp():
         ({"eval_every": 100}, {"validation_interval": 100}),
         ({"save_strategy": "best"}, {"checkpoint_interval": NEVER}),
         ({"save_steps": 30}, {"checkpoint_interval": 30}),
+        (
+            {"save_steps": 1, "num_steps": 200},
+            {"max_steps": 200, "checkpoint_interval": 1},
+        ),  # a step, not all of them
         ({"logging_steps": -1}, {}),
         ({"metric_for_best_model": "eval_f1"}, {"best_metric": "ner.micro.f"}),
         ({"metric_for_best_model": "ner.macro.f"}, {"best_metric": "ner.macro.f"}),

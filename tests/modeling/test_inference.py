@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from gliner_pipe.modeling import inference
-from gliner_pipe.modeling.inference import TokenBudget, run_groups
+from gliner_pipe.modeling.inference import PATIENCE, TokenBudget, run_groups
 
 ERRORS = {
     "torch": torch.OutOfMemoryError("CUDA out of memory"),
@@ -78,6 +78,18 @@ def test_the_ceiling_rises_once_memory_is_free_again():
     for _ in range(60):
         model.run_all([10] * 4000, budget)
     assert model.largest == 4000 and model.failures == before
+
+
+def test_the_ceiling_falls_below_a_group_that_no_longer_fits():
+    """Back to where it was before it rose, but to half of the group where even that no longer fits."""
+    for tokens, expected in ((562, 500), (501, 500), (500, 250), (480, 240)):
+        budget, cpu = TokenBudget(4000), torch.device("cpu")
+        budget.halve(1000)
+        for _ in range(PATIENCE):
+            budget.observe(cpu, 500, 0)
+        assert budget.on(cpu) == 562
+        budget.halve(tokens)
+        assert budget.on(cpu) == expected
 
 
 def test_few_groups_are_run_in_vain_where_memory_stays_scarce():

@@ -57,6 +57,11 @@ def test_a_function_that_is_not_registered() -> None:
         function_modules(config(ner={"factory": "ner", "@layers": "nothing"}))
 
 
+def test_blocks_with_graphs_need_onnxruntime() -> None:
+    found = third_party({"components.gliner.model": "gliner_pipe.onnx.runtime"}, code=[])
+    assert [one.split(">")[0] for one in found] == ["gliner_pipe", "onnxruntime"]
+
+
 def test_requirements_of_modules() -> None:
     modules = {
         "a": "gliner_pipe.pipeline.gliner.component",

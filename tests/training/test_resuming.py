@@ -18,7 +18,7 @@ from forked import Forked
 from gliner_pipe.errors import ConfigError, DataError
 from gliner_pipe.registry import registry
 from gliner_pipe.train import main, train
-from gliner_pipe.training.checkpoints import random_state, state_of_device
+from gliner_pipe.training.checkpoints import FOLDER, checkpoints, random_state, read_state, state_of_device
 from tests.training.conftest import weights
 
 
@@ -74,6 +74,12 @@ def test_a_resumed_training_ends_with_the_same_weights(config_path, tmp_path, ba
         one, other = spacy.load(tmp_path / "whole" / name), spacy.load(tmp_path / "out" / name)
         assert same(weights(one), weights(other)) == []
         assert one.meta["performance"] == other.meta["performance"]
+    one, other = (read_state(checkpoints(tmp_path / folder / FOLDER)[-1]) for folder in ("whole", "out"))
+    assert one["guard"]["first"] > 0
+    for state in (one, other):
+        state["optimizer"] = state["optimizer"]["state"]
+    for part in ("step", "optimizer", "scheduler", "guard", "average", "anchor"):
+        torch.testing.assert_close(one[part], other[part], rtol=0, atol=0, msg=part)
 
     def log(folder):
         lines = [

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from forked import Forked
 
 from gliner_pipe.data.writers import write_standoff
 from gliner_pipe.errors import DataError
@@ -107,6 +108,24 @@ def left_by(path: Path, **changes: Any) -> None:
     with only_writer(path):
         stated = json.loads(path.read_text("utf8"))
     path.write_text(json.dumps({**stated, **changes}), encoding="utf8")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a fork")
+def test_a_forked_process_does_not_inherit_the_lock(tmp_path):
+    """It may lock once its parent has ended its own block."""
+    waits, wakes = os.pipe()
+
+    def lock():
+        os.read(waits, 1)
+        with only_writer(tmp_path / LOCK):
+            print("locked")
+
+    with only_writer(tmp_path / LOCK):
+        child = Forked(lock, [], tmp_path / "child")
+    os.write(wakes, b"!")
+    assert child.output() == "locked\n"
+    os.close(waits)
+    os.close(wakes)
 
 
 def test_a_process_of_another_machine_may_be_alive(tmp_path):

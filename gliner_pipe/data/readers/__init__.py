@@ -1,4 +1,4 @@
-"""The readers of annotated files, one module for each format. An entry point is all that registers a further reader."""
+"""The readers of annotated files, one module for each format. A further module needs no line here."""
 
 from gliner_pipe.data.readers.base import Reader, Record
 from gliner_pipe.data.readers.bio import BioReader, bio

@@ -132,7 +132,8 @@ class Reader:
         narrows it, ``"strict"`` drops it. Each case is counted.
     """
 
-    #: File name endings that are read from a folder.
+    #: File name endings that are read from a folder. One that no built-in reader has also selects this reader for a
+    #: path without a named reader.
     suffixes: ClassVar[tuple[str, ...]] = ()
 
     def __init__(

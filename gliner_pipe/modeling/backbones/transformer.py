@@ -27,7 +27,7 @@ from gliner_pipe.modeling.backbones.base import (
     pool_words,
 )
 from gliner_pipe.modeling.backbones.pretrained_encoder import FLASH, PretrainedEncoder, follow_device
-from gliner_pipe.modeling.backbones.windows import layout
+from gliner_pipe.modeling.backbones.windows import default_stride, layout
 from gliner_pipe.modeling.layers.cache import Cache
 from gliner_pipe.modeling.precision import DTYPES, EncoderCopy
 from gliner_pipe.registry import registry
@@ -155,7 +155,7 @@ class Transformer(PretrainedEncoder, Backbone):
         config: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        stride = 2 * window // 3 if stride is None else stride
+        stride = default_stride(window) if stride is None else stride
         _check_windows(window, stride)
         _check_adapter(adapter, freeze, quantization)
         self.model_name = model
@@ -437,5 +437,5 @@ def _check_windows(window: int, stride: int) -> None:
             f"{WHERE}.stride",
             f"found {stride} with a window of {window}",
             f"1 to {window}",
-            "Two thirds of the window is a good stride",
+            f"Leave it out for {default_stride(window)}",
         )

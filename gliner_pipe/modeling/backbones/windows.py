@@ -7,6 +7,17 @@ import numpy as np
 from gliner_pipe.modeling.backbones.base import IntArray
 
 
+def default_stride(window: int) -> int:
+    """Return the subword tokens from the start of a window to the start of the next if no stride is set.
+
+    Parameters
+    ----------
+    window
+        Largest number of subword tokens in a window.
+    """
+    return max(1, 2 * window // 3)
+
+
 def layout(counts: IntArray, window: int, stride: int, min_overlap: int) -> list[tuple[int, int, int, int]]:
     """Cut a text into windows and assign each word to the window in which it is most central.
 

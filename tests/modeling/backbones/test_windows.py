@@ -2,6 +2,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gliner_pipe.modeling.backbones.transformer import Transformer
 from gliner_pipe.modeling.backbones.windows import layout
 
 counts = st.lists(st.integers(0, 12), min_size=1, max_size=300).map(lambda c: np.array(c, dtype=np.int64))
@@ -28,6 +29,11 @@ def test_a_span_ends_in_the_window_that_owns_its_start(pieces, width):
     for _, stop, first, last in layout(np.array(pieces), 64, 40, 2 * width):
         if last > first and last < len(pieces):
             assert last - 1 + width <= stop
+
+
+def test_a_window_leaves_room_for_the_widest_span_beyond_the_middle_of_its_overlap():
+    rows = layout(np.array([1, 4] + [1] * 30), 16, 8, 2 * 5)
+    assert rows[0] == (0, 13, 0, 8)  # the overlap begins at word 6, its middle is word 10
 
 
 @given(st.lists(st.integers(1, 3), min_size=200, max_size=400))
@@ -59,3 +65,8 @@ def test_overlap_that_cannot_be_kept_still_makes_progress():
     rows = layout(np.array([10] * 50), 20, 10, 30)
     assert len(rows) <= 50
     assert rows[-1][1] == 50
+
+
+def test_windows_overlap_by_a_third_by_default():
+    assert (Transformer().window, Transformer().stride) == (384, 256)
+    assert Transformer(window=128).stride == 85

@@ -6,6 +6,7 @@ import pytest
 import torch
 from confit import Config
 from confit.errors import ConfitValidationError
+from conftest import built_in
 
 from gliner_pipe.modeling.span_reps import base
 from gliner_pipe.modeling.span_reps.base import Representations
@@ -16,6 +17,8 @@ from gliner_pipe.registry import registry
 MARKERS = ["marker", "markerV0", "markerV1", "markerV2"]
 OTHERS = ["query", "mlp", "cat", "conv_conv", "conv_max", "conv_mean", "conv_sum", "conv_share"]
 NAMES = [*MARKERS, *OTHERS]
+#: Every span representation over words and widths, further ones included: what the contract promises is tested of all.
+ALL = [name for name in built_in("span_reps") if name != "token_level"]
 SIZES = [(8, 1), (16, 4), (24, 12)]
 
 
@@ -91,7 +94,7 @@ def test_gradients_equal_those_of_gliner(name):
             torch.testing.assert_close(tensor.grad, theirs, rtol=1e-4, atol=1e-4, msg=parameter)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ALL)
 def test_gradients_of_selected_spans_equal_those_of_all_spans(name):
     block, words, labels = built(name), torch.randn(2, 6, 16), torch.randn(2, 3, 16)
     spans = torch.tensor([[[0, 0], [1, 3], [5, 5]], [[2, 5], [4, 4], [0, 1]]])
@@ -110,7 +113,7 @@ def test_gradients_of_selected_spans_equal_those_of_all_spans(name):
         torch.testing.assert_close(tensor, grads[1].get(parameter), rtol=1e-4, atol=1e-4, msg=parameter)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ALL)
 def test_padding_and_other_rows_have_no_effect(name):
     block, (words, labels, mask, lengths) = built(name), ragged(16)
     spans = torch.zeros(4, 2, 2, dtype=torch.long)
@@ -147,7 +150,7 @@ def test_scores_are_the_same_with_and_without_gradients(name, at_once, monkeypat
             torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("at_once", [1, 60, 1 << 25])
 def test_many_labels_find_the_same_as_few(name, at_once, monkeypatch):
     """With vectors of all spans, in parts of any size: the same spans with the same scores."""
@@ -202,7 +205,7 @@ def test_padded_batches_score_as_in_gliner(name):
     torch.testing.assert_close(scores[inside], expected[inside], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ALL)
 def test_edges(name):
     block, words, labels = built(name, max_width=9), torch.randn(2, 2, 16), torch.randn(2, 1, 16)
     mask = torch.tensor([[True, True], [False, False]])
@@ -213,7 +216,7 @@ def test_edges(name):
     assert none.shape == (2, 0, 16)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ALL)
 def test_reduced_precision(name):
     block, words, labels = built(name), torch.randn(1, 5, 16), torch.randn(1, 2, 16)
     spans, inside = torch.tensor([[[0, 2], [1, 1]]]), valid(5, 4)
@@ -252,7 +255,7 @@ def test_scores_of_all_widths_hold_no_vectors_of_all_widths():
     assert seen == [(2, 5, 16)] * 6
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ALL)
 def test_a_width_of_zero_is_rejected(name):
     with pytest.raises(ConfitValidationError, match="greater than 0"):
         Config({"x": {"@span_reps": name, "max_width": 0}}).resolve(registry=registry)

@@ -1,6 +1,7 @@
 import pytest
 import torch
 from confit import Config
+from conftest import built_in
 
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.modeling.triples import base
@@ -27,7 +28,7 @@ NAMES = {
     "convkb": "ConvKB",
 }
 DISTANCES = ["um", "se", "transe", "transh", "transf", "pairre", "triplere"]
-ALL = ["concat", *NAMES]
+ALL = built_in("triples")
 OPTIONS = {"conve": {"height": 4, "n_filters": 9}}
 
 
