@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 
 from spacy.language import Language
@@ -36,6 +37,8 @@ def serve() -> None:
         child = os.fork()
         if child == 0:
             os.setsid()
+            # a shell's background job ignores it, and children inherit that
+            signal.signal(signal.SIGINT, signal.default_int_handler)
             for number, name in enumerate(("stdin", "stdout", "stderr")):
                 flags = os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT | os.O_APPEND
                 descriptor = os.open(request[name], flags)
