@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import gzip
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,9 @@ Paths = str | Path | list[str] | list[Path]
 JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
 
 BOM = "\ufeff"
+
+#: The beginning of an array of records. A line that begins with ``["`` is a record itself: a text and its annotations.
+_ARRAY = re.compile(r'\s*\[\s*(?!\s|")')
 
 
 @dataclass(frozen=True)
@@ -175,7 +179,7 @@ def read_json(path: Path) -> Iterator[tuple[Place, Any]]:
 def _starts_array(path: Path) -> bool:
     for _, line in read_lines(path):
         if line.strip():
-            return line.lstrip().startswith("[")
+            return _ARRAY.match(line) is not None
     return False
 
 

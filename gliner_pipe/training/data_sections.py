@@ -14,7 +14,7 @@ from spacy.language import Language
 from spacy.training import Example
 
 from gliner_pipe.data.detect import ReaderLike, is_known, reader_of_dataset, reader_of_path, reader_of_records
-from gliner_pipe.data.readers.json import are_records
+from gliner_pipe.data.readers.json_records import are_records
 from gliner_pipe.data.readers.tables import is_dataset
 from gliner_pipe.data.splitting import Chunk
 from gliner_pipe.errors import ConfigError, DataError

@@ -1,0 +1,290 @@
+"""Decides what the offsets of a file count: code points, UTF-16 code units or bytes, with an end inclusive or not.
+
+Tools written in JavaScript or Java count UTF-16 code units, in which a character such as an emoji has two. A file shows
+its unit where it states the text of its entities, or where an offset is beyond the end of a text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, product
+from typing import Any, Literal
+
+from gliner_pipe.data.fields import index_value, note, shown
+from gliner_pipe.data.files import Place
+
+Unit = Literal["codepoints", "utf16", "bytes"]
+
+#: Names of the units in messages.
+UNITS: Mapping[Unit, str] = {
+    "codepoints": "Unicode code points",
+    "utf16": "UTF-16 code units",
+    "bytes": "bytes of UTF-8",
+}
+#: Whitespace, and line breaks as Label Studio writes them.
+_BLANK = re.compile(r"\s+|(?:\\r|\\n)+")
+_NUMBER = re.compile(r"-?\d{1,18}")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One interpretation of the offsets of a file."""
+
+    unit: Unit = "codepoints"
+    inclusive: bool = False
+
+    def __str__(self) -> str:
+        return f"{UNITS[self.unit]}{', the end inclusive' if self.inclusive else ''}"
+
+    def length(self, text: str) -> int:
+        """Return the length of `text` in this unit."""
+        if self.unit == "codepoints" or text.isascii():
+            return len(text)
+        return len(text.encode("utf-8")) if self.unit == "bytes" else len(text.encode("utf-16-le")) // 2
+
+    def places(self, text: str) -> Mapping[int, int] | None:
+        """Return the code point at each offset where a character begins; None if both are the same."""
+        if self.unit == "codepoints" or text.isascii():
+            return None
+        widths = (len(c.encode("utf-8")) if self.unit == "bytes" else 1 + (c > "\uffff") for c in text)
+        return {offset: place for place, offset in enumerate(accumulate(widths, initial=0))}
+
+    def locate(self, text: str, start: int, end: int) -> tuple[int, int] | None:
+        """Return a range in code points, the end exclusive; None if it is no range of whole characters."""
+        return self.located(text, self.places(text), start, end)
+
+    def located(
+        self, text: str, places: Mapping[int, int] | None, start: int, end: int
+    ) -> tuple[int, int] | None:
+        """Return what :meth:`locate` returns, given the :meth:`places` of the text."""
+        first, last = start, end + self.inclusive
+        if places is not None:
+            first, last = places.get(first, -1), places.get(last, -1)
+        return (first, last) if 0 <= first < last <= len(text) else None
+
+
+PLAIN = Reading()
+
+
+@dataclass(frozen=True)
+class Stated:
+    """Offsets of an entity as they are in the file, and its text if the file states it."""
+
+    start: int
+    end: int
+    text: str | None = None
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How the offsets of a file are read.
+
+    Attributes
+    ----------
+    reading
+        The interpretation.
+    verified
+        Whether it gives the text of any entity that states its text.
+    doubt
+        An interpretation that fits better, without evidence that is strong enough; None if there is none.
+    """
+
+    reading: Reading = PLAIN
+    verified: bool = False
+    doubt: Reading | None = None
+
+
+@dataclass
+class _Tally:
+    """How an interpretation fits: ranges beyond the text or within characters, other texts, parts of words."""
+
+    beyond: int = 0
+    wrong: int = 0
+    ragged: int = 0
+    right: int = 0
+    ranges: int = 0
+
+
+def same_text(stated: str, part: str) -> bool:
+    """Whether two texts are equal except for their whitespace; surrounding whitespace counts."""
+    return stated == part or _BLANK.sub(" ", stated) == _BLANK.sub(" ", part)
+
+
+def decide_reading(
+    texts: Iterable[tuple[str, Sequence[Stated]]], unit: Literal["auto"] | Unit = "auto"
+) -> Decision:
+    """Decide how the offsets of a file are read.
+
+    Code points with an exclusive end are preferred. Another interpretation is taken if it is the only one that gives
+    the text of all entities that state it, or, where none does, the only one that fits into all texts.
+
+    Parameters
+    ----------
+    texts
+        The texts of a file, each with the offsets of its entities.
+    unit
+        The unit, if it is known.
+    """
+    units: Sequence[Unit] = tuple(UNITS) if unit == "auto" else (unit,)
+    readings = [Reading(one, inclusive) for inclusive, one in product((False, True), units)]
+    tallies = {reading: _Tally() for reading in readings}
+    stated = False
+    for text, spans in texts:
+        places = {reading: reading.places(text) for reading in readings}
+        for span in spans:
+            found = {r: r.located(text, places[r], span.start, span.end) for r in readings}
+            stated |= _count(text, span, found, tallies)
+    plain = readings[0]
+    if stated:
+        fitting = [r for r in readings if not tallies[r].wrong and not tallies[r].beyond]
+        chosen = plain if plain in fitting else _only(fitting, tallies) or plain
+        return Decision(chosen, verified=tallies[chosen].right > 0)
+    fitting = [r for r in readings if not tallies[r].beyond and not r.inclusive]
+    clean = [r for r in fitting if not tallies[r].ragged]
+    if plain not in fitting:
+        return Decision(_only(fitting, tallies) or _only(clean, tallies) or plain)
+    return Decision(plain, doubt=_only(clean, tallies) if tallies[plain].ragged else None)
+
+
+def _count(
+    text: str,
+    span: Stated,
+    found: Mapping[Reading, tuple[int, int] | None],
+    tallies: Mapping[Reading, _Tally],
+) -> bool:
+    """Count how each interpretation fits an entity; return whether its stated text is at one of the places."""
+    right = {
+        reading
+        for reading, place in found.items()
+        if span.text is not None and place is not None and same_text(span.text, text[slice(*place)])
+    }
+    if span.text is not None and not right:
+        return False  # wrong however it is read
+    for reading, place in found.items():
+        tally = tallies[reading]
+        tally.ranges = hash((tally.ranges, place))
+        if span.text is not None:
+            tally.right += reading in right
+            tally.wrong += reading not in right
+        elif place is None:
+            tally.beyond += 1
+        else:
+            tally.ragged += _is_ragged(text, *place)
+    return bool(right)
+
+
+def _is_ragged(text: str, start: int, end: int) -> bool:
+    """Whether a range begins or ends with a blank, or within a word."""
+    if text[start].isspace() or text[end - 1].isspace():
+        return True
+    edges = ((start - 1, start), (end - 1, end))
+    return any(
+        left >= 0 and right < len(text) and text[left].isalnum() and text[right].isalnum()
+        for left, right in edges
+    )
+
+
+def _only(fitting: Sequence[Reading], tallies: Mapping[Reading, _Tally]) -> Reading | None:
+    """Return the first of the interpretations if all of them find the same ranges."""
+    return fitting[0] if len({tallies[reading].ranges for reading in fitting}) == 1 else None
+
+
+def stated_span(start: Any, end: Any, text: Any) -> Stated | None:
+    """Return offsets and text of an entity if both offsets are whole numbers; anything else is an error elsewhere."""
+    if (first := whole_number(start)) is None or (last := whole_number(end)) is None:
+        return None
+    return Stated(first, last, text if isinstance(text, str) and text.strip() else None)
+
+
+def whole_number(value: Any) -> int | None:
+    """Return a whole number, also one that is written as a text; None for anything else."""
+    if isinstance(value, str) and _NUMBER.fullmatch(value):
+        return int(value)
+    return value if type(value) is int else None
+
+
+def character_range(
+    place: Place,
+    names: tuple[str, str, str],
+    given: tuple[Any, Any, Any],
+    text: str,
+    decision: Decision,
+    report: Counter[str],
+) -> tuple[int, int] | None:
+    """Return the range of an entity in code points, the end exclusive.
+
+    Parameters
+    ----------
+    place
+        Location of the record.
+    names
+        Name of the entity, of its start and of its end in messages.
+    given
+        Its start, its end and, if the file states it, its text.
+    text
+        The text of the record.
+    decision
+        How offsets are read.
+    report
+        Counts offsets that are written as a text, and entities whose text is another.
+
+    Returns
+    -------
+    tuple of int, or None
+        None if the text at the offsets is not the stated one, while other entities of the file fit.
+
+    Raises
+    ------
+    DataError
+        An offset is no whole number or out of range, or no stated text of the file fits.
+    """
+    stated, found = stated_span(*given), None
+    texts = sum(isinstance(value, str) for value in given[:2])
+    if texts:
+        report["offset written as a text (read as a number)"] += texts
+    if stated is None or stated.text is None or not decision.verified:
+        found = _checked_range(place, names, given, text, decision.reading)
+    else:
+        found = decision.reading.locate(text, stated.start, stated.end)
+    there = "" if found is None else text[slice(*found)]
+    if stated is None or stated.text is None or same_text(stated.text.strip(), there.strip()):
+        return found
+    if not decision.verified:
+        what = f"is {shown(stated.text)} but the text has {shown(there)}"
+        raise place.error(f"{names[0]}.text", what, "the text at these offsets", "Check the offsets")
+    note(
+        report,
+        "entity whose text is not the text at its offsets (dropped)",
+        f"{place} ({names[0]}): {shown(stated.text)}, the text has {shown(there)}",
+    )
+    return None
+
+
+def _checked_range(
+    place: Place,
+    names: tuple[str, str, str],
+    given: tuple[Any, Any, Any],
+    text: str,
+    reading: Reading,
+) -> tuple[int, int]:
+    """Return the range of an entity in code points, or raise an error that says what is wrong with it."""
+    name, start_name, end_name = names
+    length = reading.length(text)
+    counted = f"the text has {length} {'characters' if reading.unit == 'codepoints' else UNITS[reading.unit]}"
+    do = "" if text.isascii() else 'Set offsets = "utf16" or "bytes" if the file counts these'
+    ends = []
+    for part, value in ((start_name, given[0]), (end_name, given[1])):
+        number = whole_number(value)
+        highest = length - (reading.inclusive and part == end_name)
+        ends.append(index_value(place, part, value if number is None else number, highest, counted, do))
+    start, end = ends
+    if start >= end + reading.inclusive:
+        raise place.error(name, f"goes from {start} to {end}", "start < end, the end exclusive")
+    found = reading.locate(text, start, end)
+    if found is None:
+        what = f"goes from {start} to {end}, which is within a character in {reading}"
+        raise place.error(name, what, "offsets between characters", do)
+    return found
