@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, product
+from itertools import product
 from typing import Any, Literal
 
 from gliner_pipe.data.fields import index_value, note, shown
@@ -24,6 +24,8 @@ UNITS: Mapping[Unit, str] = {
     "utf16": "UTF-16 code units",
     "bytes": "bytes of UTF-8",
 }
+#: Bytes in a unit.
+_SIZES = {"utf16": 2, "bytes": 1}
 #: Whitespace, and line breaks as Label Studio writes them.
 _BLANK = re.compile(r"\s+|(?:\\r|\\n)+")
 _NUMBER = re.compile(r"-?\d{1,18}")
@@ -41,29 +43,41 @@ class Reading:
 
     def length(self, text: str) -> int:
         """Return the length of `text` in this unit."""
-        if self.unit == "codepoints" or text.isascii():
-            return len(text)
-        return len(text.encode("utf-8")) if self.unit == "bytes" else len(text.encode("utf-16-le")) // 2
+        data = self.encoded(text)
+        return len(text) if data is None else len(data) // _SIZES[self.unit]
 
-    def places(self, text: str) -> Mapping[int, int] | None:
-        """Return the code point at each offset where a character begins; None if both are the same."""
+    def encoded(self, text: str) -> bytes | None:
+        """Return the text in this unit; None if each character is one unit."""
         if self.unit == "codepoints" or text.isascii():
             return None
-        widths = (len(c.encode("utf-8")) if self.unit == "bytes" else 1 + (c > "\uffff") for c in text)
-        return {offset: place for place, offset in enumerate(accumulate(widths, initial=0))}
+        if self.unit == "bytes":
+            return text.encode("utf-8")
+        return text.encode("utf-16-le") if is_astral(text) else None
 
     def locate(self, text: str, start: int, end: int) -> tuple[int, int] | None:
         """Return a range in code points, the end exclusive; None if it is no range of whole characters."""
-        return self.located(text, self.places(text), start, end)
+        return self.located(text, self.encoded(text), start, end)
 
-    def located(
-        self, text: str, places: Mapping[int, int] | None, start: int, end: int
-    ) -> tuple[int, int] | None:
-        """Return what :meth:`locate` returns, given the :meth:`places` of the text."""
-        first, last = start, end + self.inclusive
-        if places is not None:
-            first, last = places.get(first, -1), places.get(last, -1)
-        return (first, last) if 0 <= first < last <= len(text) else None
+    def located(self, text: str, data: bytes | None, start: int, end: int) -> tuple[int, int] | None:
+        """Return what :meth:`locate` returns, given the text as :meth:`encoded` returns it."""
+        end += self.inclusive
+        if not 0 <= start < end:
+            return None
+        if data is not None:
+            size, name = _SIZES[self.unit], "utf-8" if self.unit == "bytes" else "utf-16-le"
+            if end * size > len(data):
+                return None
+            try:
+                first = len(data[: start * size].decode(name))
+                return first, first + len(data[start * size : end * size].decode(name))
+            except UnicodeDecodeError:  # within a character
+                return None
+        return (start, end) if end <= len(text) else None
+
+
+def is_astral(text: str) -> bool:
+    """Whether a text has characters of two UTF-16 code units."""
+    return not text.isascii() and max(text) > "\uffff"
 
 
 PLAIN = Reading()
@@ -133,10 +147,9 @@ def decide_reading(
     tallies = {reading: _Tally() for reading in readings}
     stated = False
     for text, spans in texts:
-        places = {reading: reading.places(text) for reading in readings}
+        data = {one: Reading(one).encoded(text) for one in units}
         for span in spans:
-            found = {r: r.located(text, places[r], span.start, span.end) for r in readings}
-            stated |= _count(text, span, found, tallies)
+            stated |= _count(text, span, _ranges(text, data, span, readings), tallies)
     plain = readings[0]
     if stated:
         fitting = [r for r in readings if not tallies[r].wrong and not tallies[r].beyond]
@@ -147,6 +160,19 @@ def decide_reading(
     if plain not in fitting:
         return Decision(_only(fitting, tallies) or _only(clean, tallies) or plain)
     return Decision(plain, doubt=_only(clean, tallies) if tallies[plain].ragged else None)
+
+
+def _ranges(
+    text: str, data: Mapping[Unit, bytes | None], span: Stated, readings: Sequence[Reading]
+) -> dict[Reading, tuple[int, int] | None]:
+    """Return what each interpretation takes as the range of an entity."""
+    same = {ends: Reading(inclusive=ends).locate(text, span.start, span.end) for ends in (False, True)}
+    return {
+        reading: same[reading.inclusive]
+        if data[reading.unit] is None
+        else reading.located(text, data[reading.unit], span.start, span.end)
+        for reading in readings
+    }
 
 
 def _count(
@@ -190,6 +216,28 @@ def _is_ragged(text: str, start: int, end: int) -> bool:
 def _only(fitting: Sequence[Reading], tallies: Mapping[Reading, _Tally]) -> Reading | None:
     """Return the first of the interpretations if all of them find the same ranges."""
     return fitting[0] if len({tallies[reading].ranges for reading in fitting}) == 1 else None
+
+
+def is_plain(text: str, spans: Iterable[Stated | None]) -> bool:
+    """Whether offsets can only be code points: all fit, give the stated texts, and do not divide words.
+
+    A text with characters of two UTF-16 code units is never that clear.
+    """
+    simple = text.isascii()
+    if is_astral(text):
+        return False
+    for span in spans:
+        place = None if span is None else PLAIN.locate(text, span.start, span.end)
+        if span is None:
+            continue  # an error that is raised elsewhere
+        if place is None:
+            return False
+        if span.text is not None:
+            if span.text != text[slice(*place)]:
+                return False
+        elif not simple and _is_ragged(text, *place):
+            return False
+    return True
 
 
 def stated_span(start: Any, end: Any, text: Any) -> Stated | None:

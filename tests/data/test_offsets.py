@@ -120,3 +120,11 @@ def test_standoff_files(write, nlp, unit):
     reader = standoff(write("a.txt", text))
     assert names(reader, nlp) == EXPECTED[:1]
     assert len(reader.report) == 1
+
+
+def test_a_doubt_that_comes_after_texts_that_fit(write, nlp, fails):
+    """Bytes and code points differ in the first text, too, but it fits both."""
+    plain = {"text": "é a b c d", "spans": [{"start": 2, "end": 3, "label": "x"}]}
+    stated = {"text": "Zoë met Ann", "spans": [{"start": 9, "end": 12, "label": "x", "text": "Ann"}]}
+    with fails(DataError, "a.jsonl:2 (spans)"):
+        list(jsonl(write("a.jsonl", [plain, stated]))(nlp))

@@ -34,14 +34,13 @@ from gliner_pipe.data.fields import (
 )
 from gliner_pipe.data.files import Place
 from gliner_pipe.data.offsets import (
-    PLAIN,
     Decision,
     Reading,
     Stated,
     Unit,
     character_range,
     decide_reading,
-    same_text,
+    is_plain,
     stated_span,
 )
 from gliner_pipe.data.readers.base import OFFSET_OPTIONS, Record, reader
@@ -220,7 +219,7 @@ class JsonlReader(JsonReader):
         known = (*self.names.values(), "relation_scores", *self.entity_fields, *item.known)
         unknown_fields(value, known, report)
         text = text_value(place, item.text_name, item.text)
-        decision = self._decision(text, item, facts, report)
+        decision = self._decision(place, text, item, facts, report)
         entities, positions = _entities(place, item, text, decision, report)
         links = item.links
         if links is not None:
@@ -299,24 +298,31 @@ class JsonlReader(JsonReader):
         names = (*self.entity_fields, *self.other_fields)
         return isinstance(value, Mapping) and any(isinstance(value.get(n), (list, tuple)) for n in names)
 
-    def _decision(self, text: str, item: Annotated, facts: _Facts, report: Counter[str]) -> Decision:
+    def _decision(
+        self, place: Place, text: str, item: Annotated, facts: _Facts, report: Counter[str]
+    ) -> Decision:
         """Return how offsets are read. The whole file decides, as soon as there can be a doubt."""
-        if facts.decision is None and item.spans and not (text.isascii() and _is_plain(text, item.spans)):
-            facts.decision = decide_reading(self._stated(facts), self.offsets)
-            reading, doubt = facts.decision.reading, facts.decision.doubt
-            if reading != PLAIN and reading.unit != self.offsets:
-                report[f"file whose offsets count {reading} (converted)"] += 1
-            elif reading != PLAIN and reading.inclusive:
-                report["file whose entities include their end (converted)"] += 1
-            if doubt is not None:
-                report[
-                    f"file whose offsets fit better as {doubt} than as {reading} (not converted; set offsets = "
-                    f'"{doubt.unit}" if they are)'
-                ] += 1
         unit: Unit = "codepoints" if self.offsets == "auto" else self.offsets
-        return facts.decision or Decision(Reading(unit), verified=True)
+        if facts.decision is not None or not item.spans:
+            return facts.decision or Decision(Reading(unit))
+        if self.offsets in ("auto", "codepoints") and is_plain(text, map(_stated, item.spans)):
+            facts.assumed += not text.isascii()
+            return Decision()
+        facts.decision = decide_reading(self._stated_texts(facts), self.offsets)
+        reading, doubt = facts.decision.reading, facts.decision.doubt
+        if facts.assumed and reading != Reading(unit):
+            found = f"has offsets in {reading}; {facts.assumed} records before it fit code points, too"
+            raise place.error(item.entity_name or "", found, "one unit", f'Set offsets = "{reading.unit}"')
+        if reading != Reading(unit):
+            report[f"file whose offsets count {reading} (converted)"] += 1
+        if doubt is not None:
+            report[
+                f"file whose offsets fit better as {doubt} than as {reading} (not converted; set offsets = "
+                f'"{doubt.unit}" if they are)'
+            ] += 1
+        return facts.decision
 
-    def _stated(self, facts: _Facts) -> Iterator[tuple[str, list[Stated]]]:
+    def _stated_texts(self, facts: _Facts) -> Iterator[tuple[str, list[Stated]]]:
         """Yield the texts of a file with the offsets of their entities; broken records are left out."""
         place, unread = Place(""), Counter[str]()
         for value in facts.records():
@@ -325,14 +331,11 @@ class JsonlReader(JsonReader):
                 if isinstance(value, dict) and not skipped(value):
                     item = self._annotated(place, value, facts, unread)
                 if item is not None and isinstance(item.text, str) and item.spans:
-                    yield (
-                        item.text,
-                        [
-                            stated
-                            for span in item.spans
-                            if (stated := stated_span(span.start, span.end, span.stated))
-                        ],
-                    )
+                    yield item.text, [one for span in item.spans if (one := _stated(span))]
+
+
+def _stated(span: RawSpan) -> Stated | None:
+    return stated_span(span.start, span.end, span.stated)
 
 
 class _Facts:
@@ -341,6 +344,8 @@ class _Facts:
     def __init__(self, values: Values) -> None:
         self.values = values
         self.decision: Decision | None = None
+        #: Number of texts with other characters than ASCII that were read as code points before there was a doubt.
+        self.assumed = 0
         self.tasks: set[str] = set()
         self._text_name: str | None = None
         self._any: bool | None = None
@@ -362,19 +367,6 @@ class _Facts:
         if self._any is None:
             self._any = any(map(test, self.records()))
         return self._any
-
-
-def _is_plain(text: str, spans: Sequence[RawSpan]) -> bool:
-    """Whether all offsets fit as code points, and give the stated texts."""
-    found = [stated_span(span.start, span.end, span.stated) for span in spans]
-    return all(
-        one is None
-        or (
-            (place := PLAIN.locate(text, one.start, one.end)) is not None
-            and (one.text is None or same_text(one.text, text[slice(*place)]))
-        )
-        for one in found
-    )
 
 
 def _entities(

@@ -212,12 +212,12 @@ def _fitting_text(text: str, annotations: _Annotations, report: Counter[str]) ->
 
 def _converted(text: str, annotations: _Annotations, reading: Reading) -> _Annotations | None:
     """Return the annotations with offsets in code points, if they fit the text when read in another unit."""
-    places = reading.places(text)
-    if places is None:
+    data = reading.encoded(text)
+    if data is None:
         return None
     moved = {}
     for name, mention in annotations.mentions.items():
-        ranges = [reading.located(text, places, start, end) for start, end in mention.ranges]
+        ranges = [reading.located(text, data, start, end) for start, end in mention.ranges]
         found = [place for place in ranges if place is not None]
         if len(found) < len(ranges):
             return None
