@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -72,7 +73,7 @@ class Section:
     weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
 
     def read(self, nlp: Language, where: str) -> list[Example]:
-        """Return the examples that have words.
+        """Return the examples that have words; the report of the reader counts the others.
 
         Raises
         ------
@@ -85,6 +86,8 @@ class Section:
                 break
             if any(not token.is_space for token in example.reference):
                 examples.append(example)
+            elif isinstance(report := getattr(self.reader, "report", None), Counter):
+                report["text without words (skipped)"] += 1
         if not examples:
             raise DataError(
                 f"[{where}]", "has no document with words", "at least one", "Check the path and the reader"
