@@ -13,7 +13,7 @@ from confit import Cli
 
 from gliner_pipe.cli.options import command_line
 from gliner_pipe.data.detect import reader_of_path
-from gliner_pipe.errors import ConfigError, DataError
+from gliner_pipe.errors import ConfigError, GlinerPipeError
 from gliner_pipe.migration import configured
 from gliner_pipe.pipeline.build import pipeline_of
 from gliner_pipe.pipeline.labels import parse_labels, split_labels
@@ -99,55 +99,59 @@ def check(
     DataError
         If the data cannot be read, or has nothing to learn.
     """
-    train: Any = train_data
-    if data is not None:
-        try:
-            train = [Section(reader_of_path(data, name=reader))]
-        except DataError as error:
-            return _shown(DataCheck(error=error), format, output, show)
-    if train is None:
-        raise ConfigError("data", "is missing", "a file of annotated data", "Set --data, or --config")
     wanted = split_labels(labels)
-    if nlp is None:
-        names = None if wanted is None else [item.label for item in parse_labels(wanted, "labels")]
-        found = check_data(spacy.blank(lang), train, val_data, labels=names, max_width=max_width)
-    else:
-        nlp = pipeline_of(nlp, trust_remote_code)
-        defaults = {name: one.default for name, one in inspect.signature(train_pipeline).parameters.items()}
-        given = {
-            name: options.get(name, value) for name, value in defaults.items() if name not in NOT_OF_TRAINER
-        }
-        given |= {"nlp": nlp, "train_data": train, "val_data": val_data}
-        aliases = {name: value for name, value in options.items() if name not in defaults}
-        notes: list[str] = []
-        given = translated(given, aliases, notes.append)
-        with override(given.pop("nlp"), labels=wanted):
-            found = check_training(nlp, TrainOptions.of(given))
-        found.notes[:0] = notes
-    return _shown(found, format, output, show)
-
-
-def _shown(found: DataCheck, format: str, output: str | None, show: bool) -> dict[str, Any]:
-    """Print and write a report, raise its error, and return it as JSON values."""
+    try:
+        train: Any = train_data if data is None else [Section(reader_of_path(data, name=reader))]
+        if train is None:
+            raise ConfigError("data", "is missing", "a file of annotated data", "Set --data, or --config")
+        if nlp is None:
+            names = None if wanted is None else [item.label for item in parse_labels(wanted, "labels")]
+            found = check_data(spacy.blank(lang), train, val_data, labels=names, max_width=max_width)
+        else:
+            session = {"nlp": pipeline_of(nlp, trust_remote_code), "train_data": train, "val_data": val_data}
+            found = _with_components(session, options, wanted)
+    except GlinerPipeError as error:
+        found = DataCheck(error=error)
     report = found.to_dict()
     if output is not None:
         write_json(output, report)
     if show:
-        text = json.dumps(report, indent=2, ensure_ascii=False) if format == "json" else found.render()
-        console_note(text)
+        console_note(json.dumps(report, indent=2, ensure_ascii=False) if format == "json" else found.render())
     if found.error is not None:
         raise found.error
     return report
 
 
+def _with_components(
+    session: dict[str, Any], options: dict[str, Any], labels: Sequence[Any] | None
+) -> DataCheck:
+    """Check the data of a training; `session` has the pipeline and the data, `options` the other options."""
+    defaults = {name: one.default for name, one in inspect.signature(train_pipeline).parameters.items()}
+    given = {**defaults, **options, **session}
+    known = {name: given[name] for name in defaults if name not in NOT_OF_TRAINER}
+    aliases = {name: value for name, value in options.items() if name not in defaults}
+    notes: list[str] = []
+    known = translated(known, aliases, notes.append)
+    nlp = known.pop("nlp")
+    with override(nlp, labels=labels):
+        found = check_training(nlp, TrainOptions.of(known))
+    found.notes[:0] = notes
+    return found
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; ``--config`` reads what ``gliner_pipe.train`` reads."""
-    logging.getLogger("gliner_pipe").setLevel(logging.ERROR)  # the report has the counts of the readers
+    logger = logging.getLogger("gliner_pipe")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # the report has what the readers log
     arguments = list(sys.argv[1:] if argv is None else argv)
     if "--json" in arguments:
         place = arguments.index("--json")
         arguments[place : place + 1] = ["--format", "json"]
-    command_line(lambda given: app(configured(given)), check, arguments)
+    try:
+        command_line(lambda given: app(configured(given)), check, arguments)
+    finally:
+        logger.setLevel(level)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from confit import Config
 from spacy.language import Language
 from spacy.training import Example
 
-from gliner_pipe.data.exports import is_export
+from gliner_pipe.data.exports import is_export, unwrapped
 from gliner_pipe.data.files import JSON_SUFFIXES, find_files, read_json, read_lines
 from gliner_pipe.data.readers.bio import BioReader
 from gliner_pipe.data.readers.conll import ConllReader
@@ -188,7 +188,8 @@ def _file_block(file: Path) -> dict[str, Any]:
     """Return the reader of one file with a known ending, and its options."""
     suffix = file.suffix.lower()
     if suffix in JSON_SUFFIXES:
-        records = islice(read_json(file), FIRST_RECORDS)
+        read = (one for place, value in read_json(file) for one in unwrapped(place, value))
+        records = islice(read, FIRST_RECORDS)
         first = next(records)
         # Tools leave out fields that are empty, so the first record may tell nothing.
         place, record = (

@@ -114,6 +114,18 @@ def as_record(value: Any) -> Any:
     return {"text": text, **rest}
 
 
+def unwrapped(place: Place, value: Any) -> Iterator[tuple[Place, Any]]:
+    """Yield the records of an object ``{"classes": [...], "annotations": [[text, {"entities": ...}], ...]}``.
+
+    Any other value is a record itself.
+    """
+    pairs = value.get("annotations") if isinstance(value, Mapping) and "classes" in value else None
+    if isinstance(pairs, list) and any(map(is_pair, pairs)):
+        yield from ((place, pair) for pair in pairs if pair is not None)
+    else:
+        yield place, value
+
+
 def is_task(record: Mapping[str, Any]) -> bool:
     """Whether a record is a task of Label Studio, with its annotations in ``result``."""
     return isinstance(record.get("data"), Mapping) and bool(

@@ -213,6 +213,8 @@ class JsonlReader(JsonReader):
                 report["annotation of a further annotator (ignored)"] += 1
                 return None
             facts.tasks.add(task)
+        if value.get("_view_id") == "ner":
+            report["accepted suggestion (the text may have more entities, which are learned as absent)"] += 1
         if item.text is None or (isinstance(item.text, str) and not item.text.strip()):
             report["empty text (skipped)"] += 1
             return None

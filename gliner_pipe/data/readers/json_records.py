@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from gliner_pipe.data.exports import is_pair
+from gliner_pipe.data.exports import is_pair, unwrapped
 from gliner_pipe.data.fields import label_list, record_object, relation_list, shown
 from gliner_pipe.data.files import JSON_SUFFIXES, Place, read_json
 from gliner_pipe.data.readers.base import Reader, Record
@@ -86,7 +86,9 @@ class JsonReader(Reader):
 
     def records(self, file: Path, report: Counter[str]) -> Iterator[Record]:
         """Yield the records of a JSON array or of a JSON Lines file."""
-        return self._read(lambda: read_json(file), report)
+        return self._read(
+            lambda: (one for place, value in read_json(file) for one in unwrapped(place, value)), report
+        )
 
     def _read(self, values: Values, report: Counter[str]) -> Iterator[Record]:
         for place, value in values():

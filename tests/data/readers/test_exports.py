@@ -105,6 +105,12 @@ def test_prodigy_relations_are_between_spans(write, nlp, span):
     assert reader.report == {"relation without its entity (dropped)": 1}
 
 
+def test_accepted_suggestions_of_prodigy_are_counted(write, nlp):
+    reader = reader_of_path(write("a.jsonl", [prodigy(_view_id="ner")]))
+    assert found(reader(nlp)) == [BOTH]
+    assert len(reader.report) == 1
+
+
 def test_prodigy_records_without_spans_have_no_entities(write, nlp):
     without = prodigy()
     del without["spans"]
@@ -263,6 +269,13 @@ def test_pairs_of_spacy(write, nlp):
             "record with entities = null (no entities)": 1,
             "record without a field of entities (no entities)": 1,
         }
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_pairs_in_an_object_with_their_classes(write, nlp, indent):
+    content = {"classes": ["person", "city"], "annotations": [PAIRS[0], None, PAIRS[1]]}
+    reader = reader_of_path(write("a.json", json.dumps(content, indent=indent)))
+    assert found(reader(nlp)) == [BOTH, []]
 
 
 def test_span_groups_of_spacy(nlp):
