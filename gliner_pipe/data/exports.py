@@ -412,7 +412,8 @@ def _end(item: Mapping[str, Any], side: str, found: Annotated, record: Mapping[s
     """Return the position of the span at one end of a relation."""
     spans = found.spans
     head = side == "head"
-    identifier = item.get("from_id" if head else "to_id")
+    number = item.get("head") if head else item.get("child", item.get("tail"))
+    identifier = item.get("from_id" if head else "to_id", number if isinstance(number, str) else None)
     if identifier is not None:
         return next((i for i, span in enumerate(spans) if str(span.id) == str(identifier)), None)
     stated = item.get("head_span" if head else "child_span")
@@ -424,7 +425,6 @@ def _end(item: Mapping[str, Any], side: str, found: Annotated, record: Mapping[s
         ]
         same = [i for i in ends if stated.get("label") in (None, spans[i].labels)]
         return next(iter(same or ends), None)
-    number = item.get("head") if head else item.get("child", item.get("tail"))
     if type(number) is not int:
         return None
     if "child" not in item:

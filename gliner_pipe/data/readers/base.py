@@ -208,7 +208,8 @@ class Reader:
                 self._reported = True
                 logger.warning("%s: %s", self.title, "; ".join(report.render()))
         if not count:
-            raise DataError(self.title, "contains no text", "at least one non-empty text", "Check the path")
+            found = f"contains no text ({'; '.join(report.render())})" if report else "contains no text"
+            raise DataError(self.title, found, "at least one non-empty text", "Check the path")
 
     def to_example(self, nlp: Language, record: Record, report: Counter[str]) -> Example:
         """Return a spaCy example: the bare document, and the same document with its annotations."""

@@ -117,6 +117,9 @@ class GlinerJsonReader(JsonReader):
                     name, "is missing", allowed, "Set require_gold = false for records without it"
                 )
             return []
+        if value[name] is None:
+            report[f"record with {name} = null (no entities)"] += 1
+            return []
         if not self._are_tags(value[name], words):
             return word_entities(place, name, value[name], words, report)
         tags = tag_list(place, name, value[name], words, self.words_name, self.tag_names)

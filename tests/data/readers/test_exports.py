@@ -86,8 +86,9 @@ def test_prodigy_records_that_were_rejected_or_ignored_are_skipped(write, nlp):
 
 
 def test_a_prodigy_file_with_nothing_accepted(write, nlp, fails):
-    with fails(DataError, "a.jsonl"):
+    with fails(DataError, "a.jsonl") as caught:
         list(reader_of_path(write("a.jsonl", [prodigy("reject")]))(nlp))
+    assert "reject" in caught.value.found
 
 
 @pytest.mark.parametrize("span", [True, False])
@@ -147,6 +148,23 @@ def test_doccano_relations_name_entities_by_id(write, nlp):
     assert found([example]) == [BOTH]
     assert relations(example) == [[0, 1, "lives in"]]
     assert reader.report == {"relation without its entity (dropped)": 1}
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        {"head": 0, "tail": 1, "type": "lives in"},
+        {"head": "T1", "tail": "T2", "label": "lives in"},
+        {"from_id": "T1", "to_id": "T2", "labels": ["lives in"]},
+    ],
+)
+def test_other_forms_of_relations(write, nlp, link):
+    entities = [
+        {"id": "T1", "start": 0, "end": 7, "label": "person"},
+        {"id": "T2", "start": 17, "end": 22, "label": "city"},
+    ]
+    reader = reader_of_path(write("a.jsonl", [{"text": TEXT, "entities": entities, "relations": [link]}]))
+    assert [relations(example) for example in reader(nlp)] == [[[0, 1, "lives in"]]]
 
 
 def test_labels_of_whole_texts_are_no_entities(write, nlp, fails):
