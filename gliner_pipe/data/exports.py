@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from gliner_pipe.data.fields import shown
@@ -50,6 +51,10 @@ PRODIGY = (
 )
 LABEL_STUDIO = ("annotation_id", "annotator", "created_at", "updated_at", "lead_time")
 DOCCANO = ("Comments", "comments", "annotation_approver", "approved_by", "metadata", "meta")
+
+_NO_TEXTS = frozenset((*PRODIGY, *LABEL_STUDIO, *DOCCANO, "id"))
+#: Maximum number of records in which the field of the text is looked for.
+MOST_RECORDS = 1000
 
 #: Answers of annotators to records that are no gold annotations.
 REFUSED = ("reject", "ignore")
@@ -196,43 +201,45 @@ def first_annotation(task: Mapping[str, Any], report: Counter[str]) -> tuple[str
 
 
 def text_field(records: Iterable[Any], default: str = "text") -> str:
-    """Return the field of the text of a file: `default`, or the field that contains the stated texts of all spans.
+    """Return the field of the text of a file.
+
+    It is the one that the regions of tasks name, else `default`, else the one that contains the texts that the spans
+    state, else one with a usual name, else the only text.
 
     Parameters
     ----------
     records
-        The records of the file.
+        The records of the file, of which the first :data:`MOST_RECORDS` are read.
     default
         The usual name.
     """
+    targets: Counter[str] = Counter()
     common: set[str] | None = None
-    first: Mapping[str, Any] | None = None
-    for record in map(as_record, records):
+    first: Mapping[str, Any] = {}
+    for record in islice(map(as_record, records), MOST_RECORDS):
         if not isinstance(record, Mapping):
             continue
-        data = record["data"] if is_task(record) else record
-        if default in data:
+        task = is_task(record)
+        data = record["data"] if task else record
+        if not task and default in data:
             return default
-        strings = {name for name, value in data.items() if isinstance(value, str) and value.strip()}
-        first = data if first is None else first
-        stated = list(_stated_texts(record))
-        if stated:
-            fits = {
-                name for name in strings if all(_in_text(part, data[name]) for part in stated)
-            } - _no_texts()
+        first = first or data
+        if task:
+            targets.update(
+                item["to_name"] for item in _results(record) if isinstance(data.get(item.get("to_name")), str)
+            )
+        if stated := list(_stated_texts(record)):
+            texts = {name: value for name, value in data.items() if isinstance(value, str)}
+            fits = {name for name, text in texts.items() if all(_in_text(part, text) for part in stated)}
             common = fits if common is None else common & fits
-    if common is not None and len(common) == 1:
-        return common.pop()
-    candidates = [name for name, value in (first or {}).items() if isinstance(value, str)]
-    usual = [name for name in TEXT_NAMES if name in candidates and (common is None or name in common)]
-    if usual:
-        return usual[0]
-    others = [name for name in candidates if name not in _no_texts()]
-    return others[0] if len(others) == 1 else default
-
-
-def _no_texts() -> set[str]:
-    return {*PRODIGY, *LABEL_STUDIO, *DOCCANO, "id"}
+    if targets:
+        return default if default in targets else targets.most_common(1)[0][0]
+    candidates = [name for name, value in first.items() if isinstance(value, str) and name not in _NO_TEXTS]
+    fitting = [name for name in candidates if common is None or name in common]
+    usual = [name for name in (default, *TEXT_NAMES) if name in fitting]
+    if common is not None and len(fitting) == 1:
+        return fitting[0]
+    return usual[0] if usual else candidates[0] if len(candidates) == 1 else default
 
 
 def _in_text(part: str, text: str) -> bool:
@@ -241,16 +248,22 @@ def _in_text(part: str, text: str) -> bool:
 
 def _stated_texts(record: Mapping[str, Any]) -> Iterator[str]:
     """Yield the texts that the spans of a record state."""
+    items: list[Any]
     if is_task(record):
-        chosen = first_annotation(record, Counter())
-        results = chosen[1].get("result") or () if chosen else ()
-        items = [item.get("value") for item in results if isinstance(item, Mapping)]
+        items = [item.get("value") for item in _results(record)]
     else:
         names = (region_field(record), *ENTITY_NAMES, *OTHER_ENTITY_NAMES)
         items = next((list(record[name]) for name in names if name and _are_spans(record.get(name))), [])
     for item in items:
         parts = item if isinstance(item, Mapping) else {}
         yield from (parts[name] for name in STATED_NAMES if isinstance(parts.get(name), str) and parts[name])
+
+
+def _results(task: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the results of the annotation of a task that is read."""
+    chosen = first_annotation(task, Counter())
+    results = chosen[1].get("result") if chosen else None
+    return [item for item in results if isinstance(item, Mapping)] if isinstance(results, list) else []
 
 
 # -- spans -------------------------------------------------------------------------------------------------------------
@@ -265,7 +278,10 @@ def task_record(
         return None
     name, annotation = chosen
     data = task["data"]
-    found = Annotated(f"data.{text_name}", data.get(text_name), f"{name}.result", known=tuple(task))
+    if text_name not in data:
+        what = f"is missing (fields: {', '.join(map(str, data)) or 'none'})"
+        raise place.error(f"data.{text_name}", what, "a text", 'Set fields = {"text": ...}')
+    found = Annotated(f"data.{text_name}", data[text_name], f"{name}.result", known=tuple(task))
     results = annotation.get("result") or []
     if not isinstance(results, list) or not all(isinstance(item, Mapping) for item in results):
         raise place.error(f"{name}.result", f"is {shown(results)}", "a list of objects")

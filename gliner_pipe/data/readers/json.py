@@ -247,7 +247,7 @@ class JsonlReader(JsonReader):
         """Return a record of any tool in one form; None if it is a task without annotation."""
         name = self.names.get("text", "text")
         task = is_task(value)
-        if name not in (value["data"] if task else value) and "text" not in self.renamed:
+        if (task or name not in value) and "text" not in self.renamed:
             name = facts.text_name()
         if task:
             return task_record(place, value, name, report)
@@ -284,8 +284,8 @@ class JsonlReader(JsonReader):
         empty = [field for field in self.entity_fields if field in value]
         if not empty and self.other_fields:
             lists = [field for field in self.other_fields if isinstance(value.get(field), (list, tuple))]
-            if lists or (region := region_field(value)) is not None:
-                return lists[0] if lists else region
+            if (found := region_field(value) or next(iter(lists), None)) is not None:
+                return found
             empty = [field for field in self.other_fields if value.get(field, "") is None]
         if empty:
             report[f"record with {empty[0]} = null (no entities)"] += 1

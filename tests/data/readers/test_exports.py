@@ -184,6 +184,21 @@ def test_label_studio(write, nlp, field):
     assert not reader.report
 
 
+def test_the_field_that_the_regions_of_label_studio_name(write, nlp):
+    data = {"text": "Another Ann Lee.", "review": TEXT, "id": "7"}
+    spans = [region("a", *ANN, to_name="review"), region("b", *PARIS, to_name="review")]
+    assert found(reader_of_path(write("a.json", json.dumps([task(spans, data=data)])))(nlp)) == [BOTH]
+    for item in spans:
+        del item["to_name"]
+    reader = jsonl(write("a.json", json.dumps([task(spans, data=data)])), fields={"text": "review"})
+    assert found(reader(nlp)) == [BOTH]
+
+
+def test_a_task_without_a_text(write, nlp, fails):
+    with fails(DataError, "a.json:1 (data.text)"):
+        list(reader_of_path(write("a.json", json.dumps([task(data={"image": 3})])))(nlp))
+
+
 def test_label_studio_relations(write, nlp):
     link = {"from_id": "a", "to_id": "b", "type": "relation", "direction": "right", "labels": ["lives in"]}
     left = link | {"direction": "left", "labels": ["home of"]}
@@ -243,6 +258,14 @@ def test_label_studio_writes_line_breaks_as_escapes(write, nlp):
     value = {"start": 0, "end": 7, "text": "Ann\\nLee", "labels": ["person"]}
     record = task([{"value": value, "id": "a", "type": "labels", "to_name": "text"}], data={"text": text})
     assert found(reader_of_path(write("a.json", json.dumps([record])))(nlp)) == [[("Ann\nLee", "person")]]
+
+
+def test_other_fields_of_json_min(write, nlp):
+    record = minimal("review", labels=["news"], title="A title", note="A note")
+    record["ner"] = record.pop("label")
+    reader = reader_of_path(write("a.json", json.dumps([record])))
+    assert found(reader(nlp)) == [BOTH]
+    assert set(reader.report) == {f"unknown field {name!r} (ignored)" for name in ("labels", "title", "note")}
 
 
 def minimal(field: str = "text", **fields: Any) -> dict[str, Any]:
