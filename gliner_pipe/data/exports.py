@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from gliner_pipe.data.fields import shown
 from gliner_pipe.data.files import Place
@@ -52,6 +52,9 @@ PRODIGY = (
 LABEL_STUDIO = ("annotation_id", "annotator", "created_at", "updated_at", "lead_time")
 DOCCANO = ("Comments", "comments", "annotation_approver", "approved_by", "metadata", "meta")
 
+_PRODIGY_MARKS = frozenset(("_input_hash", "_task_hash", "_view_id", "answer"))
+_LABEL_STUDIO_MARKS = frozenset(("annotation_id", "annotator", "lead_time"))
+_DOCCANO_MARKS = frozenset(DOCCANO)
 _NO_TEXTS = frozenset((*PRODIGY, *LABEL_STUDIO, *DOCCANO, "id"))
 #: Maximum number of records in which the field of the text is looked for.
 MOST_RECORDS = 1000
@@ -60,12 +63,11 @@ MOST_RECORDS = 1000
 REFUSED = ("reject", "ignore")
 
 
-@dataclass(frozen=True)
-class RawSpan:
-    """A span as it is in the file; ``names`` are the places of its start, end and label, for messages."""
+class RawSpan(NamedTuple):
+    """A span as it is in the file; ``parts`` are the names of its start, end and label, after ``name`` in messages."""
 
     name: str
-    names: tuple[str, str, str]
+    parts: tuple[str, str, str]
     start: Any
     end: Any
     labels: Any
@@ -315,12 +317,10 @@ def _region(where: str, item: Mapping[str, Any]) -> RawSpan | None:
         return None
     if kind not in (None, "labels", "hypertextlabels"):
         return None
-    name = f"{where}.value"
-    names = (f"{name}.start", f"{name}.end", f"{name}.labels")
     stated = value.get("text")
     return RawSpan(
-        name,
-        names,
+        f"{where}.value",
+        (".start", ".end", ".labels"),
         offsets["start"],
         offsets["end"],
         labels or [],
@@ -352,8 +352,7 @@ def raw_spans(place: Place, name: str, value: Any, report: Counter[str]) -> list
         if isinstance(item, Mapping):
             spans += _mapped(place, where, item)
         elif isinstance(item, (list, tuple)) and len(item) == 3:
-            start, end, label = item
-            spans.append(RawSpan(where, (f"{where}[0]", f"{where}[1]", f"{where}[2]"), start, end, label))
+            spans.append(RawSpan(where, ("[0]", "[1]", "[2]"), *item))
         else:
             raise place.error(where, f"is {shown(item)}", "[start, end, label]")
     return spans
@@ -380,8 +379,8 @@ def _mapped(place: Place, where: str, item: Mapping[str, Any]) -> Iterator[RawSp
     if end is None and type(first) is int and type(last) is int:
         last += first
     stated = next((item[key] for key in STATED_NAMES if isinstance(item.get(key), str)), None)
-    names = (f"{where}.{start}", f"{where}.{end or 'length'}", f"{where}.{label}")
-    yield RawSpan(where, names, first, last, item[label], stated, item.get("id"), item)
+    parts = (f".{start}", f".{end or 'length'}", f".{label}")
+    yield RawSpan(where, parts, first, last, item[label], stated, item.get("id"), item)
 
 
 # -- relations ---------------------------------------------------------------------------------------------------------
@@ -463,8 +462,9 @@ def _has_token(span: RawSpan, number: int, record: Mapping[str, Any]) -> bool:
 
 def tool_fields(record: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the fields of the tool that wrote a record that are no annotations."""
-    if any(name in record for name in ("_input_hash", "_task_hash", "_view_id", "answer")):
+    names = record.keys()
+    if names & _PRODIGY_MARKS:
         return PRODIGY
-    if "annotation_id" in record or region_field(record) is not None:
+    if names & _LABEL_STUDIO_MARKS:
         return LABEL_STUDIO
-    return DOCCANO if any(name in record for name in DOCCANO) else ()
+    return DOCCANO if names & _DOCCANO_MARKS else ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import gzip
 import json
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -37,7 +38,7 @@ class Place:
     @property
     def source(self) -> str:
         """File name without folder, and line; stored with the example."""
-        name = Path(self.file).name
+        name = self.file.rpartition(os.sep)[2]
         return name if self.line is None else f"{name}:{self.line}"
 
     def error(self, field: str, found: str, allowed: str = "", do: str = "") -> DataError:

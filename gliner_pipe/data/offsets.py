@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from gliner_pipe.data.fields import index_value, note, shown
 from gliner_pipe.data.files import Place
@@ -83,8 +83,7 @@ def is_astral(text: str) -> bool:
 PLAIN = Reading()
 
 
-@dataclass(frozen=True)
-class Stated:
+class Stated(NamedTuple):
     """Offsets of an entity as they are in the file, and its text if the file states it."""
 
     start: int
@@ -109,6 +108,10 @@ class Decision:
     reading: Reading = PLAIN
     verified: bool = False
     doubt: Reading | None = None
+
+
+#: Of files whose offsets are code points without any doubt.
+NO_DOUBT = Decision()
 
 
 @dataclass
@@ -218,24 +221,31 @@ def _only(fitting: Sequence[Reading], tallies: Mapping[Reading, _Tally]) -> Read
     return fitting[0] if len({tallies[reading].ranges for reading in fitting}) == 1 else None
 
 
-def is_plain(text: str, spans: Iterable[Stated | None]) -> bool:
+def is_plain(text: str, spans: Iterable[tuple[Any, Any, Any]]) -> bool:
     """Whether offsets can only be code points: all fit, give the stated texts, and do not divide words.
 
     A text with characters of two UTF-16 code units is never that clear.
+
+    Parameters
+    ----------
+    text
+        The text.
+    spans
+        Start, end and stated text of its entities, as in the file.
     """
     simple = text.isascii()
-    if is_astral(text):
+    if not simple and max(text) > "\uffff":
         return False
-    for span in spans:
-        place = None if span is None else PLAIN.locate(text, span.start, span.end)
-        if span is None:
+    for first, last, stated in spans:
+        start, end = whole_number(first), whole_number(last)
+        if start is None or end is None:
             continue  # an error that is raised elsewhere
-        if place is None:
+        if not 0 <= start < end <= len(text):
             return False
-        if span.text is not None:
-            if span.text != text[slice(*place)]:
+        if isinstance(stated, str) and stated.strip():
+            if stated != text[start:end]:
                 return False
-        elif not simple and _is_ragged(text, *place):
+        elif not simple and _is_ragged(text, start, end):
             return False
     return True
 
@@ -249,14 +259,15 @@ def stated_span(start: Any, end: Any, text: Any) -> Stated | None:
 
 def whole_number(value: Any) -> int | None:
     """Return a whole number, also one that is written as a text; None for anything else."""
-    if isinstance(value, str) and _NUMBER.fullmatch(value):
-        return int(value)
-    return value if type(value) is int else None
+    if type(value) is int:
+        return value
+    return int(value) if isinstance(value, str) and _NUMBER.fullmatch(value) else None
 
 
 def character_range(
     place: Place,
-    names: tuple[str, str, str],
+    name: str,
+    parts: tuple[str, str, str],
     given: tuple[Any, Any, Any],
     text: str,
     decision: Decision,
@@ -268,8 +279,8 @@ def character_range(
     ----------
     place
         Location of the record.
-    names
-        Name of the entity, of its start and of its end in messages.
+    name, parts
+        Name of the entity, and those of its start, its end and its label after it, in messages.
     given
         Its start, its end and, if the file states it, its text.
     text
@@ -294,7 +305,7 @@ def character_range(
     if texts:
         report["offset written as a text (read as a number)"] += texts
     if stated is None or stated.text is None or not decision.verified:
-        found = _checked_range(place, names, given, text, decision.reading)
+        found = _checked_range(place, name, parts, given, text, decision.reading)
     else:
         found = decision.reading.locate(text, stated.start, stated.end)
     there = "" if found is None else text[slice(*found)]
@@ -302,32 +313,35 @@ def character_range(
         return found
     if not decision.verified:
         what = f"is {shown(stated.text)} but the text has {shown(there)}"
-        raise place.error(f"{names[0]}.text", what, "the text at these offsets", "Check the offsets")
+        raise place.error(f"{name}.text", what, "the text at these offsets", "Check the offsets")
     note(
         report,
         "entity whose text is not the text at its offsets (dropped)",
-        f"{place} ({names[0]}): {shown(stated.text)}, the text has {shown(there)}",
+        f"{place} ({name}): {shown(stated.text)}, the text has {shown(there)}",
     )
     return None
 
 
 def _checked_range(
     place: Place,
-    names: tuple[str, str, str],
+    name: str,
+    parts: tuple[str, str, str],
     given: tuple[Any, Any, Any],
     text: str,
     reading: Reading,
 ) -> tuple[int, int]:
     """Return the range of an entity in code points, or raise an error that says what is wrong with it."""
-    name, start_name, end_name = names
     length = reading.length(text)
     counted = f"the text has {length} {'characters' if reading.unit == 'codepoints' else UNITS[reading.unit]}"
     do = "" if text.isascii() else 'Set offsets = "utf16" or "bytes" if the file counts these'
     ends = []
-    for part, value in ((start_name, given[0]), (end_name, given[1])):
+    for part, value, highest in (
+        (parts[0], given[0], length),
+        (parts[1], given[1], length - reading.inclusive),
+    ):
         number = whole_number(value)
-        highest = length - (reading.inclusive and part == end_name)
-        ends.append(index_value(place, part, value if number is None else number, highest, counted, do))
+        value = value if number is None else number
+        ends.append(index_value(place, f"{name}{part}", value, highest, counted, do))
     start, end = ends
     if start >= end + reading.inclusive:
         raise place.error(name, f"goes from {start} to {end}", "start < end, the end exclusive")

@@ -14,7 +14,14 @@ from pydantic.dataclasses import dataclass
 from spacy.language import Language
 from spacy.training import Example
 
-from gliner_pipe.data.detect import ReaderLike, is_known, reader_of_dataset, reader_of_path, reader_of_records
+from gliner_pipe.data.detect import (
+    FIRST_RECORDS,
+    ReaderLike,
+    is_known,
+    reader_of_dataset,
+    reader_of_path,
+    reader_of_records,
+)
 from gliner_pipe.data.readers.json_records import are_records
 from gliner_pipe.data.readers.tables import is_dataset
 from gliner_pipe.data.splitting import Chunk
@@ -187,7 +194,9 @@ def make_reader(value: Any, where: str) -> ReaderLike:
 
 def _are_data(value: Any) -> bool:
     """Return whether a list holds the data itself, and not sections, paths or readers."""
-    return _are_examples(value) or (are_records(value) and is_known(value[0]) and "reader" not in value[0])
+    if _are_examples(value):
+        return True
+    return are_records(value) and "reader" not in value[0] and any(map(is_known, value[:FIRST_RECORDS]))
 
 
 def _are_examples(value: Any) -> bool:

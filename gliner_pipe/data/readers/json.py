@@ -34,6 +34,7 @@ from gliner_pipe.data.fields import (
 )
 from gliner_pipe.data.files import Place
 from gliner_pipe.data.offsets import (
+    NO_DOUBT,
     Decision,
     Reading,
     Stated,
@@ -258,11 +259,9 @@ class JsonlReader(JsonReader):
                 do = 'Lists of words are read by @readers = "gliner_json"'
             raise place.error(name, found, "a text", do)
         item = Annotated(name, value[name], self._entity_field(place, value, facts, report))
-        item.known = (
-            *tool_fields(value),
-            name,
-            *(field for field in self.other_fields if value.get(field, "") is None),
-        )
+        item.known = (*tool_fields(value), name)
+        if None in value.values():
+            item.known += tuple(field for field in self.other_fields if value.get(field, "") is None)
         if item.entity_name is not None:
             item.known += (item.entity_name,)
             item.spans = raw_spans(place, item.entity_name, value[item.entity_name], report)
@@ -307,12 +306,15 @@ class JsonlReader(JsonReader):
         self, place: Place, text: str, item: Annotated, facts: _Facts, report: Counter[str]
     ) -> Decision:
         """Return how offsets are read. The whole file decides, as soon as there can be a doubt."""
+        if facts.decision is not None:
+            return facts.decision
+        plain = self.offsets in ("auto", "codepoints")
+        if not item.spans or (
+            plain and is_plain(text, [(one.start, one.end, one.stated) for one in item.spans])
+        ):
+            facts.assumed += not text.isascii() and bool(item.spans)
+            return NO_DOUBT
         unit: Unit = "codepoints" if self.offsets == "auto" else self.offsets
-        if facts.decision is not None or not item.spans:
-            return facts.decision or Decision(Reading(unit))
-        if self.offsets in ("auto", "codepoints") and is_plain(text, map(_stated, item.spans)):
-            facts.assumed += not text.isascii()
-            return Decision()
         facts.decision = decide_reading(self._stated_texts(facts), self.offsets)
         reading, doubt = facts.decision.reading, facts.decision.doubt
         if facts.assumed and reading != Reading(unit):
@@ -382,14 +384,19 @@ def _entities(
     positions: list[int | None] = []
     for span in item.spans:
         positions.append(None)
-        names, given = (span.name, *span.names[:2]), (span.start, span.end, span.stated)
-        found = character_range(place, names, given, text, decision, report)
+        start, end = span.start, span.end
+        if decision is NO_DOUBT and type(start) is type(end) is int and 0 <= start < end <= len(text):
+            found: tuple[int, int] | None = (start, end)
+        else:
+            given = (start, end, span.stated)
+            found = character_range(place, span.name, span.parts, given, text, decision, report)
         labels = span.labels if isinstance(span.labels, (list, tuple)) else [span.labels]
         if not labels:
             report["entity without label (dropped)"] += 1
         elif found is not None:
             positions[-1] = len(entities)
-            entities += [(*found, label_value(place, span.names[2], label, report)) for label in labels]
+            name = f"{span.name}{span.parts[2]}"
+            entities += [(*found, label_value(place, name, label, report)) for label in labels]
     return entities, positions
 
 

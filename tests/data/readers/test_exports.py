@@ -333,6 +333,9 @@ def test_training_and_evaluation_accept_pairs(nlp):
     (section,) = TrainData.validate(PAIRS)
     assert found(section.read(nlp, "train.train_data"))[0] == BOTH
     assert found(read_examples(PAIRS, nlp))[0] == BOTH
+    empty = {"id": 1, "review": "It rained.", "annotation_id": 3}  # the first record tells nothing
+    (section,) = TrainData.validate([empty, minimal("review", id=2)])
+    assert found(section.read(nlp, "train.train_data")) == [[], BOTH]
 
 
 # -- spans of any tool -------------------------------------------------------------------------------------------------
