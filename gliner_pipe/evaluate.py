@@ -16,8 +16,9 @@ from spacy.training import Example
 from gliner_pipe.cli.options import command_line
 from gliner_pipe.data.annotations import SpanSetter
 from gliner_pipe.data.checks import count_labels, refuse_no_gold
-from gliner_pipe.data.detect import ReaderLike, reader_of_path
+from gliner_pipe.data.detect import ReaderLike, reader_of_path, reader_of_records
 from gliner_pipe.data.label_sets import alike, counted, named
+from gliner_pipe.data.readers.json_records import are_records
 from gliner_pipe.data.token_targets import SPANS
 from gliner_pipe.errors import ConfigError, DataError
 from gliner_pipe.evaluation.compare import compare_precision, comparison_tables
@@ -204,7 +205,8 @@ def read_examples(
     Parameters
     ----------
     data
-        A path or pattern; or a reader, which is called with the pipeline; or examples, which are returned unchanged.
+        A path or pattern; a list of records; a reader, which is called with the pipeline; or examples, which are
+        returned unchanged.
     nlp
         Provides vocabulary and tokenizer.
     reader
@@ -222,6 +224,8 @@ def read_examples(
     DataError
         If the data cannot be read, or ``"auto"`` cannot detect the format.
     """
+    if are_records(data):
+        data = reader_of_records(data)
     if callable(data):
         return list(data(nlp))
     if not isinstance(data, (str, Path)):

@@ -3,7 +3,7 @@
 # no postponed annotations here: ``--help`` shows the types of a signature
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +23,9 @@ from gliner_pipe.util.console import console_note
 from gliner_pipe.util.secrets import marked
 
 app = Cli(pretty_exceptions_enable=False)
+
+#: Arguments of :func:`train` that are no options of the trainer.
+NOT_OF_TRAINER = ("aliases", "config_meta", "transformers_path", "trust_remote_code")
 
 
 @app.command(name="train", registry=registry)
@@ -255,20 +258,16 @@ def train(
     """
     nlp = pipeline_of(nlp, trust_remote_code)
     given = dict(locals())
-    for name in ("aliases", "config_meta", "transformers_path", "trust_remote_code"):
+    for name in NOT_OF_TRAINER:
         given.pop(name)
-    for name, off in (("max_steps", -1), ("max_grad_norm", 0)):  # the off values of transformers
-        given[name] = None if given[name] == off else given[name]
-    if "warmup_ratio" in aliases and given["warmup_steps"] == 0:
-        given["warmup_steps"] = None
-    given.update(translate(aliases, list(given), console_note))
+    given = translated(given, aliases, console_note)
     main = os.environ.get("RANK", "0") == "0"
-    options = TrainOptions.of({name: value for name, value in given.items() if name != "nlp"})
-    nlp = given["nlp"]
+    nlp = given.pop("nlp")
+    options = TrainOptions.of(given)
     if transformers_path is not None:
         check_tagger_of(nlp)
     config = None if config_meta is None else config_meta.get("unresolved_config")
-    written = given if config_meta is None else config or {}
+    written = {"nlp": nlp, **given} if config_meta is None else config or {}
     if (names := list(dict.fromkeys(marked(written)))) and main:
         console_note(
             f"warning: The config contains redacted secrets, which are used as they are: {', '.join(names)}. Set them "
@@ -282,6 +281,33 @@ def train(
             to_transformers(trained, Path(transformers_path))
             console_note(f"exported for transformers: {transformers_path}")
     return trained
+
+
+def translated(
+    given: Mapping[str, Any], aliases: Mapping[str, Any], note: Callable[[str], None]
+) -> dict[str, Any]:
+    """Return the options of a training under their own names.
+
+    Parameters
+    ----------
+    given
+        The options by name, and the pipeline.
+    aliases
+        Options by their names in other libraries, see :func:`train`.
+    note
+        Takes a line for the user.
+
+    Raises
+    ------
+    ConfigError
+        If an alias is unknown, or its value is not allowed.
+    """
+    options = dict(given)
+    for name, off in (("max_steps", -1), ("max_grad_norm", 0)):  # the off values of transformers
+        options[name] = None if options[name] == off else options[name]
+    if "warmup_ratio" in aliases and options["warmup_steps"] == 0:
+        options["warmup_steps"] = None
+    return options | translate(aliases, list(options), note)
 
 
 def main() -> None:

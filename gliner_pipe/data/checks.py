@@ -22,8 +22,9 @@ SHOWN_PLACES = 10
 class DataReport:
     """Counts over examples.
 
-    ``entities`` counts all gold entities by label. ``dropped`` counts entities that cannot be learned, each under its
-    first reason. ``elsewhere`` counts, by span group, the entities of examples that have none in the expected group.
+    ``entities`` counts all gold entities by label, ``widths`` by number of words. ``dropped`` counts entities that
+    cannot be learned, each under its first reason. ``elsewhere`` counts, by span group, the entities of examples that
+    have none in the expected group.
     """
 
     examples: int = 0
@@ -32,17 +33,13 @@ class DataReport:
     without_entities: int = 0
     relations: int = 0
     entities: Counter[str] = field(default_factory=Counter)
+    widths: Counter[int] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
     elsewhere: Counter[str] = field(default_factory=Counter)
 
     def render(self) -> str:
         """Return a short text: totals, the most frequent labels, and entities that are not usable."""
-        total = sum(self.entities.values())
-        head = (
-            f"{self.examples} examples ({self.without_entities} without entities), {self.words} words "
-            f"(the longest has {self.longest}), {total} entities of {len(self.entities)} labels"
-        )
-        lines = [head + (f", {self.relations} relations" if self.relations else "")]
+        lines = [self.summary()]
         common = self.entities.most_common(SHOWN_LABELS)
         width = max((len(label) for label, _ in common), default=0)
         lines += [f"  {label:<{width}}  {number}" for label, number in common]
@@ -57,6 +54,14 @@ class DataReport:
             )
             lines.append(f"in other span groups, so not read: {places}")
         return "\n".join(lines)
+
+    def summary(self) -> str:
+        """Return the first line of the text: the totals."""
+        head = (
+            f"{self.examples} examples ({self.without_entities} without entities), {self.words} words "
+            f"(the longest has {self.longest}), {self.entities.total()} entities of {len(self.entities)} labels"
+        )
+        return head + (f", {self.relations} relations" if self.relations else "")
 
 
 def check_examples(
@@ -108,6 +113,7 @@ def check_examples(
             report.elsewhere += places_of([example.reference])
         report.relations += count_relations([example]).total()
         report.entities.update(span.label_ for span in spans)
+        report.widths.update(words[span.end] - words[span.start] for span in spans)
         usable = []
         aligned = _aligned_ranges(example)
         for span in spans:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from glob import has_magic
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from confit import Config
 from spacy.language import Language
 from spacy.training import Example
 
+from gliner_pipe.data.exports import is_export, unwrapped
 from gliner_pipe.data.files import JSON_SUFFIXES, find_files, read_json, read_lines
 from gliner_pipe.data.readers.bio import BioReader
 from gliner_pipe.data.readers.conll import ConllReader
@@ -42,6 +44,8 @@ READERS_BY_SUFFIX: Mapping[str, str] = {
 }
 #: Files that a folder may contain beside its data, so that they decide only if there is nothing else.
 WEAK_SUFFIX = ".txt"
+#: Number of records of a JSON file in which a known format is looked for.
+FIRST_RECORDS = 100
 #: Options of spaCy's reader that have no default.
 SPACY_OPTIONS = {"gold_preproc": False, "max_length": 0, "limit": 0, "augmenter": None}
 #: Names of the splits to train and to validate on, in order of preference.
@@ -129,18 +133,26 @@ def detect_reader(path: str | Path, *, validation: bool = False) -> dict[str, An
     return {**block, "path": str(here)}
 
 
-def reader_of_records(records: Sequence[Mapping[str, Any]]) -> ReaderLike:
+def reader_of_records(records: Sequence[Any]) -> ReaderLike:
     """Return the reader of records in memory: GLiNER's, texts with offsets, or words with tags.
+
+    Parameters
+    ----------
+    records
+        Mappings, or spaCy's pairs of a text and its annotations.
 
     Raises
     ------
     DataError
-        The first record has none of these forms.
+        The first records have none of these forms.
     """
-    block = _record_block("record 0", records[0], "Name the fields: gliner_json(records, fields={...})")
-    items = [dict(record) for record in records]
+    number, record = next(
+        ((i, one) for i, one in enumerate(records[:FIRST_RECORDS]) if is_known(one)), (0, records[0])
+    )
+    block = _record_block(f"record {number}", record, "Name the fields: gliner_json(records, fields={...})")
     if block["@readers"] == "jsonl":
-        return JsonlReader(items)
+        return JsonlReader(records)
+    items = [dict(record) for record in records]
     fields = block.get("fields")
     if block["@readers"] == "bio":
         fields = {"tokens": block["tokens_column"], "ner": block["tags_column"]}
@@ -163,16 +175,26 @@ def reader_of_dataset(data: Any, *, validation: bool = False) -> ReaderLike:
     return BioReader(part, tokens_column=tokens, tags_column=tags)
 
 
-def is_known(record: Mapping[str, Any]) -> bool:
-    """Whether a reader exists for `record`."""
-    return bool({"tokenized_text", "text"} & record.keys()) or guess_columns(record) is not None
+def is_known(record: Any) -> bool:
+    """Whether a reader exists for `record`, a mapping or a pair of a text and its annotations."""
+    if is_export(record):
+        return True
+    return isinstance(record, Mapping) and (
+        bool({"tokenized_text", "text"} & record.keys()) or guess_columns(record) is not None
+    )
 
 
 def _file_block(file: Path) -> dict[str, Any]:
     """Return the reader of one file with a known ending, and its options."""
     suffix = file.suffix.lower()
     if suffix in JSON_SUFFIXES:
-        place, record = next(iter(read_json(file)))
+        read = (one for place, value in read_json(file) for one in unwrapped(place, value))
+        records = islice(read, FIRST_RECORDS)
+        first = next(records)
+        # Tools leave out fields that are empty, so the first record may tell nothing.
+        place, record = (
+            first if is_known(first[1]) else next((one for one in records if is_known(one[1])), first)
+        )
         return _record_block(str(place), record, "Name a reader: @readers = ...")
     if suffix == ".txt" and file.with_suffix(".ann").exists():
         return {"@readers": "standoff"}
@@ -189,20 +211,27 @@ def _further_readers() -> dict[str, str]:
 
 def _record_block(where: str, record: Any, do: str) -> dict[str, Any]:
     """Return the reader of records like `record`, and its options."""
-    if not isinstance(record, Mapping) or not is_known(record):
+    if not is_known(record):
         fields = ", ".join(map(str, record)) if isinstance(record, Mapping) else ""
         found = f"has the fields {fields or '(none)'}" if isinstance(record, Mapping) else "is not an object"
-        allowed = "tokenized_text and ner, text and entities, or tokens and tags"
+        allowed = (
+            "tokenized_text and ner, text and entities, tokens and tags, or the export of an annotation tool"
+        )
         raise DataError(where, found, allowed, do)
-    guessed = guess_columns(record)
+    guessed = guess_columns(record) if isinstance(record, Mapping) else None
     if "ner" in record and "tokenized_text" in record:
         return {"@readers": "gliner_json"}
-    if guessed is not None and isinstance(record[guessed[0]], list):
+    if guessed is not None and _are_words(record[guessed[0]]):
         tokens, tags = guessed
         if is_tag_list(record[tags]) or tags != "ner":
             return {"@readers": "bio", "tokens_column": tokens, "tags_column": tags}
         return {"@readers": "gliner_json", "fields": {"tokens": tokens, "ner": tags}}
     return {"@readers": "gliner_json" if "tokenized_text" in record else "jsonl"}
+
+
+def _are_words(value: Any) -> bool:
+    """Whether `value` may be a list of words; the tokens of Prodigy are mappings."""
+    return isinstance(value, list) and not any(isinstance(item, Mapping) for item in value)
 
 
 def _table_block(path: Path, split: str = "") -> dict[str, Any]:

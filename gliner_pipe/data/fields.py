@@ -13,6 +13,37 @@ Entity = tuple[int, int, str]
 #: (head, tail, label), head and tail are indices into the list of entities.
 Relation = tuple[int, int, str]
 
+#: Maximum number of examples of one thing in a report.
+SHOWN_EXAMPLES = 3
+
+
+class Report(Counter[str]):
+    """Counts of what is unusual in data, with the first examples of some of it.
+
+    Attributes
+    ----------
+    examples
+        Up to :data:`SHOWN_EXAMPLES` examples by what was counted.
+    """
+
+    def __init__(self, *counts: Any) -> None:
+        super().__init__(*counts)
+        self.examples: dict[str, list[str]] = {}
+
+    def render(self) -> list[str]:
+        """Return a line for each thing that was counted, the most frequent first."""
+        return [
+            f"{number} x {reason}" + "".join(f"; e.g. {one}" for one in self.examples.get(reason, ()))
+            for reason, number in self.most_common()
+        ]
+
+
+def note(report: Counter[str], reason: str, example: str) -> None:
+    """Count `reason`, and keep the example if it is one of the first."""
+    report[reason] += 1
+    if isinstance(report, Report) and report[reason] <= SHOWN_EXAMPLES:
+        report.examples.setdefault(reason, []).append(example)
+
 
 def shown(value: Any) -> str:
     """Return `value` for an error message: short, with its type where that helps."""
@@ -64,7 +95,7 @@ def check_characters(place: Place, field: str, value: str) -> None:
 
 def word_list(place: Place, field: str, value: Any, report: Counter[str]) -> list[str]:
     """Return `value` if it is a list of words."""
-    if not isinstance(value, list):
+    if not isinstance(value, (list, tuple)):
         raise place.error(field, f"is {shown(value)}", "a list of words", 'Write ["A", "word", "list"]')
     if not value:
         raise place.error(field, "is an empty list", "at least one word", "Remove the record")
@@ -80,7 +111,7 @@ def word_list(place: Place, field: str, value: Any, report: Counter[str]) -> lis
         if word.isspace():
             report["whitespace-only word (kept)"] += 1
     check_characters(place, field, "".join(value))
-    return value
+    return list(value)
 
 
 def label_value(place: Place, field: str, value: Any, report: Counter[str]) -> str:
@@ -100,20 +131,20 @@ def label_value(place: Place, field: str, value: Any, report: Counter[str]) -> s
 
 def label_list(place: Place, field: str, value: Any, report: Counter[str]) -> list[str]:
     """Return the list of labels `value`, each label once."""
-    if not isinstance(value, list):
+    if not isinstance(value, (list, tuple)):
         raise place.error(field, f"is {shown(value)}", "a list of labels", 'Write ["person", "date"]')
     return list(
         dict.fromkeys(label_value(place, f"{field}[{i}]", item, report) for i, item in enumerate(value))
     )
 
 
-def index_value(place: Place, field: str, value: Any, highest: int, counted: str) -> int:
+def index_value(place: Place, field: str, value: Any, highest: int, counted: str, do: str = "") -> int:
     """Return `value` if it is a whole number from 0 to `highest`."""
     allowed = f"a whole number from 0 to {highest}" if highest >= 0 else "nothing"
     if isinstance(value, bool) or not isinstance(value, int):
         raise place.error(field, f"is {shown(value)}", allowed)
     if not 0 <= value <= highest:
-        raise place.error(field, f"is {value}, out of range", f"{allowed} ({counted})")
+        raise place.error(field, f"is {value}, out of range", f"{allowed} ({counted})", do)
     return value
 
 
@@ -132,37 +163,6 @@ def word_entities(place: Place, field: str, value: Any, words: int, report: Coun
             )
         entities.append((start, end + 1, label_value(place, f"{name}[2]", label, report)))
     return entities
-
-
-def character_entities(place: Place, field: str, value: Any, text: str, report: Counter[str]) -> list[Entity]:
-    """Return the entities of ``[[start, end, label], ...]`` or ``[{"start":, "end":, "label":}, ...]``."""
-    return [
-        _character_entity(place, f"{field}[{position}]", item, text, report)
-        for position, item in enumerate(_items(place, field, value))
-    ]
-
-
-def _character_entity(place: Place, name: str, item: Any, text: str, report: Counter[str]) -> Entity:
-    names = [f"{name}[{part}]" for part in range(3)]
-    if isinstance(item, dict):
-        missing = [key for key in ("start", "end", "label") if key not in item]
-        if missing:
-            raise place.error(
-                name, f"lacks {', '.join(missing)}", '{"start": 0, "end": 4, "label": "person"}'
-            )
-        names = [f"{name}.{key}" for key in ("start", "end", "label")]
-        first, last, label = item["start"], item["end"], item["label"]
-    else:
-        first, last, label = _triple(place, name, item, "[start, end, label]")
-    counted = f"the text has {len(text)} characters"
-    start = index_value(place, names[0], first, len(text), counted)
-    end = index_value(place, names[1], last, len(text), counted)
-    if start >= end:
-        raise place.error(name, f"goes from {start} to {end}", "start < end, the end exclusive")
-    if isinstance(item, dict) and isinstance(item.get("text"), str) and item["text"] != text[start:end]:
-        found = f"is {shown(item['text'])} but the text has {shown(text[start:end])}"
-        raise place.error(f"{name}.text", found, "the text at these offsets", "Check the offsets")
-    return start, end, label_value(place, names[2], label, report)
 
 
 def relation_list(
@@ -185,12 +185,12 @@ def relation_list(
 
 
 def _items(place: Place, field: str, value: Any) -> list[Any]:
-    if not isinstance(value, list):
+    if not isinstance(value, (list, tuple)):
         raise place.error(field, f"is {shown(value)}", "a list", "Write [] for none")
-    return value
+    return list(value)
 
 
 def _triple(place: Place, name: str, item: Any, allowed: str) -> tuple[Any, Any, Any]:
-    if not isinstance(item, list) or len(item) != 3:
+    if not isinstance(item, (list, tuple)) or len(item) != 3:
         raise place.error(name, f"is {shown(item)}", allowed)
     return item[0], item[1], item[2]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import glob
 import gzip
 import json
-from collections.abc import Iterator, Sequence
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
@@ -18,6 +20,9 @@ Paths = str | Path | list[str] | list[Path]
 JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
 
 BOM = "\ufeff"
+
+#: The beginning of an array of records. A line that begins with ``["`` is a record itself: a text and its annotations.
+_ARRAY = re.compile(r'\s*\[\s*(?!\s|")')
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,7 @@ class Place:
     @property
     def source(self) -> str:
         """File name without folder, and line; stored with the example."""
-        name = Path(self.file).name
+        name = self.file.rpartition(os.sep)[2]
         return name if self.line is None else f"{name}:{self.line}"
 
     def error(self, field: str, found: str, allowed: str = "", do: str = "") -> DataError:
@@ -150,9 +155,10 @@ def _opened(path: Path) -> IO[bytes]:
 
 
 def read_json(path: Path) -> Iterator[tuple[Place, Any]]:
-    """Yield location and value of each record of a JSON array or of a file with one JSON value on each line.
+    """Yield location and value of each record of a JSON array, or of a file with one JSON value on each line.
 
-    The first character decides between the two. Lines are read one by one, so a file may be larger than memory.
+    The first character decides between the two. Lines are read one by one, so a file may be larger than memory. If the
+    first line is a single brace, each object covers several lines.
 
     Raises
     ------
@@ -160,7 +166,7 @@ def read_json(path: Path) -> Iterator[tuple[Place, Any]]:
         The file is not JSON or has no record.
     """
     found = False
-    for place, value in _json_array(path) if _starts_array(path) else _json_lines(path):
+    for place, value in _layout(path)(path):
         found = True
         yield place, value
     if not found:
@@ -172,11 +178,12 @@ def read_json(path: Path) -> Iterator[tuple[Place, Any]]:
         )
 
 
-def _starts_array(path: Path) -> bool:
-    for _, line in read_lines(path):
-        if line.strip():
-            return line.lstrip().startswith("[")
-    return False
+def _layout(path: Path) -> Callable[[Path], Iterator[tuple[Place, Any]]]:
+    """Return the function that reads the records of a file."""
+    line = next((line for _, line in read_lines(path) if line.strip()), "")
+    if line.strip() == "{":
+        return _json_objects
+    return _json_array if _ARRAY.match(line) else _json_lines
 
 
 def _json_lines(path: Path) -> Iterator[tuple[Place, Any]]:
@@ -184,6 +191,17 @@ def _json_lines(path: Path) -> Iterator[tuple[Place, Any]]:
         if line.strip():
             place = Place(str(path), number)
             yield place, parse_line(place, line)
+
+
+def _json_objects(path: Path) -> Iterator[tuple[Place, Any]]:
+    text = read_text(path)
+    position, line = 0, 1
+    while (start := _skip_blanks(text, position)) < len(text):
+        line += text.count("\n", position, start)
+        place = Place(str(path), line)
+        value, position = _parse(place, text, start)
+        line += text.count("\n", start, position)
+        yield place, value
 
 
 def parse_line(place: Place, line: str | bytes) -> Any:

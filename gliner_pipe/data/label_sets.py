@@ -10,11 +10,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from difflib import SequenceMatcher
+from itertools import combinations
 
 from gliner_pipe.errors import ConfigError
 
 #: Maximum number of labels in a message.
 SHOWN = 10
+
+#: Maximum number of labels that are compared with each other, and the similarity of two spellings of one label.
+MOST_COMPARED, SAME_RATIO = 200, 0.9
 
 #: Abbreviations of labels that data sets use.
 _SHORT = {
@@ -36,7 +41,7 @@ class LabelSets:
     Attributes
     ----------
     where
-        Setting of the labels, e.g. ``"components.gliner.labels"``.
+        Setting of the labels, e.g. ``"components.gliner.labels"``; without a section, an option of a command.
     own
         Labels of the component.
     train, dev
@@ -77,10 +82,12 @@ class LabelSets:
         if not self.closed and set(self.asked or self.own) & set(self.dev):
             return  # a zero-shot model is trained on some labels and evaluated on others
         section, _, option = self.where.rpartition(".")
-        do = (
-            f"Set {option} = [] in [{section}], or --{self.where} '[]', to use the labels of the training data"
-            f"{self._otherwise(section, option)}"
-        )
+        do = "Remove it to use the labels of the data"
+        if section:
+            do = (
+                f"Set {option} = [] in [{section}], or --{self.where} '[]', to use the labels of the training data"
+                f"{self._otherwise(section, option)}"
+            )
         raise ConfigError(
             self.where,
             f"has {named(self.own)}; the training data has {counted(self.train)}: no common label",
@@ -188,6 +195,42 @@ def alike(found: Iterable[str], known: Iterable[str]) -> dict[str, str]:
     """Return labels that are spelling variants of known ones: case, blanks, underscores, plural, ``B-``, ``PER``."""
     by_core = {_core(label): label for label in known}
     return {label: by_core[_core(label)] for label in found if _core(label) in by_core}
+
+
+def label_doubts(labels: Mapping[str, int]) -> Iterator[str]:
+    """Yield a line for labels that are probably mistakes: variants of each other, numbers, tags, single occurrences.
+
+    Parameters
+    ----------
+    labels
+        Counts of the labels in the data.
+    """
+    variants: dict[str, list[str]] = {}
+    for label in labels:
+        variants.setdefault(_core(label), []).append(label)
+    groups = [group for group in variants.values() if len(group) > 1]
+    grouped = {label for group in groups for label in group}
+    groups += _close(label for label in list(labels)[:MOST_COMPARED] if label not in grouped)
+    for group in groups:
+        yield f"labels that may be the same: {counted({label: labels[label] for label in group})}"
+    for what, pattern in (("numbers", r"[\d\W_]+"), ("tags", r"[BILUSEM][-_].+")):
+        found = {label: number for label, number in labels.items() if re.fullmatch(pattern, label)}
+        if found:
+            yield f"labels that look like {what}: {counted(found)}"
+    if single := [label for label, number in labels.items() if number == 1]:
+        yield f"labels that occur once: {named(single)}"
+
+
+def _close(labels: Iterable[str]) -> list[list[str]]:
+    """Return pairs of long labels that differ in one or two letters, and not in a number only."""
+    long = [label for label in labels if len(label) >= 6]
+    return [
+        [one, other]
+        for one, other in combinations(long, 2)
+        if abs(len(one) - len(other)) <= 2
+        and re.sub(r"\d", "", one) != re.sub(r"\d", "", other)
+        and SequenceMatcher(None, one.casefold(), other.casefold(), autojunk=False).ratio() >= SAME_RATIO
+    ]
 
 
 def _core(label: str) -> str:

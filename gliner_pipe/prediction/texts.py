@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gliner_pipe.data.files import JSON_SUFFIXES, decoded_lines, find_files, read_lines, read_text
+from gliner_pipe.data.exports import as_record, is_export, is_task, text_field
+from gliner_pipe.data.fields import record_object
+from gliner_pipe.data.files import (
+    JSON_SUFFIXES,
+    Place,
+    decoded_lines,
+    find_files,
+    read_json,
+    read_lines,
+    read_text,
+)
 from gliner_pipe.data.readers.tables import open_tables
 from gliner_pipe.prediction.shards import Columns, ending
 
@@ -50,7 +60,8 @@ def read_texts(
     source
         ``"-"`` (standard input, one text per line), a folder (each ``.txt`` file in it or below it is one text), a
         ``.jsonl`` file (one object with a ``text`` per line), compressed or not, a ``.json`` file (an array of
-        such objects, or one per line), a ``.parquet`` file, or any other file, which is one text.
+        such objects, or one per line), an export of an annotation tool, a ``.parquet`` file, or any other file, which
+        is one text.
     lines
         Whether text files hold one text per line.
     columns
@@ -88,8 +99,7 @@ def _numbered(lines: Iterable[tuple[int, str]], where: str, prefix: str) -> Iter
 
 def _records(path: Path, columns: Columns) -> Iterator[TextItem]:
     name = "id" if columns.id is None else columns.id
-    (table,) = open_tables(path, "")
-    for place, record in table.rows((columns.text, name)):
+    for place, record in _rows(path, columns.text, name):
         if not isinstance(record.get(columns.text), str):
             found = f"is an object with {', '.join(record) or 'nothing'}"
             raise place.error("", found, f'an object with a "{columns.text}" that is a string')
@@ -100,3 +110,17 @@ def _records(path: Path, columns: Columns) -> Iterator[TextItem]:
         yield TextItem(
             record[columns.text], str(place), f"line-{place.line or 0:06d}", meta or {"line": place.line}
         )
+
+
+def _rows(path: Path, text: str, name: str) -> Iterator[tuple[Place, Mapping[str, Any]]]:
+    """Yield the records of a file. Those of annotation tools get their text in the column `text`."""
+    first = next((one for _, one in read_json(path)), None) if path.suffix.lower() in JSON_SUFFIXES else None
+    if text != Columns().text or not is_export(first) or (isinstance(first, Mapping) and text in first):
+        (table,) = open_tables(path, "")
+        yield from table.rows((text, name))
+        return
+    field = text_field(value for _, value in read_json(path))
+    for place, value in read_json(path):
+        record = as_record(value)
+        data = record["data"] if isinstance(record, Mapping) and is_task(record) else record
+        yield place, {**record_object(place, record), text: data.get(field)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,8 +14,15 @@ from pydantic.dataclasses import dataclass
 from spacy.language import Language
 from spacy.training import Example
 
-from gliner_pipe.data.detect import ReaderLike, is_known, reader_of_dataset, reader_of_path, reader_of_records
-from gliner_pipe.data.readers.json import are_records
+from gliner_pipe.data.detect import (
+    FIRST_RECORDS,
+    ReaderLike,
+    is_known,
+    reader_of_dataset,
+    reader_of_path,
+    reader_of_records,
+)
+from gliner_pipe.data.readers.json_records import are_records
 from gliner_pipe.data.readers.tables import is_dataset
 from gliner_pipe.data.splitting import Chunk
 from gliner_pipe.errors import ConfigError, DataError
@@ -72,7 +80,7 @@ class Section:
     weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
 
     def read(self, nlp: Language, where: str) -> list[Example]:
-        """Return the examples that have words.
+        """Return the examples that have words; the report of the reader counts the others.
 
         Raises
         ------
@@ -85,6 +93,8 @@ class Section:
                 break
             if any(not token.is_space for token in example.reference):
                 examples.append(example)
+            elif isinstance(report := getattr(self.reader, "report", None), Counter):
+                report["text without words (skipped)"] += 1
         if not examples:
             raise DataError(
                 f"[{where}]", "has no document with words", "at least one", "Check the path and the reader"
@@ -184,7 +194,9 @@ def make_reader(value: Any, where: str) -> ReaderLike:
 
 def _are_data(value: Any) -> bool:
     """Return whether a list holds the data itself, and not sections, paths or readers."""
-    return _are_examples(value) or (are_records(value) and is_known(value[0]) and "reader" not in value[0])
+    if _are_examples(value):
+        return True
+    return are_records(value) and "reader" not in value[0] and any(map(is_known, value[:FIRST_RECORDS]))
 
 
 def _are_examples(value: Any) -> bool:

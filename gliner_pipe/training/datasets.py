@@ -13,7 +13,7 @@ from spacy.training import Example
 
 from gliner_pipe.data.annotations import SpanSetter
 from gliner_pipe.data.batching import BatchSize, PieceCounter, batches, parse_size
-from gliner_pipe.data.checks import check_examples
+from gliner_pipe.data.checks import DataReport, check_examples
 from gliner_pipe.data.holdout import drop_labels, hold_out
 from gliner_pipe.data.splitting import chunk_examples, split_examples
 from gliner_pipe.errors import ConfigError
@@ -255,20 +255,39 @@ def describe(datasets: Sequence[Dataset], component: TrainableByLoop) -> str:
     DataError
         If it can learn none.
     """
+    report, lost = data_report(datasets, component)
+    text = report if isinstance(report, str) else report.render()
+    lines = [f"[components.{component.name}] training data: {text}"]
+    return "\n".join([*lines, *(f"  {number} {reason}" for reason, number in lost.items())])
+
+
+def data_report(
+    datasets: Sequence[Dataset], component: TrainableByLoop
+) -> tuple[DataReport | str, Counter[str]]:
+    """Return what a component can learn from the training data, and what is lost where documents are split.
+
+    Returns
+    -------
+    tuple
+        The report, or the component's own text if it does not learn entities; and counts of the losses.
+
+    Raises
+    ------
+    DataError
+        If it can learn nothing.
+    """
     lost: Counter[str] = Counter()
     examples = [example for dataset in datasets for example in dataset.parts(report=lost)]
     own = component.describe_data(examples) if hasattr(component, "describe_data") else None
     if own is not None:
-        return f"[components.{component.name}] training data: {own}"
+        return own, Counter()
     report = check_examples(
         examples,
         spans_key=getattr(component, "gold_spans_key", datasets[0].spans_key),
         max_width=getattr(component, "max_width", None),
         flat_ner=False,
     )
-    lines = [f"[components.{component.name}] training data: {report.render()}"]
-    lines += [f"  {number} {reason}" for reason, number in (+lost).items()]
-    return "\n".join(lines)
+    return report, +lost
 
 
 # -- drawing -----------------------------------------------------------------------------------------------------------

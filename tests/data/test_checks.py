@@ -5,6 +5,7 @@ from spacy.tokens import Doc, Span
 from spacy.training import Example
 
 from gliner_pipe.data.checks import check_examples
+from gliner_pipe.data.label_sets import label_doubts
 from gliner_pipe.errors import DataError
 
 
@@ -94,3 +95,24 @@ def test_examples_that_cannot_be_learned(example, fails):
         check_examples([example("a b"), example("c")])
     with fails(DataError, "data"):
         check_examples([example("a b", [(0, 2, "x")])], max_width=1)
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        ({"person": 3, "Person": 2}, ["labels that may be the same: person (3), Person (2)"]),
+        (
+            {"work of art": 3, "work_of_art": 2},
+            ["labels that may be the same: work of art (3), work_of_art (2)"],
+        ),
+        ({"location": 3, "loacation": 2}, ["labels that may be the same: location (3), loacation (2)"]),
+        ({"stage 1 disease": 3, "stage 2 disease": 2, "city": 4, "country": 4}, []),
+        (
+            {"7": 2, "B-PER": 3},
+            ["labels that look like numbers: 7 (2)", "labels that look like tags: B-PER (3)"],
+        ),
+        ({"person": 3, "city": 1}, ["labels that occur once: city"]),
+    ],
+)
+def test_suspicious_labels(labels, expected):
+    assert list(label_doubts(labels)) == expected

@@ -118,3 +118,15 @@ def test_places():
     assert str(Place("data/a.txt", 3)) == "data/a.txt:3"
     assert Place("data/a.txt", 3).source == "a.txt:3"
     assert str(Place("a", 3).error("ner[0]", "is odd", "even")) == "a:3 (ner[0]) is odd; allowed: even."
+
+
+def test_objects_of_several_lines(write, fails):
+    path = write("a.json", '{\n "a": 1\n}\n\n{\n "a": 2}\n')
+    assert [(place.line, value) for place, value in read_json(path)] == [(1, {"a": 1}), (5, {"a": 2})]
+    with fails(DataError, "b.json:5"):
+        list(read_json(write("b.json", '{\n "a": 1\n}\n{"a":\n}')))
+
+
+def test_lines_that_are_lists(write):
+    path = write("a.jsonl", '["Ann", {"entities": []}]\n["Bob", {}]\n')
+    assert [value for _, value in read_json(path)] == [["Ann", {"entities": []}], ["Bob", {}]]

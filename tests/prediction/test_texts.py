@@ -4,6 +4,7 @@ import io
 import json
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -85,3 +86,27 @@ def test_a_missing_file_and_a_folder_without_texts(tmp_path: Path) -> None:
         with pytest.raises(DataError) as error:
             list(read_texts(path))
         assert str(path) in error.value.where
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        [["Ann left.", {"entities": [[0, 3, "person"]]}], ["Bob slept.", {}]],
+        [
+            {"id": 1, "data": {"review": "Ann left."}, "annotations": []},
+            {"id": 2, "data": {"review": "Bob slept."}, "annotations": [{"result": []}]},
+        ],
+        [
+            {
+                "id": 1,
+                "review": "Ann left.",
+                "label": [{"start": 0, "end": 3, "text": "Ann", "labels": ["x"]}],
+            },
+            {"id": 2, "review": "Bob slept."},
+        ],
+    ],
+)
+def test_exports_of_annotation_tools(tmp_path: Path, records: list[Any]) -> None:
+    path = tmp_path / "texts.json"
+    path.write_text(json.dumps(records), encoding="utf-8")
+    assert [item.text for item in read_texts(path)] == ["Ann left.", "Bob slept."]

@@ -15,7 +15,7 @@ from spacy.tokens import Doc, Span
 from spacy.training import Example
 
 from gliner_pipe.data.annotations import SpanSetter, primary_key, set_spans, set_supervision, trimmed
-from gliner_pipe.data.fields import Entity, Relation
+from gliner_pipe.data.fields import Entity, Relation, Report
 from gliner_pipe.data.files import Place, find_files
 from gliner_pipe.errors import ConfigError, DataError
 from gliner_pipe.registry import registry
@@ -157,7 +157,7 @@ class Reader:
         self.limit = limit
         self.flat_ner = flat_ner
         self.alignment_mode = alignment_mode
-        self.report: Counter[str] = Counter()
+        self.report: Counter[str] = Report()
         self._entity_labels = _LabelRules("ner", _pairs("label_map", label_map), _label_set("labels", labels))
         self._relation_labels = _LabelRules(
             "rel", _pairs("rel_label_map", rel_label_map), _label_set("rel_labels", rel_labels)
@@ -190,12 +190,12 @@ class Reader:
         nlp
             Provides the vocabulary and, for running text, the tokenizer.
         """
-        report: Counter[str] = Counter()
+        report = Report()
         records = self.all_records(report)
         self.report = report
         return self._examples(nlp, records, report)
 
-    def _examples(self, nlp: Language, records: Iterator[Record], report: Counter[str]) -> Iterator[Example]:
+    def _examples(self, nlp: Language, records: Iterator[Record], report: Report) -> Iterator[Example]:
         count = 0
         try:
             for record in records:
@@ -206,10 +206,10 @@ class Reader:
         finally:
             if report and not self._reported:
                 self._reported = True
-                counts = "; ".join(f"{number} x {reason}" for reason, number in report.most_common())
-                logger.warning("%s: %s", self.title, counts)
+                logger.warning("%s: %s", self.title, "; ".join(report.render()))
         if not count:
-            raise DataError(self.title, "contains no text", "at least one non-empty text", "Check the path")
+            found = f"contains no text ({'; '.join(report.render())})" if report else "contains no text"
+            raise DataError(self.title, found, "at least one non-empty text", "Check the path")
 
     def to_example(self, nlp: Language, record: Record, report: Counter[str]) -> Example:
         """Return a spaCy example: the bare document, and the same document with its annotations."""

@@ -3,138 +3,52 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
+from gliner_pipe.data.exports import (
+    ENTITY_NAMES,
+    OTHER_ENTITY_NAMES,
+    Annotated,
+    RawSpan,
+    as_record,
+    is_task,
+    raw_links,
+    raw_spans,
+    region_field,
+    skipped,
+    task_record,
+    text_field,
+    tool_fields,
+)
 from gliner_pipe.data.fields import (
     Entity,
-    character_entities,
-    label_list,
+    Relation,
+    label_value,
     record_object,
-    relation_list,
-    shown,
     text_value,
     unknown_fields,
     word_entities,
     word_list,
 )
-from gliner_pipe.data.files import JSON_SUFFIXES, Place, read_json
-from gliner_pipe.data.readers.base import OFFSET_OPTIONS, Reader, Record, reader
+from gliner_pipe.data.files import Place
+from gliner_pipe.data.offsets import (
+    NO_DOUBT,
+    Decision,
+    Reading,
+    Stated,
+    Unit,
+    character_range,
+    decide_reading,
+    is_plain,
+    stated_span,
+)
+from gliner_pipe.data.readers.base import OFFSET_OPTIONS, Record, reader
+from gliner_pipe.data.readers.json_records import LABEL_FIELDS, JsonReader, Values, are_records
 from gliner_pipe.data.readers.tables import guess_columns
 from gliner_pipe.data.tags import TagNames, find_scheme, is_tag_list, tag_entities, tag_list, tags_by_id
 from gliner_pipe.errors import ConfigError, DataError
-
-#: Optional fields with a list of labels.
-LABEL_FIELDS = ("ner_labels", "ner_negatives", "rel_labels", "rel_negatives")
-
-#: Starts a new iteration over all records of a file.
-Values = Callable[[], Iterable[tuple[Place, Any]]]
-
-
-def are_records(value: Any) -> bool:
-    """Whether `value` is a non-empty list of mappings."""
-    return isinstance(value, (list, tuple)) and bool(value) and all(isinstance(v, Mapping) for v in value)
-
-
-class JsonReader(Reader):
-    """Base class of the readers of JSON files and of lists of records in memory.
-
-    Messages name a record in memory by its position, counted from 0: ``"record 3 (ner[0])"``.
-
-    Parameters
-    ----------
-    path
-        Files, see :class:`Reader`, or a list of records.
-    require_gold
-        Treat a record without the field of entities as an error; otherwise it has no entities.
-    fields
-        Names of the fields in the data, by the name that this reader uses.
-    options
-        Options of all readers, see :class:`Reader`.
-    """
-
-    suffixes: ClassVar[tuple[str, ...]] = JSON_SUFFIXES
-    #: The fields, required ones first.
-    known: ClassVar[tuple[str, ...]] = ()
-    #: Alternative names of fields in the option `fields`.
-    aliases: ClassVar[Mapping[str, str]] = {}
-
-    def __init__(
-        self,
-        path: Any,
-        *,
-        require_gold: bool = True,
-        fields: dict[str, str] | None = None,
-        **options: Any,
-    ) -> None:
-        super().__init__(path, **options)
-        self.require_gold = require_gold
-        self.renamed = self._renamed(fields or {})
-        # A name that the option gives to one field is no longer the name of another field.
-        taken = set(self.renamed.values())
-        self.names = {name: name for name in self.known if name not in taken} | self.renamed
-
-    @property
-    def title(self) -> str:
-        """Name of the data in messages."""
-        return "the records" if are_records(self.path) else super().title
-
-    def all_records(self, report: Counter[str]) -> Iterator[Record]:
-        """Return the records of all files, or the records in memory."""
-        if not are_records(self.path):
-            return super().all_records(report)
-        values: Sequence[Any] = self.path
-        return self._read(lambda: ((Place(f"record {i}"), dict(v)) for i, v in enumerate(values)), report)
-
-    def records(self, file: Path, report: Counter[str]) -> Iterator[Record]:
-        """Yield the records of a JSON array or of a JSON Lines file."""
-        return self._read(lambda: read_json(file), report)
-
-    def _read(self, values: Values, report: Counter[str]) -> Iterator[Record]:
-        for place, value in values():
-            yield self.record(place, record_object(place, value), values, report)
-
-    def record(self, place: Place, value: dict[str, Any], values: Values, report: Counter[str]) -> Record:
-        """Return the checked record `value`; `values` gives all records of its file."""
-        raise NotImplementedError
-
-    def _optional_fields(
-        self, place: Place, value: dict[str, Any], entities: int, report: Counter[str]
-    ) -> dict[str, Any]:
-        """Return the checked id, relations and label lists of a record with that many entities."""
-        fields: dict[str, Any] = {}
-        for field in (*LABEL_FIELDS, "relations", "id"):
-            name = self.names.get(field, "")
-            found = value.get(name)
-            if found is None:
-                continue
-            if field == "relations":
-                fields[field] = relation_list(place, name, found, entities, report)
-            elif field == "id":
-                if isinstance(found, bool) or not isinstance(found, (str, int)):
-                    raise place.error(name, f"is {shown(found)}", "a string or a whole number")
-                fields[field] = str(found)
-            else:
-                fields[field] = label_list(place, name, found, report)
-        return fields
-
-    def _renamed(self, fields: Mapping[str, str]) -> dict[str, str]:
-        renamed: dict[str, str] = {}
-        for field, name in fields.items():
-            known = self.aliases.get(field, field)
-            if known not in self.known:
-                allowed = ", ".join([*self.known, *self.aliases])
-                raise ConfigError(f"fields.{field}", "is not a field of this reader", allowed)
-            if not isinstance(name, str) or not name:
-                raise ConfigError(f"fields.{field}", f"is {name!r}", "the name of the field in the data")
-            if known in renamed:
-                raise ConfigError(f"fields.{field}", f"is the same field as {known}", "each field once")
-            if name in renamed.values():
-                raise ConfigError("fields", f"has the name {name!r} twice", "another name for each field")
-            renamed[known] = name
-        return renamed
 
 
 @reader("gliner_json", without=OFFSET_OPTIONS)
@@ -204,6 +118,9 @@ class GlinerJsonReader(JsonReader):
                     name, "is missing", allowed, "Set require_gold = false for records without it"
                 )
             return []
+        if value[name] is None:
+            report[f"record with {name} = null (no entities)"] += 1
+            return []
         if not self._are_tags(value[name], words):
             return word_entities(place, name, value[name], words, report)
         tags = tag_list(place, name, value[name], words, self.words_name, self.tag_names)
@@ -237,6 +154,10 @@ class JsonlReader(JsonReader):
     fields are ``ner_labels``, ``ner_negatives``, ``relations`` (list of ``[head, tail, label]``, indices into the list
     of entities), ``rel_labels``, ``rel_negatives`` and ``id``. The tokenizer of the pipeline splits the text.
 
+    The exports of Prodigy, doccano and Label Studio (JSON and JSON_MIN) and spaCy's pairs ``[text, {"entities": ...}]``
+    are read as they are. Records that were rejected or ignored, cancelled annotations and empty texts are skipped and
+    counted. If entities state their text, offsets that count something else than code points are converted.
+
     Parameters
     ----------
     path
@@ -244,9 +165,12 @@ class JsonlReader(JsonReader):
     entity_field
         Field of the entities, if it has another name.
     require_gold
-        Treat a record without entities as an error; otherwise it has none.
+        Treat a file in which no record has entities as an error; otherwise its texts have none.
     fields
         Names of the fields in the data, if they differ: ``{"text": "body", "entities": "mentions"}``.
+    offsets
+        What offsets count: ``"codepoints"``, ``"utf16"`` (code units, as in JavaScript and Java), ``"bytes"`` (of
+        UTF-8), or ``"auto"``: code points, unless the data shows that it is one of the others.
     options
         Options of all readers, see :class:`Reader`.
     """
@@ -259,40 +183,238 @@ class JsonlReader(JsonReader):
         path: Any,
         *,
         entity_field: str | None = None,
+        offsets: Literal["auto", "codepoints", "utf16", "bytes"] = "auto",
         **options: Any,
     ) -> None:
         super().__init__(path, **options)
+        self.offsets = offsets
         named = self.renamed.get("entities")
         if named is not None and entity_field not in (None, named):
             found = f"is {entity_field!r}, while fields has {named!r}"
             raise ConfigError("entity_field", found, "one of the two", "Remove entity_field")
         named = named or entity_field
-        self.entity_fields = ("entities", *self.aliases) if named is None else (named,)
+        self.entity_fields = ENTITY_NAMES if named is None else (named,)
+        self.other_fields = OTHER_ENTITY_NAMES if named is None else ()
+        self._facts: _Facts | None = None
 
-    def record(self, place: Place, value: dict[str, Any], values: Values, report: Counter[str]) -> Record:
-        """Return text and entities of a record."""
+    def record(
+        self, place: Place, value: dict[str, Any], values: Values, report: Counter[str]
+    ) -> Record | None:
+        """Return text and entities of a record; None if it is no gold annotation or has no text."""
+        if self._facts is None or self._facts.values is not values:
+            self._facts = _Facts(values)
+        facts = self._facts
+        if reason := skipped(value):
+            report[reason] += 1
+            return None
+        item = self._annotated(place, value, facts, report)
+        if item is None:
+            report["task without annotation (skipped)"] += 1
+            return None
+        if "annotation_id" in value and value.get("id") is not None:  # JSON_MIN: a record for each annotator
+            task = str(value["id"])
+            if task in facts.tasks:
+                report["annotation of a further annotator (ignored)"] += 1
+                return None
+            facts.tasks.add(task)
+        if value.get("_view_id") == "ner":
+            report["accepted suggestion (the text may have more entities, which are learned as absent)"] += 1
+        if item.text is None or (isinstance(item.text, str) and not item.text.strip()):
+            report["empty text (skipped)"] += 1
+            return None
+        known = (*self.names.values(), "relation_scores", *self.entity_fields, *item.known)
+        unknown_fields(value, known, report)
+        text = text_value(place, item.text_name, item.text)
+        decision = self._decision(place, text, item, facts, report)
+        entities, positions = _entities(place, item, text, decision, report)
+        links = item.links
+        if links is not None:
+            value = {name: one for name, one in value.items() if name != self.names.get("relations")}
+        fields = self._optional_fields(place, value, len(item.spans), report)
+        if links is not None:
+            fields["relations"] = [
+                (link.head, link.tail, label_value(place, link.name, link.label, report)) for link in links
+            ]
+        if "relations" in fields:
+            fields["relations"] = _linked(fields["relations"], positions, report)
+        return Record(place, text=text, entities=entities, **fields)
+
+    def _object(self, place: Place, value: Any) -> dict[str, Any]:
+        return record_object(place, as_record(value))
+
+    def _annotated(
+        self, place: Place, value: dict[str, Any], facts: _Facts, report: Counter[str]
+    ) -> Annotated | None:
+        """Return a record of any tool in one form; None if it is a task without annotation."""
         name = self.names.get("text", "text")
+        task = is_task(value)
+        if (task or name not in value) and "text" not in self.renamed:
+            name = facts.text_name()
+        if task:
+            return task_record(place, value, name, report)
         if name not in value:
             found = f"is missing (fields: {', '.join(value) or 'none'})"
             do = 'Columns of words and tags are read by @readers = "bio"' if guess_columns(value) else ""
             if "tokenized_text" in value:
                 do = 'Lists of words are read by @readers = "gliner_json"'
             raise place.error(name, found, "a text", do)
-        unknown_fields(value, (*self.names.values(), "relation_scores", *self.entity_fields), report)
-        text = text_value(place, name, value[name])
-        entities: list[Entity] = []
-        given = [field for field in self.entity_fields if field in value]
-        names = " or ".join(self.entity_fields)
+        item = Annotated(name, value[name], self._entity_field(place, value, facts, report))
+        item.known = (*tool_fields(value), name)
+        if None in value.values():
+            item.known += tuple(field for field in self.other_fields if value.get(field, "") is None)
+        if item.entity_name is not None:
+            item.known += (item.entity_name,)
+            item.spans = raw_spans(place, item.entity_name, value[item.entity_name], report)
+        relations = self.names.get("relations", "")
+        if are_records(value.get(relations)):
+            item.links = raw_links(place, relations, value[relations], item, value, report)
+        return item
+
+    def _entity_field(
+        self, place: Place, value: dict[str, Any], facts: _Facts, report: Counter[str]
+    ) -> str | None:
+        """Return the field of the entities of a record; None if it has none, which is counted or an error."""
+        given = [field for field in self.entity_fields if value.get(field) is not None]
         if len(given) > 1:
+            names = " or ".join(self.entity_fields)
             raise place.error(" and ".join(given), "are both present", f"one of {names}", "Set entity_field")
         if given:
-            entities = character_entities(place, given[0], value[given[0]], text, report)
-        elif self.require_gold:
+            return given[0]
+        empty = [field for field in self.entity_fields if field in value]
+        if not empty and self.other_fields:
+            lists = [field for field in self.other_fields if isinstance(value.get(field), (list, tuple))]
+            if (found := region_field(value) or next(iter(lists), None)) is not None:
+                return found
+            empty = [field for field in self.other_fields if value.get(field, "") is None]
+        if empty:
+            report[f"record with {empty[0]} = null (no entities)"] += 1
+        elif not self.require_gold or tool_fields(value) or facts.any_record(self._has_entities):
+            if self.require_gold:
+                report["record without a field of entities (no entities)"] += 1
+        else:
+            names = " or ".join(self.entity_fields)
             found = f"is missing (fields: {', '.join(value)})"
             do = "Set entity_field to its name, or require_gold = false for texts without entities"
             raise place.error(names, found, "a list, [] for no entities", do)
-        fields = self._optional_fields(place, value, len(entities), report)
-        return Record(place, text=text, entities=entities, **fields)
+        return None
+
+    def _has_entities(self, value: Any) -> bool:
+        names = (*self.entity_fields, *self.other_fields)
+        return isinstance(value, Mapping) and any(isinstance(value.get(n), (list, tuple)) for n in names)
+
+    def _decision(
+        self, place: Place, text: str, item: Annotated, facts: _Facts, report: Counter[str]
+    ) -> Decision:
+        """Return how offsets are read. The whole file decides, as soon as there can be a doubt."""
+        if facts.decision is not None:
+            return facts.decision
+        plain = self.offsets in ("auto", "codepoints")
+        if not item.spans or (
+            plain and is_plain(text, [(one.start, one.end, one.stated) for one in item.spans])
+        ):
+            facts.assumed += not text.isascii() and bool(item.spans)
+            return NO_DOUBT
+        unit: Unit = "codepoints" if self.offsets == "auto" else self.offsets
+        facts.decision = decide_reading(self._stated_texts(facts), self.offsets)
+        reading, doubt = facts.decision.reading, facts.decision.doubt
+        if facts.assumed and reading != Reading(unit):
+            found = f"has offsets in {reading}; {facts.assumed} records before it fit code points, too"
+            raise place.error(item.entity_name or "", found, "one unit", f'Set offsets = "{reading.unit}"')
+        if reading != Reading(unit):
+            report[f"file whose offsets count {reading} (converted)"] += 1
+        if doubt is not None:
+            report[
+                f"file whose offsets fit better as {doubt} than as {reading} (not converted; set offsets = "
+                f'"{doubt.unit}" if they are)'
+            ] += 1
+        return facts.decision
+
+    def _stated_texts(self, facts: _Facts) -> Iterator[tuple[str, list[Stated]]]:
+        """Yield the texts of a file with the offsets of their entities; broken records are left out."""
+        place, unread = Place(""), Counter[str]()
+        for value in facts.records():
+            with suppress(DataError):  # raised when this record is read
+                item = None
+                if isinstance(value, dict) and not skipped(value):
+                    item = self._annotated(place, value, facts, unread)
+                if item is not None and isinstance(item.text, str) and item.spans:
+                    yield item.text, [one for span in item.spans if (one := _stated(span))]
+
+
+def _stated(span: RawSpan) -> Stated | None:
+    return stated_span(span.start, span.end, span.stated)
+
+
+class _Facts:
+    """What the records of a file tell together; each fact is read from the file when it is needed."""
+
+    def __init__(self, values: Values) -> None:
+        self.values = values
+        self.decision: Decision | None = None
+        #: Number of texts with other characters than ASCII that were read as code points before there was a doubt.
+        self.assumed = 0
+        self.tasks: set[str] = set()
+        self._text_name: str | None = None
+        self._any: bool | None = None
+
+    def records(self) -> Iterator[Any]:
+        """Yield the records up to the first that is not JSON."""
+        with suppress(DataError):
+            for _, value in self.values():
+                yield as_record(value)
+
+    def text_name(self) -> str:
+        """Return the field of the text."""
+        if self._text_name is None:
+            self._text_name = text_field(self.records())
+        return self._text_name
+
+    def any_record(self, test: Callable[[Any], bool]) -> bool:
+        """Whether a test is true for any record; always the same test."""
+        if self._any is None:
+            self._any = any(map(test, self.records()))
+        return self._any
+
+
+def _entities(
+    place: Place, item: Annotated, text: str, decision: Decision, report: Counter[str]
+) -> tuple[list[Entity], list[int | None]]:
+    """Return the entities of a record, and the index in that list of each of its spans."""
+    entities: list[Entity] = []
+    positions: list[int | None] = []
+    for span in item.spans:
+        positions.append(None)
+        start, end = span.start, span.end
+        if decision is NO_DOUBT and type(start) is type(end) is int and 0 <= start < end <= len(text):
+            found: tuple[int, int] | None = (start, end)
+        else:
+            given = (start, end, span.stated)
+            found = character_range(place, span.name, span.parts, given, text, decision, report)
+        labels = span.labels if isinstance(span.labels, (list, tuple)) else [span.labels]
+        if not labels:
+            report["entity without label (dropped)"] += 1
+        elif found is not None:
+            positions[-1] = len(entities)
+            name = f"{span.name}{span.parts[2]}"
+            entities += [(*found, label_value(place, name, label, report)) for label in labels]
+    return entities, positions
+
+
+def _linked(
+    links: Sequence[tuple[int | None, int | None, str]],
+    positions: Sequence[int | None],
+    report: Counter[str],
+) -> list[Relation]:
+    """Return the relations between entities, from those between spans of the record."""
+    relations = []
+    for head, tail, label in links:
+        first = None if head is None else positions[head]
+        second = None if tail is None else positions[tail]
+        if first is None or second is None:
+            report["relation without its entity (dropped)"] += 1
+        else:
+            relations.append((first, second, label))
+    return relations
 
 
 gliner_json = GlinerJsonReader

@@ -6,12 +6,13 @@ import itertools
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from gliner_pipe.data.fields import Entity, Relation, shown
 from gliner_pipe.data.files import BOM, Place, read_lines, read_text
+from gliner_pipe.data.offsets import Reading
 from gliner_pipe.data.readers.base import Reader, Record, reader
 from gliner_pipe.errors import DataError
 
@@ -184,7 +185,7 @@ def _mention(place: Place, line: str) -> _Mention:
 
 
 def _fitting_text(text: str, annotations: _Annotations, report: Counter[str]) -> str:
-    """Return the variant of the text that fits the offsets: tools count line breaks and BOMs differently."""
+    """Return the variant of the text that fits the offsets: tools count line breaks, BOMs and emoji differently."""
     plain = text.removeprefix(BOM)
     readings = {"": plain}
     if "\r\n" in text:
@@ -200,7 +201,29 @@ def _fitting_text(text: str, annotations: _Annotations, report: Counter[str]) ->
         report["byte order mark counted as a character (offsets shifted)"] += 1
         for mention in annotations.mentions.values():
             mention.ranges = [(start - 1, end - 1) for start, end in mention.ranges]
+        return plain
+    for unit in (Reading("utf16"), Reading("bytes")):
+        if (moved := _converted(plain, annotations, unit)) is not None:
+            report[f"text whose offsets count {unit} (converted)"] += 1
+            annotations.mentions = moved.mentions
+            break
     return plain
+
+
+def _converted(text: str, annotations: _Annotations, reading: Reading) -> _Annotations | None:
+    """Return the annotations with offsets in code points, if they fit the text when read in another unit."""
+    data = reading.encoded(text)
+    if data is None:
+        return None
+    moved = {}
+    for name, mention in annotations.mentions.items():
+        ranges = [reading.located(text, data, start, end) for start, end in mention.ranges]
+        found = [place for place in ranges if place is not None]
+        if len(found) < len(ranges):
+            return None
+        moved[name] = replace(mention, ranges=found)
+    converted = replace(annotations, mentions=moved)
+    return converted if _fits(text, converted) else None
 
 
 def _fits(text: str, annotations: _Annotations) -> bool:

@@ -200,3 +200,15 @@ def test_a_text_of_100_000_words(write, nlp):
 def test_wrong_options(options, fails):
     with fails(ConfigError, next(iter(options))):
         gliner_json("a.jsonl", **options)
+
+
+def test_entities_that_are_null_are_counted(write, nlp):
+    records = [{"tokenized_text": ["Ann"], "ner": None}, {"tokenized_text": ["Ann"], "ner": [[0, 0, "x"]]}]
+    reader = gliner_json(write("a.jsonl", records))
+    assert [len(gold_spans(example.reference)) for example in reader(nlp)] == [0, 1]
+    assert reader.report == {"record with ner = null (no entities)": 1}
+
+
+def test_records_with_tuples(nlp):
+    (example,) = gliner_json([{"tokenized_text": ("Ann", "left"), "ner": ((0, 0, "person"),)}])(nlp)
+    assert [span.text for span in gold_spans(example.reference)] == ["Ann"]

@@ -102,10 +102,10 @@ def test_characters_beyond_the_basic_plane_count_once(write, nlp):
 
 
 def test_other_entity_field(write, nlp, fails):
-    path = write("a.jsonl", [{"text": TEXT, "label": [[0, 7, "person"]]}])
+    path = write("a.jsonl", [{"text": TEXT, "found": [[0, 7, "person"]]}])
     with fails(DataError, "(entities or spans or ner)"):
         read(nlp, path)
-    assert triples(read(nlp, path, entity_field="label")[0]) == [("Ann Lee", "person")]
+    assert triples(read(nlp, path, entity_field="found")[0]) == [("Ann Lee", "person")]
     assert triples(read(nlp, path, require_gold=False)[0]) == []
 
 

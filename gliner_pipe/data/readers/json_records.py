@@ -1,0 +1,142 @@
+"""What the readers of JSON share: records of files or in memory, names of fields, and the optional fields."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from gliner_pipe.data.exports import is_pair, unwrapped
+from gliner_pipe.data.fields import label_list, record_object, relation_list, shown
+from gliner_pipe.data.files import JSON_SUFFIXES, Place, read_json
+from gliner_pipe.data.readers.base import Reader, Record
+from gliner_pipe.errors import ConfigError
+
+#: Optional fields with a list of labels.
+LABEL_FIELDS = ("ner_labels", "ner_negatives", "rel_labels", "rel_negatives")
+
+#: Starts a new iteration over all records of a file.
+Values = Callable[[], Iterable[tuple[Place, Any]]]
+
+
+def are_records(value: Any) -> bool:
+    """Whether `value` is a non-empty list of mappings, or of pairs of a text and its annotations."""
+    return (
+        isinstance(value, (list, tuple))
+        and bool(value)
+        and all(isinstance(v, Mapping) or is_pair(v) for v in value)
+    )
+
+
+class JsonReader(Reader):
+    """Base class of the readers of JSON files and of lists of records in memory.
+
+    Messages name a record in memory by its position, counted from 0: ``"record 3 (ner[0])"``.
+
+    Parameters
+    ----------
+    path
+        Files, see :class:`Reader`, or a list of records.
+    require_gold
+        Treat a record without the field of entities as an error; otherwise it has no entities.
+    fields
+        Names of the fields in the data, by the name that this reader uses.
+    options
+        Options of all readers, see :class:`Reader`.
+    """
+
+    suffixes: ClassVar[tuple[str, ...]] = JSON_SUFFIXES
+    #: The fields, required ones first.
+    known: ClassVar[tuple[str, ...]] = ()
+    #: Alternative names of fields in the option `fields`.
+    aliases: ClassVar[Mapping[str, str]] = {}
+
+    def __init__(
+        self,
+        path: Any,
+        *,
+        require_gold: bool = True,
+        fields: dict[str, str] | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(path, **options)
+        self.require_gold = require_gold
+        self.renamed = self._renamed(fields or {})
+        # A name that the option gives to one field is no longer the name of another field.
+        taken = set(self.renamed.values())
+        self.names = {name: name for name in self.known if name not in taken} | self.renamed
+
+    @property
+    def title(self) -> str:
+        """Name of the data in messages."""
+        return "the records" if are_records(self.path) else super().title
+
+    def all_records(self, report: Counter[str]) -> Iterator[Record]:
+        """Return the records of all files, or the records in memory."""
+        if not are_records(self.path):
+            return super().all_records(report)
+        values: Sequence[Any] = self.path
+        return self._read(
+            lambda: (
+                (Place(f"record {i}"), dict(v) if isinstance(v, Mapping) else v) for i, v in enumerate(values)
+            ),
+            report,
+        )
+
+    def records(self, file: Path, report: Counter[str]) -> Iterator[Record]:
+        """Yield the records of a JSON array or of a JSON Lines file."""
+        return self._read(
+            lambda: (one for place, value in read_json(file) for one in unwrapped(place, value)), report
+        )
+
+    def _read(self, values: Values, report: Counter[str]) -> Iterator[Record]:
+        for place, value in values():
+            record = self.record(place, self._object(place, value), values, report)
+            if record is not None:
+                yield record
+
+    def record(
+        self, place: Place, value: dict[str, Any], values: Values, report: Counter[str]
+    ) -> Record | None:
+        """Return the checked record `value`, or None to skip it; `values` gives all records of its file."""
+        raise NotImplementedError
+
+    def _object(self, place: Place, value: Any) -> dict[str, Any]:
+        return record_object(place, value)
+
+    def _optional_fields(
+        self, place: Place, value: dict[str, Any], entities: int, report: Counter[str]
+    ) -> dict[str, Any]:
+        """Return the checked id, relations and label lists of a record with that many entities."""
+        fields: dict[str, Any] = {}
+        for field in (*LABEL_FIELDS, "relations", "id"):
+            name = self.names.get(field, "")
+            found = value.get(name)
+            if found is None:
+                continue
+            if field == "relations":
+                fields[field] = relation_list(place, name, found, entities, report)
+            elif field == "id":
+                if isinstance(found, bool) or not isinstance(found, (str, int)):
+                    raise place.error(name, f"is {shown(found)}", "a string or a whole number")
+                fields[field] = str(found)
+            else:
+                fields[field] = label_list(place, name, found, report)
+        return fields
+
+    def _renamed(self, fields: Mapping[str, str]) -> dict[str, str]:
+        renamed: dict[str, str] = {}
+        for field, name in fields.items():
+            known = self.aliases.get(field, field)
+            if known not in self.known:
+                allowed = ", ".join([*self.known, *self.aliases])
+                raise ConfigError(f"fields.{field}", "is not a field of this reader", allowed)
+            if not isinstance(name, str) or not name:
+                raise ConfigError(f"fields.{field}", f"is {name!r}", "the name of the field in the data")
+            if known in renamed:
+                raise ConfigError(f"fields.{field}", f"is the same field as {known}", "each field once")
+            if name in renamed.values():
+                raise ConfigError("fields", f"has the name {name!r} twice", "another name for each field")
+            renamed[known] = name
+        return renamed
