@@ -14,6 +14,37 @@ Entity = tuple[int, int, str]
 Relation = tuple[int, int, str]
 
 
+class Report(Counter[str]):
+    """Counts of what is unusual in data, by reason.
+
+    Attributes
+    ----------
+    first
+        Place of the first case of each reason.
+    """
+
+    def __init__(self, *counts: Any) -> None:
+        super().__init__(*counts)
+        self.first: dict[str, Place] = {}
+
+    def settle(self, place: Place) -> None:
+        """Set `place` for the reasons without a place: they were counted while its record was read."""
+        if len(self) > len(self.first):
+            self.first = dict.fromkeys(self, place) | self.first
+
+    def render(self) -> list[str]:
+        """Return a line for each reason, the most frequent first."""
+        first = {reason: f" (first: {place.source})" for reason, place in self.first.items()}
+        return [f"{number} x {reason}{first.get(reason, '')}" for reason, number in self.most_common()]
+
+
+def count(report: Counter[str], reason: str, place: Place, number: int = 1) -> None:
+    """Add `number` cases of `reason` to `report`, the first of them at `place`."""
+    report[reason] += number
+    if isinstance(report, Report):
+        report.first.setdefault(reason, place)
+
+
 def shown(value: Any) -> str:
     """Return `value` for an error message: short, with its type where that helps."""
     text = repr(value)

@@ -15,7 +15,7 @@ from spacy.tokens import Doc, Span
 from spacy.training import Example
 
 from gliner_pipe.data.annotations import SpanSetter, primary_key, set_spans, set_supervision, trimmed
-from gliner_pipe.data.fields import Entity, Relation
+from gliner_pipe.data.fields import Entity, Relation, Report
 from gliner_pipe.data.files import Place, find_files
 from gliner_pipe.errors import ConfigError, DataError
 from gliner_pipe.registry import registry
@@ -34,13 +34,15 @@ OFFSET_OPTIONS = ("alignment_mode",)
 class Record:
     """One document of a file, checked but not yet tokenized.
 
-    Either ``words`` is set, and entities count words, or ``text`` is set, and entities count characters.
+    Either ``words`` is set, and entities count words, or ``text`` is set, and entities count characters. ``spaces``
+    says after which words a blank follows; None for all.
     """
 
     place: Place
     words: list[str] | None = None
     text: str | None = None
     sentence_starts: list[bool] | None = None
+    spaces: list[bool] | None = None
     entities: list[Entity] = field(default_factory=list)
     relations: list[Relation] | None = None
     ner_labels: list[str] | None = None
@@ -157,7 +159,7 @@ class Reader:
         self.limit = limit
         self.flat_ner = flat_ner
         self.alignment_mode = alignment_mode
-        self.report: Counter[str] = Counter()
+        self.report = Report()
         self._entity_labels = _LabelRules("ner", _pairs("label_map", label_map), _label_set("labels", labels))
         self._relation_labels = _LabelRules(
             "rel", _pairs("rel_label_map", rel_label_map), _label_set("rel_labels", rel_labels)
@@ -190,24 +192,25 @@ class Reader:
         nlp
             Provides the vocabulary and, for running text, the tokenizer.
         """
-        report: Counter[str] = Counter()
+        report = Report()
         records = self.all_records(report)
         self.report = report
         return self._examples(nlp, records, report)
 
-    def _examples(self, nlp: Language, records: Iterator[Record], report: Counter[str]) -> Iterator[Example]:
+    def _examples(self, nlp: Language, records: Iterator[Record], report: Report) -> Iterator[Example]:
         count = 0
         try:
             for record in records:
-                yield self.to_example(nlp, record, report)
+                example = self.to_example(nlp, record, report)
+                report.settle(record.place)
+                yield example
                 count += 1
                 if self.limit and count >= self.limit:
                     return
         finally:
             if report and not self._reported:
                 self._reported = True
-                counts = "; ".join(f"{number} x {reason}" for reason, number in report.most_common())
-                logger.warning("%s: %s", self.title, counts)
+                logger.warning("%s: %s", self.title, "; ".join(report.render()))
         if not count:
             raise DataError(self.title, "contains no text", "at least one non-empty text", "Check the path")
 
@@ -345,7 +348,7 @@ def reader(name: str, *, without: Collection[str] = ()) -> Callable[[ReaderClass
 
 def _tokenized(nlp: Language, record: Record) -> Doc:
     if record.words is not None:
-        return Doc(nlp.vocab, words=record.words)
+        return Doc(nlp.vocab, words=record.words, spaces=record.spaces)
     # The tokenizer itself: nlp.make_doc refuses texts longer than nlp.max_length, a limit meant for parsers.
     doc = nlp.tokenizer(record.text)
     if doc.text != record.text:

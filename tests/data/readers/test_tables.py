@@ -26,10 +26,10 @@ def test_lists_come_back_as_they_were_written(value):
 @pytest.mark.parametrize(
     "text",
     [
-        "['a' 'b']",
-        "['a'\n 'b']",
         "[''\"'\"]",
-        "[1 2]",
+        "['a', 'b' 'c']",
+        "['a' 'b' ... 'c']",
+        "[1 2 ...]",
         "a b",
         "{'a': 1}",
         "'a'",
