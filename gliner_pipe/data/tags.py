@@ -204,6 +204,26 @@ def find_codec(
     return codec
 
 
+def decode_tags(tags: Sequence[str], scheme: str, report: Counter[str]) -> list[Entity]:
+    """Return the entities of one sequence of tags such as ``B-person``, without inferring how they are written.
+
+    Sequences that `scheme` does not allow are repaired as in :meth:`TagCodec.entities`; a tag without prefix counts as
+    inside of an entity.
+
+    Parameters
+    ----------
+    tags
+        O, or any prefix with a hyphen and the label.
+    scheme
+        One of :data:`PREFIXES`.
+    report
+        Receives the counts.
+    """
+    parts = {tag: (OUTSIDE, "") if tag == OUTSIDE else ("I", tag) for tag in tags}
+    parts |= {tag: _parts(match) for tag in parts if (match := _DIALECTS[0][1].fullmatch(tag))}
+    return TagCodec(scheme, _USUAL, parts).entities(tags, report, lambda position: Place("tags"))
+
+
 def _means_outside(tag: str) -> bool:
     return tag in (OUTSIDE, "o", "_") or _SPECIAL.fullmatch(tag) is not None
 

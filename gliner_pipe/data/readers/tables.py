@@ -46,7 +46,8 @@ MISSING = object()
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?(:[\w.+-]+)?")
 _NUMPY_ITEM = r"""(?:'(?:[^'\\\n]|\\.)*'|"(?:[^"\\\n]|\\.)*"|[-+]?\d+)"""
-_NUMPY = re.compile(rf"(?:array\()?\[\s*({_NUMPY_ITEM}(?:\s+{_NUMPY_ITEM})*)\s*\](?:,\s*dtype=[\w<>'.]+)?\)?")
+_NUMPY = re.compile(rf"\[\s*({_NUMPY_ITEM}(?:\s+{_NUMPY_ITEM})*)\s*\]")
+_ARRAY = re.compile(r"array\((\[.*\])(?:,\s*dtype=[\w<>'.]+)?\)", re.DOTALL)
 _NEIGHBOURS = re.compile(r"""['"]\s*['"]""")  # two adjacent quotes, perhaps two strings without a comma
 _SPLIT_NAME = re.compile(r"([A-Za-z]+)(?:[-_.]?\d.*)?")
 
@@ -244,6 +245,8 @@ def is_one_word(value: Any) -> bool:
 def _literal(text: str) -> Any:
     """Return the value of a Python literal; None if `text` is none."""
     text = text.strip()
+    if array := _ARRAY.fullmatch(text):
+        text = array[1]
     try:
         if _NEIGHBOURS.search(text):
             tokens = tokenize.generate_tokens(io.StringIO(text).readline)

@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from gliner_pipe.data.files import Place
-from gliner_pipe.data.tags import find_codec
+from gliner_pipe.data.tags import decode_tags
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.modeling.decoders import tags as tags_base
 from gliner_pipe.modeling.decoders.crf import CRFTags
@@ -109,9 +108,7 @@ def test_tags_that_break_the_scheme_are_read_as_in_files(scheme: Any) -> None:
     for _ in range(100):
         tags = torch.randint(len(decoder.tags), (8, 1))
         spelled = [decoder.tags[tag] for tag in tags[:, 0].tolist()]
-        place, report = Place("data"), Counter()
-        codec = find_codec(DATA_SCHEMES[scheme], [spelled], lambda i, j: (place, "tags"), report)
-        expected = codec.entities(spelled, report, lambda position: place)
+        expected = decode_tags(spelled, DATA_SCHEMES[scheme], Counter())
         assert read_back(decoder, tags) == [
             (start, end - 1, LABELS.index(label)) for start, end, label in expected
         ]
