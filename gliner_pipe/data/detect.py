@@ -13,21 +13,17 @@ from spacy.training import Example
 
 from gliner_pipe.data.files import JSON_SUFFIXES, find_files, read_json, read_lines
 from gliner_pipe.data.readers.bio import BioReader
+from gliner_pipe.data.readers.cells import TAGS_NAMES, TOKENS_NAMES, cell_of, guess_columns, is_one_word
 from gliner_pipe.data.readers.conll import ConllReader
 from gliner_pipe.data.readers.json import GlinerJsonReader, JsonlReader
 from gliner_pipe.data.readers.tables import (
     CSV_SUFFIXES,
-    TAGS_NAMES,
-    TOKENS_NAMES,
-    cell_of,
     dataset_columns,
-    guess_columns,
-    is_one_word,
     saved_dataset,
     splits_of,
     table_columns,
 )
-from gliner_pipe.data.tags import is_tag_list
+from gliner_pipe.data.tag_lists import is_tag_list
 from gliner_pipe.errors import ConfigError, DataError
 from gliner_pipe.registry import registry
 

@@ -9,15 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gliner_pipe.data.files import Place
-from gliner_pipe.data.tags import (
-    PREFIXES,
-    find_codec,
-    has_prefixes,
-    is_tag_list,
-    split_tag_names,
-    tag_list,
-    tags_by_id,
-)
+from gliner_pipe.data.tag_lists import is_tag_list, tag_list, tags_by_id
+from gliner_pipe.data.tags import PREFIXES, find_codec, has_prefixes, split_tag_names
 from gliner_pipe.errors import ConfigError, DataError
 
 PLACE = Place("a.csv", 4)

@@ -11,21 +11,18 @@ from typing import Any, NamedTuple
 from gliner_pipe.data.fields import count, shown, word_list
 from gliner_pipe.data.files import Place
 from gliner_pipe.data.readers.base import OFFSET_OPTIONS, RELATION_OPTIONS, Reader, Record, reader
+from gliner_pipe.data.readers.cells import MISSING, cell_of, is_one_word, list_cell, sentence_column
 from gliner_pipe.data.readers.tables import (
     BLANK_ROW,
-    MISSING,
     TABLE_SUFFIXES,
     Row,
     Table,
-    cell_of,
     is_dataset,
-    is_one_word,
-    list_cell,
     missing_column,
     open_tables,
-    sentence_column,
 )
-from gliner_pipe.data.tags import TagNames, TagScheme, find_codec, tag_list, tag_of, tags_by_id
+from gliner_pipe.data.tag_lists import TagNames, tag_list, tag_of, tags_by_id
+from gliner_pipe.data.tags import TagScheme, find_codec
 from gliner_pipe.errors import ConfigError
 
 #: Tags by id, or by the tags of the data.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -12,18 +12,11 @@ from typing import Any, ClassVar, Literal
 
 from gliner_pipe.data.fields import Entity, count
 from gliner_pipe.data.files import Place, read_lines
+from gliner_pipe.data.readers import conllu
 from gliner_pipe.data.readers.base import OFFSET_OPTIONS, RELATION_OPTIONS, Reader, Record, reader
-from gliner_pipe.data.readers.tables import TAGS_NAMES, TOKENS_NAMES
-from gliner_pipe.data.tags import (
-    OUTSIDE,
-    TagCodec,
-    TagNames,
-    TagScheme,
-    find_codec,
-    has_prefixes,
-    tag_of,
-    tags_by_id,
-)
+from gliner_pipe.data.readers.cells import TAGS_NAMES, TOKENS_NAMES
+from gliner_pipe.data.tag_lists import TagNames, tag_of, tags_by_id
+from gliner_pipe.data.tags import OUTSIDE, TagCodec, TagScheme, find_codec, has_prefixes
 from gliner_pipe.errors import ConfigError, DataError
 
 _BLANKS = re.compile("[ \t]+")
@@ -35,10 +28,6 @@ _CHECK = "Check token_column, tag_column and separator"
 
 #: Maximum number of different tags without O in a small file; words are more.
 _MOST_TAGS = 30
-#: CoNLL-U: column of the words, ids of words, of multiword tokens and of empty nodes, and keys of entities in MISC.
-_FORM = 1
-_WORD_ID, _RANGE, _EMPTY_NODE = re.compile(r"\d+"), re.compile(r"(\d+)-(\d+)"), re.compile(r"\d+\.\d+")
-_MISC_KEYS = ("NER", "ner", "Entity", "entity", "name", "Name", "NE", "ne")
 
 
 @dataclass
@@ -46,7 +35,7 @@ class _Sentence:
     """Words and tags between two blank lines, with their line numbers.
 
     ``unsure`` has the positions of lines that begin with ``#`` and have as many columns as the others: they are words
-    if they have a tag.
+    if they have a tag. ``spaces`` and ``columns`` are set in files of CoNLL-U.
     """
 
     opens_document: bool
@@ -57,10 +46,15 @@ class _Sentence:
     spaces: list[bool] = field(default_factory=list)
     columns: list[list[str]] = field(default_factory=list)
 
-    def remove(self, position: int) -> None:
-        """Remove the line at `position`."""
-        for values in (self.words, self.tags, self.lines):
-            del values[position]
+    def places(self, file: Path) -> Callable[[int], Place]:
+        """Return a function from the position of a word to its place."""
+        return lambda position: Place(str(file), self.lines[position])
+
+    def keep(self, positions: Sequence[int]) -> None:
+        """Remove all other lines."""
+        for name in ("words", "tags", "lines", "columns"):
+            values = getattr(self, name)
+            setattr(self, name, [values[i] for i in positions] if values else values)
 
 
 @reader("conll", without=(*RELATION_OPTIONS, *OFFSET_OPTIONS))
@@ -195,7 +189,7 @@ class _Rows:
         if self.inline:
             yield from _inline_sentences(self.file, chain(head, lines), self.report)
         elif self.numbered:
-            yield from _numbered_sentences(self, list(self._sentences(chain(head, lines))))
+            yield from self._numbered_sentences(list(self._sentences(chain(head, lines))))
         else:
             yield from self._sentences(chain(head, lines))
 
@@ -213,23 +207,13 @@ class _Rows:
         if self.automatic and "\t" in first.rstrip():
             self.separator = "\t"
         columns = [self.split(line) for _, line in rows]
-        usual = self.automatic and (self.token, self.tag) == (0, -1)
-        self.inline = (
-            usual and self.separator is None and all("|" in cell[1:-1] for row in columns for cell in row)
-        )
         self.width = len(columns[0])
-        ids = [row[0] for row in columns if _WORD_ID.fullmatch(row[0])]
-        others = [row[0] for row in columns if not _WORD_ID.fullmatch(row[0])]
-        self.numbered = (
-            usual
-            and self.width > 2
-            and bool(ids)
-            and ids == [str(i + 1) for i in range(len(ids))]
-            and (len(ids) > 1 or self.width == 10)
-            and all(_RANGE.fullmatch(one) or _EMPTY_NODE.fullmatch(one) for one in others)
-        )
+        usual = self.automatic and self.separator is None and (self.token, self.tag) == (0, -1)
+        self.inline = usual and all("|" in cell[1:-1] for row in columns for cell in row)
+        if self.automatic and (self.token, self.tag) in ((0, -1), (conllu.FORM, self.tag)):
+            self.numbered = conllu.is_numbered(columns)
         if self.numbered:
-            self.token = _FORM
+            self.token = conllu.FORM
         if self.inline:
             return
         place = Place(str(self.file), self.first_line)
@@ -246,7 +230,6 @@ class _Rows:
     def _sentences(self, lines: Iterable[tuple[int, str]]) -> Iterator[_Sentence]:
         sentence: _Sentence | None = None
         opens_document = True
-        keep = self.numbered
         for number, line in lines:
             if not line or line.isspace():
                 if sentence is not None:
@@ -275,7 +258,7 @@ class _Rows:
                 sentence, opens_document = _Sentence(opens_document), False
             if hashed:
                 sentence.unsure.append(len(sentence.words))
-            if keep:
+            if self.numbered:
                 sentence.columns.append(columns)
             sentence.words.append(word)
             sentence.tags.append(columns[self.tag].strip())
@@ -284,6 +267,18 @@ class _Rows:
                 count(self.report, "whitespace-only word (kept)", Place(str(self.file), number))
         if sentence is not None:
             yield sentence
+
+    def _numbered_sentences(self, sentences: list[_Sentence]) -> list[_Sentence]:
+        """Return the sentences of a CoNLL-U file with the words, tags and blanks of its columns."""
+        for sentence in sentences:
+            kept, sentence.spaces = conllu.words_of(sentence.columns, sentence.places(self.file), self.report)
+            sentence.keep(kept)
+        if self.tag in (-1, conllu.COLUMNS - 1):
+            rows = [columns for sentence in sentences for columns in sentence.columns]
+            tags = iter(conllu.tags_of_words(rows, Place(str(self.file), self.first_line)))
+            for sentence in sentences:
+                sentence.tags = [next(tags) for _ in sentence.words]
+        return sentences
 
     def _is_comment(self, line: str) -> bool:
         """Whether a line that begins with ``#`` has not the columns of the other lines."""
@@ -329,12 +324,14 @@ def _remove_comments(file: Path, sentences: Sequence[_Sentence], report: Counter
     }
     prefixed = has_prefixes(sure)
     for sentence in doubtful:
-        for position in reversed(sentence.unsure):
+        comments = set()
+        for position in sentence.unsure:
             tag, word = sentence.tags[position], sentence.words[position]
-            known = tag == "O" or tag in sure or has_prefixes([tag])
+            known = tag == OUTSIDE or tag in sure or has_prefixes([tag])
             if not known and (prefixed or word == "#"):
                 count(report, _COMMENT, Place(str(file), sentence.lines[position]))
-                sentence.remove(position)
+                comments.add(position)
+        sentence.keep([i for i in range(len(sentence.words)) if i not in comments])
 
 
 def _remove_header(file: Path, sentences: Sequence[_Sentence], report: Counter[str]) -> None:
@@ -344,15 +341,15 @@ def _remove_header(file: Path, sentences: Sequence[_Sentence], report: Counter[s
     others = len(sentences) > 1 or len(sentence.words) > 1
     if sentence.words and others and {sentence.words[0].lower(), sentence.tags[0].lower()} <= names:
         count(report, "line with names of columns (ignored)", Place(str(file), sentence.lines[0]))
-        sentence.remove(0)
+        sentence.keep(range(1, len(sentence.words)))
 
 
 def _refuse_column(file: Path, rows: _Rows, sentences: Iterable[_Sentence]) -> None:
     """Raise an error if the last column has no tags, while another one has, or has as many values as words."""
     lines = {line for sentence in sentences for line in sentence.lines}
     values: list[set[str]] = [set() for _ in range(rows.width)]
-    for number, line in read_lines(file):
-        columns = rows.split(line) if number in lines else []
+    for number, text in read_lines(file):
+        columns = rows.split(text) if number in lines else []
         if len(columns) == rows.width:
             for known, value in zip(values, columns, strict=True):
                 known.add(value.strip())
@@ -401,78 +398,13 @@ def _inline_sentences(
         yield _Sentence(opens, words, tags, [number] * len(words))
 
 
-def _numbered_sentences(rows: _Rows, sentences: list[_Sentence]) -> list[_Sentence]:
-    """Return the sentences of a CoNLL-U file with the words, tags and blanks of its columns."""
-    for sentence in sentences:
-        _leave_out_nodes(rows, sentence)
-    every = [columns for sentence in sentences for columns in sentence.columns]
-    misc = [dict(part.partition("=")[::2] for part in columns[-1].split("|")) for columns in every]
-    tags = iter(_numbered_tags(rows, every, misc))
-    rest = iter(misc)
-    for sentence in sentences:
-        sentence.tags = [next(tags) for _ in sentence.words]
-        sentence.spaces = [next(rest).get("SpaceAfter") != "No" and blank for blank in sentence.spaces]
-        sentence.columns = []
-    return sentences
-
-
-def _numbered_tags(rows: _Rows, every: list[list[str]], misc: list[dict[str, str]]) -> list[str]:
-    """Return the tags of all words of a CoNLL-U file: of the only column with tags, or of a key in MISC."""
-    place = Place(str(rows.file), rows.first_line)
-    columns = {i: {row[i].strip() for row in every} for i in range(_FORM + 1, rows.width)}
-    tagged = [i for i, known in columns.items() if has_prefixes(known)]
-    tagged = tagged or [i for i, known in columns.items() if known == {OUTSIDE}]
-    if len(tagged) > 1:
-        found = f"has tags in the columns {', '.join(map(str, tagged))}"
-        raise place.error(
-            "columns", found, "one column of tags", f"Set token_column = {_FORM} and tag_column"
-        )
-    if tagged:
-        return [row[tagged[0]].strip() for row in every]
-    keys = dict.fromkeys(key for one in misc for key in one)
-    values = {key: [one.get(key) or OUTSIDE for one in misc] for key in keys}
-    tagged_keys = [key for key in keys if has_prefixes(set(values[key]))]
-    chosen = [key for key in _MISC_KEYS if key in (tagged_keys or keys)] or tagged_keys
-    if not chosen:
-        found = f"has no column of tags, and no entities in the last column (keys: {', '.join(keys)})"
-        allowed = f"tags in one column, or {_MISC_KEYS[0]}=B-label in the last"
-        raise place.error("columns", found, allowed, f"Set token_column = {_FORM} and tag_column")
-    return values[chosen[0]]
-
-
-def _leave_out_nodes(rows: _Rows, sentence: _Sentence) -> None:
-    """Remove multiword tokens and empty nodes, and set the blanks that multiword tokens tell."""
-    kept: list[int] = []
-    blanks: dict[int, bool] = {}  # by id of a word in a multiword token
-    for position, columns in enumerate(sentence.columns):
-        place = Place(str(rows.file), sentence.lines[position])
-        if found := _RANGE.fullmatch(columns[0]):
-            ids = range(int(found[1]), int(found[2]) + 1)
-            words = [row[_FORM] for row in sentence.columns[position + 1 : position + 1 + len(ids)]]
-            blanks.update(dict.fromkeys(ids, "".join(words) != columns[_FORM]))
-            blanks[ids.stop - 1] = "SpaceAfter=No" not in columns[-1].split("|")
-            count(rows.report, "multiword token (its words are read)", place)
-        elif _EMPTY_NODE.fullmatch(columns[0]):
-            count(rows.report, "empty node (left out)", place)
-        elif _WORD_ID.fullmatch(columns[0]):
-            kept.append(position)
-        else:
-            allowed = "the number of a word, as in the first sentence"
-            raise place.error("column 0", f"is {columns[0]!r}", allowed, _CHECK)
-    sentence.words = [sentence.words[i] for i in kept]
-    sentence.lines = [sentence.lines[i] for i in kept]
-    sentence.columns = [sentence.columns[i] for i in kept]
-    sentence.spaces = [blanks.get(int(columns[0]), True) for columns in sentence.columns]
-
-
 def _record(file: Path, sentences: list[_Sentence], codec: TagCodec, report: Counter[str]) -> Record:
     words: list[str] = []
     starts: list[bool] = []
     spaces: list[bool] = []
     entities: list[Entity] = []
     for sentence in sentences:
-        lines = sentence.lines
-        found = codec.entities(sentence.tags, report, lambda i, lines=lines: Place(str(file), lines[i]))
+        found = codec.entities(sentence.tags, report, sentence.places(file))
         if words:
             entities += [(len(words) + start, len(words) + end, label) for start, end, label in found]
         else:

@@ -22,8 +22,9 @@ from gliner_pipe.data.fields import (
 )
 from gliner_pipe.data.files import JSON_SUFFIXES, Place, read_json
 from gliner_pipe.data.readers.base import OFFSET_OPTIONS, Reader, Record, reader
-from gliner_pipe.data.readers.tables import guess_columns
-from gliner_pipe.data.tags import TagCodec, TagNames, find_codec, is_tag_list, tag_list, tags_by_id
+from gliner_pipe.data.readers.cells import guess_columns
+from gliner_pipe.data.tag_lists import TagNames, is_tag_list, tag_list, tags_by_id
+from gliner_pipe.data.tags import TagCodec, find_codec
 from gliner_pipe.errors import ConfigError, DataError
 
 #: Optional fields with a list of labels.

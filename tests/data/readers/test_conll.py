@@ -286,6 +286,10 @@ def test_conllu_with_a_column_of_tags_or_given_columns(write, nlp):
         nlp, write("c.conllu", "1\tAnn\tB-P\tB-Q\n2\tLee\tO\tI-Q\n"), token_column=1, tag_column=3
     )
     assert triples(example) == [(0, 2, "Q")]
+    given = read(nlp, write("a.conllu", CONLLU), token_column=1, tag_column=4, scheme="plain")
+    assert [token.text for token in given[0].reference][:3] == ["Ann", "does", "n't"]
+    assert triples(given[1]) == [(0, 1, "UH")]
+    assert triples(read(nlp, write("a.conllu", CONLLU), token_column=1, tag_column=9)[2]) == [(0, 1, "PER")]
     (example,) = read(nlp, write("d.conll", "1 O\n2 B-P\n"))
     assert [token.text for token in example.reference] == ["1", "2"]
 

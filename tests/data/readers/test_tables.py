@@ -10,10 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gliner_pipe.data.files import Place
+from gliner_pipe.data.readers.cells import guess_columns, list_cell
 from gliner_pipe.data.readers.tables import (
-    guess_columns,
     is_dataset,
-    list_cell,
     open_tables,
     saved_dataset,
     splits_of,
