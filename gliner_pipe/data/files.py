@@ -305,5 +305,8 @@ def _decode(place: Place, data: bytes, whole_file: bool = False) -> str:
         place = Place(place.file, data.count(b"\n", 0, offset) + 1)
         offset -= data.rfind(b"\n", 0, offset) + 1
     raise place.error(
-        "", f"{found} at byte {offset + 1} of the line", "UTF-8 text", "Convert the file to UTF-8"
+        "",
+        f"{found} at byte {offset + 1} of the line",
+        "UTF-8 text",
+        "Convert it: iconv -f WINDOWS-1252 -t UTF-8",
     )

@@ -208,7 +208,7 @@ class _Rows:
             self.separator = "\t"
         columns = [self.split(line) for _, line in rows]
         self.width = len(columns[0])
-        usual = self.automatic and self.separator is None and (self.token, self.tag) == (0, -1)
+        usual = self.automatic and (self.token, self.tag) == (0, -1)
         self.inline = usual and all("|" in cell[1:-1] for row in columns for cell in row)
         if self.automatic and (self.token, self.tag) in ((0, -1), (conllu.FORM, self.tag)):
             self.numbered = conllu.is_numbered(columns)

@@ -128,6 +128,7 @@ ANN_LEE = [["Ann", "Lee", "left"], ["Hi"]]
         "Word POS Tag\n\nAnn x B-PER\nLee x I-PER\nleft x O\n\nHi x O\n",
         "-DOCSTART-\nAnn B-PER\nLee I-PER\nleft O\n-DOCSTART- (2)\nHi O\n",
         "Ann|B-PER Lee|I-PER left|O\nHi|O\n",
+        "Ann|B-PER\tLee|I-PER\tleft|O\nHi|O\n",
         "Ann|NNP|B-PER Lee|NNP|I-PER left|VBD|O\n\nHi|UH|O\n",
         "# id 7f-a1\tdomain=train\nAnn _ _ B-PER\nLee _ _ I-PER\nleft _ _ O\n\n# id 8\tdomain=train\nHi _ _ O\n",
         "# id 7f-a1 domain=train\nAnn _ _ B-PER\nLee _ _ I-PER\nleft _ _ O\n\n# id 8 domain=dev\nHi _ _ O\n",
