@@ -270,6 +270,11 @@ class _Rows:
 
     def _numbered_sentences(self, sentences: list[_Sentence]) -> list[_Sentence]:
         """Return the sentences of a CoNLL-U file with the words, tags and blanks of its columns."""
+        if 2 * sum(conllu.begins(sentence.columns[0]) for sentence in sentences) < len(sentences):
+            # The words of the first sentence happen to be 1, 2 ...
+            for sentence in sentences:
+                sentence.words = [columns[0] for columns in sentence.columns]
+            return sentences
         for sentence in sentences:
             kept, sentence.spaces = conllu.words_of(sentence.columns, sentence.places(self.file), self.report)
             sentence.keep(kept)

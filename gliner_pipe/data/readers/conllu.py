@@ -36,6 +36,11 @@ def is_numbered(rows: Sequence[Columns]) -> bool:
     )
 
 
+def begins(row: Columns) -> bool:
+    """Whether the line is the first of a sentence: word 1, a multiword token or an empty node before it."""
+    return re.fullmatch(r"1(-\d+)?|0\.\d+", row[0]) is not None
+
+
 def words_of(
     rows: Sequence[Columns], at: Callable[[int], Place], report: Counter[str]
 ) -> tuple[list[int], list[bool]]:

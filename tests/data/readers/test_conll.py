@@ -293,6 +293,8 @@ def test_conllu_with_a_column_of_tags_or_given_columns(write, nlp):
     assert triples(read(nlp, write("a.conllu", CONLLU), token_column=1, tag_column=9)[2]) == [(0, 1, "PER")]
     (example,) = read(nlp, write("d.conll", "1 O\n2 B-P\n"))
     assert [token.text for token in example.reference] == ["1", "2"]
+    first, *_ = read(nlp, write("e.conll", "1 CD O\n2 CD B-P\n\nHi UH O\n\nHo UH O\n\n"))
+    assert [token.text for token in first.reference] == ["1", "2"] and triples(first) == [(1, 2, "P")]
 
 
 @pytest.mark.parametrize("text", ["", "\n \n", "# only\n# comments\n", "-DOCSTART- O\n"])
