@@ -143,9 +143,8 @@ def reader_of_records(records: Sequence[Mapping[str, Any]]) -> ReaderLike:
     fields = block.get("fields")
     if block["@readers"] == "bio":
         fields = {"tokens": block["tokens_column"], "ner": block["tags_column"]}
-        if not isinstance(
-            records[0].get(fields["tokens"]), list
-        ):  # one word in each row, or lists in an object
+        # One word in each row, or lists in an object.
+        if not isinstance(records[0].get(fields["tokens"]), list):
             return BioReader(items, tokens_column=fields["tokens"], tags_column=fields["ner"])
     return GlinerJsonReader(items, fields=fields)
 
