@@ -25,7 +25,7 @@ from gliner_pipe.modeling.decoders.tags import Scheme, TagTables
 from gliner_pipe.modeling.token_classifier import TokenClassifier
 from gliner_pipe.util import consent
 
-GENERIC = re.compile(r"LABEL_\d+")
+GENERIC = re.compile(r"(LABEL_)?\d+")
 
 
 class TagNames(NamedTuple):
@@ -54,8 +54,9 @@ class TagNames(NamedTuple):
 def read_tags(names: Sequence[str]) -> TagNames:
     """Parse the tag names of a model.
 
-    Names may be ``B-person``, ``B_person``, ``person-B`` or ``person_B`` with the prefixes of IO, BIO, BIOUL, BIOES or
-    BMES, in any order; or labels without a prefix, with ``O`` (IO) or without (a label for each word).
+    Names may be written in any dialect of tags (``B-person``, ``B_person``, ``person-B``, ``b-person`` ...) with the
+    prefixes of IO, BIO, BIOUL, BIOES or BMES, in any order; or labels without a prefix, with ``O`` (IO) or without (a
+    label for each word). Outputs for padding (``<PAD>``) are not used.
 
     Parameters
     ----------
@@ -65,13 +66,13 @@ def read_tags(names: Sequence[str]) -> TagNames:
     Raises
     ------
     ValueError
-        If two outputs are the same tag, or there is no label.
+        If two outputs are the same tag, names look like tags and are none, or there is no label.
     """
     names = [name.strip() for name in names]
-    outside = [place for place, name in enumerate(names) if name == OUTSIDE]
-    if len(outside) == len(names) or "" in names:
-        raise ValueError(f"has no label ({', '.join(map(repr, names)) or 'nothing'})")
+    outside = [place for place, name in enumerate(names) if name.upper() == OUTSIDE]
     parsed = {place: parts for place, parts in enumerate(split_tag_names(names)) if parts is not None}
+    if not parsed or "" in names:
+        raise ValueError(f"has no label ({', '.join(map(repr, names)) or 'nothing'})")
     labels = tuple(dict.fromkeys(label for _, label in parsed.values()))
     prefixes = {prefix for prefix, _ in parsed.values()}
     scheme: Scheme = (

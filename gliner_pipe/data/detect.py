@@ -15,18 +15,17 @@ from spacy.training import Example
 from gliner_pipe.data.exports import is_export, unwrapped
 from gliner_pipe.data.files import JSON_SUFFIXES, find_files, read_json, read_lines
 from gliner_pipe.data.readers.bio import BioReader
+from gliner_pipe.data.readers.cells import TAGS_NAMES, TOKENS_NAMES, cell_of, guess_columns, is_one_word
 from gliner_pipe.data.readers.conll import ConllReader
 from gliner_pipe.data.readers.json import GlinerJsonReader, JsonlReader
 from gliner_pipe.data.readers.tables import (
     CSV_SUFFIXES,
-    TAGS_NAMES,
-    TOKENS_NAMES,
-    guess_columns,
+    dataset_columns,
     saved_dataset,
     splits_of,
     table_columns,
 )
-from gliner_pipe.data.tags import is_tag_list
+from gliner_pipe.data.tag_lists import is_tag_list
 from gliner_pipe.errors import ConfigError, DataError
 from gliner_pipe.registry import registry
 
@@ -156,11 +155,14 @@ def reader_of_records(records: Sequence[Any]) -> ReaderLike:
     fields = block.get("fields")
     if block["@readers"] == "bio":
         fields = {"tokens": block["tokens_column"], "ner": block["tags_column"]}
+        # One word in each row, or lists in an object.
+        if not isinstance(records[0].get(fields["tokens"]), list):
+            return BioReader(items, tokens_column=fields["tokens"], tags_column=fields["ner"])
     return GlinerJsonReader(items, fields=fields)
 
 
 def reader_of_dataset(data: Any, *, validation: bool = False) -> ReaderLike:
-    """Return the reader of a ``Dataset`` or ``DatasetDict`` of the package datasets.
+    """Return the reader of a table in memory: a data set of the package datasets, a data frame, or a mapping of these.
 
     Raises
     ------
@@ -171,7 +173,7 @@ def reader_of_dataset(data: Any, *, validation: bool = False) -> ReaderLike:
     """
     split = _choose_split(splits_of(data), "the data set", validation)
     part = data[split] if isinstance(data, dict) else data
-    tokens, tags = _columns("the data set", part.column_names)
+    tokens, tags = _columns("the data set", dataset_columns(part))
     return BioReader(part, tokens_column=tokens, tags_column=tags)
 
 
@@ -221,9 +223,9 @@ def _record_block(where: str, record: Any, do: str) -> dict[str, Any]:
     guessed = guess_columns(record) if isinstance(record, Mapping) else None
     if "ner" in record and "tokenized_text" in record:
         return {"@readers": "gliner_json"}
-    if guessed is not None and _are_words(record[guessed[0]]):
+    if guessed is not None and ("text" not in record or _are_words(cell_of(record, guessed[0]))):
         tokens, tags = guessed
-        if is_tag_list(record[tags]) or tags != "ner":
+        if is_tag_list(cell_of(record, tags)) or tags != "ner":
             return {"@readers": "bio", "tokens_column": tokens, "tags_column": tags}
         return {"@readers": "gliner_json", "fields": {"tokens": tokens, "ner": tags}}
     return {"@readers": "gliner_json" if "tokenized_text" in record else "jsonl"}
@@ -254,11 +256,16 @@ def _columns(where: str, columns: Sequence[str]) -> tuple[str, str]:
 
 
 def _is_column_file(file: Path) -> bool:
-    """Whether a .tsv file has one word on each line, rather than a header with names of columns."""
+    """Whether a .tsv file has one word on each line, without numbers of sentences; a header may name its columns."""
     if file.suffix.lower() != ".tsv":
         return False
-    header = next((line for _, line in read_lines(file) if line.strip()), "")
-    return guess_columns(name.strip() for name in header.split("\t")) is None
+    lines = (line for _, line in read_lines(file) if line.strip())
+    header, first = ([cell.strip() for cell in next(lines, "").split("\t")] for _ in range(2))
+    guessed = guess_columns(header)
+    if guessed is None:
+        return True
+    words = is_one_word(dict(zip(header, first, strict=False)).get(guessed[0]))
+    return words and guessed == (header[0], header[-1])
 
 
 def _file_of_split(folder: Path, validation: bool) -> Path | None:

@@ -18,24 +18,34 @@ SHOWN_EXAMPLES = 3
 
 
 class Report(Counter[str]):
-    """Counts of what is unusual in data, with the first examples of some of it.
+    """Counts of what is unusual in data, by reason.
 
     Attributes
     ----------
+    first
+        Place of the first case of each reason.
     examples
-        Up to :data:`SHOWN_EXAMPLES` examples by what was counted.
+        Up to :data:`SHOWN_EXAMPLES` examples of some reasons.
     """
 
     def __init__(self, *counts: Any) -> None:
         super().__init__(*counts)
+        self.first: dict[str, Place] = {}
         self.examples: dict[str, list[str]] = {}
 
+    def settle(self, place: Place) -> None:
+        """Set `place` for the reasons without a place: they were counted while its record was read."""
+        if len(self) > len(self.first):
+            self.first = dict.fromkeys(self, place) | self.first
+
     def render(self) -> list[str]:
-        """Return a line for each thing that was counted, the most frequent first."""
-        return [
-            f"{number} x {reason}" + "".join(f"; e.g. {one}" for one in self.examples.get(reason, ()))
-            for reason, number in self.most_common()
-        ]
+        """Return a line for each reason, the most frequent first."""
+        return [f"{number} x {reason}{self._shown(reason)}" for reason, number in self.most_common()]
+
+    def _shown(self, reason: str) -> str:
+        if reason in self.examples:
+            return "".join(f"; e.g. {one}" for one in self.examples[reason])
+        return f" (first: {self.first[reason].source})" if reason in self.first else ""
 
 
 def note(report: Counter[str], reason: str, example: str) -> None:
@@ -43,6 +53,13 @@ def note(report: Counter[str], reason: str, example: str) -> None:
     report[reason] += 1
     if isinstance(report, Report) and report[reason] <= SHOWN_EXAMPLES:
         report.examples.setdefault(reason, []).append(example)
+
+
+def count(report: Counter[str], reason: str, place: Place, number: int = 1) -> None:
+    """Add `number` cases of `reason` to `report`, the first of them at `place`."""
+    report[reason] += number
+    if isinstance(report, Report):
+        report.first.setdefault(reason, place)
 
 
 def shown(value: Any) -> str:

@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -142,8 +143,15 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def decoded_lines(stream: IO[bytes], name: str) -> Iterator[tuple[int, str]]:
-    """Yield number and text of each line of an open UTF-8 file; `name` is that of the file in messages."""
-    for number, raw in enumerate(stream, start=1):
+    """Yield number and text of each line of an open UTF-8 file; `name` is that of the file in messages.
+
+    Lines end in LF or CR LF; in a file without any LF between two lines, in CR.
+    """
+    lines = [line for line in [stream.readline()] if line]
+    if lines and b"\r" in lines[0].rstrip(b"\r\n"):
+        second = stream.readline()
+        lines = [lines[0], second] if second else lines[0].splitlines()
+    for number, raw in enumerate(chain(lines, stream), start=1):
         if number == 1:
             _check_start(name, raw[:2])
         line = _decode(Place(name, number), raw).rstrip("\r\n")
@@ -315,5 +323,8 @@ def _decode(place: Place, data: bytes, whole_file: bool = False) -> str:
         place = Place(place.file, data.count(b"\n", 0, offset) + 1)
         offset -= data.rfind(b"\n", 0, offset) + 1
     raise place.error(
-        "", f"{found} at byte {offset + 1} of the line", "UTF-8 text", "Convert the file to UTF-8"
+        "",
+        f"{found} at byte {offset + 1} of the line",
+        "UTF-8 text",
+        "Convert it: iconv -f WINDOWS-1252 -t UTF-8",
     )

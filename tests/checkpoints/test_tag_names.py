@@ -22,6 +22,11 @@ from gliner_pipe.checkpoints.hf_read import read_tags
         (["O", "S-A", "B-A", "I-A", "E-A"], "bioul", ["A"], ["O", "U-A", "B-A", "I-A", "L-A"]),
         (["O", "B-A", "M-A", "E-A", "S-A"], "bioul", ["A"], ["O", "B-A", "I-A", "L-A", "U-A"]),
         (["O", "B-A-b", "I-A-b"], "bio", ["A-b"], ["O", "B-A-b", "I-A-b"]),
+        (["o", "b-a", "i-a"], "bio", ["a"], ["O", "B-a", "I-a"]),
+        (["O", "B:A", "I:A"], "bio", ["A"], ["O", "B-A", "I-A"]),
+        (["O", "A.B", "A.I", "A.S", "A.E"], "bioul", ["A"], ["O", "B-A", "I-A", "U-A", "L-A"]),
+        (["O", "B-A", "M-A", "E-A", "W-A"], "bioul", ["A"], ["O", "B-A", "I-A", "L-A", "U-A"]),
+        (["O", "B_A-b_c", "I_A-b_c"], "bio", ["A-b_c"], ["O", "B-A-b_c", "I-A-b_c"]),
         (["O", "B_CELL", "CELL"], "io", ["B_CELL", "CELL"], ["O", "I-B_CELL", "I-CELL"]),
         (
             ["NOUN", "VERB", "-LRB-", "."],
@@ -44,6 +49,11 @@ def test_tags_that_a_model_lacks() -> None:
     assert found.rows("bio") == [None, 0, 1, 2, None]
 
 
+def test_outputs_for_padding_are_not_used() -> None:
+    found = read_tags(["<PAD>", "O", "B-A", "I-A", "[CLS]", "X"])
+    assert found.places == {"O": 1, "B-A": 2, "I-A": 3} and found.scheme == "bio"
+
+
 @pytest.mark.parametrize(
     ("names", "message"),
     [
@@ -51,7 +61,9 @@ def test_tags_that_a_model_lacks() -> None:
         (["O", ""], "no label"),
         (["O", "B-A", "B-A"], "has the tag 'B-A' twice"),
         (["O", "O", "A"], "has the tag 'O' twice"),
-        (["O", "I-A", "M-A", "E-A"], "has the tag 'I-A' twice"),
+        (["O", "I-A", "M-A", "E-A"], "look like tags"),
+        (["O", "B=A", "I=A"], "look like tags"),
+        (["O", "<PAD>"], "no label"),
     ],
 )
 def test_names_that_are_not_tags(names: list[str], message: str) -> None:

@@ -189,6 +189,13 @@ def test_entities_are_those_of_transformers(tmp_path: Path, tags: list[str]) -> 
     assert spans(nlp, WORDS) == wanted and len(wanted) > 3
 
 
+def test_a_model_with_an_output_for_padding_in_another_dialect(tmp_path: Path) -> None:
+    nlp = tagged_with(make_model(tmp_path / "model", tags=["<PAD>", "O", "per_B", "per_I", "loc_B", "loc_I"]))
+    doc = nlp(" ".join(WORDS))
+    found = {span.label_ for span in doc.spans["gliner"]}
+    assert found and found <= {"per", "loc"} == set(nlp.get_pipe("token_classifier").labels)
+
+
 @pytest.mark.parametrize("kind", ["bert", "modernbert"])
 def test_imported_pipelines_stand_alone(tmp_path: Path, kind: str) -> None:
     folder = make_model(tmp_path / "model", kind)

@@ -68,6 +68,29 @@ def test_a_tsv_file_of_words_is_a_column_file(write, nlp):
     ]
 
 
+def test_words_in_rows_and_in_objects(write, nlp, tmp_path):
+    words = [{"sentence_id": 1, "word": word, "tag": tag} for word, tag in zip(WORDS, TAGS, strict=True)]
+    objects = [{"id": 1, "data": {"tokens": WORDS, "tags": TAGS}}]
+    for name, records in (("words", words), ("objects", objects)):
+        assert found(reader_of_records(records), nlp) == ONE
+        assert found(reader_of_path(write(f"{name}.jsonl", records)), nlp) == ONE
+        data = Dataset.from_list(records)
+        assert found(reader_of_dataset(data), nlp) == ONE
+        assert found(reader_of_dataset(data.to_iterable_dataset()), nlp) == ONE
+        assert found(reader_of_dataset(data.to_pandas()), nlp) == ONE
+        assert found(reader_of_dataset({"train": data.data.table}), nlp) == ONE
+        data.to_parquet(str(tmp_path / f"{name}.parquet"))
+        data.save_to_disk(tmp_path / name)
+        assert found(reader_of_path(tmp_path / f"{name}.parquet"), nlp) == ONE
+        assert found(reader_of_path(tmp_path / name), nlp) == ONE
+    text = "Sentence #,Word,POS,Tag\nSentence: 1,Ann,X,B-person\n,Lee,X,I-person\n,left,X,O\n"
+    assert found(reader_of_path(write("a.csv", text)), nlp) == ONE
+    assert found(reader_of_path(write("a.tsv", text.replace(",", "\t"))), nlp) == ONE
+    assert (
+        found(reader_of_path(write("b.tsv", 'word\ttag\n"\tO\nAnn\tB-person\nLee\tI-person\n')), nlp) == ONE
+    )
+
+
 def test_training_and_validation_read_their_splits(write, nlp, tmp_path, fails):
     rows = {name: [{"tokens": [name], "tags": ["B-x"]}] for name in ("train", "dev", "test")}
     for name, records in rows.items():

@@ -9,19 +9,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gliner_pipe.data.files import Place
-from gliner_pipe.data.tags import (
-    PREFIXES,
-    decode_tags,
-    detect_scheme,
-    find_scheme,
-    is_tag,
-    is_tag_list,
-    split_tag_names,
-    tag_entities,
-    tag_list,
-    tags_by_id,
-)
+from gliner_pipe.data.tag_lists import is_tag_list, tag_list, tags_by_id
+from gliner_pipe.data.tags import PREFIXES, find_codec, has_prefixes, split_tag_names
 from gliner_pipe.errors import ConfigError, DataError
+
+PLACE = Place("a.csv", 4)
+
+
+def codec_of(*sequences, scheme="auto", report=None, names=()):
+    report = Counter() if report is None else report
+    tags = [sequence.split() for sequence in sequences]
+    return find_codec(scheme, tags, lambda i, j: (Place("a.csv", 4 + i), f"tags[{j}]"), report, names=names)
+
+
+def decoded(tags, scheme="auto", report=None):
+    report = Counter() if report is None else report
+    codec = codec_of(tags, scheme=scheme, report=report)
+    return codec.entities(tags.split(), report, lambda position: PLACE)
+
 
 ENTITIES = [(0, 1, "a"), (1, 3, "a"), (4, 7, "b-c")]
 WRITTEN = {
@@ -29,22 +34,89 @@ WRITTEN = {
     "IOB1": "I-a B-a I-a O I-b-c I-b-c I-b-c",
     "BIOUL": "U-a B-a L-a O B-b-c I-b-c L-b-c",
     "BIOES": "S-a B-a E-a O B-b-c I-b-c E-b-c",
+    "BMES": "S-a B-a E-a O B-b-c M-b-c E-b-c",
+}
+#: Other forms of prefix and label.
+DIALECTS = {
+    "B_label": "{prefix}_{label}",
+    "B:label": "{prefix}:{label}",
+    "B.label": "{prefix}.{label}",
+    "B/label": "{prefix}/{label}",
+    "label-B": "{label}-{prefix}",
+    "label_B": "{label}_{prefix}",
+    "label:B": "{label}:{prefix}",
+    "label.B": "{label}.{prefix}",
+    "label/B": "{label}/{prefix}",
 }
 
 
+def rewritten(tags, form, lower=False):
+    """Write tags such as ``B-person`` in another dialect."""
+    new = []
+    for tag in tags.split():
+        prefix, _, label = tag.partition("-")
+        new.append(
+            (prefix.lower() if lower else prefix)
+            if tag == "O"
+            else form.format(prefix=prefix.lower() if lower else prefix, label=label)
+        )
+    return " ".join(new)
+
+
 @pytest.mark.parametrize("scheme", WRITTEN)
-def test_schemes_are_found_and_decoded(scheme):
-    tags = WRITTEN[scheme].split()
+@pytest.mark.parametrize("dialect", ["B-label", *DIALECTS])
+@pytest.mark.parametrize("lower", [False, True])
+def test_schemes_and_dialects_are_found_and_decoded(scheme, dialect, lower):
+    tags = rewritten(WRITTEN[scheme], DIALECTS.get(dialect, "{prefix}-{label}"), lower)
     report = Counter()
-    assert detect_scheme([tags]) == scheme
-    assert decode_tags(tags, scheme, report) == ENTITIES
-    assert not report
+    codec = codec_of(tags, report=report)
+    assert (codec.scheme, codec.dialect) == (scheme, dialect)
+    assert decoded(tags) == ENTITIES
+    usual = (scheme, dialect) == ("BIO", "B-label")
+    assert list(report.values()) == ([] if usual else [6])  # said once, for the six tags
 
 
-@pytest.mark.parametrize("tags", ["I-a O I-b I-b I-a", "a O b b a"])
+@pytest.mark.parametrize("letters", ["W-a B-a L-a", "S-a B-a L-a", "U-a B-a E-a", "W-a B-a E-a"])
+def test_single_and_last_words_of_any_scheme(letters):
+    tags = f"{letters} O B-b-c I-b-c {letters[-3]}-b-c"
+    assert decoded(tags) == ENTITIES
+
+
+@pytest.mark.parametrize("tags", ["I-a O I-b I-b I-a", "a O b b a", "I_a O I_b I_b I_a", "a-I O b-I b-I a-I"])
 def test_io(tags):
-    assert detect_scheme([tags.split()]) == "IO"
-    assert decode_tags(tags.split(), "IO", Counter()) == [(0, 1, "a"), (2, 4, "b"), (4, 5, "a")]
+    assert codec_of(tags).scheme == "IO"
+    assert decoded(tags) == [(0, 1, "a"), (2, 4, "b"), (4, 5, "a")]
+
+
+@pytest.mark.parametrize(
+    ("tags", "labels"),
+    [
+        ("B-work-of-art I-work-of-art B-GPE_LOC", ["work-of-art", "GPE_LOC"]),
+        ("B_GPE_LOC I_GPE_LOC B_work-of-art", ["GPE_LOC", "work-of-art"]),
+        ("GPE-LOC-B GPE-LOC-I art.work-B", ["GPE-LOC", "art.work"]),
+        ("B-B I-B B-I", ["B", "I"]),
+        ("B:a:b I:a:b B:c-d", ["a:b", "c-d"]),
+        ("vitamin_B vitamin_B vitamin_C", ["vitamin_B", "vitamin_C"]),
+        ("work-of-art work-of-art GPE_LOC", ["work-of-art", "GPE_LOC"]),
+    ],
+)
+def test_labels_with_separators(tags, labels):
+    assert decoded(f"{tags} O") == [(0, 2, labels[0]), (2, 3, labels[1])]
+
+
+@pytest.mark.parametrize("tag", ["<PAD>", "<pad>", "[PAD]", "[CLS]", "X", "PAD", "_", "-", "*"])
+def test_padding_is_outside_and_counted(tag):
+    report = Counter()
+    assert decoded(f"{tag} B-a I-a {tag} O", report=report) == [(1, 3, "a")]
+    assert list(report.values()) == [2]
+    assert tag in next(iter(report))
+
+
+def test_outside_in_lower_case():
+    report = Counter()
+    assert decoded("o b-per o i-per", report=report) == [(1, 2, "per"), (3, 4, "per")]
+    assert decoded("o b-per o") == [(1, 2, "per")]
+    assert decoded("per o loc") == [(0, 1, "per"), (2, 3, "loc")]
 
 
 @pytest.mark.parametrize(
@@ -60,25 +132,64 @@ def test_io(tags):
 )
 def test_invalid_tag_sequences_are_repaired_and_counted(tags, scheme, entities, reason):
     report = Counter()
-    assert decode_tags(tags.split(), scheme, report) == entities
+    assert decoded(tags, scheme, report) == entities
     assert report == {reason: 1}
 
 
 def test_only_outside_tags():
-    assert detect_scheme([["O", "O"]]) == "BIO"
-    assert decode_tags(["O", "O"], "BIO", Counter()) == []
+    assert codec_of("O O").scheme == "BIO"
+    assert decoded("O O") == []
 
 
-@pytest.mark.parametrize("tag", ["X-PER", "B", "B-", "b-PER", "", "I_PER", "-", "0"])
-def test_invalid_tags_of_bio(tag):
-    assert not is_tag(tag, "BIO")
+def test_all_tags_decide_together():
+    assert codec_of("I-a I-a", "B-a I-a").scheme == "BIO"
+    assert codec_of("I-a I-a", "I-a B-a").scheme == "IOB1"
+    assert codec_of("B_a", "B_b I_b").dialect == "B_label"
+    assert codec_of("I-a", names=["O", "B-a", "I-a", "S-a", "E-a"]).scheme == "BIOES"
+    assert codec_of("X_B O", names=["O", "X_B", "X_C"]).dialect == ""
 
 
-def test_a_bare_label_is_a_tag_of_io_only():
-    assert is_tag("creative-work", "IO")
-    assert not is_tag("creative-work", "BIO")
-    assert not is_tag("X-PER", "IO")
-    assert not is_tag("B", "IO")
+@pytest.mark.parametrize(
+    ("tags", "wrong"),
+    [
+        ("B-PER X-PER I-PER", ["X-PER"]),
+        ("B-PER I-PER B_LOC", ["B_LOC"]),
+        ("B-PER I-PER PER-B LOC", ["PER-B", "LOC"]),
+        ("B-PER I-PER B", ["B"]),
+        ("B-PER B- I-PER", ["B-"]),
+        ("B-PER I-PER 0", ["0"]),
+        ("BPER IPER O", ["BPER", "IPER"]),
+        ("B=PER I=PER O LOC", ["B=PER", "I=PER"]),
+        ("e-mail O", ["e-mail"]),
+        ("E-mail B-side O", ["E-mail", "B-side"]),
+        ("B I O B", ["B", "I"]),
+        ("(PER* *) (LOC) *", ["(PER*", "*)", "(LOC)"]),
+        ("1 2 0 O 3", ["1", "2", "0"]),
+        ("LABEL_0 LABEL_1 LABEL_0", ["LABEL_0", "LABEL_1"]),
+        ("0.98 0.7 1", ["0.98", "0.7", "1"]),
+    ],
+)
+def test_what_looks_like_a_tag_and_is_none(tags, wrong, fails):
+    """One line has up to three examples with their places, and plain takes them as labels."""
+    with fails(DataError, f"a.csv:4 (tags[{tags.split().index(wrong[0])}])") as caught:
+        codec_of(tags)
+    message = str(caught.value)
+    assert all(repr(tag) in message for tag in wrong) and "\n" not in message
+    assert message.count("a.csv:4 (tags[") == len(wrong)
+    assert {label for _, _, label in decoded(tags, "plain")} == set(tags.split()) - {"O"}
+
+
+@pytest.mark.parametrize("tag", ["X-PER", "B", "B-", "I_PER", "-PER", "0", "PER"])
+def test_invalid_tags_of_bio(tag, fails):
+    with fails(DataError, "a.csv:4 (tags[1])"):
+        codec_of(f"B-PER {tag}", scheme="BIO")
+
+
+def test_a_bare_label_is_a_tag_of_io_only(fails):
+    assert decoded("creative-work O", "IO") == [(0, 1, "creative-work")]
+    for scheme in ("BIO", "BIOES"):
+        with fails(DataError, "a.csv:4 (tags[0])"):
+            codec_of("creative-work O", scheme=scheme)
 
 
 @given(st.data(), st.sampled_from(sorted(PREFIXES)))
@@ -88,18 +199,10 @@ def test_any_tags_of_a_scheme_decode_to_entities_apart(data, scheme):
         st.tuples(st.sampled_from(sorted(PREFIXES[scheme])), st.sampled_from("ab")).map("-".join),
     )
     tags = data.draw(st.lists(tag, max_size=12))
-    entities = decode_tags(tags, scheme, Counter())
+    entities = decoded(" ".join(tags), scheme)
     covered = [i for start, end, _ in entities for i in range(start, end)]
     assert covered == [i for i, tag in enumerate(tags) if tag != "O"]
     assert all(tags[i].endswith(label) for start, end, label in entities for i in range(start, end))
-
-
-PLACE = Place("a.csv", 4)
-
-
-def decoded(tags, scheme="auto", report=None):
-    report = Counter() if report is None else report
-    return tag_entities(PLACE, "tags", tags, find_scheme(scheme, [tags], report), report)
 
 
 @pytest.mark.parametrize(
@@ -116,36 +219,47 @@ def decoded(tags, scheme="auto", report=None):
     ],
 )
 def test_schemes_of_one_text(tags, expected):
-    assert decoded(tags.split()) == expected
+    assert decoded(tags) == expected
 
 
 def test_plain_labels_may_look_like_tags():
-    assert decoded(["E-mail", "E-mail", "O", "B-side"], "plain") == [(0, 2, "E-mail"), (3, 4, "B-side")]
+    assert decoded("E-mail E-mail O B-side", "plain") == [(0, 2, "E-mail"), (3, 4, "B-side")]
 
 
 def test_repairs_are_counted():
     report: Counter[str] = Counter()
-    assert decoded(["O", "I-PER", "B-PER", "O"], "BIO", report) == [(1, 2, "PER"), (2, 3, "PER")]
+    assert decoded("O I-PER B-PER O", "BIO", report) == [(1, 2, "PER"), (2, 3, "PER")]
     assert report == {"I- without B- before it (read as the beginning)": 1}
 
 
 def test_repeated_b_is_counted_in_data_without_i():
     report: Counter[str] = Counter()
-    assert decoded(["B-PER", "B-PER", "O", "B-ORG"], report=report) == [
-        (0, 1, "PER"),
-        (1, 2, "PER"),
-        (3, 4, "ORG"),
-    ]
+    assert decoded("B-PER B-PER O B-ORG", report=report) == [(0, 1, "PER"), (1, 2, "PER"), (3, 4, "ORG")]
     assert list(report.values()) == [1]
     assert "without any I-" in next(iter(report))
     report.clear()
-    assert find_scheme("auto", [["B-PER", "B-PER"], ["B-PER", "I-PER"]], report) == "BIO"
+    assert codec_of("B-PER B-PER", "B-PER I-PER", report=report).scheme == "BIO"
     assert not report
 
 
 def test_a_tag_of_another_scheme(fails):
     with fails(DataError, "a.csv:4 (tags[1])"):
-        decoded(["B-PER", "X"], "BIO")
+        decoded("B-PER X", "BIO")
+
+
+@pytest.mark.parametrize(
+    ("tags", "are"),
+    [
+        (["O", "B-a"], True),
+        (["O", "a_B", "a_I"], True),
+        (["O"], False),
+        (["O", "NN"], False),
+        (["Ann", "O"], False),
+        ([], False),
+    ],
+)
+def test_columns_with_prefixes(tags, are):
+    assert has_prefixes(tags) is are
 
 
 def test_ids():
@@ -154,6 +268,19 @@ def test_ids():
     assert tags_by_id({"0": "O", "7": "B-PER"}) == {0: "O", 7: "B-PER"}
     assert tags_by_id({-100: "O", 0: "B-PER"}) == {-100: "O", 0: "B-PER"}
     assert tags_by_id(None) is None
+
+
+@pytest.mark.parametrize(
+    "label2id",
+    [{"O": 0, "B-PER": 1}, {"O": "0", "B-PER": "1"}, {0: "O", 1: "B-PER"}, {"1": "B-PER", "0": "O"}],
+)
+def test_mappings_in_either_direction(label2id):
+    assert tags_by_id(label2id) == {0: "O", 1: "B-PER"}
+
+
+def test_tags_without_a_label_are_renamed():
+    names = tags_by_id({"B": "B-disease", "I": "I-disease"})
+    assert tag_list(PLACE, "tags", ["B", "I", "O"], 3, "tokens", names) == ["B-disease", "I-disease", "O"]
 
 
 @pytest.mark.parametrize(
@@ -177,7 +304,7 @@ def test_wrong_tag_lists(value, names, field, fails):
         tag_list(PLACE, "tags", value, 2, "tokens", tags_by_id(names))
 
 
-@pytest.mark.parametrize("names", [[], "O", [1], {"one": "O"}, {True: "O"}, {0: ""}])
+@pytest.mark.parametrize("names", [[], "O", [1], {"one": "O"}, {True: "O"}, {0: ""}, {"O": 0, "B-a": 0}])
 def test_wrong_tag_names(names, fails):
     with fails(ConfigError, "tag_names"):
         tags_by_id(names)

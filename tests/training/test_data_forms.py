@@ -32,6 +32,9 @@ def test_data_sets_with_weights_and_chunks(nlp, tmp_path, capsys):
         train_data=[
             {"reader": RECORDS, "chunk": {"max_words": 3, "stride": 1}, "weight": 2},
             {"reader": DatasetDict(train=tagged, validation=tagged.select([0]))},
+            {"reader": tagged.to_iterable_dataset()},
+            {"reader": {"train": tagged.to_pandas(), "validation": tagged.to_pandas()}},
+            tagged.data.table,
         ],
         val_data=DatasetDict(train=tagged, validation=tagged.select([0])),
         batch_size=1,

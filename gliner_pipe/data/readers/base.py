@@ -34,13 +34,15 @@ OFFSET_OPTIONS = ("alignment_mode",)
 class Record:
     """One document of a file, checked but not yet tokenized.
 
-    Either ``words`` is set, and entities count words, or ``text`` is set, and entities count characters.
+    Either ``words`` is set, and entities count words, or ``text`` is set, and entities count characters. ``spaces``
+    says after which words a blank follows; None for all.
     """
 
     place: Place
     words: list[str] | None = None
     text: str | None = None
     sentence_starts: list[bool] | None = None
+    spaces: list[bool] | None = None
     entities: list[Entity] = field(default_factory=list)
     relations: list[Relation] | None = None
     ner_labels: list[str] | None = None
@@ -157,7 +159,7 @@ class Reader:
         self.limit = limit
         self.flat_ner = flat_ner
         self.alignment_mode = alignment_mode
-        self.report: Counter[str] = Report()
+        self.report = Report()
         self._entity_labels = _LabelRules("ner", _pairs("label_map", label_map), _label_set("labels", labels))
         self._relation_labels = _LabelRules(
             "rel", _pairs("rel_label_map", rel_label_map), _label_set("rel_labels", rel_labels)
@@ -199,7 +201,9 @@ class Reader:
         count = 0
         try:
             for record in records:
-                yield self.to_example(nlp, record, report)
+                example = self.to_example(nlp, record, report)
+                report.settle(record.place)
+                yield example
                 count += 1
                 if self.limit and count >= self.limit:
                     return
@@ -345,7 +349,7 @@ def reader(name: str, *, without: Collection[str] = ()) -> Callable[[ReaderClass
 
 def _tokenized(nlp: Language, record: Record) -> Doc:
     if record.words is not None:
-        return Doc(nlp.vocab, words=record.words)
+        return Doc(nlp.vocab, words=record.words, spaces=record.spaces)
     # The tokenizer itself: nlp.make_doc refuses texts longer than nlp.max_length, a limit meant for parsers.
     doc = nlp.tokenizer(record.text)
     if doc.text != record.text:

@@ -45,9 +45,10 @@ from gliner_pipe.data.offsets import (
     stated_span,
 )
 from gliner_pipe.data.readers.base import OFFSET_OPTIONS, Record, reader
+from gliner_pipe.data.readers.cells import guess_columns
 from gliner_pipe.data.readers.json_records import LABEL_FIELDS, JsonReader, Values, are_records
-from gliner_pipe.data.readers.tables import guess_columns
-from gliner_pipe.data.tags import TagNames, find_scheme, is_tag_list, tag_entities, tag_list, tags_by_id
+from gliner_pipe.data.tag_lists import TagNames, is_tag_list, tag_list, tags_by_id
+from gliner_pipe.data.tags import TagCodec, find_codec
 from gliner_pipe.errors import ConfigError, DataError
 
 
@@ -89,7 +90,7 @@ class GlinerJsonReader(JsonReader):
         self.tag_names = tags_by_id(tag_names)
         self.words_name = self.names.get("tokenized_text", "tokenized_text")
         self.entities_name = self.names.get("ner", "ner")
-        self._scheme: tuple[Values, str] | None = None
+        self._codec: tuple[Values, TagCodec] | None = None
 
     def record(self, place: Place, value: dict[str, Any], values: Values, report: Counter[str]) -> Record:
         """Return words and entities of a record."""
@@ -124,24 +125,34 @@ class GlinerJsonReader(JsonReader):
         if not self._are_tags(value[name], words):
             return word_entities(place, name, value[name], words, report)
         tags = tag_list(place, name, value[name], words, self.words_name, self.tag_names)
-        if self._scheme is None or self._scheme[0] is not values:
-            # The scheme can be inferred from all tags of a file together only.
-            self._scheme = values, find_scheme("auto", list(self._all_tags(values)), report)
-        return tag_entities(place, name, tags, self._scheme[1], report)
+        if self._codec is None or self._codec[0] is not values:
+            # The codec can be inferred from all tags of a file together only.
+            every = list(self._all_tags(values))
+            lists = [one for _, one in every]
+            named = (self.tag_names or {}).values()
+            do = "Check tags and tag_names"
+            codec = find_codec(
+                "auto", lists, lambda i, j: (every[i][0], f"{name}[{j}]"), report, names=named, do=do
+            )
+            self._codec = values, codec
+        return self._codec[1].entities(tags, report, lambda position: place)
 
     def _are_tags(self, value: Any, words: int) -> bool:
         """Whether `value` is a list of tags. One of another length than the words counts only if tags are expected."""
         expected = "ner" in self.renamed or self.tag_names is not None
         return is_tag_list(value) and (expected or len(value) == words)
 
-    def _all_tags(self, values: Values) -> Iterator[list[str]]:
+    def _all_tags(self, values: Values) -> Iterator[tuple[Place, list[str]]]:
         for place, value in values():
             record = value if isinstance(value, dict) else {}
             words, tags = record.get(self.words_name), record.get(self.entities_name)
             if isinstance(words, list) and self._are_tags(tags, len(words)):
                 with suppress(DataError):  # raised when this record is read
-                    yield tag_list(
-                        place, self.entities_name, tags, len(words), self.words_name, self.tag_names
+                    yield (
+                        place,
+                        tag_list(
+                            place, self.entities_name, tags, len(words), self.words_name, self.tag_names
+                        ),
                     )
 
 

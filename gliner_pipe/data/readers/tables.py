@@ -1,8 +1,7 @@
-"""Tables with lists in their cells: CSV, JSON and Parquet files, saved data sets, and data sets of the hub."""
+"""Tables of words and tags: CSV, JSON and Parquet files, saved data sets, data sets of the hub, tables in memory."""
 
 from __future__ import annotations
 
-import ast
 import csv
 import glob
 import importlib
@@ -10,15 +9,15 @@ import io
 import json
 import re
 import sys
-import tokenize
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from gliner_pipe.data.fields import shown
 from gliner_pipe.data.files import Place, find_files, read_json, read_lines, read_text
+from gliner_pipe.data.readers.cells import guess_columns, inner_names, plain_value, sentence_column
 from gliner_pipe.errors import ConfigError, DataError
 
 CSV_SUFFIXES = (".csv", ".tsv")
@@ -29,12 +28,9 @@ SPLITS = ("train", "training", "validation", "valid", "val", "dev", "eval", "tes
 #: Files that ``save_to_disk`` of the package datasets writes, for several splits or for one.
 SAVED_SPLITS, SAVED = "dataset_dict.json", "state.json"
 
-#: Usual names of the columns of words and of tags.
-TOKENS_NAMES = ("tokens", "words", "tokenized_text", "token", "word")
-TAGS_NAMES = ("tags", "ner_tags", "ner", "labels", "entity_tags", "bio_tags", "iob_tags", "tag", "label")
-
+#: The cells of a blank line.
+BLANK_ROW: Mapping[str, Any] = MappingProxyType({})
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?(:[\w.+-]+)?")
-_NEIGHBOURS = re.compile(r"""['"]\s*['"]""")  # two adjacent quotes, perhaps two strings without a comma
 _SPLIT_NAME = re.compile(r"([A-Za-z]+)(?:[-_.]?\d.*)?")
 
 #: A row: its location, and its cells by column.
@@ -48,7 +44,8 @@ class Table:
     Parameters
     ----------
     rows
-        Called with the required columns, yields rows with at least these.
+        Called with the required columns, yields rows with at least these and a column of sentences. A name such as
+        ``"data.tokens"`` is a field of the column ``"data"``.
     tag_names
         Called with a column of ids, returns their names if the data contains them.
     """
@@ -64,7 +61,8 @@ def open_tables(path: Any, split: str) -> list[Table]:
     ----------
     path
         File, folder, pattern or a list of these; a folder written by ``save_to_disk``; the name of a data set
-        of the hub (``"name"`` or ``"name:configuration"``); in Python also a ``Dataset`` or ``DatasetDict``.
+        of the hub (``"name"`` or ``"name:configuration"``); in Python also a list of rows or a table of
+        :func:`is_dataset`.
     split
         Split of a folder or data set with several splits; ignored for a single file.
 
@@ -76,12 +74,15 @@ def open_tables(path: Any, split: str) -> list[Table]:
         An optional package is missing.
     """
     if is_dataset(path):
-        return [_of_dataset(_part(path, split, "the data set"), None)]
+        return [_in_memory(_part(path, split, "the data set"))]
+    if isinstance(path, list) and path and all(isinstance(row, Mapping) for row in path):
+        return [Table(lambda columns: ((Place(f"record {i}"), row) for i, row in enumerate(path)), _nameless)]
     tables: list[Table] = []
     for item in path if isinstance(path, list) else [path]:
         if item is not None and not isinstance(item, (str, Path)):
             allowed = (
-                "a file, a folder, a pattern, the name of a data set of the hub, a Dataset or a DatasetDict"
+                "a file, a folder, a pattern, the name of a data set of the hub, a Dataset or a DatasetDict, a data "
+                "frame or a list of rows"
             )
             raise ConfigError("path", f"is {type(item).__name__}", allowed)
         here = Path(item).expanduser() if item else None
@@ -97,9 +98,12 @@ def open_tables(path: Any, split: str) -> list[Table]:
 
 
 def is_dataset(value: Any) -> bool:
-    """Whether `value` is a ``Dataset`` or ``DatasetDict``, without importing the package datasets."""
-    package = sys.modules.get("datasets")
-    return package is not None and isinstance(value, (package.Dataset, package.DatasetDict))
+    """Whether `value` is a table in memory: a data set of the package datasets (also a streamed one), a data frame of
+    pandas or polars, a table of pyarrow, or a mapping from splits to these.
+    """
+    if isinstance(value, dict):
+        return bool(value) and "reader" not in value and all(map(is_dataset, value.values()))
+    return hasattr(value, "column_names") or (hasattr(value, "columns") and hasattr(value, "to_dict"))
 
 
 def saved_dataset(folder: Path) -> bool:
@@ -122,64 +126,45 @@ def splits_of(path: Any) -> list[str]:
 
 
 def table_columns(path: Path) -> list[str]:
-    """Return the columns of a CSV or Parquet file, or of a saved data set with a single split."""
+    """Return the columns of a CSV or Parquet file, or of a saved data set with a single split.
+
+    The fields of a column of objects follow it, as ``"column.field"``.
+    """
     if path.is_dir():
         features = json.loads(read_text(path / "dataset_info.json")).get("features") or {}
-        return [str(name) for name in features]
+        return [name for column in features for name in (column, *_inner_features(features, column))]
     if path.suffix.lower() == ".parquet":
         with open_parquet(path) as table:
-            return [str(name) for name in table.schema_arrow.names]
+            return [name for column in table.schema_arrow for name in (column.name, *_inner_fields(column))]
     head = next((line for _, line in read_lines(path) if line.strip()), "")
     rows = _parsed_csv(path, head)
     return [cell.strip() for cell in rows[0][1]] if rows else []
 
 
-def list_cell(place: Place, column: str, value: Any) -> Any:
-    """Parse the list in a cell, a JSON or Python literal; an empty cell is an empty list.
-
-    Values other than strings are returned unchanged.
-
-    Raises
-    ------
-    DataError
-        Not a list. Lists without commas, as numpy prints them, are not accepted.
-    """
-    if not isinstance(value, str):
-        return list(value) if isinstance(value, tuple) else value
-    if not value.strip():
-        return []
-    try:
-        found = json.loads(value)
-    except (ValueError, RecursionError):
-        found = _literal(value)
-    if isinstance(found, tuple):
-        found = list(found)
-    if not isinstance(found, list):
-        do = 'Write lists as JSON, with commas: ["John", "Smith"]'
-        raise place.error(column, f"is {shown(value)}", "a list, e.g. \"['John', 'Smith']\"", do)
-    return found
+def dataset_columns(data: Any) -> list[str]:
+    """Return the columns of a table in memory, as :func:`table_columns` does."""
+    row = next((row for _, row in _in_memory(data).rows(())), {})
+    return [name for column, cell in row.items() for name in (column, *inner_names(column, cell))]
 
 
-def _literal(text: str) -> Any:
-    """Return the value of a Python literal; None if `text` is none."""
-    text = text.strip()
-    try:
-        if _NEIGHBOURS.search(text):
-            tokens = tokenize.generate_tokens(io.StringIO(text).readline)
-            kinds = [token.type for token in tokens if token.type not in (tokenize.NL, tokenize.NEWLINE)]
-            if any(one == other == tokenize.STRING for one, other in pairwise(kinds)):
-                return None  # Python would concatenate the two words
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError, tokenize.TokenError):
-        return None
+def _inner_features(features: Mapping[str, Any], column: str) -> list[str]:
+    return inner_names(column, None if _is_leaf(inner := _unwrapped(features[column])) else inner)
 
 
-def guess_columns(columns: Iterable[str]) -> tuple[str, str] | None:
-    """Return the columns of words and of tags, if exactly one of each has a usual name."""
-    there = list(columns)
-    tokens = [name for name in TOKENS_NAMES if name in there]
-    tags = [name for name in TAGS_NAMES if name in there]
-    return (tokens[0], tags[0]) if len(tokens) == len(tags) == 1 else None
+def _inner_fields(column: Any) -> list[str]:
+    kind = column.type
+    while hasattr(kind, "value_type"):
+        kind = kind.value_type
+    fields = range(kind.num_fields) if str(kind).startswith("struct") else ()
+    return [f"{column.name}.{kind.field(i).name}" for i in fields]
+
+
+def _selected(columns: Sequence[str], there: Sequence[str]) -> list[str]:
+    """Return the columns to read of those that are `there`; all if a required one is missing."""
+    outer = [name if name in there else name.partition(".")[0] for name in columns]
+    if not columns or not set(outer) <= set(there):
+        return list(there)
+    return list(dict.fromkeys([*outer, *filter(None, [sentence_column(there)])]))
 
 
 def missing_column(place: Place, option: str, column: str, there: Sequence[str]) -> DataError:
@@ -248,6 +233,9 @@ def _csv_rows(file: Path) -> Iterator[Row]:
     if twice:
         raise first.error("", f"has the column {twice[0]!r} twice", "each column once")
     for place, cells in rows[1:]:
+        if not cells:
+            yield place, BLANK_ROW
+            continue
         if len(cells) != len(columns):
             found = f"has {len(cells)} cells, the header has {len(columns)}"
             do = "Put lists in quotes: \"['John', 'Smith']\",\"[1, 2]\""
@@ -256,7 +244,7 @@ def _csv_rows(file: Path) -> Iterator[Row]:
 
 
 def _parsed_csv(file: Path, text: str) -> list[tuple[Place, list[str]]]:
-    head = text.split("\n", 1)[0]
+    head = re.split(r"[\r\n]", text.lstrip("\r\n"), maxsplit=1)[0]
     delimiter = "\t" if "\t" in head else ";" if ";" in head and "," not in head else ","
     rows: list[tuple[Place, list[str]]] = []
     line = 1
@@ -265,7 +253,7 @@ def _parsed_csv(file: Path, text: str) -> list[tuple[Place, list[str]]]:
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
         try:
             for cells in reader:
-                if cells:
+                if cells or rows:
                     rows.append((Place(str(file), line), cells))
                 line = reader.line_num + 1
         except csv.Error as error:
@@ -281,9 +269,7 @@ def _parsed_csv(file: Path, text: str) -> list[tuple[Place, list[str]]]:
 def _parquet_rows(file: Path, columns: Sequence[str]) -> Iterator[Row]:
     number = 0
     with open_parquet(file) as table:
-        there = table.schema_arrow.names
-        wanted = list(columns) if set(columns) <= set(there) else there
-        for batch in table.iter_batches(columns=wanted):
+        for batch in table.iter_batches(columns=_selected(columns, table.schema_arrow.names)):
             for row in batch.to_pylist():
                 number += 1
                 yield Place(str(file), number), row
@@ -291,13 +277,35 @@ def _parquet_rows(file: Path, columns: Sequence[str]) -> Iterator[Row]:
 
 def _parquet_names(file: Path, column: str) -> list[str] | None:
     with open_parquet(file) as table:
-        written = (table.schema_arrow.metadata or {}).get(b"huggingface", b"{}")
-    feature = json.loads(written).get("info", {}).get("features", {}).get(column)
-    while isinstance(feature, (dict, list)):
-        if isinstance(feature, dict) and "names" in feature:
-            return [str(name) for name in feature["names"]]
-        feature = feature[0] if isinstance(feature, list) else feature.get("feature")
-    return None
+        return _arrow_names(table.schema_arrow, column)
+
+
+def _arrow_names(schema: Any, column: str) -> list[str] | None:
+    written = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    return _class_names(written.get("info", {}).get("features") or {}, column)
+
+
+def _class_names(features: Mapping[str, Any], column: str) -> list[str] | None:
+    """Return the names of the classes of a column; None if it has no classes."""
+    feature: Any = features
+    for name in [column] if column in features else column.split("."):
+        inner = _unwrapped(feature)
+        feature = inner.get(name) if isinstance(inner, Mapping) else None
+    feature = _unwrapped(feature)
+    return [str(name) for name in feature["names"]] if _is_leaf(feature) and "names" in feature else None
+
+
+def _is_leaf(feature: Any) -> bool:
+    return isinstance(feature, Mapping) and isinstance(feature.get("_type"), str)
+
+
+def _unwrapped(feature: Any) -> Any:
+    """Return the feature of the items of a list."""
+    while isinstance(feature, list) or (
+        _is_leaf(feature) and isinstance(feature.get("feature"), (dict, list))
+    ):
+        feature = (feature[0] if feature else None) if isinstance(feature, list) else feature["feature"]
+    return feature
 
 
 def open_parquet(file: Path, where: str = "readers.bio", extra: str = "datasets") -> Any:
@@ -392,20 +400,42 @@ def _part(data: Any, split: str, name: str) -> Any:
     return data[split]
 
 
-def _of_dataset(data: Any, name: str | None) -> Table:
-    """Return the table of a ``Dataset``; without `name`, messages count its rows from 0."""
+def _in_memory(data: Any) -> Table:
+    """Return the table of a data set, a data frame or a table of pyarrow."""
+    if hasattr(data, "select_columns"):
+        return _of_dataset(data, None)
+    names = data.column_names if hasattr(data, "column_names") else data.columns
 
     def rows(columns: Sequence[str]) -> Iterator[Row]:
-        there = set(columns) <= set(data.column_names)
-        plain = (data.select_columns(list(columns)) if there else data).with_format(None)
-        for number, row in enumerate(plain):
+        wanted = _selected(columns, [str(name) for name in names])
+        if hasattr(data, "to_pylist"):
+            batches = data.to_batches() if hasattr(data, "to_batches") else [data]
+            cells: Iterable[Mapping[str, Any]] = (
+                row for batch in batches for row in batch.select(wanted).to_pylist()
+            )
+        else:
+            series = [data[name] for name in names if str(name) in wanted]
+            kept = [str(name) for name in names if str(name) in wanted]
+            cells = (
+                dict(zip(kept, map(plain_value, values), strict=True)) for values in zip(*series, strict=True)
+            )
+        return ((Place(f"record {number}"), row) for number, row in enumerate(cells))
+
+    schema = getattr(data, "schema", None)
+    return Table(rows, lambda column: _arrow_names(schema, column) if hasattr(data, "to_pylist") else None)
+
+
+def _of_dataset(data: Any, name: str | None) -> Table:
+    """Return the table of a ``Dataset`` or ``IterableDataset``; without `name`, messages count its rows from 0."""
+
+    def rows(columns: Sequence[str]) -> Iterator[Row]:
+        there = data.column_names
+        plain = data.select_columns(_selected(columns, there)) if there else data
+        for number, row in enumerate(plain.with_format(None)):
             yield (Place(f"record {number}") if name is None else Place(name, number + 1)), row
 
     def names(column: str) -> list[str] | None:
-        feature = data.features.get(column)
-        while feature is not None and not hasattr(feature, "names"):
-            feature = feature[0] if isinstance(feature, list) else getattr(feature, "feature", None)
-        return None if feature is None else [str(name) for name in feature.names]
+        return _class_names(data.features.to_dict(), column) if data.features else None
 
     return Table(rows, names)
 

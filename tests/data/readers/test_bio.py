@@ -7,7 +7,7 @@ import sys
 
 import pytest
 from confit import Config
-from datasets import ClassLabel, Dataset, DatasetDict, Features, Sequence, Value
+from datasets import ClassLabel, Dataset, DatasetDict, Features, IterableDatasetDict, Sequence, Value
 
 from gliner_pipe.data.annotations import gold_spans, supervision
 from gliner_pipe.data.readers import bio
@@ -91,8 +91,8 @@ def test_cells_over_several_lines_keep_the_line_of_their_row(write, nlp, fails):
     ("content", "where"),
     [
         ('tokens,tags\nAnn left,"[\'O\']"\n', "a.csv:2 (tokens)"),
-        ("tokens,tags\n\"['Ann' 'left']\",\"['O' 'O']\"\n", "a.csv:2 (tokens)"),
-        ('tokens,tags\n"[\'Ann\', \'left\']",[1 0]\n', "a.csv:2 (tags)"),
+        ("tokens,tags\n\"['Ann' 'left'\",\"['O' 'O']\"\n", "a.csv:2 (tokens)"),
+        ('tokens,tags\n"[\'Ann\', \'left\']",[1 0]\n', "a.csv:2 (tags[0])"),
         ("tokens,tags\n\"__import__('os').getcwd()\",\"['O']\"\n", "a.csv:2 (tokens)"),
         ("tokens,tags\n['Ann', 'left'],['O', 'O']\n", "a.csv:2"),
         ("tokens,ner_tags\n\"['Ann']\",\"['O']\"\n", "a.csv:2 (tags)"),
@@ -210,7 +210,7 @@ def test_the_scheme_is_inferred_from_all_rows_and_files(write, nlp, tmp_path):
     reader = bio(tmp_path)
     found = [[span.text.strip() for span in gold_spans(e.reference)] for e in reader(nlp)]
     assert found == [["Ann Lee"], ["Bo", "Cy"]]
-    assert not reader.report  # IOB1: nothing to repair
+    assert list(reader.report.values()) == [4]  # the scheme IOB1 is said, and nothing repaired
     assert read(nlp, tmp_path, scheme="plain")[0][1] == [(0, 2, "I-PER")]
 
 
@@ -282,9 +282,131 @@ def test_paths_of_a_wrong_type(nlp, path, fails):
         bio(path)(nlp)
 
 
-def test_a_streamed_data_set_is_refused(nlp, fails):
-    with fails(ConfigError, "path"):
-        bio(classes().to_iterable_dataset())(nlp)
+WORDS = "Sentence #,Word,POS,Tag\nSentence: 1,Ann,NNP,B-PER\n,Lee,NNP,I-PER\n,left,VBD,O\n,Paris,NNP,B-LOC\nSentence: 2,Nobody,X,O\n,left,VBD,O\n"
+
+
+def test_one_word_in_each_row_with_the_first_of_each_sentence_marked(write, nlp):
+    columns = {"tokens_column": "Word", "tags_column": "Tag"}
+    assert read(nlp, write("a.csv", WORDS), **columns) == EXPECTED
+    pandas = pytest.importorskip("pandas")
+    assert read(nlp, pandas.read_csv(write("a.csv", WORDS)), **columns) == EXPECTED
+
+
+@pytest.mark.parametrize("name", ["sentence_idx", "Sentence #", "sent_id", "sentence"])
+def test_one_word_in_each_row_with_numbered_sentences(write, nlp, name, fails):
+    rows = [
+        {name: number, "tokens": word, "tags": tag}
+        for number, row in enumerate(ROWS)
+        for word, tag in zip(row["tokens"], row["tags"], strict=True)
+    ]
+    text = f"{name},tokens,tags\n" + "".join(",".join(map(str, row.values())) + "\n" for row in rows)
+    assert read(nlp, write("a.csv", text)) == EXPECTED
+    assert read(nlp, write("a.jsonl", rows)) == EXPECTED
+    assert read(nlp, rows) == EXPECTED
+    assert read(nlp, Dataset.from_list(rows)) == EXPECTED
+    other = write("b.csv", text.replace(name, "number"))
+    assert read(nlp, other, sentence_column="number") == EXPECTED
+    with fails(DataError, "b.csv:2 (tokens)"):
+        read(nlp, other)
+    with fails(DataError, "a.csv:2 (number)"):
+        read(nlp, write("a.csv", text), sentence_column="number")
+
+
+def test_one_word_in_each_row_with_blank_lines(write, nlp):
+    text = "tokens,tags\n\nAnn,B-PER\nLee,I-PER\nleft,O\nParis,B-LOC\n\n,\nNobody,O\nleft,O\n"
+    assert read(nlp, write("a.csv", text)) == EXPECTED
+
+
+def test_places_in_a_table_with_one_word_in_each_row(write, nlp, fails):
+    text = "sentence,tokens,tags\n1,Ann,B-PER\n2,Lee,I-PER\n1,,O\n1,Paris,{}\n"
+    reader = bio(write("a.csv", text.format("B-LOC")))
+    assert [len(example.reference) for example in reader(nlp)] == [1, 1, 1]
+    places = {reason: str(place)[-7:] for reason, place in reader.report.first.items()}
+    assert places == {
+        "sentence in several places (read as several)": "a.csv:4",
+        "empty word (dropped with its tag)": "a.csv:4",
+        "I- without B- before it (read as the beginning)": "a.csv:3",
+    }
+    with fails(DataError, "a.csv:5 (tags)"):
+        read(nlp, write("a.csv", text.format("X-LOC")))
+    with fails(DataError, "a.csv:5 (tags[0])"):
+        read(nlp, write("a.csv", text.format("")))
+
+
+def test_arrays_as_data_sets_write_them(nlp, tmp_path):
+    classes().to_csv(tmp_path / "a.csv")
+    assert read(nlp, tmp_path / "a.csv", tag_names=NAMES) == EXPECTED
+    quoted = [{"tokens": ["Ann's", 'say "x"', "\\"], "tags": ["B-PER", "O", "O"]}]
+    Dataset.from_list(quoted).to_csv(tmp_path / "b.csv")
+    assert read(nlp, tmp_path / "b.csv") == [('Ann\'s say "x" \\', [(0, 1, "PER")])]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [{"O": 0, "B-PER": 1, "I-PER": 2, "B-LOC": 3}, {"0": "O", "1": "B-PER", "2": "I-PER", "3": "B-LOC"}],
+)
+def test_mappings_between_ids_and_names(write, nlp, names):
+    assert read(nlp, write("a.jsonl", ids()), tag_names=names) == EXPECTED
+
+
+def test_tables_in_memory(nlp):
+    pandas = pytest.importorskip("pandas")
+    pyarrow = pytest.importorskip("pyarrow")
+    assert read(nlp, pandas.DataFrame(ROWS)) == EXPECTED
+    assert read(nlp, classes().to_pandas(), tag_names=NAMES) == EXPECTED  # with arrays in the cells
+    assert read(nlp, pyarrow.Table.from_pylist(ROWS)) == EXPECTED
+    assert read(nlp, pyarrow.RecordBatch.from_pylist(ROWS)) == EXPECTED
+    assert read(nlp, classes().data.table) == EXPECTED  # the table knows its classes
+    assert read(nlp, ROWS) == EXPECTED
+    assert (
+        read(nlp, {"train": pandas.DataFrame(ROWS), "dev": pandas.DataFrame(ROWS[1:])}, split="dev")
+        == EXPECTED[1:]
+    )
+
+
+def test_streamed_data_sets(nlp):
+    streamed = classes().to_iterable_dataset()
+    reader = bio(streamed)
+    assert [len(list(reader(nlp))) for _ in range(2)] == [2, 2]
+    assert read(nlp, streamed) == EXPECTED
+    assert read(nlp, IterableDatasetDict(dev=streamed), split="dev") == EXPECTED
+
+
+@pytest.mark.parametrize("by_word", [False, True])
+def test_columns_of_objects(write, nlp, tmp_path, by_word):
+    rows = [{"id": i, "data": row} for i, row in enumerate(ids())]
+    data = {"tokens": Sequence(Value("string")), "tags": Sequence(ClassLabel(names=NAMES))}
+    if by_word:
+        pairs = [zip(row["tokens"], row["tags"], strict=True) for row in ids()]
+        rows = [{"data": [{"tokens": word, "tags": tag} for word, tag in row]} for row in pairs]
+        data = [{"tokens": Value("string"), "tags": ClassLabel(names=NAMES)}]
+    features = Features({"data": data} if by_word else {"id": Value("int32"), "data": data})
+    columns = {"tokens_column": "data.tokens", "tags_column": "data.tags"}
+    made = Dataset.from_list(rows, features=features)
+    assert read(nlp, made, **columns) == EXPECTED
+    made.to_parquet(str(tmp_path / "a.parquet"))
+    assert read(nlp, tmp_path / "a.parquet", **columns) == EXPECTED
+    assert read(nlp, write("a.jsonl", rows), tag_names=NAMES, **columns) == EXPECTED
+
+
+@pytest.mark.parametrize("form", ["{1}_{0}", "{0}-{1}", "{0}_{1}", "{1}:{0}", "{1}.{0}"])
+def test_dialects_of_tags_in_tables(write, nlp, form):
+    tags = [[tag if tag == "O" else form.format(tag[2:], tag[0]) for tag in row["tags"]] for row in ROWS]
+    rows = [{"tokens": row["tokens"], "tags": new} for row, new in zip(ROWS, tags, strict=True)]
+    reader = bio(write("a.jsonl", rows))
+    assert [len(gold_spans(example.reference)) for example in reader(nlp)] == [2, 0]
+    assert list(reader.report.values()) == [3]
+    for path in (write("a.csv", csv(rows=rows)), Dataset.from_list(rows)):
+        assert read(nlp, path) == EXPECTED
+    names = list(dict.fromkeys(tag for row in tags for tag in row))
+    numbers = [{"tokens": row["tokens"], "tags": [names.index(tag) for tag in row["tags"]]} for row in rows]
+    assert read(nlp, write("b.jsonl", numbers), tag_names=names) == EXPECTED
+
+
+def test_classes_without_names(nlp, fails):
+    features = Features({"tokens": Sequence(Value("string")), "tags": Sequence(ClassLabel(num_classes=4))})
+    with fails(DataError, "record 0 (tags[0])"):
+        read(nlp, Dataset.from_list(ids(), features=features))
 
 
 def test_in_a_config(write, nlp):

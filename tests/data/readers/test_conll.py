@@ -109,3 +109,195 @@ def test_unknown_options():
         conll("a", scheme="BILOU")
     with pytest.raises(ValueError, match="separator"):
         conll("a", separator="")
+
+
+ANN_LEE = [["Ann", "Lee", "left"], ["Hi"]]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Ann B_PER\nLee I_PER\nleft O\n\nHi O\n",
+        "Ann PER-B\nLee PER-I\nleft O\n\nHi O\n",
+        "Ann x b-PER\nLee x i-PER\nleft x o\n\nHi x o\n",
+        "Ann\tB:PER\nLee\tE:PER\nleft\tO\n\nHi\tO\n",
+        "Ann B-PER\rLee I-PER\rleft O\r\rHi O\r",
+        "\ufeffAnn\tB-PER\t\r\nLee \t I-PER  \r\nleft\t\tO\r\n\t \r\nHi O",
+        "  Ann   x  B-PER \nLee\tx\tI-PER\nleft x O\n   \n\nHi x O",
+        "token\ttag\nAnn\tB-PER\nLee\tI-PER\nleft\tO\n\nHi\tO\n",
+        "Word POS Tag\n\nAnn x B-PER\nLee x I-PER\nleft x O\n\nHi x O\n",
+        "-DOCSTART-\nAnn B-PER\nLee I-PER\nleft O\n-DOCSTART- (2)\nHi O\n",
+        "Ann|B-PER Lee|I-PER left|O\nHi|O\n",
+        "Ann|B-PER\tLee|I-PER\tleft|O\nHi|O\n",
+        "Ann|NNP|B-PER Lee|NNP|I-PER left|VBD|O\n\nHi|UH|O\n",
+        "# id 7f-a1\tdomain=train\nAnn _ _ B-PER\nLee _ _ I-PER\nleft _ _ O\n\n# id 8\tdomain=train\nHi _ _ O\n",
+        "# id 7f-a1 domain=train\nAnn _ _ B-PER\nLee _ _ I-PER\nleft _ _ O\n\n# id 8 domain=dev\nHi _ _ O\n",
+        "# text = Ann Lee left\n1\tAnn\tB-PER\t-\t-\n2\tLee\tI-PER\t-\t-\n3\tleft\tO\t-\t-\n\n1\tHi\tO\t-\t-\n",
+    ],
+)
+def test_dialects_line_ends_and_layouts(write, nlp, text):
+    examples = read(nlp, write("a.conll", text))
+    assert [[token.text for token in e.reference] for e in examples] == ANN_LEE
+    assert [triples(e) for e in examples] == [[(0, 2, "PER")], []]
+
+
+def test_the_dialect_is_said_once_with_its_place(write, nlp, caplog):
+    reader = conll(write("a.conll", "Hi O\n\nAnn B_PER\nLee I_PER\n\nBo B_PER\n"))
+    list(reader(nlp))
+    assert list(reader.report.values()) == [3]
+    assert caplog.text.count("B_PER") == 1 and "a.conll:3" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("#Paris LOC\nis O\n", ["#Paris", "is"]),
+        ("is O\n#Paris LOC\n", ["is", "#Paris"]),
+        ("#Paris B-LOC\n# O\n", ["#Paris", "#"]),
+        ("# comment\nParis B-LOC\n", ["Paris"]),
+        ("#comment here\nParis B-LOC\n", ["Paris"]),
+        ("# B-LOC\nParis B-LOC\n", ["#", "Paris"]),
+        ("# a longer comment\n#Paris\tLOC\nis\tO\n", ["#Paris", "is"]),
+    ],
+)
+def test_hashes_are_words_if_they_have_a_tag(write, nlp, text, kept):
+    reader = conll(write("a.conll", text))
+    (example,) = reader(nlp)
+    assert [token.text for token in example.reference] == kept
+    assert reader.report["comment line (ignored)"] == text.count("\n") - len(kept)
+
+
+def test_words_with_bars(write, nlp):
+    one, two = read(nlp, write("a.iob", "a|b|X|O Ann|X|B-PER\n||SYM|O\n"))
+    assert [token.text for token in one.reference] == ["a|b", "Ann"]
+    assert [token.text for token in two.reference] == ["|"]
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "where"),
+    [
+        ("B-PER Ann\nI-PER Lee\nO left\n", {}, "a.conll:1 (tag)"),
+        ("PER Ann\nPER Lee\nO left\n", {}, "a.conll:1 (tag)"),
+        ("Ann B-PER 0.9\nLee I-PER 0.8\nleft O 1\n", {}, "a.conll:1 (tag)"),
+        ("Ann B-PER NNP\nLee I-PER NNP\nleft O VBD\n", {}, "a.conll:1 (tag)"),
+        ("Ann 1\nLee 2\nleft 0\n", {}, "a.conll:1 (tag)"),
+        ("left O\nAnn B-PER\nLee X-PER\n", {}, "a.conll:3 (tag)"),
+        ("left O\nAnn B-PER\nLee X Y I-PER\n", {}, "a.conll:3 (columns)"),
+        ("Ann X Y B-PER\n\nLee I-PER\n", {}, "a.conll:3 (columns)"),
+        ("\n".join(f"word{i} other{i}" for i in range(40)), {}, "a.conll:1 (tag)"),
+        ("Ann|B-PER Lee|I-PER\nBo B-PER\n", {}, "a.conll:1 (tag)"),
+        ("Ann|B-PER Lee|I-PER\n\nBo B-PER\n", {}, "a.conll:3 (word)"),
+        ("Ann B\nLee I\nleft O\n", {}, "a.conll:1 (tag)"),
+        ("1\tAnn\t_\t_\n2\tLee\t_\t_\n", {}, "a.conll:1 (columns)"),
+        ("1\tAnn\tB-P\tB-Q\n2\tLee\tO\tO\n", {}, "a.conll:1 (columns)"),
+        ("1\tAnn\tB-P\n2\tLee\tO\n\nx\tBo\tO\n", {}, "a.conll:4 (column 0)"),
+    ],
+)  # fmt: skip
+def test_what_is_no_column_of_tags(write, nlp, text, options, where, fails):
+    with fails(DataError, where) as caught:
+        read(nlp, write("a.conll", text), **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_error_shows_three_examples_and_the_column(write, nlp, fails):
+    with fails(DataError, "a.conll:1 (tag)") as caught:
+        read(nlp, write("a.conll", "B-PER Ann\nI-PER Lee\nO left\nO early\n"))
+    message = str(caught.value)
+    assert "tag_column = 0 and token_column = 1" in message
+    assert (
+        all(word in message for word in ("'Ann'", "line 2 'Lee'", "line 3 'left'")) and "early" not in message
+    )
+    (example,) = read(nlp, write("a.conll", "B-PER Ann\nI-PER Lee\n"), tag_column=0, token_column=1)
+    assert triples(example) == [(0, 2, "PER")]
+    (example,) = read(nlp, write("a.conll", "Ann B-PER NNP\nLee I-PER NNP\n"), scheme="plain")
+    assert triples(example) == [(0, 2, "NNP")]
+
+
+@pytest.mark.parametrize(
+    ("tags", "names"),
+    [
+        ("1 2 0", ["O", "B-P", "I-P"]),
+        ("1 2 0", {"O": 0, "B-P": 1, "I-P": 2}),
+        ("B I O", {"B": "B-P", "I": "I-P"}),
+    ],
+)
+def test_tags_by_id_and_renamed(write, nlp, tags, names):
+    text = "".join(f"w {tag}\n" for tag in tags.split())
+    (example,) = read(nlp, write("a.conll", text), tag_names=names)
+    assert triples(example) == [(0, 2, "P")]
+
+
+CONLLU = """\
+# newdoc id = 1
+# text = Ann doesn't like the marché du Mans.
+1\tAnn\tAnn\tPROPN\tNNP\t_\t3\tnsubj\t_\tNER=B-PER
+2-3\tdoesn't\t_\t_\t_\t_\t_\t_\t_\t_
+2\tdoes\tdo\tAUX\tVBZ\t_\t3\taux\t_\tNER=O
+3\tn't\tnot\tPART\tRB\t_\t3\taux\t_\t_
+4\tlike\tlike\tVERB\tVB\t_\t0\troot\t_\t_
+4.1\tghost\tghost\tVERB\tVB\t_\t_\t_\t_\t_
+5\tthe\tthe\tDET\tDT\t_\t3\tdet\t_\tGloss=x
+6\tmarché\tmarché\tNOUN\tNN\t_\t3\tobj\t_\tNER=B-LOC
+7-8\tdu\t_\t_\t_\t_\t_\t_\t_\t_
+7\tde\tde\tADP\tIN\t_\t3\tcase\t_\tNER=I-LOC
+8\tle\tle\tDET\tDT\t_\t3\tdet\t_\tNER=I-LOC
+9\tMans\tMans\tPROPN\tNNP\t_\t3\tnmod\t_\tSpaceAfter=No|NER=I-LOC
+10\t.\t.\tPUNCT\t.\t_\t3\tpunct\t_\t_
+
+# newdoc id = 2
+1\tHi\tHi\tINTJ\tUH\t_\t0\troot\t_\tSpaceAfter=No
+
+# text = Bo
+1\tBo\tBo\tPROPN\tNNP\t_\t0\troot\t_\tNER=B-PER
+"""
+
+
+@pytest.mark.parametrize("key", ["NER", "Entity", "name", "Type"])
+def test_conllu(write, nlp, key):
+    reader = conll(write("a.conllu", CONLLU.replace("NER=", f"{key}=")))
+    first, second, third = reader(nlp)
+    assert first.reference.text == "Ann doesn't like the marché de le Mans."
+    assert triples(first) == [(0, 1, "PER"), (5, 9, "LOC")]
+    assert [second.reference.text, third.reference.text] == ["Hi", "Bo"]
+    assert triples(third) == [(0, 1, "PER")]
+    assert reader.report == {
+        "comment line (ignored)": 4,
+        "multiword token (its words are read)": 2,
+        "empty node (left out)": 1,
+    }
+    assert str(reader.report.first["empty node (left out)"]).endswith("a.conllu:8")
+
+
+def test_documents_of_conllu(write, nlp):
+    _, two = read(nlp, write("a.conllu", CONLLU), level="document")
+    assert two.reference.text == "HiBo" and triples(two) == [(1, 2, "PER")]
+    assert [len(sentence) for sentence in two.reference.sents] == [1, 1]
+
+
+def test_conllu_with_a_column_of_tags_or_given_columns(write, nlp):
+    rows = [line.split("\t") for line in CONLLU.splitlines()]
+    tagged = "\n".join(
+        "\t".join([*row[:9], row[9].rpartition("NER=")[2] if "NER=" in row[9] else "O"])
+        if len(row) > 1
+        else row[0]
+        for row in rows
+    )
+    assert triples(read(nlp, write("b.conllu", tagged))[0]) == [(0, 1, "PER"), (5, 9, "LOC")]
+    (example,) = read(
+        nlp, write("c.conllu", "1\tAnn\tB-P\tB-Q\n2\tLee\tO\tI-Q\n"), token_column=1, tag_column=3
+    )
+    assert triples(example) == [(0, 2, "Q")]
+    given = read(nlp, write("a.conllu", CONLLU), token_column=1, tag_column=4, scheme="plain")
+    assert [token.text for token in given[0].reference][:3] == ["Ann", "does", "n't"]
+    assert triples(given[1]) == [(0, 1, "UH")]
+    assert triples(read(nlp, write("a.conllu", CONLLU), token_column=1, tag_column=9)[2]) == [(0, 1, "PER")]
+    (example,) = read(nlp, write("d.conll", "1 O\n2 B-P\n"))
+    assert [token.text for token in example.reference] == ["1", "2"]
+    first, *_ = read(nlp, write("e.conll", "1 CD O\n2 CD B-P\n\nHi UH O\n\nHo UH O\n\n"))
+    assert [token.text for token in first.reference] == ["1", "2"] and triples(first) == [(1, 2, "P")]
+
+
+@pytest.mark.parametrize("text", ["", "\n \n", "# only\n# comments\n", "-DOCSTART- O\n"])
+def test_files_without_words(write, nlp, text, fails):
+    with fails(DataError, "a.conll"):
+        read(nlp, write("a.conll", text))

@@ -148,7 +148,7 @@ def test_the_report_is_logged_once(write, nlp, caplog):
         list(reader(nlp))
         list(reader(nlp))
     assert [record.getMessage().split(": ", 1)[1] for record in caplog.records] == [
-        "3 x unknown field 'lang' (ignored)"
+        "3 x unknown field 'lang' (ignored) (first: a.jsonl:1)"
     ]
 
 

@@ -63,7 +63,7 @@ def test_the_scheme_is_inferred_from_the_file(write, nlp):
     ]
     reader = gliner_json(write("a.jsonl", rows))
     assert triples(reader, nlp) == [[(0, 2, "x")], [(0, 1, "x"), (1, 2, "x")]]
-    assert not reader.report
+    assert list(reader.report.values()) == [4]  # the scheme IOB1 is said
     assert triples(gliner_json(rows), nlp) == triples(reader, nlp)
     mixed = gliner_json([*rows, {"tokenized_text": ["a", "b"], "ner": ["B-x", "I-x"]}])
     assert triples(mixed, nlp)[0] == [(0, 2, "x")]

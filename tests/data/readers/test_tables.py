@@ -5,11 +5,18 @@ from __future__ import annotations
 import json
 
 import pytest
+from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gliner_pipe.data.files import Place
-from gliner_pipe.data.readers.tables import guess_columns, list_cell, open_tables, saved_dataset, splits_of
+from gliner_pipe.data.readers.cells import guess_columns, list_cell
+from gliner_pipe.data.readers.tables import (
+    is_dataset,
+    open_tables,
+    saved_dataset,
+    splits_of,
+)
 from gliner_pipe.errors import DataError
 
 PLACE = Place("a.csv", 2)
@@ -26,10 +33,10 @@ def test_lists_come_back_as_they_were_written(value):
 @pytest.mark.parametrize(
     "text",
     [
-        "['a' 'b']",
-        "['a'\n 'b']",
         "[''\"'\"]",
-        "[1 2]",
+        "['a', 'b' 'c']",
+        "['a' 'b' ... 'c']",
+        "[1 2 ...]",
         "a b",
         "{'a': 1}",
         "'a'",
@@ -53,6 +60,29 @@ def test_empty_cells_are_empty_lists():
     assert list_cell(PLACE, "tokens", "[]") == []
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("['John' 'Smith']", ["John", "Smith"]),
+        ("['John'\n 'Smith']", ["John", "Smith"]),
+        ("array(['John', 'Smith'], dtype=object)", ["John", "Smith"]),
+        ("array(['John' 'Smith'], dtype='<U5')", ["John", "Smith"]),
+        ("""['it' "'s" '"' 'a\\\\b']""", ["it", "'s", '"', "a\\b"]),
+        ("[ 1 -1 20]", [1, -1, 20]),
+        ("['John']", ["John"]),
+        ("[7]", [7]),
+    ],
+)
+def test_arrays_as_numpy_prints_them(text, value):
+    assert list_cell(PLACE, "tokens", text) == value
+
+
+def test_arrays_and_missing_cells():
+    numpy = pytest.importorskip("numpy")
+    assert list_cell(PLACE, "tokens", numpy.array(["a", "b"])) == ["a", "b"]
+    assert list_cell(PLACE, "tokens", float("nan")) is None
+
+
 def test_quotes_within_words():
     assert list_cell(PLACE, "tokens", """["'", '"', "''", 'it', "'s"]""") == ["'", '"', "''", "it", "'s"]
 
@@ -65,11 +95,24 @@ def test_quotes_within_words():
         (["tokens", "tags", "ner_tags"], None),
         (["tokens", "words", "tags"], None),
         (["text", "label"], None),
+        (["Sentence #", "Word", "POS", "Tag"], ("Word", "Tag")),
+        (["id", "data.tokens", "data.tags"], ("data.tokens", "data.tags")),
+        (["one.tokens", "two.tags"], None),
+        (["text", "meta.tokens", "meta.tags"], None),
+        ({"id": 1, "ner": [{"word": "Ann", "tag": "O"}]}, ("ner.word", "ner.tag")),
         ([], None),
     ],
 )
 def test_guessed_columns(columns, guessed):
     assert guess_columns(columns) == guessed
+
+
+def test_tables_in_memory():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"tokens": [["Ann"]], "tags": [["O"]]})
+    assert is_dataset(frame) and is_dataset({"train": frame}) and is_dataset(Dataset.from_list([{"a": 1}]))
+    for other in ({"reader": frame}, {}, {"path": "a"}, "a", [1], None):
+        assert not is_dataset(other)
 
 
 def test_names_of_splits(write, tmp_path):
