@@ -72,7 +72,7 @@ class Inspection:
     learned
         The report on what can be learned; None if it could not be made.
     lost
-        What is lost where documents are split.
+        What happens where documents are split: entities and relations that are left out, and the number of documents.
     """
 
     labels: tuple[Counter[str], Counter[str]]
@@ -119,7 +119,7 @@ class Inspection:
             lines += [
                 f"not usable: {number} {reason}" for reason, number in self.learned.dropped.most_common()
             ]
-        return lines + [f"lost: {number} {reason}" for reason, number in self.lost.items()]
+        return lines + [f"splitting: {number} {reason}" for reason, number in self.lost.items()]
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON values."""
@@ -217,7 +217,7 @@ def _text_warnings(name: str, texts: TextReport, window: int | None) -> list[str
         found.append(f"{texts.repeated} of {texts.texts} texts of the {name} occur before{more}")
     if texts.unaligned_words:
         found.append(
-            f"{_share(texts.unaligned_words, texts.words)} words of the {name} are no tokens of the pipeline in "
+            f"{_share(texts.unaligned_words, texts.words)} words of the {name} are not tokens of the pipeline in "
             "running text: it predicts on other words than it is trained on"
         )
     if texts.unaligned_entities:

@@ -102,7 +102,7 @@ def split_examples(
         if len(cuts) < 3:
             yield example
         else:
-            report["document split into parts"] += 1
+            report["documents split into parts"] += 1
             yield from _parts(
                 doc, _Windows(cuts[:-1], cuts[1:]), spans_key, report, "relation across two parts (dropped)"
             )
@@ -278,7 +278,7 @@ def chunk_examples(
         if words[-1] <= chunk.max_words:
             yield example
             continue
-        report["document cut into chunks"] += 1
+        report["documents cut into chunks"] += 1
         chunks = _chunks(words, chunk)
         for span in gold_spans(doc, spans_key):
             if not chunks.holding(span):

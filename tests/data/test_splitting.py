@@ -107,7 +107,7 @@ def test_a_long_sentence_is_cut_before_an_entity(example):
     whole = example("a b c d e f g h", [(3, 6, "x")])
     report = Counter()
     assert [len(p.reference) for p in parts_of(whole, max_length=4, report=report)] == [3, 4, 1]
-    assert report == {"document split into parts": 1}
+    assert report == {"documents split into parts": 1}
 
 
 def test_the_rest_of_a_long_sentence_is_filled_up(example):
@@ -244,7 +244,7 @@ def test_entities_that_are_cut(example):
     assert triples(second) == [(1, 3, "two"), (0, 4, "four")]
     assert triples(third) == [(1, 4, "three")]
     assert report == {
-        "document cut into chunks": 1,
+        "documents cut into chunks": 1,
         "entity cut by a chunk (left out of that one, whole in another)": 3,
     }
     report.clear()

@@ -44,7 +44,7 @@ def test_data_sets_with_weights_and_chunks(nlp, tmp_path, capsys):
         loggers=["jsonl"],
     )
     assert len(losses(tmp_path)) == 4
-    assert "4 document cut into chunks" in capsys.readouterr().out
+    assert "4 documents cut into chunks" in capsys.readouterr().out
 
 
 def test_a_mistake_names_its_record(nlp, tmp_path):
