@@ -128,7 +128,11 @@ def train_here(decoder: str, data: Path, work: Path, steps: int, seed: int, test
                 "window": 254,
                 "stride": 128,
             },
-            "decoder": {"@decoders": decoder, "dropout": SETTINGS["dropout"]},
+            "decoder": {
+                "@decoders": decoder,
+                "dropout": SETTINGS["dropout"],
+                **({"chains": "one"} if decoder == "crf" else {}),
+            },
         },
     )
     nlp = train(

@@ -128,7 +128,8 @@ def check_parts(model: TokenClassifier, drop_transitions: bool = False) -> None:
     if isinstance(model.encoder.backbone, Dense) and backbone.hidden_size is not None:
         raise _HF.refusal("encoder.backbone.embedding.hidden_size", "found a projection under dense", "None")
     if decoder.chain_per_label and (not model.is_built or decoder.n_chains > 1):
-        raise _HF.refusal("decoder.mode", "found a chain of tags for each label", "joint: one chain")
+        option, allowed = ("chains", "one") if isinstance(decoder, CRFTags) else ("mode", "joint: one chain")
+        raise _HF.refusal(f"decoder.{option}", "found a chain of tags for each label", allowed)
     if isinstance(decoder, CRFTags):
         if decoder.mode == "independent":  # trained per word, as softmax
             return

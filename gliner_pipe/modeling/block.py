@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from confit import Config
+from confit.utils.collections import split_path
+from confit.utils.xjson import Reference
 from pydantic_core import core_schema
 from torch import nn
 
@@ -22,9 +24,23 @@ class Block(nn.Module):
     """
 
     family: ClassVar[str] = ""
+    #: What ``toDict`` returned; copies keep it, since confit knows the arguments of the original only.
+    _section: dict[str, Any] | None = None
 
     def __init__(self) -> None:
         super().__init__()
+
+    def toDict(self) -> dict[str, Any]:
+        """Return the section of a config that builds the block, so that ``nlp.add_pipe`` accepts block objects.
+
+        Raises
+        ------
+        ConfigError
+            If a config cannot build it: its class, or that of a block inside, is not registered.
+        """
+        if self._section is None:
+            self._section = section_of(self)
+        return self._section
 
     @classmethod
     def __get_pydantic_core_schema__(cls, *_: Any) -> core_schema.CoreSchema:
@@ -39,6 +55,41 @@ class Block(nn.Module):
         if isinstance(value, cls):
             return value
         raise ValueError(f"found {described(value)}; allowed: {key} = {', '.join(available(cls.family))}")
+
+
+def section_of(block: Block) -> dict[str, Any]:
+    """Return the section of a config that builds `block`; see :meth:`Block.toDict`."""
+    for part in block.modules():
+        if isinstance(part, Block) and part.family:
+            view = getattr(registry, part.family)
+            if not any(view.get(name) is type(part) for name in available(part.family)):
+                raise ConfigError(
+                    f"@{part.family}",
+                    f"found an object of {type(part).__name__}, a class that is not registered",
+                    ", ".join(available(part.family)),
+                    f'Register it: @registry.{part.family}.register("my_name") above the class',
+                )
+    try:
+        root = Config.serialize(block)
+    except TypeError as error:
+        found = f"found a {type(block).__name__} whose arguments are no JSON ({error})"
+        raise ConfigError(f"@{block.family}", found, "strings, numbers, lists and blocks") from None
+    section: dict[str, Any] = _without_references(root, root)
+    return section
+
+
+def _without_references(value: Any, root: Mapping[str, Any]) -> Any:
+    """Replace references to a block that occurs twice by its section."""
+    if isinstance(value, Reference):
+        found: Any = root
+        for key in split_path(value.value):
+            found = found[key]
+        return _without_references(found, root)
+    if isinstance(value, Mapping):
+        return {key: _without_references(inner, root) for key, inner in value.items()}
+    return (
+        [_without_references(inner, root) for inner in value] if isinstance(value, (list, tuple)) else value
+    )
 
 
 def available(family: str) -> list[str]:

@@ -137,7 +137,12 @@ class TokenClassifier(Architecture):
     def save_assets(self, path: Path) -> None:
         """Save labels, and configuration and tokenizer of the backbone, to the folder `path`."""
         super().save_assets(path)
+        self.save_tags(path)
+
+    def save_tags(self, path: Path) -> None:
+        """Save the labels, and what the decoder needs to be built, to the folder `path`."""
         (path / LABELS).write_text(json.dumps(self.labels, ensure_ascii=False), encoding="utf8")
+        self.decoder.save_assets(path)
 
     def load_assets(self, path: Path) -> None:
         """Create all blocks from what ``save_assets`` wrote, with weights still to be loaded."""
@@ -146,6 +151,7 @@ class TokenClassifier(Architecture):
                 f"{path}: {LABELS} is missing. The folder is incomplete: save the pipeline again."
             )
         self.encoder.load_assets(path / "encoder")
+        self.decoder.load_assets(path)
         self.make(json.loads((path / LABELS).read_text(encoding="utf8")))
 
     # -- running -----------------------------------------------------------------------------------------------------

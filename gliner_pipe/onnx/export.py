@@ -161,7 +161,7 @@ def _settings(exported: Any, config: Mapping[str, Any]) -> dict[str, Any]:
     }
     settings: dict[str, Any] = {"model": model, **FULL_PRECISION}
     if is_tagger:
-        settings |= dict.fromkeys(("embedding", "decoder", "mode", "scheme"))
+        settings |= dict.fromkeys(("embedding", "decoder", "mode", "scheme", "chains"))
     if exported.word_splitter is not None and config.get("word_splitter") is None:
         settings["word_splitter"] = exported.word_splitter
     return settings

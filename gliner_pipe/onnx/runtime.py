@@ -306,6 +306,7 @@ class OnnxTokenClassifier(RunsGraphs, TokenClassifier):
                 raise _incomplete(path, name)
         self.load_tokenizer(self.encoder, path / "encoder")
         self.labels = tuple(json.loads((path / LABELS).read_text(encoding="utf8")))
+        self.decoder.load_assets(path)
         self.decoder.build(self.encoder.output_size, self.labels)
         load_model(self.decoder, str(path / DECODER))
         self.is_built = True
@@ -318,6 +319,6 @@ class OnnxTokenClassifier(RunsGraphs, TokenClassifier):
 
 def save_decoder(model: TokenClassifier, path: Path) -> None:
     """Write the labels and the decoder of a tagger into the folder of its graph."""
-    (path / LABELS).write_text(json.dumps(model.labels, ensure_ascii=False), encoding="utf8")
+    model.save_tags(path)
     with replace_file(path / DECODER, follow=False) as file:
         save_model(model.decoder, str(file))

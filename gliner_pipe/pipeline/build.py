@@ -16,7 +16,7 @@ from confit.typing import Validatable
 from spacy.language import Language
 
 from gliner_pipe.errors import ConfigError
-from gliner_pipe.pipeline.config_errors import find_mistake, flat
+from gliner_pipe.pipeline.config_errors import MIGRATION, find_mistake, flat
 from gliner_pipe.registry import registry
 from gliner_pipe.util.consent import trusting
 
@@ -53,6 +53,9 @@ def make_pipeline(
     try:
         nlp = spacy.blank(lang, config=config)
     except ImportError as error:
+        if lang == "eds":
+            do = f"See {MIGRATION}"
+            raise ConfigError("nlp.lang", "found 'eds', a name of EDS-NLP", 'lang = "fr"', do) from None
         raise ConfigError(
             "nlp.lang", f"found {lang!r} ({flat(str(error))})", "a language code of spaCy, as en"
         ) from None

@@ -29,6 +29,17 @@ from gliner_pipe.registry import BLOCK_FAMILIES, registry
 
 #: Families whose blocks are cheap to construct: constructing one shows whether its arguments are valid.
 CHEAP = (*BLOCK_FAMILIES, "architectures", "losses")
+#: What replaces the blocks of EDS-NLP, by their names without "eds.".
+EDS_NLP = {
+    "ner_crf": '@factory = "token_classifier"',
+    "transformer": '@backbones = "transformer"',
+    "text_cnn": '@backbones = "text_cnn"',
+    "ner_exact": '@metrics = "gliner_pipe.ner_exact"',
+    "ner_overlap": '@metrics = "gliner_pipe.ner_overlap"',
+    "ner_token": '@metrics = "gliner_pipe.ner_token"',
+    "sentences": '@factory = "sentencizer"',
+}
+MIGRATION = "https://gliner-pipe.readthedocs.io/en/latest/migrating/#from-eds-nlp"
 _NAME = re.compile(r"[A-Za-z_][\w-]*(?:\.[\w-]+)+|^[A-Za-z_][\w-]*$")
 
 
@@ -150,6 +161,9 @@ def _block(
         return
     names = list(view.get_available() if hasattr(view, "get_available") else view.get_all())
     if name not in names:
+        if theirs := of_eds_nlp(name, where, f"@{family} = {name}"):
+            yield theirs
+            return
         ours = available(family) if family in CHEAP else names
         yield ConfigError(where, f"found @{family} = {name}", ", ".join(sorted(ours)), _like(name, ours))
         return
@@ -206,6 +220,9 @@ def _component(block: Mapping[str, Any], key: str, where: str) -> Iterator[Confi
     name = block[key]
     factories = registry.factory.get_available()
     if name not in factories:
+        if theirs := of_eds_nlp(str(name), where, f"{key} = {name}"):
+            yield theirs
+            return
         yield ConfigError(where, f"found {key} = {name}", ", ".join(factories), _like(str(name), factories))
         return
     settings = list(Language.get_factory_meta(name).default_config)
@@ -217,6 +234,15 @@ def _component(block: Mapping[str, Any], key: str, where: str) -> Iterator[Confi
                 ", ".join(settings),
                 _like(setting, settings),
             )
+
+
+def of_eds_nlp(name: str, where: str, found: str) -> ConfigError | None:
+    """Return the error for a name of EDS-NLP, with the name that replaces it; None for another name."""
+    if not name.startswith("eds."):
+        return None
+    ours = EDS_NLP.get(name.removeprefix("eds."))
+    allowed = ours or "none: this package has no such block"
+    return ConfigError(where, f"found {found}, a name of EDS-NLP", allowed, f"See {MIGRATION}")
 
 
 def _reference(reference: Reference, where: str, root: Mapping[str, Any]) -> Iterator[ConfigError]:

@@ -290,6 +290,18 @@ def data_report(
     return report, +lost
 
 
+def describe_lost(
+    datasets: Sequence[Dataset], component: TrainableByLoop, warn: Callable[[str], None]
+) -> dict[str, int]:
+    """Warn of the gold annotations that a component with weights cannot learn; return their number by reason."""
+    if not hasattr(component, "describe_lost"):
+        return {}
+    lost, text = component.describe_lost([one for dataset in datasets for one in dataset.documents])
+    if text:
+        warn(f"[components.{component.name}] {text}")
+    return dict(lost)
+
+
 # -- drawing -----------------------------------------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ import os
 import random
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,14 @@ from gliner_pipe.training.checkpoints import (
     remove,
 )
 from gliner_pipe.training.data_loader import StepStream, prefetched, sub_batch_overhead
-from gliner_pipe.training.datasets import Dataset, counting_pieces, describe, draws_per_epoch, read_data
+from gliner_pipe.training.datasets import (
+    Dataset,
+    counting_pieces,
+    describe,
+    describe_lost,
+    draws_per_epoch,
+    read_data,
+)
 from gliner_pipe.training.distributed import (
     TrainedModels,
     agreed,
@@ -124,6 +132,9 @@ class Trainer:
         check_labels(
             self.components, datasets, self.validation, options, lambda line: self.note(f"warning: {line}")
         )
+        for name, component in self.components.items():
+            lost = describe_lost(datasets, component, lambda line: self.note(f"warning: {line}"))
+            self.status.dropped[name] = Counter(lost)
         self._build_learner(schedule)
         self.store = ModelStore(
             nlp=self.nlp,

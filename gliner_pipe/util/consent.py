@@ -85,7 +85,12 @@ def refuse(error: Exception, name: object, where: str) -> None:
 
 
 def unstated(config: Any) -> Any:
-    """Return a config, or a section, without ``trust_remote_code``; the types of sections are kept."""
+    """Return a config, or a section, without ``trust_remote_code``; the types of sections are kept.
+
+    Block objects become their sections.
+    """
+    if hasattr(config, "toDict"):
+        config = config.toDict()
     if isinstance(config, Mapping):
         section: Any = type(config)
         return section({key: unstated(value) for key, value in config.items() if key != OPTION})

@@ -351,6 +351,29 @@ LINES = {
 }
 
 
+@pytest.mark.parametrize(
+    ("place", "key", "theirs", "ours"),
+    [
+        ("model.encoder.backbone", "@factory", "transformer", '@backbones = "transformer"'),
+        ("model.encoder.backbone", "@backbones", "text_cnn", '@backbones = "text_cnn"'),
+        ("model.encoder.backbone", "@factory", "span_pooler", "no such block"),
+        ("scorer", "@metrics", "ner_exact", '@metrics = "gliner_pipe.ner_exact"'),
+    ],
+)
+def test_names_of_eds_nlp(backbone: Path, fails: Fails, place: str, key: str, theirs: str, ours: str) -> None:
+    component = changed(backbone, place, {key: f"eds.{theirs}"})
+    where = re.escape(f"[components.gliner.{place}]")
+    fails(config_text(component), where + rf".*eds\.{theirs}.*{re.escape(ours)}.*/migrating/#from-eds-nlp")
+
+
+def test_the_component_and_language_of_eds_nlp(backbone: Path, fails: Fails) -> None:
+    text = config_text(gliner_config(backbone))
+    component = text.replace('"gliner"\n', '"eds.ner_crf"\n', 1)
+    assert component != text
+    fails(component, r"\[components\.gliner\].*eds\.ner_crf.*token_classifier.*/migrating/")
+    fails(text.replace('lang = "en"', 'lang = "eds"'), r"\[nlp\.lang\].*'eds'.*/migrating/")
+
+
 @pytest.mark.parametrize("case", LINES)
 def test_other_lines(backbone: Path, fails: Fails, case: str) -> None:
     lines, message = LINES[case]

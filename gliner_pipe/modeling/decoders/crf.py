@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -14,6 +16,9 @@ from gliner_pipe.modeling.decoders.linear_chain import Scores
 from gliner_pipe.modeling.decoders.tags import ILLEGAL, UNKNOWN, Scheme, TagDecoder, TaggedSpans, as_float
 from gliner_pipe.registry import registry
 from gliner_pipe.util.ranges import Share
+
+#: File in a saved model that tells whether each label has its own chain; earlier versions did not write it.
+CHAINS = "chains.json"
 
 
 @registry.decoders.register("crf")
@@ -32,8 +37,9 @@ class CRFTags(TagDecoder):
         over all sequences. ``independent``: cross-entropy of each word's tag, so that the chain is only used in
         prediction.
     chains
-        ``one``: a word has one label. ``per_label``: a chain for each label, so that entities of different labels may
-        overlap. By default ``one`` in mode ``joint``, ``per_label`` in the others.
+        ``per_label``: a chain for each label, so that entities of different labels may overlap, as in EDS-NLP's
+        ``ner_crf``. ``one``: a chain for all labels, so that a word has one label. By default ``per_label``, and
+        ``one`` with the scheme ``word``.
     constrained
         Restrict training and prediction to sequences that the scheme allows.
     learnable_transitions
@@ -63,7 +69,25 @@ class CRFTags(TagDecoder):
     @property
     def chain_per_label(self) -> bool:
         """Whether each label has its own chain."""
-        return self.mode != "joint" if self.chains is None else self.chains == "per_label"
+        return self.scheme != "word" if self.chains is None else self.chains == "per_label"
+
+    def save_assets(self, path: Path) -> None:
+        """Save whether each label has its own chain to the folder `path`."""
+        (path / CHAINS).write_text(
+            json.dumps("per_label" if self.chain_per_label else "one"), encoding="utf8"
+        )
+
+    def load_assets(self, path: Path) -> None:
+        """Use the chains of the saved weights, unless `chains` is set.
+
+        In earlier versions they followed from `mode`.
+        """
+        if self.chains is not None:
+            return
+        if (path / CHAINS).is_file():
+            self.chains = json.loads((path / CHAINS).read_text(encoding="utf8"))
+        else:
+            self.chains = "one" if self.mode == "joint" else "per_label"
 
     def build(self, hidden_size: int, labels: Sequence[str]) -> None:
         """Create the layer that scores tags, and the transition scores, initially 0."""

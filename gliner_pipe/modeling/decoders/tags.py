@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
@@ -154,7 +155,7 @@ class TagDecoder(Block):
     def span_scores(self, emissions: Tensor, mask: Tensor, tags: Tensor, spans: TaggedSpans) -> Tensor:
         """Return the score in [0, 1] of each of `spans`, which `tags` encode."""
 
-    # -- building ----------------------------------------------------------------------------------------------------
+    # -- building, saving, loading -------------------------------------------------------------------------------------
 
     def build(self, hidden_size: int, labels: Sequence[str]) -> None:
         """Create the layer that scores the tags of `labels`.
@@ -170,13 +171,20 @@ class TagDecoder(Block):
             raise ConfigError("components.*.labels", found, "one or more distinct labels")
         if self.scheme == "word" and self.chain_per_label:
             found = "found a chain for each label with scheme = 'word', which has one label per word"
-            raise ConfigError(f"{WHERE}.mode", found, "joint")
+            option, allowed = ("chains", "one") if hasattr(self, "chains") else ("mode", "joint")
+            raise ConfigError(f"{WHERE}.{option}", found, allowed)
         self.tables = TagTables.make(self.scheme, labels, self.chain_per_label)
         self.tags = self.tables.names
         self.n_labels = len(labels)
         self.n_chains = len(self.tables.labels)
         self.project = nn.Linear(hidden_size, self.n_chains * len(self.tags))
         self.drop = nn.Dropout(self.dropout)
+
+    def save_assets(self, path: Path) -> None:
+        """Save what ``load_assets`` needs, besides weights, to the folder `path`."""
+
+    def load_assets(self, path: Path) -> None:
+        """Read what ``save_assets`` wrote, before ``build``."""
 
     def emissions(self, words: Tensor) -> Tensor:
         """Return the tag scores of all words ``(rows, words, hidden)``, in fp32 even at reduced precision."""

@@ -15,10 +15,18 @@ from gliner_pipe.registry import registry
 
 MODES = ("joint", "independent", "marginal")
 SCHEMES = ("io", "bio", "bioul", "biolu", "word")
+CHAINS = ("one", "per_label")
 
 
 def make_model(
-    where: str, *, words: bool, embedding: Any, decoder: Any, mode: str | None, scheme: str | None
+    where: str,
+    *,
+    words: bool,
+    embedding: Any,
+    decoder: Any,
+    mode: str | None,
+    scheme: str | None,
+    chains: str | None,
 ) -> TokenClassifier:
     """Build the blocks.
 
@@ -32,21 +40,21 @@ def make_model(
         The backbone; a transformer when None.
     decoder
         A block, or its name; None for ``crf`` on spans and ``softmax`` on words.
-    mode, scheme
+    mode, scheme, chains
         Options of a decoder given by name; its defaults when None.
 
     Raises
     ------
     ConfigError
-        If a part is not a suitable block, or `mode` or `scheme` is set together with a decoder block.
+        If a part is not a suitable block, or `mode`, `scheme` or `chains` is set together with a decoder block.
     """
     if embedding is None:
         embedding = registry.backbones.get("transformer")()
     if not isinstance(embedding, Backbone):
         allowed = f"@backbones = {', '.join(available('backbones'))}"
         raise ConfigError(f"{where}.embedding", f"found {described(embedding)}", allowed)
-    stated = {"mode": mode, "scheme": scheme}
-    for name, value, choices in (("mode", mode, MODES), ("scheme", scheme, SCHEMES)):
+    stated = {"mode": mode, "scheme": scheme, "chains": chains}
+    for (name, value), choices in zip(stated.items(), (MODES, SCHEMES, CHAINS), strict=True):
         if value is not None and value not in choices:
             raise ConfigError(f"{where}.{name}", f"found {value!r}", ", ".join(choices))
         if value is not None and isinstance(decoder, TagDecoder):
@@ -69,6 +77,9 @@ def make_model(
             raise ConfigError(
                 f"{where}.mode", "found 'marginal' with softmax", "joint, independent", "Use crf"
             )
+        if decoder == "softmax" and chains is not None:
+            do = 'Set mode = "independent" for a chain for each label'
+            raise ConfigError(f"{where}.chains", f"found {chains!r} with softmax", "null", do)
         decoder = registry.decoders.get(decoder)(**options)
     if not isinstance(decoder, TagDecoder):
         allowed = f"@decoders = {', '.join(_tag_decoders())}"

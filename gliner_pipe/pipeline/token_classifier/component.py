@@ -31,6 +31,7 @@ from gliner_pipe.errors import ConfigError
 from gliner_pipe.metrics.spans import METRICS
 from gliner_pipe.metrics.token_tags import TokenTagScorer
 from gliner_pipe.modeling.backbones.base import Window
+from gliner_pipe.modeling.decoders.crf import CRFTags
 from gliner_pipe.modeling.decoders.span import Candidate, SpanDecoder
 from gliner_pipe.modeling.layers.cache import evaluating
 from gliner_pipe.modeling.token_classifier import TokenClassifier, check_tagger
@@ -39,7 +40,12 @@ from gliner_pipe.pipeline.base import TorchPipe, takes_settings
 from gliner_pipe.pipeline.labels import parse_labels, refuse_references
 from gliner_pipe.pipeline.token_classifier.build_model import bottom_section, make_model
 from gliner_pipe.pipeline.token_classifier.settings import DEFAULT_CONFIG, TaggerSettings, full_setter
-from gliner_pipe.pipeline.token_classifier.training_batch import DrawnTags, draw
+from gliner_pipe.pipeline.token_classifier.training_batch import (
+    NOT_REPRESENTABLE,
+    DrawnTags,
+    count_lost,
+    draw,
+)
 from gliner_pipe.pipeline.word_splitters import ReadWords, SpacyWords, Words, WordSplitter, read_words
 from gliner_pipe.util.consent import PipeConfigs
 
@@ -59,6 +65,7 @@ def make_token_classifier(
     decoder: Any,
     mode: Any,
     scheme: Any,
+    chains: Any,
     labels: Any,
     word_splitter: Any,
     scorer: Callable[..., Any] | None,
@@ -76,7 +83,7 @@ def make_token_classifier(
     if isinstance(model, str):
         model = PretrainedTokenClassifier(name=model)
     built_here = model is None
-    parts = {"embedding": embedding, "decoder": decoder, "mode": mode, "scheme": scheme}
+    parts = {"embedding": embedding, "decoder": decoder, "mode": mode, "scheme": scheme, "chains": chains}
     if built_here:
         model = make_model(where, words=words, **parts)
     for part, value in parts.items():
@@ -409,6 +416,37 @@ class TokenTagger(TorchPipe):
                 getter=self.cfg["target_span_getter"],
                 splitter=self.word_splitter,
             )
+
+    def describe_lost(self, examples: Sequence[Example]) -> tuple[Counter[str], str]:
+        """Count the gold annotations that cannot be learned, before the first step.
+
+        Parameters
+        ----------
+        examples
+            The training data.
+
+        Returns
+        -------
+        tuple
+            The number by reason, and a sentence for the user; empty if there are none.
+        """
+        settings: dict[str, Any] = {"target": self.target, "getter": self.cfg["target_span_getter"]}
+        with self.placed():
+            lost = count_lost(self._built(), examples, splitter=self.word_splitter, **settings)
+        if not lost:
+            return lost, ""
+        total = sum(self.count_labels(examples).values())
+        reasons = ", ".join(f"{number} {reason}" for reason, number in lost.most_common())
+        text = f"{sum(lost.values())} of {total} gold annotations cannot be learned: {reasons}"
+        if NOT_REPRESENTABLE in lost:
+            decoder = self.network.decoder
+            option = 'chains = "per_label"' if isinstance(decoder, CRFTags) else 'mode = "independent"'
+            text += ". " + (
+                "Overlapping entities of one label need the component gliner"
+                if decoder.chain_per_label
+                else f"Set {option} to learn overlapping entities of different labels"
+            )
+        return lost, text
 
     def describe_data(self, examples: Sequence[Example]) -> str | None:
         """Return the number of tagged tokens as text, shown when training starts; None for spans.

@@ -54,8 +54,8 @@ class TaggerSettings(Settings):
     threshold: Score = 0.0
 
 
-#: The default configuration. Without ``model``, the model is built from ``embedding`` and ``decoder``, or from ``mode``
-#: and ``scheme``.
+#: The default configuration. Without ``model``, the model is built from ``embedding`` and ``decoder``, or from
+#: ``mode``, ``scheme`` and ``chains``.
 DEFAULT_CONFIG: dict[str, Any] = {
     **TaggerSettings().model_dump(),
     "labels": [],
@@ -66,6 +66,7 @@ DEFAULT_CONFIG: dict[str, Any] = {
     "decoder": None,
     "mode": None,
     "scheme": None,
+    "chains": None,
 }
 
 

@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from gliner_pipe.data.annotations import SpanSetter, gold_spans
 from gliner_pipe.data.token_targets import SPANS, read_values
 from gliner_pipe.errors import ConfigError
-from gliner_pipe.modeling.backbones.base import IntArray, Window
+from gliner_pipe.modeling.backbones.base import IntArray, Pieces, Window
 from gliner_pipe.modeling.backbones.stacked import Dense, Stacked
 from gliner_pipe.modeling.batch import Drawn
 from gliner_pipe.modeling.decoders.tags import UNKNOWN, TagDecoder
@@ -36,6 +36,8 @@ NOT_REPRESENTABLE = "entity that the tag scheme cannot represent together with a
 #: Maximum number of words in a training sequence. A longer text is split; the neighbouring word at a split is included
 #: with an unknown tag.
 MAX_CHAIN = 512
+#: Number of documents that are read together to count what a training does not learn.
+COUNTED_AT_ONCE = 256
 
 
 @dataclass
@@ -111,6 +113,39 @@ def draw(
     """
     dropped: Counter[str] = Counter()
     docs = [example.reference for example in examples]
+    read, pieces, gold = _read_gold(model, docs, target, getter, splitter, dropped)
+    windows = model.prepare([words.texts for words in read], dropped, pieces, training=True)
+    lengths = list(map(len, gold))
+    if model.decoder.all_pieces:
+        windows, gold = _by_subword(model, windows, gold)
+    return DrawnTags(windows, len(docs), model.encoder.backbone.n_specials, +dropped, model, gold, lengths)
+
+
+def count_lost(
+    model: TokenClassifier,
+    examples: Sequence[Example],
+    *,
+    target: str,
+    getter: SpanSetter,
+    splitter: WordSplitter,
+) -> Counter[str]:
+    """Return the number of gold annotations that a training does not learn, by reason; parameters as for `draw`."""
+    dropped: Counter[str] = Counter()
+    for at in range(0, len(examples), COUNTED_AT_ONCE):
+        docs = [example.reference for example in examples[at : at + COUNTED_AT_ONCE]]
+        _read_gold(model, docs, target, getter, splitter, dropped)
+    return +dropped
+
+
+def _read_gold(
+    model: TokenClassifier,
+    docs: Sequence[Doc],
+    target: str,
+    getter: SpanSetter,
+    splitter: WordSplitter,
+    dropped: Counter[str],
+) -> tuple[list[ReadWords], list[Pieces], list[Tensor]]:
+    """Return the words of documents that the model reads, their subword tokens, and their gold tags."""
     split = [splitter.split(doc) for doc in docs]
     places = {label: index for index, label in enumerate(model.labels)}
     read, pieces = read_words(model.encoder.backbone, split, fill=True)
@@ -120,11 +155,7 @@ def draw(
         else _word_tags(model, _values_read(read_values(doc, target, getter), some), places, dropped)
         for doc, words, some in zip(docs, split, read, strict=True)
     ]
-    windows = model.prepare([words.texts for words in read], dropped, pieces, training=True)
-    lengths = list(map(len, gold))
-    if model.decoder.all_pieces:
-        windows, gold = _by_subword(model, windows, gold)
-    return DrawnTags(windows, len(docs), model.encoder.backbone.n_specials, +dropped, model, gold, lengths)
+    return read, pieces, gold
 
 
 def _span_tags(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from gliner_pipe.errors import ConfigError
 from gliner_pipe.modeling.decoders.crf import CRFTags
 from gliner_pipe.modeling.decoders.tags import UNKNOWN
 
@@ -31,7 +33,7 @@ def named(settings: dict[str, Any]) -> str:
 
 
 def made(labels: tuple[str, ...] = ("a", "b"), hidden: int = 8, **settings: Any) -> CRFTags:
-    decoder = CRFTags(**settings)
+    decoder = CRFTags(**{"chains": "one", **settings})
     decoder.build(hidden, labels)
     for weights in decoder.parameters():
         torch.nn.init.normal_(weights)
@@ -205,11 +207,33 @@ def test_a_batch_without_words_has_zero_loss() -> None:
     assert decoder.decode([torch.zeros(0, 1, len(decoder.tags))]) == [[]]
 
 
-def test_chains_follow_the_mode_by_default() -> None:
-    assert made(mode="joint").n_chains == 1
-    assert made(mode="marginal").n_chains == made(mode="independent").n_chains == 2
-    assert made(mode="joint", chains="per_label").n_chains == 2
-    assert made(mode="independent").steps is None
+@pytest.mark.parametrize("mode", ["joint", "marginal", "independent"])
+def test_each_label_has_a_chain_by_default(mode: Any) -> None:
+    assert made(mode=mode, chains=None).n_chains == 2
+    assert made(mode=mode, chains="one").n_chains == 1
+    assert made(mode=mode, chains=None, scheme="word").n_chains == 1
+    assert (made(mode=mode).steps is None) == (mode == "independent")
+    with pytest.raises(ConfigError, match=r"decoder\.chains\]"):
+        made(mode=mode, chains="per_label", scheme="word")
+
+
+@pytest.mark.parametrize(("mode", "earlier"), [("joint", 1), ("marginal", 2), ("independent", 2)])
+def test_saved_weights_keep_their_chains(mode: Any, earlier: int, tmp_path: Path) -> None:
+    """Earlier versions wrote no file: the chains followed from the mode."""
+    for chains in ("one", "per_label"):
+        made(mode=mode, chains=chains).save_assets(tmp_path)
+        again = CRFTags(mode=mode)
+        again.load_assets(tmp_path)
+        assert again.chain_per_label == (chains == "per_label")
+        again.save_assets(tmp_path)
+        third = CRFTags(mode=mode)
+        third.load_assets(tmp_path)
+        assert third.chain_per_label == again.chain_per_label
+    (tmp_path / "chains.json").unlink()
+    again = CRFTags(mode=mode)
+    again.load_assets(tmp_path)
+    again.build(8, ["a", "b"])
+    assert again.n_chains == earlier
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

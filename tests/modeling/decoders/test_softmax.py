@@ -46,9 +46,8 @@ def test_constrained_sequences_are_legal_and_the_most_probable(scheme: Any, mode
     assert n_broken > 3
 
 
-@pytest.mark.parametrize("kind", [SoftmaxTags, CRFTags])
-def test_no_score_is_high_enough_to_break_the_scheme(kind: Any) -> None:
-    decoder = kind("bioul")
+@pytest.mark.parametrize("decoder", [SoftmaxTags("bioul"), CRFTags("bioul", chains="one")])
+def test_no_score_is_high_enough_to_break_the_scheme(decoder: Any) -> None:
     decoder.build(8, ["a", "b"])
     for tags, probs in decoder.decode_words([torch.randn(12, 1, 9) * 1e7 for _ in range(20)]):
         assert is_legal(decoder, tags)

@@ -64,6 +64,21 @@ def test_learns_in_the_loop_and_however_it_is_cut(
     assert "36 entities of 2 labels" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("chains", "lost"), [("one", 2), (None, 1)])
+def test_what_cannot_be_learned_is_counted_once_before_the_first_step(
+    backbone: Path, tmp_path: Path, chains: str | None, lost: int, capsys: Any
+) -> None:
+    nlp = spacy.blank("en")
+    nlp.add_pipe("token_classifier", "ner", config=config(backbone, chains=chains))
+    words = ["The", "London", "School", "of", "Rome"]
+    entities = [(0, 2, "school"), (1, 1, "city"), (3, 4, "town"), (4, 4, "town")]
+    gold = [*examples(nlp), example(nlp, words, entities)]
+    settings = options(tmp_path, max_steps=4, validation_interval=2)
+    train(nlp, {"reader": lambda _: gold}, {"reader": lambda _: gold}, **settings)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "cannot be learned" in line]
+    assert len(lines) == 1 and f"[components.ner] {lost} of 40 gold annotations" in lines[0]
+
+
 def test_cuts_of_a_batch_give_one_loss(backbone: Path) -> None:
     component = trained(backbone, steps=3).get_pipe("token_classifier")
     component.network.eval()

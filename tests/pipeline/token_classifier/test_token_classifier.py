@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ def test_batch_mates_never_change_what_is_found(backbone: Path) -> None:
 
 def test_labels_of_one_chain_and_of_many(backbone: Path) -> None:
     nlp = spacy.blank("en")
-    joint: Any = nlp.add_pipe("token_classifier", "joint", config=config(backbone))
+    joint: Any = nlp.add_pipe("token_classifier", "joint", config=config(backbone, chains="one"))
     many: Any = nlp.add_pipe("token_classifier", "many", config=config(backbone, mode="independent"))
     gold = [example(nlp, *OVERLAP)]
     nlp.initialize(lambda: gold)
@@ -79,6 +80,38 @@ def test_labels_of_one_chain_and_of_many(backbone: Path) -> None:
     doc = many(Doc(nlp.vocab, OVERLAP[0]))
     assert [(s.start, s.end - 1, s.label_) for s in sorted(doc.spans["gliner"])] == OVERLAP[1]
     assert joint.report[NOT_REPRESENTABLE] == 20
+
+
+NESTED = [*DATA, OVERLAP, (["Rome", "Rome", "Oslo"], [(0, 1, "city"), (1, 2, "city"), (2, 2, "school")])]
+
+
+@pytest.mark.parametrize("mode", [None, "joint", "independent", "marginal"])
+def test_nested_entities_of_different_labels(backbone: Path, tmp_path: Path, mode: str | None) -> None:
+    """A chain for each label in every mode, as in EDS-NLP's ner_crf; saved pipelines keep it."""
+    nlp = spacy.blank("en")
+    embedding = {"@backbones": "transformer", "model": str(backbone), "window": 24, "stride": 16}
+    tagger: Any = nlp.add_pipe("token_classifier", config={"embedding": embedding, "mode": mode})
+    gold = [example(nlp, *one) for one in NESTED]
+    optimizer = nlp.initialize(lambda: gold)
+    optimizer.learn_rate = 0.005
+    for _ in range(30):
+        nlp.update(gold, sgd=optimizer)
+    nlp.to_disk(tmp_path / "saved")
+    for one in (nlp, spacy.load(tmp_path / "saved")):
+        doc = one(Doc(one.vocab, OVERLAP[0]))
+        assert [(s.start, s.end - 1, s.label_) for s in sorted(doc.spans["gliner"])] == OVERLAP[1]
+    lost, text = tagger.describe_lost(gold)
+    assert lost == {NOT_REPRESENTABLE: 1} and "1 of 41" in text
+
+
+def test_one_chain_counts_what_it_cannot_learn(backbone: Path) -> None:
+    nlp = spacy.blank("en")
+    tagger: Any = nlp.add_pipe("token_classifier", config=config(backbone, chains="one"))
+    gold = [example(nlp, *one) for one in NESTED]
+    nlp.initialize(lambda: gold)
+    lost, text = tagger.describe_lost(gold)
+    assert lost == {NOT_REPRESENTABLE: 2} and "per_label" in text
+    assert tagger.describe_lost(examples(nlp)) == (Counter(), "")
 
 
 def test_labels_given_and_labels_that_are_not_among_them(backbone: Path) -> None:
@@ -191,6 +224,8 @@ def test_entities_of_other_components_stay(backbone: Path) -> None:
         ({"decoder": "softmax", "mode": "marginal"}, "mode", "softmax"),
         ({"scheme": "x"}, "scheme", "'x'"),
         ({"decoder": {"@decoders": "crf"}, "mode": "joint"}, "mode", "[components.ner.decoder]"),
+        ({"decoder": "softmax", "chains": "one"}, "chains", "independent"),
+        ({"chains": "two"}, "chains", "per_label"),
         ({"target": "tag"}, "target", 'target = "tag_"'),
         ({"target": "shape_"}, "target", "'shape_'"),
         ({"span_setter": []}, "span_setter", "[]"),
@@ -267,19 +302,19 @@ def test_models_of_the_other_component(backbone: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("mode", "expected"),
+    ("chains", "expected"),
     [
-        (None, [("x,y", "city", 0.75), ("z", "city", 0.5)]),
-        ("independent", [("x,y", "person", 0.5), ("x,y", "city", 0.75), ("z", "city", 0.5)]),
+        ("one", [("x,y", "city", 0.75), ("z", "city", 0.5)]),
+        (None, [("x,y", "person", 0.5), ("x,y", "city", 0.75), ("z", "city", 0.5)]),
     ],
 )
-def test_entities_on_whole_tokens(backbone: Path, mode: Any, expected: Any) -> None:
+def test_entities_on_whole_tokens(backbone: Path, chains: Any, expected: Any) -> None:
     """The words are ``x , y z``; in one chain entities do not overlap, in a chain for each label those of a label."""
     nlp = spacy.blank("en")
     settings = {
         "word_splitter": {"@word_splitters": "whitespace"},
         "span_setter": ["ents", "all"],
-        "mode": mode,
+        "chains": chains,
     }
     component: Any = nlp.add_pipe("token_classifier", config=config(backbone, **settings))
     doc = Doc(nlp.vocab, words=["x,y", "z"])

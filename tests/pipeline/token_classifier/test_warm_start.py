@@ -140,7 +140,7 @@ def test_where_the_decoder_starts_makes_no_difference(kind: Any, monkeypatch: py
     found = []
     for seed in range(2):
         torch.manual_seed(seed)
-        decoder = kind(scheme="io")
+        decoder = kind(scheme="io", **({"chains": "one"} if kind is CRFTags else {}))
         decoder.build(6, ["a", "b"])
         before = decoder.project.weight.clone()
         fit_tags(decoder, rows)
