@@ -15,6 +15,7 @@ from gliner_pipe.cli.options import command_line
 from gliner_pipe.packaging import build, options
 from gliner_pipe.packaging.build import assemble
 from gliner_pipe.packaging.meta import UNSET_NAMES, UNSET_VERSION, read_meta
+from gliner_pipe.packaging.project_file import Project, find_project, read_project
 from gliner_pipe.packaging.source import find_pipeline
 from gliner_pipe.registry import registry
 from gliner_pipe.util.atomic import replace_directory, replace_file, scratch_directory
@@ -44,6 +45,8 @@ def package(
     scores: Path | None = None,
     config_settings: dict[str, Any] = {},  # noqa: B006
     isolation: bool = False,
+    project: Path | None = None,
+    config_meta: dict[str, Any] | None = None,
 ) -> list[Path]:
     """Build an installable Python package of a spaCy pipeline.
 
@@ -57,7 +60,7 @@ def package(
     name : str
         Name of the package and of its module, e.g. ``my_ner_model``; by default the pipeline's name.
     version : str
-        Version, e.g. ``0.1.0``; by default the pipeline's version, or 0.1.0 if it has none.
+        Version, e.g. ``0.1.0``; by default the project's version, else the pipeline's, else 0.1.0.
     metadata : dict
         Any of description, author, email, url, license, keywords, notes and sources.
     distributions : list of str or str
@@ -84,6 +87,12 @@ def package(
         Settings of the build backend, hatchling.
     isolation : bool
         Whether to build in an isolated environment, for which the build backend is downloaded.
+    project : Path, optional
+        A ``pyproject.toml`` whose ``[project]`` gives version, description, authors, url, license, keywords and
+        dependencies; other options take precedence. On the command line by default the one beside the config, or in
+        `root_dir`.
+    config_meta
+        Set by the command line.
 
     Returns
     -------
@@ -104,10 +113,20 @@ def package(
     artifacts_name = options.check_folder_name(artifacts_name)
     build.check_backend(isolation)
     own = pipeline.meta if isinstance(pipeline, Language) else read_meta(find_pipeline(pipeline))
-    name = options.check_name(name or (None if own["name"] in UNSET_NAMES else own["name"]))
-    version = options.check_version(
-        version or ("0.1.0" if own["version"] == UNSET_VERSION else own["version"])
-    )
+    stated = _project(project, root_dir, config_meta)
+    own_name = None if own["name"] in UNSET_NAMES else own["name"]
+    own_version = "0.1.0" if own["version"] == UNSET_VERSION else own["version"]
+    taken = [
+        *(["name"] if stated.name and not name and not own_name else []),
+        *(["version"] if stated.version and not version else []),
+        *(key for key in stated.metadata if key not in metadata),
+        *([f"dependencies ({', '.join(stated.dependencies)})"] if stated.dependencies else []),
+    ]
+    name = options.check_name(name or own_name or stated.name)
+    version = options.check_version(version or stated.version or own_version)
+    metadata = {**stated.metadata, **metadata}
+    if taken:
+        logger.info("%s gives %s", stated.path, ", ".join(taken))
     with (
         only_writer(root_dir / dist_dir / f".{name}-{version}.lock"),
         scratch_directory(root_dir / dist_dir / "package") as scratch,
@@ -120,7 +139,7 @@ def package(
             version=version,
             metadata=metadata,
             artifacts_name=artifacts_name,
-            requirements=options.as_list(requirements),
+            requirements=[*stated.dependencies, *options.as_list(requirements)],
             code=options.as_list(code),
             root_dir=root_dir,
             exclude=options.as_list(exclude),
@@ -134,6 +153,17 @@ def package(
                 shutil.copytree(sources, kept, dirs_exist_ok=True)
         card = (sources / "README.md").rename(scratch / f"{name}-{version}.README.md")
         return [_deliver(file, root_dir / dist_dir) for file in (*built, card)]
+
+
+def _project(given: Path | None, root_dir: Path, config_meta: dict[str, Any] | None) -> Project:
+    """Read the project file that is named, or that the command line finds beside the config or in `root_dir`."""
+    if given is not None:
+        return read_project(given)
+    if config_meta is None:
+        return Project()
+    configs = config_meta.get("config_path") or []
+    configs = configs if isinstance(configs, (list, tuple)) else [configs]
+    return find_project([*(Path(one).parent for one in configs), root_dir])
 
 
 def _deliver(file: Path, folder: Path) -> Path:
