@@ -276,10 +276,10 @@ def train(
     with only_training(options.output_path, options.best_path):
         # checkpoints and the best model that the training writes and reads back need the same consent
         with trusting(trust_remote_code or is_stated(nlp)):
-            trained = Trainer(nlp, options, config).run()
+            trainer = Trainer(nlp, options, config)
+            trained = trainer.run()
         if transformers_path is not None and main:
-            to_transformers(trained, Path(transformers_path))
-            console_note(f"exported for transformers: {transformers_path}")
+            trainer.export(to_transformers(trained, Path(transformers_path)))
     return trained
 
 

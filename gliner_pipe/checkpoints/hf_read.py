@@ -39,11 +39,19 @@ class TagNames(NamedTuple):
         Labels in the order of the outputs.
     places
         Output of each tag, by our name of the tag.
+    names
+        Name of each output.
     """
 
     scheme: Scheme
     labels: tuple[str, ...]
     places: dict[str, int]
+    names: tuple[str, ...] = ()
+
+    @property
+    def is_ordered(self) -> bool:
+        """Whether the outputs are named and ordered as the tags of a decoder with these labels are."""
+        return list(self.names) == TagTables.make(self.scheme, self.labels, chain_per_label=False).names
 
     def rows(self, scheme: Scheme) -> list[int | None]:
         """Return the output of each tag of a decoder, in its order; None for a tag that the model lacks."""
@@ -86,7 +94,7 @@ def read_tags(names: Sequence[str]) -> TagNames:
     doubles = [name for name, count in Counter(name for name, _ in named).items() if count > 1]
     if doubles:
         raise ValueError(f"has the tag {doubles[0]!r} twice")
-    return TagNames(scheme, labels, dict(named))
+    return TagNames(scheme, labels, dict(named), tuple(names))
 
 
 CONFIG = "config.json"
@@ -173,6 +181,8 @@ def read_model(
         stride,
         attention,
     )
+    if tags.names and not tags.is_ordered:  # to write it with the same ids
+        blocks["decoder"]["tag_names"] = list(tags.names)
     model = from_blocks(blocks)
     transformer_of(model).trust_remote_code = trust_remote_code  # consent is not saved with the blocks
     with tempfile.TemporaryDirectory() as folder:

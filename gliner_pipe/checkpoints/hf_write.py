@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gliner_pipe.checkpoints.hf_read import CONFIG, head_of, same_kind, transformer_of
+from gliner_pipe.checkpoints.hf_read import CONFIG, head_of, read_tags, same_kind, transformer_of
 from gliner_pipe.checkpoints.refusals import Format
 from gliner_pipe.modeling.backbones import hf_weights
 from gliner_pipe.modeling.backbones.stacked import Dense
@@ -88,7 +88,7 @@ def hf_model(model: TokenClassifier, *, drop_transitions: bool = False) -> tuple
     model = merged(model)
     backbone = transformer_of(model)
     config = copy.deepcopy(backbone.encoder.config)
-    names = _names(model)
+    names, rows = _ordered(_names(model), model)
     config.id2label = dict(enumerate(names))
     config.label2id = {tag: place for place, tag in enumerate(names)}
     for key in _DROPOUTS:
@@ -104,7 +104,7 @@ def hf_model(model: TokenClassifier, *, drop_transitions: bool = False) -> tuple
             f"found a {config.model_type} encoder, for which transformers has no token classification model",
             "bert, roberta, xlm-roberta, deberta-v2, electra, distilbert, modernbert ...",
         ) from error
-    _fill(made, model)
+    _fill(made, model, rows)
     tokenizer = copy.deepcopy(backbone.tokenizer)
     if backbone.limit is not None:
         tokenizer.model_max_length = min(tokenizer.model_max_length, backbone.limit)
@@ -127,25 +127,23 @@ def check_parts(model: TokenClassifier, drop_transitions: bool = False) -> None:
     _HF.require("encoder.backbone.pooling", backbone.pooling, "first", do="Train with pooling = first")
     if isinstance(model.encoder.backbone, Dense) and backbone.hidden_size is not None:
         raise _HF.refusal("encoder.backbone.embedding.hidden_size", "found a projection under dense", "None")
+    if isinstance(decoder, CRFTags) and decoder.mode != "independent" and not drop_transitions:
+        raise _HF.refusal(
+            "decoder",
+            "found crf, whose tags depend on each other",
+            "softmax, or crf in the mode independent with chains = one",
+            "Train with softmax, or with chains = one, and write it without transition scores: --drop-transitions true",
+        )
     if decoder.chain_per_label and (not model.is_built or decoder.n_chains > 1):
         option, allowed = ("chains", "one") if isinstance(decoder, CRFTags) else ("mode", "joint: one chain")
         raise _HF.refusal(f"decoder.{option}", "found a chain of tags for each label", allowed)
-    if isinstance(decoder, CRFTags):
-        if decoder.mode == "independent":  # trained per word, as softmax
-            return
-        if not drop_transitions:
-            raise _HF.refusal(
-                "decoder",
-                "found crf, whose tags depend on each other",
-                "softmax, or crf in the mode independent with chains = one",
-                "Train with softmax, or write it without its transition scores: --drop-transitions true",
-            )
+    if not isinstance(decoder, CRFTags):
+        _HF.require_kind("decoder", decoder, SoftmaxTags, "softmax")
+    elif decoder.mode != "independent":  # trained per word otherwise, as softmax
         logger.warning(
             "The CRF is written without its transition scores: transformers uses the best tag per word, so entities "
             "may differ from those of the pipeline."
         )
-    else:
-        _HF.require_kind("decoder", decoder, SoftmaxTags, "softmax")
 
 
 def _names(model: TokenClassifier) -> list[str]:
@@ -161,7 +159,20 @@ def _names(model: TokenClassifier) -> list[str]:
     return list(decoder.tags)
 
 
-def _fill(made: Any, model: TokenClassifier) -> None:
+def _ordered(names: list[str], model: TokenClassifier) -> tuple[list[str], list[int]]:
+    """Return the name and the tag of each output, in the order of the decoder's ``tag_names`` if they are its tags."""
+    decoder, order = model.decoder, list(range(len(names)))
+    if not isinstance(decoder, SoftmaxTags) or not decoder.tag_names:
+        return names, order
+    stated = read_tags(decoder.tag_names)
+    if stated.scheme != decoder.scheme or not set(stated.places) <= set(names):
+        return names, order
+    order.sort(key=lambda tag: stated.places.get(names[tag], len(names) + tag))
+    written = list(stated.names)
+    return [*written, *(names[tag] for tag in order[len(written) :])], order
+
+
+def _fill(made: Any, model: TokenClassifier, rows: list[int]) -> None:
     backbone, top = transformer_of(model), model.encoder.backbone
     head = head_of(made, made.config.model_type)
     if (head.dense is None) != (not isinstance(top, Dense)):
@@ -180,12 +191,12 @@ def _fill(made: Any, model: TokenClassifier) -> None:
     theirs.load_state_dict(own)
     with torch.no_grad():
         weight, bias = _classifier(model)
-        head.classifier.weight.copy_(weight)
+        head.classifier.weight.copy_(weight[rows])
         if head.classifier.bias is None:
             raise _HF.refusal(
                 "encoder.backbone.model", "found a classifier without a bias", "one with a bias"
             )
-        head.classifier.bias.copy_(bias)
+        head.classifier.bias.copy_(bias[rows])
         if head.dense is not None:
             ours: Any = top
             layers: Any = head.dense

@@ -18,7 +18,7 @@ from gliner_pipe.packaging.meta import UNSET_VERSION, make_meta, read_config, re
 from gliner_pipe.packaging.requirements import function_modules, is_spacy, merge, third_party
 from gliner_pipe.packaging.source import TRAIN_CONFIG, copy_pipeline
 from gliner_pipe.pipeline.load import TRAINING_STATE
-from gliner_pipe.util.atomic import scratch_directory
+from gliner_pipe.util.atomic import replace_file, scratch_directory
 from gliner_pipe.util.hub_client import check_hub, hub_error, make_api, make_repo
 from gliner_pipe.util.redact_folder import redact_folder
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 CARD = "README.md"
+#: Last line of a card that a training may replace.
+OURS = "<!-- Written by gliner_pipe -->"
 
 #: Metadata files that this package and spaCy write.
 _METADATA = (TRAIN_CONFIG, "config.cfg", "meta.json", "cfg.json", "blocks.json", "config.json")
@@ -152,13 +154,13 @@ def upload(
     return str(getattr(commit, "commit_url", commit))
 
 
-def pipeline_card(folder: Path, repo_id: str) -> str:
-    """Return the model card of the pipeline in a folder."""
+def pipeline_card(folder: Path, repo_id: str | None, transformers: str | None = None) -> str:
+    """Return the model card of the pipeline in a folder; the names are those of :func:`model_card`."""
     own, config = read_meta(folder), read_config(folder)
     needed = merge(own.get("requirements") or [], third_party(function_modules(config), []))
     meta = make_meta(
         own,
-        name=repo_id.rpartition("/")[2],
+        name=(repo_id or str(transformers)).rpartition("/")[2],
         version=own.get("version") or UNSET_VERSION,
         metadata={},
         scores=read_scores(None, folder),
@@ -166,7 +168,36 @@ def pipeline_card(folder: Path, repo_id: str) -> str:
     )
     trained_with = folder / TRAIN_CONFIG
     text = trained_with.read_text(encoding="utf8") if trained_with.is_file() else None
-    return model_card(meta, config, text, "", repo_id)
+    return model_card(meta, config, text, "", repo_id, transformers)
+
+
+def write_card(folder: Path, pipeline: Path) -> None:
+    """Write the ``README.md`` of a folder for `transformers`; one that this package did not write is kept."""
+    path = folder / CARD
+    if path.is_file() and OURS not in path.read_text(encoding="utf8", errors="replace"):
+        return
+    with replace_file(path) as sibling:
+        sibling.write_text(f"{pipeline_card(pipeline, None, folder.as_posix())}\n{OURS}\n", encoding="utf8")
+
+
+def push_transformers(nlp: Language, pipeline: Path, repo_id: str) -> str:
+    """Add the files that `transformers` loads to a repository that holds a tagger; return the URL of the commit.
+
+    Parameters
+    ----------
+    nlp
+        The pipeline with the tagger.
+    pipeline
+        Its folder, for the model card.
+    repo_id
+        Repository, ``user/name``.
+    """
+    from gliner_pipe.pipeline.convert import to_transformers
+
+    with tempfile.TemporaryDirectory() as name:
+        files = to_transformers(nlp, Path(name) / "model")
+        (files / CARD).write_text(pipeline_card(pipeline, repo_id, repo_id), encoding="utf8")
+        return upload(make_api(), files, repo_id, "Files for transformers")
 
 
 def _refuse_token(folder: Path) -> None:

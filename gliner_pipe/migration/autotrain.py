@@ -12,12 +12,17 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from gliner_pipe.errors import ConfigError
+from gliner_pipe.checkpoints.hf_read import TagNames, read_tags
+from gliner_pipe.data.readers.cells import cell_of, is_one_word, list_cell
+from gliner_pipe.data.readers.tables import BLANK_ROW, open_tables
+from gliner_pipe.data.tag_lists import tags_by_id
+from gliner_pipe.data.tags import OUTSIDE
+from gliner_pipe.errors import ConfigError, GlinerPipeError
 from gliner_pipe.migration.migrated import Migrated, assemble, pretrained_config
 from gliner_pipe.migration.names import unknown
 from gliner_pipe.migration.routing import Given, Routed, route
@@ -189,7 +194,20 @@ def _migrated(given: Iterable[Given], source: str) -> Migrated:
         return Migrated(assemble(component, scorers, train), source, notes)
     train["task_lr"] = train["transformer_lr"]  # AutoTrain has one rate for all weights
     train["transformers_path"] = str(Path(train["output_path"]).parent)
-    component = {"labels": [], **_blocks(name, window, notes)}
+    tags = _tags_of(train["train_data"]["reader"])
+    component = {"labels": [] if tags is None else list(tags.labels), **_blocks(name, window, notes)}
+    if tags is not None and "decoder" in component and tags.scheme == "bio" and not tags.is_ordered:
+        component["decoder"]["tag_names"] = list(tags.names)  # exported with the ids of the data
+    if tags is not None and tags.scheme == "word":
+        notes.append('target = "tag_": the tags have no O, so each word has a label')
+        component["target"] = "tag_"
+        component.get("decoder", component.get("model"))["scheme"] = "word"
+        for section in ("train_data", "val_data"):
+            if section in train:
+                train[section]["reader"]["scheme"] = "plain"
+        scorers = {"tags": {"@scorers": "gliner_pipe.token_tags", "target": "tag_"}}
+        if "best_metric" in train:
+            train["best_metric"] = "tags.micro.f"
     return Migrated(assemble(component, scorers, train, "token_classifier"), source, notes)
 
 
@@ -209,7 +227,7 @@ def _add_data(train: dict[str, Any], routed: Routed) -> None:
         if "max_samples" in reader:
             validation["max_samples"] = max(1, reader["max_samples"] // 5)
         train["val_data"] = {"reader": {"@readers": "bio", **validation}}
-    elif _is_local_table(reader["path"]):
+    elif _is_local(reader["path"]):
         train["validation_split"] = VALIDATION_SPLIT
         routed.notes.append(
             "validation_split = 0.2: there is no valid_split, so a fifth of the data is held out"
@@ -222,11 +240,43 @@ def _add_data(train: dict[str, Any], routed: Routed) -> None:
     train["load_best_model_at_end"] = True
 
 
-def _is_local_table(path: str) -> bool:
-    """Return whether the data are local files, not a data set with named splits."""
-    place = Path(path).expanduser()
-    markers = ("dataset_dict.json", "dataset_info.json", "state.json")
-    return glob.has_magic(path) or (place.exists() and not any((place / name).exists() for name in markers))
+def _is_local(path: str) -> bool:
+    """Return whether the data are on this machine."""
+    return glob.has_magic(path) or Path(path).expanduser().exists()
+
+
+def _tags_of(reader: Mapping[str, Any]) -> TagNames | None:
+    """Return the tags of local data: those that it names, or if none of the first rows has an O, those of all rows.
+
+    None for tags without names whose ids say nothing, and for data that cannot be read, as the training reports.
+    """
+    if not _is_local(reader["path"]):
+        return None
+    column = reader["tags_column"]
+    try:
+        tables = open_tables(reader["path"], reader["split"])
+        named = tags_by_id(reader.get("tag_names") or tables[0].tag_names(column))
+        if named is not None:
+            by_id = {key: tag for key, tag in named.items() if isinstance(key, int)}
+            return (
+                read_tags([by_id[number] for number in sorted(by_id)]) if len(by_id) == len(named) else None
+            )
+        found: set[str] = set()
+        rows = (row for table in tables for row in table.rows((reader["tokens_column"], column)))
+        for place, cells in rows:
+            if cells is BLANK_ROW:
+                continue
+            cell = cell_of(cells, column)
+            cell = [cell] if is_one_word(cell) else list_cell(place, column, cell)
+            if not isinstance(cell, list) or not all(isinstance(tag, str) for tag in cell):
+                return None
+            found.update(cell)
+            if OUTSIDE in found:
+                return None
+        tags = read_tags(sorted(found))
+        return tags if tags.scheme == "word" else None
+    except (GlinerPipeError, ValueError, OSError):
+        return None
 
 
 def _set_hub_model_id(train: dict[str, Any], routed: Routed) -> None:

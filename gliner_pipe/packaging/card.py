@@ -49,6 +49,7 @@ def model_card(
     training_config: str | None,
     artifacts: str,
     repo_id: str | None = None,
+    transformers: str | None = None,
 ) -> str:
     """Return the card in Markdown.
 
@@ -64,6 +65,8 @@ def model_card(
         Path of the pipeline's folder inside the package.
     repo_id
         Repository on a model hub; None for the card of a package.
+    transformers
+        Name under which `transformers` loads the model, too: a repository, or a folder that holds pipelines.
 
     Returns
     -------
@@ -71,9 +74,14 @@ def model_card(
         The front matter, then the sections.
     """
     title = repo_id.rpartition("/")[2] if repo_id else meta["name"]
+    use = _package_usage(meta["name"], meta["version"]) if repo_id is None else _hub_usage(meta, repo_id)
+    if transformers is not None:
+        use = _transformers_usage(transformers, use if repo_id else "")
     training_config = None if training_config is None else redacted_config(training_config)
     sections = [
-        front_matter(meta, config, training_config, str(title), bool(repo_id)),
+        front_matter(
+            meta, config, training_config, str(title), bool(repo_id or transformers), bool(transformers)
+        ),
         f"# {title}",
         meta["description"] or f"A spaCy pipeline for {meta['lang']!r}.",
         _facts(meta),
@@ -82,7 +90,7 @@ def model_card(
         "## Scores",
         *_scores(meta["performance"]),
         "## Use",
-        _package_usage(meta["name"], meta["version"]) if repo_id is None else _hub_usage(meta, repo_id),
+        use,
         "## Training",
         *_training(training_config, artifacts),
         "## Licence",
@@ -211,6 +219,22 @@ def _hub_usage(meta: Mapping[str, Any], repo_id: str) -> str:
 It is a spaCy pipeline: `spacy.load` loads the folder that `huggingface_hub.snapshot_download("{repo_id}")` returns."""
 
 
+def _transformers_usage(name: str, pipeline: str) -> str:
+    local = f'The folders in it are spaCy pipelines: `spacy.load("{name}/model-best")`.'
+    return f"""With `transformers`:
+
+```python
+from transformers import pipeline
+
+tagger = pipeline("token-classification", model="{name}", aggregation_strategy="simple")
+print(tagger("Some text."))
+```
+
+{"With spaCy:" if pipeline else local}
+
+{pipeline}""".rstrip()
+
+
 def _training(config: str | None, artifacts: str) -> Iterator[str]:
     if config is None:
         place = (Path(artifacts) / "config.cfg").as_posix()
@@ -240,6 +264,7 @@ def front_matter(
     training_config: str | None,
     title: str,
     on_hub: bool,
+    transformers: bool = False,
 ) -> str:
     """Return the front matter of a model card, which model hubs read.
 
@@ -255,6 +280,8 @@ def front_matter(
         Name of the model.
     on_hub
         Whether the card is for a hub: then it names the loader of gliner_pipe, and has the scores as ``model-index``.
+    transformers
+        Whether it names `transformers` as the loader.
     """
     from huggingface_hub import ModelCardData
 
@@ -263,7 +290,7 @@ def front_matter(
     data = ModelCardData(
         tags=["spacy", "token-classification", *(["gliner", "named-entity-recognition"] if on_hub else [])],
         language=["multilingual" if meta["lang"] == "xx" else meta["lang"]],
-        library_name="gliner_pipe" if on_hub else "spacy",
+        library_name="transformers" if transformers else "gliner_pipe" if on_hub else "spacy",
         pipeline_tag="token-classification" if on_hub else None,
         license=license_id if on_hub else None,
         license_name=license_name if on_hub else None,

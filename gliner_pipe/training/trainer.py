@@ -10,6 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -438,6 +439,26 @@ class Trainer:
             self.status.best_step,
             self.options.sample_texts,
         )
+
+    def export(self, folder: Path) -> None:
+        """Write the model card of a folder with the trained tagger for `transformers`, and push it to the hub, too."""
+        from gliner_pipe.hub.push import push_transformers, write_card
+        from gliner_pipe.util.hub_client import explain
+
+        best = self.options.load_best_model_at_end and self.status.best_score is not None
+        pipeline = self.options.best_path if best else self.options.output_path
+        write_card(folder, pipeline)
+        self.note(f"exported for transformers: {folder}")
+        if self.store.uploader is None:
+            return
+        try:
+            url = push_transformers(self.nlp, pipeline, self.store.uploader.repo_id)
+        except Exception as error:  # the training itself has not failed
+            self.note(
+                f"warning: [train.push_to_hub] the files for transformers were not pushed: {explain(error)[0]}"
+            )
+        else:
+            self.note(f"pushed for transformers: {url}")
 
     def _load_best(self) -> None:
         """Load the weights and the scores of the best model."""

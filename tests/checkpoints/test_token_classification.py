@@ -173,6 +173,26 @@ def test_words_keep_the_space_before_them(tmp_path: Path, kind: str) -> None:
 @pytest.mark.parametrize(
     "tags",
     [
+        ["I-LOC", "B-LOC", "O", "I-PER", "B-PER"],
+        ["B_PER", "I_PER", "O", "B_LOC", "I_LOC"],
+        ["O", "LOC", "PER"],
+        ["VERB", "NOUN"],
+    ],
+)
+def test_ids_survive_the_way_in_and_out(tmp_path: Path, tags: list[str]) -> None:
+    folder = make_model(tmp_path / "model", tags=tags)
+    nlp = tagged_with(folder, **({} if "O" in tags else {"target": "tag_"}))
+    nlp.get_pipe("token_classifier")._ready()
+    nlp.to_disk(tmp_path / "saved")
+    written = to_transformers(spacy.load(tmp_path / "saved"), tmp_path / "written")
+    first, second = (AutoModelForTokenClassification.from_pretrained(one) for one in (folder, written))
+    assert second.config.label2id == first.config.label2id
+    torch.testing.assert_close(second.classifier.weight, first.classifier.weight)
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
         TAGS,
         ["I-LOC", "B-LOC", "O", "I-PER", "B-PER"],
         ["LOC", "O", "PER"],

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from conftest import SAMPLE, gliner_config
 from hub.hub_server import TOKEN, HubServer
+from huggingface_hub import snapshot_download
+from transformers import pipeline
 
+from gliner_pipe import autotrain
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.hub import from_hub
+from gliner_pipe.migration.autotrain import TokenClassificationParams
 from gliner_pipe.train import train
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning")
@@ -47,6 +52,34 @@ def test_a_training_pushes(hub: HubServer, backbone: Path, tmp_path: Path) -> No
     assert nlp.get_pipe("gliner").labels == ("person", "city")
     assert not any(TOKEN.encode() in data for data in files.values())
     assert not any(TOKEN.encode() in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+
+
+def test_transformers_loads_what_a_training_of_autotrain_pushes(
+    hub: HubServer, backbone: Path, tmp_path: Path
+) -> None:
+    rows = [{"tokens": ["Ada", "lives", "in", "Oslo"], "tags": ["B-person", "O", "O", "B-city"]}] * 10
+    (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf8")
+    params = TokenClassificationParams(
+        str(tmp_path / "train.jsonl"),
+        str(backbone),
+        str(tmp_path / "people"),
+        epochs=20,
+        lr=5e-3,
+        batch_size=4,
+        push_to_hub=True,
+        username="ada",
+    )
+    nlp = autotrain.train(params)
+    card = hub.repos["ada/people"].branches["main"]["README.md"].decode()
+    assert {"library_name: transformers", "pipeline_tag: token-classification"} <= set(card.splitlines())
+    assert 'gliner_pipe.load("ada/people")' in card
+    folder = snapshot_download("ada/people", endpoint=hub.url)
+    tagger = pipeline("token-classification", model=folder, aggregation_strategy="first", device="cpu")
+    found = [(one["word"], one["entity_group"]) for one in tagger("Ada lives in Oslo")]
+    doc = from_hub("ada/people")("Ada lives in Oslo")
+    wanted = [(ent.text, ent.label_) for ent in doc.ents]
+    assert [label for _, label in found] == [label for _, label in wanted] == ["person", "city"]
+    assert wanted == [(ent.text, ent.label_) for ent in nlp("Ada lives in Oslo").ents]
 
 
 def test_a_hub_that_fails_does_not_end_the_training(

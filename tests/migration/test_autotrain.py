@@ -341,8 +341,54 @@ def test_tags_as_numbers(backbone, tmp_path):
         valid_split="validation",
         epochs=1,
     )
-    assert train(params).get_pipe("token_classifier").labels == ("city", "person")
-    assert AutoConfig.from_pretrained(out).label2id["I-person"] == 4
+    assert train(params).get_pipe("token_classifier").labels == ("person", "city")
+    ids = {"O": 0, "B-person": 1, "I-person": 2, "B-city": 3, "I-city": 4}
+    assert AutoConfig.from_pretrained(out).label2id == ids
+
+
+def test_exported_ids_are_those_of_the_data(backbone, tmp_path):
+    """In the order of the names, and with a label that the data names but does not have; a fifth is held out."""
+    names = ["I-person", "O", "B-person", "I-city", "B-city", "B-date", "I-date"]
+    tags = datasets.Sequence(datasets.ClassLabel(names=names))
+    features = datasets.Features({"tokens": datasets.Sequence(datasets.Value("string")), "tags": tags})
+    rows = {"tokens": [["Ann", "Lee", "in", "Oslo"]] * 10, "tags": [[2, 0, 1, 4]] * 10}
+    datasets.Dataset.from_dict(rows, features=features).save_to_disk(tmp_path / "data")
+    out = tmp_path / "out"
+    params = TokenClassificationParams(
+        str(tmp_path / "data"), str(backbone), str(out), epochs=20, lr=5e-3, batch_size=4
+    )
+    assert params.to_config().config["train"]["validation_split"] == 0.2
+    nlp = train(params)
+    assert AutoConfig.from_pretrained(out).id2label == dict(enumerate(names))
+    ner = pipeline("token-classification", model=str(out), aggregation_strategy="simple", device="cpu")
+    assert [one["entity_group"] for one in ner("Ann Lee in Oslo")] == ["person", "city"]
+    assert [ent.label_ for ent in nlp("Ann Lee in Oslo").ents] == ["person", "city"]
+    card = (out / "README.md").read_text("utf8")
+    assert "library_name: transformers" in card and "model-index:" in card and "| `person` |" in card
+    (out / "README.md").write_text("Mine.")
+    train(params)
+    assert (out / "README.md").read_text() == "Mine."
+
+
+@pytest.mark.parametrize("by_number", [True, False])
+def test_tags_without_an_o_are_labels_of_words(backbone, tmp_path, by_number):
+    """Neighbours with one label are not one entity."""
+    names = ["NOUN", "ADV", "VERB", "PUNCT"]
+    tags = [[0, 0, 2, 1, 3]] * 8
+    rows = {"tokens": [["Guard", "dogs", "bark", "loudly", "."]] * 8, "tags": tags}
+    kind = datasets.ClassLabel(names=names) if by_number else datasets.Value("string")
+    if not by_number:
+        rows["tags"] = [[names[number] for number in row] for row in tags]
+    features = {"tokens": datasets.Sequence(datasets.Value("string")), "tags": datasets.Sequence(kind)}
+    datasets.Dataset.from_dict(rows, features=datasets.Features(features)).save_to_disk(tmp_path / "data")
+    params = TokenClassificationParams(
+        str(tmp_path / "data"), str(backbone), str(tmp_path / "out"), epochs=20, lr=5e-3, batch_size=4
+    )
+    nlp = train(params)
+    assert [token.tag_ for token in nlp("Guard dogs bark loudly .")] == [names[number] for number in tags[0]]
+    assert nlp.meta["performance"]["tags.micro.f"] == 1.0 and not nlp("Guard dogs").ents
+    expected = names if by_number else sorted(names)
+    assert AutoConfig.from_pretrained(tmp_path / "out").id2label == dict(enumerate(expected))
 
 
 def test_yaml_file_on_the_command_line(backbone, corpus, tmp_path, monkeypatch):

@@ -34,6 +34,9 @@ class SoftmaxTags(TagDecoder):
     all_pieces
         Train on all subword tokens of a word, those after the first as inside tags, as AutoTrain does. Predictions here
         still use the first one; Hugging Face's pipelines need it, with ``aggregation_strategy = "simple"``.
+    tag_names
+        Names of the tags in the order of their ids in exported models, such as ``["O", "I-city", "B-city"]``. By
+        default the order of the labels.
     """
 
     def __init__(
@@ -44,11 +47,13 @@ class SoftmaxTags(TagDecoder):
         label_smoothing: Share = 0.0,
         dropout: Share = 0.1,
         all_pieces: bool = False,
+        tag_names: list[str] | None = None,
     ) -> None:
         super().__init__(scheme, constrained, dropout)
         self.mode = mode
         self.label_smoothing = label_smoothing
         self.all_pieces = all_pieces
+        self.tag_names = tag_names
 
     @property
     def chain_per_label(self) -> bool:
