@@ -91,7 +91,7 @@ def evaluate(
     threshold
         Minimum score of an entity, from 0 to 1.
     metrics
-        Any of ``exact,overlap,token,seqeval``; in a config also a section of named scorers.
+        Any of ``exact,overlap,token,seqeval,errors``; in a config also a section of named scorers.
     overlap_threshold
         Minimum Dice overlap of a span that the overlap metric counts as correct.
     confusion

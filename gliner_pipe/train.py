@@ -276,7 +276,7 @@ def train(
     with only_training(options.output_path, options.best_path):
         # checkpoints and the best model that the training writes and reads back need the same consent
         with trusting(trust_remote_code or is_stated(nlp)):
-            trainer = Trainer(nlp, options, config)
+            trainer = Trainer(nlp, options, config, None if transformers_path is None else check_tagger_of)
             trained = trainer.run()
         if transformers_path is not None and main:
             trainer.export(to_transformers(trained, Path(transformers_path)))

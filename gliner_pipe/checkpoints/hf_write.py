@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gliner_pipe.checkpoints.hf_read import CONFIG, head_of, read_tags, same_kind, transformer_of
+from gliner_pipe.checkpoints.hf_read import CONFIG, Head, head_of, read_tags, same_kind, transformer_of
 from gliner_pipe.checkpoints.refusals import Format
 from gliner_pipe.modeling.backbones import hf_weights
 from gliner_pipe.modeling.backbones.stacked import Dense
@@ -82,8 +82,6 @@ def write_model(model: TokenClassifier, target: Path, *, drop_transitions: bool 
 
 def hf_model(model: TokenClassifier, *, drop_transitions: bool = False) -> tuple[Any, Any]:
     """Return a `transformers` model with the same scores, and its tokenizer; see :func:`write_model`."""
-    from transformers import AutoModelForTokenClassification
-
     check_parts(model, drop_transitions)
     model = merged(model)
     backbone = transformer_of(model)
@@ -94,9 +92,37 @@ def hf_model(model: TokenClassifier, *, drop_transitions: bool = False) -> tuple
     for key in _DROPOUTS:
         if hasattr(config, key):
             setattr(config, key, model.decoder.dropout)
+    made = _made(config, model)
+    _fill(made, model, rows)
+    tokenizer = copy.deepcopy(backbone.tokenizer)
+    if backbone.limit is not None:
+        tokenizer.model_max_length = min(tokenizer.model_max_length, backbone.limit)
+    return made.eval(), tokenizer
+
+
+def check_model(model: TokenClassifier) -> None:
+    """Refuse a built model that has no equivalent in `transformers`, before it is trained; as :func:`hf_model` does.
+
+    Raises
+    ------
+    ConfigError
+        With the first block that it lacks.
+    """
+    check_parts(model)
+    config = getattr(transformer_of(model).encoder, "config", None)
+    if config is not None:
+        with torch.device("meta"):  # layers without memory
+            made = _made(copy.deepcopy(config), model)
+        _check_dense(head_of(made, config.model_type), made, model)
+
+
+def _made(config: Any, model: TokenClassifier) -> Any:
+    from transformers import AutoModelForTokenClassification
+
+    trusted = transformer_of(model).trust_remote_code or consent.is_given()
     try:
-        made: Any = AutoModelForTokenClassification.from_config(
-            config, trust_remote_code=backbone.trust_remote_code or consent.is_given(), dtype=torch.float32
+        return AutoModelForTokenClassification.from_config(
+            config, trust_remote_code=trusted, dtype=torch.float32
         )
     except ValueError as error:
         raise _HF.refusal(
@@ -104,11 +130,6 @@ def hf_model(model: TokenClassifier, *, drop_transitions: bool = False) -> tuple
             f"found a {config.model_type} encoder, for which transformers has no token classification model",
             "bert, roberta, xlm-roberta, deberta-v2, electra, distilbert, modernbert ...",
         ) from error
-    _fill(made, model, rows)
-    tokenizer = copy.deepcopy(backbone.tokenizer)
-    if backbone.limit is not None:
-        tokenizer.model_max_length = min(tokenizer.model_max_length, backbone.limit)
-    return made.eval(), tokenizer
 
 
 def check_parts(model: TokenClassifier, drop_transitions: bool = False) -> None:
@@ -175,12 +196,7 @@ def _ordered(names: list[str], model: TokenClassifier) -> tuple[list[str], list[
 def _fill(made: Any, model: TokenClassifier, rows: list[int]) -> None:
     backbone, top = transformer_of(model), model.encoder.backbone
     head = head_of(made, made.config.model_type)
-    if (head.dense is None) != (not isinstance(top, Dense)):
-        allowed, do = "@backbones = transformer", ""
-        if head.dense is not None:
-            allowed = "@backbones = dense over transformer, trained so"
-            do = f"The {made.config.model_type} of transformers has such a layer"
-        raise _HF.refusal("encoder.backbone", f"found {type(top).__name__}", allowed, do)
+    _check_dense(head, made, model)
     theirs = same_kind(made, backbone.encoder)
     if theirs is None:
         raise _HF.refusal(
@@ -202,6 +218,17 @@ def _fill(made: Any, model: TokenClassifier, rows: list[int]) -> None:
             layers: Any = head.dense
             layers.dense.load_state_dict(ours.dense.state_dict())
             layers.norm.load_state_dict(ours.norm.state_dict())
+
+
+def _check_dense(head: Head, made: Any, model: TokenClassifier) -> None:
+    """Refuse a dense layer before the classifier that only one of the two models has."""
+    top = model.encoder.backbone
+    if (head.dense is None) != (not isinstance(top, Dense)):
+        allowed, do = "@backbones = transformer", ""
+        if head.dense is not None:
+            allowed = "@backbones = dense over transformer, trained so"
+            do = f"The {made.config.model_type} of transformers has such a layer"
+        raise _HF.refusal("encoder.backbone", f"found {type(top).__name__}", allowed, do)
 
 
 def _classifier(model: TokenClassifier) -> tuple[Tensor, Tensor]:

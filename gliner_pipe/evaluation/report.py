@@ -9,6 +9,8 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from gliner_pipe.metrics.error_kinds import KINDS, MEASURES
+
 #: Maximum number of rows shown of a threshold curve.
 CURVE_ROWS = 11
 
@@ -31,7 +33,9 @@ def all_tables(scores: Mapping[str, Any]) -> Iterator[RenderableType]:
     for name, value in scores.items():
         if not isinstance(value, Mapping):
             continue
-        if "per_class" in value:
+        if _has_kinds(value):
+            yield error_table(name, value)
+        elif "per_class" in value:
             yield class_table(name, value)
         elif {"unseen", "seen"} <= value.keys():
             for group in ("unseen", "seen"):
@@ -124,6 +128,28 @@ def confusion_table(scores: Mapping[str, Any]) -> Table:
     return table
 
 
+def error_table(title: str, scores: Mapping[str, Any]) -> Table:
+    """Return the table of kinds of errors: a row for each label, then all labels, with the F1 of four measures.
+
+    Parameters
+    ----------
+    title
+        Name of the scores.
+    scores
+        Result of the scorer ``gliner_pipe.error_kinds``.
+    """
+    table = number_table(f"{title}: number of spans, and F1", "label", [*KINDS, *MEASURES])
+    for name, row in scores.items():
+        measures = (percent(row[f"{measure}_f"]) for measure in MEASURES)
+        style = "bold" if name == "micro" else ""
+        table.add_row(Text(name), *(str(row[kind]) for kind in KINDS), *measures, style=style)
+    return table
+
+
+def _has_kinds(value: Mapping[str, Any]) -> bool:
+    return isinstance(value.get("micro"), Mapping) and "spurious" in value["micro"]
+
+
 def threshold_tables(found: Mapping[str, Any]) -> Iterator[RenderableType]:
     """Yield the tables of a threshold search: some rows of the curve, the best row, and the labels.
 
@@ -171,7 +197,10 @@ def _label_scores(scores: Mapping[str, Any]) -> list[str]:
     return [
         name
         for name, value in scores.items()
-        if isinstance(value, Mapping) and "micro" in value and "per_class" not in value
+        if isinstance(value, Mapping)
+        and "micro" in value
+        and "per_class" not in value
+        and not _has_kinds(value)
     ]
 
 

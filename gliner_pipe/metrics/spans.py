@@ -16,6 +16,7 @@ from gliner_pipe.errors import ConfigError
 from gliner_pipe.metrics.alignment import Unit, get_spans
 from gliner_pipe.metrics.base import AveragedSpanScorer, SpanScorer
 from gliner_pipe.metrics.counts import LabelCounts, count_overlap, count_token, score_mentions
+from gliner_pipe.metrics.error_kinds import ErrorKindScorer
 from gliner_pipe.metrics.relations import score_component_relations
 from gliner_pipe.metrics.seqeval import SeqevalScorer
 from gliner_pipe.registry import registry
@@ -190,6 +191,7 @@ METRICS: Mapping[str, Callable[..., SpanScorer]] = {
     "overlap": OverlapScorer,
     "token": TokenScorer,
     "seqeval": SeqevalScorer,
+    "errors": ErrorKindScorer,
 }
 
 #: Metrics computed by default.

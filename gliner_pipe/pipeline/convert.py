@@ -11,7 +11,7 @@ import spacy
 
 from gliner_pipe.checkpoints.gliner_names import WORD_SPLITTERS
 from gliner_pipe.checkpoints.gliner_write import write_checkpoint
-from gliner_pipe.checkpoints.hf_write import check_parts, write_model
+from gliner_pipe.checkpoints.hf_write import check_model, check_parts, write_model
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.modeling.token_classifier import TokenClassifier
 from gliner_pipe.pipeline.gliner.component import Gliner
@@ -93,7 +93,7 @@ def check_tagger_of(nlp: spacy.language.Language) -> None:
     tagger: Any = component_of(nlp, TokenTagger, None)
     if isinstance(tagger.model, TokenClassifier):
         with tagger.placed():
-            check_parts(tagger.model)
+            (check_model if tagger.model.is_built else check_parts)(tagger.model)
 
 
 def to_gliner(source: str | spacy.language.Language, target: Path, component: str | None = None) -> Path:

@@ -78,11 +78,20 @@ class Trainer:
         The options of ``[train]``.
     config
         The config that the command line read; it is saved beside the models.
+    check
+        Called with the pipeline once it has weights, before the first step.
     """
 
-    def __init__(self, nlp: Language, options: TrainOptions, config: Config | None = None) -> None:
+    def __init__(
+        self,
+        nlp: Language,
+        options: TrainOptions,
+        config: Config | None = None,
+        check: Callable[[Language], None] | None = None,
+    ) -> None:
         self.nlp = nlp
         self.options = options
+        self.check = check
         self.checkpoints = options.output_path.parent / FOLDER
         self.versions = package_versions()
         self.config_text = config_text(config, dict(options), self.versions)
@@ -127,6 +136,8 @@ class Trainer:
         for component in self.components.values():
             self.note(describe(datasets, component))
         self._load_weights(datasets)
+        if self.check is not None:
+            self.check(self.nlp)
         datasets = counting_pieces(datasets, self.components)
         self.plan = Plan.make(options, lambda: self._steps_per_epoch(datasets))
         self.validation.predict_unseen(self.nlp, options.unseen_labels)

@@ -6,9 +6,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from gliner_pipe.errors import ConfigError
 from gliner_pipe.modeling.decoders.crf import CRFTags
 from gliner_pipe.modeling.decoders.softmax import SoftmaxTags
 from gliner_pipe.modeling.decoders.tags import UNKNOWN, TagDecoder
+from gliner_pipe.modeling.losses.bce import BCELoss
+from gliner_pipe.modeling.losses.focal import FocalLoss
 
 SCHEMES = ["io", "bio", "bioul", "biolu", "word"]
 
@@ -63,6 +66,53 @@ def test_best_of_all_legal_sequences() -> None:
         document = torch.randn(3, 1, n_tags)
         sums = document[torch.arange(3), 0, every].sum(1)
         assert torch.equal(decoder.decode_words([document])[0][0][:, 0], every[sums.argmax()])
+
+
+def test_losses_of_the_gold_tag() -> None:
+    """Focal loss and weights, against their formulas; the same gradient as cross-entropy where both agree."""
+    emissions = torch.randn(2, 4, 1, 7, requires_grad=True)
+    gold = torch.tensor([[0, 1, 2, 5], [3, UNKNOWN, 0, 0]])[..., None]
+    mask = torch.tensor([[True] * 4, [True] * 3 + [False]])
+    known = mask[..., None] & (gold != UNKNOWN)
+    log_p = emissions.log_softmax(-1).gather(-1, gold.clamp(min=0)[..., None])[..., 0][known]
+    focal = made(loss=FocalLoss(alpha=0.5, gamma=2.0))
+    wanted = -0.5 * (1 - log_p.exp()) ** 2 * log_p
+    assert torch.allclose(focal.loss(emissions, gold, mask), wanted.sum())
+    weights = torch.tensor([0.5, 2.0, 2.0, 1.0, 1.0, 1.0, 1.0])[gold[known]]
+    weighted = made(class_weights={"O": 0.5, "a": 2.0})
+    assert torch.allclose(weighted.loss(emissions, gold, mask), -(weights * log_p).sum())
+    both = made(loss=FocalLoss(alpha=0.5), class_weights={"O": 0.5, "a": 2.0})
+    assert torch.allclose(both.loss(emissions, gold, mask), (weights * wanted).sum())
+    plain = [
+        torch.autograd.grad(decoder.loss(emissions, gold, mask), emissions)[0]
+        for decoder in (made(), made(loss=BCELoss()))
+    ]
+    assert torch.allclose(*plain, atol=1e-6)
+    assert set(weighted.state_dict()) == set(made().state_dict())
+
+
+def test_weights_of_a_chain_for_each_label() -> None:
+    decoder = made(mode="independent", class_weights={"b": 3.0})
+    emissions, mask = torch.randn(1, 5, 3, len(decoder.tags)), torch.ones(1, 5, dtype=torch.bool)
+    gold = torch.randint(len(decoder.tags), (1, 5, 3))
+    losses = F.cross_entropy(emissions.flatten(0, -2), gold.flatten(), reduction="none").view_as(gold)
+    inside = (gold > 0) & (torch.arange(3) == 1)
+    assert torch.allclose(
+        decoder.loss(emissions, gold, mask), torch.where(inside, 3.0, 1.0).mul(losses).sum()
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "option"),
+    [
+        ({"loss": FocalLoss(negatives=0.5, masking="global")}, r"loss\.masking"),
+        ({"loss": FocalLoss(), "label_smoothing": 0.1}, "label_smoothing"),
+        ({"class_weights": {"d": 2.0}}, "class_weights"),
+    ],
+)
+def test_losses_that_cannot_be_meant(settings: Any, option: str) -> None:
+    with pytest.raises(ConfigError, match=rf"decoder\.{option}\]"):
+        made(**settings)
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

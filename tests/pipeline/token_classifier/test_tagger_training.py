@@ -11,7 +11,7 @@ import pytest
 import spacy
 import torch
 from confit import Config
-from conftest import SAMPLE
+from conftest import SAMPLE, make_backbone
 from spacy import util
 from spacy.cli.train import train as spacy_train
 from spacy.language import DEFAULT_CONFIG_PATH
@@ -77,6 +77,29 @@ def test_what_cannot_be_learned_is_counted_once_before_the_first_step(
     train(nlp, {"reader": lambda _: gold}, {"reader": lambda _: gold}, **settings)
     lines = [line for line in capsys.readouterr().out.splitlines() if "cannot be learned" in line]
     assert len(lines) == 1 and f"[components.ner] {lost} of 40 gold annotations" in lines[0]
+
+
+def test_models_that_transformers_lacks_are_refused_before_the_first_step(tmp_path: Path) -> None:
+    nlp = spacy.blank("en")
+    folder = make_backbone(tmp_path / "modernbert", "modernbert")
+    nlp.add_pipe("token_classifier", "ner", config=config(folder, "softmax"))
+    gold = examples(nlp)
+    settings = options(tmp_path, transformers_path=tmp_path / "out")
+    with pytest.raises(ConfigError, match=r"\[components\.ner\.embedding\] found Transformer.*dense"):
+        train(nlp, {"reader": lambda _: gold}, **settings)
+    assert not (tmp_path / "out").exists() and not (tmp_path / "model-last").exists()
+
+
+def test_a_focal_loss_and_weights_from_a_config(backbone: Path) -> None:
+    decoder = {
+        "@decoders": "softmax",
+        "loss": {"@losses": "gliner_pipe.focal"},
+        "class_weights": {"city": 2.0, "O": 0.5},
+    }
+    nlp = trained(backbone, 40, decoder)
+    assert found(nlp("Ada Smith lives in Rome .")) == [("Ada Smith", "person"), ("Rome", "city")]
+    again = spacy.blank("en").from_config(nlp.config)
+    assert again.get_pipe("token_classifier").network.decoder.criterion.gamma == 2.0
 
 
 def test_cuts_of_a_batch_give_one_loss(backbone: Path) -> None:
