@@ -173,6 +173,7 @@ def train(
         Scorers by name, e.g. ``[scorer.ner] @scorers = "gliner_pipe.ner_exact"``; exact spans by default.
     best_metric
         Score that selects the best model, e.g. ``ner.micro.f``; by default the micro F1 of the first scorer.
+        ``val_loss``: the lowest loss on the validation data.
     patience
         Number of validations without a better score after which the training ends.
     patience_threshold

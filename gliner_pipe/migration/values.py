@@ -267,18 +267,17 @@ def metric(value: Any) -> str:
     name = str(value).removeprefix("eval_")
     if name in short:
         return f"ner.micro.{short[name]}"
+    if name in ("loss", "val_loss"):
+        return "val_loss"
     if isinstance(value, str) and "." in value:
         return value
-    allowed = "f1, precision, recall, or the full name of a score such as ner.micro.f, ner.macro.f"
-    raise wrong(
-        value, allowed, "The best model is selected by a score, not by the loss" if name == "loss" else ""
-    )
+    allowed = "f1, precision, recall, loss, or the full name of a score such as ner.micro.f, ner.macro.f"
+    raise wrong(value, allowed)
 
 
 def greater(value: Any) -> None:
-    """Refuse scores of which the lowest is best."""
-    if not flag(value):
-        raise wrong(value, "true", "For every score of entities, higher is better")
+    """Check that `value` is true or false."""
+    flag(value)
 
 
 def no_smoothing(value: Any) -> None:

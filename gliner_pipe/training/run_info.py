@@ -16,6 +16,7 @@ from rich.text import Text
 from gliner_pipe.metrics.alignment import prediction_getter
 from gliner_pipe.packaging.source import TRAIN_CONFIG
 from gliner_pipe.prediction.rendering import entities_of, to_terminal
+from gliner_pipe.training.validation import VAL_LOSS
 from gliner_pipe.util.consent import unstated
 from gliner_pipe.util.secrets import redacted_config, tell_redacted
 
@@ -104,9 +105,9 @@ def print_summary(
     _line(console, reason)
     _line(console, f"last model: {last}")
     if best is not None:
-        value = "undefined" if score is None or score == float("-inf") else f"{score:.4f}"
+        value = "undefined" if score is None else f"{score:.4f}"
         _line(console, f"best model: {best} ({metric} {value} at step {step})")
-    if best is not None and score is not None and score <= 0:
+    if best is not None and metric != VAL_LOSS and (score is None or score <= 0):
         _line(console, _no_success(metric, score))
     if not sample_texts:
         return
@@ -119,8 +120,8 @@ def print_summary(
         console.print(Text("  ") + shown, soft_wrap=True)
 
 
-def _no_success(metric: str, score: float) -> str:
-    if score == float("-inf"):
+def _no_success(metric: str, score: float | None) -> str:
+    if score is None:
         return (
             f"warning: {metric} was undefined in every validation: nothing to score. Check [train.val_data]"
         )

@@ -422,8 +422,8 @@ class Trainer:
         record["validation"] = {
             name: facts[name] for name in ("docs", "words", "docs_per_second", "words_per_second")
         }
-        defined = score if score > float("-inf") else None
-        self.nlp.meta["performance"] = {**scores, self.validation.metric: defined}
+        shown = self.validation.shown(score)
+        self.nlp.meta["performance"] = {**scores, self.validation.metric: shown}
         return score
 
     def _log_validation(self, record: dict[str, Any]) -> None:
@@ -446,7 +446,7 @@ class Trainer:
             self.options.output_path,
             best,
             self.validation.metric,
-            self.status.best_score,
+            self.validation.shown(self.status.best_score),
             self.status.best_step,
             self.options.sample_texts,
         )

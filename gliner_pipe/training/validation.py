@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from spacy.language import Language
 from spacy.training import Example
 
@@ -15,7 +17,12 @@ from gliner_pipe.metrics.alignment import prediction_getter
 from gliner_pipe.metrics.spans import METRICS, ZeroShotScorer
 from gliner_pipe.pipeline.overrides import gliner_components
 from gliner_pipe.training.loggers.base import flatten
+from gliner_pipe.training.protocol import trainable_components
 
+#: Metric: the loss on the validation data, of which the lowest is the best.
+VAL_LOSS = "val_loss"
+#: Documents in a batch of the validation loss.
+LOSS_BATCH = 16
 #: Name endings of the scores that can become the best metric by default, in this order.
 MAIN_SCORES = ("micro.f", "micro", "f")
 
@@ -47,10 +54,13 @@ class Validation:
         """Return the scores of `nlp`, and the size and speed of the validation."""
         result = evaluate_pipeline(nlp, self.examples, scorers=self.scorers, labels=self.labels)
         facts = {name: value for name, value in result.items() if name in FACTS}
-        return {name: value for name, value in result.items() if name not in FACTS}, facts
+        scores = {name: value for name, value in result.items() if name not in FACTS}
+        if self.metric == VAL_LOSS:
+            scores[VAL_LOSS] = validation_loss(nlp, self.examples)
+        return scores, facts
 
     def main_score(self, scores: Mapping[str, Any]) -> float:
-        """Return the value of the best metric; minus infinity if it is undefined.
+        """Return the value of the best metric, negative for a loss; minus infinity if it is undefined.
 
         Raises
         ------
@@ -61,7 +71,15 @@ class Validation:
         if self.metric not in flat:
             raise _no_such_metric(self.metric, flat)
         value = flat[self.metric]
-        return float("-inf") if value is None else float(value)
+        if value is None:
+            return float("-inf")
+        return -float(value) if self.metric == VAL_LOSS else float(value)
+
+    def shown(self, score: float | None) -> float | None:
+        """Return a value of `main_score` as it is shown and saved; None if it is undefined."""
+        if score is None or score == float("-inf"):
+            return None
+        return -score if self.metric == VAL_LOSS else score
 
     def predict_unseen(self, nlp: Language, unseen: Sequence[str]) -> None:
         """Predict the labels that are held out of the training, too; `nlp` must know its own labels by now."""
@@ -124,6 +142,8 @@ def choose_metric(metric: str | None, scorers: Mapping[str, Scorer], examples: S
     """
     perfect = [Example(example.reference, example.reference) for example in examples]
     known = dict(flatten({name: scorer(perfect) for name, scorer in scorers.items()}))
+    if metric == VAL_LOSS:
+        return metric
     if metric is not None:
         if metric not in known:
             raise _no_such_metric(metric, known)
@@ -140,6 +160,22 @@ def choose_metric(metric: str | None, scorers: Mapping[str, Scorer], examples: S
     )
 
 
+@torch.no_grad()
+def validation_loss(nlp: Language, examples: Sequence[Example]) -> float:
+    """Return the mean loss of batches of examples, summed over the components; the labels drawn are always the same."""
+    total = 0.0
+    for component in trainable_components(nlp).values():
+        rng, losses = random.Random(0), []
+        device = next(component.model.parameters()).device
+        for at in range(0, len(examples), LOSS_BATCH):
+            some = examples[at : at + LOSS_BATCH]
+            batch = component.draw(some, rng).lay_out(range(len(some))).to(device)
+            losses.append(float(component.model(batch).total) / (component.denominator(batch.count) or 1.0))
+        total += sum(losses) / len(losses)
+    return total
+
+
 def _no_such_metric(metric: str, scores: Mapping[str, Any]) -> ConfigError:
     numbers = [name for name, value in scores.items() if value is None or isinstance(value, (int, float))]
-    return ConfigError("train.best_metric", f"is {metric!r}, which no scorer returns", ", ".join(numbers))
+    allowed = ", ".join([*numbers, VAL_LOSS])
+    return ConfigError("train.best_metric", f"is {metric!r}, which no scorer returns", allowed)

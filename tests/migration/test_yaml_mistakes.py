@@ -65,8 +65,8 @@ CASES = {
     "no training data": (changed("train_data: train.json", "format: json"), "", "train_data"),
     "no model": (changed("  model_name: some/encoder\n", ""), "", "model_name", "prev_path"),
     "token": (GOOD + "  hub_token: hf_abcdef\n", ":8 (training.hub_token)", "HF_TOKEN"),
-    "loss as metric": (
-        GOOD + "  metric_for_best_model: eval_loss\n", ":8 (training.metric_for_best_model)", "ner.micro.f"
+    "speed as metric": (
+        GOOD + "  metric_for_best_model: eval_runtime\n", ":8 (training.metric_for_best_model)", "ner.micro.f"
     ),
     "format": (changed("train_data:", "format: xlsx\n  train_data:"), ":5 (data.format)", "'xlsx'", "parquet"),
     "unknown field": (in_data("fields: {token: t}"), ":6 (data.fields.token)", "'tokens'"),

@@ -26,6 +26,7 @@ from gliner_pipe.pipeline.overrides import override
 from gliner_pipe.predict import predict_texts
 from gliner_pipe.registry import registry
 from gliner_pipe.train import app, train
+from gliner_pipe.training.validation import validation_loss
 
 ROOT = SAMPLE.parent.parent
 
@@ -100,6 +101,29 @@ def test_a_focal_loss_and_weights_from_a_config(backbone: Path) -> None:
     assert found(nlp("Ada Smith lives in Rome .")) == [("Ada Smith", "person"), ("Rome", "city")]
     again = spacy.blank("en").from_config(nlp.config)
     assert again.get_pipe("token_classifier").network.decoder.criterion.gamma == 2.0
+
+
+def test_the_lowest_validation_loss_is_the_best(backbone: Path, tmp_path: Path, capsys: Any) -> None:
+    nlp = spacy.blank("en")
+    nlp.add_pipe("token_classifier", "ner", config=config(backbone, "softmax"))
+    gold, records = examples(nlp), []
+    settings = options(tmp_path, max_steps=12, validation_interval=2, schedule="constant", warmup_rate=0.0)
+    train(
+        nlp,
+        {"reader": lambda _: gold},
+        {"reader": lambda _: gold[:6]},
+        best_metric="val_loss",
+        on_validation_callback=records.append,
+        **settings,
+    )
+    losses = [record["scores"]["val_loss"] for record in records]
+    assert losses[-1] < losses[0] and all(loss > 0 for loss in losses)
+    lowest = [loss == min(losses[: place + 1]) for place, loss in enumerate(losses)]
+    assert [record["best"] for record in records] == lowest
+    best = spacy.load(tmp_path / "model-best")
+    assert best.meta["performance"]["val_loss"] == pytest.approx(min(losses))
+    assert validation_loss(best, gold[:6]) == pytest.approx(min(losses), rel=1e-4)
+    assert f"val_loss {min(losses):.4f} at step" in capsys.readouterr().out
 
 
 def test_cuts_of_a_batch_give_one_loss(backbone: Path) -> None:
