@@ -201,7 +201,7 @@ def _migrated(given: Iterable[Given], source: str) -> Migrated:
     if tags is not None and tags.scheme == "word":
         notes.append('target = "tag_": the tags have no O, so each word has a label')
         component["target"] = "tag_"
-        component.get("decoder", component.get("model"))["scheme"] = "word"
+        component["decoder" if "decoder" in component else "model"]["scheme"] = "word"
         for section in ("train_data", "val_data"):
             if section in train:
                 train[section]["reader"]["scheme"] = "plain"

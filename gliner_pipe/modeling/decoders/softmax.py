@@ -75,6 +75,8 @@ class SoftmaxTags(TagDecoder):
         """Whether each label has its own chain."""
         return self.mode == "independent"
 
+    tag_weights: Tensor
+
     def build(self, hidden_size: int, labels: Sequence[str]) -> None:
         """Create the layer that scores tags, and the weight of each tag in the loss.
 
