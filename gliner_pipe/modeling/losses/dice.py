@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import torch
-from pydantic import NonNegativeFloat
+import torch.nn.functional as F
 from torch import Tensor
 
 from gliner_pipe.modeling.losses.base import Loss, Masking, Reduction
 from gliner_pipe.registry import registry
-from gliner_pipe.util.ranges import Share
+from gliner_pipe.util.ranges import NonNegative, Share
 
 #: Keeps the quotient finite if numerator and denominator are zero.
 EPSILON = 1e-6
@@ -37,7 +37,7 @@ class DiceLoss(Loss):
 
     def __init__(
         self,
-        gamma: NonNegativeFloat = 1.0,
+        gamma: NonNegative = 1.0,
         reduction: Reduction = "sum",
         masking: Masking = "none",
         negatives: Share = 1.0,
@@ -50,6 +50,8 @@ class DiceLoss(Loss):
     def elements(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of each element."""
         prob = torch.sigmoid(logits)
-        if self.gamma > 0:
+        if self.gamma >= 1:
             prob = prob * torch.sigmoid(-logits) ** self.gamma
+        elif self.gamma > 0:  # the gradient of the power is infinite where the sigmoid is 0
+            prob = prob * torch.exp(self.gamma * F.logsigmoid(-logits))
         return 1 - (2 * prob * targets + EPSILON) / (prob + targets + EPSILON)

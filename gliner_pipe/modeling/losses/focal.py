@@ -6,12 +6,12 @@ from typing import Annotated
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, NonNegativeFloat
+from pydantic import Field
 from torch import Tensor
 
 from gliner_pipe.modeling.losses.base import Loss, Masking, Reduction
 from gliner_pipe.registry import registry
-from gliner_pipe.util.ranges import Share
+from gliner_pipe.util.ranges import NonNegative, Number, Share
 
 
 @registry.losses.register("gliner_pipe.focal")
@@ -39,8 +39,8 @@ class FocalLoss(Loss):
 
     def __init__(
         self,
-        alpha: Annotated[float, Field(le=1)] = 0.75,
-        gamma: NonNegativeFloat = 2.0,
+        alpha: Annotated[Number, Field(le=1)] = 0.75,
+        gamma: NonNegative = 2.0,
         prob_margin: Share = 0.0,
         reduction: Reduction = "sum",
         masking: Masking = "none",
@@ -64,7 +64,18 @@ class FocalLoss(Loss):
             loss = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
         if self.gamma > 0:
             missed = 1 - prob * targets - (1 - lowered) * (1 - targets)
-            loss = loss * missed.clamp(min=0) ** self.gamma
+            loss = loss * _power(missed.clamp(min=0), self.gamma)
         if self.alpha >= 0:
             loss = loss * (self.alpha * targets + (1 - self.alpha) * (1 - targets))
         return loss
+
+
+def _power(base: Tensor, exponent: float) -> Tensor:
+    """Return ``base ** exponent``; for an exponent below 1 the gradient at 0 is 0, not infinite.
+
+    A base of 0 belongs to an element without loss, whose gradient is 0.
+    """
+    if exponent >= 1:
+        return base**exponent
+    positive = base > 0
+    return torch.where(positive, torch.where(positive, base, 1.0) ** exponent, 0.0)

@@ -124,6 +124,39 @@ def test_dice_loss_keeps_its_gradient_in_the_saturated_range():
     assert torch.isfinite(logits.grad).all()
 
 
+@pytest.mark.parametrize("gamma", [0.0, 1e-3, 0.5, 0.99, 1.0, 1.5])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        FocalLoss,
+        DiceLoss,
+        lambda gamma: FocalLoss(gamma=gamma, prob_margin=0.2),
+        lambda gamma: FocalLoss(gamma=gamma, label_smoothing=0.2),
+    ],
+)
+def test_gradients_are_finite_for_any_gamma_where_probabilities_are_exactly_zero_or_one(loss, gamma):
+    values = [-1e4, -104.0, -90.0, -30.0, -1.0, 0.0, 1.0, 30.0, 90.0, 104.0, 1e4]
+    logits = torch.tensor(values)[None, :, None, None].expand(1, -1, 1, 2).clone().requires_grad_()
+    targets = torch.tensor([0.0, 1.0]).expand(logits.shape)
+    loss(gamma=gamma)(logits, targets, torch.ones(logits.shape, dtype=torch.bool)).backward()
+    assert torch.isfinite(logits.grad).all()
+    assert logits.grad[0, 4].ne(0).all()
+
+
+@pytest.mark.parametrize("gamma", [0.25, 0.75])
+def test_gamma_below_one_is_the_formula(gamma):
+    logits, targets, mask = tables()
+    prob = torch.sigmoid(logits)
+    missed = torch.where(targets > 0, 1 - prob, prob)
+    focal = FocalLoss(alpha=-1.0, gamma=gamma)(logits, targets, mask)
+    torch.testing.assert_close(
+        focal, (BCELoss().elements(logits, targets.float()) * missed**gamma)[mask].sum()
+    )
+    weighed = prob * (1 - prob) ** gamma
+    dice = 1 - (2 * weighed * targets + 1e-6) / (weighed + targets + 1e-6)
+    torch.testing.assert_close(DiceLoss(gamma=gamma)(logits, targets, mask), dice[mask].sum())
+
+
 @pytest.mark.parametrize("loss", [BCELoss, FocalLoss, DiceLoss])
 def test_wide_entities_weigh_more_and_negatives_do_not(loss):
     logits, targets, mask = tables()
