@@ -10,13 +10,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from confit import Cli, Config
+from confit import Config
 from rich.console import Console
 from rich.text import Text
 from spacy.language import Language
 from spacy.training import Example
 
 from gliner_pipe.cli.app import run
+from gliner_pipe.cli.config_cli import ConfigCli
 from gliner_pipe.cli.options import literal, text_options
 from gliner_pipe.data.holdout import hold_out
 from gliner_pipe.data.token_targets import SPANS
@@ -38,7 +39,7 @@ from gliner_pipe.training.data_sections import ValidationData
 from gliner_pipe.util.atomic import write_json
 from gliner_pipe.util.console import console_note
 
-app = Cli(pretty_exceptions_enable=False)
+app = ConfigCli(pretty_exceptions_enable=False)
 
 #: Name of the report that is written beside the models.
 FILE_NAME = "distillation.json"

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from confit import Cli
 from spacy.language import Language
 
 from gliner_pipe.cli.app import run
+from gliner_pipe.cli.config_cli import ConfigCli
 from gliner_pipe.migration import configured, translate
 from gliner_pipe.pipeline.build import pipeline_of
 from gliner_pipe.pipeline.convert import check_tagger_of, to_transformers
@@ -20,9 +20,10 @@ from gliner_pipe.training.data_sections import TrainData, ValidationData
 from gliner_pipe.training.trainer import Trainer
 from gliner_pipe.util.consent import is_stated, trusting
 from gliner_pipe.util.console import console_note
+from gliner_pipe.util.ranges import Integer, Number
 from gliner_pipe.util.secrets import marked
 
-app = Cli(pretty_exceptions_enable=False)
+app = ConfigCli(pretty_exceptions_enable=False)
 
 #: Arguments of :func:`train` that are no options of the trainer.
 NOT_OF_TRAINER = ("aliases", "config_meta", "transformers_path", "trust_remote_code")
@@ -34,55 +35,55 @@ def train(
     train_data: TrainData,
     val_data: ValidationData | None = None,
     *,
-    validation_split: float | None = None,
+    validation_split: Number | None = None,
     unseen_labels: list[str] = [],  # noqa: B006 (never changed)
-    max_steps: int | None = None,
-    max_epochs: float | None = None,
-    batch_size: int | str = "2000 words",
-    gradient_accumulation_steps: int = 1,
-    grad_accumulation_max_tokens: int | None = None,
+    max_steps: Integer | None = None,
+    max_epochs: Number | None = None,
+    batch_size: Integer | str = "2000 words",
+    gradient_accumulation_steps: Integer = 1,
+    grad_accumulation_max_tokens: Integer | None = None,
     auto_find_batch_size: bool = False,
     cut_by_length: bool = True,
     feature_cache: bool | str | None = None,
-    transformer_lr: float = 5e-5,
-    task_lr: float = 1e-4,
-    weight_decay: float = 0.01,
-    task_weight_decay: float | None = None,
+    transformer_lr: Number = 5e-5,
+    task_lr: Number = 1e-4,
+    weight_decay: Number = 0.01,
+    task_weight_decay: Number | None = None,
     param_groups: list[dict[str, Any]] = [],  # noqa: B006 (never changed)
     freeze_components: list[str] = [],  # noqa: B006 (never changed)
-    warmup_rate: float = 0.1,
-    warmup_steps: int | None = None,
+    warmup_rate: Number = 0.1,
+    warmup_steps: Integer | None = None,
     schedule: Any = None,
     optimizer: Any = None,
-    max_grad_norm: float | None = 1.0,
-    ema_decay: float | None = None,
-    start_decay: float = 0.0,
-    validation_interval: int | str | None = None,
+    max_grad_norm: Number | None = 1.0,
+    ema_decay: Number | None = None,
+    start_decay: Number = 0.0,
+    validation_interval: Integer | str | None = None,
     validate_at_start: bool = False,
     scorer: Any = None,
     best_metric: str | None = None,
-    patience: int | None = None,
-    patience_threshold: float = 0.0,
+    patience: Integer | None = None,
+    patience_threshold: Number = 0.0,
     load_best_model_at_end: bool = False,
-    seed: int = 42,
-    data_seed: int | None = None,
+    seed: Integer = 42,
+    data_seed: Integer | None = None,
     full_determinism: bool = False,
     output_path: str | Path = "artifacts/model-last",
     best_path: str | Path | None = None,
     transformers_path: str | Path | None = None,
     overwrite: bool = True,
-    checkpoint_interval: int | str | None = None,
-    save_total_limit: int | None = 1,
+    checkpoint_interval: Integer | str | None = None,
+    save_total_limit: Integer | None = 1,
     resume_from_checkpoint: str | bool | None = None,
     ignore_data_skip: bool = False,
     loggers: Any = "default",
-    logging_interval: int = 1,
+    logging_interval: Integer = 1,
     run_name: str | None = None,
     sample_texts: list[str] = [],  # noqa: B006 (never changed)
     mixed_precision: str = "no",
     compile: bool | str = False,
     cpu: bool = False,
-    num_workers: int = 0,
+    num_workers: Integer = 0,
     push_to_hub: bool = False,
     hub_model_id: str | None = None,
     hub_strategy: Literal["end", "every_save", "checkpoint", "all_checkpoints"] = "every_save",

@@ -125,6 +125,56 @@ def test_python_leaves_a_config_of_what_can_be_written(config_path, tmp_path):
         (["--val_data", "null", "--patience", "2"], "[train.patience]"),
         (["--train.best_path", "{out}/model-last"], "[train.best_path]"),
         (["--nlp", "no_such_pipeline"], "no_such_pipeline"),
+        (
+            ["--vars.trian", "x"],
+            "[vars.trian] is a variable that nothing reads; allowed: dev, train. Did you mean train?",
+        ),
+        (["--component.gliner.threshold", "0.1"], "Did you mean components?"),
+        (["--components.glinr.threshold", "0.1"], "[components.glinr] "),
+        (["--seed", "abc"], "[train.seed] is 'abc'; allowed: a valid integer"),
+        (["--seed", "1.5"], "[train.seed] is 1.5"),
+        (["--seed", "-1"], "[train.seed] is -1"),
+        (
+            ["--seed"],
+            "[train.seed] is True; allowed: a number, not true or false. Without a value --seed is true",
+        ),
+        (
+            ["--max_steps"],
+            "[train.max_steps] is True; allowed: a number, not true or false. Without",
+        ),
+        (["--max_steps", "ten"], "[train.max_steps] "),
+        (["--batch_size", "0"], "[train.batch_size] is 0"),
+        (["--batch_size"], "Without a value --batch_size is true: write --batch_size VALUE"),
+        (["--components.gliner.model.span_rep.max_width"], "[components.gliner.model.span_rep.max_width] "),
+        (
+            ["--components.gliner.model.span_rep.max_width", "NaN"],
+            "[components.gliner.model.span_rep.max_width] ",
+        ),
+        (["--components.gliner.model.dropout", "1.5"], "[components.gliner.model.dropout] "),
+        (
+            ["--components.gliner.model.encoder.rnn_layers", "-1"],
+            "[components.gliner.model.encoder.rnn_layers] ",
+        ),
+        (
+            ["--components.gliner.model.encoder.backbone.hidden_size", "0"],
+            "[components.gliner.model.encoder.backbone.hidden_size] ",
+        ),
+        (["--components.gliner.threshold", "NaN"], "[components.gliner.threshold] "),
+        (["--nlp.batch_size", "0"], "[nlp.batch_size] "),
+        (["--loggers", "3"], "[train.loggers] is 3"),
+        (["--train.train_data.weight", "-1"], "[train.train_data.weight] is -1"),
+        (["--train.train_data.limit"], "[train.train_data.limit] is True"),
+        (["--warmup_rate", "2"], "[train.warmup_rate] is 2"),
+        (
+            ["--train.schedule", '{{"@schedules": "linear", "warmup_rate": 2}}'],
+            "[train.schedule.warmup_rate] ",
+        ),
+        (["--train.optimizer", '{{"@optimizers": "adamw", "eps": -1}}'], "[train.optimizer.eps] "),
+        (
+            ["--train.optimizer", '{{"@optimizers": "sgd", "momentum": 0, "nesterov": true}}'],
+            "[train.optimizer] ",
+        ),
+        (["--train.param_groups", '[{{"selector": "a", "lr": "x"}}]'], "[train.param_groups.0.lr] is 'x'"),
     ],
 )
 def test_mistakes_end_in_one_line_before_anything_is_trained(config_path, tmp_path, capsys, arguments, named):

@@ -17,6 +17,7 @@ from gliner_pipe.modeling.losses.base import Loss
 from gliner_pipe.modeling.token_classifier import TokenClassifier
 from gliner_pipe.registry import registry
 from gliner_pipe.util import consent
+from gliner_pipe.util.ranges import Count
 
 
 class Named(Block):
@@ -160,8 +161,8 @@ class PretrainedTokenClassifier(Named):
         scheme: Scheme | None = None,
         constrained: bool = False,
         all_pieces: bool = False,
-        window: int | None = None,
-        stride: int | None = None,
+        window: Count | None = None,
+        stride: Count | None = None,
         adapter: Adapter | None = None,
         trust_remote_code: bool = False,
     ) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import configparser
 import os
+import re
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,9 @@ USER_ERRORS = (
     OSError,
 )
 
+#: What pydantic adds to the place of an error in one of several types.
+_UNION_MEMBER = re.compile(r"int|float|str|bool|[\w-]+\[.*\]")
+
 
 def run(app: Callable[[], Any], argv: Sequence[str] | None = None) -> None:
     """Run a confit command line; ``CONFIT_DEBUG=1`` shows the traceback of a user error.
@@ -58,7 +63,7 @@ def run(app: Callable[[], Any], argv: Sequence[str] | None = None) -> None:
         message = None if show else _message(error, list(sys.argv[1:] if argv is None else argv))
         if message is None:
             raise
-        _stop(message, 1)
+        _stop(_with_advice(message, list(sys.argv[1:] if argv is None else argv)), 1)
 
 
 class Ended(BaseException):
@@ -121,6 +126,17 @@ def _message(error: Exception, argv: list[str]) -> str | None:
     return None
 
 
+def _with_advice(message: str, argv: Sequence[str]) -> str:
+    """Add what to do to the message about an option without a value, which confit reads as true."""
+    for option, following in zip_longest(argv, argv[1:], fillvalue="--"):
+        if not option.startswith("--") or "=" in option or not following.startswith("--"):
+            continue
+        name = re.escape(option.removeprefix("--").replace("-", "_"))
+        if re.match(rf"\[(?:\w+\.)?{name}\]", message):
+            return f"{message.removesuffix('.')}. Without a value {option} is true: write {option} VALUE"
+    return message
+
+
 def _is_confit(error: Exception) -> bool:
     """Return whether confit, or an expression in a config, raised the error."""
     frame = error.__traceback__
@@ -176,7 +192,7 @@ def _is_private(name: str) -> bool:
 
 def _where(location: Sequence[Any], config: Mapping[str, Any]) -> str:
     """Return the path in the file; a section that ``${...}`` refers to is named by its own path."""
-    parts = [part for part in location if part != "__root__"]
+    parts = [part for part in location if part != "__root__" and not _UNION_MEMBER.fullmatch(str(part))]
     if len(parts) > 2 and parts[0] in config and parts[1] not in config[parts[0]] and parts[1] in config:
         parts = parts[1:]  # confit puts the command before paths of other sections
     found: Any = config

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
+from pydantic import Field
 from spacy.scorer import Scorer
 from spacy.tokens import Doc, Span
 from spacy.training import Example
@@ -20,6 +21,7 @@ from gliner_pipe.metrics.error_kinds import ErrorKindScorer
 from gliner_pipe.metrics.relations import score_component_relations
 from gliner_pipe.metrics.seqeval import SeqevalScorer
 from gliner_pipe.registry import registry
+from gliner_pipe.util.ranges import Share
 
 
 @registry.scorers.register("gliner_pipe.ner_exact")
@@ -53,12 +55,7 @@ class OverlapScorer(AveragedSpanScorer):
 
     unit: ClassVar[Unit] = "tokens"
 
-    threshold: float = 0.5
-
-    def __post_init__(self) -> None:
-        if not 0 < self.threshold <= 1:
-            found = f"is {self.threshold}"
-            raise ConfigError("gliner_pipe.ner_overlap.threshold", found, "above 0 and at most 1")
+    threshold: Annotated[Share, Field(gt=0)] = 0.5
 
     def count(self, gold: AbstractSet[Any], predicted: AbstractSet[Any]) -> LabelCounts:
         """Count the spans of one document by label."""

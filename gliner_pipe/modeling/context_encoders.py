@@ -5,14 +5,13 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import Any
 
-from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.modeling.block import Block, check_divides
 from gliner_pipe.registry import registry
-from gliner_pipe.util.ranges import Share
+from gliner_pipe.util.ranges import Share, Size
 
 
 class ContextEncoder(Block):
@@ -87,9 +86,9 @@ class TransformerContext(ProjectedEncoder):
 
     def __init__(
         self,
-        n_layers: PositiveInt = 1,
-        width: PositiveInt | None = None,
-        n_heads: PositiveInt | None = None,
+        n_layers: Size = 1,
+        width: Size | None = None,
+        n_heads: Size | None = None,
         dropout: Share = 0.4,
         config: dict[str, Any] | None = None,
     ) -> None:
@@ -188,8 +187,8 @@ class Lstm(ProjectedEncoder):
 
     def __init__(
         self,
-        n_layers: PositiveInt = 1,
-        width: PositiveInt | None = None,
+        n_layers: Size = 1,
+        width: Size | None = None,
         dropout: Share = 0.4,
         bidirectional: bool = True,
     ) -> None:

@@ -6,13 +6,12 @@ from abc import abstractmethod
 from typing import Any
 
 import torch.nn.functional as F
-from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.modeling.block import Block, check_divides
 from gliner_pipe.registry import registry
-from gliner_pipe.util.ranges import Share
+from gliner_pipe.util.ranges import Share, Size
 
 
 class Fusion(Block):
@@ -71,8 +70,8 @@ class CrossAttention(Fusion):
     def __init__(
         self,
         pattern: str = "l2t-t2l",
-        n_layers: PositiveInt = 1,
-        n_heads: PositiveInt = 8,
+        n_layers: Size = 1,
+        n_heads: Size = 8,
         dropout: Share = 0.1,
     ) -> None:
         super().__init__()

@@ -30,6 +30,7 @@ from gliner_pipe.modeling.triples.base import Triple
 from gliner_pipe.modeling.triples.neural import Concat
 from gliner_pipe.modeling.weights import check_weights, fill_weights, write_weights
 from gliner_pipe.registry import registry
+from gliner_pipe.util.ranges import NonNegative, Share
 
 _Self = TypeVar("_Self", bound="Architecture")
 
@@ -148,11 +149,11 @@ class GLiNER(Architecture):
         relation_layer: RelationLayer | None = None,
         triple: Triple | None = None,
         relation_loss: Loss | None = None,
-        dropout: float = 0.4,
-        span_loss_coef: float = 1.0,
-        adjacency_loss_coef: float = 1.0,
-        relation_loss_coef: float = 1.0,
-        decoder_loss_coef: float = 0.5,
+        dropout: Share = 0.4,
+        span_loss_coef: NonNegative = 1.0,
+        adjacency_loss_coef: NonNegative = 1.0,
+        relation_loss_coef: NonNegative = 1.0,
+        decoder_loss_coef: NonNegative = 0.5,
     ) -> None:
         super().__init__(encoder)
         self.fusion = fusion

@@ -5,7 +5,19 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from gliner_pipe.errors import ConfigError
 from gliner_pipe.modeling.precision import HeadCopy
+
+
+def check_even(width: int, where: str) -> None:
+    """Raise a :class:`ConfigError` if vectors cannot be split into two directions of the same width."""
+    if width % 2:
+        raise ConfigError(
+            where,
+            f"found vectors of the odd width {width}, but each direction computes half of them",
+            "an even width",
+            "Set hidden_size of the transformer",
+        )
 
 
 class BiLSTM(nn.Module):
@@ -28,6 +40,14 @@ class BiLSTM(nn.Module):
         """Map ``(rows, words, hidden)`` to the same shape; `mask` is ``(rows, words)``."""
         output: Tensor = self.reduced.run(self.lstm, lambda lstm, words: _read(lstm, words, mask), words)
         return output
+
+
+def make_rnn(width: int, n_layers: int) -> BiLSTM | None:
+    """Return the LSTM over the words of an encoder; None if it has no layers."""
+    if not n_layers:
+        return None
+    check_even(width, "components.*.model.encoder.rnn_layers")
+    return BiLSTM(width, n_layers)
 
 
 def _read(lstm: nn.LSTM, words: Tensor, mask: Tensor) -> Tensor:

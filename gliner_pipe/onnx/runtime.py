@@ -35,6 +35,7 @@ from gliner_pipe.onnx.blocks import (
 from gliner_pipe.onnx.session import CPU, SUFFIX, WHERE, Graph, cannot_train, library, providers_for
 from gliner_pipe.registry import registry
 from gliner_pipe.util.atomic import replace_file
+from gliner_pipe.util.ranges import Size
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -59,17 +60,7 @@ class RunsGraphs(nn.Module):
     graphs: dict[str, Graph]
 
     def set_session(self, threads: int | None, providers: list[str] | None) -> None:
-        """Store the settings of onnxruntime; called at the end of a constructor.
-
-        Raises
-        ------
-        ConfigError
-            If the number of threads is below 1.
-        """
-        if threads is not None and threads < 1:
-            raise ConfigError(
-                f"{WHERE}.threads", f"found {threads}", "1 or more, or null for the number of torch"
-            )
+        """Store the settings of onnxruntime; called at the end of a constructor."""
         self.threads, self.providers = threads, providers
         self.folder, self.graphs = None, {}
         self.eval()
@@ -187,7 +178,9 @@ class OnnxGLiNER(RunsGraphs, GLiNER):
         for a CUDA device, which needs ``onnxruntime-gpu``.
     """
 
-    def __init__(self, model: GLiNER, threads: int | None = None, providers: list[str] | None = None) -> None:
+    def __init__(
+        self, model: GLiNER, threads: Size | None = None, providers: list[str] | None = None
+    ) -> None:
         super().__init__(
             model.encoder,
             model.span_rep,
@@ -287,7 +280,7 @@ class OnnxTokenClassifier(RunsGraphs, TokenClassifier):
     """
 
     def __init__(
-        self, model: TokenClassifier, threads: int | None = None, providers: list[str] | None = None
+        self, model: TokenClassifier, threads: Size | None = None, providers: list[str] | None = None
     ) -> None:
         super().__init__(model.encoder, model.decoder)
         self.set_session(threads, providers)

@@ -14,7 +14,7 @@ from inspect import Parameter
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, TypeVar
 
 import torch
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict
 from spacy import util
 from spacy.language import Language
 from spacy.pipeline import Pipe
@@ -44,6 +44,7 @@ from gliner_pipe.pipeline.word_splitters import WordSplitter, read_words
 from gliner_pipe.registry import registry
 from gliner_pipe.util.atomic import is_plain
 from gliner_pipe.util.devices import is_lost
+from gliner_pipe.util.ranges import Count, Positive
 from gliner_pipe.util.thread_lock import LOADING, Lock
 
 if TYPE_CHECKING:
@@ -68,10 +69,6 @@ def _device(name: str) -> str:
     return name
 
 
-Score = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
-
-
 class Settings(BaseModel):
     """Settings of every component; each can be changed at run time.
 
@@ -89,7 +86,7 @@ class Settings(BaseModel):
     dtype: Any = None
     quantize: Any = None
     compile: Any = False
-    task_lr_ratio: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 4.0
+    task_lr_ratio: Positive = 4.0
 
 
 def takes_settings(kind: type[Settings]) -> Callable[[_Factory], _Factory]:

@@ -7,9 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import catalogue
 import spacy
-from confection import ConfigValidationError
 from confit import Config
 from confit.errors import ConfitValidationError
 from confit.typing import Validatable
@@ -19,6 +17,7 @@ from gliner_pipe.errors import ConfigError
 from gliner_pipe.pipeline.config_errors import MIGRATION, find_mistake, flat
 from gliner_pipe.registry import registry
 from gliner_pipe.util.consent import trusting
+from gliner_pipe.util.ranges import Count
 
 
 @registry.core.register("pipeline")
@@ -26,7 +25,7 @@ def make_pipeline(
     lang: str = "en",
     pipeline: list[str] | None = None,
     components: dict[str, Any] = {},  # noqa: B006 (confit reads the default; nothing mutates it)
-    batch_size: int = 64,
+    batch_size: Count = 64,
     tokenizer: dict[str, Any] | None = None,
 ) -> Any:
     """Build a spaCy pipeline from the ``[nlp]`` section of a config.
@@ -74,7 +73,7 @@ def make_pipeline(
             raise ConfigError(f"components.{name}", "has no factory", '@factory = "gliner"', "Add that line")
         try:
             nlp.add_pipe(factory, name=name, config=block)
-        except (ConfigError, ConfigValidationError, ConfitValidationError, catalogue.RegistryError) as error:
+        except ValueError as error:  # of all libraries that read the section
             mistake = find_mistake({**block, "factory": factory}, f"components.{name}")
             if mistake is None:
                 raise

@@ -8,9 +8,10 @@ allowed values. After such a failure `find_mistake` walks the configuration, the
 from __future__ import annotations
 
 import inspect
+import math
 import re
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal
@@ -64,7 +65,9 @@ def check_settings(kind: type[BaseModel], settings: Mapping[str, Any], where: st
     names = list(kind.model_fields)
     for name in settings:
         if name not in names:
-            raise ConfigError(f"{where}.{name}", "is not a setting", ", ".join(names), _like(name, names))
+            raise ConfigError(
+                f"{where}.{name}", "is not a setting", ", ".join(names), did_you_mean(name, names)
+            )
     try:
         kind.model_validate(dict(settings))
     except ValidationError as error:
@@ -133,6 +136,8 @@ def find_mistake(config: Mapping[str, Any], where: str = "") -> ConfigError | No
 def _mistakes(value: Any, where: str, root: Mapping[str, Any]) -> Iterator[ConfigError]:
     if isinstance(value, Reference):
         yield from _reference(value, where, root)
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield ConfigError(where, f"found {value}", "a finite number")
     elif isinstance(value, Mapping):
         for key, inner in value.items():
             yield from _mistakes(inner, f"{where}.{key}" if where else str(key), root)
@@ -156,7 +161,7 @@ def _block(
     if view is None:
         families = [f"@{key}" for key, entry in vars(registry).items() if hasattr(entry, "namespace")]
         yield ConfigError(
-            where, f"found the key @{family}", ", ".join(sorted(families)), _like(keys[0], families)
+            where, f"found the key @{family}", ", ".join(sorted(families)), did_you_mean(keys[0], families)
         )
         return
     names = list(view.get_available() if hasattr(view, "get_available") else view.get_all())
@@ -165,7 +170,9 @@ def _block(
             yield theirs
             return
         ours = available(family) if family in CHEAP else names
-        yield ConfigError(where, f"found @{family} = {name}", ", ".join(sorted(ours)), _like(name, ours))
+        yield ConfigError(
+            where, f"found @{family} = {name}", ", ".join(sorted(ours)), did_you_mean(name, ours)
+        )
         return
     yield from _arguments(view.get(name), block, family, name, where)
     if family in CHEAP and not any(isinstance(value, Reference) for value in block.values()):
@@ -186,7 +193,7 @@ def _arguments(
                     f"{where}.{key}",
                     f"is not a setting of @{family} = {name}",
                     ", ".join(named),
-                    _like(key, named),
+                    did_you_mean(key, named),
                 )
     hints = typing.get_type_hints(function)
     for key, item in parameters.items():
@@ -223,7 +230,9 @@ def _component(block: Mapping[str, Any], key: str, where: str) -> Iterator[Confi
         if theirs := of_eds_nlp(str(name), where, f"{key} = {name}"):
             yield theirs
             return
-        yield ConfigError(where, f"found {key} = {name}", ", ".join(factories), _like(str(name), factories))
+        yield ConfigError(
+            where, f"found {key} = {name}", ", ".join(factories), did_you_mean(str(name), factories)
+        )
         return
     settings = list(Language.get_factory_meta(name).default_config)
     for setting in block:
@@ -232,7 +241,7 @@ def _component(block: Mapping[str, Any], key: str, where: str) -> Iterator[Confi
                 f"{where}.{setting}",
                 f"is not a setting of the component {name}",
                 ", ".join(settings),
-                _like(setting, settings),
+                did_you_mean(setting, settings),
             )
 
 
@@ -246,9 +255,8 @@ def of_eds_nlp(name: str, where: str, found: str) -> ConfigError | None:
 
 
 def _reference(reference: Reference, where: str, root: Mapping[str, Any]) -> Iterator[ConfigError]:
-    for match in _NAME.finditer(reference.value):
+    for parts in paths_in(reference):
         found: Any = root
-        parts = split_path(match.group())
         for part in parts:
             if not isinstance(found, Mapping):
                 break
@@ -258,7 +266,7 @@ def _reference(reference: Reference, where: str, root: Mapping[str, Any]) -> Ite
                     where,
                     f"refers to {reference}, which does not exist",
                     ", ".join(keys),
-                    _like(str(part), keys),
+                    did_you_mean(str(part), keys),
                 )
                 return
             found = found[part]
@@ -269,6 +277,12 @@ def _reference(reference: Reference, where: str, root: Mapping[str, Any]) -> Ite
         yield ConfigError(
             where, f"{reference} cannot be computed ({flat(str(error))})", "paths, numbers, + - * / // %"
         )
+
+
+def paths_in(reference: Reference) -> Iterator[tuple[str, ...]]:
+    """Yield the paths, such as ``("train", "max_steps")``, that the expression of a reference names."""
+    for match in _NAME.finditer(reference.value):
+        yield tuple(map(str, split_path(match.group())))
 
 
 def _family(hint: Any) -> str | None:
@@ -286,8 +300,9 @@ def within(error: ConfigError, where: str) -> ConfigError:
     return ConfigError(f"{where}.{error.where.rpartition('.')[2]}", error.found, error.allowed, error.do)
 
 
-def _like(name: str, names: list[str]) -> str:
-    close = get_close_matches(name, names, 1)
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """Return a question with the most similar of `names`; an empty text if none is similar."""
+    close = get_close_matches(name, list(names), 1)
     return f"Did you mean {close[0]}?" if close else ""
 
 

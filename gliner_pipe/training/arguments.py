@@ -8,25 +8,21 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.training.feature_cache import parse_bytes
 from gliner_pipe.util.file_lock import LOCK, only_writer
 from gliner_pipe.util.options import checked
+from gliner_pipe.util.ranges import Amount, Count, NonNegative, OpenShare, Positive, Seed, Share
 
 #: Length of a training in steps when neither ``max_steps`` nor ``max_epochs`` is set.
 DEFAULT_STEPS = 2000
 
-Count = Annotated[int, Field(ge=1)]
 #: Zero counts as 1: ``${train.max_steps//10}`` is 0 in a short training.
-Interval = Annotated[int, Field(ge=0)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, le=1)]
-OpenShare = Annotated[float, Field(gt=0, lt=1)]
+Interval = Amount
 
 
 class TrainOptions(BaseModel):
@@ -40,7 +36,7 @@ class TrainOptions(BaseModel):
     unseen_labels: list[str]
     max_steps: Count | None
     max_epochs: Positive | None
-    batch_size: int | str
+    batch_size: Count | str
     gradient_accumulation_steps: Count
     grad_accumulation_max_tokens: Count | None
     auto_find_batch_size: bool
@@ -53,7 +49,7 @@ class TrainOptions(BaseModel):
     param_groups: list[dict[str, Any]]
     freeze_components: list[str]
     warmup_rate: Share
-    warmup_steps: Interval | None
+    warmup_steps: Amount | None
     schedule: Any
     optimizer: Any
     max_grad_norm: Positive | None
@@ -66,14 +62,14 @@ class TrainOptions(BaseModel):
     patience: Count | None
     patience_threshold: NonNegative
     load_best_model_at_end: bool
-    seed: int
-    data_seed: int | None
+    seed: Seed
+    data_seed: Seed | None
     full_determinism: bool
     output_path: Path
     best_path: Path
     overwrite: bool
     checkpoint_interval: Interval | Literal["epoch"] | None
-    save_total_limit: Interval | None
+    save_total_limit: Amount | None
     resume_from_checkpoint: str | bool | None
     ignore_data_skip: bool
     loggers: Any
@@ -83,7 +79,7 @@ class TrainOptions(BaseModel):
     mixed_precision: Literal["no", "fp16", "bf16"]
     compile: bool | str
     cpu: bool
-    num_workers: Annotated[int, Field(ge=0)]
+    num_workers: Amount
     push_to_hub: bool
     hub_model_id: str | None
     hub_strategy: Literal["end", "every_save", "checkpoint", "all_checkpoints"]

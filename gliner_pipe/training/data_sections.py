@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from confit import Config
 from confit.typing import Validatable
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 from spacy.language import Language
 from spacy.training import Example
@@ -28,8 +28,7 @@ from gliner_pipe.data.splitting import Chunk
 from gliner_pipe.errors import ConfigError, DataError
 from gliner_pipe.registry import registry
 from gliner_pipe.util.options import checked, refuse_unknown
-
-_Number = Annotated[int, Field(ge=0)]
+from gliner_pipe.util.ranges import Amount, Positive
 
 
 @dataclass(frozen=True, config=ConfigDict(arbitrary_types_allowed=True, strict=True))
@@ -68,16 +67,16 @@ class Section:
 
     reader: Any
     randomize: bool | None = None
-    max_length: _Number | None = None
+    max_length: Amount | None = None
     multi_sentence: bool = True
-    limit: _Number | None = None
+    limit: Amount | None = None
     batch_size: Any = None
     punct_chars: Any = None
     check_capitalized: bool = True
-    min_newline_count: _Number = 1
+    min_newline_count: Amount = 1
     labels: Any = None
     chunk: Chunk | None = None
-    weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    weight: Positive | None = None
 
     def read(self, nlp: Language, where: str) -> list[Example]:
         """Return the examples that have words; the report of the reader counts the others.

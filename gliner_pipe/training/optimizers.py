@@ -6,14 +6,16 @@ import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field, TypeAdapter, ValidationError
 from torch import nn
 
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.modeling.backbones.base import pretrained_parameters
 from gliner_pipe.registry import registry
+from gliner_pipe.util.ranges import NonNegative, Number, Positive, Rate
 
 logger = logging.getLogger(__name__)
 
@@ -40,17 +42,17 @@ class OptimizerBlock:
         """Return the optimizer for the groups from :func:`parameter_groups`."""
         try:
             return self.optimizer_class(groups, **self.options)
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
             raise ConfigError(
                 "train.optimizer",
-                f"has options that {self.optimizer_class.__name__} does not have ({error})",
+                f"has options that {self.optimizer_class.__name__} does not accept ({error})",
                 "those of its constructor, without lr and weight_decay",
             ) from error
 
 
 @registry.optimizers.register("adamw")
 def adamw(
-    beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8, fused: bool | None = None
+    beta1: Rate = 0.9, beta2: Rate = 0.999, eps: Positive = 1e-8, fused: bool | None = None
 ) -> OptimizerBlock:
     """Adam with decoupled weight decay, the usual choice for transformers.
 
@@ -72,7 +74,7 @@ def adamw(
 
 
 @registry.optimizers.register("sgd")
-def sgd(momentum: float = 0.9, nesterov: bool = False) -> OptimizerBlock:
+def sgd(momentum: Rate = 0.9, nesterov: bool = False) -> OptimizerBlock:
     """Stochastic gradient descent with momentum; needs much higher learning rates than ``adamw``.
 
     Parameters
@@ -87,7 +89,9 @@ def sgd(momentum: float = 0.9, nesterov: bool = False) -> OptimizerBlock:
 
 @registry.optimizers.register("adafactor")
 def adafactor(
-    beta2_decay: float = -0.8, eps: tuple[float | None, float] = (None, 1e-3), clip_threshold: float = 1.0
+    beta2_decay: Annotated[Number, Field(le=0)] = -0.8,
+    eps: tuple[NonNegative | None, NonNegative] = (None, 1e-3),
+    clip_threshold: Annotated[Number, Field(ge=1)] = 1.0,
 ) -> OptimizerBlock:
     """Adafactor: stores one value a row and a column instead of two a weight, for models that barely fit the memory.
 
@@ -255,6 +259,9 @@ def parameter_groups(
     return [groups[name] for name in sorted(groups)]
 
 
+_RATE = TypeAdapter(NonNegative)
+
+
 @dataclass
 class _Rule:
     index: int
@@ -274,7 +281,12 @@ class _Rule:
             pattern = re.compile(override["selector"])
         except re.error as error:
             raise ConfigError(where, f"has an invalid regular expression as selector ({error})") from error
-        settings = {key: float(override[key]) for key in ("lr", "weight_decay") if key in override}
+        settings = {key: override[key] for key in ("lr", "weight_decay") if key in override}
+        for key, value in settings.items():
+            try:
+                settings[key] = _RATE.validate_python(value)
+            except ValidationError:
+                raise ConfigError(f"{where}.{key}", f"is {value!r}", "a number of at least 0") from None
         return cls(index, pattern, settings, bool(override.get("freeze", False)))
 
 

@@ -13,6 +13,7 @@ import torch
 
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.registry import registry
+from gliner_pipe.util.ranges import Count, NonNegative, Share
 
 
 @dataclass(eq=False)
@@ -61,7 +62,7 @@ class Schedule:
 
 
 @registry.schedules.register("linear")
-def linear(warmup_rate: float = 0.1, end_factor: float = 0.0) -> Schedule:
+def linear(warmup_rate: Share = 0.1, end_factor: NonNegative = 0.0) -> Schedule:
     """Linear warm-up, then linear decay: the usual choice for fine-tuning.
 
     Parameters
@@ -75,7 +76,7 @@ def linear(warmup_rate: float = 0.1, end_factor: float = 0.0) -> Schedule:
 
 
 @registry.schedules.register("cosine")
-def cosine(warmup_rate: float = 0.1, end_factor: float = 0.0, cycles: float = 0.5) -> Schedule:
+def cosine(warmup_rate: Share = 0.1, end_factor: NonNegative = 0.0, cycles: NonNegative = 0.5) -> Schedule:
     """Linear warm-up, then cosine decay: stays high for longer, and ends more gently than ``linear``.
 
     Parameters
@@ -96,7 +97,7 @@ def cosine(warmup_rate: float = 0.1, end_factor: float = 0.0, cycles: float = 0.
 
 
 @registry.schedules.register("constant")
-def constant(warmup_rate: float = 0.0) -> Schedule:
+def constant(warmup_rate: Share = 0.0) -> Schedule:
     """Optional linear warm-up, then a constant rate: for short trainings and learning rate searches.
 
     Parameters
@@ -108,7 +109,7 @@ def constant(warmup_rate: float = 0.0) -> Schedule:
 
 
 @registry.schedules.register("polynomial")
-def polynomial(warmup_rate: float = 0.1, end_factor: float = 0.0, power: float = 2.0) -> Schedule:
+def polynomial(warmup_rate: Share = 0.1, end_factor: NonNegative = 0.0, power: NonNegative = 2.0) -> Schedule:
     """Linear warm-up, then polynomial decay: a power above 1 decays faster at first.
 
     Parameters
@@ -124,7 +125,9 @@ def polynomial(warmup_rate: float = 0.1, end_factor: float = 0.0, power: float =
 
 
 @registry.schedules.register("cosine_with_restarts")
-def cosine_with_restarts(warmup_rate: float = 0.1, end_factor: float = 0.0, cycles: int = 2) -> Schedule:
+def cosine_with_restarts(
+    warmup_rate: Share = 0.1, end_factor: NonNegative = 0.0, cycles: Count = 2
+) -> Schedule:
     """Linear warm-up, then several cosine decays, each from the full learning rate.
 
     Parameters
@@ -145,7 +148,7 @@ def cosine_with_restarts(warmup_rate: float = 0.1, end_factor: float = 0.0, cycl
 
 
 @registry.schedules.register("inverse_sqrt")
-def inverse_sqrt(warmup_rate: float = 0.1) -> Schedule:
+def inverse_sqrt(warmup_rate: Share = 0.1) -> Schedule:
     """Linear warm-up, then decay by the inverse square root of the steps, which never reaches 0.
 
     Parameters

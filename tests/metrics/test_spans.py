@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import spacy
+from confit.errors import ConfitValidationError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from spacy.pipeline.spancat import spancat_score
@@ -12,7 +13,7 @@ from spacy.tokens import Doc, Span
 from spacy.training import Example
 from spacy.vocab import Vocab
 
-from gliner_pipe.errors import ConfigError, DataError
+from gliner_pipe.errors import DataError
 from gliner_pipe.metrics.alignment import get_spans, paired_mentions, prediction_getter
 from gliner_pipe.metrics.spans import ComponentScorer, ExactScorer, OverlapScorer, TokenScorer
 from gliner_pipe.registry import registry
@@ -125,11 +126,11 @@ def test_the_component_scorer_skips_unannotated_gold() -> None:
     assert ComponentScorer()([bare, example([("a", 0, 1)], [("a", 0, 1)])])["spans_gliner_p"] == 1.0
 
 
-@pytest.mark.parametrize("threshold", [0, -0.1, 1.1])
+@pytest.mark.parametrize("threshold", [0, -0.1, 1.1, True])
 def test_dice_threshold_range(threshold: float) -> None:
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(ConfitValidationError) as error:
         OverlapScorer(threshold=threshold)
-    assert error.value.where == "gliner_pipe.ner_overlap.threshold"
+    assert error.value.errors()[0]["loc"] == ("threshold",)
 
 
 @pytest.mark.parametrize("name", ["ner_exact", "ner_overlap", "ner_token", "spans_scorer.v1"])

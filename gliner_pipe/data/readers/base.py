@@ -19,6 +19,7 @@ from gliner_pipe.data.fields import Entity, Relation, Report
 from gliner_pipe.data.files import Place, find_files
 from gliner_pipe.errors import ConfigError, DataError
 from gliner_pipe.registry import registry
+from gliner_pipe.util.ranges import Amount
 
 logger = logging.getLogger("gliner_pipe")
 
@@ -143,7 +144,7 @@ class Reader:
         path: Any,
         *,
         span_setter: SpanSetter = "gliner",
-        limit: int | None = None,
+        limit: Amount | None = None,
         label_map: LabelMap | None = None,
         labels: list[str] | None = None,
         rel_label_map: LabelMap | None = None,
@@ -152,8 +153,6 @@ class Reader:
         alignment_mode: Literal["strict", "contract", "expand"] = "expand",
     ) -> None:
         primary_key(span_setter)
-        if limit is not None and limit < 0:
-            raise ConfigError("limit", f"is {limit}", "a number of examples, or 0 for all")
         self.path = path
         self.span_setter = span_setter
         self.limit = limit
@@ -334,7 +333,7 @@ def reader(name: str, *, without: Collection[str] = ()) -> Callable[[ReaderClass
         parameters: dict[str, inspect.Parameter] = {}
         hints: dict[str, Any] = {}
         for function in [vars(one)["__init__"] for one in cls.__mro__[:-1] if "__init__" in vars(one)]:
-            types = get_type_hints(function)
+            types = get_type_hints(function, include_extras=True)
             for key, parameter in inspect.signature(function).parameters.items():
                 if parameter.kind is not parameter.VAR_KEYWORD and key not in {*parameters, *without}:
                     hints[key] = types.get(key, Any)

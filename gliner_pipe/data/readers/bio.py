@@ -23,7 +23,7 @@ from gliner_pipe.data.readers.tables import (
 )
 from gliner_pipe.data.tag_lists import TagNames, tag_list, tag_of, tags_by_id
 from gliner_pipe.data.tags import TagScheme, find_codec
-from gliner_pipe.errors import ConfigError
+from gliner_pipe.util.ranges import Count
 
 #: Tags by id, or by the tags of the data.
 Names = Mapping[int | str, str] | None
@@ -88,13 +88,11 @@ class BioReader(Reader):
         split: str = "train",
         tag_names: TagNames | None = None,
         scheme: TagScheme = "auto",
-        max_samples: int | None = None,
+        max_samples: Count | None = None,
         sentence_column: str | None = None,
         **options: Any,
     ) -> None:
         super().__init__(path, **options)
-        if max_samples is not None and max_samples < 1:
-            raise ConfigError("max_samples", f"is {max_samples}", "a number of rows from 1 on, or null")
         self.tokens_column, self.tags_column, self.split = tokens_column, tags_column, split
         self.tag_names = tags_by_id(tag_names)
         self.scheme = scheme

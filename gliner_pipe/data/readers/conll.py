@@ -18,6 +18,7 @@ from gliner_pipe.data.readers.cells import TAGS_NAMES, TOKENS_NAMES
 from gliner_pipe.data.tag_lists import TagNames, tag_of, tags_by_id
 from gliner_pipe.data.tags import OUTSIDE, TagCodec, TagScheme, find_codec, has_prefixes
 from gliner_pipe.errors import ConfigError, DataError
+from gliner_pipe.util.ranges import Integer
 
 _BLANKS = re.compile("[ \t]+")
 _DOCUMENT = "-DOCSTART-"
@@ -97,8 +98,8 @@ class ConllReader(Reader):
         path: Any,
         *,
         scheme: TagScheme = "auto",
-        token_column: int = 0,
-        tag_column: int = -1,
+        token_column: Integer = 0,
+        tag_column: Integer = -1,
         separator: str = "auto",
         level: Literal["sentence", "document"] = "sentence",
         tag_names: TagNames | None = None,

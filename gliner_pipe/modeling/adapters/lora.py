@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
-
 from gliner_pipe.modeling.adapters.base import Adapter, Form
 from gliner_pipe.modeling.adapters.targets import target_pattern
 from gliner_pipe.modeling.adapters.wrapping import peft_config
 from gliner_pipe.registry import registry
-from gliner_pipe.util.ranges import Rate
+from gliner_pipe.util.ranges import Amount, Positive, Rate, Size
 
 
 @registry.adapters.register("lora")
@@ -52,11 +50,11 @@ class Lora(Adapter):
 
     def __init__(
         self,
-        r: PositiveInt = 16,
-        alpha: PositiveFloat = 32,
+        r: Size = 16,
+        alpha: Positive = 32,
         dropout: Rate = 0.05,
         target_modules: list[str] | str | None = None,
-        layers: list[NonNegativeInt] | None = None,
+        layers: list[Amount] | None = None,
         bias: Literal["none", "all", "lora_only"] = "none",
         use_dora: bool = False,
         use_rslora: bool = False,

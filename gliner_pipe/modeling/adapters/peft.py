@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import NonNegativeInt
-
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.modeling.adapters.base import Adapter, Form
 from gliner_pipe.modeling.adapters.targets import target_pattern
 from gliner_pipe.modeling.adapters.wrapping import options_of, own_targets, peft_config
 from gliner_pipe.registry import registry
+from gliner_pipe.util.ranges import Amount
 
 
 @registry.adapters.register("peft")
@@ -36,7 +35,7 @@ class Peft(Adapter):
         self,
         method: str,
         target_modules: list[str] | str | None = None,
-        layers: list[NonNegativeInt] | None = None,
+        layers: list[Amount] | None = None,
         save: Form = "full",
         options: dict[str, Any] | None = None,
     ) -> None:

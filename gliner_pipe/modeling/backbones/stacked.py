@@ -10,10 +10,10 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from gliner_pipe.errors import ConfigError
 from gliner_pipe.modeling.backbones.base import Backbone, BackboneOutput, Pieces, Prompt, Window, WindowBatch
-from gliner_pipe.modeling.lstm import BiLSTM
+from gliner_pipe.modeling.lstm import BiLSTM, check_even
 from gliner_pipe.registry import registry
+from gliner_pipe.util.ranges import Positive, Size
 
 
 class Stacked(Backbone):
@@ -136,7 +136,7 @@ class Dense(Stacked):
         activation: str = "gelu",
         bias: bool = False,
         norm_bias: bool = False,
-        norm_eps: float = 1e-5,
+        norm_eps: Positive = 1e-5,
     ) -> None:
         super().__init__()
         self.embedding = embedding
@@ -177,22 +177,14 @@ class Lstm(Stacked):
         Number of layers.
     """
 
-    def __init__(self, embedding: Backbone, layers: int = 1) -> None:
+    def __init__(self, embedding: Backbone, layers: Size = 1) -> None:
         super().__init__()
-        if layers < 1:
-            raise ConfigError(f"{WHERE}.layers", f"found {layers}", "1 or more")
         self.embedding = embedding
         self.layers = layers
 
     def make(self, size: int) -> None:
         """Create the LSTM."""
-        if size % 2:
-            raise ConfigError(
-                f"{WHERE}.embedding",
-                f"found vectors of the odd width {size}, but each direction computes half of them",
-                "an even width",
-                "Set hidden_size of the transformer",
-            )
+        check_even(size, f"{WHERE}.embedding")
         self.rnn = BiLSTM(size, self.layers)
 
     def read(self, words: Tensor, mask: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from gliner_pipe.errors import ConfigError
 from gliner_pipe.modeling.backbones.base import Backbone
 from gliner_pipe.modeling.backbones.stacked import Stacked
 from gliner_pipe.registry import registry
+from gliner_pipe.util.ranges import Size
 
 WHERE = "components.*.embedding"
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu}
@@ -49,9 +50,9 @@ class TextCnn(Stacked):
     def __init__(
         self,
         embedding: Backbone,
-        kernel_sizes: list[int] | None = None,
-        out_channels: int | None = None,
-        output_size: int | None = None,
+        kernel_sizes: list[Size] | None = None,
+        out_channels: Size | None = None,
+        output_size: Size | None = None,
         activation: Literal["relu", "gelu"] = "relu",
         residual: bool = True,
         normalize: Literal["pre", "post", "none"] = "pre",
@@ -59,7 +60,7 @@ class TextCnn(Stacked):
         super().__init__()
         self.embedding = embedding
         self.kernel_sizes = [3] if kernel_sizes is None else kernel_sizes
-        if not self.kernel_sizes or min(self.kernel_sizes) < 1:
+        if not self.kernel_sizes:
             raise ConfigError(
                 f"{WHERE}.kernel_sizes", f"found {self.kernel_sizes}", "one or more numbers of words"
             )

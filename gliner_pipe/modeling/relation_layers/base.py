@@ -5,10 +5,10 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import ClassVar
 
-from pydantic import PositiveInt
 from torch import Tensor
 
 from gliner_pipe.modeling.block import Block
+from gliner_pipe.util.ranges import Size
 
 
 class RelationLayer(Block):
@@ -55,7 +55,7 @@ class SizedLayer(RelationLayer):
         Width of the hidden vectors; that of the entity vectors by default.
     """
 
-    def __init__(self, size: PositiveInt | None = None) -> None:
+    def __init__(self, size: Size | None = None) -> None:
         super().__init__()
         self.size = size
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from gliner_pipe.modeling.block import check_divides
 from gliner_pipe.modeling.relation_layers.base import SizedLayer, inner_products
 from gliner_pipe.registry import registry
+from gliner_pipe.util.ranges import Size
 
 
 def attention(hidden_size: int, n_heads: int) -> nn.MultiheadAttention:
@@ -62,7 +62,7 @@ class GAT(SizedLayer):
     Source: GLiNER's ``relations_layer = "gat"``; there a text without entities raises an error.
     """
 
-    def __init__(self, size: PositiveInt | None = None, n_heads: PositiveInt = 8) -> None:
+    def __init__(self, size: Size | None = None, n_heads: Size = 8) -> None:
         super().__init__(size)
         self.n_heads = n_heads
 

@@ -6,7 +6,6 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from gliner_pipe.modeling.relation_layers.base import (
@@ -18,7 +17,7 @@ from gliner_pipe.modeling.relation_layers.base import (
 )
 from gliner_pipe.modeling.relation_layers.graph import attention, attention_weights
 from gliner_pipe.registry import registry
-from gliner_pipe.util.ranges import Share
+from gliner_pipe.util.ranges import Share, Size
 
 
 @registry.relation_layers.register("attention")
@@ -39,7 +38,7 @@ class Attention(RelationLayer):
     error. The attention layer's values and output projection are unused and only kept for GLiNER's checkpoints.
     """
 
-    def __init__(self, n_heads: PositiveInt = 8) -> None:
+    def __init__(self, n_heads: Size = 8) -> None:
         super().__init__()
         self.n_heads = n_heads
 
@@ -74,7 +73,7 @@ class Biaffine(SizedLayer):
     mentions it, but its code has no such layer.
     """
 
-    def __init__(self, size: PositiveInt | None = None, dropout: Share = 0.1) -> None:
+    def __init__(self, size: Size | None = None, dropout: Share = 0.1) -> None:
         super().__init__(size)
         self.dropout = dropout
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
-from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from gliner_pipe.modeling.span_reps.base import SpanRep
+from gliner_pipe.util.ranges import Size
 
 
 class StackedSpanRep(SpanRep):
@@ -24,7 +24,7 @@ class StackedSpanRep(SpanRep):
 
     max_width: int
 
-    def __init__(self, max_width: PositiveInt = 12) -> None:
+    def __init__(self, max_width: Size = 12) -> None:
         super().__init__()
         self.max_width = max_width
 

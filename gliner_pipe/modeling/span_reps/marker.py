@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from gliner_pipe.modeling.layers.dropout import draw_kept, drawn_rate
@@ -16,7 +15,7 @@ from gliner_pipe.modeling.layers.linear import Linear, projection
 from gliner_pipe.modeling.precision import HeadCopy
 from gliner_pipe.modeling.span_reps.base import SpanRep, all_alike
 from gliner_pipe.registry import registry
-from gliner_pipe.util.ranges import Share
+from gliner_pipe.util.ranges import Share, Size
 
 #: Maximum number of hidden activations held at once on a CPU, so that they stay in its cache: 1 MiB in fp32.
 NUMBERS_AT_ONCE = 1 << 18
@@ -33,7 +32,7 @@ class MarkerSpanRep(SpanRep):
         Dropout rate of all hidden layers.
     """
 
-    def __init__(self, max_width: PositiveInt = 12, dropout: Share = 0.4) -> None:
+    def __init__(self, max_width: Size = 12, dropout: Share = 0.4) -> None:
         super().__init__()
         self.max_width: int = max_width
         self.dropout = dropout
@@ -51,7 +50,7 @@ class FactoredMarker(MarkerSpanRep):
     #: Number of vectors that are concatenated for a span.
     n_parts: ClassVar[int] = 2
 
-    def __init__(self, max_width: PositiveInt = 12, dropout: Share = 0.4) -> None:
+    def __init__(self, max_width: Size = 12, dropout: Share = 0.4) -> None:
         super().__init__(max_width, dropout)
         self.reduced = HeadCopy()
 

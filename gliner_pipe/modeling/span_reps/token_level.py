@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from pydantic import NonNegativeFloat
 from torch import Tensor, nn
 
 from gliner_pipe.modeling.backbones.base import WindowBatch
@@ -23,7 +22,7 @@ from gliner_pipe.modeling.span_reps.base import (
 )
 from gliner_pipe.modeling.span_reps.marker import NUMBERS_AT_ONCE, MarkerV0
 from gliner_pipe.registry import registry
-from gliner_pipe.util.ranges import Share
+from gliner_pipe.util.ranges import NonNegative, Share
 
 START, END, INSIDE = range(3)
 
@@ -58,9 +57,9 @@ class TokenLevel(SpanRep):
         self,
         represent_spans: bool = False,
         dropout: Share = 0.4,
-        token_loss_coef: NonNegativeFloat = 1.0,
-        span_loss_coef: NonNegativeFloat = 1.0,
-        neg_spans_ratio: NonNegativeFloat = 1.0,
+        token_loss_coef: NonNegative = 1.0,
+        span_loss_coef: NonNegative = 1.0,
+        neg_spans_ratio: NonNegative = 1.0,
         project_labels: bool = False,
     ) -> None:
         super().__init__()

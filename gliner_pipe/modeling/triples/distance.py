@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from gliner_pipe.modeling.triples.base import Triple, by_relation
 from gliner_pipe.registry import registry
+from gliner_pipe.util.ranges import Number
 
 #: GLiNER cuts distances at this value.
 GLINER_LIMIT = 10.0
@@ -27,7 +28,7 @@ class DistanceTriple(Triple):
         GLiNER) ``relation_threshold`` must be below 0.5.
     """
 
-    def __init__(self, compatible: bool = False, margin: float = 0.0) -> None:
+    def __init__(self, compatible: bool = False, margin: Number = 0.0) -> None:
         super().__init__()
         self.compatible = compatible
         self.margin = margin

@@ -6,14 +6,13 @@ import math
 
 import torch
 import torch.nn.functional as F
-from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.modeling.layers.linear import projection
 from gliner_pipe.modeling.triples.base import Triple, by_relation
 from gliner_pipe.registry import registry
-from gliner_pipe.util.ranges import Share
+from gliner_pipe.util.ranges import Share, Size
 
 
 @registry.triples.register("concat")
@@ -77,9 +76,9 @@ class ConvE(Triple):
 
     def __init__(
         self,
-        height: PositiveInt | None = None,
-        n_filters: PositiveInt = 32,
-        kernel_size: PositiveInt = 3,
+        height: Size | None = None,
+        n_filters: Size = 32,
+        kernel_size: Size = 3,
         input_dropout: Share = 0.2,
         filter_dropout: Share = 0.2,
         dropout: Share = 0.3,
@@ -152,7 +151,7 @@ class ConvKB(Triple):
     Network", 2018; GLiNER's ``ConvKB``.
     """
 
-    def __init__(self, n_filters: PositiveInt = 32, dropout: Share = 0.3) -> None:
+    def __init__(self, n_filters: Size = 32, dropout: Share = 0.3) -> None:
         super().__init__()
         self.n_filters = n_filters
         self.dropout = dropout
@@ -195,7 +194,7 @@ class ERMLP(Triple):
     Source: Dong et al., "Knowledge Vault", 2014; GLiNER's ``ERMLP``.
     """
 
-    def __init__(self, size: PositiveInt = 2048) -> None:
+    def __init__(self, size: Size = 2048) -> None:
         super().__init__()
         self.size = size
 

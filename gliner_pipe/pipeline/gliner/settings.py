@@ -11,8 +11,9 @@ from pydantic import AfterValidator, Field
 from gliner_pipe.data.label_sampling import LabelSampling
 from gliner_pipe.data.relation_sampling import RelationSampling
 from gliner_pipe.errors import ConfigError
-from gliner_pipe.pipeline.base import Count, Score, Settings
+from gliner_pipe.pipeline.base import Settings
 from gliner_pipe.util.options import checked
+from gliner_pipe.util.ranges import Amount, Count, Share
 
 
 def _sampling(kind: type[object], options: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -44,15 +45,15 @@ class GlinerSettings(Settings):
     labels, for a model whose prompt holds no labels.
     """
 
-    threshold: Score = 0.5
-    relation_threshold: Score | None = None
-    adjacency_threshold: Score = 0.5
-    relation_reach: Annotated[int, Field(ge=0)] = 1
+    threshold: Share = 0.5
+    relation_threshold: Share | None = None
+    adjacency_threshold: Share = 0.5
+    relation_reach: Amount = 1
     flat_ner: bool = True
     multi_label: bool = False
     prefer: Literal["score", "longest"] = "score"
     partial_overlaps: bool = False
-    candidate_threshold: Score | None = None
+    candidate_threshold: Share | None = None
     class_scores: bool = False
     input_spans_key: Annotated[str, Field(min_length=1)] | None = None
     spans_key: str = "gliner"

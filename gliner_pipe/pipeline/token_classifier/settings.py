@@ -11,7 +11,8 @@ from pydantic import AfterValidator
 from gliner_pipe.data.annotations import SpanSetter, span_places
 from gliner_pipe.data.token_targets import check_target
 from gliner_pipe.errors import ConfigError
-from gliner_pipe.pipeline.base import Score, Settings
+from gliner_pipe.pipeline.base import Settings
+from gliner_pipe.util.ranges import Share
 
 
 def _places(value: Any, *, optional: bool = False) -> Any:
@@ -51,7 +52,7 @@ class TaggerSettings(Settings):
     target_span_getter: Annotated[Any, AfterValidator(_places)] = "gliner"
     span_setter: Annotated[Any, AfterValidator(partial(_places, optional=True))] = None
     infer_span_setter: bool | None = None
-    threshold: Score = 0.0
+    threshold: Share = 0.0
 
 
 #: The default configuration. Without ``model``, the model is built from ``embedding`` and ``decoder``, or from

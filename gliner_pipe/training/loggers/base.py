@@ -154,6 +154,8 @@ def make_loggers(
         return []
     if isinstance(loggers, str):
         loggers = [loggers]
+    if not isinstance(loggers, (Mapping, Sequence)):
+        raise ConfigError("train.loggers", f"is {loggers!r}", "a name, a list of names and blocks, or null")
     items = list(loggers.values()) if isinstance(loggers, Mapping) else list(loggers)
     named = {"jsonl" if item == "json" else item for item in items if isinstance(item, str)}
     wanted: list[Any] = []

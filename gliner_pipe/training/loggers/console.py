@@ -12,6 +12,7 @@ from rich.table import Table
 
 from gliner_pipe.registry import registry
 from gliner_pipe.training.loggers.base import RunInfo, flatten, shown_scores
+from gliner_pipe.util.ranges import Amount
 
 
 @registry.loggers.register("rich")
@@ -29,7 +30,7 @@ class RichLogger:
         Steps between two plain lines.
     """
 
-    def __init__(self, fields: list[str] | None = None, interval: int = 10) -> None:
+    def __init__(self, fields: list[str] | None = None, interval: Amount = 10) -> None:
         self.fields = fields
         self.interval = max(1, interval)
         self.console = Console()

@@ -11,6 +11,7 @@ from gliner_pipe.registry import registry
 from gliner_pipe.training.loggers.base import RunInfo, need_package, numbers, shown_scores
 from gliner_pipe.training.loggers.files import read_log
 from gliner_pipe.util.atomic import replace_file
+from gliner_pipe.util.ranges import Rate
 
 #: Maximum number of points of a curve.
 MAX_POINTS = 2000
@@ -43,7 +44,7 @@ class PlotLogger:
         self,
         file_name: str = "train_plot.png",
         scores: list[str] | None = None,
-        smoothing: float = 0.9,
+        smoothing: Rate = 0.9,
         log_file: str = "train_log.jsonl",
     ) -> None:
         self.file_name = file_name

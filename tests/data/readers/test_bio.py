@@ -7,6 +7,7 @@ import sys
 
 import pytest
 from confit import Config
+from confit.errors import ConfitValidationError
 from datasets import ClassLabel, Dataset, DatasetDict, Features, IterableDatasetDict, Sequence, Value
 
 from gliner_pipe.data.annotations import gold_spans, supervision
@@ -248,14 +249,16 @@ def test_errors_in_json(write, nlp, rows, field, fails):
         read(nlp, path)
 
 
-def test_max_samples_are_evenly_spread(write, nlp, fails):
+def test_max_samples_are_evenly_spread(write, nlp):
     rows = [{"tokens": [f"w{i}"], "tags": ["O"]} for i in range(10)]
     path = write("a.jsonl", rows)
     assert [text for text, _ in read(nlp, path, max_samples=4)] == ["w0", "w2", "w5", "w7"]
     assert len(read(nlp, path, max_samples=99)) == 10
     assert [text for text, _ in read(nlp, path, limit=2)] == ["w0", "w1"]
-    with fails(ConfigError, "max_samples"):
-        bio(path, max_samples=0)
+    for wrong in (0, True):
+        with pytest.raises(ConfitValidationError) as refused:
+            bio(path, max_samples=wrong)
+        assert refused.value.errors()[0]["loc"] == ("max_samples",)
 
 
 def test_options_of_all_readers(write, nlp):

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 
 import pytest
+from confit.errors import ConfitValidationError
 
 from gliner_pipe.data.annotations import gold_spans, supervision
 from gliner_pipe.data.readers import gliner_json
@@ -189,7 +191,6 @@ def test_a_text_of_100_000_words(write, nlp):
 @pytest.mark.parametrize(
     "options",
     [
-        {"limit": -1},
         {"labels": []},
         {"labels": ["a", " "]},
         {"label_map": [["a"]]},
@@ -212,3 +213,10 @@ def test_entities_that_are_null_are_counted(write, nlp):
 def test_records_with_tuples(nlp):
     (example,) = gliner_json([{"tokenized_text": ("Ann", "left"), "ner": ((0, 0, "person"),)}])(nlp)
     assert [span.text for span in gold_spans(example.reference)] == ["Ann"]
+
+
+@pytest.mark.parametrize("limit", [-1, True, math.nan])
+def test_wrong_limits(limit):
+    with pytest.raises(ConfitValidationError) as refused:
+        gliner_json("a.jsonl", limit=limit)
+    assert refused.value.errors()[0]["loc"] == ("limit",)

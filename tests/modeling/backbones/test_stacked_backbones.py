@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from confit.errors import ConfitValidationError
 from torch import Tensor
 
 from gliner_pipe.errors import ConfigError, NotInitializedError
@@ -193,16 +194,16 @@ def test_from_a_configuration(backbone: Path) -> None:
 
 def test_wrong_settings(backbone: Path) -> None:
     below = Transformer(str(backbone))
-    for sizes in ([], [3, 0]):
-        with pytest.raises(ConfigError) as error:
-            TextCnn(below, sizes)
-        assert error.value.where.endswith("kernel_sizes")
+    with pytest.raises(ConfigError) as error:
+        TextCnn(below, [])
+    assert error.value.where.endswith("kernel_sizes")
+    for block, options in ((TextCnn, {"kernel_sizes": [3, 0]}), (Lstm, {"layers": 0})):
+        with pytest.raises(ConfitValidationError) as refused:
+            block(below, **options)
+        assert refused.value.errors()[0]["loc"][0] in options
     with pytest.raises(ConfigError) as error:
         TextCnn(below, output_size=20).build()
     assert error.value.where.endswith("output_size")
-    with pytest.raises(ConfigError) as error:
-        Lstm(below, layers=0)
-    assert error.value.where.endswith("layers")
     with pytest.raises(ConfigError) as error:
         Lstm(TextCnn(below, output_size=21, residual=False)).build()
     assert error.value.where.endswith("embedding") and "21" in error.value.found
