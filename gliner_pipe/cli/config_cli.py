@@ -171,10 +171,13 @@ def _override(config: Config, command: str, options: Sequence[str], overrides: S
             raise ConfigError(
                 key, "is an option of no section", ", ".join(known), did_you_mean(parts[0], known)
             )
-        for part in parts[:-1]:
+        for depth, part in enumerate(parts[:-1], 1):
             found = found.setdefault(part, Config())
-            if not isinstance(found, Mapping):  # confit, or the command, says what is wrong
-                return
+            if not isinstance(found, Mapping):
+                where, do = ".".join(parts[:depth]), ""
+                if isinstance(found, Reference):
+                    do = f"Set the option in the section that {found} refers to"
+                raise ConfigError(key, f"is below [{where}], which is {found} and no section", do=do)
         found[parts[-1]] = value
 
 

@@ -147,6 +147,8 @@ def _note_unused(config: Mapping[str, Any], notes: list[str]) -> None:
             f"labels_encoder is not used with {other}, as in GLiNER; this package can combine them, with the blocks "
             f"bi_encoder and {block}"
         )
+    if config.get("triples_layer") and not relations:
+        notes.append("triples_layer is not used without relations_layer, as in GLiNER")
     if relations and generative:
         notes.append("labels_decoder is not used with relations_layer, as in GLiNER")
     if bi_encoder and config.get("num_rnn_layers"):

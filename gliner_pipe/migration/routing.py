@@ -86,7 +86,7 @@ def route(given: Iterable[Given]) -> Routed:
     routed = Routed()
     for item in given:
         _take(routed, item)
-    for join in (_precision, _warmup, _schedule, _optimizer, _loggers, _intervals):
+    for join in (_precision, _warmup, _schedule, _optimizer, _reduction, _loggers, _intervals):
         join(routed)
     return routed
 
@@ -181,6 +181,14 @@ def _optimizer(routed: Routed) -> None:
         routed.notes.append("optimizer = sgd has a momentum of 0.9; that of transformers has none")
     if adam and name not in (None, "adamw"):
         routed.notes.append(f"{', '.join(adam)} are not used: the optimizer is {name}")
+
+
+def _reduction(routed: Routed) -> None:
+    """Read ``loss_reduction: none`` as GLiNER does, which sums."""
+    for target, item in routed.places.items():
+        if item.name.name == "loss_reduction" and routed.settings[target] == "none":
+            routed.settings[target] = "sum"
+            routed.notes.append("loss_reduction = none is read as sum, as in GLiNER")
 
 
 def _loggers(routed: Routed) -> None:

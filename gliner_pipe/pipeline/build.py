@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from confit.typing import Validatable
 from spacy.language import Language
 
 from gliner_pipe.errors import ConfigError
-from gliner_pipe.pipeline.config_errors import MIGRATION, find_mistake, flat
+from gliner_pipe.pipeline.config_errors import MIGRATION, did_you_mean, find_mistake, flat
 from gliner_pipe.registry import registry
 from gliner_pipe.util.consent import trusting
+from gliner_pipe.util.console import console_note
 from gliner_pipe.util.ranges import Count
 
 
@@ -59,7 +61,9 @@ def make_pipeline(
             "nlp.lang", f"found {lang!r} ({flat(str(error))})", "a language code of spaCy, as en"
         ) from None
     nlp.batch_size = batch_size
-    for name in list(components) if pipeline is None else pipeline:
+    names = list(components) if pipeline is None else pipeline
+    _check_components(components, names)
+    for name in names:
         if name not in components:
             raise ConfigError(
                 "nlp.pipeline",
@@ -79,6 +83,24 @@ def make_pipeline(
                 raise
             raise mistake from error
     return nlp
+
+
+def _check_components(components: Mapping[str, Any], pipeline: Sequence[str]) -> None:
+    """Check the sections, and report those outside the pipeline; one without a factory is a mistyped name."""
+    for name, block in components.items():
+        if not isinstance(block, Mapping):
+            raise ConfigError(f"components.{name}", f"is {block!r}", 'a section with a @factory, as "gliner"')
+    left_out = [name for name in components if name not in pipeline]
+    for name in left_out:
+        if not {"factory", "@factory"} & {*components[name]}:
+            raise ConfigError(
+                f"components.{name}",
+                "is not in the pipeline, and has no factory",
+                ", ".join(pipeline),
+                did_you_mean(name, pipeline),
+            )
+    if left_out and os.environ.get("RANK", "0") == "0":
+        console_note(f"note: not in nlp.pipeline, and not built: {', '.join(left_out)}")
 
 
 class PipelineArg(Validatable):  # type: ignore[misc]

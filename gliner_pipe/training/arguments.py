@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from gliner_pipe.data.batching import parse_size
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.training.feature_cache import parse_bytes
 from gliner_pipe.util.file_lock import LOCK, only_writer
@@ -110,6 +111,10 @@ class TrainOptions(BaseModel):
                 "one of the two",
                 "Set the other to null",
             )
+        try:
+            parse_size(self.batch_size)
+        except ConfigError as error:
+            raise ConfigError("train.batch_size", error.found, error.allowed, error.do) from None
         if isinstance(self.feature_cache, str):
             parse_bytes(self.feature_cache)
         if self.validation_split is not None and self.val_data is not None:

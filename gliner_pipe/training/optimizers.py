@@ -14,6 +14,7 @@ from torch import nn
 
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.modeling.backbones.base import pretrained_parameters
+from gliner_pipe.modeling.backbones.pretrained_encoder import PretrainedEncoder
 from gliner_pipe.registry import registry
 from gliner_pipe.util.ranges import NonNegative, Number, Positive, Rate
 
@@ -333,7 +334,7 @@ def freeze(models: Mapping[str, nn.Module], names: Sequence[str]) -> list[nn.Mod
     Raises
     ------
     ConfigError
-        If no model has the part, or the part has no weights.
+        If no model has the part, the part has no weights, or it is an encoder with an adapter.
     """
     parts = dict(_named_parts(models))
     frozen: list[nn.Module] = []
@@ -344,6 +345,12 @@ def freeze(models: Mapping[str, nn.Module], names: Sequence[str]) -> list[nn.Mod
                 "train.freeze_components", f"contains {name!r}, which no model has", ", ".join(shallow)
             )
         for module in parts[name]:
+            if name not in models and any(map(_has_adapter, module.modules())):
+                raise ConfigError(
+                    "train.freeze_components",
+                    f"contains {name!r}, whose adapter would be frozen too",
+                    do="Remove it: under an adapter the encoder is frozen, and only the adapter is trained",
+                )
             module.requires_grad_(False)
             frozen.append(module)
     return frozen
@@ -361,6 +368,10 @@ def _named_parts(models: Mapping[str, nn.Module]) -> Iterator[tuple[str, list[nn
             found.setdefault(path, []).append(module)
             found.setdefault(f"{component}.{path}", []).append(module)
     yield from found.items()
+
+
+def _has_adapter(module: nn.Module) -> bool:
+    return isinstance(module, PretrainedEncoder) and module.adapter is not None
 
 
 def _has_weights(module: nn.Module) -> bool:

@@ -53,6 +53,7 @@ from gliner_pipe.training.distributed import (
 from gliner_pipe.training.feature_cache import cached_features
 from gliner_pipe.training.label_checks import check_labels
 from gliner_pipe.training.loggers import RunInfo, TrainingLogger, make_loggers
+from gliner_pipe.training.no_effect import without_effect
 from gliner_pipe.training.optimizers import freeze, make_optimizer, parameter_groups
 from gliner_pipe.training.progress import Progress, Status
 from gliner_pipe.training.protocol import trainable_components
@@ -147,6 +148,9 @@ class Trainer:
         for name, component in self.components.items():
             lost = describe_lost(datasets, component, lambda line: self.note(f"warning: {line}"))
             self.status.dropped[name] = Counter(lost)
+        documents = [example for dataset in datasets for example in dataset.documents]
+        for line in without_effect(self.nlp, self.components, options, documents):
+            self.note(f"warning: {line}")
         self._build_learner(schedule)
         self.store = ModelStore(
             nlp=self.nlp,
