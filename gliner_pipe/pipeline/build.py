@@ -82,25 +82,24 @@ def make_pipeline(
             if mistake is None:
                 raise
             raise mistake from error
+    left_out = [name for name in components if name not in names]
+    if left_out and os.environ.get("RANK", "0") == "0":
+        console_note(f"note: not in nlp.pipeline, and not built: {', '.join(left_out)}")
     return nlp
 
 
 def _check_components(components: Mapping[str, Any], pipeline: Sequence[str]) -> None:
-    """Check the sections, and report those outside the pipeline; one without a factory is a mistyped name."""
+    """Check that each is a section; one outside the pipeline and without a factory has a mistyped name."""
     for name, block in components.items():
         if not isinstance(block, Mapping):
             raise ConfigError(f"components.{name}", f"is {block!r}", 'a section with a @factory, as "gliner"')
-    left_out = [name for name in components if name not in pipeline]
-    for name in left_out:
-        if not {"factory", "@factory"} & {*components[name]}:
+        if name not in pipeline and not {"factory", "@factory"} & {*block}:
             raise ConfigError(
                 f"components.{name}",
                 "is not in the pipeline, and has no factory",
                 ", ".join(pipeline),
                 did_you_mean(name, pipeline),
             )
-    if left_out and os.environ.get("RANK", "0") == "0":
-        console_note(f"note: not in nlp.pipeline, and not built: {', '.join(left_out)}")
 
 
 class PipelineArg(Validatable):  # type: ignore[misc]

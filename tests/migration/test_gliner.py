@@ -104,6 +104,14 @@ def test_flat(backbone, tmp_path):
     assert moved.to_cfg().startswith(f"# Made from {tmp_path / 'old.yaml'}\n# - ")
 
 
+def test_options_without_effect_are_told(backbone, tmp_path):
+    moved = to_config(written(tmp_path, FLAT.replace('loss_reduction: "sum"', "loss_reduction: none") + "triples_layer: distmult\n", backbone))
+    assert moved.config["components"]["gliner"]["model"]["loss"]["reduction"] == "sum"
+    assert "triple" not in moved.config["components"]["gliner"]["model"]
+    for name in ("loss_reduction", "triples_layer"):
+        assert [note for note in moved.notes if note.startswith(name)]
+
+
 MODELS = {
     "bi_encoder": (
         "labels_encoder: '{backbone}'\npost_fusion_schema: l2t-t2l\nspan_mode: markerV0",

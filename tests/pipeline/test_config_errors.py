@@ -15,6 +15,8 @@ import spacy
 from confit import Config
 from conftest import gliner_config
 
+from gliner_pipe.pipeline.build import make_pipeline
+
 BACKBONE = "model.encoder.backbone"
 MODEL = r"\[components\.gliner\.model"
 
@@ -122,6 +124,16 @@ SETTINGS: dict[str, tuple[str, Any, str]] = {
         "loose",
         r"\.alignment_mode\] found 'loose'; allowed: strict, contract, expand",
     ),
+    "sampling flag": (
+        "label_sampling",
+        {"max_types": True},
+        r"\.label_sampling\.max_types\].*True.*allowed: ",
+    ),
+    "sampling share": (
+        "relation_sampling",
+        {"vary": True},
+        r"\.relation_sampling\.vary\].*True.*allowed: ",
+    ),
     "batch size": (
         "batch_size",
         0,
@@ -166,6 +178,11 @@ LATE: dict[str, tuple[str, Any, str]] = {
         f"{BACKBONE}.model",
         "/no/such",
         r"\.model\.encoder\.backbone\.model\].*'/no/such'.*allowed: a folder with a Hugging",
+    ),
+    "odd width": (
+        f"{BACKBONE}.hidden_size",
+        33,
+        r"\.model\.encoder\.rnn_layers\] found vectors of the odd width 33",
     ),
     "device": (
         "device",
@@ -388,6 +405,14 @@ def test_other_lines(backbone: Path, fails: Fails, case: str) -> None:
             r"\[components\.gliner\.threshold\] found 7; allowed: a number from 0 to 1",
         ),
         (
+            ["--components.glinr.threshold", "0.3"],
+            r"\[components\.glinr\] is not in the pipeline.*Did you mean gliner\?",
+        ),
+        (["--components.gliner"], r"\[components\.gliner\] is True; allowed: a section.*Without a value"),
+        (["--components.gliner.threshold", "NaN"], r"\[components\.gliner\.threshold\] found nan; allowed: "),
+        (["--components.gliner.model.dropout", "Infinity"], r"\[components\.gliner\.model\.dropout\] "),
+        (["--nlp.batch_size", "0"], r"\[nlp\.batch_size\] "),
+        (
             ["--components.gliner.modl.x", "7"],
             r"\[components\.gliner\.modl\].*Did you mean model\?",
         ),
@@ -427,3 +452,11 @@ def test_a_fault_of_the_program_is_raised(
 def test_an_override_that_breaks_an_expression(backbone: Path, fails: Fails) -> None:
     text = config_text(gliner_config(backbone), lang="${train.steps//2}")
     fails(text, r"an expression \$\{\.\.\.\} of the config cannot be computed", "--steps", "abc")
+
+
+def test_a_component_outside_the_pipeline_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
+    block = {"@factory": "sentencizer"}
+    assert make_pipeline(components={"a": block, "b": block}, pipeline=["b"]).pipe_names == ["b"]
+    assert "a" in capsys.readouterr().out
+    make_pipeline(components={"a": block, "b": block})
+    assert capsys.readouterr().out == ""
