@@ -38,6 +38,7 @@ from gliner_pipe.training.arguments import only_training, output_paths
 from gliner_pipe.training.data_sections import ValidationData
 from gliner_pipe.util.atomic import write_json
 from gliner_pipe.util.console import console_note
+from gliner_pipe.util.ranges import Amount, Rate, Share
 
 app = ConfigCli(pretty_exceptions_enable=False)
 
@@ -123,10 +124,10 @@ def distill(
     texts: Any,
     *,
     labels: str | Sequence[Any] | None = None,
-    threshold: float | None = None,
+    threshold: Share | None = None,
     lines: bool | None = None,
-    limit: int | None = None,
-    held_out: float = 0.1,
+    limit: Amount | None = None,
+    held_out: Rate = 0.1,
     dev: Any = None,
     warm_start: bool | Literal["auto"] = "auto",
     trust_remote_code: bool = False,

@@ -6,12 +6,12 @@ import math
 import random
 from collections import Counter
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from gliner_pipe.data.annotations import Supervision
+from gliner_pipe.util.ranges import Count, NonNegative
 
 #: Candidate label of an example without labels if no other label is known.
 LAST_RESORT = "entity"
@@ -48,8 +48,8 @@ class LabelSampling:
     are limited by `max_types`.
     """
 
-    max_types: Annotated[int, Field(ge=1)] | None = 25
-    negative_ratio: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    max_types: Count | None = 25
+    negative_ratio: NonNegative = 1.0
     negatives_from: Literal["batch", "labels", "both", "none"] = "batch"
     all_labels: bool = False
     shuffle: bool = True

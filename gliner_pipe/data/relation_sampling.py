@@ -13,10 +13,10 @@ from pydantic.dataclasses import dataclass
 from gliner_pipe.data.annotations import Supervision
 from gliner_pipe.data.fields import Relation
 from gliner_pipe.data.label_sampling import LabelSampling, sample_labels
+from gliner_pipe.util.ranges import Number, Share
 
 #: Head and tail as indices of entities.
 Pair = tuple[int, int]
-Share = Annotated[float, Field(ge=0, le=1)]
 
 
 def _sorted(bounds: tuple[float, float]) -> tuple[float, float]:
@@ -62,7 +62,7 @@ class RelationSampling:
     ``augment_add_other_prob``).
     """
 
-    pair_ratio: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 10.0
+    pair_ratio: Annotated[Number, Field(ge=1)] = 10.0
     reversed_pairs: bool = True
     vary: Share = 0.5
     drop_entities: Shares = (0.0, 1.0)

@@ -7,9 +7,9 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 from spacy.tokens import Doc, Span
 from spacy.training import Example
@@ -23,6 +23,7 @@ from gliner_pipe.data.annotations import (
     word_places,
 )
 from gliner_pipe.errors import ConfigError
+from gliner_pipe.util.ranges import Amount, Count
 
 #: Characters that end a sentence.
 PUNCT_CHARS = tuple("!.?…‽。！？．।॥۔؟։።។᙮")  # noqa: RUF001
@@ -232,8 +233,8 @@ class Chunk:
         apart.
     """
 
-    max_words: Annotated[int, Field(ge=1)] = 200
-    stride: Annotated[int, Field(ge=0)] = 50
+    max_words: Count = 200
+    stride: Amount = 50
 
     def __post_init__(self) -> None:
         if self.stride >= self.max_words:
