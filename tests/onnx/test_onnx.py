@@ -207,7 +207,7 @@ def test_settings_of_the_session(uni: tuple[Language, Path]) -> None:
     with pytest.raises(ConfigError, match=r"'Abacus'.*CPUExecutionProvider") as error:
         spacy.load(uni[1], config={f"{model}.providers": ["Abacus"]})
     assert error.value.where == f"{model}.providers"
-    with pytest.raises(Exception, match=r"components\.gliner\.model\.threads\]"):
+    with pytest.raises(Exception, match="threads"):
         spacy.load(uni[1], config={f"{model}.threads": 0})
 
 
