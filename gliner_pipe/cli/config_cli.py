@@ -194,7 +194,9 @@ def _check_numbers(config: Mapping[str, Any]) -> None:
     hints = typing.get_type_hints(TrainOptions, include_extras=True)
     for name, value in section.items() if isinstance(section, Mapping) else ():
         kinds = {*(typing.get_args(plain.get(name)) or [plain.get(name)])} - {NoneType}
-        if not kinds <= {int, float} or not (name == "seed" or isinstance(value, (str, bool))):
+        if not kinds <= {int, float} or isinstance(value, Reference):
+            continue
+        if name != "seed" and not isinstance(value, (str, bool)):
             continue
         try:
             TypeAdapter(hints[name]).validate_python(value)

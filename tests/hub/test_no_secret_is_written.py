@@ -93,6 +93,7 @@ def planted(backbone: Path, folder: Path) -> Path:
     more = [f"{name} = {json.dumps(value)}" for name, value in {**NAMED, **by_form}.items()]
     text = text.replace("[vars]\n", "\n".join(["[vars]", *more, ""]))
     text += f'\n[train.train_data.reader.cookies]\nsession = "{IN_SECTION}"\n'
+    text += "\n[predict]\nvariables = ${vars}\n"  # a variable that nothing reads is an error
     path = folder / "config.cfg"
     path.write_text(text, encoding="utf8")
     return path

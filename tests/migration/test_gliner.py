@@ -105,7 +105,13 @@ def test_flat(backbone, tmp_path):
 
 
 def test_options_without_effect_are_told(backbone, tmp_path):
-    moved = to_config(written(tmp_path, FLAT.replace('loss_reduction: "sum"', "loss_reduction: none") + "triples_layer: distmult\n", backbone))
+    moved = to_config(
+        written(
+            tmp_path,
+            FLAT.replace('loss_reduction: "sum"', "loss_reduction: none") + "triples_layer: distmult\n",
+            backbone,
+        )
+    )
     assert moved.config["components"]["gliner"]["model"]["loss"]["reduction"] == "sum"
     assert "triple" not in moved.config["components"]["gliner"]["model"]
     for name in ("loss_reduction", "triples_layer"):

@@ -78,8 +78,7 @@ BLOCKS: dict[str, tuple[str, Any, str]] = {
     "stride beyond window": (
         f"{BACKBONE}.stride",
         500,
-        MODEL
-        + r"\.encoder\.backbone\.stride\] found 500 with a window of 384; allowed: 1 to 384\. Two thirds",
+        MODEL + r"\.encoder\.backbone\.stride\] found 500 with a window of 384; allowed: 1 to 384\.",
     ),
     "unknown setting of the component": (
         "treshold",
