@@ -87,7 +87,7 @@ def sgd(momentum: float = 0.9, nesterov: bool = False) -> OptimizerBlock:
 
 @registry.optimizers.register("adafactor")
 def adafactor(
-    beta2_decay: float = -0.8, eps: tuple[float | None, float] = (None, 1e-3), clip_threshold: float = 1.0
+    beta2_decay: float = -0.8, eps: tuple[float | None, float] = (1e-15, 1.0), clip_threshold: float = 1.0
 ) -> OptimizerBlock:
     """Adafactor: stores one value a row and a column instead of two a weight, for models that barely fit the memory.
 
@@ -96,9 +96,11 @@ def adafactor(
     beta2_decay
         Exponent of the decay of the running mean of the squared gradient.
     eps
-        Minimum of the squared gradient, and of the relative step.
+        Minimum of the root mean square of the gradient, and of that of the weights, with which torch multiplies the
+        learning rate. At 1 the learning rates are those of the training: weights are rarely larger. At torch's 1e-3
+        those of a pretrained matrix would be some 25 times smaller.
     clip_threshold
-        Maximum root mean square of an update.
+        Maximum root mean square of an update, as a multiple of the learning rate.
 
     Notes
     -----
