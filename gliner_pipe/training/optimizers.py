@@ -13,6 +13,7 @@ from torch import nn
 
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.modeling.backbones.base import pretrained_parameters
+from gliner_pipe.modeling.backbones.pretrained_encoder import PretrainedEncoder
 from gliner_pipe.registry import registry
 
 logger = logging.getLogger(__name__)
@@ -300,12 +301,15 @@ def _parameters(models: Mapping[str, nn.Module]) -> Iterator[tuple[str, nn.Param
             yield f"{component}.{name}", parameter, id(parameter) in backbone, decays
 
 
-#: Paths of parts of a model by their names in GLiNER.
-PARTS = {"text_encoder": "encoder.backbone", "labels_encoder": "encoder.label_encoder"}
+#: Paths of the encoders of a model by their names in GLiNER; only what is pretrained in them is frozen.
+ENCODERS = {"text_encoder": "encoder.backbone", "labels_encoder": "encoder.label_encoder"}
 
 
 def freeze(models: Mapping[str, nn.Module], names: Sequence[str]) -> list[nn.Module]:
     """Freeze parts of the models.
+
+    Of ``text_encoder`` and ``labels_encoder`` the pretrained weights are frozen: new layers, such as a projection or an
+    adapter, are trained.
 
     Parameters
     ----------
@@ -334,9 +338,16 @@ def freeze(models: Mapping[str, nn.Module], names: Sequence[str]) -> list[nn.Mod
                 "train.freeze_components", f"contains {name!r}, which no model has", ", ".join(shallow)
             )
         for module in parts[name]:
-            module.requires_grad_(False)
-            frozen.append(module)
+            for part in _pretrained(module) if name in ENCODERS else [module]:
+                part.requires_grad_(False)
+                frozen.append(part)
     return frozen
+
+
+def _pretrained(module: nn.Module) -> list[nn.Module]:
+    """Return the pretrained encoders in a backbone or label encoder; under an adapter they are frozen already."""
+    holders = [part for part in module.modules() if isinstance(part, PretrainedEncoder)]
+    return [holder.encoder for holder in holders if not holder.has_adapter] if holders else [module]
 
 
 def _named_parts(models: Mapping[str, nn.Module]) -> Iterator[tuple[str, list[nn.Module]]]:
@@ -344,7 +355,7 @@ def _named_parts(models: Mapping[str, nn.Module]) -> Iterator[tuple[str, list[nn
     found: dict[str, list[nn.Module]] = {name: [model] for name, model in models.items()}
     for component, model in models.items():
         modules = {path: module for path, module in model.named_modules() if path and _has_weights(module)}
-        for name, path in PARTS.items():
+        for name, path in ENCODERS.items():
             if path in modules:
                 found.setdefault(name, []).append(modules[path])
         for path, module in modules.items():

@@ -190,7 +190,9 @@ def test_adafactor_takes_the_learning_rate_as_it_is():
     torch.manual_seed(0)
     weight = nn.Parameter(0.04 * torch.randn(8, 8))
     before = weight.detach().clone()
-    optimizer = make_optimizer("adafactor", [{"params": [weight], "lr": 1e-2, "weight_decay": 0.0, "name": "task"}])
+    optimizer = make_optimizer(
+        "adafactor", [{"params": [weight], "lr": 1e-2, "weight_decay": 0.0, "name": "task"}]
+    )
     (1e-6 * weight.pow(3)).sum().backward()
     optimizer.step()
     assert (weight.detach() - before).square().mean().sqrt().item() == pytest.approx(1e-2, rel=0.1)
