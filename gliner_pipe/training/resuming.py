@@ -24,6 +24,8 @@ _FREE = re.compile(
     r"|gradient_checkpointing|attn_implementation|trust_remote_code|quantization|[a-z_]*coef|blank_entity_prob"
     r"|max_new_tokens|constrained|n_best|labels)|encoder\.label_model|name|(.*\.)?model|(relation_)?loss(\..+)?)"
 )
+#: Settings that have no effect while another one of their section is null.
+_NEEDS = {"embed_rel_token": "rel_token"}
 #: Settings of a component that say nothing about what it learns.
 _OF_THE_MACHINE = ("device", "batch_size", "compile", "dtype", "quantize")
 
@@ -100,20 +102,23 @@ def changed(old: Any, new: Any, path: str = "") -> Iterator[Change]:
         Dotted path of both.
     """
     if isinstance(old, Mapping) and isinstance(new, Mapping):
-        names = [
-            next(((key, value) for key, value in one.items() if key[0] == "@"), None) for one in (old, new)
-        ]
-        if names[0] != names[1]:
-            yield Change(path, *(dict([name]) if name else None for name in names))
+        blocks = [{key: value for key, value in one.items() if key.startswith("@")} for one in (old, new)]
+        # settings that a block lacks have their defaults; other mappings are one value
+        if blocks[0] != blocks[1] or (path and not any(blocks) and old.keys() != new.keys()):
+            yield Change(path, old, new)
             return
         for key in old:
-            if key in new:
+            if key in new and not (key in _NEEDS and new.get(_NEEDS[key]) is None):
                 yield from changed(old[key], new[key], f"{path}.{key}" if path else key)
     elif isinstance(old, float) and isinstance(new, (int, float)):
         if not math.isclose(old, new, rel_tol=1e-9):
             yield Change(path, old, new)
-    elif old != new and not (isinstance(old, (list, tuple)) and list(old) == list(new or ())):
+    elif _listed(old) != _listed(new):
         yield Change(path, old, new)
+
+
+def _listed(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def describe_data(examples: Iterable[Example], places: SpanSetter) -> str:
@@ -129,10 +134,8 @@ def describe_data(examples: Iterable[Example], places: SpanSetter) -> str:
 
 
 def _shown(value: Any) -> str:
-    """Return a value as a config writes it, shortened; of a section the name of its block."""
-    if isinstance(value, Mapping):
-        return (
-            ", ".join(f"{key} = {name}" for key, name in value.items() if str(key)[0] == "@") or "a section"
-        )
+    """Return a value as a config writes it, shortened; of a block its name."""
+    if isinstance(value, Mapping) and (block := [key for key in value if key.startswith("@")]):
+        value = {block[0]: value[block[0]]}
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 100 else f"{text[:97]}..."

@@ -183,12 +183,14 @@ def test_other_data_and_settings_are_reported(config_path, tmp_path, capsys):
         component["labels"] = ["city", "person"]
         component["model"]["encoder"]["backbone"]["window"] = 64
         component["model"]["dropout"] = 0.1
+        component["label_sampling"] = {"all_labels": True}
 
     path = changed_config(config_path, tmp_path, change)
     given = options(path, max_steps=6, resume_from_checkpoint="auto")
     train(**{**given, "train_data": records(40, seed=3)})
     lines = capsys.readouterr().out.splitlines()
     [settings] = [line for line in lines if "the settings of 'gliner' differ" in line]
+    assert 'label_sampling was {"all_labels": true, "shuffle": false} and is {"all_labels": true}' in settings
     for part in ("labels was [", "backbone.window was 384 and is 64", "model.dropout was 0.0 and is 0.1"):
         assert part in settings
     [data] = [line for line in lines if "train_data was" in line]
