@@ -6,7 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from confit import Cli
 from rich.console import Console
@@ -36,6 +36,12 @@ from gliner_pipe.registry import registry
 from gliner_pipe.util.atomic import save_pipeline, write_json
 
 logger = logging.getLogger("gliner_pipe")
+#: Names of the words that scores are measured on.
+MEASURED_ON = {
+    "data": "the words of the data",
+    "pipeline": "the pipeline's own words of the running text",
+}
+
 app = Cli(pretty_exceptions_enable=False)
 
 
@@ -60,6 +66,7 @@ def evaluate(
     save: Path | None = None,
     span_getter: str | list[str] | None = None,
     predicted_getter: str | list[str] | None = None,
+    tokens: Literal["data", "pipeline", "both"] = "data",
     output: Path | None = None,
     batch_size: int | None = None,
     n_process: int = 1,
@@ -114,6 +121,9 @@ def evaluate(
         Source of gold spans: the key of a span group, or ``ents``. By default the component's own.
     predicted_getter
         Source of predicted spans. By default detected from the pipeline.
+    tokens
+        Words to predict on: those of the ``data``, those that the ``pipeline`` makes of the running text, as when it is
+        used, or ``both``. Data of words have no text; theirs are joined as running text usually is.
     output
         JSON file for the scores.
     batch_size
@@ -141,7 +151,8 @@ def evaluate(
     -------
     dict[str, Any]
         See `evaluate_pipeline`; with `find_threshold` also ``thresholds``, see `ThresholdSearch`, and with `compare`
-        ``comparison``, see `compare_precision`.
+        ``comparison``, see `compare_precision`. With ``tokens = "both"`` also ``on_text``, the scores on the pipeline's
+        own tokens.
     """
     _check_search(find_threshold, threshold, per_label=per_label, save=save, threshold_steps=threshold_steps)
     pipeline = pipeline_of(pipeline, trust_remote_code)
@@ -173,6 +184,7 @@ def evaluate(
             "unseen": split_labels(unseen, "unseen"),
             "negatives": negatives,
             "seed": seed,
+            "tokens": "data" if tokens == "both" else tokens,
         }
         if compare is not None:
             scores = compare_precision(pipeline, examples, compare, **options)
@@ -187,6 +199,8 @@ def evaluate(
                 ),
             )
             _warn_of_labels(pipeline, count_labels(examples, gold_getter), predicted, asked)
+        if tokens == "both":
+            scores["on_text"] = evaluate_pipeline(pipeline, examples, **{**options, "tokens": "pipeline"})
     scores |= found
     if save is not None:
         save_pipeline(pipeline, save)
@@ -302,10 +316,13 @@ def _print(scores: Mapping[str, Any]) -> None:
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = 200
+    console.print(f"Measured on {MEASURED_ON[scores['tokens']]}")
     for table in all_tables(scores):
         console.print(table)
     for table in comparison_tables(scores["comparison"]) if "comparison" in scores else ():
         console.print(table)
+    if "on_text" in scores:
+        _print(scores["on_text"])
 
 
 def _metric_names(metrics: str | Sequence[str]) -> list[str]:

@@ -11,6 +11,7 @@ from spacy.language import Language
 
 from gliner_pipe.cli.app import run
 from gliner_pipe.cli.config_cli import ConfigCli
+from gliner_pipe.errors import ConfigError
 from gliner_pipe.migration import configured, translate
 from gliner_pipe.pipeline.build import pipeline_of
 from gliner_pipe.pipeline.convert import check_tagger_of, to_transformers
@@ -32,11 +33,11 @@ NOT_OF_TRAINER = ("aliases", "config_meta", "transformers_path", "trust_remote_c
 @app.command(name="train", registry=registry)
 def train(
     nlp: Any,
-    train_data: TrainData,
+    train_data: TrainData | None = None,
     val_data: ValidationData | None = None,
     *,
     validation_split: Number | None = None,
-    unseen_labels: list[str] = [],  # noqa: B006 (never changed)
+    unseen_labels: list[str] | None = None,
     max_steps: Integer | None = None,
     max_epochs: Number | None = None,
     batch_size: Integer | str = "2000 words",
@@ -49,8 +50,8 @@ def train(
     task_lr: Number = 1e-4,
     weight_decay: Number = 0.01,
     task_weight_decay: Number | None = None,
-    param_groups: list[dict[str, Any]] = [],  # noqa: B006 (never changed)
-    freeze_components: list[str] = [],  # noqa: B006 (never changed)
+    param_groups: list[dict[str, Any]] | None = None,
+    freeze_components: list[str] | None = None,
     warmup_rate: Number = 0.1,
     warmup_steps: Integer | None = None,
     schedule: Any = None,
@@ -79,7 +80,7 @@ def train(
     loggers: Any = "default",
     logging_interval: Integer = 1,
     run_name: str | None = None,
-    sample_texts: list[str] = [],  # noqa: B006 (never changed)
+    sample_texts: list[str] | None = None,
     mixed_precision: str = "no",
     compile: bool | str = False,
     cpu: bool = False,
@@ -108,9 +109,10 @@ def train(
         pipeline.
     train_data
         Training data: a section with a ``reader`` (see the documentation for its other options), a path, a reader,
-        a list of examples or of records, or a list of these, of which each step draws one batch each.
+        a list of examples or of records, or a list of these, of which each step draws one batch each. Also
+        ``train_dataset``.
     val_data
-        Validation data, in the same forms; without it there are no scores and no best model.
+        Validation data, in the same forms; without it there are no scores and no best model. Also ``eval_dataset``.
     validation_split
         Share of the training documents to hold out for validation instead, drawn with data_seed.
     unseen_labels
@@ -169,7 +171,7 @@ def train(
         Steps between two validations, or ``"epoch"``; a tenth of max_steps by default. The last step is always
         validated.
     validate_at_start
-        Validate before the first step, too.
+        Validate before the first step, too; the initial weights are the best model until others are better.
     scorer
         Scorers by name, e.g. ``[scorer.ner] @scorers = "gliner_pipe.ner_exact"``; exact spans by default.
     best_metric
@@ -262,6 +264,7 @@ def train(
     given = dict(locals())
     for name in NOT_OF_TRAINER:
         given.pop(name)
+    _take_data_sets(given, aliases)
     given = translated(given, aliases, console_note)
     main = os.environ.get("RANK", "0") == "0"
     nlp = given.pop("nlp")
@@ -310,6 +313,22 @@ def translated(
     if "warmup_ratio" in aliases and options["warmup_steps"] == 0:
         options["warmup_steps"] = None
     return options | translate(aliases, list(options), note)
+
+
+def _take_data_sets(given: dict[str, Any], aliases: dict[str, Any]) -> None:
+    """Move the data sets from `aliases`, where they have the names of transformers' trainer, to `given`."""
+    for name, alias, form in (
+        ("train_data", "train_dataset", TrainData),
+        ("val_data", "eval_dataset", ValidationData),
+    ):
+        if alias in aliases:
+            if given[name] is not None:
+                raise ConfigError(f"train.{alias}", f"is given together with {name}", "one of the two")
+            given[name] = form.validate(aliases.pop(alias))
+    if given["train_data"] is None:
+        raise ConfigError(
+            "train.train_data", "is missing", "data to train on", "Add a section [train.train_data]"
+        )
 
 
 def main() -> None:

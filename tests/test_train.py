@@ -185,7 +185,7 @@ def test_mistakes_end_in_one_line_before_anything_is_trained(config_path, tmp_pa
 
 def test_a_missing_config_and_a_missing_section(tmp_path, capsys):
     assert "nowhere.cfg" in failure(capsys, "--config", "nowhere.cfg")
-    assert "train_data" in failure(capsys)
+    assert "train.nlp" in failure(capsys)
 
 
 def test_help_explains_every_option(capsys):

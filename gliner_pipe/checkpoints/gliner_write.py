@@ -174,7 +174,7 @@ def _check_triple(model: GLiNER) -> None:
     if name in gliner_names.COMPATIBLE:
         why = ", with GLiNER's scores"
         _GLINER.require("triple.compatible", getattr(model.triple, "compatible", False), True, why=why)
-    _GLINER.require("triple.margin", getattr(model.triple, "margin", 0.0), 0.0)
+    _GLINER.require("triple.margin", getattr(model.triple, "offset", 0.0), 0.0)
     if name in WIDE and size != WIDE_SIZE:
         found = f"found {name!r} with vectors of width {size}"
         raise _GLINER.refusal("triple", found, f"a width of {WIDE_SIZE}")

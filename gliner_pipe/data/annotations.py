@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypedDict
 
 import numpy as np
+import numpy.typing as npt
+from spacy.language import Language
 from spacy.tokens import Doc, Span
 from spacy.util import filter_spans
 
@@ -92,6 +94,49 @@ def gold_spans(doc: Doc, key: SpanSetter = DEFAULT_SPANS_KEY) -> list[Span]:
         In the order of the indices of relations.
     """
     return [span for _, _, span in each_once(spans_by_place(doc, key))]
+
+
+def annotated_labels(doc: Doc, labels: Iterable[str]) -> list[str]:
+    """Return those of `labels` that the annotators of `doc` looked for: all, unless it has ``ner_labels``."""
+    stated = supervision(doc)
+    if not stated.get("ner_labels"):
+        return list(labels)
+    known = {*stated["ner_labels"], *stated.get("ner_negatives", [])}
+    return [label for label in labels if label in known]
+
+
+def unknown_tokens(doc: Doc, key: SpanSetter) -> npt.NDArray[np.bool_] | None:
+    """Return which tokens nobody annotated, ``(tokens,)``; None if all are annotated.
+
+    These are tokens that are missing in ``doc.ents`` (``doc.set_ents(..., missing=...)``), if gold entities are read
+    there. A document without any annotation in ``doc.ents`` has no entities.
+
+    Parameters
+    ----------
+    doc
+        A reference document.
+    key
+        Where gold entities are stored, see :func:`spans_by_place`.
+    """
+    places = span_places(key)
+    if any(place in doc.spans or (place == "*" and doc.spans) for place in places):
+        return None
+    missing: npt.NDArray[np.bool_] = doc.to_array("ENT_IOB") == 0
+    return missing if missing.any() and not missing.all() else None
+
+
+def gold_place(nlp: Language) -> SpanSetter:
+    """Return where the components of a pipeline read gold entities; `DEFAULT_SPANS_KEY` without such a component."""
+    places = [
+        place for _, pipe in nlp.pipeline if (place := getattr(pipe, "gold_spans_key", None)) is not None
+    ]
+    if not places:
+        return DEFAULT_SPANS_KEY
+    if all(isinstance(place, str) for place in places):
+        names = list(dict.fromkeys(places))
+        return names if len(names) > 1 else names[0]
+    first: SpanSetter = places[0]
+    return first
 
 
 def trimmed(span: Span) -> Span | None:

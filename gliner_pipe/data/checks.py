@@ -9,7 +9,14 @@ from dataclasses import dataclass, field
 from spacy.tokens import Doc, Span
 from spacy.training import Example
 
-from gliner_pipe.data.annotations import DEFAULT_SPANS_KEY, SpanSetter, gold_spans, supervision, word_places
+from gliner_pipe.data.annotations import (
+    DEFAULT_SPANS_KEY,
+    SpanSetter,
+    gold_spans,
+    supervision,
+    unknown_tokens,
+    word_places,
+)
 from gliner_pipe.errors import DataError
 
 #: Maximum number of labels in :meth:`DataReport.render`.
@@ -22,14 +29,15 @@ SHOWN_PLACES = 10
 class DataReport:
     """Counts over examples.
 
-    ``entities`` counts all gold entities by label, ``widths`` by number of words. ``dropped`` counts entities that
-    cannot be learned, each under its first reason. ``elsewhere`` counts, by span group, the entities of examples that
-    have none in the expected group.
+    ``entities`` counts all gold entities by label, ``widths`` by number of words. ``unknown`` counts words that nobody
+    annotated. ``dropped`` counts entities that cannot be learned, each under its first reason. ``elsewhere`` counts, by
+    span group, the entities of examples that have none in the expected group.
     """
 
     examples: int = 0
     words: int = 0
     longest: int = 0
+    unknown: int = 0
     without_entities: int = 0
     relations: int = 0
     entities: Counter[str] = field(default_factory=Counter)
@@ -45,6 +53,8 @@ class DataReport:
         lines += [f"  {label:<{width}}  {number}" for label, number in common]
         if len(self.entities) > SHOWN_LABELS:
             lines.append(f"  and {len(self.entities) - SHOWN_LABELS} more labels")
+        if self.unknown:
+            lines.append(f"not annotated (missing in doc.ents), so not learned: {self.unknown} words")
         if self.dropped:
             lines.append(f"not usable: {sum(self.dropped.values())} entities")
             lines += [f"  {number} {reason}" for reason, number in self.dropped.most_common()]
@@ -109,6 +119,8 @@ def check_examples(
         report.words += words[-1]
         report.longest = max(report.longest, words[-1])
         report.without_entities += not spans
+        missing = unknown_tokens(example.reference, spans_key)
+        report.unknown += 0 if missing is None else int(missing.sum())
         if not spans:
             report.elsewhere += places_of([example.reference])
         report.relations += count_relations([example]).total()

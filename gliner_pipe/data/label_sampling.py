@@ -36,7 +36,8 @@ class LabelSampling:
         Source of negatives: ``"batch"`` (labels of the other examples), ``"labels"`` (label set of the component),
         ``"both"`` or ``"none"``.
     all_labels
-        Use the whole label set as candidates of every example, regardless of the other settings.
+        Use the whole label set as candidates of every example, regardless of the other settings; of an example with
+        ``ner_labels`` only the labels that are among them.
     shuffle
         Put the candidates in random order, so that the model does not learn positions. Otherwise they have the order of
         the label set.
@@ -96,7 +97,10 @@ def sample_labels(
     chosen = []
     for labels, stated in zip(positives, supervision, strict=True):
         if sampling.all_labels:
-            chosen.append(_ordered(labels + known or [LAST_RESORT], known, sampling, rng))
+            complete = stated.get("ner_labels", [])
+            asked = {*(complete or known), *stated.get("ner_negatives", [])}
+            some = labels + [label for label in known if label in asked]
+            chosen.append(_ordered(some or complete or [LAST_RESORT], known, sampling, rng))
             continue
         negatives = _negatives(labels, stated, pool, typical, sampling, rng)
         if not labels and not negatives:

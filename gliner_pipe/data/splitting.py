@@ -20,6 +20,7 @@ from gliner_pipe.data.annotations import (
     gold_spans,
     set_supervision,
     supervision,
+    unknown_tokens,
     word_places,
 )
 from gliner_pipe.errors import ConfigError
@@ -324,9 +325,12 @@ def _parts(
         for span in group:
             for i in windows.holding(span):
                 groups[i][key].append(span)
-    cutter = _Cutter(doc)
+    cutter, unknown = _Cutter(doc), unknown_tokens(doc, spans_key)
     for start, end, members, fields in zip(windows.starts, windows.ends, groups, supervisions, strict=True):
-        yield cutter.cut(start, end, members, fields)
+        if unknown is not None and unknown[start:end].all():
+            report["part without annotated tokens (left out)"] += 1
+        else:
+            yield cutter.cut(start, end, members, fields)
 
 
 def _supervisions(

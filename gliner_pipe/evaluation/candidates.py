@@ -115,7 +115,7 @@ def find_candidates(
             spans = _spans(component, doc, words, candidates)
             doc.spans[_KEY] = [span for span in spans if span is not None]
             pair = Example(doc, example.reference)
-            gold, aligned = paired_spans(pair, scorer.span_getter, _KEY, scorer.unit)
+            gold, aligned = paired_spans(pair, scorer.getters[0], _KEY, scorer.unit)
             following = iter(aligned)
             mentions = {
                 candidate[:3]: None if span is None else next(following)

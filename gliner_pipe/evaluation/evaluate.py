@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from time import perf_counter, process_time
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from spacy.language import Language
@@ -14,6 +14,7 @@ from spacy.tokens import Doc
 from spacy.training import Example
 
 from gliner_pipe.data.annotations import SpanSetter, primary_key, supervision
+from gliner_pipe.data.raw_text import raw_doc
 from gliner_pipe.errors import ConfigError, DataError
 from gliner_pipe.evaluation.label_sets import (
     component_items,
@@ -25,7 +26,7 @@ from gliner_pipe.evaluation.label_sets import (
     unseen_labels,
 )
 from gliner_pipe.metrics.alignment import SpanGetter, get_spans, prediction_getter
-from gliner_pipe.metrics.base import ExampleScorer, SpanScorer, with_labels
+from gliner_pipe.metrics.base import ExampleScorer, SpanScorer, with_labels, with_places
 from gliner_pipe.metrics.confusion import ConfusionScorer
 from gliner_pipe.metrics.relations import RelationScorer
 from gliner_pipe.metrics.spans import DEFAULT_METRICS, METRICS, ExactScorer, ZeroShotScorer
@@ -40,6 +41,7 @@ from gliner_pipe.pipeline.stream import annotate
 
 #: Keys of the result that are not scores.
 FACTS = (
+    "tokens",
     "labels",
     "unasked_labels",
     "left_out",
@@ -74,6 +76,7 @@ def evaluate_pipeline(
     negatives: int | None = None,
     seed: int = 0,
     watch: Callable[[Sequence[Doc]], Any] | None = None,
+    tokens: Literal["data", "pipeline"] = "data",
 ) -> dict[str, Any]:
     """Predict on copies of the examples' words and score the result.
 
@@ -124,11 +127,15 @@ def evaluate_pipeline(
         Seed of the sampled labels.
     watch
         Called with the predicted documents, in the order of the examples.
+    tokens
+        Predict on the words of the ``data``, or on those that the ``pipeline`` makes of the running text, as when it is
+        used (see :func:`raw_doc`). Scores on the words of the data do not count what the tokenizer costs.
 
     Returns
     -------
     dict[str, Any]
-        An entry for each scorer; ``relations`` (see `RelationScorer`) without `scorers`, if the pipeline predicts
+        ``tokens`` as given; an entry for each scorer; ``relations`` (see `RelationScorer`) without `scorers`, if the
+        pipeline predicts
         relations and the data has gold relations; and ``labels``, ``unasked_labels`` (gold labels that the component
         does not predict, with their number of spans, all missed), ``left_out`` (gold spans outside the label set, by
         label), ``threshold``, ``negatives`` if given, ``docs``, ``words``, ``seconds``, ``docs_per_second`` and
@@ -153,10 +160,12 @@ def evaluate_pipeline(
     if unseen is not None:
         added["zero_shot"] = ZeroShotScorer(unseen=list(unseen), **getters)
     _check_names(scorers, metrics, added)
+    if scorers is not None:
+        scorers = {name: with_places(scorer, gold_getter, guess_getter) for name, scorer in scorers.items()}
     unseen = unseen_labels({**(scorers or {}), **added}, labels)
     label_set = labels_to_predict(nlp, labels, support, unseen, all_gold=negatives is not None)
     relation_set = relations_to_predict(nlp, relations, examples)
-    docs = unannotated_docs(nlp, examples)
+    docs = unannotated_docs(nlp, examples, raw=tokens == "pipeline")
     with override(nlp, labels=label_set, relations=relation_set, threshold=threshold):
         thresholds = {component.threshold for component in thresholded_components(nlp)}
         predictable = component_labels(nlp)
@@ -181,6 +190,7 @@ def evaluate_pipeline(
     chosen = {name: with_labels(scorer, scored) for name, scorer in {**scorers, **added}.items()}
     missed = [label for label in scored if predictable and label not in predictable and label in support]
     return {
+        "tokens": tokens,
         **{name: plain(scorer(pairs)) for name, scorer in chosen.items()},
         "labels": scored,
         "unasked_labels": {label: support[label] for label in missed},
@@ -248,8 +258,10 @@ def at_least_one(examples: Iterable[Example]) -> list[Example]:
     return found
 
 
-def unannotated_docs(nlp: Language, examples: Iterable[Example]) -> list[Doc]:
-    """Return new documents with the words of the examples, and no annotation."""
+def unannotated_docs(nlp: Language, examples: Iterable[Example], raw: bool = False) -> list[Doc]:
+    """Return new documents with the words of the examples, or with the pipeline's own if `raw`, and no annotation."""
+    if raw:
+        return [raw_doc(nlp, eg.predicted) for eg in examples]
     return [
         Doc(
             nlp.vocab,

@@ -4,13 +4,17 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from copy import copy
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from spacy.training import Example
 
+from gliner_pipe.data.annotations import DEFAULT_SPANS_KEY
 from gliner_pipe.metrics.alignment import SpanGetter, Unit, paired_mentions
 from gliner_pipe.metrics.counts import CountFunction, Pair, count_exact, score_mentions
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 #: spaCy's contract: takes examples with gold and predicted documents, returns scores.
 ExampleScorer = Callable[..., dict[str, Any]]
@@ -37,6 +41,10 @@ class MentionScorer(ABC):
     def pair(self, example: Example) -> Pair | None:
         """Return gold and predicted mentions of one example; None if it has no gold annotation of this kind."""
 
+    def reading(self, gold: SpanGetter, predicted: SpanGetter) -> "Self":
+        """Return the scorer for a pipeline with gold and predicted spans at these places; its own places are kept."""
+        return self
+
     def pairs(self, examples: Iterable[Example]) -> list[Pair]:
         """Return the pairs of all examples with gold annotations."""
         return [pair for pair in map(self.pair, examples) if pair is not None]
@@ -54,9 +62,10 @@ class SpanScorer(MentionScorer):
     ----------
     span_getter
         Where gold spans are read: the key of a span group, ``"ents"``, a list of these, or a mapping from these to
-        labels. A document without the group is read from its ``doc.ents``.
+        labels. A document without the group is read from its ``doc.ents``. By default where the pipeline that is
+        scored reads its gold spans, or ``"gliner"`` without a pipeline.
     predicted_getter
-        Where predicted spans are read; as `span_getter` by default.
+        Where predicted spans are read; by default as `span_getter` if that is set, else where the pipeline writes them.
     labels
         Fixed label set; None for all labels of the data.
     """
@@ -64,14 +73,22 @@ class SpanScorer(MentionScorer):
     #: ``"boundaries"`` to count whole spans, ``"tokens"`` to measure their overlap.
     unit: ClassVar[Unit] = "boundaries"
 
-    span_getter: SpanGetter = "gliner"
+    span_getter: SpanGetter | None = None
     predicted_getter: SpanGetter | None = None
     labels: list[str] | None = None
 
     @property
     def getters(self) -> tuple[SpanGetter, SpanGetter]:
         """Where gold and predicted spans are read."""
-        return self.span_getter, self.span_getter if self.predicted_getter is None else self.predicted_getter
+        gold = DEFAULT_SPANS_KEY if self.span_getter is None else self.span_getter
+        return gold, gold if self.predicted_getter is None else self.predicted_getter
+
+    def reading(self, gold: SpanGetter, predicted: SpanGetter) -> "Self":
+        """Return the scorer with these places where it has none of its own."""
+        if self.span_getter is not None:
+            return self
+        places = predicted if self.predicted_getter is None else self.predicted_getter
+        return replace(self, span_getter=gold, predicted_getter=places)
 
     def pair(self, example: Example) -> Pair:
         """Return gold and predicted spans of one example."""
@@ -94,6 +111,11 @@ class AveragedSpanScorer(SpanScorer):
 
     micro_key: str = "micro"
     macro_key: str = "macro"
+
+
+def with_places(scorer: ExampleScorer, gold: SpanGetter, predicted: SpanGetter) -> ExampleScorer:
+    """Return a scorer of this package that reads spans where a pipeline has them; any other scorer unchanged."""
+    return scorer.reading(gold, predicted) if isinstance(scorer, MentionScorer) else scorer
 
 
 def with_labels(scorer: ExampleScorer, labels: Sequence[str]) -> ExampleScorer:

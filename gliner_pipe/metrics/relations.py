@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from spacy.tokens import Doc, Span
 from spacy.training import Example
 
-from gliner_pipe.data.annotations import DEFAULT_SPANS_KEY, gold_spans, supervision
+from gliner_pipe.data.annotations import DEFAULT_SPANS_KEY, gold_spans, primary_key, supervision
 from gliner_pipe.data.relations import RELATIONS_KEY, get_relations
 from gliner_pipe.errors import DataError
-from gliner_pipe.metrics.alignment import common_edges
+from gliner_pipe.metrics.alignment import SpanGetter, common_edges
 from gliner_pipe.metrics.base import MentionScorer
 from gliner_pipe.metrics.counts import Pair, score_mentions
 from gliner_pipe.registry import registry
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 #: A relation as plain data: head and tail, each as start, end (exclusive) and label, and the label of the relation. The
 #: offsets are of any unit that gold and predictions share.
@@ -61,8 +64,8 @@ class RelationScorer(MentionScorer):
     Parameters
     ----------
     spans_key
-        The span group that gold relations index; ``"ents"`` or a missing group means ``doc.ents``. Predictions are
-        read from ``doc._.relations``.
+        The span group that gold relations index, by default that of the scored pipeline; ``"ents"`` or a missing
+        group means ``doc.ents``. Predictions are read from ``doc._.relations``.
     labels
         Fixed set of relation labels; None for all labels of the data.
     micro_key
@@ -71,7 +74,7 @@ class RelationScorer(MentionScorer):
         Key of the mean over the labels that occur in the gold data.
     """
 
-    spans_key: str = DEFAULT_SPANS_KEY
+    spans_key: str | None = None
     labels: list[str] | None = None
     micro_key: str = "micro"
     macro_key: str = "macro"
@@ -85,6 +88,10 @@ class RelationScorer(MentionScorer):
             for name in ("strict", "boundary")
         }
         return {**scores, "examples": len(known), "skipped": len(examples) - len(known)}
+
+    def reading(self, gold: SpanGetter, predicted: SpanGetter) -> Self:
+        """Return the scorer with the group of a pipeline's gold spans, unless one is set."""
+        return self if self.spans_key is not None else replace(self, spans_key=primary_key(gold))
 
     def pair(self, example: Example) -> Pair | None:
         """Return gold and predicted relations of one example; None if its gold relations are unknown.
@@ -100,11 +107,12 @@ class RelationScorer(MentionScorer):
         if stated is None:
             return None
         gold_edges, edges = common_edges(reference, predicted)
-        spans = gold_spans(reference, self.spans_key)
+        key = DEFAULT_SPANS_KEY if self.spans_key is None else self.spans_key
+        spans = gold_spans(reference, key)
         gold = set()
         for head, tail, label in stated:
             if not (0 <= head < len(spans) and 0 <= tail < len(spans)):
-                raise _missing_entity(reference, self.spans_key, [head, tail, label], len(spans))
+                raise _missing_entity(reference, key, [head, tail, label], len(spans))
             gold.add(_mention(spans[head], spans[tail], label, gold_edges))
         return gold, {_mention(item.head, item.tail, item.label, edges) for item in get_relations(predicted)}
 

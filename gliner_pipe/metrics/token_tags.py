@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from spacy.tokens import Doc
 from spacy.training import Example
 
-from gliner_pipe.data.annotations import SpanSetter
+from gliner_pipe.data.annotations import DEFAULT_SPANS_KEY, SpanSetter
 from gliner_pipe.data.token_targets import check_target, read_values
 from gliner_pipe.metrics.alignment import common_edges
 from gliner_pipe.metrics.base import MentionScorer
 from gliner_pipe.metrics.counts import Mention, Pair
 from gliner_pipe.registry import registry
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 @registry.scorers.register("gliner_pipe.token_tags")
@@ -32,7 +35,7 @@ class TokenTagScorer(MentionScorer):
     target
         The attribute of tokens: ``"tag_"``, ``"pos_"``, ``"_.name"`` ...
     span_getter
-        Where gold tags are read as spans, in documents without the attribute.
+        Where gold tags are read as spans, in documents without the attribute; by default where the pipeline reads them.
 
     Raises
     ------
@@ -40,9 +43,13 @@ class TokenTagScorer(MentionScorer):
         If the attribute does not exist.
     """
 
-    def __init__(self, target: str = "tag_", span_getter: SpanSetter = "gliner") -> None:
+    def __init__(self, target: str = "tag_", span_getter: SpanSetter | None = None) -> None:
         self.target = check_target(target, "target")
         self.span_getter = span_getter
+
+    def reading(self, gold: SpanSetter, predicted: SpanSetter) -> Self:
+        """Return the scorer with the places of a pipeline's gold spans, unless some are set."""
+        return self if self.span_getter is not None else type(self)(self.target, gold)
 
     def __call__(self, examples: Iterable[Example], **_: Any) -> dict[str, Any]:
         """Score the examples."""
@@ -52,7 +59,9 @@ class TokenTagScorer(MentionScorer):
     def pair(self, example: Example) -> Pair:
         """Return gold and predicted tags of one example; predictions for tokens without a gold tag are left out."""
         edges = common_edges(example.reference, example.predicted)
-        gold, unknown = self._tags(example.reference, edges[0], self.span_getter)
+        gold, unknown = self._tags(
+            example.reference, edges[0], DEFAULT_SPANS_KEY if self.span_getter is None else self.span_getter
+        )
         predicted, _ = self._tags(example.predicted, edges[1], None)
         return gold, {tag for tag in predicted if tag[1:] not in unknown}
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import spacy
 from spacy.tokens import Doc, Span
 
@@ -175,6 +176,19 @@ def locate_gold(
             dropped[UNALIGNED_WORDS if place is None and trimmed(span) else NO_TOKENS] += 1
         found.append(within)
     return found
+
+
+def words_of_tokens(tokens: npt.NDArray[np.bool_], doc: Doc, words: Words, read: ReadWords) -> list[int]:
+    """Return the words that are read and contain a character of the chosen tokens, ``(tokens,)``."""
+    if words.offsets is None:
+        chosen = tokens.tolist()
+    else:
+        taken = np.zeros(len(doc.text) + 1, np.bool_)
+        for token, wanted in zip(doc, tokens.tolist(), strict=True):
+            taken[token.idx : token.idx + len(token)] = wanted
+        chosen = [bool(taken[start:end].any()) for start, end in words.offsets]
+    places = range(len(read.texts))
+    return [place for place in places if (number := read.number(place)) != NO_WORD and chosen[number]]
 
 
 def _without(texts: list[str], kept: list[bool]) -> ReadWords:

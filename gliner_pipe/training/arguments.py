@@ -98,6 +98,8 @@ class TrainOptions(BaseModel):
             At the first invalid option.
         """
         given = dict(given)
+        for name in ("unseen_labels", "param_groups", "freeze_components", "sample_texts"):
+            given[name] = [] if given[name] is None else given[name]
         given["output_path"], given["best_path"] = output_paths(given["output_path"], given["best_path"])
         options = checked(cls, given, "train")
         options._check_combinations()
@@ -143,10 +145,14 @@ class TrainOptions(BaseModel):
         processes
             Number of training processes.
         """
+        schedule = self.schedule
         optimizer = str(getattr(self.optimizer, "optimizer_class", self.optimizer or "adamw"))
         return {
             **{name: getattr(self, name) for name in _STORED},
             "optimizer": optimizer,
+            "schedule": schedule
+            if schedule is None or isinstance(schedule, str)
+            else type(schedule).__name__,
             "data_seed": self.order_seed,
             "processes": processes,
         }
@@ -156,6 +162,7 @@ class TrainOptions(BaseModel):
 _STORED = (
     *("seed", "batch_size", "gradient_accumulation_steps", "grad_accumulation_max_tokens", "cut_by_length"),
     *("max_steps", "max_epochs", "transformer_lr", "task_lr", "weight_decay", "task_weight_decay"),
+    *("freeze_components", "param_groups", "unseen_labels"),
     *("warmup_rate", "warmup_steps", "max_grad_norm", "ema_decay", "start_decay", "mixed_precision"),
 )
 

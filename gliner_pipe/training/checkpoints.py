@@ -340,7 +340,7 @@ class ModelStore:
         learner = self.learner
         for text in differences(state["settings"], self.settings):
             note(
-                f"warning: [train.resume_from_checkpoint] {text}: the remaining steps differ from an unbroken training"
+                f"warning: [train.resume_from_checkpoint] {text}: the result differs from that of an unbroken training"
             )
         self._restore_optimizer(state)
         _set_schedule(learner.scheduler, state["scheduler"]["last_epoch"])

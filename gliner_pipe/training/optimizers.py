@@ -91,7 +91,7 @@ def sgd(momentum: Rate = 0.9, nesterov: bool = False) -> OptimizerBlock:
 @registry.optimizers.register("adafactor")
 def adafactor(
     beta2_decay: Annotated[Number, Field(le=0)] = -0.8,
-    eps: tuple[NonNegative | None, NonNegative] = (None, 1e-3),
+    eps: tuple[NonNegative | None, NonNegative] = (1e-15, 1.0),
     clip_threshold: Annotated[Number, Field(ge=1)] = 1.0,
 ) -> OptimizerBlock:
     """Adafactor: stores one value a row and a column instead of two a weight, for models that barely fit the memory.
@@ -101,9 +101,11 @@ def adafactor(
     beta2_decay
         Exponent of the decay of the running mean of the squared gradient.
     eps
-        Minimum of the squared gradient, and of the relative step.
+        Minimum of the root mean square of the gradient, and of that of the weights, with which torch multiplies the
+        learning rate. At 1 the learning rates are those of the training: weights are rarely larger. At torch's 1e-3
+        those of a pretrained matrix would be some 25 times smaller.
     clip_threshold
-        Maximum root mean square of an update.
+        Maximum root mean square of an update, as a multiple of the learning rate.
 
     Notes
     -----
@@ -311,12 +313,15 @@ def _parameters(models: Mapping[str, nn.Module]) -> Iterator[tuple[str, nn.Param
             yield f"{component}.{name}", parameter, id(parameter) in backbone, decays
 
 
-#: Paths of parts of a model by their names in GLiNER.
-PARTS = {"text_encoder": "encoder.backbone", "labels_encoder": "encoder.label_encoder"}
+#: Paths of the encoders of a model by their names in GLiNER; only what is pretrained in them is frozen.
+ENCODERS = {"text_encoder": "encoder.backbone", "labels_encoder": "encoder.label_encoder"}
 
 
 def freeze(models: Mapping[str, nn.Module], names: Sequence[str]) -> list[nn.Module]:
     """Freeze parts of the models.
+
+    Of ``text_encoder`` and ``labels_encoder`` the pretrained weights are frozen: new layers, such as a projection or an
+    adapter, are trained.
 
     Parameters
     ----------
@@ -345,15 +350,22 @@ def freeze(models: Mapping[str, nn.Module], names: Sequence[str]) -> list[nn.Mod
                 "train.freeze_components", f"contains {name!r}, which no model has", ", ".join(shallow)
             )
         for module in parts[name]:
-            if name not in models and any(map(_has_adapter, module.modules())):
+            if name not in {*models, *ENCODERS} and any(map(_has_adapter, module.modules())):
                 raise ConfigError(
                     "train.freeze_components",
                     f"contains {name!r}, whose adapter would be frozen too",
                     do="Remove it: under an adapter the encoder is frozen, and only the adapter is trained",
                 )
-            module.requires_grad_(False)
-            frozen.append(module)
+            for part in _pretrained(module) if name in ENCODERS else [module]:
+                part.requires_grad_(False)
+                frozen.append(part)
     return frozen
+
+
+def _pretrained(module: nn.Module) -> list[nn.Module]:
+    """Return the pretrained encoders in a backbone or label encoder; under an adapter they are frozen already."""
+    holders = [part for part in module.modules() if isinstance(part, PretrainedEncoder)]
+    return [holder.encoder for holder in holders if not holder.has_adapter] if holders else [module]
 
 
 def _named_parts(models: Mapping[str, nn.Module]) -> Iterator[tuple[str, list[nn.Module]]]:
@@ -361,7 +373,7 @@ def _named_parts(models: Mapping[str, nn.Module]) -> Iterator[tuple[str, list[nn
     found: dict[str, list[nn.Module]] = {name: [model] for name, model in models.items()}
     for component, model in models.items():
         modules = {path: module for path, module in model.named_modules() if path and _has_weights(module)}
-        for name, path in PARTS.items():
+        for name, path in ENCODERS.items():
             if path in modules:
                 found.setdefault(name, []).append(modules[path])
         for path, module in modules.items():
@@ -371,7 +383,7 @@ def _named_parts(models: Mapping[str, nn.Module]) -> Iterator[tuple[str, list[nn
 
 
 def _has_adapter(module: nn.Module) -> bool:
-    return isinstance(module, PretrainedEncoder) and module.adapter is not None
+    return isinstance(module, PretrainedEncoder) and module.has_adapter
 
 
 def _has_weights(module: nn.Module) -> bool:

@@ -22,6 +22,8 @@ from spacy.training import Example
 
 from gliner_pipe.data.label_sets import label_warnings_off
 from gliner_pipe.errors import ConfigError
+from gliner_pipe.evaluation.evaluate import gold_span_getter
+from gliner_pipe.modeling.backbones.pretrained_encoder import check_wrapped
 from gliner_pipe.modeling.layers.dropout import quicken
 from gliner_pipe.packaging.source import TRAIN_CONFIG
 from gliner_pipe.training.arguments import Plan, TrainOptions
@@ -57,9 +59,11 @@ from gliner_pipe.training.no_effect import without_effect
 from gliner_pipe.training.optimizers import freeze, make_optimizer, parameter_groups
 from gliner_pipe.training.progress import Progress, Status
 from gliner_pipe.training.protocol import trainable_components
+from gliner_pipe.training.resuming import check_settings, describe_data
 from gliner_pipe.training.run_info import config_text, package_versions, print_summary
 from gliner_pipe.training.schedules import Schedule, make_schedule
 from gliner_pipe.training.step import DeviceFullError, Learner
+from gliner_pipe.training.word_checks import describe_words
 from gliner_pipe.util.console import console_note
 
 if TYPE_CHECKING:
@@ -125,10 +129,15 @@ class Trainer:
         """Read the data, load the weights, and build everything that a step needs."""
         options = self.options
         self.components = trainable_components(self.nlp)
+        for name, component in self.components.items():
+            check_wrapped(component.model, f"components.{name}.model")
         note = console_note if os.environ.get("RANK", "0") == "0" else _silent
         self.loggers = make_loggers(options.loggers, note)
         schedule = make_schedule(options.schedule, options.warmup_rate, options.warmup_steps)
         self.checkpoint = checkpoint_to_resume(options, self.checkpoints)
+        if self.checkpoint is not None:
+            check_settings(self.nlp, self.components, self.checkpoint, note)
+        self._load_models()
         datasets, self.validation = read_data(self.nlp, options, note)
         self.accelerator = self._make_accelerator()
         self.main: bool = self.accelerator.is_main_process
@@ -136,7 +145,10 @@ class Trainer:
         uploader = self._make_uploader()
         for component in self.components.values():
             self.note(describe(datasets, component))
-        self._load_weights(datasets)
+            documents = [example for dataset in datasets for example in dataset.documents]
+            if self.main and (line := describe_words(self.nlp, component, documents)):
+                self.note(line)
+        self._initialize(datasets)
         if self.check is not None:
             self.check(self.nlp)
         datasets = counting_pieces(datasets, self.components)
@@ -160,7 +172,11 @@ class Trainer:
             checkpoints=self.checkpoints,
             files={TRAIN_CONFIG: self.config_text},
             limit=options.save_total_limit,
-            settings=options.resume_settings(self.accelerator.num_processes),
+            settings={
+                **options.resume_settings(self.accelerator.num_processes),
+                "train_data": [describe_data(one.documents, one.spans_key) for one in datasets],
+                "val_data": describe_data(self.validation.examples, gold_span_getter(self.nlp)),
+            },
             uploader=uploader,
         )
         self.stream = StepStream(
@@ -208,17 +224,27 @@ class Trainer:
         uploader.start()
         return uploader
 
-    def _load_weights(self, datasets: Sequence[Dataset]) -> None:
-        """Initialize the weights, or load those of a checkpoint.
-
-        Components that have weights keep them; other components of the pipeline are not initialized.
-        """
+    def _seed(self) -> None:
         random.seed(self.options.seed)
         np.random.seed(self.options.seed % 2**32)
         torch.manual_seed(self.options.seed)
-        if self.checkpoint is not None:
-            for name, component in self.components.items():
+
+    def _load_models(self) -> None:
+        """Load the checkpoint of a training, or the models given by name, which draw the weights of new adapters."""
+        self._seed()
+        for name, component in self.components.items():
+            if self.checkpoint is not None:
                 component.from_disk(self.checkpoint / name)
+            elif hasattr(component, "network"):
+                _ = component.network  # loaded on first use
+
+    def _initialize(self, datasets: Sequence[Dataset]) -> None:
+        """Initialize the weights of a new training.
+
+        Components that have weights keep them; other components of the pipeline are not initialized.
+        """
+        self._seed()
+        if self.checkpoint is not None:
             return
         examples: list[Example] = [example for dataset in datasets for example in dataset.documents]
         with self.nlp.select_pipes(enable=list(self.components)), label_warnings_off():
@@ -274,7 +300,8 @@ class Trainer:
         if self.status.finished or done >= self.plan.max_steps:
             if self.main and not options.output_path.is_dir():
                 self.store.save_last(done)
-            return f"Training is already complete: {done} steps"
+            stopped = f" ({self._why_stopped()})" if self.status.finished else ""
+            return f"Training is already complete: {done} steps{stopped}"
         if self.main:
             if self.checkpoint is None and options.save_total_limit:
                 remove(checkpoints(self.checkpoints))  # of an earlier training that this one replaces
@@ -345,13 +372,22 @@ class Trainer:
                 self.progress.add(result, seconds, batches.dropped)
                 self._after_step(step, result.record(step, seconds, rates))
                 if self.status.finished:
-                    return (
-                        f"Training ended after step {step}: {self.validation.metric} did not improve in "
-                        f"{self.status.validations_since_best} validations (patience)"
-                    )
+                    return f"Training ended after step {step}: {self._why_stopped()}"
                 if step >= self.plan.max_steps:
                     return f"Training ended after step {step}: all steps completed"
                 started = time.perf_counter()
+
+    def _why_stopped(self) -> str:
+        """Say why the training was stopped early."""
+        status, more = self.status, self.options.patience_threshold
+        by = f" by more than {more:g}" if more else ""
+        best = (
+            "" if status.best_score is None else f"; best {status.best_score:.4f} at step {status.best_step}"
+        )
+        return (
+            f"{self.validation.metric} did not improve{by} in {status.validations_since_best} validations "
+            f"(patience = {self.options.patience}{best})"
+        )
 
     def _use_smaller_sub_batches(self, error: DeviceFullError) -> None:
         """Halve the sub-batches, which does not change the result; raise the error if that is not possible."""
@@ -389,11 +425,11 @@ class Trainer:
     # -- validation ----------------------------------------------------------------------------------------------------
 
     def _validate_at_start(self) -> None:
-        """Score the initial weights; they are not saved, and are never the best model."""
+        """Score the initial weights, which are the best model until others are better."""
         if self.main:
             self.models.eval()
             record: dict[str, Any] = {"step": 0, "loss": None, "lr": {}, "best": False, "scores": {}}
-            self._score(record)
+            self._compare(record, 0)
             self._log_validation(record)
             self.models.train()
         self.accelerator.wait_for_everyone()
@@ -402,11 +438,7 @@ class Trainer:
         """Score the pipeline, save it as the last and, if it is better, as the best model, and log the scores."""
         self.models.eval()
         record = self.progress.record(step, rates)
-        score = self._score(record)
-        if score is not None:
-            record["best"] = self.status.add(score, step, self.options.patience_threshold)
-            if record["best"]:
-                self.store.save_best(step)
+        self._compare(record, step)
         self.store.save_last(step)
         self._log_validation(record)
         for component, reason, number in self.status.newly_dropped(self.progress.dropped):
@@ -414,6 +446,14 @@ class Trainer:
                 f"warning: [components.{component}] {number} gold annotations cannot be learned: {reason}"
             )
         self.models.train()
+
+    def _compare(self, record: dict[str, Any], step: int) -> None:
+        """Score the pipeline, and save it as the best model if it is."""
+        score = self._score(record)
+        if score is not None:
+            record["best"] = self.status.add(score, step, self.options.patience_threshold)
+            if record["best"]:
+                self.store.save_best(step)
 
     def _score(self, record: dict[str, Any]) -> float | None:
         """Add the scores to the record of a validation; return the best metric, or None without validation data."""

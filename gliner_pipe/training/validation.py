@@ -14,6 +14,7 @@ from spacy.training import Example
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.evaluation.evaluate import FACTS, default_scorers_for, evaluate_pipeline, gold_span_getter
 from gliner_pipe.metrics.alignment import prediction_getter
+from gliner_pipe.metrics.base import with_places
 from gliner_pipe.metrics.spans import METRICS, ZeroShotScorer
 from gliner_pipe.pipeline.overrides import gliner_components
 from gliner_pipe.training.loggers.base import flatten
@@ -119,7 +120,7 @@ def make_scorers(
         if not callable(item):
             allowed = f'a block, e.g. @scorers = "gliner_pipe.ner_exact", or one of {", ".join(METRICS)}'
             raise ConfigError(f"train.scorer.{name}", f"is {item!r}", allowed)
-        scorers[name] = item
+        scorers[name] = with_places(item, getters["span_getter"], getters["predicted_getter"])
     return scorers
 
 

@@ -54,7 +54,10 @@ def test_invariants(examples, label_set, sampling, seed):
         assert labels
         assert len(set(labels)) == len(labels)
         if sampling.all_labels:
-            assert set(labels) == set(own) | set(label_set) or labels == [LAST_RESORT]
+            complete = set(stated.get("ner_labels", []))
+            asked = complete | set(stated.get("ner_negatives", [])) if complete else set(label_set)
+            expected = set(own) | (set(label_set) & asked)
+            assert set(labels) == (expected or complete or {LAST_RESORT})
             continue
         limit = sampling.max_types or 1000
         assert len(labels) <= limit

@@ -35,6 +35,41 @@ def test_frozen_parts_do_not_change_and_others_do(config_path, names, frozen):
     assert any(not torch.equal(after[name], start[name]) for name in after if not name.startswith(frozen))
 
 
+@pytest.mark.parametrize("layer", [{"hidden_size": 24}, {"adapter": {"@adapters": "lora", "r": 2}}])
+def test_new_layers_of_a_frozen_encoder_learn(config_path, layer):
+    config = confit.Config.from_disk(config_path)
+    config["components"]["gliner"]["model"]["encoder"]["backbone"] |= layer
+    given = {
+        **config.resolve(registry=registry)["train"],
+        "loggers": [],
+        "freeze_components": ["text_encoder"],
+    }
+    start = weights(train(**{**given, "task_lr": 0.0, "transformer_lr": 0.0, "max_steps": 1}))
+    after = weights(train(**{**given, "max_steps": 3}))
+    changed = {name for name in after if not torch.equal(after[name], start[name])}
+    new = {
+        name for name in after if "backbone.projection." in name or "lora_" in name or "tokens_delta" in name
+    }
+    assert new and new <= changed
+    assert not any("backbone" in name for name in changed - new)
+
+
+def test_layers_of_peft_added_by_hand_are_refused(config_path, tmp_path):
+    peft = pytest.importorskip("peft")
+    nlp = trained(config_path, max_steps=1)
+    backbone = nlp.get_pipe("gliner").gliner.encoder.backbone
+    backbone.encoder = peft.get_peft_model(backbone.encoder, peft.LoraConfig(target_modules=["query"]))
+    with pytest.raises(ConfigError) as caught:
+        train(
+            nlp,
+            **{**_data(config_path), "output_path": tmp_path / "b" / "model-last"},
+            max_steps=1,
+            loggers=[],
+        )
+    assert caught.value.where == "components.gliner.model.encoder.backbone.encoder"
+    assert not (tmp_path / "b").exists()
+
+
 def test_a_frozen_part_knows_no_dropout(config_path, backbone):
     """The tiny backbone as it comes has dropout; frozen, it gives the same vectors in training as afterwards."""
     from gliner_pipe.training.distributed import TrainedModels
@@ -44,7 +79,7 @@ def test_a_frozen_part_knows_no_dropout(config_path, backbone):
     model = nlp.get_pipe("gliner").model
     models = TrainedModels({"gliner": model}, False, freeze({"gliner": model}, ["text_encoder"]))
     models.train()
-    assert not any(module.training for module in model.encoder.backbone.modules())
+    assert not any(module.training for module in model.encoder.backbone.encoder.modules())
     assert model.span_rep.training
 
 

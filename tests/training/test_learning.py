@@ -261,8 +261,12 @@ def test_patience_ends_the_training(config_path, capsys):
     )
     assert [record["step"] for record in seen] == [2, 4, 6, 8]
     assert [record["best"] for record in seen] == [True, False, False, False]
-    ended = "Training ended after step 8: ner.micro.f did not improve in 3 validations (patience)"
-    assert ended in capsys.readouterr().out
+    top = f"{seen[0]['scores']['ner']['micro']['f']:.4f} at step 2"
+    ended = f"Training ended after step 8: ner.micro.f did not improve in 3 validations (patience = 3; best {top})"
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[-3] == ended or printed[-4] == ended
+    assert any(line.startswith("last model: ") for line in printed[-3:])
+    assert any(line.startswith("best model: ") and top in line for line in printed[-3:])
 
 
 def test_without_validation_data_only_the_last_model_is_saved(config_path, tmp_path, capsys):

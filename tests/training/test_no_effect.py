@@ -108,7 +108,7 @@ def test_a_training_reports_them_once(config_path: Path, capsys: pytest.CaptureF
     ]
 
 
-@pytest.mark.parametrize("part", ["text_encoder", "encoder"])
+@pytest.mark.parametrize("part", ["encoder.backbone", "encoder"])
 def test_an_encoder_with_an_adapter_is_not_frozen_as_a_whole(config_path: Path, part: str) -> None:
     pytest.importorskip("peft")
     config = confit.Config.from_disk(config_path)

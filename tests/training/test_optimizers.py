@@ -183,3 +183,16 @@ def test_a_rule_for_one_setting_leaves_the_others_as_they_are():
     )
     rates = {group["name"]: (group["lr"], group["weight_decay"]) for group in groups}
     assert rates["transformer.weight"] == (1.0, 0.5) and rates["task.weight"] == (2.0, 0.5)
+
+
+def test_adafactor_takes_the_learning_rate_as_it_is():
+    """The first update of a small matrix has the learning rate as its root mean square, as with transformers'."""
+    torch.manual_seed(0)
+    weight = nn.Parameter(0.04 * torch.randn(8, 8))
+    before = weight.detach().clone()
+    optimizer = make_optimizer(
+        "adafactor", [{"params": [weight], "lr": 1e-2, "weight_decay": 0.0, "name": "task"}]
+    )
+    (1e-6 * weight.pow(3)).sum().backward()
+    optimizer.step()
+    assert (weight.detach() - before).square().mean().sqrt().item() == pytest.approx(1e-2, rel=0.1)

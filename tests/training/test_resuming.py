@@ -19,7 +19,7 @@ from gliner_pipe.errors import ConfigError, DataError
 from gliner_pipe.registry import registry
 from gliner_pipe.train import main, train
 from gliner_pipe.training.checkpoints import FOLDER, checkpoints, random_state, read_state, state_of_device
-from tests.training.conftest import weights
+from tests.training.conftest import records, weights
 
 
 def options(config_path, **changes):
@@ -52,6 +52,7 @@ def same(one, other):
         {},
         {"ema_decay": 0.8, "start_decay": 10.0, "schedule": "cosine", "optimizer": "NAdam"},
         {"gradient_accumulation_steps": 2, "num_workers": 1, "grad_accumulation_max_tokens": 60},
+        {"optimizer": "adafactor"},
         {"checkpoint_interval": 3, "validation_interval": 4, "max_steps": 10},
     ],
 )
@@ -138,6 +139,63 @@ def test_a_resumed_training_uses_its_own_settings_but_not_another_optimizer(conf
     other = weights(train(**options(config_path, **given, weight_decay=0.9)))
     assert "weight_decay was 0.01 and is 0.9" in capsys.readouterr().out
     assert same(plain, other)
+
+
+def changed_config(config_path, tmp_path, change):
+    config = confit.Config.from_disk(config_path)
+    change(config["components"]["gliner"])
+    path = tmp_path / "changed.cfg"
+    config.to_disk(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("block", "option", "value", "old"),
+    [
+        ("encoder", "embed_ent_token", True, "false"),
+        ("encoder", "ent_token", "<<LABEL>>", '"<<ENT>>"'),
+        ("encoder.backbone", "pooling", "last", '"first"'),
+        ("encoder.backbone", "hidden_size", 24, "null"),
+    ],
+)
+def test_settings_that_change_what_weights_mean_are_refused(config_path, tmp_path, block, option, value, old):
+    train(**options(config_path, max_steps=2))
+
+    def change(component):
+        section = component["model"]
+        for name in block.split("."):
+            section = section[name]
+        section[option] = value
+
+    path = changed_config(config_path, tmp_path, change)
+    with pytest.raises(ConfigError) as caught:
+        train(**options(path, max_steps=4, resume_from_checkpoint="auto"))
+    assert caught.value.where == f"components.gliner.model.{block}.{option}"
+    assert f"{option} = {old} in [components.gliner.model.{block}]" in caught.value.do
+
+
+def test_other_data_and_settings_are_reported(config_path, tmp_path, capsys):
+    train(**options(config_path, max_steps=2))
+    train(**options(config_path, max_steps=4, resume_from_checkpoint="auto"))
+    assert "data was" not in capsys.readouterr().out
+
+    def change(component):
+        component["labels"] = ["city", "person"]
+        component["model"]["encoder"]["backbone"]["window"] = 64
+        component["model"]["dropout"] = 0.1
+        component["label_sampling"] = {"all_labels": True}
+
+    path = changed_config(config_path, tmp_path, change)
+    given = options(path, max_steps=6, resume_from_checkpoint="auto")
+    train(**{**given, "train_data": records(40, seed=3)})
+    lines = capsys.readouterr().out.splitlines()
+    [settings] = [line for line in lines if "the settings of 'gliner' differ" in line]
+    assert 'label_sampling was {"all_labels": true, "shuffle": false} and is {"all_labels": true}' in settings
+    for part in ("labels was [", "backbone.window was 384 and is 64", "model.dropout was 0.0 and is 0.1"):
+        assert part in settings
+    [data] = [line for line in lines if "train_data was" in line]
+    assert "64 documents" in data and "40 documents" in data
+    assert not any("val_data was" in line for line in lines)
 
 
 def test_a_complete_training_does_nothing_unless_it_is_made_longer(config_path, tmp_path, capsys):

@@ -75,12 +75,17 @@ def test_unseen_labels_are_held_out_and_scored_apart(config_path, tmp_path, caps
     assert caught.value.where == "train.unseen_labels" and "'city'" in caught.value.found
 
 
-def test_validate_at_start_never_saves_a_best_model(config_path, tmp_path):
+def test_the_weights_before_the_first_step_can_be_the_best(config_path, tmp_path):
+    start = spacy.load(train_once(config_path, tmp_path))
     seen = []
-    given = options(config_path, max_steps=2, validation_interval=1, on_validation_callback=seen.append)
-    train(**{**given, "validate_at_start": True, "loggers": ["jsonl", "csv"]})
-    assert [record["step"] for record in seen] == [0, 1, 2]
-    assert seen[0]["scores"]["ner"]["micro"] and not seen[0]["best"] and seen[1]["best"]
+    # no weight changes: no later validation is better
+    given = options(config_path, max_steps=2, validation_interval=1, transformer_lr=0.0, task_lr=0.0)
+    out = tmp_path / "b" / "model-last"
+    given |= {"on_validation_callback": seen.append, "output_path": out, "loggers": ["jsonl", "csv"]}
+    train(**{**given, "nlp": start, "validate_at_start": True, "patience": 5})
+    assert [(record["step"], record["best"]) for record in seen] == [(0, True), (1, False), (2, False)]
+    best = weights(spacy.load(out.with_name("model-best")))
+    assert all(torch.equal(value, best[name]) for name, value in weights(start).items())
 
 
 def test_logging_interval(config_path, tmp_path):

@@ -14,7 +14,14 @@ from spacy.language import Language
 from spacy.tokens import Doc, Span
 from spacy.training import Example
 
-from gliner_pipe.data.annotations import SpanSetter, primary_key, set_spans, set_supervision, trimmed
+from gliner_pipe.data.annotations import (
+    SpanSetter,
+    gold_place,
+    primary_key,
+    set_spans,
+    set_supervision,
+    trimmed,
+)
 from gliner_pipe.data.fields import Entity, Relation, Report
 from gliner_pipe.data.files import Place, find_files
 from gliner_pipe.errors import ConfigError, DataError
@@ -116,7 +123,7 @@ class Reader:
         File, folder, pattern such as ``"corpus/*.jsonl"``, or a list of these.
     span_setter
         Where entities are stored: a span group, ``"ents"``, ``"*"`` (a group for each label), several of these, or
-        a mapping from these to labels.
+        a mapping from these to labels. By default where the components of the pipeline read gold entities.
     limit
         Number of examples after which a pass ends; ``None`` or 0 for all.
     label_map
@@ -143,7 +150,7 @@ class Reader:
         self,
         path: Any,
         *,
-        span_setter: SpanSetter = "gliner",
+        span_setter: SpanSetter | None = None,
         limit: Amount | None = None,
         label_map: LabelMap | None = None,
         labels: list[str] | None = None,
@@ -152,7 +159,8 @@ class Reader:
         flat_ner: bool = False,
         alignment_mode: Literal["strict", "contract", "expand"] = "expand",
     ) -> None:
-        primary_key(span_setter)
+        if span_setter is not None:
+            primary_key(span_setter)
         self.path = path
         self.span_setter = span_setter
         self.limit = limit
@@ -222,7 +230,8 @@ class Reader:
             for token, starts in zip(reference, record.sentence_starts, strict=True):
                 token.is_sent_start = starts
         spans, positions = self._spans(reference, record, report)
-        stored = set_spans(reference, spans, self.span_setter, report)
+        setter = gold_place(nlp) if self.span_setter is None else self.span_setter
+        stored = set_spans(reference, spans, setter, report)
         labels = (span.label_ for span in spans)
         ner_labels, ner_negatives = self._entity_labels.label_sets(record, labels, report)
         relations = self._relations(record, [None if p is None else stored[p] for p in positions], report)

@@ -148,6 +148,8 @@ class WindowBatch(TensorBatch):
         True for labels, ``(rows, labels)``.
     own
         First and last (exclusive) word that each row owns, counted in the row, ``(rows, 2)``.
+    unknown
+        Training only: True for words that nobody annotated, ``(rows, words)``; None if there are none.
     """
 
     input_ids: Tensor
@@ -158,6 +160,12 @@ class WindowBatch(TensorBatch):
     prompt_positions: Tensor
     prompt_mask: Tensor
     own: Tensor
+    unknown: Tensor | None = None
+
+    @property
+    def annotated(self) -> Tensor:
+        """True for words with subword tokens whose annotation is known: the loss covers these, ``(rows, words)``."""
+        return self.scorable if self.unknown is None else self.scorable & ~self.unknown
 
     @property
     def scorable(self) -> Tensor:

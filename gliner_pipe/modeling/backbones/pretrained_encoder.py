@@ -290,6 +290,34 @@ class PretrainedEncoder(PretrainedModule):
         return encoder, tokenizer
 
 
+def check_wrapped(model: nn.Module, where: str) -> None:
+    """Refuse a model with layers of `peft` that no block describes: it could be trained, but not loaded again.
+
+    Parameters
+    ----------
+    model
+        The blocks.
+    where
+        Section of the model, for the error.
+
+    Raises
+    ------
+    ConfigError
+        With the block to use.
+    """
+    described: set[nn.Module] = set()
+    for path, module in model.named_modules():
+        if isinstance(module, PretrainedEncoder) and module.adapter is not None:
+            described.update(module.modules())
+        elif type(module).__module__.partition(".")[0] == "peft" and module not in described:
+            raise ConfigError(
+                f"{where}.{path}" if path else where,
+                f"is a {type(module).__name__} of peft that was added in Python, which is not saved",
+                "an adapter in the configuration of the model",
+                'Write @adapters = "lora" in the section of the backbone (or adapter of a checkpoint) instead',
+            )
+
+
 def follow_device(model: Any, device: torch.device) -> None:
     """Switch a model with ``auto`` attention to flash-attn where that is supported, and otherwise to `sdpa`.
 

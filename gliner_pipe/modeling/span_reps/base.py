@@ -270,9 +270,12 @@ def by_row(spans: Tensor, n_rows: int) -> tuple[Tensor, tuple[Tensor, Tensor]]:
 
 
 def own_starts(windows: WindowBatch) -> Tensor:
-    """Words at which a span of the window may start: its own words with subword tokens, ``(rows, words)``."""
+    """Words at which a span of the window may start: its own words with subword tokens, ``(rows, words)``.
+
+    In training without those that nobody annotated: no span starts or ends there, nor does a gold one.
+    """
     position = torch.arange(windows.word_mask.shape[1], device=windows.own.device)
-    return windows.scorable & (position >= windows.own[:, :1]) & (position < windows.own[:, 1:])
+    return windows.annotated & (position >= windows.own[:, :1]) & (position < windows.own[:, 1:])
 
 
 def valid_spans(windows: WindowBatch, n_widths: int) -> Tensor:
@@ -283,5 +286,5 @@ def valid_spans(windows: WindowBatch, n_widths: int) -> Tensor:
     Tensor
         ``(rows, words, widths)``, boolean.
     """
-    padded = torch.nn.functional.pad(windows.scorable, (0, n_widths - 1))
+    padded = torch.nn.functional.pad(windows.annotated, (0, n_widths - 1))
     return own_starts(windows)[:, :, None] & padded.unfold(1, n_widths, 1)

@@ -153,7 +153,8 @@ class TokenLevel(SpanRep):
         inside = (position >= first[:, None]) & (position <= (first + width)[:, None])
         which, word = inside.nonzero().unbind(1)
         targets[rows[which], word, INSIDE, name[which]] = True
-        mask = windows.word_mask[:, :, None, None] & inputs.label_mask[:, None, None, :]
+        words = windows.word_mask if windows.unknown is None else windows.word_mask & ~windows.unknown
+        mask = words[:, :, None, None] & inputs.label_mask[:, None, None, :]
         parts = {"token": self.token_loss_coef * loss(logits, targets, mask)}
         if self.represent_spans:
             parts["span"] = self.span_loss_coef * self._span_loss(vectors, inputs, gold, loss)
@@ -170,6 +171,9 @@ class TokenLevel(SpanRep):
         targets = torch.zeros_like(logits, dtype=torch.bool)
         targets[at, name[which]] = True
         mask = inputs.label_mask[spans[:, 0]]
+        if inputs.windows.unknown is not None:
+            row, ends = spans[:, :1], spans[:, 1:]
+            mask = mask & ~inputs.windows.unknown[row, ends].any(1)[:, None]
         return loss(logits[:, None, None], targets[:, None, None], mask[:, None, None])
 
     def _random_spans(self, positive: Tensor, word_mask: Tensor) -> Tensor:

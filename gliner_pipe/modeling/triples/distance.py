@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -24,18 +26,31 @@ class DistanceTriple(Triple):
         and has no gradient. At width 768 nearly every distance is beyond 10, and with ``transe`` every one: nothing is
         learned then, so it is off by default.
     margin
-        Added to each score. A negative distance is at most 0 and its probability at most 0.5: without a margin (as in
-        GLiNER) ``relation_threshold`` must be below 0.5.
+        Distance at which the probability is 0.5, as the score is the margin minus the distance. By default about a
+        quarter of the distance between random vectors: the width divided by 4 for ``transe``, half the root of the
+        width for the others. With 0, GLiNER's value and the default with `compatible`, no probability is above 0.5, and
+        ``relation_threshold`` must be below that.
     """
 
-    def __init__(self, compatible: bool = False, margin: Number = 0.0) -> None:
+    def __init__(self, compatible: bool = False, margin: Number | None = None) -> None:
         super().__init__()
         self.compatible = compatible
         self.margin = margin
+        self.offset = margin or 0.0
+
+    def build(self, hidden_size: int) -> None:
+        """Choose the margin for vectors of this width, if none is set."""
+        super().build(hidden_size)
+        if self.margin is None and not self.compatible:
+            self.offset = self.typical(hidden_size) / 4
+
+    def typical(self, hidden_size: int) -> float:
+        """Return about the distance between random vectors of this width, with elements around 1."""
+        return 2 * math.sqrt(hidden_size)
 
     def nearness(self, distance: Tensor) -> Tensor:
         """Convert distances to scores."""
-        return self.margin - self.cut(distance)
+        return self.offset - self.cut(distance)
 
     def cut(self, distance: Tensor) -> Tensor:
         """Apply GLiNER's limit if ``compatible`` is set."""
@@ -71,6 +86,10 @@ class TransE(DistanceTriple):
     Source: Bordes et al., "Translating Embeddings for Modeling Multi-relational Data", 2013; GLiNER's ``TransE``.
     """
 
+    def typical(self, hidden_size: int) -> float:
+        """Return the width: the distance is a sum over all elements."""
+        return float(hidden_size)
+
     def forward(self, head: Tensor, relations: Tensor, tail: Tensor) -> Tensor:
         """Score all pairs for all relations."""
         distance = torch.cdist((head - tail).float(), -relations.float(), p=1.0)
@@ -90,6 +109,7 @@ class TransF(DistanceTriple):
 
     def build(self, hidden_size: int) -> None:
         """Create the projections, initialised to the identity (translation) and to 1 (both scales)."""
+        super().build(hidden_size)
         self.r_to_rvec = nn.Linear(hidden_size, hidden_size)
         self.r_to_alpha = nn.Linear(hidden_size, hidden_size)
         self.r_to_beta = nn.Linear(hidden_size, hidden_size)
@@ -119,6 +139,7 @@ class TransH(DistanceTriple):
 
     def build(self, hidden_size: int) -> None:
         """Create the projections to translation and normal."""
+        super().build(hidden_size)
         self.r_to_rtr = nn.Linear(hidden_size, hidden_size)
         self.r_to_w = nn.Linear(hidden_size, hidden_size)
 
@@ -191,6 +212,7 @@ class PairRE(DistanceTriple):
 
     def build(self, hidden_size: int) -> None:
         """Create the projections to both scales."""
+        super().build(hidden_size)
         self.r_to_alpha = nn.Linear(hidden_size, hidden_size)
         self.r_to_beta = nn.Linear(hidden_size, hidden_size)
 
@@ -215,6 +237,7 @@ class TripleRE(DistanceTriple):
 
     def build(self, hidden_size: int) -> None:
         """Create the four projections."""
+        super().build(hidden_size)
         self.r_to_alpha = nn.Linear(hidden_size, hidden_size)
         self.r_to_beta = nn.Linear(hidden_size, hidden_size)
         self.r_to_delta = nn.Linear(hidden_size, hidden_size)
@@ -224,4 +247,4 @@ class TripleRE(DistanceTriple):
         """Score all pairs for all relations."""
         scales = self.r_to_alpha(relations), self.r_to_delta(relations), self.r_to_beta(relations)
         distance = self.cut(affine_distance(head, tail, *scales))
-        return self.margin - self.r_to_gamma(relations).transpose(1, 2) * distance
+        return self.offset - self.r_to_gamma(relations).transpose(1, 2) * distance

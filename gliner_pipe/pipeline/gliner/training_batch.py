@@ -5,13 +5,13 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 from spacy.training import Example
 
-from gliner_pipe.data.annotations import Supervision, gold_spans, supervision
+from gliner_pipe.data.annotations import Supervision, gold_spans, supervision, unknown_tokens
 from gliner_pipe.data.fields import Relation
 from gliner_pipe.data.label_sampling import LabelSampling, sample_labels
 from gliner_pipe.data.relation_sampling import sample_relation_labels, vary
@@ -19,7 +19,7 @@ from gliner_pipe.errors import DataError
 from gliner_pipe.modeling.backbones.base import Window
 from gliner_pipe.modeling.batch import Drawn, TrainingBatch
 from gliner_pipe.modeling.decoders.generative import BLANK_LABEL
-from gliner_pipe.modeling.encoders.base import Query
+from gliner_pipe.modeling.encoders.base import EncoderBatch, Query
 from gliner_pipe.modeling.gliner import GLiNER
 from gliner_pipe.pipeline.gliner.training_targets import (
     NOT_TRAINED,
@@ -29,7 +29,14 @@ from gliner_pipe.pipeline.gliner.training_targets import (
     generation_targets,
     relation_targets,
 )
-from gliner_pipe.pipeline.word_splitters import ReadWords, Words, WordSplitter, locate_gold, read_words
+from gliner_pipe.pipeline.word_splitters import (
+    ReadWords,
+    Words,
+    WordSplitter,
+    locate_gold,
+    read_words,
+    words_of_tokens,
+)
 
 TOO_WIDE = "entity wider than max_width"
 ACROSS_WINDOWS = "entity across a window boundary"
@@ -37,10 +44,14 @@ NO_SLOT = "label beyond prompt_slots"
 
 
 class Gold(NamedTuple):
-    """Gold entities of an example, and relations between their positions; None where no relations are stated."""
+    """Gold entities of an example, relations between their positions (None where none are stated), and unknown words.
+
+    Words are unknown where nobody annotated entities: they are in no target.
+    """
 
     mentions: list[Mention]
     relations: list[Relation] | None
+    unknown: Sequence[int] = ()
 
 
 class Prompts(NamedTuple):
@@ -101,6 +112,7 @@ class DrawnSpans(Drawn):
         gold, words = [self.gold[i] for i in texts], [self.texts[i] for i in texts]
         prompts = self.prompts.of(texts)
         inputs = model.encoder.collate(windows)
+        inputs = _without_unknown(inputs, windows, gold)
         placed = _place(windows, gold, prompts, model.max_width, dropped)
         targets = torch.tensor([one[:4] for one in placed], dtype=torch.long).view(-1, 4)
         relations = None
@@ -213,9 +225,12 @@ def _read_gold(
         places.append(None if within is None else len(found))
         if within is not None:
             found.append(Mention(*within, span.label_))
-    stated = supervision(example.reference).get("relations") if relates else None
+    doc = example.reference
+    missing = unknown_tokens(doc, key)
+    unknown = () if missing is None else words_of_tokens(missing, doc, words, read)
+    stated = supervision(doc).get("relations") if relates else None
     if stated is None:
-        return Gold(found, None)
+        return Gold(found, None, unknown)
     relations = []
     for head, tail, label in stated:
         if not (0 <= head < len(places) and 0 <= tail < len(places)):
@@ -225,7 +240,20 @@ def _read_gold(
             dropped[NOT_TRAINED] += 1
         else:
             relations.append((ends[0], ends[1], label))
-    return Gold(found, relations)
+    return Gold(found, relations, unknown)
+
+
+def _without_unknown(inputs: EncoderBatch, windows: Sequence[Window], gold: Sequence[Gold]) -> EncoderBatch:
+    """Mark the words that nobody annotated."""
+    if not any(one.unknown for one in gold):
+        return inputs
+    unknown = torch.zeros_like(inputs.windows.word_mask)
+    for row, window in enumerate(windows):
+        inside = [
+            word - window.start for word in gold[window.text].unknown if window.start <= word < window.stop
+        ]
+        unknown[row, inside] = True
+    return replace(inputs, windows=replace(inputs.windows, unknown=unknown))
 
 
 def _no_such_entity(example: Example, key: str, relation: list[object], n_spans: int) -> DataError:

@@ -13,7 +13,7 @@ from spacy.training import Example
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from gliner_pipe.data.annotations import SpanSetter, gold_spans
+from gliner_pipe.data.annotations import SpanSetter, annotated_labels, gold_spans, unknown_tokens
 from gliner_pipe.data.token_targets import SPANS, read_values
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.modeling.backbones.base import IntArray, Pieces, Window
@@ -28,6 +28,7 @@ from gliner_pipe.pipeline.word_splitters import (
     WordSplitter,
     locate_gold,
     read_words,
+    words_of_tokens,
 )
 
 UNKNOWN_LABEL = "label outside the label set"
@@ -177,9 +178,23 @@ def _span_tags(
             dropped[UNKNOWN_LABEL] += 1
     tags, lost = model.decoder.encode(found, len(read.texts))
     dropped[NOT_REPRESENTABLE] += lost
+    _hide_unknown(model, tags, doc)
+    missing = unknown_tokens(doc, getter)
+    if missing is not None:
+        tags[words_of_tokens(missing, doc, words, read)] = UNKNOWN
     if read.numbers == [NO_WORD]:
         tags[:] = UNKNOWN
     return tags
+
+
+def _hide_unknown(model: TokenClassifier, tags: Tensor, doc: Doc) -> None:
+    """Set the tag ``O`` to unknown in chains with a label that the annotators of a document did not look for."""
+    known = annotated_labels(doc, model.labels)
+    if len(known) == len(model.labels):
+        return
+    unknown = torch.tensor([place for place, label in enumerate(model.labels) if label not in known])
+    partial = torch.isin(model.decoder.tables.labels.cpu(), unknown).any(1)  # (chains,)
+    tags[(tags == 0) & partial & ("O" in model.decoder.tables.prefixes)] = UNKNOWN
 
 
 def _values_read(values: Sequence[str | None], read: ReadWords) -> Sequence[str | None]:
