@@ -68,7 +68,7 @@ def word_pieces() -> Any:
     endings = Counter(f"##{word[-n:]}" for word in words for n in (2, 3) if len(word) > n)
     letters = sorted({*"".join(words), *string.ascii_lowercase, *string.digits})
     frequent = [sorted(count, key=lambda key: (-count[key], key)) for count in (words, endings)]
-    pieces = [*specials, *letters, *(f"##{one}" for one in letters), *frequent[0][:1200], *frequent[1][:400]]
+    pieces = [*specials, *letters, *(f"##{one}" for one in letters), *frequent[0][:700], *frequent[1][:300]]
     vocabulary = {piece: index for index, piece in enumerate(dict.fromkeys(pieces))}
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, splitter

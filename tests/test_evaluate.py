@@ -159,7 +159,7 @@ def test_mistakes_end_in_one_line(
     assert "allowed: exact, overlap, token" in error_of(capsys, *good, "--metrics", "bleu")
     assert "names no metric" in error_of(capsys, *good, "--metrics", ",")
     assert "Available names" in error_of(capsys, *good, "--reader", "nope")
-    assert "above 0 and at most 1" in error_of(capsys, *good, "--overlap-threshold", "0.0")
+    assert "threshold]" in error_of(capsys, *good, "--overlap-threshold", "0.0")
     assert "does not exist" in error_of(capsys, "--pipeline", ruler, "--data", tmp_path / "nope.jsonl")
     assert "Can't find model" in error_of(capsys, "--pipeline", tmp_path / "nope", "--data", data)
     assert "has no value" in error_of(capsys, *good, "--output")

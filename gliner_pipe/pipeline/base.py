@@ -324,7 +324,7 @@ class TorchPipe(Pipe):  # type: ignore[misc]
         """Add counts to ``report``."""
         if counts:
             with self._lock:
-                self.report.update(counts)
+                self.report.update(+counts)  # without reasons that were counted 0 times
 
     def tell_alignment(self, counts: Mapping[str, int]) -> None:
         """Log once that entities were changed or left out because the words of the model are not spaCy's tokens."""

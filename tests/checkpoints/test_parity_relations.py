@@ -139,7 +139,7 @@ def test_no_entity_is_related_to_itself(tmp_path):
     component.labels = LABELS
     component.cfg = {
         **component.cfg,
-        "threshold": 0.1,
+        "threshold": 0.01,
         "relation_threshold": 0.0,
         "flat_ner": False,
         "multi_label": True,

@@ -152,7 +152,7 @@ def test_created_from_a_config_section(name):
     encoder.build(16)
     assert encoder.input_projection.out_features == 8
     assert Config.serialize({"x": encoder})["x"] == section
-    with pytest.raises(ConfitValidationError, match="greater than 0"):
+    with pytest.raises(ConfitValidationError, match="n_layers"):
         Config({"x": {**section, "n_layers": 0}}).resolve(registry=registry)
 
 

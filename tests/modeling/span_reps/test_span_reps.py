@@ -160,7 +160,7 @@ def test_many_labels_find_the_same_as_few(name, at_once, monkeypatch):
     own = torch.tensor([[0, 6], [1, 3], [0, 6], [0, 1]])
     counts = mask.long()
     counts[2, 4] = 0  # a word without pieces
-    windows = SimpleNamespace(word_mask=mask, own=own, scorable=counts > 0)
+    windows = SimpleNamespace(word_mask=mask, own=own, scorable=counts > 0, annotated=counts > 0)
     read = Representations(words, words, labels, labels[:, :0])
     limits = torch.tensor([0.5, 0.0, 1.0, 0.7, 0.3])
 
@@ -257,5 +257,5 @@ def test_scores_of_all_widths_hold_no_vectors_of_all_widths():
 
 @pytest.mark.parametrize("name", ALL)
 def test_a_width_of_zero_is_rejected(name):
-    with pytest.raises(ConfitValidationError, match="greater than 0"):
+    with pytest.raises(ConfitValidationError, match="max_width"):
         Config({"x": {"@span_reps": name, "max_width": 0}}).resolve(registry=registry)
