@@ -29,7 +29,7 @@ def test_batches_of_unequal_texts(tmp_path, seed):
     check(model, load(save(model, tmp_path)))
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(1, 5))
 @pytest.mark.parametrize("context", [None, "rnn", "deberta-v2"])
 def test_spans_that_are_scored_once_more(tmp_path, seed, context):
     """GLiNER 0.2.29 fault: texts of unequal length in one batch fail; here they are what each is by itself."""

@@ -71,7 +71,7 @@ TWICE = {"@span_reps": "token_level", "represent_spans": True}
     [
         (None, {}),
         (None, {"flat_ner": False, "multi_label": True}),
-        (None, {"labels": [{"label": "animal", "threshold": 0.9}, "city", "person"]}),
+        (None, {"labels": [{"label": "person", "threshold": 0.9}, "city", "animal"]}),
         (None, {"labels": [{"label": "animal", "pattern": "[a-z ]+"}, "city", "person"]}),
         (None, {"word_splitter": {"@word_splitters": "whitespace"}, "partial_overlaps": True}),
         (TOKENS, {}),
