@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from gliner_pipe.checkpoints import gliner_names
-from gliner_pipe.errors import CheckpointError, ConfigError
+from gliner_pipe.errors import CheckpointError, ConfigError, reason_of
 from gliner_pipe.modeling.backbones import hf, hf_weights
 from gliner_pipe.modeling.encoders.bi_encoder import BiEncoder
 from gliner_pipe.modeling.encoders.label_table import FILE as PROMPTS
@@ -61,7 +61,7 @@ def hf_config(config: Mapping[str, Any], folder: Path, key: str) -> Any:
         return AutoConfig.from_pretrained(hf.source_of(name, key), trust_remote_code=consent.is_given())
     except hf_weights.FAILURES as error:
         consent.refuse(error, name, key)
-        reason = error.found if isinstance(error, ConfigError) else hf_weights.first_line(error, 160)
+        reason = error.found if isinstance(error, ConfigError) else reason_of(error, 160)
         raise CheckpointError(
             f"{folder}: has no {SETTINGS[key]}, and the configuration of its {key}, {name!r}, cannot be read "
             f"({reason}). Write the content of that model's config.json as {SETTINGS[key]}, or set {key} to a folder "

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from gliner_pipe.checkpoints import gliner_assets, gliner_names
-from gliner_pipe.errors import CheckpointError, ConfigError
+from gliner_pipe.errors import CheckpointError, ConfigError, reason_of
 from gliner_pipe.modeling.backbones import hf, hf_weights
 from gliner_pipe.modeling.block import from_blocks
 from gliner_pipe.modeling.gliner import GLiNER
@@ -92,7 +92,7 @@ def _folder(name: str) -> Path:
         try:
             folder = Path(snapshot_download(name, allow_patterns=list(FILES)))
         except Exception as error:  # the hub client raises errors of many kinds
-            reason = " ".join(str(error).split())[:200]
+            reason = reason_of(error, 200)
             raise ConfigError(
                 "model", f"{name!r} cannot be downloaded from the hub ({reason})", _ALLOWED
             ) from error
@@ -196,7 +196,7 @@ def _unpickled(path: Path, device: str = "cpu") -> dict[str, Tensor]:
     try:
         state = torch.load(path, map_location=device, weights_only=True)
     except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = reason_of(error, 200)
         raise CheckpointError(
             f"{path}: holds more than tensors, or is incomplete ({reason}). No code was run. Request the model as "
             "model.safetensors."

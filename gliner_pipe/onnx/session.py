@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gliner_pipe.errors import CheckpointError, ConfigError
+from gliner_pipe.errors import CheckpointError, ConfigError, reason_of
 from gliner_pipe.modeling.layers.cache import Cache
 from gliner_pipe.util import optional
 
@@ -62,7 +62,7 @@ class Graph:
         try:
             return runtime.InferenceSession(str(self.path), options, providers=self.providers)
         except Exception as error:  # onnxruntime's own exceptions have no common base
-            reason = " ".join(str(error).split())[:300]
+            reason = reason_of(error)
             raise CheckpointError(
                 f"{self.path}: cannot be opened ({reason}). Export the pipeline again."
             ) from error

@@ -23,7 +23,7 @@ from spacy.training import Example, validate_examples, validate_get_examples
 from spacy.vocab import Vocab
 from torch import nn
 
-from gliner_pipe.errors import CheckpointError, ConfigError, NotInitializedError
+from gliner_pipe.errors import CheckpointError, ConfigError, NotInitializedError, reason_of
 from gliner_pipe.modeling.batch import LossTerms
 from gliner_pipe.modeling.block import available, described
 from gliner_pipe.modeling.inference import TokenBudget
@@ -563,7 +563,7 @@ class TorchPipe(Pipe):  # type: ignore[misc]
         try:
             model.to(self.device)
         except (RuntimeError, AssertionError) as error:  # torch raises either for a device that is missing
-            reason = " ".join(str(error).split())[:200]
+            reason = reason_of(error, 200)
             found = f"found {self.cfg['device']!r}, which this machine cannot use ({reason})"
             do = 'Write "auto" for CUDA if available, else the CPU'
             raise ConfigError(f"{self._where}.device", found, DEVICES, do) from error

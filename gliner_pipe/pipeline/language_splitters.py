@@ -9,7 +9,7 @@ from typing import Any
 
 from spacy.tokens import Doc
 
-from gliner_pipe.errors import ConfigError
+from gliner_pipe.errors import ConfigError, reason_of
 from gliner_pipe.modeling.layers.cache import Cache
 from gliner_pipe.pipeline.word_splitters import SpacyWords, Words, WordSplitter
 from gliner_pipe.registry import registry
@@ -278,7 +278,7 @@ class StanzaWords(DetectingWords):
             stanza.download(language, **options)
             return stanza.Pipeline(language, download_method=None, **options)
         except Exception as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = reason_of(error, 200)
             logger.warning(
                 "No stanza tokenizer of the language %r (%s): its texts are split as %r.",
                 language,

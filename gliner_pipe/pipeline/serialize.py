@@ -21,7 +21,7 @@ import srsly
 from safetensors import SafetensorError
 
 from gliner_pipe.checkpoints.pretrained import Named
-from gliner_pipe.errors import CheckpointError, ConfigError
+from gliner_pipe.errors import CheckpointError, ConfigError, reason_of
 from gliner_pipe.util import consent
 from gliner_pipe.util.atomic import inside
 from gliner_pipe.util.secrets import redacted
@@ -98,7 +98,7 @@ def from_disk(component: Serializable, path: Path, exclude: Iterable[str] = ()) 
     except (OSError, ValueError, SafetensorError) as error:
         if isinstance(error, (CheckpointError, ConfigError)):
             raise
-        reason = " ".join(str(error).split())[:300]
+        reason = reason_of(error)
         raise CheckpointError(f"{folder}: cannot be read ({reason}). Save the pipeline again.") from error
     component.replace_model(model.eval())
 

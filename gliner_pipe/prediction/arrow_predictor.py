@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from spacy.language import Language
 
 from gliner_pipe.data.files import Place
-from gliner_pipe.data.readers.tables import optional_package
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.metrics.alignment import SpanGetter
 from gliner_pipe.pipeline.labels import split_labels
@@ -23,6 +22,7 @@ from gliner_pipe.pipeline.overrides import override
 from gliner_pipe.prediction.chunks import BadRow, Chunk, predict_chunks
 from gliner_pipe.prediction.shard_writers import Schema, arrow
 from gliner_pipe.prediction.shards import Columns, add_batch, check_columns, refuse_names
+from gliner_pipe.util.optional import library
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -228,7 +228,7 @@ def predict_ray(
     ray.data.Dataset
         The rows with their columns and those of the predictions, computed lazily.
     """
-    ray = optional_package("ray", "predict_ray", "ray")
+    ray = library("ray", "predict_ray", "ray")
     ArrowPredictor(pipeline, **options)  # reports mistakes here, and not on the cluster
     resources = ray.cluster_resources() if ray.is_initialized() else {}
     most = workers or int(resources.get("GPU" if num_gpus else "CPU", 1) / (num_gpus or num_cpus or 1))
@@ -261,7 +261,7 @@ def predict_spark(frame: Any, pipeline: str | Path, **options: Any) -> Any:
     pyspark.sql.DataFrame
         The rows with their columns and those of the predictions, computed lazily.
     """
-    types = optional_package("pyspark.sql.types", "predict_spark", "spark")
+    types = library("pyspark.sql.types", "predict_spark", "spark")
     predictor = ArrowPredictor(pipeline, **options)
     added = [
         types.StructField(field.name, _spark_type(types, field.type)) for field in predictor.schema.fields()

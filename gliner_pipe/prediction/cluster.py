@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from spacy.language import Language
 
-from gliner_pipe.data.readers.tables import optional_package
 from gliner_pipe.errors import GlinerPipeError
 from gliner_pipe.pipeline.base import TorchPipe
 from gliner_pipe.prediction.arrow_predictor import load_once
@@ -24,6 +23,7 @@ from gliner_pipe.prediction.shard_writers import arrow
 from gliner_pipe.prediction.shards import Shard
 from gliner_pipe.util.atomic import replace_directory
 from gliner_pipe.util.consent import is_stated
+from gliner_pipe.util.optional import library
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -124,7 +124,7 @@ _Results = Generator[tuple[int, str | None], None, None]
 
 
 def _run_ray(nlp: Language, task: ShardTask) -> _Results:
-    ray = optional_package("ray", "engine", "ray")
+    ray = library("ray", "engine", "ray")
     started_here = not ray.is_initialized()
     if started_here:
         ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
@@ -159,7 +159,7 @@ def _wants_gpu(nlp: Language, resources: dict[str, float]) -> bool:
 
 
 def _run_spark(task: ShardTask) -> _Results:
-    sql = optional_package("pyspark.sql", "engine", "spark")
+    sql = library("pyspark.sql", "engine", "spark")
     started_here = sql.SparkSession.getActiveSession() is None
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # else any python3, which may lack this package
     builder = sql.SparkSession.builder.appName("gliner_pipe").config("spark.ui.showConsoleProgress", "false")

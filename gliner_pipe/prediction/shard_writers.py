@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 from spacy.language import Language
 from spacy.util import raise_error
 
-from gliner_pipe.data.readers.tables import open_parquet, optional_package
+from gliner_pipe.data.readers.tables import open_parquet
 from gliner_pipe.pipeline.overrides import gliner_components
 from gliner_pipe.prediction.chunks import NoPrediction, Outcome, json_fields
+from gliner_pipe.util.optional import library
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -36,7 +37,7 @@ def arrow(module: str = "pyarrow") -> Any:
     ConfigError
         If it is not installed.
     """
-    return optional_package(module, "predict", "parquet")
+    return library(module, "predict", "parquet")
 
 
 # -- columns of a prediction -----------------------------------------------------------------------------------

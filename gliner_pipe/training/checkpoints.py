@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from spacy.language import Language
 
-from gliner_pipe.errors import ConfigError
+from gliner_pipe.errors import ConfigError, reason_of
 from gliner_pipe.modeling.adapters.base import saving
 from gliner_pipe.pipeline.load import TRAINING_STATE
 from gliner_pipe.training.distributed import gathered
@@ -226,7 +226,7 @@ def read_state(path: Path) -> dict[str, Any]:
     try:
         state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises what pickle, zipfile and the system raise
-        reason = " ".join(str(error).split())[:200]
+        reason = reason_of(error, 200)
         raise ConfigError(
             "train.resume_from_checkpoint",
             f"contains {file}, which cannot be read ({reason})",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import glob
-import importlib
 import io
 import json
 import re
@@ -19,6 +18,7 @@ from gliner_pipe.data.fields import shown
 from gliner_pipe.data.files import Place, find_files, read_json, read_lines, read_text
 from gliner_pipe.data.readers.cells import guess_columns, inner_names, plain_value, sentence_column
 from gliner_pipe.errors import ConfigError, DataError
+from gliner_pipe.util.optional import library
 
 CSV_SUFFIXES = (".csv", ".tsv")
 TABLE_SUFFIXES = (*CSV_SUFFIXES, ".parquet", ".json", ".jsonl", ".ndjson")
@@ -175,31 +175,6 @@ def missing_column(place: Place, option: str, column: str, there: Sequence[str])
     return place.error(column, found, "a column of lists", f"Set {option}{value}")
 
 
-def optional_package(name: str, where: str = "readers.bio", extra: str = "datasets") -> Any:
-    """Import a package of an extra.
-
-    Parameters
-    ----------
-    name
-        Package, or module of a package.
-    where
-        Option or block that needs it, for the message.
-    extra
-        Extra of this project that installs it.
-
-    Raises
-    ------
-    ConfigError
-        The package is not installed.
-    """
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        package = name.partition(".")[0]
-        do = f'pip install "gliner_pipe[{extra}]"'
-        raise ConfigError(where, f"needs the package {package}", do=do) from error
-
-
 def _of_file(file: Path) -> Table:
     suffix = file.suffix.lower()
     if suffix in CSV_SUFFIXES:
@@ -316,14 +291,14 @@ def open_parquet(file: Path, where: str = "readers.bio", extra: str = "datasets"
     file
         The file.
     where, extra
-        As for `optional_package`.
+        As for :func:`gliner_pipe.util.optional.library`.
 
     Raises
     ------
     DataError
         Not a Parquet file.
     """
-    parquet = optional_package("pyarrow.parquet", where, extra)
+    parquet = library("pyarrow.parquet", where, extra)
     try:
         return parquet.ParquetFile(str(file))
     except (OSError, ValueError) as error:
@@ -382,7 +357,7 @@ def _of_hub(name: str, split: str) -> Table:
 
 
 def _load(name: str, load: Callable[[Any], Any], hub: bool = False) -> Any:
-    package = optional_package("datasets")
+    package = library("datasets", "readers.bio", "datasets")
     try:
         return load(package)
     except Exception as error:  # of any kind, depending on what is wrong with the data or the network

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from gliner_pipe.errors import CheckpointError, ConfigError, GlinerPipeError
+from gliner_pipe.errors import CheckpointError, ConfigError, GlinerPipeError, reason_of
 from gliner_pipe.modeling.backbones import hf_weights, word_spaces
 from gliner_pipe.modeling.layers.linear import take_linears
 from gliner_pipe.util import consent
@@ -115,7 +115,7 @@ def config_of(settings: Mapping[str, Any], where: str, kind: str | None = None) 
     try:
         return AutoConfig.for_model(model_type, **settings)
     except Exception as error:  # each class of configurations has checks of its own
-        found = f"cannot be read as the configuration of a {model_type!r} ({hf_weights.first_line(error)})"
+        found = f"cannot be read as the configuration of a {model_type!r} ({reason_of(error)})"
         raise ConfigError(where, found, "the content of the config.json of an encoder", _SPELLING) from None
 
 
@@ -199,7 +199,7 @@ def unloadable(error: Exception, name: object, where: str, allowed: str) -> Conf
         If the model contains code and the user has not consented to run it.
     """
     consent.refuse(error, name, where)
-    reason = hf_weights.first_line(error)
+    reason = reason_of(error)
     do = "Without network, download the model before and set its folder"
     return ConfigError(where, f"{name!r} cannot be loaded ({reason})", allowed, do)
 
@@ -215,7 +215,7 @@ def load_weights(kind: Any, source: str, name: str, where: str, options: dict[st
     try:
         return hf_weights.load(kind, source, name, **how, **options)
     except (ImportError, ValueError) as error:
-        reason, chosen = hf_weights.first_line(error, 200), options.get("attn_implementation")
+        reason, chosen = reason_of(error, 200), options.get("attn_implementation")
         if isinstance(error, GlinerPipeError) or not re.search("attn|attention", reason, re.IGNORECASE):
             raise
         if chosen is not None:
@@ -291,7 +291,7 @@ def read_tokenizer(source: str | Path, trust_remote_code: bool, **options: Any) 
             tokenizer = PreTrainedTokenizerFast.from_pretrained(source, **options)
     except (*hf_weights.FAILURES, TypeError) as error:
         consent.refuse(error, source, "model")
-        raise CheckpointError(_no_tokenizer(source, hf_weights.first_line(error, 160))) from None
+        raise CheckpointError(_no_tokenizer(source, reason_of(error, 160))) from None
     if len(tokenizer) < _FEW_TOKENS and not {*tokenizer.get_vocab()} - {*tokenizer.all_special_tokens, "▁"}:
         raise CheckpointError(_no_tokenizer(source, "it only has special tokens"))
     return tokenizer
@@ -353,7 +353,7 @@ def load_saved(
                 raise
             model = AutoModel.from_config(config, **options)
             attn_implementation = "auto"
-            _report_attention(where, hf_weights.first_line(error, 200), attn_implementation)
+            _report_attention(where, reason_of(error, 200), attn_implementation)
     except ValueError as error:
         consent.refuse(error, folder, where)
         raise

@@ -36,11 +36,6 @@ WRAPPERS = frozenset({"_orig_mod", "module", "model", "base_model"})
 SHOWN = 4
 
 
-def first_line(error: Exception, size: int = 300) -> str:
-    """Return the message of an error on one line."""
-    return " ".join(str(error).split())[:size]
-
-
 def listed(names: Iterable[str], shown: int = SHOWN) -> str:
     """Return the first names and the number of the others: ``a, b and 3 more``."""
     names = list(names)

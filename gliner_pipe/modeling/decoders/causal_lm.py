@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from gliner_pipe.errors import ConfigError, GlinerPipeError
+from gliner_pipe.errors import ConfigError, GlinerPipeError, reason_of
 from gliner_pipe.modeling.backbones import hf, hf_weights
 from gliner_pipe.util import consent
 from gliner_pipe.util.thread_lock import LOADING
@@ -92,7 +92,7 @@ def load_saved(folder: Path, where: str, trust_remote_code: bool) -> tuple[Any, 
         raise
     except (OSError, ValueError, ImportError) as error:
         consent.refuse(error, folder, where)
-        reason = hf_weights.first_line(error)
+        reason = reason_of(error)
         raise ConfigError(where, f"{folder} cannot be loaded ({reason})", _ALLOWED) from error
     return _prepared(model, tokenizer)
 

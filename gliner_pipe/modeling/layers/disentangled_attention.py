@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from gliner_pipe.errors import reason_of
 from gliner_pipe.util.devices import has_flash_attention, is_out_of_memory
 
 #: Largest number of positions whose products with distances are computed at once. Neighbours share most of their
@@ -240,7 +241,7 @@ def flash_attention(
     except Exception as error:  # the compiler of a kernel raises errors of any class
         if is_out_of_memory(error):
             raise
-        reason = " ".join(str(error).split())[:200]
+        reason = reason_of(error, 200)
         logger.warning(
             "The kernel of flashdeberta failed (%s); attention of PyTorch is used instead.", reason
         )
