@@ -19,7 +19,6 @@ from gliner_pipe.evaluation.evaluate import unannotated_docs
 from gliner_pipe.metrics.base import SpanScorer
 from gliner_pipe.metrics.counts import CountFunction, LabelCounts, add_counts
 from gliner_pipe.pipeline.annotate import owners_of
-from gliner_pipe.pipeline.gliner.settings import decoding
 from gliner_pipe.pipeline.labels import LabelItem
 from gliner_pipe.pipeline.overrides import override
 
@@ -133,7 +132,7 @@ class CandidateSweep(Sweep):
     def _decode(self, document: DocCandidates, limits: Limits) -> LabelCounts:
         """Return the counts of one document."""
         passed = [candidate for candidate in document.candidates if candidate.score > limits[candidate.label]]
-        decode = partial(self.component.gliner.decoder.decode, **decoding(self.component.cfg))
+        decode = partial(self.component.gliner.decoder.decode, **self.component.decoding)
         kept = decode(passed)
         if document.tokens is not None:
             keys = [document.tokens[candidate[:3]] for candidate in kept]

@@ -43,7 +43,6 @@ from gliner_pipe.pipeline.thinc_optimizer import ThincDrivenOptimizer
 from gliner_pipe.pipeline.word_splitters import WordSplitter, read_words
 from gliner_pipe.registry import registry
 from gliner_pipe.util.atomic import is_plain
-from gliner_pipe.util.devices import is_lost
 from gliner_pipe.util.ranges import Count, Positive
 from gliner_pipe.util.thread_lock import LOADING, Lock
 
@@ -615,7 +614,7 @@ class TorchPipe(Pipe):  # type: ignore[misc]
     def _set_precision(self) -> None:
         """Apply the current precision settings to the model."""
         precision, device = Precision.of(self.cfg), self.network.device
-        if is_lost(device):
+        if device.type == "cuda" and not torch.cuda.is_initialized():
             raise ConfigError(
                 f"{self._where}.device",
                 f"found a model on {device} in a process forked from one that used CUDA, which CUDA does not support",

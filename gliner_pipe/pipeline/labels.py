@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, TypeVar
 
 from gliner_pipe.errors import ConfigError
@@ -14,7 +15,7 @@ _KEYS = ("label", "description", "threshold")
 _Item = TypeVar("_Item", bound="LabelItem")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class LabelItem:
     """One label.
 
@@ -35,7 +36,7 @@ class LabelItem:
     threshold: float | None = None
     pattern: str | None = None
 
-    @property
+    @cached_property
     def text(self) -> str:
         """Text that the model reads."""
         return self.description or self.label
@@ -52,7 +53,7 @@ class LabelItem:
         return self.label if len(item) == 1 else item
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class RelationItem(LabelItem):
     """One relation; it has no pattern.
 

@@ -41,8 +41,3 @@ def release_memory(error: BaseException) -> None:
 def has_flash_attention(device: torch.device) -> bool:
     """Return whether a GPU runs flash-attn and flashdeberta: compute capability 8.0 (Ampere) or newer."""
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
-
-
-def is_lost(device: torch.device) -> bool:
-    """Return whether a model on `device` cannot run here, because this process was forked from one that used CUDA."""
-    return device.type == "cuda" and not torch.cuda.is_initialized()

@@ -34,7 +34,7 @@ from gliner_pipe.modeling.relations import find_relations
 from gliner_pipe.pipeline import annotate
 from gliner_pipe.pipeline.base import TorchPipe, takes_settings
 from gliner_pipe.pipeline.gliner import restrictions
-from gliner_pipe.pipeline.gliner.settings import DEFAULT_CONFIG, GlinerSettings, decoding
+from gliner_pipe.pipeline.gliner.settings import DEFAULT_CONFIG, GlinerSettings
 from gliner_pipe.pipeline.gliner.training_batch import DrawnSpans, draw
 from gliner_pipe.pipeline.gliner.training_targets import TaughtRelations
 from gliner_pipe.pipeline.labels import (
@@ -274,6 +274,16 @@ class Gliner(TorchPipe):
         return self.relation_threshold if isinstance(item, RelationItem) else self.threshold
 
     @property
+    def decoding(self) -> dict[str, Any]:
+        """Options of ``Decoder.decode``; those that not every decoder has only if they are set."""
+        options = {"flat": self.cfg["flat_ner"], "multi_label": self.cfg["multi_label"]}
+        if self.cfg["prefer"] != "score":
+            options["prefer"] = self.cfg["prefer"]
+        if self.cfg["partial_overlaps"]:
+            options["partial_overlaps"] = True
+        return options
+
+    @property
     def spans_key(self) -> str:
         """Span group that entities are written to."""
         return str(self.cfg["spans_key"])
@@ -368,9 +378,9 @@ class Gliner(TorchPipe):
     ) -> list[GivenSpans] | None:
         """Return the only spans of each document to score, in words that are read; None if no document has any."""
         key, width = self.cfg["input_spans_key"], self.max_width
-        places = [restrictions.given_spans(doc, key, report) for doc in docs]
-        if all(some is None for some in places):
+        if key is None and not any(restrictions.INPUT_SPANS_KEY in doc.user_data for doc in docs):
             return None
+        places = [restrictions.given_spans(doc, key, report) for doc in docs]
         return [
             None if some is None else restrictions.in_words(doc, one.words, words, some, width, report)
             for doc, one, words, some in zip(docs, requests, read, places, strict=True)
@@ -425,7 +435,7 @@ class Gliner(TorchPipe):
                 query,
                 [self.limit(item) for item in labels],
                 [self.limit(item) for item in relations],
-                restrictions.patterns_of(labels),
+                restrictions.patterns_of(labels) if any(item.pattern is not None for item in labels) else {},
             )
         return Request(doc, words, labels, relations, *known[key])
 
@@ -448,7 +458,7 @@ class Gliner(TorchPipe):
                     check = request.labels, request.patterns, request.doc, request.words, words
                     one.candidates = restrictions.matching(one.candidates, *check, report)
                     one.below = restrictions.matching(one.below, *check)
-            options = decoding(cfg)
+            options = self.decoding
             kept = [model.decoder.decode(one.candidates, **options) for one in found]
             generated: list[list[tuple[str, ...]]] = [[()] * len(entities) for entities in kept]
             if model.label_generator is not None:
@@ -532,7 +542,7 @@ class Gliner(TorchPipe):
         also ``span._.score``.
         """
         splitter, report, cfg = self.word_splitter, Counter[str](), self.cfg
-        mode, options = cfg["alignment_mode"], decoding(cfg)
+        mode, options = cfg["alignment_mode"], self.decoding
 
         def decode(candidates: list[Candidate]) -> list[Candidate]:
             return self.gliner.decoder.decode(candidates, **options)

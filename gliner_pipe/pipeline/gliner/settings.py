@@ -71,16 +71,6 @@ class GlinerSettings(Settings):
     prompt_slots: Count = 8
 
 
-def decoding(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of ``Decoder.decode``; those that not every decoder has only if they are set."""
-    options = {"flat": settings["flat_ner"], "multi_label": settings["multi_label"]}
-    if settings["prefer"] != "score":
-        options["prefer"] = settings["prefer"]
-    if settings["partial_overlaps"]:
-        options["partial_overlaps"] = True
-    return options
-
-
 #: The default configuration: MiniLM, markerV0, focal loss.
 DEFAULT_CONFIG: dict[str, Any] = {
     **GlinerSettings().model_dump(),
