@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -39,19 +39,14 @@ def test_no_name_is_lost(family: str) -> None:
     assert set(BUILT_IN[family]) <= set(built_in(family))
 
 
-@pytest.mark.parametrize("family", sorted(BUILT_IN))
+@pytest.mark.parametrize("family", sorted(set(BUILT_IN) - {"core", "metrics"}))
 def test_every_name_is_documented(family: str) -> None:
-    """By a ``:::`` line for its class, headed by the name, or by its name as code on any page."""
-    pages = "\n".join(page.read_text("utf8") for page in sorted((ROOT / "docs").glob("*.md")))
-    view = getattr(registry, family)
-    classes = {
-        name: f"{view.get(name).__module__}.{view.get(name).__qualname__}" for name in built_in(family)
-    }
-    entry = "::: {}\n    options:\n      heading: {}\n"
-    missing = [name for name, path in classes.items() if entry.format(path, name) not in pages]
-    if family not in (*BLOCK_FAMILIES, "losses"):
-        missing = [name for name in missing if not re.search(f'[`"]{re.escape(name)}[`"]', pages)]
-    assert missing == []
+    """By its docstring, which its page in the reference shows, and that page is in the navigation."""
+    page = runpy.run_path(str(ROOT / "scripts" / "api_pages.py"))["family_page"](family)
+    for name in built_in(family):
+        assert f"'@{family} = \"{name}\"'" in page
+        assert len((getattr(registry, family).get(name).__doc__ or "").strip()) > 20, name
+    assert f" api/{family}.md\n" in (ROOT / "mkdocs.yml").read_text("utf8")
 
 
 def test_components_are_found_by_factory() -> None:

@@ -157,6 +157,9 @@ def _draw_loss(axis: Any, loss: Sequence[tuple[int, float]], weight: float) -> N
     for points, style in ((loss, {"alpha": 0.3}), (dark, {"label": "smoothed"})):
         if points:
             axis.plot(*zip(*thinned(points), strict=True), color="tab:blue", linewidth=1, **style)
+    values = [value for _, value in loss if math.isfinite(value)]
+    if values and 0 < 10 * min(values) < max(values):
+        axis.set_yscale("log")  # so that a small loss stays readable
     axis.set_ylabel("loss")
     axis.grid(alpha=0.3)
 

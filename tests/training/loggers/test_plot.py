@@ -125,3 +125,17 @@ def test_a_resumed_training_draws_its_first_part_too(tmp_path: Path, figures: li
     assert lines(figures[-1], 2)["ner.micro.f"] == [(1, 0.1), (2, 0.2), (3, 0.3), (4, 0.9)]
     assert "best: step 3" in lines(figures[-1], 2)
     assert json.loads((tmp_path / "train_log.jsonl").read_text("utf8").splitlines()[-1])["step"] == 5
+
+
+@pytest.mark.parametrize(
+    ("losses", "scale"), [([90.0, 20.0, 3.0], "log"), ([9.0, 5.0], "linear"), ([90.0, 0.0], "linear")]
+)
+def test_a_loss_over_decades_has_a_log_axis(
+    tmp_path: Path, figures: list[Figure], losses: list[float], scale: str
+) -> None:
+    logger = PlotLogger()
+    logger.start(RunInfo(len(losses), tmp_path, name="a run"))
+    for number, loss in enumerate(losses, 1):
+        logger.step(step(number, loss=loss))
+    logger.finish()
+    assert figures[-1].axes[0].get_yscale() == scale
