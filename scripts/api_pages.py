@@ -87,9 +87,7 @@ PAGES: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
         "The two spaCy components.",
         (
             "gliner_pipe.pipeline.gliner.component.Gliner",
-            "gliner_pipe.pipeline.gliner.settings.GlinerSettings",
             "gliner_pipe.pipeline.token_classifier.component.TokenTagger",
-            "gliner_pipe.pipeline.token_classifier.settings.TaggerSettings",
         ),
     ),
     (
@@ -144,9 +142,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for name, title, summary, shown in PAGES:
         options = ""
         if name == "components":
-            members = "".join(f"        - {member}\n" for member in COMPONENT_MEMBERS)
-            options = f"    options:\n      inherited_members: true\n      members:\n{members}"
-        text = "\n".join([f"# {title}\n", f"{summary}\n", *(f"::: {path}\n{options}" for path in shown)])
+            members = ", ".join(COMPONENT_MEMBERS)
+            options = f"    options:\n      inherited_members: true\n      members: [{members}]\n"
+        text = f"# {title}\n\n{summary}\n\n" + "\n".join(f"::: {path}\n{options}" for path in shown)
         files.append(File.generated(config, f"api/{name}.md", content=text))
     for family in FAMILIES:
         files.append(File.generated(config, f"api/{family}.md", content=family_page(family)))
