@@ -4,17 +4,20 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports below, which --help does not need
+    from gliner_pipe.cli.commands import start
+
+    start("autotrain")
+
 import sys
 from collections.abc import Sequence
-from dataclasses import MISSING, fields
 from typing import Any
 
 from confit import Config
-from rich.console import Console
-from rich.table import Table
 from spacy.language import Language
 
 from gliner_pipe.cli.app import run
+from gliner_pipe.cli.commands import start
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.migration.autotrain import TASKS, TokenClassificationParams
 from gliner_pipe.migration.names import unknown
@@ -88,26 +91,9 @@ def train(params: TokenClassificationParams) -> Language:
     return trained
 
 
-def _help() -> None:
-    table = Table("option", "default", "what it does", box=None, pad_edge=False)
-    for item in fields(TokenClassificationParams):
-        default = "required" if item.default is MISSING else str(item.default)
-        table.add_row(f"--{item.name.replace('_', '-')}", default, PARAMETERS[item.name].meaning)
-    console = Console()
-    console.print(
-        "python -m gliner_pipe.autotrain token-classification --train --data-path PATH ...\n", markup=False
-    )
-    console.print(table)
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or {"--help", "-h"} & set(arguments):
-        _help()
-        return
+        start("autotrain", ["--help"])
     run(lambda: train(parse(arguments)), [])
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,10 @@
 """Check data before a training: ``python -m gliner_pipe.check --config configs/config.cfg``, or ``--data FILE``."""
 
-# no postponed annotations here: ``--help`` shows the types of a signature
+if __name__ == "__main__":  # before the imports below, which --help does not need
+    from gliner_pipe.cli.commands import start
+
+    start("check")
+
 import inspect
 import json
 import logging
@@ -14,7 +18,6 @@ from confit import Cli
 from gliner_pipe.cli.options import command_line
 from gliner_pipe.data.detect import reader_of_path
 from gliner_pipe.errors import ConfigError, GlinerPipeError
-from gliner_pipe.migration import configured
 from gliner_pipe.pipeline.build import pipeline_of
 from gliner_pipe.pipeline.labels import parse_labels, split_labels
 from gliner_pipe.pipeline.overrides import override
@@ -149,10 +152,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         place = arguments.index("--json")
         arguments[place : place + 1] = ["--format", "json"]
     try:
-        command_line(lambda given: app(configured(given)), check, arguments)
+        command_line("check", app, check, arguments)
     finally:
         logger.setLevel(level)
-
-
-if __name__ == "__main__":
-    main()

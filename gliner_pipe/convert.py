@@ -1,8 +1,12 @@
-"""Converts checkpoints to spaCy pipelines and back, and configs of other systems to cfg files:
+"""Convert checkpoints to spaCy pipelines and back, and configs of other systems to cfg files:
 ``python -m gliner_pipe.convert --help``.
 """
 
-# no postponed annotations here: confit's --help shows the types of a signature
+if __name__ == "__main__":  # before the imports below, which --help does not need
+    from gliner_pipe.cli.commands import start
+
+    start("convert")
+
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,8 +39,8 @@ def convert(
     source: str,
     target: Path,
     to: Literal["spacy", "gliner", "transformers", "cfg"] | None = None,
-    labels: Any = None,
-    relations: Any = None,
+    labels: str | list[Any] | None = None,
+    relations: str | list[Any] | None = None,
     lang: str = "en",
     component: str | None = None,
     drop_transitions: bool = False,
@@ -162,8 +166,4 @@ def _is_token_classifier(source: str) -> bool:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; source and target may be positional."""
-    command_line(app, convert, argv, positional=("source", "target"), logs=True)
-
-
-if __name__ == "__main__":
-    main()
+    command_line("convert", app, convert, argv, logs=True)

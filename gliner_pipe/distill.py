@@ -1,9 +1,12 @@
 """Train a pipeline on the predictions of another one: ``python -m gliner_pipe.distill --help``."""
 
-# no postponed annotations here: confit's --help shows the types of a signature
+if __name__ == "__main__":  # before the imports below, which --help does not need
+    from gliner_pipe.cli.commands import start
+
+    start("distill")
+
 import inspect
 import os
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -16,9 +19,8 @@ from rich.text import Text
 from spacy.language import Language
 from spacy.training import Example
 
-from gliner_pipe.cli.app import run
 from gliner_pipe.cli.config_cli import ConfigCli
-from gliner_pipe.cli.options import literal, text_options
+from gliner_pipe.cli.options import command_line
 from gliner_pipe.data.holdout import hold_out
 from gliner_pipe.data.token_targets import SPANS
 from gliner_pipe.distillation.annotate import Annotated, annotate
@@ -27,7 +29,7 @@ from gliner_pipe.distillation.warm_start import warm_start as warm_start_tagger
 from gliner_pipe.distillation.warm_start import why_not
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.evaluation.evaluate import gold_span_getter
-from gliner_pipe.migration import configured, translate
+from gliner_pipe.migration import translate
 from gliner_pipe.pipeline.build import pipeline_of
 from gliner_pipe.pipeline.labels import split_labels
 from gliner_pipe.pipeline.overrides import gliner_components, override, tagging_components
@@ -340,15 +342,9 @@ def _report(made: Distilled, options: Mapping[str, Any]) -> None:
 # -- command line ------------------------------------------------------------------------------------------------------
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; its unknown options are those of ``[train]``."""
-    arguments = sys.argv[1:]
-
-    def go() -> None:
-        arguments[:] = literal(_with_sections(configured(arguments)), text_options(command))
-        app(arguments)
-
-    run(go, arguments)
+    command_line("distill", lambda arguments: app(_with_sections(arguments)), command, argv)
 
 
 def _with_sections(argv: Sequence[str]) -> list[str]:
@@ -360,7 +356,3 @@ def _with_sections(argv: Sequence[str]) -> list[str]:
         train = part.startswith("--") and "." not in name and name not in own
         result.append(f"--train.{part.removeprefix('--')}" if train else part)
     return result
-
-
-if __name__ == "__main__":
-    main()

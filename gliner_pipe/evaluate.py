@@ -1,6 +1,10 @@
 """Score a pipeline on annotated data: ``python -m gliner_pipe.evaluate --help``."""
 
-# no postponed annotations here: confit's --help shows the types of a signature
+if __name__ == "__main__":  # before the imports below, which --help does not need
+    from gliner_pipe.cli.commands import start
+
+    start("evaluate")
+
 import json
 import logging
 from collections import Counter
@@ -335,8 +339,4 @@ def _metric_names(metrics: str | Sequence[str]) -> list[str]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; the arguments of the process by default."""
-    command_line(app, evaluate, argv)
-
-
-if __name__ == "__main__":
-    main()
+    command_line("evaluate", app, evaluate, argv)

@@ -1,6 +1,10 @@
-"""Exports a pipeline to ONNX: ``python -m gliner_pipe.export --help``."""
+"""Export a pipeline to ONNX: ``python -m gliner_pipe.export --help``."""
 
-# no postponed annotations here: confit's --help shows the types of a signature
+if __name__ == "__main__":  # before the imports below, which --help does not need
+    from gliner_pipe.cli.commands import start
+
+    start("export")
+
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -78,8 +82,4 @@ def export(
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; the arguments of the process by default."""
-    command_line(app, export, argv, logs=True)
-
-
-if __name__ == "__main__":
-    main()
+    command_line("export", app, export, argv, logs=True)

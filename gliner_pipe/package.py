@@ -1,6 +1,11 @@
-"""Builds an installable package of a pipeline: ``python -m gliner_pipe.package --help``."""
+"""Build an installable package of a pipeline: ``python -m gliner_pipe.package --help``."""
 
 from __future__ import annotations
+
+if __name__ == "__main__":  # before the imports below, which --help does not need
+    from gliner_pipe.cli.commands import start
+
+    start("package")
 
 import logging
 import shutil
@@ -184,6 +189,7 @@ def _deliver(file: Path, folder: Path) -> Path:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line, and log the files."""
     command_line(
+        "package",
         app,
         package,
         argv,
@@ -191,7 +197,3 @@ def main(argv: Sequence[str] | None = None) -> None:
         parsed=("requirements", "code", "exclude"),
         logs=True,
     )
-
-
-if __name__ == "__main__":
-    main()

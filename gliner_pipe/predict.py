@@ -1,6 +1,10 @@
-"""Predicts entities and relations in texts: ``python -m gliner_pipe.predict --help``."""
+"""Predict entities and relations in texts: ``python -m gliner_pipe.predict --help``."""
 
-# no postponed annotations here: confit's --help shows the types of a signature
+if __name__ == "__main__":  # before the imports below, which --help does not need
+    from gliner_pipe.cli.commands import start
+
+    start("predict")
+
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -217,7 +221,7 @@ def _names(keep: str | list[str] | None) -> tuple[str, ...] | None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; the arguments of the process by default."""
-    command_line(_until_closed, predict, argv)
+    command_line("predict", _until_closed, predict, argv)
 
 
 def _until_closed(arguments: list[str]) -> None:
@@ -238,7 +242,3 @@ def _flush() -> None:
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise
-
-
-if __name__ == "__main__":
-    main()

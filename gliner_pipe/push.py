@@ -1,6 +1,10 @@
-"""Pushes a pipeline to a model hub: ``python -m gliner_pipe.push artifacts/model-best user/name``."""
+"""Push a pipeline to a model hub: ``python -m gliner_pipe.push artifacts/model-best user/name``."""
 
-# no postponed annotations here: confit's --help shows the types of a signature
+if __name__ == "__main__":  # before the imports below, which --help does not need
+    from gliner_pipe.cli.commands import start
+
+    start("push")
+
 import logging
 from collections.abc import Sequence
 
@@ -61,8 +65,4 @@ def push(
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; source and repository may be positional."""
-    command_line(app, push, argv, positional=("source", "repo"), logs=True)
-
-
-if __name__ == "__main__":
-    main()
+    command_line("push", app, push, argv, logs=True)

@@ -1,18 +1,21 @@
 """Train a pipeline: ``python -m gliner_pipe.train --config configs/config.cfg``, or ``train(...)``."""
 
-# no postponed annotations here: ``--help`` shows the types of a signature
+if __name__ == "__main__":  # before the imports below, which --help does not need
+    from gliner_pipe.cli.commands import start
+
+    start("train")
+
 import os
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from spacy.language import Language
 
-from gliner_pipe.cli.app import run
 from gliner_pipe.cli.config_cli import ConfigCli
+from gliner_pipe.cli.options import command_line
 from gliner_pipe.errors import ConfigError
-from gliner_pipe.migration import configured, translate
+from gliner_pipe.migration import translate
 from gliner_pipe.pipeline.build import pipeline_of
 from gliner_pipe.pipeline.convert import check_tagger_of, to_transformers
 from gliner_pipe.registry import registry
@@ -331,16 +334,6 @@ def _take_data_sets(given: dict[str, Any], aliases: dict[str, Any]) -> None:
         )
 
 
-def main() -> None:
-    """Run the command line; ``--config`` reads a ``.cfg`` file, or the YAML of GLiNER and AutoTrain."""
-    arguments = sys.argv[1:]
-
-    def command() -> None:
-        arguments[:] = configured(arguments)
-        app(arguments)
-
-    run(command, arguments)
-
-
-if __name__ == "__main__":
-    main()
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line; its config is a ``.cfg`` file, or the YAML of GLiNER and AutoTrain."""
+    command_line("train", app, None, argv)

@@ -42,7 +42,9 @@ def test_mistakes(line: list[str], message: str) -> None:
 
 
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["--help"])
+    with pytest.raises(SystemExit) as stopped:
+        main(["--help"])
+    assert stopped.value.code == 0
     shown = capsys.readouterr().out
     assert "--early-stopping-patience" in shown and "required" in shown
 

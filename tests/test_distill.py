@@ -124,8 +124,9 @@ def test_mistakes_end_in_one_line(
 
 def test_help(capsys: Any) -> None:
     with pytest.raises(SystemExit):
-        command.app(["--help"])
-    assert "--held_out" in capsys.readouterr().out
+        command.main(["--help"])
+    shown = capsys.readouterr().out
+    assert "--held_out" in shown and "--max_steps" in shown
 
 
 def test_from_python_with_a_warm_start(nlp: Any, backbone: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import torch
 
 from gliner_pipe.cli.app import run
 from gliner_pipe.registry import registry
-from gliner_pipe.train import app, train
+from gliner_pipe.train import app, main, train
 from tests.training.conftest import (  # noqa: F401 (fixtures)
     config_path,
     records,
@@ -190,7 +190,7 @@ def test_a_missing_config_and_a_missing_section(tmp_path, capsys):
 
 def test_help_explains_every_option(capsys):
     with pytest.raises(SystemExit) as stopped:
-        app(["--help"])
+        main(["--help"])
     assert stopped.value.code == 0
     out = capsys.readouterr().out
     for name in (

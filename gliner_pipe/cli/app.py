@@ -1,13 +1,11 @@
-"""Runs commands: a user error becomes one line on stderr and an exit code, a signal ends the command cleanly."""
+"""Runs commands: a user error becomes one line on stderr and an exit code."""
 
 from __future__ import annotations
 
 import configparser
 import os
 import re
-import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import zip_longest
@@ -21,9 +19,9 @@ from confit.config import Config, CyclicReferenceError, MissingReference, merge_
 from confit.errors import ConfitValidationError, flatten_errors
 from confit.utils.xjson import Reference
 
+from gliner_pipe.cli.signals import ended_by_signals, stop
 from gliner_pipe.errors import GlinerPipeError
 from gliner_pipe.pipeline.config_errors import find_mistake, flat
-from gliner_pipe.util.secrets import redacted_text
 
 #: Errors in the input, not in the program: shown without a traceback.
 USER_ERRORS = (
@@ -53,54 +51,13 @@ def run(app: Callable[[], Any], argv: Sequence[str] | None = None) -> None:
     """
     show = os.environ.get("CONFIT_DEBUG", "0") not in ("", "0", "false")
     try:
-        with _confit_raises(), _signals_raise():
+        with ended_by_signals(), _confit_raises():
             app()
-    except (KeyboardInterrupt, Ended) as stopped:
-        number = stopped.number if isinstance(stopped, Ended) else signal.SIGINT
-        how = "from the keyboard" if number == signal.SIGINT else f"by {signal.Signals(number).name}"
-        _stop(f"stopped {how}", 128 + number)
     except Exception as error:
         message = None if show else _message(error, list(sys.argv[1:] if argv is None else argv))
         if message is None:
             raise
-        _stop(_with_advice(message, list(sys.argv[1:] if argv is None else argv)), 1)
-
-
-class Ended(BaseException):
-    """Raised when a signal ends the command."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        super().__init__(number)
-
-
-@contextmanager
-def _signals_raise() -> Iterator[None]:
-    """Make Ctrl-C, SIGTERM and SIGHUP raise ``Ended``, so that every ``finally`` runs before the command ends.
-
-    A second signal ends the command at once. Signals that already have another handler are left alone.
-    """
-
-    def end(number: int, _: object) -> None:
-        signal.signal(number, signal.SIG_DFL)
-        raise Ended(number)
-
-    before: dict[int, Any] = {}
-    if threading.current_thread() is threading.main_thread():  # only the main thread may set handlers
-        numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-        before = {number: signal.getsignal(number) for number in numbers}
-    mine = [
-        number
-        for number, handler in before.items()
-        if handler in (signal.SIG_DFL, signal.default_int_handler)
-    ]
-    for number in mine:
-        signal.signal(number, end)
-    try:
-        yield
-    finally:
-        for number in mine:
-            signal.signal(number, before[number])
+        stop(_with_advice(message, list(sys.argv[1:] if argv is None else argv)), 1)
 
 
 def _message(error: Exception, argv: list[str]) -> str | None:
@@ -249,8 +206,3 @@ def _confit_raises() -> Iterator[None]:
             del os.environ["CONFIT_DEBUG"]
         else:
             os.environ["CONFIT_DEBUG"] = before
-
-
-def _stop(message: str, status: int) -> None:
-    print(f"error: {redacted_text(message)}", file=sys.stderr)  # noqa: T201
-    raise SystemExit(status)

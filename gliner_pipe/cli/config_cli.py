@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 import os
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -36,17 +35,6 @@ Path_ = tuple[str, ...]
 
 class ConfigCli(Cli):  # type: ignore[misc]
     """A command line on which every section and variable of the config must be read by something."""
-
-    def command(self, name: str, **options: Any) -> Callable[[Any], Any]:
-        """Register a command; ``--help`` shows the types of its options without their ranges."""
-        decorate = super().command(name, **options)
-
-        def wrapper(function: Any) -> Any:
-            validated = decorate(function)
-            self.commands[name]["fn"] = _with_plain_types(function)
-            return validated
-
-        return wrapper
 
     def run_command(
         self, name: str, command: dict[str, Any], config_path: Sequence[Path] | None, overrides: Sequence[str]
@@ -205,15 +193,3 @@ def _check_numbers(config: Mapping[str, Any]) -> None:
                 one["msg"].removeprefix("Input should be ").partition(", unable")[0] for one in error.errors()
             ]
             raise ConfigError(f"train.{name}", f"is {value!r}", ", or ".join(allowed)) from None
-
-
-def _with_plain_types(function: Any) -> Any:
-    @functools.wraps(function)
-    def shown(*args: Any, **options: Any) -> Any:
-        return function(*args, **options)
-
-    hints = typing.get_type_hints(function)
-    signature = inspect.signature(function)
-    parameters = [one.replace(annotation=hints.get(one.name, Any)) for one in signature.parameters.values()]
-    shown.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-    return shown

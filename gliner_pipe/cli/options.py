@@ -1,10 +1,11 @@
-"""The options of a command: which values are taken as text, whatever they look like, and which may be positional."""
+"""The options of a command: which values are taken as text, whatever they look like, and which need no option."""
 
 from __future__ import annotations
 
 import itertools
 import json
 import logging
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -12,15 +13,21 @@ from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from gliner_pipe.cli.app import run
+from gliner_pipe.cli.commands import COMMANDS, CONFIGS, CommandInfo, start
 from gliner_pipe.errors import ConfigError
+from gliner_pipe.migration import configured
+from gliner_pipe.pipeline.config_errors import did_you_mean
+
+#: Values of a switch.
+_SWITCH = ("true", "false", "null")
 
 
 def command_line(
+    name: str,
     app: Callable[[list[str]], Any],
-    command: Callable[..., Any],
+    command: Callable[..., Any] | None,
     argv: Sequence[str] | None,
     *,
-    positional: Sequence[str] = (),
     text: Iterable[str] = (),
     parsed: Iterable[str] = (),
     logs: bool = False,
@@ -29,28 +36,103 @@ def command_line(
 
     Parameters
     ----------
+    name
+        The command, a key of `COMMANDS`.
     app
         Called with the arguments: the ``confit.Cli`` of the command.
     command
-        The function of the command; its annotations say which options are texts.
+        The function of the command; its annotations say which options are texts. None if confit parses all values.
     argv
         Arguments; those of the process when None.
-    positional
-        Options whose values may come first, without their names.
     text, parsed
         Options that are texts, or are not, against their annotations.
     logs
         Whether the log of this package goes to standard output.
     """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if {"--help", "-h"} & set(arguments):
+        start(name, arguments)
     if logs:
         logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout)
         logging.getLogger("gliner_pipe").setLevel(logging.INFO)
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    values = list(itertools.takewhile(lambda value: not value.startswith("-"), arguments))[: len(positional)]
-    for place, value in enumerate(values):
-        arguments[2 * place : 2 * place + 1] = [f"--{positional[place]}", value]
-    names = {*text_options(command), *text}.difference(parsed)
-    run(lambda: app(literal(arguments, names)), arguments)
+    info = COMMANDS[name]
+    own = [] if command is None else text_options(command)
+    texts = {*own, *text}.difference(parsed)
+
+    def work() -> None:
+        arguments[:] = literal(arranged(arguments, info, texts), texts)
+        if info.trains:
+            arguments[:] = configured(arguments)
+        app(arguments)
+
+    run(work, arguments)
+
+
+def arranged(argv: Sequence[str], info: CommandInfo, texts: Iterable[str] = ()) -> list[str]:
+    """Put every value behind its option, as confit reads it.
+
+    Values without an option get theirs. Several values of one option become one: joined by commas if it is a text, a
+    JSON list otherwise.
+
+    Parameters
+    ----------
+    argv
+        Arguments of a command line.
+    info
+        The command.
+    texts
+        Names of the text options.
+
+    Raises
+    ------
+    ConfigError
+        If an option is unknown, or a value belongs to none.
+    """
+    texts = {*texts}
+    given = {_name(part) for part in argv if part.startswith("--")}
+    places = [name for name in info.positional if name not in given]
+    result: list[str] = []
+    rest = list(argv)
+    while rest:
+        part = rest.pop(0)
+        if not part.startswith("--"):
+            is_config = info.configs_by_ending and part.lower().endswith(CONFIGS)
+            if not is_config and not places:
+                usage = f"gliner-pipe {info.name} {info.usage} [OPTIONS]"
+                raise ConfigError(part, "is a value without an option", usage, "Write --OPTION VALUE")
+            result += ["--config" if is_config else f"--{places.pop(0)}", part]
+            continue
+        option = info.options.get(_name(part))
+        if option is None and not info.trains and "." not in part.partition("=")[0]:
+            known = list(info.options)
+            raise ConfigError(
+                part, "is no option of this command", ", ".join(known), did_you_mean(_name(part), known)
+            )
+        if "=" in part:
+            result.append(part)
+            continue
+        values = list(itertools.takewhile(lambda value: not value.startswith("--"), rest))
+        if option is None:  # a path of the config, or a name in another library
+            values = list(itertools.takewhile(lambda value: not value.endswith(CONFIGS), values))
+        elif option.is_switch:
+            values = [value for value in values[:1] if value.lower() in _SWITCH]
+        elif not option.takes_several:
+            values = rest[:1] if option.name in texts else values[:1]
+        del rest[: len(values)]
+        result.append(part)
+        if option is not None and option.takes_several and _name(part) not in texts and _are_plain(values):
+            values = [json.dumps(values, ensure_ascii=False)]
+        result += [",".join(values)] if values else []
+    return result
+
+
+def _are_plain(values: Sequence[str]) -> bool:
+    """Return whether values are the items of a list: more than one, or one that confit would not read as a list."""
+    return len(values) > 1 or (len(values) == 1 and not re.match(r"[\[\"'$]|null$", values[0]))
+
+
+def _name(part: str) -> str:
+    return part.partition("=")[0].removeprefix("--").replace("-", "_")
 
 
 def text_options(command: Callable[..., Any]) -> list[str]:

@@ -61,6 +61,73 @@ class TokenClassificationParams:
     A script that was written for AutoTrain works with it; the documentation lists what each parameter becomes, on the
     page about migrating.
 
+    Parameters
+    ----------
+    data_path
+        File, folder, or data set of the hub.
+    model
+        The encoder; or a token classification model of transformers or a GLiNER model, to continue its
+        training.
+    project_name
+        Folder of the trained model for transformers; it also holds the pipelines model-last and model-best.
+    tokens_column
+        Column of the words.
+    tags_column
+        Column of the tags.
+    train_split
+        Split of the data for training.
+    valid_split
+        Split of the data for validation; without it a fifth of local data is held out.
+    max_samples
+        Maximum training rows, spread evenly; validation takes a fifth as many.
+    lr
+        Peak learning rate.
+    epochs
+        Passes over the data.
+    batch_size
+        Examples per batch.
+    max_seq_length
+        Subword tokens per window; longer texts are read in several windows, none is truncated.
+    warmup_ratio
+        Share of the steps during which the learning rates rise.
+    gradient_accumulation
+        Batches per step.
+    optimizer
+        adamw_torch, adamw_hf, sgd or adafactor.
+    scheduler
+        linear, cosine, constant or polynomial.
+    weight_decay
+        Weight decay.
+    max_grad_norm
+        Maximum norm of the gradients; 0 disables clipping.
+    seed
+        Seed of new weights and the order of the data (AutoTrain never reads it).
+    mixed_precision
+        fp16, bf16 or none.
+    auto_find_batch_size
+        Split batches when memory runs out; the result is the same.
+    logging_steps
+        Steps between two log lines; -1 logs every step.
+    eval_strategy
+        When to validate and save: no (once, after the last step), steps or epoch.
+    early_stopping_patience
+        Validations without a better score after which training stops.
+    early_stopping_threshold
+        Minimum improvement that counts as better.
+    push_to_hub
+        Upload the model to the Hugging Face hub.
+    username
+        Owner of the model on the hub; its name is that of the project.
+    token
+        A token does not belong in a file. Set the environment variable HF_TOKEN, or run hf auth login once; a
+        real token in a file is refused.
+    save_total_limit
+        Maximum number of checkpoints.
+    log
+        Tracker in addition to the console and the files.
+    tag_names
+        Tag names by number, if the data does not name them (AutoTrain has no such parameter).
+
     Raises
     ------
     ConfigError
