@@ -302,7 +302,7 @@ def train_gliner_pipe(data: Path, steps: int, work: Path) -> dict:
 
     parts, entity_labels, relation_labels, _ = read(data)
     work.mkdir(parents=True, exist_ok=True)
-    path, output = work / "train.jsonl", work / "ours" / "model-last"
+    path, output = work / "train.jsonl", work / "ours"
     path.write_text("".join(json.dumps(record) + "\n" for record in parts["train"]), encoding="utf8")
     config = Config.from_disk(ROOT / "configs" / "uni_encoder_span_relex.cfg")
     config["vars"] |= {
@@ -343,6 +343,7 @@ def train_gliner_pipe(data: Path, steps: int, work: Path) -> dict:
         "schedule": "linear",
         "seed": SETTINGS["seed"],
         "output_path": str(output),
+        "overwrite": True,
         "validation_interval": max(1, steps // 4),
         "sample_texts": [],
         "val_data": None,
@@ -350,7 +351,7 @@ def train_gliner_pipe(data: Path, steps: int, work: Path) -> dict:
     }
 
     def measure() -> dict[str, Any]:
-        nlp = spacy.load(output)
+        nlp = spacy.load(output / "model-last")
         docs = [Doc(nlp.vocab, words=record["tokenized_text"]) for record in parts["test"]]
         found = []
         for doc in nlp.pipe(docs):

@@ -119,7 +119,8 @@ def train_gliner_pipe(data: Path, steps: int, work: Path, architecture: str) -> 
     options |= {
         "max_steps": steps,
         "validation_interval": steps,
-        "output_path": str(work / "ours" / "model-last"),
+        "output_path": str(work / "ours"),
+        "overwrite": True,
         "seed": SETTINGS["seed"],
         "sample_texts": [],
         "val_data": None,

@@ -36,8 +36,8 @@ from gliner_pipe.pipeline.overrides import gliner_components, override, tagging_
 from gliner_pipe.prediction.texts import TextItem, read_texts
 from gliner_pipe.registry import registry
 from gliner_pipe.train import train as train_pipeline
-from gliner_pipe.training.arguments import only_training, output_paths
 from gliner_pipe.training.data_sections import ValidationData
+from gliner_pipe.training.run_folder import RunFolder, checkpoint_to_resume, only_training
 from gliner_pipe.util.atomic import write_json
 from gliner_pipe.util.console import console_note
 from gliner_pipe.util.ranges import Amount, Rate, Share
@@ -46,8 +46,6 @@ app = ConfigCli(pretty_exceptions_enable=False)
 
 #: Name of the report that is written beside the models.
 FILE_NAME = "distillation.json"
-#: Default folder of the student.
-_OUTPUT = "artifacts/model-last"
 #: The section ``[distill]`` of a config without one.
 _DEFAULTS = Config.from_str("[distill]\ntrain = ${train}\n")
 
@@ -179,11 +177,12 @@ def distill(
     DataError
         If there are no texts, or no entities in them.
     """
-    _check(options, held_out, warm_start)
+    given = _check(options, held_out, warm_start)
     student, teacher = pipeline_of(nlp, trust_remote_code), pipeline_of(teacher, trust_remote_code)
     _check_student(student)
-    paths = output_paths(options.get("output_path") or _OUTPUT, options.get("best_path"))
-    with only_training(*paths):  # fail before the teacher annotates
+    folder = RunFolder.of(given["output_path"], given["best_path"])
+    with only_training(folder):  # fail before the teacher annotates
+        checkpoint_to_resume(folder, given["resume_from_checkpoint"], given["overwrite"])
         silver = _annotate(teacher, student, texts, labels, threshold, lines=lines, limit=limit)
         learned: list[Example] = silver.examples
         kept: list[Example] = []
@@ -218,7 +217,7 @@ def distill(
         )
         if os.environ.get("RANK", "0") == "0":
             _measure(made, teacher, kept, dev, labels=split_labels(labels), threshold=threshold)
-            _report(made, options)
+            _report(made, folder.path)
         return made
 
 
@@ -254,10 +253,12 @@ def command(train: dict[str, Any], config_meta: dict[str, Any] | None = None, **
 # -- before the training -----------------------------------------------------------------------------------------------
 
 
-def _check(options: Mapping[str, Any], held_out: Any, warm_start: Any) -> None:
-    """Check the options before the teacher annotates."""
-    known = [name for name in inspect.signature(train_pipeline).parameters if name != "aliases"]
-    translate({name: value for name, value in options.items() if name not in known}, known, lambda _: None)
+def _check(options: Mapping[str, Any], held_out: Any, warm_start: Any) -> dict[str, Any]:
+    """Check the options before the teacher annotates; return them with their defaults, under their own names."""
+    parameters = inspect.signature(train_pipeline).parameters
+    known = {name: one.default for name, one in parameters.items() if name != "aliases"}
+    aliases = {name: value for name, value in options.items() if name not in known}
+    given = {**known, **options, **translate(aliases, list(known), lambda _: None)}
     for name, do in (("val_data", "Set dev instead"), ("validation_split", "Set held_out instead")):
         if options.get(name) is not None:
             raise ConfigError(f"train.{name}", "does not apply to a distillation", "null", do)
@@ -266,6 +267,7 @@ def _check(options: Mapping[str, Any], held_out: Any, warm_start: Any) -> None:
         raise ConfigError("distill.held_out", f"is {held_out!r}", "a share, from 0 to below 1")
     if warm_start not in (True, False, "auto"):
         raise ConfigError("distill.warm_start", f"is {warm_start!r}", "true, false, auto")
+    return given
 
 
 def _check_student(student: Language) -> None:
@@ -331,8 +333,7 @@ def _measure(made: Distilled, teacher: Language, kept: Any, dev: Any, **override
                 made.gold[name] = scores(nlp, gold, made.nlp)
 
 
-def _report(made: Distilled, options: Mapping[str, Any]) -> None:
-    folder = Path(options.get("output_path") or _OUTPUT).parent
+def _report(made: Distilled, folder: Path) -> None:
     write_json(folder / FILE_NAME, made.report())
     console = Console(highlight=False)
     for line in [*made.lines(), f"report: {folder / FILE_NAME}"]:

@@ -19,8 +19,9 @@ from gliner_pipe.migration import translate
 from gliner_pipe.pipeline.build import pipeline_of
 from gliner_pipe.pipeline.convert import check_tagger_of, to_transformers
 from gliner_pipe.registry import registry
-from gliner_pipe.training.arguments import TrainOptions, only_training
+from gliner_pipe.training.arguments import TrainOptions
 from gliner_pipe.training.data_sections import TrainData, ValidationData
+from gliner_pipe.training.run_folder import RunFolder, check_export, only_training
 from gliner_pipe.training.trainer import Trainer
 from gliner_pipe.util.consent import is_stated, trusting
 from gliner_pipe.util.console import console_note
@@ -72,10 +73,10 @@ def train(
     seed: Integer = 42,
     data_seed: Integer | None = None,
     full_determinism: bool = False,
-    output_path: str | Path = "artifacts/model-last",
+    output_path: str | Path = "artifacts",
     best_path: str | Path | None = None,
     transformers_path: str | Path | None = None,
-    overwrite: bool = True,
+    overwrite: bool = False,
     checkpoint_interval: Integer | str | None = None,
     save_total_limit: Integer | None = 1,
     resume_from_checkpoint: str | bool | None = None,
@@ -193,15 +194,15 @@ def train(
     full_determinism
         Use only deterministic kernels of torch; slower on a GPU.
     output_path
-        Folder of the last model, replaced atomically at each saving; logs and ``train_config.cfg`` are written beside
-        it.
+        Folder of this training: ``model-last`` and ``model-best``, each replaced atomically at each saving,
+        ``checkpoints``, logs and ``train_config.cfg``. ``NAME/model-last`` means the folder ``NAME``.
     best_path
-        Folder of the best model; ``model-best`` beside the last one by default.
+        Folder of the best model; ``model-best`` in the folder of the training by default.
     transformers_path
         Folder to which the trained tagger is also exported for ``AutoModelForTokenClassification``; other files there
         are kept. The best weights if load_best_model_at_end is set, else the last ones.
     overwrite
-        Whether existing models may be replaced.
+        Whether an earlier training in the folder may be replaced: its models, checkpoints and logs.
     checkpoint_interval
         Steps between two savings of the last model and a checkpoint, or ``"epoch"``; validation_interval by
         default.
@@ -217,7 +218,7 @@ def train(
     logging_interval
         Steps between two logged steps.
     run_name
-        Name of this training for the trackers.
+        Name of this training for the trackers; by default the name of its folder with the date.
     sample_texts
         Texts whose entities are printed at the end, as found by the trained pipeline loaded from disk.
     mixed_precision
@@ -231,7 +232,7 @@ def train(
     push_to_hub
         Upload what is saved to the Hugging Face hub, with the login of this machine or ``HF_TOKEN``.
     hub_model_id
-        Repository, ``user/name``; by default the name of the parent folder of the models, in your own namespace.
+        Repository, ``user/name``; by default the name of the folder of the training, in your own namespace.
     hub_strategy
         When to upload: ``end``, ``every_save``, ``checkpoint`` (also what is needed to resume) or
         ``all_checkpoints``.
@@ -274,6 +275,7 @@ def train(
     options = TrainOptions.of(given)
     if transformers_path is not None:
         check_tagger_of(nlp)
+        check_export(Path(transformers_path), options)
     config = None if config_meta is None else config_meta.get("unresolved_config")
     written = {"nlp": nlp, **given} if config_meta is None else config or {}
     if (names := list(dict.fromkeys(marked(written)))) and main:
@@ -281,7 +283,7 @@ def train(
             f"warning: The config contains redacted secrets, which are used as they are: {', '.join(names)}. Set them "
             "on the command line (--section.name VALUE), or in the environment variable of the service"
         )
-    with only_training(options.output_path, options.best_path):
+    with only_training(RunFolder.of(options.output_path, options.best_path)):
         # checkpoints and the best model that the training writes and reads back need the same consent
         with trusting(trust_remote_code or is_stated(nlp)):
             trainer = Trainer(nlp, options, config, None if transformers_path is None else check_tagger_of)

@@ -49,7 +49,7 @@ def options(tmp_path: Path, **changes: Any) -> dict[str, Any]:
         "task_lr": 3e-3,
         "loggers": [],
     }
-    return {**made, "output_path": tmp_path / "model-last", "cpu": True, **changes}
+    return {**made, "output_path": tmp_path, "overwrite": True, "cpu": True, **changes}
 
 
 @pytest.fixture
@@ -221,6 +221,18 @@ def test_texts_without_words_or_entities_fail(ruler: Any, backbone: Path, tmp_pa
     teacher.add_pipe("gliner", config={"labels": []})
     with pytest.raises(ConfigError, match=r"\[distill.labels\]"):
         distill(student(backbone), teacher, TEXTS, **options(tmp_path))
+
+
+@pytest.mark.parametrize("option", ["output_path", "output_dir"])
+def test_another_training_is_kept(ruler: Any, backbone: Path, tmp_path: Path, option: str) -> None:
+    """It is refused before the teacher annotates: no text is read."""
+    (tmp_path / "run").mkdir()
+    ruler.to_disk(tmp_path / "run" / "model-best")
+    given = options(tmp_path, overwrite=False)
+    del given["output_path"]
+    with pytest.raises(ConfigError) as caught:
+        distill(student(backbone), ruler, tmp_path / "missing.txt", **given, **{option: tmp_path / "run"})
+    assert caught.value.where == "train.overwrite"
 
 
 def test_texts_in_files(ruler: Any, backbone: Path, tmp_path: Path) -> None:

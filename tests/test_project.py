@@ -18,4 +18,4 @@ def test_every_command_needs_what_is_there_or_made_before() -> None:
         for path in commands[name]["deps"]:
             assert path in made or (ROOT / path).exists(), f"{name} needs {path}"
         made.update(commands[name]["outputs"])
-    assert "artifacts/model-last" in made
+    assert "artifacts/project/model-last" in made

@@ -260,7 +260,7 @@ def _migrated(given: Iterable[Given], source: str) -> Migrated:
         component: dict[str, Any] = {"labels": [], "label_sampling": {"all_labels": True}, "model": name}
         return Migrated(assemble(component, scorers, train), source, notes)
     train["task_lr"] = train["transformer_lr"]  # AutoTrain has one rate for all weights
-    train["transformers_path"] = str(Path(train["output_path"]).parent)
+    train["transformers_path"] = train["output_path"]
     tags = _tags_of(train["train_data"]["reader"])
     component = {"labels": [] if tags is None else list(tags.labels), **_blocks(name, window, notes)}
     if tags is not None and "decoder" in component and tags.scheme == "bio" and not tags.is_ordered:
@@ -352,7 +352,7 @@ def _set_hub_model_id(train: dict[str, Any], routed: Routed) -> None:
     if "username" not in routed.read:
         place = routed.place("train.push_to_hub")
         raise ConfigError(place, "is set, but username is not", do="Give username, the owner of the model")
-    train["hub_model_id"] = f"{routed.read['username']}/{Path(train['output_path']).parent.name}"
+    train["hub_model_id"] = f"{routed.read['username']}/{Path(train['output_path']).name}"
 
 
 def _is_gliner(name: str) -> bool:

@@ -298,11 +298,6 @@ def folder(value: Any) -> Path:
     return Path(text(str(value) if isinstance(value, Path) else value))
 
 
-def model_last(value: Any) -> Path:
-    """Return the folder of the last model inside an output folder."""
-    return folder(value) / "model-last"
-
-
 # Readers of GLiNER's model keys
 
 

@@ -13,6 +13,7 @@ from spacy.language import Language
 from spacy.util import get_package_path, is_package
 
 from gliner_pipe.errors import ConfigError
+from gliner_pipe.pipeline.load import is_pipeline, model_in
 from gliner_pipe.util.atomic import recover
 
 logger = logging.getLogger("gliner_pipe.package")
@@ -91,7 +92,8 @@ def find_pipeline(pipeline: str | Path) -> Path:
     path = Path(pipeline)
     recover(path)
     if path.is_dir():
-        if all((path / name).is_file() for name in MARKERS):
+        path = model_in(path)
+        if is_pipeline(path):
             return path
         raise ConfigError("package.pipeline", _not_a_pipeline(path), _ALLOWED, "Give the pipeline's folder")
     if path.exists():

@@ -13,11 +13,14 @@ from spacy.language import Language
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.pipeline.labels import check_threshold
 from gliner_pipe.util.consent import trusting
+from gliner_pipe.util.console import console_note
 from gliner_pipe.util.hub_client import hub_error, make_api
 
 #: Folder inside a training checkpoint with the state needed to resume.
 TRAINING_STATE = "training_state"
 PIPELINE = "meta.json"
+#: Names of the two models in the folder of a training.
+LAST_MODEL, BEST_MODEL = "model-last", "model-best"
 CHECKPOINT = "gliner_config.json"
 
 #: Files that a training may have pushed next to the pipeline.
@@ -41,8 +44,9 @@ def load(
     Parameters
     ----------
     name
-        Folder of a pipeline or of a GLiNER checkpoint, name of an installed package, or hub id ``user/name``
-        of either. Folders and packages take precedence.
+        Folder of a pipeline, of a training or of a GLiNER checkpoint, name of an installed package, or hub id
+        ``user/name`` of a pipeline or a checkpoint. Folders and packages take precedence. Of a training the best model
+        is loaded, or the last one if there is no best.
     revision
         Branch, tag or commit on the hub.
     labels, relations, threshold
@@ -80,7 +84,22 @@ def load(
             return _with_settings(_from_checkpoint(str(name), lang), settings)
         if is_hub_id and not spacy.util.is_package(str(name)):
             return _with_settings(from_hub(str(name), revision=revision, lang=lang, **options), settings)
-        return _with_settings(spacy.load(name, **options), settings)
+        return _with_settings(spacy.load(model_in(folder) if folder.is_dir() else name, **options), settings)
+
+
+def is_pipeline(folder: Path) -> bool:
+    """Return whether a folder is a saved pipeline."""
+    return all((folder / name).is_file() for name in (PIPELINE, "config.cfg"))
+
+
+def model_in(folder: Path) -> Path:
+    """Return the best model of a training's folder, else its last one; other folders are returned as they are."""
+    if folder.is_dir() and not (folder / PIPELINE).is_file():
+        for name in (BEST_MODEL, LAST_MODEL):
+            if is_pipeline(folder / name):
+                console_note(f"note: {folder} is the folder of a training; its {name} is used")
+                return folder / name
+    return folder
 
 
 def from_hub(

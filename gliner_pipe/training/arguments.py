@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +13,6 @@ from pydantic import BaseModel, ConfigDict
 from gliner_pipe.data.batching import parse_size
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.training.feature_cache import parse_bytes
-from gliner_pipe.util.file_lock import LOCK, only_writer
 from gliner_pipe.util.options import checked
 from gliner_pipe.util.ranges import Amount, Count, NonNegative, OpenShare, Positive, Seed, Share
 
@@ -67,7 +64,7 @@ class TrainOptions(BaseModel):
     data_seed: Seed | None
     full_determinism: bool
     output_path: Path
-    best_path: Path
+    best_path: Path | None
     overwrite: bool
     checkpoint_interval: Interval | Literal["epoch"] | None
     save_total_limit: Amount | None
@@ -100,7 +97,6 @@ class TrainOptions(BaseModel):
         given = dict(given)
         for name in ("unseen_labels", "param_groups", "freeze_components", "sample_texts"):
             given[name] = [] if given[name] is None else given[name]
-        given["output_path"], given["best_path"] = output_paths(given["output_path"], given["best_path"])
         options = checked(cls, given, "train")
         options._check_combinations()
         return options
@@ -165,56 +161,6 @@ _STORED = (
     *("freeze_components", "param_groups", "unseen_labels"),
     *("warmup_rate", "warmup_steps", "max_grad_norm", "ema_decay", "start_decay", "mixed_precision"),
 )
-
-
-def output_paths(output_path: str | Path, best_path: str | Path | None) -> tuple[Path, Path]:
-    """Return the folders of the last and of the best model.
-
-    Parameters
-    ----------
-    output_path
-        Folder of the last model.
-    best_path
-        Folder of the best model; ``model-best`` beside the last one when not given.
-
-    Raises
-    ------
-    ConfigError
-        If both are the same, or one is inside the other.
-    """
-    last = Path(output_path)
-    best = last.with_name("model-best") if best_path is None else Path(best_path)
-    one, other = last.resolve(), best.resolve()
-    if one == other or one in other.parents or other in one.parents:
-        raise ConfigError(
-            "train.best_path",
-            f"is {best}, with an output_path of {last}",
-            "two folders, neither inside the other",
-        )
-    return last, best
-
-
-@contextmanager
-def only_training(*paths: Path) -> Iterator[None]:
-    """Lock the folders that a training writes to, so that no second training writes there.
-
-    Of several processes of one training only the first one locks.
-
-    Parameters
-    ----------
-    paths
-        Folders of the models; their parent folders are locked.
-
-    Raises
-    ------
-    DataError
-        If another process trains there.
-    """
-    with ExitStack() as stack:
-        if os.environ.get("RANK", "0") == "0":
-            for folder in sorted({path.resolve().parent for path in paths}):
-                stack.enter_context(only_writer(folder / LOCK))
-        yield
 
 
 @dataclass(frozen=True)

@@ -18,17 +18,16 @@ from spacy.language import Language
 
 from gliner_pipe.errors import ConfigError, reason_of
 from gliner_pipe.modeling.adapters.base import saving
-from gliner_pipe.pipeline.load import TRAINING_STATE
+from gliner_pipe.pipeline.load import LAST_MODEL, TRAINING_STATE, is_pipeline
 from gliner_pipe.training.distributed import gathered
 from gliner_pipe.util.atomic import save_pipeline
 
 if TYPE_CHECKING:
     from gliner_pipe.hub.uploader import HubUploader, Kind
-    from gliner_pipe.training.arguments import TrainOptions
     from gliner_pipe.training.step import Learner
 
 
-#: Folder of all checkpoints, beside the models.
+#: Name of the folder of all checkpoints, in that of the training.
 FOLDER = "checkpoints"
 #: File of the training state inside a checkpoint.
 STATE = Path(TRAINING_STATE) / "state.pt"
@@ -140,7 +139,7 @@ def write_checkpoint(
 
 
 def remove(paths: Sequence[Path]) -> None:
-    """Remove checkpoints; each is renamed first, so that no partial checkpoint is ever found."""
+    """Remove checkpoints or models; each is renamed first, so that no partial one is ever found."""
     for path in paths:
         for left in path.parent.glob(".gone-*"):
             shutil.rmtree(left, ignore_errors=True)
@@ -156,14 +155,19 @@ def checkpoints(folder: Path) -> list[Path]:
     return [path for _, path in sorted(found) if (path / STATE).is_file()]
 
 
+def is_auto(resume: str | Path | bool | None) -> bool:
+    """Return whether the option ``resume_from_checkpoint`` means the newest checkpoint, if there is one."""
+    return resume is True or resume == "auto"
+
+
 def find_checkpoint(resume: str | Path | bool | None, folder: Path) -> Path | None:
     """Return the checkpoint for the option ``resume_from_checkpoint``.
 
     Parameters
     ----------
     resume
-        ``"auto"`` (or True) for the newest in `folder`, if there is one; the path of a checkpoint, or of a folder
-        with checkpoints; None, False or ``"no"`` for none.
+        ``"auto"`` (or True) for the newest in `folder`, if there is one; the path of a checkpoint, of the folder of a
+        training, or of its last model; None, False or ``"no"`` for none.
     folder
         Of the checkpoints of this training.
 
@@ -174,12 +178,13 @@ def find_checkpoint(resume: str | Path | bool | None, folder: Path) -> Path | No
     """
     if resume in (None, False, "", "no"):
         return None
-    if resume is True or resume == "auto":
+    if is_auto(resume):
         return next(reversed(checkpoints(folder)), None)
     path = Path(str(resume))
     if (path / STATE).is_file():
         return path
-    for place in (path, path / FOLDER, path.parent / FOLDER):
+    beside = [path.parent / FOLDER] if path.name == LAST_MODEL or is_pipeline(path) else []
+    for place in (path, path / FOLDER, *beside):
         if found := checkpoints(place):
             return found[-1]
     raise ConfigError(
@@ -188,30 +193,6 @@ def find_checkpoint(resume: str | Path | bool | None, folder: Path) -> Path | No
         f'"auto", or a folder such as {folder / "step-000500"}',
         "To train a saved pipeline further, set [train] nlp to its path",
     )
-
-
-def checkpoint_to_resume(options: TrainOptions, folder: Path) -> Path | None:
-    """Return the checkpoint to resume from, if there is one; refuse to replace models if ``overwrite`` is false.
-
-    Raises
-    ------
-    ConfigError
-        If there is no checkpoint at the path, or a model that must not be replaced.
-    """
-    checkpoint = find_checkpoint(options.resume_from_checkpoint, folder)
-    if options.overwrite or checkpoint is not None:
-        return checkpoint
-    for path in (options.output_path, options.best_path):
-        if path.exists():
-            raise ConfigError(
-                "train.overwrite",
-                f"is false, and {path} exists",
-                "a new output_path",
-                "There is no checkpoint to resume from: set overwrite = true"
-                if options.resume_from_checkpoint in (True, "auto")
-                else 'Set overwrite = true, or resume_from_checkpoint = "auto"',
-            )
-    return None
 
 
 def read_state(path: Path) -> dict[str, Any]:
@@ -261,6 +242,9 @@ class ModelStore:
         Text files that are written into every model folder.
     limit
         Checkpoints to keep; None for all, 0 for none.
+    replaces
+        Whether the best model is of an earlier training that this one replaces. If this one has none by then, it is
+        removed when the last model is saved.
     settings
         Options that change the steps: a training that resumes with other values is warned.
     uploader
@@ -274,6 +258,7 @@ class ModelStore:
     checkpoints: Path
     files: Mapping[str, str]
     limit: int | None
+    replaces: bool
     settings: Mapping[str, Any]
     uploader: HubUploader | None = None
 
@@ -284,10 +269,14 @@ class ModelStore:
     def save_last(self, step: int) -> None:
         """Save the last model."""
         self._save(self.last, step, "last")
+        if self.replaces and is_pipeline(self.best):
+            remove([self.best])
+        self.replaces = False
 
     def save_best(self, step: int) -> None:
         """Save the best model."""
         self._save(self.best, step, "best")
+        self.replaces = False
 
     def _save(self, path: Path, step: int, kind: Kind) -> None:
         with self.averaged():

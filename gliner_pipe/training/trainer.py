@@ -28,13 +28,7 @@ from gliner_pipe.modeling.layers.dropout import quicken
 from gliner_pipe.packaging.source import TRAIN_CONFIG
 from gliner_pipe.training.arguments import Plan, TrainOptions
 from gliner_pipe.training.averaging import Anchor, WeightAverage
-from gliner_pipe.training.checkpoints import (
-    FOLDER,
-    ModelStore,
-    checkpoint_to_resume,
-    checkpoints,
-    remove,
-)
+from gliner_pipe.training.checkpoints import ModelStore
 from gliner_pipe.training.data_loader import StepStream, prefetched, sub_batch_overhead
 from gliner_pipe.training.datasets import (
     Dataset,
@@ -60,6 +54,7 @@ from gliner_pipe.training.optimizers import freeze, make_optimizer, parameter_gr
 from gliner_pipe.training.progress import Progress, Status
 from gliner_pipe.training.protocol import trainable_components
 from gliner_pipe.training.resuming import check_settings, describe_data
+from gliner_pipe.training.run_folder import RunFolder, checkpoint_to_resume
 from gliner_pipe.training.run_info import config_text, package_versions, print_summary
 from gliner_pipe.training.schedules import Schedule, make_schedule
 from gliner_pipe.training.step import DeviceFullError, Learner
@@ -97,7 +92,7 @@ class Trainer:
         self.nlp = nlp
         self.options = options
         self.check = check
-        self.checkpoints = options.output_path.parent / FOLDER
+        self.folder = RunFolder.of(options.output_path, options.best_path)
         self.versions = package_versions()
         self.config_text = config_text(config, dict(options), self.versions)
         self.status, self.progress = Status(), Progress()
@@ -134,7 +129,10 @@ class Trainer:
         note = console_note if os.environ.get("RANK", "0") == "0" else _silent
         self.loggers = make_loggers(options.loggers, note)
         schedule = make_schedule(options.schedule, options.warmup_rate, options.warmup_steps)
-        self.checkpoint = checkpoint_to_resume(options, self.checkpoints)
+        self.checkpoint = checkpoint_to_resume(
+            self.folder, options.resume_from_checkpoint, options.overwrite, self.config_text
+        )
+        self.continues = self.checkpoint is not None and self.folder.holds(self.checkpoint)
         if self.checkpoint is not None:
             check_settings(self.nlp, self.components, self.checkpoint, note)
         self._load_models()
@@ -167,11 +165,12 @@ class Trainer:
         self.store = ModelStore(
             nlp=self.nlp,
             learner=self.learner,
-            last=options.output_path,
-            best=options.best_path,
-            checkpoints=self.checkpoints,
+            last=self.folder.last,
+            best=self.folder.best,
+            checkpoints=self.folder.checkpoints,
             files={TRAIN_CONFIG: self.config_text},
             limit=options.save_total_limit,
+            replaces=not self.continues,
             settings={
                 **options.resume_settings(self.accelerator.num_processes),
                 "train_data": [describe_data(one.documents, one.spans_key) for one in datasets],
@@ -216,7 +215,7 @@ class Trainer:
 
         uploader = HubUploader(
             self.options.hub_model_id,
-            self.options.output_path,
+            self.folder.last,
             strategy=self.options.hub_strategy,
             private=self.options.hub_private_repo,
             always_push=self.options.hub_always_push,
@@ -298,15 +297,15 @@ class Trainer:
         state = None if self.checkpoint is None else self._resume()
         done: int = 0 if state is None else state["step"]
         if self.status.finished or done >= self.plan.max_steps:
-            if self.main and not options.output_path.is_dir():
+            if self.main and not self.folder.last.is_dir():
                 self.store.save_last(done)
             stopped = f" ({self._why_stopped()})" if self.status.finished else ""
             return f"Training is already complete: {done} steps{stopped}"
         if self.main:
-            if self.checkpoint is None and options.save_total_limit:
-                remove(checkpoints(self.checkpoints))  # of an earlier training that this one replaces
-            options.output_path.parent.mkdir(parents=True, exist_ok=True)
-            (options.output_path.parent / TRAIN_CONFIG).write_text(self.config_text, encoding="utf-8")
+            if not self.continues and (removed := self.folder.clear()):
+                self.note(f"note: removed of an earlier training in {self.folder.path}: {', '.join(removed)}")
+            self.folder.path.mkdir(parents=True, exist_ok=True)
+            (self.folder.path / TRAIN_CONFIG).write_text(self.config_text, encoding="utf-8")
         self.models.train()
         started: list[TrainingLogger] = []
         try:
@@ -333,8 +332,7 @@ class Trainer:
         state = self.store.resume(self.checkpoint, self.note)
         self.status.load_state_dict(state["supervisor"])
         self.progress.load_state_dict(state["progress"])
-        elsewhere = self.checkpoint.resolve().parent != self.checkpoints.resolve()
-        if elsewhere or not self.options.best_path.is_dir():
+        if not self.continues or not self.folder.best.is_dir():
             self.status.best_score = None  # the best model of that training is not in this folder
         self.note(f"Resuming from {self.checkpoint} after step {state['step']}")
         return state
@@ -343,7 +341,7 @@ class Trainer:
         """Start the loggers of the main process; each one that has started is added to `started`."""
         run = RunInfo(
             self.plan.max_steps,
-            self.options.output_path.parent,
+            self.folder.path,
             self.config_text,
             self.versions,
             name=self.options.run_name,
@@ -480,14 +478,14 @@ class Trainer:
 
     def _report(self, reason: str) -> None:
         """Finish the upload, and print why the training ended, and where the models are."""
-        best = self.options.best_path if self.status.best_score is not None else None
+        best = self.folder.best if self.status.best_score is not None else None
         if self.store.uploader is not None:
             wanted = best if self.options.load_best_model_at_end else None
-            self.store.uploader.finish(wanted or self.options.output_path)
+            self.store.uploader.finish(wanted or self.folder.last)
         print_summary(
             Console(highlight=False),
             reason,
-            self.options.output_path,
+            self.folder.last,
             best,
             self.validation.metric,
             self.validation.shown(self.status.best_score),
@@ -501,7 +499,7 @@ class Trainer:
         from gliner_pipe.util.hub_client import explain
 
         best = self.options.load_best_model_at_end and self.status.best_score is not None
-        pipeline = self.options.best_path if best else self.options.output_path
+        pipeline = self.folder.best if best else self.folder.last
         write_card(folder, pipeline)
         self.note(f"exported for transformers: {folder}")
         if self.store.uploader is None:
@@ -518,8 +516,8 @@ class Trainer:
     def _load_best(self) -> None:
         """Load the weights and the scores of the best model."""
         for name, component in self.components.items():
-            component.from_disk(self.options.best_path / name)
-        meta = json.loads((self.options.best_path / "meta.json").read_text(encoding="utf8"))
+            component.from_disk(self.folder.best / name)
+        meta = json.loads((self.folder.best / "meta.json").read_text(encoding="utf8"))
         self.nlp.meta["performance"] = meta.get("performance", {})
 
 

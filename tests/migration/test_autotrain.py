@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -130,7 +131,7 @@ def test_configuration(backbone, corpus, tmp_path):
     }
     assert train_options["val_data"] == {"reader": {**reader, "split": "dev", "max_samples": 10}}
     expected = {
-        "output_path": str(tmp_path / "my-ner" / "model-last"),
+        "output_path": str(tmp_path / "my-ner"),
         "transformer_lr": 5e-5,
         "task_lr": 5e-5,
         "transformers_path": str(tmp_path / "my-ner"),
@@ -366,6 +367,13 @@ def test_exported_ids_are_those_of_the_data(backbone, tmp_path):
     card = (out / "README.md").read_text("utf8")
     assert "library_name: transformers" in card and "model-index:" in card and "| `person` |" in card
     (out / "README.md").write_text("Mine.")
+    for option in ("transformers_path", "overwrite"):  # both kinds of models are kept
+        with pytest.raises(ConfigError) as caught:
+            train(params)
+        assert caught.value.where == f"train.{option}"
+        (out / "config.json").unlink(missing_ok=True)
+    for name in ("model-last", "model-best", "checkpoints"):
+        shutil.rmtree(out / name)
     train(params)
     assert (out / "README.md").read_text() == "Mine."
 

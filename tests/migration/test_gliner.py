@@ -57,7 +57,7 @@ def test_sections(backbone, tmp_path):
     assert train.pop("val_data") == {"reader": {**reader, "path": f"{SAMPLE}/dev.jsonl"}}
     del train["nlp"], train["scorer"]
     assert train == {
-        "output_path": str(tmp_path / "out" / "model-last"),
+        "output_path": str(tmp_path / "out"),
         "overwrite": True,
         "max_epochs": 3.0,
         "batch_size": "6 samples",

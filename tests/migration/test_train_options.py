@@ -32,7 +32,7 @@ def test_names_of_edsnlp():
     options, notes = ours(grad_max_norm=5, output_dir="out", sub_batch_size="1000 tokens", logger=["csv"])
     assert options == {
         "max_grad_norm": 5.0,
-        "output_path": Path("out/model-last"),
+        "output_path": Path("out"),
         "grad_accumulation_max_tokens": 1000,
         "loggers": ["csv"],
     }
@@ -87,7 +87,7 @@ def test_names_of_edsnlp():
         ({"dataloader_num_workers": 2}, {"num_workers": 2}),
         ({"overwrite_output_dir": "no"}, {"overwrite": False}),
         ({"eval_on_start": True}, {"validate_at_start": True}),
-        ({"project_name": "mine"}, {"output_path": Path("mine/model-last")}),
+        ({"project_name": "mine"}, {"output_path": Path("mine")}),
         ({"no_cuda": True, "compile_model": True}, {"cpu": True, "compile": True}),
         ({"hub_token": "<TOKEN>", "group_by_length": True}, {}),
         ({"hub_token": None}, {}),

@@ -65,7 +65,8 @@ batch_size = 8 samples
 transformer_lr = 1e-3
 task_lr = 3e-3
 scorer = ${{scorer}}
-output_path = "{out}/model-last"
+output_path = "{out}"
+overwrite = true
 
 [train.train_data]
 randomize = true

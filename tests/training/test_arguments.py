@@ -1,13 +1,12 @@
 from __future__ import annotations
 
 import inspect
-from pathlib import Path
 
 import pytest
 
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.train import train
-from gliner_pipe.training.arguments import Plan, TrainOptions, output_paths
+from gliner_pipe.training.arguments import Plan, TrainOptions
 
 GOOD = {
     name: parameter.default
@@ -64,18 +63,6 @@ def test_an_error_lists_all_allowed_values():
         str(caught.value)
         == "[train.validation_interval] is 'day'; allowed: a valid integer, or 'epoch', or null."
     )
-
-
-def test_output_paths():
-    assert output_paths("artifacts/model-last", None) == (
-        Path("artifacts/model-last"),
-        Path("artifacts/model-best"),
-    )
-    assert output_paths("a", "b") == (Path("a"), Path("b"))
-    for last, best in (("a", "a"), ("a", "a/b"), ("a/b", "a"), ("x/model-best", None)):
-        with pytest.raises(ConfigError) as caught:
-            output_paths(last, best)
-        assert caught.value.where == "train.best_path"
 
 
 @pytest.mark.parametrize(

@@ -118,4 +118,4 @@ def test_a_later_training_trains_all_parts(config_path):
 
 def _data(config_path):
     given = confit.Config.from_disk(config_path, resolve=True, registry=registry)["train"]
-    return {name: given[name] for name in ("train_data", "batch_size", "output_path")}
+    return {name: given[name] for name in ("train_data", "batch_size", "output_path", "overwrite")}

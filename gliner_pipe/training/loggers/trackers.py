@@ -40,7 +40,7 @@ class TrackerLogger:
     project
         Project of the run; ``gliner_pipe`` by default.
     run_name
-        Name of the run; by default that of the training, else the date.
+        Name of the run; by default that of the training, else the name of its folder with the date.
     folder
         Folder of local files; beside the models by default.
     options
@@ -91,7 +91,8 @@ class TrackerLogger:
         self.check()
         PartialState()  # accelerate's trackers log only in its main process, and need this to find it
         before = _read_runs(run.folder).get(self.tracker_name, {}) if run.resumed_step else {}
-        name = self.run_name or run.name or before.get("name") or f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
+        dated = f"{run.folder.resolve().name}_{datetime.now():%Y-%m-%d_%H-%M-%S}".lstrip("_")
+        name = self.run_name or run.name or before.get("name") or dated
         folder = run.folder if self.folder is None else Path(self.folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)

@@ -259,10 +259,10 @@ def test_train_command(own: Path, tmp_path: Path) -> None:
         "max_steps": 2,
         "batch_size": 2,
         "loggers": [],
-        "output_path": tmp_path / "model",
+        "output_path": tmp_path / "run",
     }
     train(nlp=nlp, train_data=str(data), val_data=str(data), **settings)
-    assert scores(spacy.load(tmp_path / "model")) == scores(nlp)
+    assert scores(spacy.load(tmp_path / "run" / "model-last")) == scores(nlp)
 
 
 def test_an_incomplete_encoder_file(own: Path, tmp_path: Path) -> None:
