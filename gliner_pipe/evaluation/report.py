@@ -11,8 +11,13 @@ from rich.text import Text
 
 from gliner_pipe.metrics.error_kinds import KINDS, MEASURES
 
-#: Maximum number of rows shown of a threshold curve.
-CURVE_ROWS = 11
+#: Threshold from which the evenly spaced ones are shown, and those below it from the best or the earlier one on.
+SHOWN_FROM = 0.5
+#: Said below the scores of fitted thresholds.
+FITTED = (
+    "The best thresholds were fitted to these documents: their scores, and all others below, are too high. Report the "
+    "scores on other documents."
+)
 
 #: Rows over all labels.
 LABEL_SUMMARIES = ("micro", "macro")
@@ -151,7 +156,7 @@ def _has_kinds(value: Mapping[str, Any]) -> bool:
 
 
 def threshold_tables(found: Mapping[str, Any]) -> Iterator[RenderableType]:
-    """Yield the tables of a threshold search: some rows of the curve, the best row, and the labels.
+    """Yield the tables of a threshold search: evenly spaced thresholds, the best one, the labels, and a warning.
 
     Parameters
     ----------
@@ -160,7 +165,7 @@ def threshold_tables(found: Mapping[str, Any]) -> Iterator[RenderableType]:
     """
     title = f"Thresholds by {found['metric']} F1, {len(found['curve'])} tried"
     table = number_table(title, "threshold", ("P", "R", "F", ""))
-    for row in _some(found["curve"]):
+    for row in shown_thresholds(found):
         table.add_row(*_threshold_cells(row), "")
     table.add_section()
     table.add_row(*_threshold_cells(found["before"]), "before")
@@ -181,6 +186,20 @@ def threshold_tables(found: Mapping[str, Any]) -> Iterator[RenderableType]:
     if found.get("not_stored"):
         names = ", ".join(found["not_stored"])
         yield Text(f"Threshold not stored (not a label of the component): {names}")
+    yield Text(FITTED, style="bold")
+
+
+def shown_thresholds(found: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the rows of evenly spaced thresholds to show: 0.5 to 0.95, and lower ones if the best is lower.
+
+    Parameters
+    ----------
+    found
+        ``ThresholdSearch.to_dict()``.
+    """
+    low = min(SHOWN_FROM, found["best"]["threshold"], found["before"]["threshold"])
+    below = [row for row in found["even"] if row["threshold"] <= low][-1:]
+    return [*below, *(row for row in found["even"] if row["threshold"] > low)]
 
 
 def number_table(title: str, first: str, columns: Sequence[str], *, caption: str | None = None) -> Table:
@@ -227,13 +246,6 @@ def _table(title: str, first: str, scores: Mapping[str, Any], names: Sequence[st
 
 def _threshold_cells(row: Mapping[str, Any]) -> list[str]:
     return [f"{row['threshold']:g}", *(percent(row[key]) for key in "prf")]
-
-
-def _some(curve: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Return evenly spaced rows of a curve, including the first and the last."""
-    step = max(1, (len(curve) - 1) / (CURVE_ROWS - 1))
-    places = {min(round(number * step), len(curve) - 1) for number in range(CURVE_ROWS)}
-    return [curve[place] for place in sorted(places)]
 
 
 def percent(value: float | None, *, sign: bool = False) -> str:

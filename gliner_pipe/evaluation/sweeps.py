@@ -59,8 +59,20 @@ class Sweep(ABC):
         """Return the counts with a threshold for each label, and a threshold of the component."""
 
     @abstractmethod
-    def over(self, varied: Sequence[int], limits: Limits) -> Iterator[tuple[float, LabelCounts]]:
-        """Yield each threshold of some labels with its counts, which change with the next; other labels are fixed."""
+    def over(
+        self, varied: Sequence[int], limits: Limits, thresholds: Sequence[float] | None = None
+    ) -> Iterator[tuple[float, LabelCounts]]:
+        """Yield each threshold of some labels with its counts, which change with the next; other labels are fixed.
+
+        Parameters
+        ----------
+        varied
+            Positions of the labels.
+        limits
+            Thresholds of the other labels.
+        thresholds
+            Those to apply; by default those to try.
+        """
 
     def over_label(self, label: int, limits: Limits) -> Iterator[tuple[float, LabelCounts]]:
         """Yield each threshold of one label with its counts."""
@@ -98,7 +110,9 @@ class CandidateSweep(Sweep):
             add_counts(totals, self._decode(document, limits))
         return totals
 
-    def over(self, varied: Sequence[int], limits: Limits) -> Iterator[tuple[float, LabelCounts]]:
+    def over(
+        self, varied: Sequence[int], limits: Limits, thresholds: Sequence[float] | None = None
+    ) -> Iterator[tuple[float, LabelCounts]]:
         """Lower the threshold, and decode again only the documents in which another candidate exceeds it."""
         varied, wanted = list(varied), set(varied)
         events = sorted(
@@ -117,7 +131,9 @@ class CandidateSweep(Sweep):
         for counts in now:
             add_counts(totals, counts)
         at = 0
-        for threshold in sorted(self._thresholds([score for score, _ in events]), reverse=True):
+        if thresholds is None:
+            thresholds = self._thresholds([score for score, _ in events])
+        for threshold in sorted(thresholds, reverse=True):
             limits[varied] = threshold
             changed = set()
             while at < len(events) and events[at][0] > np.float32(threshold):
@@ -191,9 +207,11 @@ class PredictionSweep(Sweep):
         scored = self.scorer.labels
         return {label: counts for label, counts in totals.items() if scored is None or label in scored}
 
-    def over(self, varied: Sequence[int], limits: Limits) -> Iterator[tuple[float, LabelCounts]]:
+    def over(
+        self, varied: Sequence[int], limits: Limits, thresholds: Sequence[float] | None = None
+    ) -> Iterator[tuple[float, LabelCounts]]:
         """Run the pipeline for each threshold."""
-        for threshold in spaced(self.steps, self.floor):
+        for threshold in spaced(self.steps, self.floor) if thresholds is None else thresholds:
             limits = limits.copy()
             limits[list(varied)] = threshold
             yield threshold, self.at(limits, threshold)

@@ -27,6 +27,9 @@ from gliner_pipe.pipeline.overrides import override, the_component
 
 Metric = Literal["exact", "overlap", "token"]
 
+#: Evenly spaced thresholds that are shown beside the best.
+EVEN = tuple(round(0.05 * step, 2) for step in range(1, 20))
+
 
 @dataclass(frozen=True)
 class ThresholdSearch:
@@ -42,6 +45,9 @@ class ThresholdSearch:
         The same of the best threshold, which may equal that of `before`.
     curve
         The same of each threshold tried, in ascending order.
+    even
+        The same of 0.05, 0.1 ... 0.95 from the lowest threshold on, to show how flat the curve is around the best. If
+        the pipeline runs for each threshold, those of the curve among them.
     labels
         ``threshold``, ``p``, ``r``, ``f`` and ``support`` of each label with a new threshold of its own.
     kept
@@ -58,6 +64,7 @@ class ThresholdSearch:
     before: dict[str, Any]
     best: dict[str, Any]
     curve: list[dict[str, Any]]
+    even: list[dict[str, Any]] = field(default_factory=list)
     labels: dict[str, dict[str, Any]] = field(default_factory=dict)
     kept: dict[str, int] = field(default_factory=dict)
     together: dict[str, Any] | None = None
@@ -208,7 +215,12 @@ def _search(sweep: Sweep, now: float, support: Mapping[str, int], min_support: i
     curve = [_row(threshold, _sum(totals)) for threshold, totals in sweep.over(common, limits)]
     curve.sort(key=lambda row: float(row["threshold"]))
     before = _row(now, _sum(sweep.at(limits, now)))
-    found: dict[str, Any] = {"before": before, "best": _best([*curve, before]), "curve": curve}
+    even = [row for row in curve if row["threshold"] in EVEN]
+    if sweep.conditional:
+        wanted = [threshold for threshold in EVEN if threshold >= sweep.floor]
+        even = [_row(threshold, _sum(totals)) for threshold, totals in sweep.over(common, limits, wanted)]
+        even.reverse()
+    found: dict[str, Any] = {"before": before, "best": _best([*curve, before]), "curve": curve, "even": even}
     if min_support is None:
         return found
     return found | _search_labels(sweep, found["best"], support, min_support)

@@ -31,6 +31,7 @@ from gliner_pipe.prediction.rendering import (
 )
 from gliner_pipe.prediction.texts import TextItem
 from gliner_pipe.util.atomic import replace_file
+from gliner_pipe.util.colours import LabelColours
 
 #: A text, its document, and its entities.
 Prediction = tuple[TextItem, Doc, list[Entity]]
@@ -132,8 +133,9 @@ def _write_terminal(predictions: Iterable[Prediction], stream: TextIO) -> None:
 def _write_html(predictions: Iterable[Prediction], stream: TextIO, style: HtmlStyle) -> None:
     """Write one page with one displaCy figure per text."""
     stream.write(html_head("Entities"))
+    colours = LabelColours()
     for item, doc, entities in predictions:
-        stream.write(to_html(doc, entities, style, item.meta.get("file", "")))
+        stream.write(to_html(doc, entities, style, item.meta.get("file", ""), colours))
     stream.write(HTML_TAIL)
 
 

@@ -14,21 +14,26 @@ from spacy.tokens import Doc
 from gliner_pipe.data.relations import RELATIONS_KEY, get_relations
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.metrics.alignment import SpanGetter, get_spans
+from gliner_pipe.util.colours import LabelColours
 
 #: Styles of the labels in a terminal, assigned in order of first appearance.
 TERMINAL_STYLES = ("cyan", "magenta", "green", "yellow", "blue", "red", "bright_cyan", "bright_magenta")
-#: Background colours of the labels in HTML.
-HTML_COLOURS = (
-    "#7aecec",
-    "#bfeeb7",
-    "#feca74",
-    "#ff9561",
-    "#aa9cfc",
-    "#c887fb",
-    "#9cc9cc",
-    "#ffeb80",
-    "#ff8197",
-)
+#: Stands for a line break in text for displaCy, which turns line breaks into spaces; texts hold no such character, as
+#: control characters are replaced.
+_BREAK = "\x1e"
+#: displaCy's templates of the style ``span``, in which a label stays on one line: an invisible copy makes the first
+#: word of the span as wide as the label, so that no label covers another.
+_LABEL = "padding: 2px 3px; font-size: 0.7em; line-height: 1; white-space: nowrap"
+_BAR = "background: {bg}; top: {top_offset}px; height: 4px; left: -1px; width: calc(100% + 2px); position: absolute"
+_SPAN_TEMPLATES = {
+    "span": '<span style="font-weight: bold; display: inline-block; vertical-align: top; position: relative; '
+    'height: {total_height}px">{text}{span_slices}{span_starts}</span> ',
+    "slice": f'<span style="{_BAR}"></span>',
+    "start": f'<span style="{_BAR}"><span style="{_LABEL}; background: {{bg}}; color: #000; top: -0.5em; '
+    'position: absolute; border-radius: 3px">{label}{kb_link}</span></span>'
+    f'<span aria-hidden="true" style="{_LABEL}; display: block; height: 0; padding-block: 0; visibility: hidden">'
+    "{label}</span>",
+}
 #: C0 and C1 control characters other than tab and newline, replaced by a symbol so that no text controls the terminal.
 _VISIBLE = {
     code: (0x2400 + code if code < 32 else 0xFFFD)
@@ -178,7 +183,13 @@ def to_terminal(text: str, entities: Sequence[Entity], styles: dict[str, str]) -
     return line
 
 
-def to_html(doc: Doc, entities: Sequence[Entity], style: HtmlStyle = "auto", title: str = "") -> str:
+def to_html(
+    doc: Doc,
+    entities: Sequence[Entity],
+    style: HtmlStyle = "auto",
+    title: str = "",
+    colours: LabelColours | None = None,
+) -> str:
     """Render one document with displaCy, as a fragment of a page.
 
     Parameters
@@ -192,6 +203,8 @@ def to_html(doc: Doc, entities: Sequence[Entity], style: HtmlStyle = "auto", tit
         entities), or ``"auto"``: ``"ent"`` unless entities overlap.
     title
         Heading of the document.
+    colours
+        Colours of the labels, for the same ones in all documents of a page.
 
     Returns
     -------
@@ -209,16 +222,16 @@ def to_html(doc: Doc, entities: Sequence[Entity], style: HtmlStyle = "auto", tit
             "html_style", "is 'ent', but entities overlap", "span, auto", "Use --html-style span"
         )
     captions = [escape(_caption(entity)) for entity in entities]
-    # displaCy looks a colour up by the upper-cased label
-    colours = {
-        # a sum of bytes is the same in every run, unlike ``hash``
-        caption.upper(): HTML_COLOURS[sum(entity["label"].encode()) % len(HTML_COLOURS)]
-        for caption, entity in zip(captions, entities, strict=True)
-    }
-    parsed: dict[str, Any] = {"title": escape(title) or None, "settings": {}}
     pairs = list(zip(captions, entities, strict=True))
+    known = LabelColours() if colours is None else colours
+    # displaCy looks a colour up by the upper-cased label
+    shown = {caption.upper(): known.light(entity["label"]) for caption, entity in pairs}
+    options: dict[str, Any] = {"colors": shown}
+    parsed: dict[str, Any] = {"title": escape(title) or None, "settings": {}}
     if style == "span" or overlapping:
-        kind, parsed["tokens"] = "span", [token.text for token in doc]
+        lines = [token.text.replace("\r\n", "\n").translate(_VISIBLE) for token in doc]
+        options["template"] = _SPAN_TEMPLATES
+        kind, parsed["tokens"] = "span", [line.replace("\n", _BREAK) for line in lines]
         parsed["spans"] = [
             {**_token_range(doc, entity), "label": caption, "kb_id": "", "kb_url": "#"}
             for caption, entity in pairs
@@ -226,7 +239,8 @@ def to_html(doc: Doc, entities: Sequence[Entity], style: HtmlStyle = "auto", tit
     else:
         kind, parsed["text"] = "ent", doc.text
         parsed["ents"] = [{"start": e["start"], "end": e["end"], "label": caption} for caption, e in pairs]
-    html = displacy.render(parsed, style=kind, manual=True, jupyter=False, options={"colors": colours})
+    html = displacy.render(parsed, style=kind, manual=True, jupyter=False, options=options)
+    html = html.replace(_BREAK, "<br>")
     return f'<figure style="margin-bottom: 3rem">\n{html}\n</figure>\n'
 
 

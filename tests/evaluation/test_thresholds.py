@@ -19,8 +19,15 @@ from spacy.training import Example
 from gliner_pipe.errors import ConfigError, DataError
 from gliner_pipe.evaluation.candidates import DocCandidates, scores_ignore_threshold
 from gliner_pipe.evaluation.evaluate import evaluate_pipeline
+from gliner_pipe.evaluation.report import shown_thresholds
 from gliner_pipe.evaluation.sweeps import CandidateSweep, between, spaced
-from gliner_pipe.evaluation.thresholds import ThresholdSearch, _search, apply_thresholds, find_threshold
+from gliner_pipe.evaluation.thresholds import (
+    EVEN,
+    ThresholdSearch,
+    _search,
+    apply_thresholds,
+    find_threshold,
+)
 from gliner_pipe.metrics.counts import count_exact
 from gliner_pipe.modeling.decoders.span import Candidate, SpanDecoder
 from gliner_pipe.pipeline.labels import parse_labels
@@ -89,7 +96,8 @@ def test_the_curve_equals_predictions_with_each_threshold(
     found = find_threshold(nlp, examples, metric, steps=None if once else 5, floor=0.0)
     assert found.runs == (1 if once else 6)
     assert len({row["f"] for row in found.curve}) > 1
-    rows = [found.before, found.best, *found.curve[:: max(1, len(found.curve) // 5)]]
+    assert [row["threshold"] for row in found.even] == (list(EVEN) if once else [0.2, 0.4, 0.6, 0.8])
+    rows = [found.before, found.best, *found.even[::6], *found.curve[:: max(1, len(found.curve) // 5)]]
     for row in rows:
         again = evaluate_pipeline(nlp, examples, metrics=[metric], threshold=row["threshold"])[metric][
             "micro"
@@ -202,6 +210,20 @@ def test_a_curve_by_hand(nlp: Any) -> None:
     by_steps = search(component, documents, 4, min_support=None)
     assert [row["threshold"] for row in by_steps["curve"]] == [0.0, 0.25, 0.5, 0.75]
     assert by_steps["best"]["f"] == pytest.approx(6 / 7)
+
+
+@pytest.mark.parametrize(
+    ("best", "shown"),
+    [
+        (0.7, [0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95]),
+        (0.42, [0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95]),
+        (0.01, list(EVEN)),
+    ],
+)
+def test_thresholds_shown_beside_the_best(best: float, shown: list[float]) -> None:
+    rows = [{"threshold": threshold} for threshold in EVEN]
+    found = {"even": rows, "best": {"threshold": best}, "before": {"threshold": 0.5}}
+    assert [row["threshold"] for row in shown_thresholds(found)] == shown
 
 
 def test_each_label_gets_its_best_threshold(nlp: Any) -> None:

@@ -10,6 +10,7 @@ from spacy.vocab import Vocab
 
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.prediction.rendering import Entity, entities_of, to_html, to_terminal
+from gliner_pipe.util.colours import LabelColours
 
 VOCAB = Vocab()
 
@@ -100,6 +101,35 @@ def test_html_styles() -> None:
     with pytest.raises(ConfigError) as error:
         to_html(nested, entities_of(nested, "gliner"), "ent")
     assert error.value.where == "html_style"
+
+
+def test_html_spans_keep_lines_and_whole_labels() -> None:
+    words = ["Ann", "met", "\n", "Bo", "\r\n", "\x1e", "<br>"]
+    doc = make_doc(words, [("a very long label", 0, 1, 0.5), ("person", 0, 4, 0.5)])
+    html = to_html(doc, entities_of(doc, "gliner"), "span")
+    assert html.count("<br>") == 2 and html.index("met") < html.index("<br>") < html.index("Bo")
+    assert "\x1e" not in html and "&lt;br&gt;" in html
+    assert html.count("white-space: nowrap") == 4  # each label, and the copy that makes room for it
+
+
+def test_labels_have_the_same_colour_on_every_page() -> None:
+    names = [
+        "person",
+        "city",
+        "organization",
+        "Organisation",
+        "Ort",
+        "日付",
+        "drug",
+        "event",
+        "year",
+        "company",
+    ]
+    first, second = LabelColours(), LabelColours()
+    hues = {name: first.hue(name) for name in names}
+    assert hues["person"] == second.hue("person") and first.light("person") == second.light("person")
+    assert len(set(hues.values())) == len(names)
+    assert {first.hue(str(number)) for number in range(100)} | set(hues.values()) == {*range(0, 360, 15)}
 
 
 @pytest.mark.parametrize("style", ["auto", "ent", "span"])
