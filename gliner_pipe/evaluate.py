@@ -15,6 +15,7 @@ from typing import Any, Literal
 from confit import Cli
 from rich.console import Console
 from spacy.language import Language
+from spacy.tokens import Doc
 from spacy.training import Example
 
 from gliner_pipe.cli.options import command_line
@@ -25,6 +26,7 @@ from gliner_pipe.data.label_sets import alike, counted, named
 from gliner_pipe.data.readers.json_records import are_records
 from gliner_pipe.data.token_targets import SPANS
 from gliner_pipe.errors import ConfigError, DataError
+from gliner_pipe.evaluation.candidates import scores_ignore_threshold
 from gliner_pipe.evaluation.compare import compare_precision, comparison_tables
 from gliner_pipe.evaluation.evaluate import evaluate_pipeline, gold_span_getter, token_tag_scorers
 from gliner_pipe.evaluation.label_sets import component_labels
@@ -35,7 +37,7 @@ from gliner_pipe.metrics.alignment import SpanGetter, get_spans, prediction_gett
 from gliner_pipe.metrics.spans import METRICS
 from gliner_pipe.pipeline.build import pipeline_of
 from gliner_pipe.pipeline.labels import parse_labels, split_labels
-from gliner_pipe.pipeline.overrides import override, tagging_components
+from gliner_pipe.pipeline.overrides import gliner_components, override, tagging_components
 from gliner_pipe.registry import registry
 from gliner_pipe.util.atomic import save_pipeline, write_json
 
@@ -72,6 +74,7 @@ def evaluate(
     predicted_getter: str | list[str] | None = None,
     tokens: Literal["data", "pipeline", "both"] = "data",
     output: Path | None = None,
+    html: Path | None = None,
     batch_size: int | None = None,
     n_process: int = 1,
     device: str | None = None,
@@ -130,6 +133,8 @@ def evaluate(
         used, or ``both``. Data of words have no text; theirs are joined as running text usually is.
     output
         JSON file for the scores.
+    html
+        HTML file for the scores, the confused labels, the threshold curve and the errors in their texts.
     batch_size
         Texts per batch.
     n_process
@@ -159,13 +164,17 @@ def evaluate(
         own tokens.
     """
     _check_search(find_threshold, threshold, per_label=per_label, save=save, threshold_steps=threshold_steps)
+    if html is not None and compare is not None:
+        raise ConfigError("html", "is set together with compare", "one of the two", "Remove one")
+    name = str(pipeline) if isinstance(pipeline, (str, Path)) else ""
     pipeline = pipeline_of(pipeline, trust_remote_code)
     gold_getter = gold_span_getter(pipeline) if span_getter is None else span_getter
     names = [] if isinstance(metrics, Mapping) else _metric_names(metrics)
     asked = split_labels(labels)
     examples = read_examples(data, pipeline, reader=reader, span_setter=gold_getter)
     _check_gold(pipeline, examples, gold_getter)
-    predicted: Counter[str] = Counter()
+    guess_getter = prediction_getter(pipeline) if predicted_getter is None else predicted_getter
+    docs: list[Doc] = []
     found: dict[str, Any] = {}
     precision: dict[str, Any] = {"dtype": dtype, "quantize": quantize, "compile": compile}
     with override(pipeline, device=device, **precision):
@@ -193,26 +202,45 @@ def evaluate(
         if compare is not None:
             scores = compare_precision(pipeline, examples, compare, **options)
         else:
-            guess_getter = prediction_getter(pipeline) if predicted_getter is None else predicted_getter
-            scores = evaluate_pipeline(
-                pipeline,
-                examples,
-                **options,
-                watch=lambda docs: predicted.update(
-                    span.label_ for doc in docs for span in get_spans(doc, guess_getter)
-                ),
-            )
+            scores = evaluate_pipeline(pipeline, examples, **options, watch=docs.extend)
+            predicted = Counter(span.label_ for doc in docs for span in get_spans(doc, guess_getter))
             _warn_of_labels(pipeline, count_labels(examples, gold_getter), predicted, asked)
         if tokens == "both":
             scores["on_text"] = evaluate_pipeline(pipeline, examples, **{**options, "tokens": "pipeline"})
+        curve = found.get("thresholds")
+        if html is not None and curve is None and negatives is None:
+            curve = _curve(pipeline, examples, asked, gold_getter, batch_size)
     scores |= found
     if save is not None:
         save_pipeline(pipeline, save)
     if output is not None:
         write_json(output, scores)
+    if html is not None:
+        from gliner_pipe.evaluation.error_page import write_error_page
+
+        places: dict[str, Any] = {"gold_getter": gold_getter, "predicted_getter": guess_getter}
+        of = str(data) if isinstance(data, (str, Path)) else ""
+        write_error_page(html, pipeline, examples, docs, scores, name=name, data=of, curve=curve, **places)
     if show:
         _print(scores)
     return scores
+
+
+def _curve(
+    pipeline: Language, examples: Sequence[Example], labels: Any, getter: SpanGetter, batch_size: int | None
+) -> dict[str, Any] | None:
+    """Return the search of a threshold if one run of the pipeline gives it, else None."""
+    components = gliner_components(pipeline)
+    gold = count_labels(examples, getter)
+    asked = None if labels is None else {item.label for item in parse_labels(labels, "labels")}
+    if (
+        len(components) != 1
+        or not scores_ignore_threshold(components[0])
+        or not (set(gold) & (asked or set(gold)))
+    ):
+        return None
+    found = search_threshold(pipeline, examples, labels=labels, span_getter=getter, batch_size=batch_size)
+    return found.to_dict()
 
 
 def read_examples(

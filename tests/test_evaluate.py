@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import spacy
 from spacy.tokens import Doc, DocBin, Span
+from spacy.training import Example
+from tagging_pipeline import config
 
 from gliner_pipe.data.detect import detect_reader, reader_of_path
 from gliner_pipe.errors import DataError
@@ -383,6 +385,40 @@ def test_thresholds_of_labels_are_saved(tmp_path: Path, nlp: Any, capsys: pytest
     }
     out = capsys.readouterr().out
     assert "Thresholds of labels" in out and "river (0)" in out
+
+
+def test_a_page_of_errors(
+    nlp: Any, data: Path, ruler: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nlp.to_disk(tmp_path / "model")
+    page = tmp_path / "new" / "page.html"
+    for pipeline, has_curve in ((tmp_path / "model", True), (ruler, False)):
+        main(["--pipeline", str(pipeline), "--data", str(data), "--html", str(page), "--metrics", "exact"])
+        text = page.read_text(encoding="utf-8")
+        assert str(pipeline) in text and "Rome" in text and ("<polyline" in text) is has_curve
+    capsys.readouterr()
+    error = error_of(capsys, "--pipeline", ruler, "--data", data, "--html", page, "--compare", "fp32")
+    assert "[html]" in error
+
+
+@pytest.mark.parametrize("target", ["spans", "tag_"])
+def test_a_page_of_a_tagger(backbone: Path, tmp_path: Path, target: str) -> None:
+    nlp = spacy.blank("en")
+    nlp.add_pipe(
+        "token_classifier", config=config(backbone, "softmax", target=target, labels=["person", "city"])
+    )
+    nlp.initialize()
+    doc = nlp.make_doc("Ann met Bo in Rome")
+    if target == "spans":  # one of the two is missed
+        key = nlp.get_pipe("token_classifier").spans_key
+        doc.spans[key] = [Span(doc, 0, 1, "person"), Span(doc, 0, 1, "city")]
+    else:
+        for token, found in zip(doc, nlp(doc.text), strict=True):
+            token.tag_ = "city" if found.tag_ == "person" else "person"
+    evaluate(pipeline=nlp, data=[Example(nlp.make_doc(doc.text), doc)], html=tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert text.count('data-kind="type"') == 5 if target == "tag_" else "data-kind" in text
+    assert "<polyline" not in text and ("accuracy 0.0" in text) is (target == "tag_")
 
 
 def test_options_of_a_search(ruler: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:

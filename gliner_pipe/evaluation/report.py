@@ -14,10 +14,7 @@ from gliner_pipe.metrics.error_kinds import KINDS, MEASURES
 #: Threshold from which the evenly spaced ones are shown, and those below it from the best or the earlier one on.
 SHOWN_FROM = 0.5
 #: Said below the scores of fitted thresholds.
-FITTED = (
-    "The best thresholds were fitted to these documents: their scores, and all others below, are too high. Report the "
-    "scores on other documents."
-)
+FITTED = "The best threshold is fitted to these documents: the scores with it are too high. Report those on other data."
 
 #: Rows over all labels.
 LABEL_SUMMARIES = ("micro", "macro")
@@ -35,6 +32,9 @@ def all_tables(scores: Mapping[str, Any]) -> Iterator[RenderableType]:
         yield from threshold_tables(scores["thresholds"])
     if _label_scores(scores):
         yield score_table(scores)
+        for name in _label_scores(scores):
+            if "accuracy" in scores[name]:
+                yield Text(f"{name}: accuracy {percent(scores[name]['accuracy'])}")
     for name, value in scores.items():
         if not isinstance(value, Mapping):
             continue
@@ -226,7 +226,12 @@ def _label_scores(scores: Mapping[str, Any]) -> list[str]:
 def _table(title: str, first: str, scores: Mapping[str, Any], names: Sequence[str]) -> Table:
     columns = ["support", *(f"{name} {part}" for name in names for part in "PRF")]
     table = number_table(title, first, columns)
-    labels = dict.fromkeys(row for name in names for row in scores[name] if row not in LABEL_SUMMARIES)
+    labels = dict.fromkeys(
+        row
+        for name in names
+        for row, value in scores[name].items()
+        if row not in LABEL_SUMMARIES and isinstance(value, Mapping)
+    )
     rows = [*labels, *LABEL_SUMMARIES]
     for number, row in enumerate(rows, 1):
         cells = {name: scores[name].get(row, {}) for name in names}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Any
+from typing import Any, NamedTuple
 
 from spacy.training import Example
 
@@ -54,19 +54,32 @@ def error_kinds(documents: Iterable[Pair], labels: Sequence[str] | None = None) 
         rows[label] = Counter()
     for mentions in documents:
         gold, predicted = ({one for one in side if labels is None or one[0] in labels} for side in mentions)
-        for label, kind in _kinds(gold, predicted):
-            rows[label][kind] += 1
+        for one in matches(gold, predicted):
+            rows[one.label][one.kind] += 1
     order = sorted(rows) if labels is None else list(labels)
     found = {label: _row(rows[label]) for label in order}
     found["micro"] = _row(sum((rows[label] for label in order), Counter[str]()))
     return found
 
 
-def _kinds(gold: AbstractSet[Mention], predicted: AbstractSet[Mention]) -> Iterator[tuple[str, str]]:
-    """Yield label and kind of each pair of spans, and of each span without a partner."""
+class Match(NamedTuple):
+    """A gold span and the predicted span that it is compared with; None for a span without a partner."""
+
+    kind: str
+    gold: Mention | None
+    predicted: Mention | None
+
+    @property
+    def label(self) -> str:
+        """The gold label; of a spurious span the predicted one."""
+        return (self.gold or self.predicted or ("",))[0]
+
+
+def matches(gold: AbstractSet[Mention], predicted: AbstractSet[Mention]) -> Iterator[Match]:
+    """Yield each pair of spans of a document, and each span without a partner, as `error_kinds` compares them."""
     left, right = set(gold), set(predicted)
     for one in left & right:
-        yield one[0], "correct"
+        yield Match("correct", one, one)
     left, right = left - right, right - left
     for kind, same_label, same_place in (
         ("type", False, True),
@@ -84,11 +97,11 @@ def _kinds(gold: AbstractSet[Mention], predicted: AbstractSet[Mention]) -> Itera
             if one in left and other in right:
                 left.remove(one)
                 right.remove(other)
-                yield one[0], kind
-    for label, _, _ in left:
-        yield label, "missed"
-    for label, _, _ in right:
-        yield label, "spurious"
+                yield Match(kind, one, other)
+    for one in left:
+        yield Match("missed", one, None)
+    for one in right:
+        yield Match("spurious", None, one)
 
 
 def _overlap(one: Mention, other: Mention) -> int:

@@ -15,6 +15,7 @@ from gliner_pipe.data.relations import RELATIONS_KEY, get_relations
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.metrics.alignment import SpanGetter, get_spans
 from gliner_pipe.util.colours import LabelColours
+from gliner_pipe.util.console import VISIBLE
 
 #: Styles of the labels in a terminal, assigned in order of first appearance.
 TERMINAL_STYLES = ("cyan", "magenta", "green", "yellow", "blue", "red", "bright_cyan", "bright_magenta")
@@ -33,12 +34,6 @@ _SPAN_TEMPLATES = {
     'position: absolute; border-radius: 3px">{label}{kb_link}</span></span>'
     f'<span aria-hidden="true" style="{_LABEL}; display: block; height: 0; padding-block: 0; visibility: hidden">'
     "{label}</span>",
-}
-#: C0 and C1 control characters other than tab and newline, replaced by a symbol so that no text controls the terminal.
-_VISIBLE = {
-    code: (0x2400 + code if code < 32 else 0xFFFD)
-    for code in (*range(32), *range(127, 160))
-    if code not in (9, 10)
 }
 
 HtmlStyle = Literal["auto", "span", "ent"]
@@ -130,10 +125,10 @@ def relations_of(doc: Doc, entities: Sequence[Entity]) -> list[RelationRecord] |
 def relation_line(relation: RelationRecord, entities: Sequence[Entity]) -> Text:
     """Return a relation as one line: ``Ann --[works for 0.98]-> Acme``."""
     head, tail = (
-        " ".join(entities[place]["text"].translate(_VISIBLE).split())
+        " ".join(entities[place]["text"].translate(VISIBLE).split())
         for place in (relation.head, relation.tail)
     )
-    label = relation.label.translate(_VISIBLE).replace("\n", " ")
+    label = relation.label.translate(VISIBLE).replace("\n", " ")
     return Text(f"  {head} --[{label} {relation.score:.2f}]-> {tail}")
 
 
@@ -179,7 +174,7 @@ def to_terminal(text: str, entities: Sequence[Entity], styles: dict[str, str]) -
             line.append("[", f"dim {styles[opens.pop(0)['label']]}")
         around = [e for e in entities if e["start"] <= here and e["end"] >= after > here]
         inner = min(around, key=lambda e: e["end"] - e["start"], default=None)
-        line.append(text[here:after].translate(_VISIBLE), f"bold {styles[inner['label']]}" if inner else "")
+        line.append(text[here:after].translate(VISIBLE), f"bold {styles[inner['label']]}" if inner else "")
     return line
 
 
@@ -229,7 +224,7 @@ def to_html(
     options: dict[str, Any] = {"colors": shown}
     parsed: dict[str, Any] = {"title": escape(title) or None, "settings": {}}
     if style == "span" or overlapping:
-        lines = [token.text.replace("\r\n", "\n").translate(_VISIBLE) for token in doc]
+        lines = [token.text.replace("\r\n", "\n").translate(VISIBLE) for token in doc]
         options["template"] = _SPAN_TEMPLATES
         kind, parsed["tokens"] = "span", [line.replace("\n", _BREAK) for line in lines]
         parsed["spans"] = [
@@ -258,7 +253,7 @@ HTML_TAIL = "</body>\n</html>\n"
 
 
 def _caption(entity: Entity) -> str:
-    label = entity["label"].translate(_VISIBLE).replace("\n", " ")
+    label = entity["label"].translate(VISIBLE).replace("\n", " ")
     return label if entity["score"] is None else f"{label} {entity['score']:.2f}"
 
 

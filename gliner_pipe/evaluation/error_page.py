@@ -1,0 +1,387 @@
+"""An evaluation as one HTML page: scores, confused labels, the threshold curve, and the errors in their texts."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise, zip_longest
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from rich.table import Table
+from spacy.language import Language
+from spacy.tokens import Doc
+from spacy.training import Example
+
+from gliner_pipe.data.annotations import primary_key, supervision
+from gliner_pipe.data.relations import RELATIONS_KEY
+from gliner_pipe.evaluation.report import all_tables, threshold_tables
+from gliner_pipe.metrics.alignment import SpanGetter, common_edges, get_scores, paired_spans
+from gliner_pipe.metrics.confusion import confuse
+from gliner_pipe.metrics.counts import Mention, Pair
+from gliner_pipe.metrics.error_kinds import KINDS, matches
+from gliner_pipe.metrics.relations import RelationScorer
+from gliner_pipe.metrics.token_tags import TokenTagScorer
+from gliner_pipe.pipeline.overrides import tagging_components
+from gliner_pipe.util.atomic import replace_file
+from gliner_pipe.util.colours import LabelColours
+from gliner_pipe.util.console import VISIBLE
+
+#: Maximum number of passages on a page.
+MOST_PASSAGES = 400
+#: Maximum number of labels in the confusion matrix, the most frequent ones.
+MOST_LABELS = 30
+#: Maximum number of points of a curve.
+MOST_POINTS = 300
+#: Characters of text before and after an error.
+CONTEXT = 150
+#: Name of the row of spurious spans and of the column of missed spans.
+NOTHING = "(nothing)"
+#: Distance in characters of two entities of a relation that are shown in one passage.
+_NEAR = 600
+
+
+class Mark(NamedTuple):
+    """An entity in a text, from character `start` to before `end`; `kind` is one of `KINDS`."""
+
+    start: int
+    end: int
+    label: str
+    kind: str
+    score: float | None
+
+
+class Error(NamedTuple):
+    """An error at a place in a text, with the labels and texts of both sides; empty where a side has nothing."""
+
+    kind: str
+    start: int
+    end: int
+    gold: str
+    predicted: str
+    gold_text: str
+    predicted_text: str
+
+
+@dataclass
+class Passage:
+    """A part of a text with errors, and with the entities in it.
+
+    Attributes
+    ----------
+    document
+        Number of the document, from 1 on.
+    source
+        File and line of the document, if known.
+    text
+        The part.
+    gold, predicted
+        Parts of the text, each with the marks on it, outermost first.
+    errors
+        The errors.
+    """
+
+    document: int
+    source: str
+    text: str
+    gold: list[dict[str, Any]] = field(default_factory=list)
+    predicted: list[dict[str, Any]] = field(default_factory=list)
+    errors: list[Error] = field(default_factory=list)
+
+
+class ErrorReader:
+    """Finds the errors of documents as the scorers do.
+
+    Parameters
+    ----------
+    nlp
+        The pipeline.
+    labels
+        The scored labels.
+    gold_getter, predicted_getter
+        Where spans are read.
+    colours
+        Colours of labels.
+    """
+
+    def __init__(
+        self,
+        nlp: Language,
+        labels: Sequence[str],
+        gold_getter: SpanGetter,
+        predicted_getter: SpanGetter,
+        colours: LabelColours,
+    ) -> None:
+        tagged = [one for one in tagging_components(nlp) if one.target != "spans"]
+        self.tags = TokenTagScorer(tagged[0].target, gold_getter) if tagged else None
+        self.relations = RelationScorer(primary_key(gold_getter))
+        self.labels = None if tagged else set(labels)
+        self.getters = gold_getter, predicted_getter
+        self.colours = colours
+
+    def pair(self, example: Example) -> tuple[set[Mention], dict[Mention, float | None]]:
+        """Return the gold mentions of a document, and the predicted ones with their scores if they have some."""
+        if self.tags is not None:
+            gold, tags = self.tags.pair(example)
+            return set(gold), dict.fromkeys(tags)
+        spans, found = paired_spans(example, *self.getters, "boundaries")
+        scores = get_scores(example.predicted, self.getters[1])
+        predicted = {one: score for one, score in zip(found, scores, strict=True) if one is not None}
+        return {one for one in spans if self._counts(one)}, {
+            one: score for one, score in predicted.items() if self._counts(one)
+        }
+
+    def _counts(self, mention: Mention) -> bool:
+        return self.labels is None or mention[0] in self.labels
+
+    def passages(self, number: int, example: Example) -> Iterator[Passage]:
+        """Yield the passages of a document that contain errors."""
+        gold, predicted = self.pair(example)
+        text, places = example.reference.text, _places(example.reference, example.predicted)
+        sides: tuple[list[Mark], list[Mark]] = ([], [])
+        errors: list[Error] = []
+        for match in sorted(matches(gold, predicted.keys()), key=lambda one: one.gold or one.predicted or ()):
+            ends = [None if one is None else _span(one[1:], places) for one in (match.gold, match.predicted)]
+            for side, one, end in zip(sides, (match.gold, match.predicted), ends, strict=True):
+                if one is not None and end is not None:
+                    score = predicted.get(one) if side is sides[1] else None
+                    side.append(Mark(*end, one[0], match.kind, score))
+            known = [end for end in ends if end is not None]
+            if match.kind != "correct" and known:
+                names = ["" if one is None else one[0] for one in (match.gold, match.predicted)]
+                texts = ["" if end is None else text[slice(*end)] for end in ends]
+                start, last = min(end[0] for end in known), max(end[1] for end in known)
+                errors.append(Error(match.kind, start, last, *names, *texts))
+        errors += self._relation_errors(example, text, places)
+        source = str(supervision(example.reference).get("source") or "")
+        for start, last, some in _windows(text, errors):
+            gold_parts, predicted_parts = (self._parts(text, start, last, side) for side in sides)
+            yield Passage(number, source, text[start:last], gold_parts, predicted_parts, some)
+
+    def _relation_errors(
+        self, example: Example, text: str, places: Sequence[tuple[int, int]]
+    ) -> Iterator[Error]:
+        """Yield relations that only one side has; with the same entities and another label they are one error."""
+        pair = self.relations.pair(example) if RELATIONS_KEY in example.predicted.user_data else None
+        if pair is None:
+            return
+        missed, spurious = pair[0] - pair[1], pair[1] - pair[0]
+        for ends in sorted({one[:2] for one in missed | spurious}):
+            sides = [sorted(one[2] for one in side if one[:2] == ends) for side in (missed, spurious)]
+            head, tail = (_span(end[:2], places) for end in ends)
+            if head is None or tail is None:
+                continue
+            start, last = min(head[0], tail[0]), max(head[1], tail[1])
+            if last - start > _NEAR:
+                start, last = head
+            for names in zip_longest(*sides, fillvalue=""):
+                shown = [
+                    f"{text[slice(*head)]} → {name} → {text[slice(*tail)]}" if name else "" for name in names
+                ]
+                kind = "type" if all(names) else "missed" if names[0] else "spurious"
+                yield Error(kind, start, last, *names, *shown)
+
+    def _parts(self, text: str, start: int, last: int, marks: Iterable[Mark]) -> list[dict[str, Any]]:
+        """Cut a text where marks start and end."""
+        inside = [mark for mark in marks if mark.start < last and mark.end > start]
+        inside.sort(key=lambda mark: (mark.start, -mark.end, mark.label))
+        edges = {start, last, *(mark.start for mark in inside), *(mark.end for mark in inside)}
+        return [
+            {
+                "text": text[here:after].translate(VISIBLE),
+                "marks": [
+                    {
+                        **mark._asdict(),
+                        "hue": self.colours.hue(mark.label),
+                        "first": mark.start == here,
+                        "last": mark.end == after,
+                    }
+                    for mark in inside
+                    if mark.start <= here and mark.end >= after
+                ],
+            }
+            for here, after in pairwise(sorted(edge for edge in edges if start <= edge <= last))
+        ]
+
+
+def write_error_page(
+    path: Path,
+    nlp: Language,
+    examples: Sequence[Example],
+    predicted: Sequence[Doc],
+    scores: Mapping[str, Any],
+    *,
+    gold_getter: SpanGetter,
+    predicted_getter: SpanGetter,
+    name: str = "",
+    data: str = "",
+    curve: Mapping[str, Any] | None = None,
+) -> None:
+    """Write the page: one file that needs no other and works without a network.
+
+    Parameters
+    ----------
+    path
+        The file; replaced when everything is written.
+    nlp
+        The pipeline.
+    examples
+        Gold documents.
+    predicted
+        The predicted documents, in the same order.
+    scores
+        Result of `evaluate_pipeline`.
+    gold_getter, predicted_getter
+        Where spans are read.
+    name, data
+        Names of the pipeline and of the data.
+    curve
+        ``ThresholdSearch.to_dict()``, if there is a threshold.
+    """
+    colours = LabelColours()
+    for label in scores["labels"]:
+        colours.hue(label)
+    reader = ErrorReader(nlp, scores["labels"], gold_getter, predicted_getter, colours)
+    pairs = [Example(doc, one.reference) for doc, one in zip(predicted, examples, strict=True)]
+    passages = [one for number, pair in enumerate(pairs, 1) for one in reader.passages(number, pair)]
+    counts = Counter((error.kind, error.gold or error.predicted) for one in passages for error in one.errors)
+    shown = choose(passages, MOST_PASSAGES)
+    mentions = [(gold, set(found)) for gold, found in map(reader.pair, pairs)]
+    rest = {
+        key: value for key, value in scores.items() if key != "thresholds" and "matrix" not in _keys(value)
+    }
+    environment = Environment(
+        loader=PackageLoader("gliner_pipe.evaluation", "html"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    text = environment.get_template("page.html").render(
+        name=name or f"{nlp.meta['lang']}_{nlp.meta['name']}",
+        data=data,
+        scores=scores,
+        tables=list(map(_table, all_tables(rest))),
+        confusion=_confusion(mentions, colours),
+        curve=None if curve is None else _curve(curve),
+        threshold_tables=[] if curve is None else list(map(_table, threshold_tables(curve))),
+        passages=shown,
+        total=len(passages),
+        documents=len({one.document for one in passages}),
+        kinds=[(kind, number) for kind in KINDS[1:] if (number := _sum(counts, 0, kind))],
+        labels=[(label, _sum(counts, 1, label)) for label in sorted({label for _, label in counts})],
+        hue=colours.hue,
+        visible=lambda value: str(value).translate(VISIBLE),
+    )
+    with replace_file(path) as sibling:
+        sibling.write_text(text.lstrip(), encoding="utf-8")
+
+
+def choose(passages: Sequence[Passage], most: int) -> list[Passage]:
+    """Return at most this many passages, in their order, such that rare kinds of errors and rare labels remain.
+
+    Parameters
+    ----------
+    passages
+        All passages.
+    most
+        Their maximum number.
+    """
+    if len(passages) <= most:
+        return list(passages)
+    groups: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
+    for place, passage in enumerate(passages):
+        for key in {(error.kind, error.gold or error.predicted) for error in passage.errors}:
+            groups[key].append(place)
+    chosen: set[int] = set()
+    for places in zip_longest(*groups.values()):  # one of each group in turn
+        for place in places:
+            if place is not None and len(chosen) < most:
+                chosen.add(place)
+    return [passages[place] for place in sorted(chosen)]
+
+
+def _places(reference: Doc, predicted: Doc) -> list[tuple[int, int]]:
+    """Return start and end in the text for each unit of `common_edges`: each word, or each character of a word."""
+    edges, _ = common_edges(reference, predicted)
+    words = [(token.idx, token.idx + len(token)) for token in reference if not token.is_space]
+    if edges[-1] == len(words):
+        return words
+    return [(at, at + 1) for at, letter in enumerate(reference.text) if not letter.isspace()]
+
+
+def _span(units: Sequence[int], places: Sequence[tuple[int, int]]) -> tuple[int, int] | None:
+    """Return start and end in the text of a range of units; None for an empty range."""
+    start, end = units
+    return (places[start][0], places[end - 1][1]) if end > start else None
+
+
+def _windows(text: str, errors: Iterable[Error]) -> Iterator[tuple[int, int, list[Error]]]:
+    """Yield parts of a text that show the context of the errors in them."""
+    window: tuple[int, int, list[Error]] | None = None
+    for error in sorted(errors, key=lambda one: (one.start, one.end)):
+        start, last = max(0, error.start - CONTEXT), min(len(text), error.end + CONTEXT)
+        while start > 0 and not text[start - 1].isspace() and error.start - start < 2 * CONTEXT:
+            start -= 1
+        while last < len(text) and not text[last].isspace() and last - error.end < 2 * CONTEXT:
+            last += 1
+        if window is None or start > window[1]:
+            if window is not None:
+                yield window
+            window = (start, last, [error])
+        else:
+            window = (window[0], max(window[1], last), [*window[2], error])
+    if window is not None:
+        yield window
+
+
+def _confusion(mentions: Sequence[Pair], colours: LabelColours) -> dict[str, Any]:
+    """Return the rows of the confusion matrix of the most frequent labels, each number with its share of the row."""
+    support = Counter(one[0] for pair in mentions for side in pair for one in side)
+    order = [label for label, _ in support.most_common(MOST_LABELS)]
+    matrix = confuse(mentions, labels=order, none_key=NOTHING)["matrix"]
+    rows = []
+    for label, row in matrix.items():
+        total = sum(row.values()) or 1
+        cells = [(other, row.get(other), round(100 * row.get(other, 0) / total)) for other in matrix]
+        rows.append((label, cells))
+    return {"rows": rows, "left_out": len(support) - len(order), "nothing": NOTHING}
+
+
+def _curve(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the points of precision, recall and F1 in a square of 100 units, y from the top."""
+    rows = found["curve"][:: max(1, -(-len(found["curve"]) // MOST_POINTS))]
+
+    def points(key: str) -> str:
+        known = [row for row in rows if row[key] is not None]
+        return " ".join(f"{100 * row['threshold']:.1f},{100 - 100 * row[key]:.1f}" for row in known)
+
+    lines = [(name, points(key)) for name, key in (("precision", "p"), ("recall", "r"), ("F1", "f"))]
+    best = found["best"]["threshold"], found["best"]["f"] or 0.0
+    return {"lines": lines, "best": best, "before": found["before"]["threshold"], "metric": found["metric"]}
+
+
+def _table(item: Any) -> dict[str, Any]:
+    """Return a table of the console, or a line of text, as plain data."""
+    if not isinstance(item, Table):
+        return {"text": str(item)}
+    columns = [[str(cell) for cell in column.cells] for column in item.columns]
+    return {
+        "text": "",
+        "title": str(item.title or ""),
+        "caption": str(item.caption or ""),
+        "head": [str(column.header) for column in item.columns],
+        "rows": [
+            (bool(row.style), cells) for row, cells in zip(item.rows, zip(*columns, strict=True), strict=True)
+        ],
+    }
+
+
+def _keys(value: Any) -> Iterable[str]:
+    return value.keys() if isinstance(value, Mapping) else ()
+
+
+def _sum(counts: Mapping[tuple[str, str], int], place: int, name: str) -> int:
+    return sum(number for key, number in counts.items() if key[place] == name)
