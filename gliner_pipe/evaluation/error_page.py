@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise, zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,8 +35,8 @@ MOST_PASSAGES = 400
 MOST_LABELS = 30
 #: Maximum number of points of a curve.
 MOST_POINTS = 300
-#: Characters of text before and after an error.
-CONTEXT = 150
+#: Characters of text before and after an error, and of a passage with several errors.
+CONTEXT, LONGEST = 150, 1500
 #: Name of the row of spurious spans and of the column of missed spans.
 NOTHING = "(nothing)"
 #: Distance in characters of two entities of a relation that are shown in one passage.
@@ -76,19 +76,45 @@ class Passage:
     source
         File and line of the document, if known.
     text
-        The part.
-    gold, predicted
-        Parts of the text, each with the marks on it, outermost first.
+        The whole text.
+    start, last
+        The part, from character `start` to before `last`.
     errors
-        The errors.
+        The errors in it.
+    marks
+        Gold and predicted entities of the whole text.
     """
 
     document: int
     source: str
     text: str
-    gold: list[dict[str, Any]] = field(default_factory=list)
-    predicted: list[dict[str, Any]] = field(default_factory=list)
-    errors: list[Error] = field(default_factory=list)
+    start: int
+    last: int
+    errors: list[Error]
+    marks: tuple[list[Mark], list[Mark]]
+
+    def sides(self, colours: LabelColours) -> Iterator[list[dict[str, Any]]]:
+        """Yield gold and predicted side: the text in pieces, each with the marks on it, outermost first."""
+        for side in self.marks:
+            marks = [mark for mark in side if mark.start < self.last and mark.end > self.start]
+            marks.sort(key=lambda mark: (mark.start, -mark.end, mark.label))
+            edges = {self.start, self.last, *(edge for mark in marks for edge in mark[:2])}
+            yield [
+                {
+                    "text": self.text[here:after].translate(VISIBLE),
+                    "marks": [
+                        {
+                            **mark._asdict(),
+                            "hue": colours.hue(mark.label),
+                            "first": mark.start == here,
+                            "last": mark.end == after,
+                        }
+                        for mark in marks
+                        if mark.start <= here and mark.end >= after
+                    ],
+                }
+                for here, after in pairwise(sorted(edge for edge in edges if self.start <= edge <= self.last))
+            ]
 
 
 class ErrorReader:
@@ -102,24 +128,16 @@ class ErrorReader:
         The scored labels.
     gold_getter, predicted_getter
         Where spans are read.
-    colours
-        Colours of labels.
     """
 
     def __init__(
-        self,
-        nlp: Language,
-        labels: Sequence[str],
-        gold_getter: SpanGetter,
-        predicted_getter: SpanGetter,
-        colours: LabelColours,
+        self, nlp: Language, labels: Sequence[str], gold_getter: SpanGetter, predicted_getter: SpanGetter
     ) -> None:
         tagged = [one for one in tagging_components(nlp) if one.target != "spans"]
         self.tags = TokenTagScorer(tagged[0].target, gold_getter) if tagged else None
         self.relations = RelationScorer(primary_key(gold_getter))
         self.labels = None if tagged else set(labels)
         self.getters = gold_getter, predicted_getter
-        self.colours = colours
 
     def pair(self, example: Example) -> tuple[set[Mention], dict[Mention, float | None]]:
         """Return the gold mentions of a document, and the predicted ones with their scores if they have some."""
@@ -136,9 +154,20 @@ class ErrorReader:
     def _counts(self, mention: Mention) -> bool:
         return self.labels is None or mention[0] in self.labels
 
-    def passages(self, number: int, example: Example) -> Iterator[Passage]:
-        """Yield the passages of a document that contain errors."""
-        gold, predicted = self.pair(example)
+    def passages(
+        self, number: int, example: Example, gold: set[Mention], predicted: Mapping[Mention, float | None]
+    ) -> Iterator[Passage]:
+        """Yield the passages of a document that contain errors.
+
+        Parameters
+        ----------
+        number
+            Of the document, from 1 on.
+        example
+            Gold and predicted document.
+        gold, predicted
+            What `pair` returns for it.
+        """
         text, places = example.reference.text, _places(example.reference, example.predicted)
         sides: tuple[list[Mark], list[Mark]] = ([], [])
         errors: list[Error] = []
@@ -157,8 +186,7 @@ class ErrorReader:
         errors += self._relation_errors(example, text, places)
         source = str(supervision(example.reference).get("source") or "")
         for start, last, some in _windows(text, errors):
-            gold_parts, predicted_parts = (self._parts(text, start, last, side) for side in sides)
-            yield Passage(number, source, text[start:last], gold_parts, predicted_parts, some)
+            yield Passage(number, source, text, start, last, some, sides)
 
     def _relation_errors(
         self, example: Example, text: str, places: Sequence[tuple[int, int]]
@@ -182,28 +210,6 @@ class ErrorReader:
                 ]
                 kind = "type" if all(names) else "missed" if names[0] else "spurious"
                 yield Error(kind, start, last, *names, *shown)
-
-    def _parts(self, text: str, start: int, last: int, marks: Iterable[Mark]) -> list[dict[str, Any]]:
-        """Cut a text where marks start and end."""
-        inside = [mark for mark in marks if mark.start < last and mark.end > start]
-        inside.sort(key=lambda mark: (mark.start, -mark.end, mark.label))
-        edges = {start, last, *(mark.start for mark in inside), *(mark.end for mark in inside)}
-        return [
-            {
-                "text": text[here:after].translate(VISIBLE),
-                "marks": [
-                    {
-                        **mark._asdict(),
-                        "hue": self.colours.hue(mark.label),
-                        "first": mark.start == here,
-                        "last": mark.end == after,
-                    }
-                    for mark in inside
-                    if mark.start <= here and mark.end >= after
-                ],
-            }
-            for here, after in pairwise(sorted(edge for edge in edges if start <= edge <= last))
-        ]
 
 
 def write_error_page(
@@ -243,12 +249,13 @@ def write_error_page(
     colours = LabelColours()
     for label in scores["labels"]:
         colours.hue(label)
-    reader = ErrorReader(nlp, scores["labels"], gold_getter, predicted_getter, colours)
+    reader = ErrorReader(nlp, scores["labels"], gold_getter, predicted_getter)
     pairs = [Example(doc, one.reference) for doc, one in zip(predicted, examples, strict=True)]
-    passages = [one for number, pair in enumerate(pairs, 1) for one in reader.passages(number, pair)]
+    mentions = [reader.pair(pair) for pair in pairs]
+    numbered = enumerate(zip(pairs, mentions, strict=True), 1)
+    passages = [one for number, (pair, sides) in numbered for one in reader.passages(number, pair, *sides)]
     counts = Counter((error.kind, error.gold or error.predicted) for one in passages for error in one.errors)
     shown = choose(passages, MOST_PASSAGES)
-    mentions = [(gold, set(found)) for gold, found in map(reader.pair, pairs)]
     rest = {
         key: value for key, value in scores.items() if key != "thresholds" and "matrix" not in _keys(value)
     }
@@ -264,10 +271,10 @@ def write_error_page(
         data=data,
         scores=scores,
         tables=list(map(_table, all_tables(rest))),
-        confusion=_confusion(mentions, colours),
+        confusion=_confusion([(gold, set(found)) for gold, found in mentions]),
         curve=None if curve is None else _curve(curve),
         threshold_tables=[] if curve is None else list(map(_table, threshold_tables(curve))),
-        passages=shown,
+        passages=[(one, list(one.sides(colours))) for one in shown],
         total=len(passages),
         documents=len({one.document for one in passages}),
         kinds=[(kind, number) for kind in KINDS[1:] if (number := _sum(counts, 0, kind))],
@@ -327,7 +334,7 @@ def _windows(text: str, errors: Iterable[Error]) -> Iterator[tuple[int, int, lis
             start -= 1
         while last < len(text) and not text[last].isspace() and last - error.end < 2 * CONTEXT:
             last += 1
-        if window is None or start > window[1]:
+        if window is None or start > window[1] or last - window[0] > LONGEST:
             if window is not None:
                 yield window
             window = (start, last, [error])
@@ -337,7 +344,7 @@ def _windows(text: str, errors: Iterable[Error]) -> Iterator[tuple[int, int, lis
         yield window
 
 
-def _confusion(mentions: Sequence[Pair], colours: LabelColours) -> dict[str, Any]:
+def _confusion(mentions: Sequence[Pair]) -> dict[str, Any]:
     """Return the rows of the confusion matrix of the most frequent labels, each number with its share of the row."""
     support = Counter(one[0] for pair in mentions for side in pair for one in side)
     order = [label for label, _ in support.most_common(MOST_LABELS)]

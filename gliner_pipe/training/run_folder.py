@@ -122,13 +122,14 @@ class RunFolder:
                 "a new folder for all files of the training",
                 "Give another folder. To train this pipeline further, set [train] nlp to its path",
             )
-        found = [path for path in (self.last, self.best, *checkpoints(self.checkpoints)) if path.exists()]
+        resumable = checkpoints(self.checkpoints)
+        found = [*(path for path in (self.last, self.best) if path.exists()), *resumable]
         if not found or overwrite:
             return
         auto = is_auto(resume)
         if auto and (config is None or _settings(config) == _settings(self._config())):
             return
-        also = "" if auto else ', or resume_from_checkpoint = "auto" to continue it'
+        also = ', or resume_from_checkpoint = "auto" to continue it' if resumable and not auto else ""
         raise ConfigError(
             "train.overwrite",
             f"is false, and {self.path} holds an earlier training ({', '.join(path.name for path in found)})",

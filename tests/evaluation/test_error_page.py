@@ -15,7 +15,7 @@ from spacy.training import Example
 
 from gliner_pipe.data.annotations import set_supervision
 from gliner_pipe.data.relations import Relation, set_relations
-from gliner_pipe.evaluation.error_page import ErrorReader, Passage, choose, write_error_page
+from gliner_pipe.evaluation.error_page import LONGEST, ErrorReader, Passage, choose, write_error_page
 from gliner_pipe.evaluation.evaluate import evaluate_pipeline
 from gliner_pipe.metrics.error_kinds import KINDS
 from gliner_pipe.util.colours import LabelColours
@@ -43,14 +43,18 @@ def example(nlp: Language, text: str, predicted: Mentions, gold: Mentions) -> Ex
 
 
 def passages(nlp: Language, *examples: Example) -> list[Passage]:
-    reader = ErrorReader(nlp, LABELS, "gliner", "gliner", LabelColours())
-    return [one for number, pair in enumerate(examples, 1) for one in reader.passages(number, pair)]
+    reader = ErrorReader(nlp, LABELS, "gliner", "gliner")
+    return [
+        one
+        for number, pair in enumerate(examples, 1)
+        for one in reader.passages(number, pair, *reader.pair(pair))
+    ]
 
 
-def shown(parts: list[dict[str, Any]]) -> str:
+def shown(passage: Passage, side: int) -> str:
     """Write marks as brackets: ``[Ann person!missed]``."""
     text = ""
-    for part in parts:
+    for part in list(passage.sides(LabelColours()))[side]:
         marks = part["marks"]
         text += "[" * sum(mark["first"] for mark in marks) + part["text"]
         for mark in reversed(marks):
@@ -76,10 +80,10 @@ def test_each_kind_of_error_by_hand(blank: Language) -> None:
         ("type", "city", "org", "New York", "New York"),
         ("missed", "org", "", "Acme", ""),
     ]
-    assert shown(one.gold) == (
+    assert shown(one, 0) == (
         "[Ann person!correct] met [Bo Lee person!boundary] in [New York city!type] for [Acme org!missed] "
     )
-    assert shown(one.predicted) == (
+    assert shown(one, 1) == (
         "[Ann person!correct] [met city!spurious] [Bo person!boundary] Lee in [New York org!type] for Acme "
     )
     assert passages(blank, example(blank, text, [("city", 5, 7)], [("city", 5, 7)])) == []
@@ -88,9 +92,9 @@ def test_each_kind_of_error_by_hand(blank: Language) -> None:
 def test_nested_and_crossing_entities(blank: Language) -> None:
     gold: Mentions = [("org", 0, 4), ("city", 2, 4)]
     [one] = passages(blank, example(blank, "Bank of New York City", [("org", 0, 3), ("city", 2, 5)], gold))
-    assert shown(one.gold) == "[Bank of [New York city!boundary] org!boundary] City "
+    assert shown(one, 0) == "[Bank of [New York city!boundary] org!boundary] City "
     # they cross: a mark is closed and opened again where the other ends
-    assert [[mark["label"] for mark in part["marks"]] for part in one.predicted] == [
+    assert [[mark["label"] for mark in part["marks"]] for part in list(one.sides(LabelColours()))[1]] == [
         ["org"],
         ["org", "city"],
         ["city"],
@@ -102,8 +106,8 @@ def test_predictions_on_other_words_are_shown_in_the_text_of_the_data(blank: Lan
     gold = annotated(blank, ["In", "\n", "Rome", ",", "Bo"], [("city", 2, 3), ("person", 4, 5)], [False] * 5)
     own = annotated(blank, ["In", "Rome,", "Bo"], [("city", 1, 2), ("person", 2, 3)])
     [one] = passages(blank, Example(own, gold))
-    assert shown(one.gold) == "In\n[Rome city!boundary],[Bo person!correct]"
-    assert shown(one.predicted) == "In\n[Rome, city!boundary][Bo person!correct]"
+    assert shown(one, 0) == "In\n[Rome city!boundary],[Bo person!correct]"
+    assert shown(one, 1) == "In\n[Rome, city!boundary][Bo person!correct]"
 
 
 def test_relations(blank: Language) -> None:
@@ -124,11 +128,16 @@ def test_relations(blank: Language) -> None:
 
 def test_long_texts_are_cut_between_words(blank: Language) -> None:
     words = ["Ann", *["filler"] * 100, "Bo", *["filler"] * 100]
-    one, other = passages(
-        blank, example(blank, " ".join(words), [], [("person", 0, 1), ("person", 101, 102)])
+    gold: Mentions = [("person", 0, 1), ("person", 101, 102)]
+    one, other = (
+        part.text[part.start : part.last]
+        for part in passages(blank, example(blank, " ".join(words), [], gold))
     )
-    assert one.text.startswith("Ann filler") and one.text.endswith("filler") and "Bo" not in one.text
-    assert other.text.startswith("filler") and " Bo " in other.text and len(other.text) < 400
+    assert one.startswith("Ann filler") and one.endswith("filler") and "Bo" not in one
+    assert other.startswith("filler") and " Bo " in other and len(other) < 400
+    dense = passages(blank, example(blank, "Ann " * 2000, [], [("person", at, at + 1) for at in range(2000)]))
+    assert sum(len(part.errors) for part in dense) == 2000
+    assert max(part.last - part.start for part in dense) <= LONGEST
 
 
 def test_a_bounded_page_keeps_rare_kinds_and_labels(blank: Language) -> None:
