@@ -76,7 +76,7 @@ def train(
     output_path: str | Path = "artifacts",
     best_path: str | Path | None = None,
     transformers_path: str | Path | None = None,
-    overwrite: bool = False,
+    overwrite: bool | None = None,
     checkpoint_interval: Integer | str | None = None,
     save_total_limit: Integer | None = 1,
     resume_from_checkpoint: str | bool | None = None,
@@ -202,7 +202,8 @@ def train(
         Folder to which the trained tagger is also exported for ``AutoModelForTokenClassification``; other files there
         are kept. The best weights if load_best_model_at_end is set, else the last ones.
     overwrite
-        Whether an earlier training in the folder may be replaced: its models, checkpoints and logs.
+        What happens to the models, checkpoints and logs of an earlier training in the folder: null moves them to
+        ``earlier/<date and time>`` in the folder, true replaces them, false refuses the training.
     checkpoint_interval
         Steps between two savings of the last model and a checkpoint, or ``"epoch"``; validation_interval by
         default.

@@ -65,7 +65,7 @@ class TrainOptions(BaseModel):
     full_determinism: bool
     output_path: Path
     best_path: Path | None
-    overwrite: bool
+    overwrite: bool | None
     checkpoint_interval: Interval | Literal["epoch"] | None
     save_total_limit: Amount | None
     resume_from_checkpoint: str | bool | None

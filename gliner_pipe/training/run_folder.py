@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
 #: Logs of a training: those of the loggers with their default names, and the runs of trackers.
 LOG_FILES = ("train_log.jsonl", "train_log.csv", "train_plot.png", RUNS_FILE)
+#: Folder of earlier trainings in the same folder, each in a folder named after date and time.
+EARLIER = "earlier"
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,9 @@ class RunFolder:
         stated = re.search(r'^output_path = "(.*)"$', text, re.MULTILINE)
         return stated is None or Path(stated[1]).name == self.last.name
 
-    def check_free(self, resume: str | bool | None, overwrite: bool, config: str | None = None) -> None:
+    def check_free(
+        self, resume: str | bool | None, overwrite: bool | None, config: str | None = None
+    ) -> None:
         """Check that a new training may write here.
 
         Parameters
@@ -105,7 +111,7 @@ class RunFolder:
         resume
             Option ``resume_from_checkpoint``.
         overwrite
-            Whether an earlier training may be replaced.
+            Whether an earlier training may be replaced; None if it will be moved.
         config
             Text of ``train_config.cfg`` of the new training. The same training may begin again with ``"auto"``: it was
             stopped before its first checkpoint. None if it is not known yet.
@@ -113,7 +119,8 @@ class RunFolder:
         Raises
         ------
         ConfigError
-            If there are models or checkpoints of another training.
+            If there are models or checkpoints of another training, and `overwrite` is false; or if the folder has the
+            layout of earlier versions.
         """
         if self.is_shared:
             raise ConfigError(
@@ -124,7 +131,7 @@ class RunFolder:
             )
         resumable = checkpoints(self.checkpoints)
         found = [*(path for path in (self.last, self.best) if path.exists()), *resumable]
-        if not found or overwrite:
+        if not found or overwrite is not False:
             return
         auto = is_auto(resume)
         if auto and (config is None or _settings(config) == _settings(self._config())):
@@ -134,7 +141,7 @@ class RunFolder:
             "train.overwrite",
             f"is false, and {self.path} holds an earlier training ({', '.join(path.name for path in found)})",
             "an output_path without one",
-            f"Give another output_path, or move this folder; set overwrite = true to replace it{also}",
+            f"Give another output_path. Set overwrite = null to keep it in {EARLIER}/, or true to replace it{also}",
         )
 
     def clear(self) -> list[str]:
@@ -149,6 +156,19 @@ class RunFolder:
             path.unlink()
         return [path.name for path in (*old, *logs)]
 
+    def move_earlier(self) -> Path | None:
+        """Move models, checkpoints and logs of an earlier training into a folder of their own; return that folder."""
+        models = {path.resolve(): path for path in (self.last, self.best)}.values()
+        others = (self.path / name for name in (FOLDER, TRAIN_CONFIG, *LOG_FILES))
+        found = [path for path in (*models, *others) if path.exists()]
+        if not found:
+            return None
+        target = self.path / EARLIER / datetime.now().strftime("%Y-%m-%d_%H-%M-%S.%f")[:-3]
+        target.mkdir(parents=True)
+        for path in found:
+            shutil.move(path, target / path.name)
+        return target
+
     def _config(self) -> str:
         path = self.path / TRAIN_CONFIG
         return path.read_text(encoding="utf-8") if path.is_file() else ""
@@ -160,7 +180,7 @@ def _settings(config: str) -> list[str]:
 
 
 def checkpoint_to_resume(
-    folder: RunFolder, resume: str | bool | None, overwrite: bool, config: str | None = None
+    folder: RunFolder, resume: str | bool | None, overwrite: bool | None, config: str | None = None
 ) -> Path | None:
     """Return the checkpoint to resume from, if there is one; see ``RunFolder.check_free`` for the parameters.
 
@@ -182,10 +202,10 @@ def check_export(folder: Path, options: TrainOptions) -> None:
     Raises
     ------
     ConfigError
-        If there is a model of transformers, which must not be replaced.
+        If there is a model of transformers, and ``overwrite`` is false.
     """
     is_new = options.resume_from_checkpoint in (None, False, "", "no")
-    if is_new and not options.overwrite and (folder / "config.json").exists():
+    if is_new and options.overwrite is False and (folder / "config.json").exists():
         raise ConfigError(
             "train.transformers_path",
             f"is {str(folder)!r}, which holds a model for transformers",

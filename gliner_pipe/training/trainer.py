@@ -302,8 +302,8 @@ class Trainer:
             stopped = f" ({self._why_stopped()})" if self.status.finished else ""
             return f"Training is already complete: {done} steps{stopped}"
         if self.main:
-            if not self.continues and (removed := self.folder.clear()):
-                self.note(f"note: removed of an earlier training in {self.folder.path}: {', '.join(removed)}")
+            if not self.continues:
+                self._make_room()
             self.folder.path.mkdir(parents=True, exist_ok=True)
             (self.folder.path / TRAIN_CONFIG).write_text(self.config_text, encoding="utf-8")
         self.models.train()
@@ -325,6 +325,15 @@ class Trainer:
                 logger.finish()
             if self.store.uploader is not None and sys.exc_info()[0] is not None:
                 self.store.uploader.finish(None)  # wait for running uploads of a training that failed
+
+    def _make_room(self) -> None:
+        """Move or remove an earlier training in the folder, and say so."""
+        folder = self.folder
+        if self.options.overwrite is None:
+            if (earlier := folder.move_earlier()) is not None:
+                self.note(f"note: moved an earlier training in {folder.path} to {earlier}")
+        elif removed := folder.clear():
+            self.note(f"note: removed of an earlier training in {folder.path}: {', '.join(removed)}")
 
     def _resume(self) -> dict[str, Any]:
         """Restore the state of the checkpoint, except the random generators, and return it."""

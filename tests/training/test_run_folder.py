@@ -97,6 +97,27 @@ def test_another_training_in_the_folder_is_refused_before_anything_is_written(co
     train(**options(config_path, max_steps=6, resume_from_checkpoint="auto"))
 
 
+def test_an_earlier_training_is_moved_by_default(config_path, tmp_path, capsys):
+    out = tmp_path / "out"
+    for seed in (1, 2, 3):
+        before = content(out) if seed > 1 else {}
+        given = options(config_path, seed=seed, loggers=["jsonl", "csv"], overwrite=None)
+        trained = train(**given)
+        moved = sorted((out / "earlier").iterdir()) if seed > 1 else []
+        assert (
+            len(moved) == seed - 1
+            and sorted(path.name for path in out.iterdir() if path.name in FILES) == FILES
+        )
+        if moved:
+            assert str(moved[-1]) in capsys.readouterr().out
+            before = {name: text for name, text in before.items() if not name.startswith("earlier")}
+            assert content(moved[-1]) == before
+        saved = weights(spacy.load(out / "model-last"))
+        assert all(torch.equal(value, saved[name]) for name, value in weights(trained).items())
+    train(**options(config_path, max_steps=6, seed=3, overwrite=None, resume_from_checkpoint="auto"))
+    assert len(list((out / "earlier").iterdir())) == 2  # a training that is resumed stays
+
+
 def test_overwrite_leaves_nothing_of_the_earlier_training(config_path, tmp_path, capsys):
     train(**options(config_path, loggers=["jsonl", "csv"], save_total_limit=None))
     given = options(config_path, max_steps=2, seed=3, overwrite=True, save_total_limit=0)
