@@ -347,13 +347,39 @@ def _of_saved(folder: Path, split: str) -> Table:
 
 
 def _of_hub(name: str, split: str) -> Table:
+    repository, configuration, split = _hub_place(name, split)
+    data = _load(name, lambda package: package.load_dataset(repository, configuration, split=split), hub=True)
+    return _of_dataset(data, f"{name}:{split}")
+
+
+def _hub_place(name: str, split: str) -> tuple[str, str | None, str]:
+    """Return repository, configuration and split; the name of either may end with a configuration."""
     repository, _, configuration = name.partition(":")
     if ":" in split:
         configuration, _, split = split.rpartition(":")
-    data = _load(
-        name, lambda package: package.load_dataset(repository, configuration or None, split=split), hub=True
-    )
-    return _of_dataset(data, f"{name}:{split}")
+    return repository, configuration or None, split
+
+
+def hub_tag_names(name: str, split: str, column: str) -> list[str] | None:
+    """Return the names of the ids in a column of a data set of the hub, whose rows are not loaded.
+
+    None if its page does not describe the columns, or this is no column of ids.
+
+    Parameters
+    ----------
+    name, split
+        As for :func:`open_tables`.
+    column
+        Name of the column.
+
+    Raises
+    ------
+    DataError
+        There is no such data set, or the hub cannot be reached.
+    """
+    repository, configuration, _ = _hub_place(name, split)
+    data = _load(name, lambda package: package.load_dataset_builder(repository, configuration), hub=True)
+    return _class_names(data.info.features.to_dict(), column) if data.info.features else None
 
 
 def _load(name: str, load: Callable[[Any], Any], hub: bool = False) -> Any:
