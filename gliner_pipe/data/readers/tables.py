@@ -147,6 +147,21 @@ def dataset_columns(data: Any) -> list[str]:
     return [name for column, cell in row.items() for name in (column, *inner_names(column, cell))]
 
 
+def dataset_rows(data: Any) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a table in memory, with the values of classes and arrays as lists and plain values.
+
+    An object of lists of one length, as ``Sequence`` of the package datasets stores a list of objects, is that list.
+    """
+    return ({name: _objects(cell) for name, cell in row.items()} for _, row in _in_memory(data).rows(()))
+
+
+def _objects(cell: Any) -> Any:
+    lists = list(cell.values()) if isinstance(cell, Mapping) else []
+    if not lists or not all(isinstance(one, list) and len(one) == len(lists[0]) for one in lists):
+        return cell
+    return [dict(zip(cell, values, strict=True)) for values in zip(*lists, strict=True)]
+
+
 def _inner_features(features: Mapping[str, Any], column: str) -> list[str]:
     return inner_names(column, None if _is_leaf(inner := _unwrapped(features[column])) else inner)
 
