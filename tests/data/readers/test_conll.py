@@ -44,6 +44,11 @@ def test_columns_and_comments(write, nlp):
     assert reader.report == {"comment line (ignored)": 3}
 
 
+def test_webanno_is_refused(write, nlp, fails):
+    with fails(DataError, "a.tsv"):
+        read(nlp, write("a.tsv", "#FORMAT=WebAnno TSV 3.3\n\n\n#Text=Ann\n1-1\t0-3\tAnn\tPER\t\n"))
+
+
 @pytest.mark.parametrize("gap", [" ", "\t"])
 def test_words_that_begin_with_a_hash(write, nlp, gap):
     text = f"# a comment\n#{gap}O\n#nlp{gap}B-topic\nrocks{gap}O\n"
@@ -266,6 +271,41 @@ def test_conllu(write, nlp, key):
         "empty node (left out)": 1,
     }
     assert str(reader.report.first["empty node (left out)"]).endswith("a.conllu:8")
+
+
+NEWS = "bc/news 0 {} {} NN (TOP* - - - Ann#1 {} *{} -\n"
+
+
+def test_conll2012(write, nlp):
+    """The number of columns differs between sentences."""
+    text = "#begin document (bc/news); part 000\n"
+    for number, (word, name) in enumerate(
+        [("In", "*"), ("New", "(GPE*"), ("York", "*)"), ("Ann", "(PERSON)")]
+    ):
+        text += NEWS.format(number, word, name, "")
+    text += "\n" + NEWS.format(0, "Monday", "(DATE*)", " (ARG1*)") + "\n#end document\n"
+    for name in ("a.gold_conll", "a.conll"):
+        first, second = read(nlp, write(name, text))
+        assert [token.text for token in first.reference] == ["In", "New", "York", "Ann"]
+        assert triples(first) == [(1, 3, "GPE"), (3, 4, "PERSON")]
+        assert triples(second) == [(0, 1, "DATE")]
+    assert len(read(nlp, write("a.conll", text * 2), level="document")) == 2
+    (example,) = read(nlp, write("b.conll", "Ann (PER*\nLee *)\n"))
+    assert triples(example) == [(0, 2, "PER")]
+
+
+@pytest.mark.parametrize("text", ["Ann (PER*\nleft *\n", "Ann (PER)\nleft *)\n", "Ann (PER*\nleft (ORG*)\n"])
+def test_brackets_that_are_not_closed_or_opened(write, nlp, text, fails):
+    with fails(DataError, "a.conll:2 (tag)"):
+        read(nlp, write("a.conll", text))
+
+
+def test_further_columns_of_tags_are_counted(write, nlp):
+    reader = conll(write("a.conll", "Ann B-PER B-ORG\nleft O O\n"))
+    assert triples(*reader(nlp)) == [(0, 1, "ORG")]
+    assert reader.report == {"file with tags in column 1, too (not read; set tag_column)": 1}
+    reader = conll(write("b.conll", "Ann NN B-NP B-PER\nleft VB B-VP O\n"))  # chunks
+    assert triples(*reader(nlp)) == [(0, 1, "PER")] and not reader.report
 
 
 def test_documents_of_conllu(write, nlp):
