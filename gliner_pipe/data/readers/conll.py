@@ -66,8 +66,9 @@ class ConllReader(Reader):
 
     ``-DOCSTART-`` lines start a document. A line that begins with ``#`` is a comment unless it has the columns and a
     tag like the other lines. Words become spaCy tokens one to one. CoNLL-U and CoNLL-2012 files and files with a
-    sentence of ``word|TAG`` or ``word|POS|TAG`` on each line are recognized. In CoNLL-U the tags are those of the only
-    column with tags, or those in MISC (``NER=B-PER``); multiword tokens and empty nodes are left out and counted.
+    sentence of ``word|TAG`` or ``word|POS|TAG`` on each line, also with slashes or underscores, are recognized. In
+    CoNLL-U the tags are those of the only column with tags, or those in MISC (``NER=B-PER``); multiword tokens and
+    empty nodes are left out and counted.
 
     Parameters
     ----------
@@ -130,6 +131,8 @@ class ConllReader(Reader):
                 sentence.tags = conll2012.tags_of_brackets(sentence.tags, sentence.places(file))
         _remove_comments(file, sentences, report)
         _remove_header(file, sentences, report)
+        if rows.width > 2 and self.token_column == 0:
+            _refuse_numbers(file, sentences)
         if self.tag_column == -1:
             rows.report_columns()
         codec = self._codec(file, rows, sentences, report)
@@ -173,7 +176,7 @@ class _Rows:
     width
         Number of columns.
     inline
-        Whether each line is a sentence of ``word|TAG``.
+        What separates words and tags in a file with a sentence of ``word|TAG`` on each line; else empty.
     numbered
         Whether the first column numbers the words, as in CoNLL-U.
     ragged
@@ -187,7 +190,8 @@ class _Rows:
         self.automatic = separator == "auto"
         self.separator: str | None = {"tab": "\t", "whitespace": None, "auto": None}.get(separator, separator)
         self.width = self.first_line = 0
-        self.inline = self.numbered = self.ragged = False
+        self.numbered = self.ragged = False
+        self.inline = ""
         self.values: dict[int, set[str]] = {}
 
     def report_columns(self) -> None:
@@ -212,7 +216,7 @@ class _Rows:
             return
         self._decide(rows)
         if self.inline:
-            yield from _inline_sentences(self.file, chain(head, lines), self.report)
+            yield from _inline_sentences(self.file, chain(head, lines), self.inline, self.report)
         elif self.numbered:
             yield from self._numbered_sentences(list(self._sentences(chain(head, lines))))
         else:
@@ -238,7 +242,7 @@ class _Rows:
             self.ragged = True
             self.token, self.tag = (conll2012.WORD, conll2012.NAMES) if usual else (self.token, self.tag)
             usual = False
-        self.inline = usual and all("|" in cell[1:-1] for row in columns for cell in row)
+        self.inline = _inline_separator(columns) if usual else ""
         if self.automatic and (self.token, self.tag) in ((0, -1), (conllu.FORM, self.tag)):
             self.numbered = conllu.is_numbered(columns)
         if self.numbered:
@@ -384,6 +388,16 @@ def _remove_header(file: Path, sentences: Sequence[_Sentence], report: Counter[s
         sentence.keep(range(1, len(sentence.words)))
 
 
+def _refuse_numbers(file: Path, sentences: Sequence[_Sentence]) -> None:
+    """Raise an error if all words are whole numbers, of words or sentences: the words are in another column."""
+    words = [word for sentence in sentences for word in sentence.words]
+    if len(words) > 1 and all(word.isdecimal() for word in words):
+        place = Place(str(file), sentences[0].lines[0])
+        raise place.error(
+            "column 0", f"has numbers only ({', '.join(words[:3])})", "words", "Set token_column = 1"
+        )
+
+
 def _refuse_column(file: Path, rows: _Rows, sentences: Iterable[_Sentence]) -> None:
     """Raise an error if the last column has no tags, while another one has, or has as many values as words."""
     lines = {line for sentence in sentences for line in sentence.lines}
@@ -415,28 +429,41 @@ def _refuse_column(file: Path, rows: _Rows, sentences: Iterable[_Sentence]) -> N
     raise Place(str(file), line).error("tag", found, "a column of tags", do + ', or scheme = "plain"')
 
 
+def _inline_separator(rows: Sequence[Sequence[str]]) -> str:
+    """Return what separates words and tags in lines of ``word|TAG``, ``word/TAG``, ``word_TAG``; empty for columns."""
+    cells = [cell for row in rows for cell in row]
+    if all("|" in cell[1:-1] for cell in cells):
+        return "|"
+    for mark in ("/", "_"):
+        if all(mark in cell[1:-1] for cell in cells):
+            tags = {cell.rpartition(mark)[2] for cell in cells}
+            if OUTSIDE in tags or has_prefixes(tags):
+                return mark
+    return ""
+
+
 def _inline_sentences(
-    file: Path, lines: Iterable[tuple[int, str]], report: Counter[str]
+    file: Path, lines: Iterable[tuple[int, str]], bar: str, report: Counter[str]
 ) -> Iterator[_Sentence]:
-    """Return the sentences of a file with ``word|TAG`` or ``word|POS|TAG`` on each line."""
+    """Return the sentences of a file with ``word|TAG`` or ``word|POS|TAG`` on each line; `bar` is the separator."""
     opens_document = True
     found: list[tuple[int, bool, list[str]]] = []
     for number, line in lines:
         if line.startswith(_DOCUMENT):
             opens_document = True
-        elif line.startswith("# ") and not all("|" in cell for cell in line.split()):
+        elif line.startswith("# ") and not all(bar in cell for cell in line.split()):
             count(report, _COMMENT, Place(str(file), number))
         elif line.strip():
             found.append((number, opens_document, line.split()))
             opens_document = False
     # A word may contain a bar itself: the word with the fewest bars tells the number of columns.
-    bars = min(cell[1:].count("|") for _, _, cells in found for cell in cells)
+    bars = min(cell[1:].count(bar) for _, _, cells in found for cell in cells)
     for number, opens, cells in found:
-        bare = [cell for cell in cells if "|" not in cell[1:]]
+        bare = [cell for cell in cells if bar not in cell[1:]]
         if bare:
             do = "Correct the line, or set separator"
-            raise Place(str(file), number).error("word", f"is {bare[0]!r}", "word|TAG", do)
-        parts = [cell.rsplit("|", min(bars, cell[1:].count("|"))) for cell in cells]
+            raise Place(str(file), number).error("word", f"is {bare[0]!r}", f"word{bar}TAG", do)
+        parts = [cell.rsplit(bar, min(bars, cell[1:].count(bar))) for cell in cells]
         words, tags = [part[0] for part in parts], [part[-1] for part in parts]
         yield _Sentence(opens, words, tags, [number] * len(words))
 

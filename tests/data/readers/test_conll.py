@@ -172,6 +172,31 @@ def test_hashes_are_words_if_they_have_a_tag(write, nlp, text, kept):
     assert reader.report["comment line (ignored)"] == text.count("\n") - len(kept)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Ann/B-PER Lee/I-PER\nin/O 1/2/O Paris/B-LOC\n",
+        "Ann/NNP/B-PER Lee/NNP/I-PER\nin/IN/O 1/2/CD/O Paris/NNP/B-LOC\n",
+        "Ann_B-PER Lee_I-PER\nin_O 1/2_O Paris_B-LOC\n",
+        "Ann/PER Lee/PER\nin/O 1/2/O Paris/LOC\n",
+    ],
+)
+def test_words_and_tags_in_one_cell(write, nlp, text):
+    one, two = read(nlp, write("a.txt", text))
+    assert [token.text for token in two.reference] == ["in", "1/2", "Paris"]
+    assert (triples(one), triples(two)) == ([(0, 2, "PER")], [(2, 3, "LOC")])
+
+
+@pytest.mark.parametrize(
+    "text", ["0\tAnn\tB-PER\n1\tleft\tO\n", "1\tAnn\tB-PER\n1\tleft\tO\n2\tBob\tB-PER\n"]
+)
+def test_numbers_of_words_or_sentences_are_no_words(write, nlp, text, fails):
+    with fails(DataError, "a.conll:1 (column 0)"):
+        read(nlp, write("a.conll", text))
+    (example,) = read(nlp, write("a.conll", text), token_column=1)
+    assert [token.text for token in example.reference][:2] == ["Ann", "left"]
+
+
 def test_words_with_bars(write, nlp):
     one, two = read(nlp, write("a.iob", "a|b|X|O Ann|X|B-PER\n||SYM|O\n"))
     assert [token.text for token in one.reference] == ["a|b", "Ann"]
