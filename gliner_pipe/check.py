@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import spacy
-from confit import Cli
 
+from gliner_pipe.cli.application import Cli
 from gliner_pipe.cli.options import command_line
 from gliner_pipe.data.detect import reader_of_path
 from gliner_pipe.errors import ConfigError, GlinerPipeError
@@ -30,7 +30,7 @@ from gliner_pipe.training.data_sections import Section, TrainData, ValidationDat
 from gliner_pipe.util.atomic import write_json
 from gliner_pipe.util.console import console_note
 
-app = Cli(pretty_exceptions_enable=False)
+app = Cli()
 
 
 @app.command(name="train", registry=registry)

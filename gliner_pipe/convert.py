@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import spacy
-from confit import Cli
 
+from gliner_pipe.cli.application import Cli
 from gliner_pipe.cli.options import command_line
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.migration.command import convert_file
@@ -26,7 +26,7 @@ from gliner_pipe.util.atomic import save_pipeline
 from gliner_pipe.util.consent import trusting
 
 logger = logging.getLogger("gliner_pipe.convert")
-app = Cli(pretty_exceptions_enable=False)
+app = Cli()
 
 _ALLOWED = (
     "a GLiNER checkpoint or a token classification model of transformers (folder, installed package or hub id), or the "

@@ -42,7 +42,7 @@ from gliner_pipe.util.atomic import write_json
 from gliner_pipe.util.console import console_note
 from gliner_pipe.util.ranges import Amount, Rate, Share
 
-app = ConfigCli(pretty_exceptions_enable=False)
+app = ConfigCli()
 
 #: Name of the report that is written beside the models.
 FILE_NAME = "distillation.json"

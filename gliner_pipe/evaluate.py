@@ -12,12 +12,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from confit import Cli
 from rich.console import Console
 from spacy.language import Language
 from spacy.tokens import Doc
 from spacy.training import Example
 
+from gliner_pipe.cli.application import Cli
 from gliner_pipe.cli.options import command_line
 from gliner_pipe.data.annotations import SpanSetter
 from gliner_pipe.data.checks import count_labels, refuse_no_gold
@@ -48,7 +48,7 @@ MEASURED_ON = {
     "pipeline": "the pipeline's own words of the running text",
 }
 
-app = Cli(pretty_exceptions_enable=False)
+app = Cli()
 
 
 @app.command(name="evaluate", registry=registry)

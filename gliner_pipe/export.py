@@ -10,16 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from confit import Cli
-
 import gliner_pipe.pipeline.gliner.component  # noqa: F401 (registers the blocks)
+from gliner_pipe.cli.application import Cli
 from gliner_pipe.cli.options import command_line
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.pipeline.build import pipeline_of
 from gliner_pipe.registry import registry
 
 logger = logging.getLogger("gliner_pipe.export")
-app = Cli(pretty_exceptions_enable=False)
+app = Cli()
 
 
 @app.command(name="export", registry=registry)

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from confit import Cli
 from spacy.language import Language
 
+from gliner_pipe.cli.application import Cli
 from gliner_pipe.cli.options import command_line
 from gliner_pipe.packaging import build, options
 from gliner_pipe.packaging.build import assemble
@@ -27,7 +27,7 @@ from gliner_pipe.util.atomic import replace_directory, replace_file, scratch_dir
 from gliner_pipe.util.file_lock import only_writer
 
 logger = logging.getLogger("gliner_pipe.package")
-app = Cli(pretty_exceptions_enable=False)
+app = Cli()
 
 #: Largest file that the public package index accepts by default.
 INDEX_LIMIT = 100 * 1024**2

@@ -12,8 +12,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, Literal
 
-from confit import Cli
-
+from gliner_pipe.cli.application import Cli
 from gliner_pipe.cli.options import command_line
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.pipeline.build import pipeline_of
@@ -29,7 +28,7 @@ from gliner_pipe.prediction.shards import Columns, holds_shards
 from gliner_pipe.prediction.texts import TextItem, read_texts
 from gliner_pipe.registry import registry
 
-app = Cli(pretty_exceptions_enable=False)
+app = Cli()
 
 
 @app.command(name="predict", registry=registry)

@@ -8,14 +8,13 @@ if __name__ == "__main__":  # before the imports below, which --help does not ne
 import logging
 from collections.abc import Sequence
 
-from confit import Cli
-
+from gliner_pipe.cli.application import Cli
 from gliner_pipe.cli.options import command_line
 from gliner_pipe.hub.push import push_to_hub
 from gliner_pipe.registry import registry
 
 logger = logging.getLogger("gliner_pipe.push")
-app = Cli(pretty_exceptions_enable=False)
+app = Cli()
 
 
 @app.command(name="push", registry=registry)

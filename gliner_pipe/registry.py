@@ -20,6 +20,8 @@ import spacy
 from confit import Config
 from spacy.language import Language
 
+from gliner_pipe.util.arguments import own_errors
+
 
 class Registry(confit.Registry):  # type: ignore[misc]
     """A registry that loads the built-in blocks on first use and refuses two functions with the same name.
@@ -79,7 +81,12 @@ class Registry(confit.Registry):  # type: ignore[misc]
                         f"@{self.namespace[-1]} = {name!r} is taken by {_place(there)}, so {_place(new)} "
                         "cannot have it. Choose another name."
                     )
-            return super(Registry, self).register(name, func=new, **options)
+            made = super(Registry, self).register(name, func=new, **options)
+            where = f"{self.namespace[-1]}.{name}"
+            if isinstance(made, type):
+                made.__init__ = own_errors(made.__init__, where)  # type: ignore[misc]
+                return made
+            return catalogue.Registry.register(self, name, func=own_errors(made, where))
 
         return checked if func is None else checked(func)
 

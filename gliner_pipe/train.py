@@ -28,7 +28,7 @@ from gliner_pipe.util.console import console_note
 from gliner_pipe.util.ranges import Integer, Number
 from gliner_pipe.util.secrets import marked
 
-app = ConfigCli(pretty_exceptions_enable=False)
+app = ConfigCli()
 
 #: Arguments of :func:`train` that are no options of the trainer.
 NOT_OF_TRAINER = ("aliases", "config_meta", "transformers_path", "trust_remote_code")

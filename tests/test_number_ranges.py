@@ -214,9 +214,10 @@ def loss_of(settings: dict[str, Any]) -> float:
 )
 def test_numbers_out_of_range_are_refused(family: str, name: str, option: str, value: Any) -> None:
     settings = {**REQUIRED.get(name, {}), option: value}
-    with pytest.raises(ConfitValidationError) as refused:
+    with pytest.raises(ConfigError) as refused:
         getattr(registry, family).get(name)(**settings)
-    assert refused.value.errors()[0]["loc"][0] == option
+    assert refused.value.where.startswith(f"{family}.{name}.{option}") and refused.value.allowed
+    assert isinstance(refused.value, ConfitValidationError) and refused.value.errors()[0]["loc"][0] == option
     mistake = find_mistake({"block": {f"@{family}": name, **settings}})
     assert mistake is not None and mistake.where.startswith(f"block.{option}")
 

@@ -10,12 +10,13 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
-from confit import Cli, Config
+from confit import Config
 from confit.cli import parse_overrides
 from confit.config import merge_from_disk
 from confit.utils.xjson import Reference
 from pydantic import TypeAdapter, ValidationError
 
+from gliner_pipe.cli.application import Cli
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.packaging.source import TRAIN_CONFIG
 from gliner_pipe.pipeline.config_errors import did_you_mean, paths_in
@@ -33,7 +34,7 @@ SPACY_KEYS = ("train", "dev", "raw", "vectors", "init_tok2vec", "gpu_allocator",
 Path_ = tuple[str, ...]
 
 
-class ConfigCli(Cli):  # type: ignore[misc]
+class ConfigCli(Cli):
     """A command line on which every section and variable of the config must be read by something."""
 
     def run_command(

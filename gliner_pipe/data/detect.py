@@ -21,6 +21,7 @@ from gliner_pipe.data.readers.json import GlinerJsonReader, JsonlReader
 from gliner_pipe.data.readers.tables import (
     CSV_SUFFIXES,
     dataset_columns,
+    dataset_rows,
     saved_dataset,
     splits_of,
     table_columns,
@@ -164,6 +165,8 @@ def reader_of_records(records: Sequence[Any]) -> ReaderLike:
 def reader_of_dataset(data: Any, *, validation: bool = False) -> ReaderLike:
     """Return the reader of a table in memory: a data set of the package datasets, a data frame, or a mapping of these.
 
+    Rows without a column of tags that are records, such as texts with entities, are read as records.
+
     Raises
     ------
     DataError
@@ -173,6 +176,8 @@ def reader_of_dataset(data: Any, *, validation: bool = False) -> ReaderLike:
     """
     split = _choose_split(splits_of(data), "the data set", validation)
     part = data[split] if isinstance(data, dict) else data
+    if _record_reader(next(dataset_rows(part), {})) != "bio":
+        return reader_of_records(list(dataset_rows(part)))
     tokens, tags = _columns("the data set", dataset_columns(part))
     return BioReader(part, tokens_column=tokens, tags_column=tags)
 
@@ -229,6 +234,14 @@ def _record_block(where: str, record: Any, do: str) -> dict[str, Any]:
             return {"@readers": "bio", "tokens_column": tokens, "tags_column": tags}
         return {"@readers": "gliner_json", "fields": {"tokens": tokens, "ner": tags}}
     return {"@readers": "gliner_json" if "tokenized_text" in record else "jsonl"}
+
+
+def _record_reader(record: Mapping[str, Any]) -> str:
+    """Return the name of the reader of records like `record`; ``"bio"`` for a row of a table."""
+    if not is_known(record):
+        return "bio"
+    name: str = _record_block("", record, "")["@readers"]
+    return name
 
 
 def _are_words(value: Any) -> bool:

@@ -59,6 +59,9 @@ _NO_TEXTS = frozenset((*PRODIGY, *LABEL_STUDIO, *DOCCANO, "id"))
 #: Maximum number of records in which the field of the text is looked for.
 MOST_RECORDS = 1000
 
+#: Names of the list of records in an object that is a whole file.
+WRAPPERS = ("examples", "data", "documents", "records", "items")
+
 #: Answers of annotators to records that are no gold annotations.
 REFUSED = ("reject", "ignore")
 
@@ -122,15 +125,26 @@ def as_record(value: Any) -> Any:
 
 
 def unwrapped(place: Place, value: Any) -> Iterator[tuple[Place, Any]]:
-    """Yield the records of an object ``{"classes": [...], "annotations": [[text, {"entities": ...}], ...]}``.
+    """Yield the records of an object ``{"classes": [...], "annotations": [[text, {"entities": ...}], ...]}``, or of one
+    such as ``{"examples": [...]}`` whose other lists are empty.
 
     Any other value is a record itself.
     """
-    pairs = value.get("annotations") if isinstance(value, Mapping) and "classes" in value else None
+    if not isinstance(value, Mapping):
+        yield place, value
+        return
+    pairs = value.get("annotations") if "classes" in value else None
+    lists = [one for one in value.values() if isinstance(one, list) and one]
     if isinstance(pairs, list) and any(map(is_pair, pairs)):
         yield from ((place, pair) for pair in pairs if pair is not None)
+    elif len(lists) == 1 and any(value.get(name) is lists[0] for name in WRAPPERS) and _are_records(lists[0]):
+        yield from ((place, record) for record in lists[0])
     else:
         yield place, value
+
+
+def _are_records(value: list[Any]) -> bool:
+    return all(isinstance(one, Mapping) for one in value) and any(map(is_export, value))
 
 
 def is_task(record: Mapping[str, Any]) -> bool:

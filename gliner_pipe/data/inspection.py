@@ -7,19 +7,16 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from spacy.tokens import Doc
 from spacy.training import Example
 
 from gliner_pipe.data.annotations import SpanSetter, gold_spans
 from gliner_pipe.data.checks import DataReport
 from gliner_pipe.data.label_sets import counted, label_doubts, named
+from gliner_pipe.data.word_report import WordReport
 
 #: Maximum number of labels and of widths in a text.
 SHOWN_ROWS = 30
 SHOWN_WIDTHS = 12
-
-#: Returns start and end character of the words of a document.
-WordRanges = Callable[[Doc], Sequence[tuple[int, int]]]
 
 
 @dataclass
@@ -34,10 +31,8 @@ class TextReport:
         Texts that are exactly an earlier one of the same data.
     contradictory
         Those of them whose entities are others.
-    words, unaligned_words
-        All words, and those that the pipeline does not find in running text.
-    entities, unaligned_entities
-        All entities, and those that do not begin and end with words of running text.
+    words
+        The comparison of words and entities with those of running text.
     longer
         Texts longer than the window of a model.
     elsewhere
@@ -47,12 +42,22 @@ class TextReport:
     texts: int = 0
     repeated: int = 0
     contradictory: int = 0
-    words: int = 0
-    unaligned_words: int = 0
-    entities: int = 0
-    unaligned_entities: int = 0
+    words: WordReport = field(default_factory=WordReport)
     longer: int = 0
     elsewhere: Counter[str] = field(default_factory=Counter)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as JSON values."""
+        words = self.words
+        return {
+            **vars(self),
+            "elsewhere": dict(self.elsewhere),
+            "words": words.words,
+            "unaligned_words": words.other_words,
+            "entities": words.entities.total(),
+            "other_entities": dict(words.other_entities.most_common()),
+            "unaligned_entities": words.lost.total(),
+        }
 
 
 @dataclass
@@ -127,10 +132,7 @@ class Inspection:
             "labels": {
                 name: dict(one.most_common()) for name, one in zip(("train", "dev"), self.labels, strict=True)
             },
-            **{
-                name: {**vars(one), "elsewhere": dict(one.elsewhere)}
-                for name, one in zip(("train", "dev"), self.texts, strict=True)
-            },
+            **{name: one.to_dict() for name, one in zip(("train", "dev"), self.texts, strict=True)},
             "shared_texts": self.shared,
             "window": self.window,
             "lost": dict(self.lost),
@@ -144,8 +146,8 @@ def inspect_data(
     dev: Sequence[Example],
     *,
     spans_key: SpanSetter,
-    ranges: tuple[WordRanges, WordRanges],
-    lengths: Callable[[Sequence[Example]], Sequence[int]] | None = None,
+    compare: Callable[[Sequence[Example]], WordReport],
+    lengths: Callable[[Sequence[Example]], Sequence[int]] = lambda examples: [],
     window: int | None = None,
 ) -> Inspection:
     """Compare training and validation data, and both with the words of a pipeline.
@@ -156,21 +158,19 @@ def inspect_data(
         The examples; `dev` may be empty.
     spans_key
         Where gold entities are stored.
-    ranges
-        Functions that return the words of a document, as trained, and those of its text, as predicted on.
+    compare
+        Compares the words of examples with those of running text.
     lengths
-        Returns the length of texts in the unit of `window`; the number of words by default.
+        Returns the length of texts in the unit of `window`.
     window
         Length of a text that a model reads at once.
     """
     labels, reports, known = [], [], []
     for examples in (train, dev):
-        report, seen = _texts(examples, spans_key, ranges)
+        report, seen = _texts(examples, spans_key)
+        report.words = compare(examples)
         if window is not None and examples:
-            sizes = (
-                lengths(examples) if lengths is not None else [len(ranges[0](e.reference)) for e in examples]
-            )
-            report.longer = sum(size > window for size in sizes)
+            report.longer = sum(size > window for size in lengths(examples))
         reports.append(report)
         known.append(seen)
         labels.append(Counter(span.label_ for e in examples for span in gold_spans(e.reference, spans_key)))
@@ -178,9 +178,7 @@ def inspect_data(
     return Inspection((labels[0], labels[1]), (reports[0], reports[1]), shared, window)
 
 
-def _texts(
-    examples: Iterable[Example], spans_key: SpanSetter, ranges: tuple[WordRanges, WordRanges]
-) -> tuple[TextReport, Counter[str]]:
+def _texts(examples: Iterable[Example], spans_key: SpanSetter) -> tuple[TextReport, Counter[str]]:
     """Return the report on some texts, and how often each occurs."""
     report = TextReport()
     seen: Counter[str] = Counter()
@@ -194,14 +192,6 @@ def _texts(
         report.repeated += text in seen
         report.contradictory += annotations.setdefault(text, found) != found
         seen[text] += 1
-        own, running = ranges[0](doc), set(ranges[1](doc))
-        starts, ends = {start for start, _ in running}, {end for _, end in running}
-        report.words += len(own)
-        report.unaligned_words += sum(word not in running for word in own)
-        report.entities += len(spans)
-        report.unaligned_entities += sum(
-            span.start_char not in starts or span.end_char not in ends for span in spans
-        )
         read = {(span.start, span.end, span.label) for span in spans}
         for key, group in doc.spans.items():
             others = sum((span.start, span.end, span.label) not in read for span in group)
@@ -215,16 +205,8 @@ def _text_warnings(name: str, texts: TextReport, window: int | None) -> list[str
     if texts.repeated:
         more = f", {texts.contradictory} of them with other entities" if texts.contradictory else ""
         found.append(f"{texts.repeated} of {texts.texts} texts of the {name} occur before{more}")
-    if texts.unaligned_words:
-        found.append(
-            f"{_share(texts.unaligned_words, texts.words)} words of the {name} are not tokens of the pipeline in "
-            "running text: it predicts on other words than it is trained on"
-        )
-    if texts.unaligned_entities:
-        found.append(
-            f"{_share(texts.unaligned_entities, texts.entities)} entities of the {name} do not begin and end with "
-            "tokens of the pipeline in running text, so it cannot predict them there"
-        )
+    if sentence := texts.words.sentence(name):
+        found.append(sentence)
     if texts.longer:
         found.append(
             f"{texts.longer} of {texts.texts} texts of the {name} are longer than a window ({window}), and are read "
@@ -234,10 +216,6 @@ def _text_warnings(name: str, texts: TextReport, window: int | None) -> list[str
         places = ", ".join(f"{number} in doc.spans[{key!r}]" for key, number in texts.elsewhere.most_common())
         found.append(f"entities of the {name} that are not read: {places}")
     return found
-
-
-def _share(part: int, total: int) -> str:
-    return f"{part} of {total} ({100 * part / max(1, total):.1f}%)"
 
 
 def _short(label: str, width: int) -> str:

@@ -213,12 +213,17 @@ def label_doubts(labels: Mapping[str, int]) -> Iterator[str]:
     groups += _close(label for label in list(labels)[:MOST_COMPARED] if label not in grouped)
     for group in groups:
         yield f"labels that may be the same: {counted({label: labels[label] for label in group})}"
-    for what, pattern in (("numbers", r"[\d\W_]+"), ("tags", r"[BILUSEM][-_].+")):
+    yield from odd_labels(labels)
+    if single := [label for label, number in labels.items() if number == 1]:
+        yield f"labels that occur once: {named(single)}"
+
+
+def odd_labels(labels: Mapping[str, int]) -> Iterator[str]:
+    """Yield a line for labels that look like numbers, and one for those that look like tags; arguments as above."""
+    for what, pattern in (("numbers", r"[\d\W_]+"), ("tags", r"[BILUSEM][-_].+|O")):
         found = {label: number for label, number in labels.items() if re.fullmatch(pattern, label)}
         if found:
             yield f"labels that look like {what}: {counted(found)}"
-    if single := [label for label, number in labels.items() if number == 1]:
-        yield f"labels that occur once: {named(single)}"
 
 
 def _close(labels: Iterable[str]) -> list[list[str]]:

@@ -45,6 +45,8 @@ _DIALECTS = tuple(
     for mark in _SEPARATORS
 )  # fmt: skip
 _USUAL = "B-label"
+#: Between the tags of one word.
+BAR = "|"
 #: Roles of prefixes that exclude each other: a data set writes the inside, the last and the single word in one way.
 _ALTERNATIVES = ("IM", "LE", "USW")
 #: Prefixes of BIOES and BMES as prefixes of BIOUL.
@@ -136,6 +138,27 @@ class TagCodec:
         return entities
 
 
+@dataclass(frozen=True)
+class LayeredCodec(TagCodec):
+    """Reads tags such as ``B-person|I-group``: those of several entities of one word, one of each label."""
+
+    def entities(self, tags: Sequence[str], report: Counter[str], at: Callable[[int], Place]) -> list[Entity]:
+        """Return the entities of one sequence of tags, label by label; as :meth:`TagCodec.entities`."""
+        layers: dict[str, list[str]] = {}
+        for position, cell in enumerate(tags):
+            for tag in cell.split(BAR):
+                prefix, label = self.parts[tag]
+                if prefix != OUTSIDE:
+                    layer = layers.setdefault(label, [OUTSIDE] * len(tags))
+                    if layer[position] != OUTSIDE:
+                        count(report, "second tag of one label on a word (dropped)", at(position))
+                    else:
+                        layer[position] = tag
+        return sorted(
+            one for layer in layers.values() for one in super(LayeredCodec, self).entities(layer, report, at)
+        )
+
+
 def find_codec(
     scheme: str,
     sequences: Sequence[Sequence[str]],
@@ -148,7 +171,7 @@ def find_codec(
     """Return the codec of all tags of a data set.
 
     The tags decide together: how prefix and label are written (``B-person``, ``B_person``, ``person-B``, ...), and in
-    which scheme. Anything but BIO with ``B-person`` is said in `report`.
+    which scheme. Anything but BIO with ``B-person`` is said in `report`. ``B-person|I-group`` are two tags of a word.
 
     Parameters
     ----------
@@ -174,6 +197,9 @@ def find_codec(
     if scheme == "plain":
         labels = {tag: (OUTSIDE, "") if tag == OUTSIDE else ("I", tag) for tag in counts}
         return TagCodec(scheme, "", labels)
+    several = [tag for tag in counts if BAR in tag]
+    if several and has_prefixes({OUTSIDE, *chain.from_iterable(tag.split(BAR) for tag in several)}):
+        return _layered(scheme, sequences, locate, report, names, do)
     known = {tag: None for tag in (*counts, *names) if not _means_outside(tag)}
     dialect, parts = _best_dialect(known, scheme, _is_lower(counts))
     numbers = not dialect and bool(known) and all(map(_NUMBER.fullmatch, known))
@@ -199,6 +225,28 @@ def find_codec(
     codec = TagCodec(written, dialect, read)
     _say(codec, scheme, counts, sequences, locate, report)
     return codec
+
+
+def _layered(
+    scheme: str,
+    sequences: Sequence[Sequence[str]],
+    locate: Locate,
+    report: Counter[str],
+    names: Iterable[str],
+    do: str,
+) -> LayeredCodec:
+    """Return the codec of data in which words have several tags; arguments as for :func:`find_codec`."""
+    cells = [
+        [(tag, position) for position, cell in enumerate(tags) for tag in cell.split(BAR)]
+        for tags in sequences
+    ]
+    flat = [[tag for tag, _ in row] for row in cells]
+    names = [tag for name in names for tag in name.split(BAR)]
+    codec = find_codec(scheme, flat, lambda i, j: locate(i, cells[i][j][1]), report, names=names, do=do)
+    first = next((i, j) for i, tags in enumerate(sequences) for j, tag in enumerate(tags) if BAR in tag)
+    total = sum(BAR in tag for tags in sequences for tag in tags)
+    count(report, "word with several tags (each is read)", locate(*first)[0], total)
+    return LayeredCodec(codec.scheme, codec.dialect, {**codec.parts, OUTSIDE: (OUTSIDE, "")})
 
 
 def decode_tags(tags: Sequence[str], scheme: str, report: Counter[str]) -> list[Entity]:

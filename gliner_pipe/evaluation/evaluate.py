@@ -14,7 +14,7 @@ from spacy.tokens import Doc
 from spacy.training import Example
 
 from gliner_pipe.data.annotations import SpanSetter, primary_key, supervision
-from gliner_pipe.data.raw_text import raw_doc
+from gliner_pipe.data.raw_text import raw_docs
 from gliner_pipe.errors import ConfigError, DataError
 from gliner_pipe.evaluation.label_sets import (
     component_items,
@@ -129,7 +129,7 @@ def evaluate_pipeline(
         Called with the predicted documents, in the order of the examples.
     tokens
         Predict on the words of the ``data``, or on those that the ``pipeline`` makes of the running text, as when it is
-        used (see :func:`raw_doc`). Scores on the words of the data do not count what the tokenizer costs.
+        used (see :func:`raw_docs`). Scores on the words of the data do not count what the tokenizer costs.
 
     Returns
     -------
@@ -261,7 +261,7 @@ def at_least_one(examples: Iterable[Example]) -> list[Example]:
 def unannotated_docs(nlp: Language, examples: Iterable[Example], raw: bool = False) -> list[Doc]:
     """Return new documents with the words of the examples, or with the pipeline's own if `raw`, and no annotation."""
     if raw:
-        return [raw_doc(nlp, eg.predicted) for eg in examples]
+        return list(raw_docs(nlp, [eg.predicted for eg in examples]))
     return [
         Doc(
             nlp.vocab,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import tempfile
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from spacy.language import Language
 
-from gliner_pipe.errors import ConfigError
+from gliner_pipe.errors import ConfigError, GlinerPipeError
 from gliner_pipe.packaging.card import model_card
 from gliner_pipe.packaging.meta import UNSET_VERSION, make_meta, read_config, read_meta, read_scores
 from gliner_pipe.packaging.requirements import function_modules, is_spacy, merge, third_party
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 CARD = "README.md"
 #: Last line of a card that a training may replace.
 OURS = "<!-- Written by gliner_pipe -->"
+
+logger = logging.getLogger("gliner_pipe.push")
 
 #: Metadata files that this package and spaCy write.
 _METADATA = (TRAIN_CONFIG, "config.cfg", "meta.json", "cfg.json", "blocks.json", "config.json")
@@ -46,8 +49,9 @@ def push_to_hub(
 ) -> str:
     """Push a pipeline to a model hub, with a model card.
 
-    Others, and other machines, load it with ``gliner_pipe.load("user/name")``. The login is HF_TOKEN or that of ``hf
-    auth login``. A ``README.md`` in the folder is used as the card; otherwise one is generated from the pipeline's
+    Others, and other machines, load it with ``gliner_pipe.load("user/name")``, and a tagger also with
+    ``transformers.pipeline(model="user/name")`` where `transformers` has its layers. The login is HF_TOKEN or that of
+    ``hf auth login``. A ``README.md`` in the folder is used as the card; otherwise one is generated from the pipeline's
     labels, scores and training config. Secrets in text files are redacted. Files of an earlier push that are not part
     of the pipeline any more are removed.
 
@@ -78,7 +82,8 @@ def push_to_hub(
     """
     where = "push_to_hub"
     with staged(pipeline) as folder:
-        complete(folder, repo_id)
+        tagger = path_in_repo is None and add_transformers(folder)  # which loads the top of a repository
+        complete(folder, repo_id, tagger)
         check_hub(where)
         api = make_api()
         repo_id = make_repo(api, repo_id, private, revision, where)
@@ -120,11 +125,48 @@ def _fill(pipeline: str | Path | Language, folder: Path, with_state: bool) -> Pa
     return folder
 
 
-def complete(folder: Path, repo_id: str | None) -> None:
-    """Redact secrets in the metadata of a staged pipeline, and write its model card if there is a repository."""
+def add_transformers(folder: Path) -> bool:
+    """Add the files that `transformers` loads to a staged pipeline with one tagger; return whether this was possible.
+
+    If not, the log says why.
+    """
+    from gliner_pipe.pipeline.convert import to_transformers
+    from gliner_pipe.pipeline.token_classifier.component import TokenTagger
+
+    factories = [item.get("factory") for item in read_config(folder)["components"].values()]
+    if factories.count(TokenTagger.factory) != 1:
+        return False
+    with tempfile.TemporaryDirectory() as name:
+        try:
+            files = to_transformers(str(folder), Path(name) / "model")
+        except (GlinerPipeError, ImportError, OSError, ValueError) as error:
+            logger.warning(
+                "transformers cannot load the repository, gliner_pipe can: %s", str(error).splitlines()[0]
+            )
+            return False
+        for file in files.iterdir():
+            if file.name != CARD:
+                (folder / file.name).unlink(missing_ok=True)  # may be a link to a file of the original folder
+                shutil.move(file, folder / file.name)
+    return True
+
+
+def complete(folder: Path, repo_id: str | None, transformers: bool = False) -> None:
+    """Redact secrets in the metadata of a staged pipeline, and write its model card if there is a repository.
+
+    Parameters
+    ----------
+    folder
+        The staged pipeline.
+    repo_id
+        Its repository.
+    transformers
+        Whether the folder also has the files that `transformers` loads.
+    """
     redact_folder(folder, _METADATA)
     if repo_id is not None and not (folder / CARD).is_file():
-        (folder / CARD).write_text(pipeline_card(folder, repo_id), encoding="utf8")
+        card = pipeline_card(folder, repo_id, repo_id if transformers else None)
+        (folder / CARD).write_text(card, encoding="utf8")
 
 
 def upload(

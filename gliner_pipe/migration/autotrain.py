@@ -14,12 +14,13 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from gliner_pipe.checkpoints.hf_read import TagNames, read_tags
 from gliner_pipe.data.readers.cells import cell_of, is_one_word, list_cell
-from gliner_pipe.data.readers.tables import BLANK_ROW, open_tables
+from gliner_pipe.data.readers.tables import BLANK_ROW, hub_tag_names, open_tables
 from gliner_pipe.data.tag_lists import tags_by_id
 from gliner_pipe.data.tags import OUTSIDE
 from gliner_pipe.errors import ConfigError, GlinerPipeError
@@ -313,21 +314,22 @@ def _is_local(path: str) -> bool:
 
 
 def _tags_of(reader: Mapping[str, Any]) -> TagNames | None:
-    """Return the tags of local data: those that it names, or if none of the first rows has an O, those of all rows.
+    """Return the tags of data: those that it names, or if none of the rows of local data has an O, those of all rows.
 
     None for tags without names whose ids say nothing, and for data that cannot be read, as the training reports.
     """
-    if not _is_local(reader["path"]):
-        return None
-    column = reader["tags_column"]
+    column, where = reader["tags_column"], (reader["path"], reader["split"])
     try:
-        tables = open_tables(reader["path"], reader["split"])
-        named = tags_by_id(reader.get("tag_names") or tables[0].tag_names(column))
+        tables = open_tables(*where) if _is_local(reader["path"]) else []
+        names = tables[0].tag_names if tables else partial(hub_tag_names, *where)
+        named = tags_by_id(reader.get("tag_names") or names(column))
         if named is not None:
             by_id = {key: tag for key, tag in named.items() if isinstance(key, int)}
             return (
                 read_tags([by_id[number] for number in sorted(by_id)]) if len(by_id) == len(named) else None
             )
+        if not tables:
+            return None
         found: set[str] = set()
         rows = (row for table in tables for row in table.rows((reader["tokens_column"], column)))
         for place, cells in rows:

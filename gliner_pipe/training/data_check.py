@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import textwrap
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from spacy.language import Language
-from spacy.tokens import Doc
 from spacy.training import Example
 
 from gliner_pipe.data.annotations import DEFAULT_SPANS_KEY
 from gliner_pipe.data.checks import check_examples
 from gliner_pipe.data.fields import Report
-from gliner_pipe.data.inspection import Inspection, WordRanges, inspect_data
+from gliner_pipe.data.inspection import Inspection, inspect_data
 from gliner_pipe.data.label_sets import LabelSets
+from gliner_pipe.data.word_report import compare_words
 from gliner_pipe.errors import GlinerPipeError
 from gliner_pipe.evaluation.evaluate import gold_span_getter
-from gliner_pipe.pipeline.word_splitters import SpacyWords, WordSplitter
+from gliner_pipe.pipeline.word_splitters import SpacyWords
 from gliner_pipe.training.arguments import TrainOptions
 from gliner_pipe.training.data_sections import Section
 from gliner_pipe.training.datasets import Dataset, data_report, read_data
 from gliner_pipe.training.label_checks import check_labels
 from gliner_pipe.training.protocol import trainable_components
+from gliner_pipe.training.word_checks import advice, word_ranges
 
 #: Width of the text in characters.
 WIDTH = 80
@@ -116,6 +117,9 @@ def check_training(nlp: Language, options: TrainOptions) -> DataCheck:
             name = f"components.{name}"
             found.parts[name] = _inspected(nlp, component, train, validation.examples)
             _learn(found, name, datasets, component)
+            words = found.parts[name].texts[0].words
+            if words.matters:
+                found.warnings.append(advice(nlp, component, train, words))
         check_labels(components, datasets, validation, options, found.warnings.append)
     return found
 
@@ -146,7 +150,10 @@ def check_data(
         examples = [example for section in train for example in section.read(nlp, "train.train_data")]
         others = [example for section in dev or () for example in section.read(nlp, "train.val_data")]
         part = inspect_data(
-            examples, others, spans_key=DEFAULT_SPANS_KEY, ranges=_word_ranges(nlp, SpacyWords())
+            examples,
+            others,
+            spans_key=DEFAULT_SPANS_KEY,
+            compare=lambda some: compare_words(nlp, some, DEFAULT_SPANS_KEY, word_ranges(SpacyWords())),
         )
         found.parts["data"] = part
         sets = LabelSets("labels", list(labels or ()), *part.labels, learns_others=False)
@@ -175,13 +182,17 @@ def _collecting(found: DataCheck, train: Sequence[Section], dev: Sequence[Sectio
 def _inspected(nlp: Language, component: Any, train: Sequence[Example], dev: Sequence[Example]) -> Inspection:
     network = component.network
     backbone = getattr(getattr(network, "encoder", None), "backbone", None)
+    ranges = word_ranges(component.word_splitter)
+    key = getattr(component, "gold_spans_key", gold_span_getter(nlp))
     return inspect_data(
         train,
         dev,
-        spans_key=getattr(component, "gold_spans_key", gold_span_getter(nlp)),
-        ranges=_word_ranges(nlp, component.word_splitter),
+        spans_key=key,
+        compare=lambda examples: compare_words(nlp, examples, key, ranges),
         # Without weights there is no tokenizer: a text of so many words has at least as many subword tokens.
-        lengths=component.count_pieces if network.is_built else None,
+        lengths=component.count_pieces
+        if network.is_built
+        else lambda some: [len(ranges(e.reference)) for e in some],
         window=getattr(backbone, "window", None),
     )
 
@@ -195,20 +206,6 @@ def _learn(found: DataCheck, name: str, datasets: Sequence[Dataset], component: 
     else:
         part.learned = report
         found.summaries[name] = report.summary()
-
-
-def _word_ranges(nlp: Language, splitter: WordSplitter) -> tuple[WordRanges, WordRanges]:
-    """Return functions for the words of a document as trained, and those of its running text as predicted on."""
-
-    def trained(doc: Doc) -> list[tuple[int, int]]:
-        words = splitter.split(doc)
-        offsets = words.offsets or [(token.idx, token.idx + len(token)) for token in doc]
-        return [
-            place for place, text in zip(offsets, words.texts, strict=True) if text and not text.isspace()
-        ]
-
-    tokenizer: Callable[[str], Doc] = nlp.tokenizer
-    return trained, lambda doc: trained(tokenizer(doc.text))
 
 
 def _row(item: tuple[str, int]) -> str:

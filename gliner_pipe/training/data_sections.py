@@ -22,7 +22,7 @@ from gliner_pipe.data.detect import (
     reader_of_path,
     reader_of_records,
 )
-from gliner_pipe.data.readers.json_records import are_records
+from gliner_pipe.data.readers.json_records import are_records, tagged_sentences
 from gliner_pipe.data.readers.tables import is_dataset
 from gliner_pipe.data.splitting import Chunk
 from gliner_pipe.errors import ConfigError, DataError
@@ -170,6 +170,7 @@ def make_reader(value: Any, where: str) -> ReaderLike:
         If `value` is none of these.
     """
     validation = "val_data" in where
+    value = tagged_sentences(value) or value
     if is_dataset(value):
         return reader_of_dataset(value, validation=validation)
     if isinstance(value, Mapping):
@@ -193,7 +194,7 @@ def make_reader(value: Any, where: str) -> ReaderLike:
 
 def _are_data(value: Any) -> bool:
     """Return whether a list holds the data itself, and not sections, paths or readers."""
-    if _are_examples(value):
+    if _are_examples(value) or tagged_sentences(value) is not None:
         return True
     return are_records(value) and "reader" not in value[0] and any(map(is_known, value[:FIRST_RECORDS]))
 

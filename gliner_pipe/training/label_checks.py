@@ -10,7 +10,7 @@ from typing import Any
 from spacy.training import Example
 
 from gliner_pipe.data.checks import no_gold, places_of
-from gliner_pipe.data.label_sets import counted, named
+from gliner_pipe.data.label_sets import counted, named, odd_labels
 from gliner_pipe.pipeline.labels import parse_labels
 from gliner_pipe.training.arguments import TrainOptions
 from gliner_pipe.training.datasets import Dataset
@@ -63,6 +63,8 @@ def check_labels(
     for component in trained:
         _check_relation_ends(component, warn)
         _check_label_overlap(component, by_place, warn)
+        for line in odd_labels(component.count_labels(train)):
+            warn(f"[train.train_data] has {line}")
         for one in component.label_sets(train, validation.examples, requested):
             sets = replace(one, unseen=options.unseen_labels)
             sets.check()

@@ -9,13 +9,20 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import spacy
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
+from spacy.tokens import Doc, Span
+from spacy.training import Example
 
 from gliner_pipe.data.annotations import gold_spans, supervision
 from gliner_pipe.data.checks import check_examples
+from gliner_pipe.data.raw_text import has_hyphens, running_text
 from gliner_pipe.data.readers import bio, conll, gliner_json, jsonl, standoff
 from gliner_pipe.data.splitting import Chunk, chunk_examples, split_examples
+from gliner_pipe.data.word_report import compare_words
 from gliner_pipe.data.writers import write_gliner_json
+from gliner_pipe.pipeline.word_splitters import SpacyWords
+from gliner_pipe.training.word_checks import word_ranges
 
 DATA = Path(os.environ.get("GLINER_PIPE_DATA") or "/nonexistent")
 pytestmark = [
@@ -189,3 +196,49 @@ def test_standoff(nlp, folder):
     assert counts["entities"] + merged == sum(line.startswith("T") for line in lines)
     merged = reader.report["duplicate relation (merged)"]
     assert counts["relations"] + merged == sum(line.startswith("R") for line in lines)
+
+
+#: Corpora with both words and text, and the largest share of gaps between words where the guessed text may be wrong.
+GUESSED = {"tasteset/train": 0.005, "snips/test": 0.005, "wet_lab/dev": 0.02, "presidio_synth/train": 0.02}
+
+
+@pytest.mark.parametrize("name", GUESSED)
+def test_running_text_of_words(name):
+    """The text that is guessed from words is nearly that of the corpus, and as many entities have other words there."""
+    nlp = spacy.blank("en")
+    guessed, real, wrong = [], [], 0
+    lines = (DATA / f"{name}.chars.jsonl").read_text(encoding="utf8").splitlines()[:200]
+    for example, line in zip(gliner_json(DATA / f"{name}.jsonl")(nlp), lines, strict=False):
+        words = [token.text for token in example.reference]
+        spaces = spaces_in(json.loads(line)["text"], words)
+        if spaces is not None:
+            doc = Doc(nlp.vocab, words, spaces)
+            doc.spans["gliner"] = [Span(doc, s.start, s.end, s.label) for s in gold_spans(example.reference)]
+            guessed.append(example)
+            real.append(Example(doc, doc))
+    hyphens = has_hyphens([token.text for token in example.reference] for example in guessed)
+    for example in real:
+        words = [token.text for token in example.reference]
+        found = spaces_in(running_text(words, hyphens), words)
+        wrong += sum(
+            one != bool(token.whitespace_) for one, token in zip(found, example.reference, strict=True)
+        )
+    ranges = word_ranges(SpacyWords())
+    guess, truth = (compare_words(nlp, some, "gliner", ranges) for some in (guessed, real))
+    assert wrong <= GUESSED[name] * truth.words
+    assert guess.share(guess.other_entities) == pytest.approx(truth.share(truth.other_entities), abs=0.005)
+    if name == "tasteset/train":
+        assert guess.other_entities.most_common(1)[0][0] == "quantity"
+        assert guess.other_entities["quantity"] / guess.entities["quantity"] == pytest.approx(0.25, abs=0.02)
+
+
+def spaces_in(text: str, words: list[str]) -> list[bool] | None:
+    """Return whether there is space after each of the words of a text, but the last; None if it has others."""
+    spaces, place = [], 0
+    for word in words:
+        start = text.find(word, place)
+        if start < 0 or text[place:start].strip():
+            return None
+        spaces.append(start > place)
+        place = start + len(word)
+    return [*spaces[1:], False]

@@ -334,3 +334,22 @@ def test_dialects_of_tag_names(names):
 def test_tag_names_without_a_dialect():
     assert split_tag_names(["O", "person", "B-city"]) == [None, ("I", "person"), ("B", "city")]
     assert split_tag_names(["person", "city"]) == [("W", "person"), ("W", "city")]
+
+
+def test_several_tags_of_a_word():
+    """One of each label: the entities of one label are never joined to those of another."""
+    report = Counter()
+    tags = "B-PER|B-ORG I-PER O|B-ORG I-ORG|U-LOC"
+    assert decoded("B-PER|B-ORG I-PER B-ORG|I-PER O", report=report) == [
+        (0, 1, "ORG"),
+        (0, 3, "PER"),
+        (2, 3, "ORG"),
+    ]
+    assert report == {"word with several tags (each is read)": 2}
+    assert decoded("S_a|B_b E_b|S_a O") == [(0, 1, "a"), (0, 2, "b"), (1, 2, "a")]
+    report.clear()
+    assert decoded("B-a|B-a I-a", report=report) == [(0, 2, "a")]
+    assert report["second tag of one label on a word (dropped)"] == 1
+    assert decoded("B-a|b I-a|b O") == [(0, 2, "a|b")]  # a label with a bar
+    with pytest.raises(DataError):
+        decoded(tags + " X-x")

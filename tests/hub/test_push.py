@@ -13,6 +13,8 @@ import pytest
 import spacy
 from hub.hub_server import TOKEN, HubServer, Repo
 from huggingface_hub import ModelCard, snapshot_download
+from tagging_pipeline import trained
+from transformers import pipeline
 
 import gliner_pipe
 from gliner_pipe import predict, push
@@ -179,6 +181,51 @@ def test_a_card_of_ones_own_is_kept(hub: HubServer, saved: Path) -> None:
     (saved / "README.md").write_text("# Mine\n")
     push_to_hub(saved, "ada/people")
     assert hub.repos["ada/people"].branches["main"]["README.md"] == b"# Mine\n"
+
+
+def test_a_tagger_is_loaded_by_transformers_by_its_name(
+    hub: HubServer, backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the cache of the hub, as after a download, without a network."""
+    nlp = trained(backbone, decoder={"@decoders": "softmax"})
+    text = "Ada Smith lives in Oslo ."
+    doc = nlp(text)
+    expected = [(span.start_char, span.end_char, span.label_) for span in doc.spans["gliner"]]
+    assert len(expected) == 2
+    nlp.to_disk(tmp_path / "tagger")
+    push_to_hub(tmp_path / "tagger", "ada/tagger")
+    assert not (tmp_path / "tagger" / "config.json").exists()
+    files = hub.repos["ada/tagger"].branches["main"]
+    card = files["README.md"].decode().splitlines()
+    assert {"library_name: transformers", "pipeline_tag: token-classification"} <= set(card)
+    sha = "0123456789abcdef0123456789abcdef01234567"
+    cached = tmp_path / "home" / "hub" / "models--ada--tagger"
+    for name, data in files.items():
+        file = cached / "snapshots" / sha / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(data)
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text(sha)
+    before = len(hub.requests)
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "home" / "hub"))
+    tagger = pipeline("token-classification", model="ada/tagger", aggregation_strategy="first", device="cpu")
+    assert [(one["start"], one["end"], one["entity_group"]) for one in tagger(text)] == expected
+    doc = load("ada/tagger")(text)
+    assert [(span.start_char, span.end_char, span.label_) for span in doc.spans["gliner"]] == expected
+    assert len(hub.requests) == before
+
+
+def test_a_tagger_that_transformers_lacks_is_pushed_without_its_files(
+    hub: HubServer, backbone: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    push_to_hub(trained(backbone, steps=0), "ada/crf")
+    files = hub.repos["ada/crf"].branches["main"]
+    assert "config.cfg" in files and "config.json" not in files
+    assert b"library_name: gliner_pipe" in files["README.md"]
+    assert "components.token_classifier.decoder" in caplog.text
 
 
 def one_line(error: pytest.ExceptionInfo[ConfigError]) -> str:

@@ -371,6 +371,38 @@ def test_exported_ids_are_those_of_the_data(backbone, tmp_path):
     assert (out / "README.md").read_text() == "Mine."
 
 
+def test_exported_ids_are_those_of_a_data_set_of_the_hub(backbone, tmp_path, monkeypatch):
+    """Only its description is read before the training; here from the cache."""
+    names = ["I-person", "O", "B-person", "I-city", "B-city"]
+    words, tags = datasets.Value("string"), datasets.ClassLabel(names=names)
+    features = datasets.Features({"tokens": datasets.Sequence(words), "ner_tags": datasets.Sequence(tags)})
+    rows = {"tokens": [["Ann", "Lee", "in", "Oslo"]] * 4, "ner_tags": [[2, 0, 1, 4]] * 4}
+    part = datasets.Dataset.from_dict(rows, features=features)
+    cached = tmp_path / "cache" / "ada___people" / "default" / "0.0.0" / "abc"
+    part.save_to_disk(tmp_path / "saved")
+    cached.mkdir(parents=True)
+    next((tmp_path / "saved").glob("*.arrow")).rename(cached / "people-train.arrow")
+    info = part.info
+    info.dataset_name, info.builder_name, info.config_name, info.version = (
+        "people",
+        "parquet",
+        "default",
+        "0.0.0",
+    )
+    info.splits = datasets.SplitDict(
+        {"train": datasets.SplitInfo("train", num_examples=4, dataset_name="people")}
+    )
+    info.write_to_directory(cached)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    out = tmp_path / "out"
+    params = TokenClassificationParams(
+        "ada/people", str(backbone), str(out), tags_column="ner_tags", valid_split="train", epochs=1
+    )
+    assert params.to_config().config["components"]["token_classifier"]["decoder"]["tag_names"] == names
+    train(params)
+    assert AutoConfig.from_pretrained(out).id2label == dict(enumerate(names))
+
+
 @pytest.mark.parametrize("by_number", [True, False])
 def test_tags_without_an_o_are_labels_of_words(backbone, tmp_path, by_number):
     """Neighbours with one label are not one entity."""

@@ -315,15 +315,15 @@ def test_when_weights_are_needed(backbone: Path, case: str) -> None:
 
 #: Errors of spaCy and confit: both say what was found and what is allowed; spaCy's do not name the section.
 BY_ADD_PIPE = {
-    "wrong family": r"encoder\n\s+found @span_reps = markerV0; allowed: @encoders = .*uni_encoder",
-    "no block": r"loss\n\s+found 3 \(int\); allowed: @losses = .*gliner_pipe\.focal",
+    "wrong family": r"GLiNER\.v1\.encoder\] found @span_reps = markerV0; allowed: @encoders = .*uni_encoder",
+    "no block": r"GLiNER\.v1\.loss\] found 3 \(int\); allowed: @losses = .*gliner_pipe\.focal",
     "unknown name": r"'uni_encodr' in function registry 'encoders'(.|\n)*Available names: .*uni_encoder",
     "unknown family": r"Unknown function registry: 'encodrs'(.|\n)*Available names: .*encoders",
     "two families": r"can only contain one function registry reference. Got: \['@encoders', '@span_reps'\]",
     "unknown setting": r"gliner\.model\.encoder\.backbone -> windw\tunexpected argument: 'windw'",
-    "missing setting": r"backbone\n\s+found 'GONE' \(str\); allowed: @backbones = .*transformer",
-    "wrong type": r"window\n\s+input should be a valid integer",
-    "wrong choice": r"pooling\n\s+input should be 'first', 'last', 'mean' or 'max', got 'middle'",
+    "missing setting": r"uni_encoder\.backbone\] found 'GONE' \(str\); allowed: @backbones = .*transformer",
+    "wrong type": r"backbones\.transformer\.window\] is 'abc'; allowed: a valid integer",
+    "wrong choice": r"transformer\.pooling\] is 'middle'; allowed: 'first', 'last', 'mean' or 'max'",
     "negative window": r"backbone\.window\] found -3; allowed: at least 16",
     "stride beyond window": r"backbone\.stride\] found 500 with a window of 384; allowed: 1 to 384",
     "unknown setting of the component": r"gliner -> treshold\tunexpected argument: 'treshold'",

@@ -5,9 +5,10 @@ import json
 import pytest
 import spacy
 from confit import Config
-from datasets import Dataset, DatasetDict
+from datasets import Dataset, DatasetDict, Features, Sequence, Value
 from spacy.tokens import DocBin
 
+from gliner_pipe.data.annotations import gold_spans
 from gliner_pipe.data.splitting import Chunk
 from gliner_pipe.errors import ConfigError, DataError
 from gliner_pipe.registry import registry
@@ -73,6 +74,42 @@ def test_records_and_data_sets_in_memory(blank):
     assert texts(splits, blank) == expected
     assert texts(splits, blank, ValidationData) == expected[1:2]
     assert texts({"reader": splits}, blank, ValidationData) == expected[1:2]
+
+
+def test_tables_in_memory_with_texts_and_entities(blank):
+    """Objects of lists are how ``Sequence`` of the package datasets stores a list of objects."""
+    entities = [{"start": 0, "end": 3, "label": "person"}, {"start": 13, "end": 17, "label": "city"}]
+    rows = [{"text": "Ann lives in Oslo.", "entities": entities}, {"text": "It rained.", "entities": []}]
+    columns = {name: [[entity[name] for entity in row["entities"]] for row in rows] for name in entities[0]}
+    kinds = {"start": Value("int64"), "end": Value("int64"), "label": Value("string")}
+    of_lists = Dataset.from_list(
+        [
+            {"text": row["text"], "entities": {name: columns[name][i] for name in columns}}
+            for i, row in enumerate(rows)
+        ],
+        features=Features({"text": Value("string"), "entities": Sequence(kinds)}),
+    )
+    data = Dataset.from_list(rows)
+    for form in (data, of_lists, data.to_iterable_dataset(), data.to_pandas(), data.data.table, [data]):
+        (section,) = TrainData.validate(form)
+        first, second = section.read(blank, "x")
+        assert [(s.text, s.label_) for s in gold_spans(first.reference)] == [
+            ("Ann", "person"),
+            ("Oslo", "city"),
+        ]
+        assert second.reference.text == "It rained." and not gold_spans(second.reference)
+
+
+def test_sentences_of_words_and_tags(blank):
+    words = [["Ann", "lives", "in", "Oslo"], ["Bob", "left"]]
+    tags = [["B-person", "O", "O", "B-city"], ["B-person", "O"]]
+    tuples = list(zip(words, tags, strict=True))
+    pairs = [list(zip(*one, strict=True)) for one in tuples]
+    for form in (tuples, [list(one) for one in tuples], pairs, {"reader": pairs}, pairs[1:] * 2):
+        (section,) = TrainData.validate(form)
+        examples = section.read(blank, "x")
+        assert [s.text.strip() for s in gold_spans(examples[-1].reference)] == ["Bob"]
+    assert texts([tuples, pairs], blank) == ["Ann lives in Oslo ", "Bob left "] * 2
 
 
 def test_a_block_stands_for_its_section(path, blank):

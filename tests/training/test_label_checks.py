@@ -53,6 +53,12 @@ def warnings_of(capsys: pytest.CaptureFixture[str]) -> str:
     return "\n".join(line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: "))
 
 
+def test_labels_that_look_like_tags(options, capsys):
+    """As transformers' pipelines return entities that are not aggregated."""
+    train(**options(renamed(records(12), person="B-PER"), labels=[]))
+    assert "[train.train_data] has labels that look like tags: B-PER (" in warnings_of(capsys)
+
+
 DRUGS = renamed(records(12), person="drug", city="dose")
 
 

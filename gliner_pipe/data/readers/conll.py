@@ -1,4 +1,4 @@
-"""Reads column files (one word and its tag on each line), CoNLL-U, and lines of ``word|TAG``."""
+"""Reads column files (one word and its tag on each line), CoNLL-U, CoNLL-2012, and lines of ``word|TAG``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 
 from gliner_pipe.data.fields import Entity, count
 from gliner_pipe.data.files import Place, read_lines
-from gliner_pipe.data.readers import conllu
+from gliner_pipe.data.readers import conll2012, conllu
 from gliner_pipe.data.readers.base import OFFSET_OPTIONS, RELATION_OPTIONS, Reader, Record, reader
 from gliner_pipe.data.readers.cells import TAGS_NAMES, TOKENS_NAMES
 from gliner_pipe.data.tag_lists import TagNames, tag_of, tags_by_id
@@ -21,7 +21,9 @@ from gliner_pipe.errors import ConfigError, DataError
 from gliner_pipe.util.ranges import Integer
 
 _BLANKS = re.compile("[ \t]+")
-_DOCUMENT = "-DOCSTART-"
+_DOCUMENT, _NEW_DOCUMENT = "-DOCSTART-", ("# newdoc", "#begin document")
+#: Labels of chunks (CoNLL-2000, CoNLL-2003).
+_CHUNKS = {"ADJP", "ADVP", "CONJP", "INTJ", "LST", "NP", "PP", "PRT", "SBAR", "UCP", "VP"}
 #: Maximum number of lines that decide how a file is written.
 _LONGEST_HEAD = 1000
 _COMMENT = "comment line (ignored)"
@@ -63,9 +65,10 @@ class ConllReader(Reader):
     """Reads column files: one word and its tag on each line, a blank line after each sentence.
 
     ``-DOCSTART-`` lines start a document. A line that begins with ``#`` is a comment unless it has the columns and a
-    tag like the other lines. Words become spaCy tokens one to one. CoNLL-U files and files with a sentence of
-    ``word|TAG`` or ``word|POS|TAG`` on each line are recognized. In CoNLL-U the tags are those of the only column with
-    tags, or those in MISC (``NER=B-PER``); multiword tokens and empty nodes are left out and counted.
+    tag like the other lines. Words become spaCy tokens one to one. CoNLL-U and CoNLL-2012 files and files with a
+    sentence of ``word|TAG`` or ``word|POS|TAG`` on each line, also with slashes or underscores, are recognized. In
+    CoNLL-U the tags are those of the only column with tags, or those in MISC (``NER=B-PER``); multiword tokens and
+    empty nodes are left out and counted.
 
     Parameters
     ----------
@@ -91,6 +94,7 @@ class ConllReader(Reader):
 
     suffixes: ClassVar[tuple[str, ...]] = (
         ".conll", ".conllu", ".conll2003", ".bio", ".iob", ".iob2", ".bioes", ".ner", ".tsv", ".txt",
+        ".gold_conll", ".v4_gold_conll",
     )  # fmt: skip
 
     def __init__(
@@ -122,8 +126,15 @@ class ConllReader(Reader):
         if self.tag_names is not None:
             for sentence in sentences:
                 sentence.tags = [tag_of(tag, self.tag_names) or tag for tag in sentence.tags]
+        if conll2012.has_brackets(sentence.tags for sentence in sentences):
+            for sentence in sentences:
+                sentence.tags = conll2012.tags_of_brackets(sentence.tags, sentence.places(file))
         _remove_comments(file, sentences, report)
         _remove_header(file, sentences, report)
+        if rows.width > 2 and self.token_column == 0:
+            _refuse_numbers(file, sentences)
+        if self.tag_column == -1:
+            rows.report_columns()
         codec = self._codec(file, rows, sentences, report)
         group: list[_Sentence] = []
         for sentence in sentences:
@@ -165,9 +176,13 @@ class _Rows:
     width
         Number of columns.
     inline
-        Whether each line is a sentence of ``word|TAG``.
+        What separates words and tags in a file with a sentence of ``word|TAG`` on each line; else empty.
     numbered
         Whether the first column numbers the words, as in CoNLL-U.
+    ragged
+        Whether the number of columns differs, as in CoNLL-2012.
+    values
+        The different values of each column that is not read, as long as they are few.
     """
 
     def __init__(self, file: Path, separator: str, token: int, tag: int, report: Counter[str]) -> None:
@@ -175,7 +190,17 @@ class _Rows:
         self.automatic = separator == "auto"
         self.separator: str | None = {"tab": "\t", "whitespace": None, "auto": None}.get(separator, separator)
         self.width = self.first_line = 0
-        self.inline = self.numbered = False
+        self.numbered = self.ragged = False
+        self.inline = ""
+        self.values: dict[int, set[str]] = {}
+
+    def report_columns(self) -> None:
+        """Count further columns of tags, which are not read; the chunks of CoNLL-2003 are none of entities."""
+        for column, values in self.values.items():
+            labels = {value.partition("-")[2] for value in values if value != OUTSIDE}
+            if has_prefixes(values) and not labels <= _CHUNKS:
+                reason = f"file with tags in column {column}, too (not read; set tag_column)"
+                count(self.report, reason, Place(str(self.file), self.first_line))
 
     def sentences(self) -> Iterator[_Sentence]:
         """Yield the sentences of the file; those of CoNLL-U have no tags yet."""
@@ -184,11 +209,14 @@ class _Rows:
         rows = [(number, line) for number, line in head if _is_row(line)]
         # A file may consist of words that begin with #.
         rows = rows or [(number, line) for number, line in head if line.startswith("#")]
+        if any(line.startswith("#FORMAT=WebAnno") for _, line in head):
+            found, allowed = "is WebAnno TSV", "one word and its tag on each line"
+            raise DataError(str(self.file), found, allowed, "Export it from INCEpTION as CoNLL 2002 or 2003")
         if not rows:
             return
         self._decide(rows)
         if self.inline:
-            yield from _inline_sentences(self.file, chain(head, lines), self.report)
+            yield from _inline_sentences(self.file, chain(head, lines), self.inline, self.report)
         elif self.numbered:
             yield from self._numbered_sentences(list(self._sentences(chain(head, lines))))
         else:
@@ -210,7 +238,11 @@ class _Rows:
         columns = [self.split(line) for _, line in rows]
         self.width = len(columns[0])
         usual = self.automatic and (self.token, self.tag) == (0, -1)
-        self.inline = usual and all("|" in cell[1:-1] for row in columns for cell in row)
+        if self.automatic and conll2012.is_layout(columns):
+            self.ragged = True
+            self.token, self.tag = (conll2012.WORD, conll2012.NAMES) if usual else (self.token, self.tag)
+            usual = False
+        self.inline = _inline_separator(columns) if usual else ""
         if self.automatic and (self.token, self.tag) in ((0, -1), (conllu.FORM, self.tag)):
             self.numbered = conllu.is_numbered(columns)
         if self.numbered:
@@ -227,6 +259,9 @@ class _Rows:
                 raise place.error("columns", "has 1 column", "a word and its tag", _CHECK)
             found = f"is column {self.tag}, the same as token_column"
             raise place.error("tag_column", found, "another column than token_column", _CHECK)
+        if not self.numbered and not self.ragged:
+            read = {self.token % self.width, self.tag % self.width}
+            self.values = {column: set() for column in range(self.width) if column not in read}
 
     def _sentences(self, lines: Iterable[tuple[int, str]]) -> Iterator[_Sentence]:
         sentence: _Sentence | None = None
@@ -240,7 +275,7 @@ class _Rows:
             hashed = line[0] == "#"
             if hashed and self._is_comment(line):
                 count(self.report, _COMMENT, Place(str(self.file), number))
-                opens_document = opens_document or line.startswith("# newdoc")
+                opens_document = opens_document or line.startswith(_NEW_DOCUMENT)
                 continue
             if line.startswith(_DOCUMENT):
                 opens_document = True
@@ -249,7 +284,7 @@ class _Rows:
                     sentence = None
                 continue
             columns = self.split(line)
-            if len(columns) != self.width:
+            if len(columns) != self.width and not (self.ragged and len(columns) >= conll2012.COLUMNS):
                 columns = self._repaired(number, line, columns)
             word = columns[self.token].strip(" ")
             if not word:
@@ -261,6 +296,9 @@ class _Rows:
                 sentence.unsure.append(len(sentence.words))
             if self.numbered:
                 sentence.columns.append(columns)
+            for column, values in self.values.items():
+                if len(values) <= _MOST_TAGS:
+                    values.add(columns[column].strip())
             sentence.words.append(word)
             sentence.tags.append(columns[self.tag].strip())
             sentence.lines.append(number)
@@ -350,6 +388,16 @@ def _remove_header(file: Path, sentences: Sequence[_Sentence], report: Counter[s
         sentence.keep(range(1, len(sentence.words)))
 
 
+def _refuse_numbers(file: Path, sentences: Sequence[_Sentence]) -> None:
+    """Raise an error if all words are whole numbers, of words or sentences: the words are in another column."""
+    words = [word for sentence in sentences for word in sentence.words]
+    if len(words) > 1 and all(word.isdecimal() for word in words):
+        place = Place(str(file), sentences[0].lines[0])
+        raise place.error(
+            "column 0", f"has numbers only ({', '.join(words[:3])})", "words", "Set token_column = 1"
+        )
+
+
 def _refuse_column(file: Path, rows: _Rows, sentences: Iterable[_Sentence]) -> None:
     """Raise an error if the last column has no tags, while another one has, or has as many values as words."""
     lines = {line for sentence in sentences for line in sentence.lines}
@@ -374,32 +422,48 @@ def _refuse_column(file: Path, rows: _Rows, sentences: Iterable[_Sentence]) -> N
     do = "Set tag_column"
     if better:
         found += f", while column {better[0]} has tags"
-        do += f" = {better[0]}" + (f" and token_column = {rows.width - 1}" if better[0] == 0 else "")
+        words = (
+            f" and token_column = {rows.width - 1}" if better[0] == 0 else ", and token_column to the words"
+        )
+        do += f" = {better[0]}{words}"
     raise Place(str(file), line).error("tag", found, "a column of tags", do + ', or scheme = "plain"')
 
 
+def _inline_separator(rows: Sequence[Sequence[str]]) -> str:
+    """Return what separates words and tags in lines of ``word|TAG``, ``word/TAG``, ``word_TAG``; empty for columns."""
+    cells = [cell for row in rows for cell in row]
+    if all("|" in cell[1:-1] for cell in cells):
+        return "|"
+    for mark in ("/", "_"):
+        if all(mark in cell[1:-1] for cell in cells):
+            tags = {cell.rpartition(mark)[2] for cell in cells}
+            if OUTSIDE in tags or has_prefixes(tags):
+                return mark
+    return ""
+
+
 def _inline_sentences(
-    file: Path, lines: Iterable[tuple[int, str]], report: Counter[str]
+    file: Path, lines: Iterable[tuple[int, str]], bar: str, report: Counter[str]
 ) -> Iterator[_Sentence]:
-    """Return the sentences of a file with ``word|TAG`` or ``word|POS|TAG`` on each line."""
+    """Return the sentences of a file with ``word|TAG`` or ``word|POS|TAG`` on each line; `bar` is the separator."""
     opens_document = True
     found: list[tuple[int, bool, list[str]]] = []
     for number, line in lines:
         if line.startswith(_DOCUMENT):
             opens_document = True
-        elif line.startswith("# ") and not all("|" in cell for cell in line.split()):
+        elif line.startswith("# ") and not all(bar in cell for cell in line.split()):
             count(report, _COMMENT, Place(str(file), number))
         elif line.strip():
             found.append((number, opens_document, line.split()))
             opens_document = False
     # A word may contain a bar itself: the word with the fewest bars tells the number of columns.
-    bars = min(cell[1:].count("|") for _, _, cells in found for cell in cells)
+    bars = min(cell[1:].count(bar) for _, _, cells in found for cell in cells)
     for number, opens, cells in found:
-        bare = [cell for cell in cells if "|" not in cell[1:]]
+        bare = [cell for cell in cells if bar not in cell[1:]]
         if bare:
             do = "Correct the line, or set separator"
-            raise Place(str(file), number).error("word", f"is {bare[0]!r}", "word|TAG", do)
-        parts = [cell.rsplit("|", min(bars, cell[1:].count("|"))) for cell in cells]
+            raise Place(str(file), number).error("word", f"is {bare[0]!r}", f"word{bar}TAG", do)
+        parts = [cell.rsplit(bar, min(bars, cell[1:].count(bar))) for cell in cells]
         words, tags = [part[0] for part in parts], [part[-1] for part in parts]
         yield _Sentence(opens, words, tags, [number] * len(words))
 

@@ -29,6 +29,30 @@ def are_records(value: Any) -> bool:
     )
 
 
+def tagged_sentences(value: Any) -> list[dict[str, Any]] | None:
+    """Return records of sentences, ``(words, tags)`` or ``[(word, tag), ...]`` each; None for other values."""
+    if not isinstance(value, (list, tuple)) or not value or not all(map(_of_texts, value)):
+        return None
+    if all(len(pair) == 2 for sentence in value for pair in sentence):
+        pairs = [list(zip(*sentence, strict=True)) for sentence in value]
+        if any(len(sentence) != 2 for sentence in value) or all(isinstance(one, tuple) for one in value[0]):
+            return [{"tokens": list(words), "tags": list(tags)} for words, tags in pairs]
+    if all(len(sentence) == 2 and len(sentence[0]) == len(sentence[1]) for sentence in value):
+        return [{"tokens": list(words), "tags": list(tags)} for words, tags in value]
+    return None
+
+
+def _of_texts(sentence: Any) -> bool:
+    return (
+        isinstance(sentence, (list, tuple))
+        and bool(sentence)
+        and all(
+            isinstance(part, (list, tuple)) and bool(part) and all(isinstance(text, str) for text in part)
+            for part in sentence
+        )
+    )
+
+
 class JsonReader(Reader):
     """Base class of the readers of JSON files and of lists of records in memory.
 

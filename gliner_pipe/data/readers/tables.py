@@ -147,6 +147,21 @@ def dataset_columns(data: Any) -> list[str]:
     return [name for column, cell in row.items() for name in (column, *inner_names(column, cell))]
 
 
+def dataset_rows(data: Any) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a table in memory, with the values of classes and arrays as lists and plain values.
+
+    An object of lists of one length, as ``Sequence`` of the package datasets stores a list of objects, is that list.
+    """
+    return ({name: _objects(cell) for name, cell in row.items()} for _, row in _in_memory(data).rows(()))
+
+
+def _objects(cell: Any) -> Any:
+    lists = list(cell.values()) if isinstance(cell, Mapping) else []
+    if not lists or not all(isinstance(one, list) and len(one) == len(lists[0]) for one in lists):
+        return cell
+    return [dict(zip(cell, values, strict=True)) for values in zip(*lists, strict=True)]
+
+
 def _inner_features(features: Mapping[str, Any], column: str) -> list[str]:
     return inner_names(column, None if _is_leaf(inner := _unwrapped(features[column])) else inner)
 
@@ -347,13 +362,39 @@ def _of_saved(folder: Path, split: str) -> Table:
 
 
 def _of_hub(name: str, split: str) -> Table:
+    repository, configuration, split = _hub_place(name, split)
+    data = _load(name, lambda package: package.load_dataset(repository, configuration, split=split), hub=True)
+    return _of_dataset(data, f"{name}:{split}")
+
+
+def _hub_place(name: str, split: str) -> tuple[str, str | None, str]:
+    """Return repository, configuration and split; the name of either may end with a configuration."""
     repository, _, configuration = name.partition(":")
     if ":" in split:
         configuration, _, split = split.rpartition(":")
-    data = _load(
-        name, lambda package: package.load_dataset(repository, configuration or None, split=split), hub=True
-    )
-    return _of_dataset(data, f"{name}:{split}")
+    return repository, configuration or None, split
+
+
+def hub_tag_names(name: str, split: str, column: str) -> list[str] | None:
+    """Return the names of the ids in a column of a data set of the hub, whose rows are not loaded.
+
+    None if its page does not describe the columns, or this is no column of ids.
+
+    Parameters
+    ----------
+    name, split
+        As for :func:`open_tables`.
+    column
+        Name of the column.
+
+    Raises
+    ------
+    DataError
+        There is no such data set, or the hub cannot be reached.
+    """
+    repository, configuration, _ = _hub_place(name, split)
+    data = _load(name, lambda package: package.load_dataset_builder(repository, configuration), hub=True)
+    return _class_names(data.info.features.to_dict(), column) if data.info.features else None
 
 
 def _load(name: str, load: Callable[[Any], Any], hub: bool = False) -> Any:

@@ -44,6 +44,11 @@ def test_columns_and_comments(write, nlp):
     assert reader.report == {"comment line (ignored)": 3}
 
 
+def test_webanno_is_refused(write, nlp, fails):
+    with fails(DataError, "a.tsv"):
+        read(nlp, write("a.tsv", "#FORMAT=WebAnno TSV 3.3\n\n\n#Text=Ann\n1-1\t0-3\tAnn\tPER\t\n"))
+
+
 @pytest.mark.parametrize("gap", [" ", "\t"])
 def test_words_that_begin_with_a_hash(write, nlp, gap):
     text = f"# a comment\n#{gap}O\n#nlp{gap}B-topic\nrocks{gap}O\n"
@@ -167,6 +172,31 @@ def test_hashes_are_words_if_they_have_a_tag(write, nlp, text, kept):
     assert reader.report["comment line (ignored)"] == text.count("\n") - len(kept)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Ann/B-PER Lee/I-PER\nin/O 1/2/O Paris/B-LOC\n",
+        "Ann/NNP/B-PER Lee/NNP/I-PER\nin/IN/O 1/2/CD/O Paris/NNP/B-LOC\n",
+        "Ann_B-PER Lee_I-PER\nin_O 1/2_O Paris_B-LOC\n",
+        "Ann/PER Lee/PER\nin/O 1/2/O Paris/LOC\n",
+    ],
+)
+def test_words_and_tags_in_one_cell(write, nlp, text):
+    one, two = read(nlp, write("a.txt", text))
+    assert [token.text for token in two.reference] == ["in", "1/2", "Paris"]
+    assert (triples(one), triples(two)) == ([(0, 2, "PER")], [(2, 3, "LOC")])
+
+
+@pytest.mark.parametrize(
+    "text", ["0\tAnn\tB-PER\n1\tleft\tO\n", "1\tAnn\tB-PER\n1\tleft\tO\n2\tBob\tB-PER\n"]
+)
+def test_numbers_of_words_or_sentences_are_no_words(write, nlp, text, fails):
+    with fails(DataError, "a.conll:1 (column 0)"):
+        read(nlp, write("a.conll", text))
+    (example,) = read(nlp, write("a.conll", text), token_column=1)
+    assert [token.text for token in example.reference][:2] == ["Ann", "left"]
+
+
 def test_words_with_bars(write, nlp):
     one, two = read(nlp, write("a.iob", "a|b|X|O Ann|X|B-PER\n||SYM|O\n"))
     assert [token.text for token in one.reference] == ["a|b", "Ann"]
@@ -266,6 +296,41 @@ def test_conllu(write, nlp, key):
         "empty node (left out)": 1,
     }
     assert str(reader.report.first["empty node (left out)"]).endswith("a.conllu:8")
+
+
+NEWS = "bc/news 0 {} {} NN (TOP* - - - Ann#1 {} *{} -\n"
+
+
+def test_conll2012(write, nlp):
+    """The number of columns differs between sentences."""
+    text = "#begin document (bc/news); part 000\n"
+    for number, (word, name) in enumerate(
+        [("In", "*"), ("New", "(GPE*"), ("York", "*)"), ("Ann", "(PERSON)")]
+    ):
+        text += NEWS.format(number, word, name, "")
+    text += "\n" + NEWS.format(0, "Monday", "(DATE*)", " (ARG1*)") + "\n#end document\n"
+    for name in ("a.gold_conll", "a.conll"):
+        first, second = read(nlp, write(name, text))
+        assert [token.text for token in first.reference] == ["In", "New", "York", "Ann"]
+        assert triples(first) == [(1, 3, "GPE"), (3, 4, "PERSON")]
+        assert triples(second) == [(0, 1, "DATE")]
+    assert len(read(nlp, write("a.conll", text * 2), level="document")) == 2
+    (example,) = read(nlp, write("b.conll", "Ann (PER*\nLee *)\n"))
+    assert triples(example) == [(0, 2, "PER")]
+
+
+@pytest.mark.parametrize("text", ["Ann (PER*\nleft *\n", "Ann (PER)\nleft *)\n", "Ann (PER*\nleft (ORG*)\n"])
+def test_brackets_that_are_not_closed_or_opened(write, nlp, text, fails):
+    with fails(DataError, "a.conll:2 (tag)"):
+        read(nlp, write("a.conll", text))
+
+
+def test_further_columns_of_tags_are_counted(write, nlp):
+    reader = conll(write("a.conll", "Ann B-PER B-ORG\nleft O O\n"))
+    assert triples(*reader(nlp)) == [(0, 1, "ORG")]
+    assert reader.report == {"file with tags in column 1, too (not read; set tag_column)": 1}
+    reader = conll(write("b.conll", "Ann NN B-NP B-PER\nleft VB B-VP O\n"))  # chunks
+    assert triples(*reader(nlp)) == [(0, 1, "PER")] and not reader.report
 
 
 def test_documents_of_conllu(write, nlp):

@@ -319,6 +319,16 @@ def test_pairs_in_an_object_with_their_classes(write, nlp, indent):
     assert found(reader(nlp)) == [BOTH, []]
 
 
+@pytest.mark.parametrize("name", ["examples", "data", "documents"])
+def test_an_object_that_is_a_whole_file(write, nlp, name):
+    """As LightTag writes it; a further list is not left out without a word."""
+    entity = {"start": 0, "end": 7, "value": "Ann Lee", "tag": "person"}
+    content = {name: [{"content": TEXT, "annotations": [entity]}], "relations": []}
+    assert found(reader_of_path(write("a.json", json.dumps(content)))(nlp)) == [BOTH[:1]]
+    with pytest.raises(DataError):
+        list(reader_of_path(write("a.json", json.dumps({**content, "relations": [{"id": 1}]})))(nlp))
+
+
 def test_span_groups_of_spacy(nlp):
     groups = {"sc": [ANN], "other": [PARIS]}
     reader = reader_of_records([(TEXT, {"spans": groups})])

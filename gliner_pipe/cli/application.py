@@ -1,0 +1,26 @@
+"""The application of a command: a function that is also called from Python."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import confit
+
+from gliner_pipe.util.arguments import own_errors
+
+#: Commands whose options are a section of the config with their name.
+SECTIONS = ("train", "package")
+
+
+class Cli(confit.Cli):  # type: ignore[misc]
+    """A command line of confit, without the pages that typer makes of errors."""
+
+    def __init__(self) -> None:
+        super().__init__(pretty_exceptions_enable=False)
+
+    def command(self, name: str, **options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        """Return a decorator for the function of a command: in Python, wrong arguments raise our errors."""
+        decorate = super().command(name, **options)
+        where = name if name in SECTIONS else ""
+        return lambda function: own_errors(decorate(function), where, stated=True)
