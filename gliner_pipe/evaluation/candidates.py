@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from spacy import util
 from spacy.language import Language
 from spacy.tokens import Doc, Span
@@ -144,7 +145,7 @@ def _predict_candidates(component: Any, docs: Sequence[Doc], floor: float) -> li
         )
     prepared = component.prepare(docs)
     component.add_to_report(prepared.report)
-    limits = [[min(floor, limit) for limit in one.limits] for one in prepared.requests]
+    limits = [np.minimum(one.limits, floor) for one in prepared.requests]
     budget = component.budget or TokenBudget(model.encoder.backbone.max_tokens)
     found = predict_spans(model, prepared.windows, limits, budget, given=prepared.given)
     candidates = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,7 +16,7 @@ from gliner_pipe.modeling.block import Block
 from gliner_pipe.modeling.context_encoders import ContextEncoder
 from gliner_pipe.modeling.decoders.generative import GenerativeDecoder
 from gliner_pipe.modeling.decoders.span import Decoder, SpanDecoder
-from gliner_pipe.modeling.encoders.base import Encoded, Encoder, EncoderBatch
+from gliner_pipe.modeling.encoders.base import Encoded, Encoder, EncoderBatch, Query
 from gliner_pipe.modeling.fusions import Fusion
 from gliner_pipe.modeling.label_generation import label_generation_loss
 from gliner_pipe.modeling.label_projection import ProjectedLabels
@@ -247,28 +248,34 @@ class GLiNER(Architecture):
 
     def encode(self, batch: EncoderBatch) -> Representations:
         """Return the vectors of words and labels from which spans are scored."""
-        return self.refine(self.encoder(batch), batch.windows.word_mask, batch.label_mask)
+        return self.refine(self.encoder(batch), batch.windows.word_mask, batch.label_mask, batch.queries)
 
-    def refine(self, encoded: Encoded, word_mask: Tensor, label_mask: Tensor) -> Representations:
-        """Apply the blocks after the encoder: fusion, label projection and context encoder."""
+    def refine(
+        self, encoded: Encoded, word_mask: Tensor, label_mask: Tensor, queries: Sequence[Query] = ()
+    ) -> Representations:
+        """Apply the blocks after the encoder: fusion, label projection and context encoder.
+
+        The projection of a label is cached where `queries`, those of the rows, name the labels.
+        """
         words, labels, relations = encoded
         if self.fusion is not None:
             words, labels = self.fusion(words, labels, word_mask, label_mask)
             labels = labels * label_mask[:, :, None]
         if self.prompt_rep is not None:
-            labels = self._project(self.prompt_rep, labels)
+            labels = self._project(self.prompt_rep, labels, queries)
         span_words = words if self.context is None else self.context(words, word_mask)
         return Representations(words, span_words, labels, relations)
 
-    def _project(self, layer: nn.Module, labels: Tensor) -> Tensor:
-        """Apply `layer`: once for all rows that share one tensor, and once for all batches with the same labels."""
+    def _project(self, layer: nn.Module, labels: Tensor, queries: Sequence[Query]) -> Tensor:
+        """Apply `layer`: once for all rows that share one tensor, and once for all batches with a label."""
         if layer.training or torch.compiler.is_compiling() or not all_alike(labels):
             projected: Tensor = layer(labels)
             return projected
         rows = len(labels)
-        if torch.is_grad_enabled() or self.fusion is not None or not self.encoder.reads_labels_apart:
+        mark = self.encoder.label_mark
+        if mark is None or not queries or torch.is_grad_enabled() or self.fusion is not None:
             return layer(labels[:1]).expand(rows, -1, -1)
-        return self.projected_labels.of(layer, labels[0]).expand(rows, -1, -1)
+        return self.projected_labels.of(layer, queries[0].entities, labels[0], mark).expand(rows, -1, -1)
 
     def score(self, batch: EncoderBatch) -> Tensor:
         """Score a batch of windows.

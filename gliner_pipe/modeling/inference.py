@@ -233,7 +233,7 @@ GivenSpans = Sequence[tuple[int, int]] | None
 def predict_spans(
     model: GLiNER,
     windows: Sequence[Window],
-    thresholds: Sequence[Sequence[float]],
+    thresholds: Sequence[Sequence[float] | NumberArray],
     budget: TokenBudget,
     *,
     lower: float | None = None,
@@ -249,7 +249,7 @@ def predict_spans(
     windows
         Windows of all texts, from ``model.encoder.prepare``.
     thresholds
-        One for each label of each text, in [0, 1]. A list that texts share is converted only once.
+        One for each label of each text, in [0, 1]. Those that texts share are converted only once.
     budget
         Token budget.
     lower

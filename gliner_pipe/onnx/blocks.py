@@ -165,10 +165,6 @@ def _represent(graph: Graph | None, words: Tensor, spans: Tensor, word_mask: Ten
     return graph.run({"words": words, "spans": spans, "word_mask": word_mask})["vectors"]
 
 
-#: Kind (``entity`` or ``relation``) and label.
-_Key = tuple[str, str]
-
-
 class LabelVectors:
     """Label vectors before and after the projection for scoring, ``(2, hidden)`` for each label.
 
@@ -185,19 +181,17 @@ class LabelVectors:
     def __init__(self, encoder: BiEncoder | None, graph: Graph | None) -> None:
         self.encoder = encoder
         self.graph = graph
-        self.kept: VectorTable[_Key] = VectorTable()
+        self.kept: dict[str, VectorTable[str]] = {"entity": VectorTable(), "relation": VectorTable()}
 
     def of(self, kind: str, labels: Sequence[str], *, projected: bool) -> Tensor:
         """Return the vectors of labels of a `kind` (``entity`` or ``relation``), ``(labels, hidden)``."""
-        found = self.kept.get([(kind, label) for label in labels], self._compute)
-        return found[:, int(projected)]
+        return self.kept[kind].get(labels, self._compute)[:, int(projected)]
 
-    def _compute(self, keys: Sequence[_Key]) -> Tensor:
+    def _compute(self, labels: Sequence[str]) -> Tensor:
         assert self.encoder is not None and self.graph is not None
         vectors: list[Tensor] = []
-        for at in range(0, len(keys), TEXTS_AT_ONCE):
-            labels = [label for _, label in keys[at : at + TEXTS_AT_ONCE]]
-            made = self.graph.run(self.encoder.label_encoder.cut(labels))
+        for at in range(0, len(labels), TEXTS_AT_ONCE):
+            made = self.graph.run(self.encoder.label_encoder.cut(labels[at : at + TEXTS_AT_ONCE]))
             vectors.append(torch.stack([made["vectors"], made["projected"]], 1))
         return torch.cat(vectors)
 
@@ -206,13 +200,13 @@ class LabelVectors:
         content = load_file(path)
         for kind, names in table.names.items():
             vectors = torch.stack([content[f"{kind}.read"], content[f"{kind}.projected"]], 1)
-            places = {(kind, name): place for place, name in enumerate(names)}
+            places = {name: place for place, name in enumerate(names)}
 
-            def read(keys: list[_Key], vectors: Tensor = vectors, places: dict[_Key, int] = places) -> Tensor:
+            def read(keys: list[str], vectors: Tensor = vectors, places: dict[str, int] = places) -> Tensor:
                 return vectors[[places[key] for key in keys]]
 
             if places:  # never removed: they cannot be computed again
-                self.kept.get(list(places), read, pin=True)
+                self.kept[kind].get(list(places), read, pin=True)
 
 
 def save_table(model: GLiNER, table: PromptTable, path: Path) -> None:

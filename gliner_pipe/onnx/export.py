@@ -197,9 +197,8 @@ def _trace(stage: Stage, folder: Path) -> Path:
         If torch's exporter cannot export the block, with the reason it gives.
     """
     library("onnxscript")
-    dynamic = torch.export.Dim.DYNAMIC
     shapes = tuple(
-        {place: dynamic for place, axis in enumerate(AXES[name]) if axis is not None} for name in stage.inputs
+        {place: axis for place, axis in enumerate(AXES[name]) if axis is not None} for name in stage.inputs
     )
     path = folder / f"{stage.name}{SUFFIX}"
     try:
@@ -214,7 +213,6 @@ def _trace(stage: Stage, folder: Path) -> Path:
                 verbose=False,
             )
             assert program is not None
-            _name_axes(program)
             program.save(path)
     except Exception as error:  # the exporter raises what torch, sympy and onnxscript raise
         reason = " ".join(str(error.__cause__ or error).split())[:300]
@@ -226,16 +224,6 @@ def _trace(stage: Stage, folder: Path) -> Path:
     return path
 
 
-def _name_axes(program: Any) -> None:
-    """Name the dimensions of the inputs."""
-    names: dict[str, str] = {}
-    for value in program.model.graph.inputs:
-        for place, axis in enumerate(AXES[value.name]):
-            if axis is not None:
-                names[str(value.shape[place])] = axis
-    program.rename_axes(names)
-
-
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Hide the exporter's notes and its warnings about its own implementation."""
@@ -245,6 +233,9 @@ def _quiet() -> Iterator[None]:
         warnings.filterwarnings(
             "ignore", message=r"`isinstance\(treespec, LeafSpec\)`", category=FutureWarning
         )
+        warnings.filterwarnings(
+            "ignore", message="# The axis name", category=UserWarning
+        )  # of several inputs
         warnings.filterwarnings("ignore", message="While compiling, we found certain side effects")
         try:
             for logger in loggers:

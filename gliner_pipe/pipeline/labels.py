@@ -158,6 +158,8 @@ def _fields(label: Any, where: str, keys: Sequence[str]) -> Mapping[str, Any]:
 
 
 def _parse_label(label: Any, where: str) -> LabelItem:
+    if type(label) is str and label.strip():  # there may be 100,000 of them
+        return LabelItem(label)
     fields = _fields(label, where, (*_KEYS, "pattern"))
     item = _parse({key: value for key, value in fields.items() if key in _KEYS}, where)
     pattern = fields.get("pattern")

@@ -1,9 +1,9 @@
-"""Overrides labels, relations, threshold, device and precision of a pipeline's component within a ``with`` block."""
+"""Overrides labels, relations, threshold, device and precision of a pipeline's component, for a time or for good."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 from spacy.language import Language
@@ -32,7 +32,6 @@ def thresholded_components(nlp: Language) -> list[Any]:
     return [*gliner_components(nlp), *(one for one in tagging_components(nlp) if one.target == "spans")]
 
 
-@contextmanager
 def override(
     nlp: Language,
     *,
@@ -43,8 +42,10 @@ def override(
     dtype: str | None = None,
     quantize: str | None = None,
     compile: bool | None = None,
-) -> Iterator[None]:
-    """Change settings of the ``gliner`` component, and restore them when the block ends.
+) -> ExitStack:
+    """Change settings of the ``gliner`` component, and return the context that restores them at its end.
+
+    A context that is never entered, or that ends with the process, restores nothing.
 
     A ``token_classifier`` also has threshold, device and precision, but its labels are fixed by its training.
 
@@ -94,7 +95,7 @@ def override(
                 if precision[name] is not None:
                     stack.callback(_restore, component, name, component.cfg[name])
                     setattr(component, name, None if precision[name] == "none" else precision[name])
-        yield
+        return stack.pop_all()
 
 
 def the_component(nlp: Language, given: Sequence[str]) -> Any:

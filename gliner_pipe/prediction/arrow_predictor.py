@@ -6,7 +6,6 @@ import json
 import logging
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -97,7 +96,7 @@ class ArrowPredictor:
         self.span_getter, self.batch_size, self.on_error = span_getter, batch_size, on_error
         self.trust_remote_code = trust_remote_code
         self._token = secrets.token_hex(8)
-        self._loaded: tuple[Language, ExitStack] | None = None
+        self._loaded: Language | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_loaded": None}
@@ -108,7 +107,7 @@ class ArrowPredictor:
         if self._loaded is None:
             settings = json.dumps(self.settings)
             self._loaded = load_once(self._token, self.pipeline, settings, self.trust_remote_code)
-        return self._loaded[0]
+        return self._loaded
 
     @property
     def schema(self) -> Schema:
@@ -168,10 +167,8 @@ def _bad_rows(chunks: Sequence[Chunk]) -> list[BadRow]:
 
 
 @lru_cache(maxsize=1)
-def load_once(
-    token: str, pipeline: str, settings: str, trust_remote_code: bool = False
-) -> tuple[Language, ExitStack]:
-    """Load a pipeline, unless this process loaded the same one last.
+def load_once(token: str, pipeline: str, settings: str, trust_remote_code: bool = False) -> Language:
+    """Load a pipeline with these settings, unless this process loaded the same one last.
 
     Spark unpickles a function for each task, and runs many tasks in one process.
 
@@ -183,16 +180,10 @@ def load_once(
         As in ``gliner_pipe.load``.
     settings
         For ``override``, as JSON.
-
-    Returns
-    -------
-    tuple
-        The pipeline, and the context that keeps its settings in force while it is referenced.
     """
-    stack = ExitStack()
     nlp = load(pipeline, trust_remote_code=trust_remote_code)
-    stack.enter_context(override(nlp, **json.loads(settings)))
-    return nlp, stack
+    override(nlp, **json.loads(settings))  # never restored
+    return nlp
 
 
 def predict_ray(

@@ -112,7 +112,7 @@ class ShardTask:
     def error(self, number: int) -> str | None:
         """Predict on one shard; return the message if its data is invalid."""
         try:
-            nlp, _ = load_once(self.token, self.pipeline, "{}", self.trust_remote_code)
+            nlp = load_once(self.token, self.pipeline, "{}", self.trust_remote_code)
             run_shards(nlp, self.job, [self.shards[number]], self.options)
         except GlinerPipeError as error:
             return str(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import json
 import os
@@ -84,6 +85,16 @@ def test_only_the_arguments_are_pickled_and_the_pipeline_is_loaded_once(model: P
         assert copy.nlp is predictor.nlp and copy.nlp.get_pipe("gliner").threshold == THRESHOLD
     assert load_once.cache_info().misses == 1
     assert ArrowPredictor(model, threshold=THRESHOLD).nlp is not predictor.nlp
+
+
+def test_settings_stay_after_the_predictor(model: Path) -> None:
+    """Nothing restores them at last, which would happen as the interpreter ends, when modules are gone already."""
+    predictor = ArrowPredictor(model, threshold=THRESHOLD)
+    nlp = predictor.nlp
+    del predictor
+    load_once.cache_clear()
+    gc.collect()
+    assert nlp.get_pipe("gliner").threshold == THRESHOLD
 
 
 def test_rows_without_prediction_and_wrong_columns(model: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -98,9 +98,9 @@ class Encoder(Block):
     reads_bare_labels: bool = False
 
     @property
-    def reads_labels_apart(self) -> bool:
-        """Whether label vectors do not depend on the text."""
-        return False
+    def label_mark(self) -> Tensor | None:
+        """A tensor that is changed or replaced with the label vectors; None where these depend on the text."""
+        return None
 
     @property
     def output_size(self) -> int:

@@ -116,9 +116,9 @@ class BiEncoder(Encoder):
         self.rnn = make_rnn(self.output_size, self.rnn_layers)
 
     @property
-    def reads_labels_apart(self) -> bool:
-        """True."""
-        return True
+    def label_mark(self) -> Tensor:
+        """Replaced when the cached vectors are no longer valid."""
+        return self.label_encoder.mark
 
     def prompt(self, query: Query) -> QueryPrompt:
         """Return an empty prompt."""

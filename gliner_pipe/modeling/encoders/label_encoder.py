@@ -79,9 +79,8 @@ class TextEmbedder(PretrainedEncoder):
         self.encoder: Any = None
         self.tokenizer: Any = None
         self.cache = cache
-        #: Vectors of single texts; the vectors of the latest call; the file of vectors.
+        #: Vectors of single texts; the file of vectors.
         self._vectors: VectorTable[str] = VectorTable()
-        self._last: Cache[tuple[str, ...], Tensor] = Cache(1)
         self._stores: Cache[str, VectorStore] = Cache(1)
 
     def build(self, hidden_size: int) -> None:
@@ -110,22 +109,21 @@ class TextEmbedder(PretrainedEncoder):
     def encoder_changed(self) -> None:
         """Clear the caches of vectors."""
         self._vectors.forget()
-        self._last.forget()
         self._stores.forget()
 
     def forward(self, texts: Sequence[str]) -> Tensor:
-        """Return the vectors of texts, ``(texts, hidden)``; the same tensor if the latest call had the same texts."""
+        """Return the vectors of texts, ``(texts, hidden)``, which must not be modified."""
         weights = weights_of(self)
         if torch.is_grad_enabled() or self.training:
             if any(weight.requires_grad for weight in weights):
                 self.encoder_changed()  # fused optimizers do not raise the version of weights
             return self._run(texts)
-        texts = tuple(texts)
-        last = self._last.peek(texts, weights)
-        if last is None:
-            vectors = self._vectors.get(texts, self._compute, weights)
-            last = self._last.get(texts, lambda: vectors, weights)
-        return last
+        return self._vectors.get(texts, self._compute, weights)
+
+    @property
+    def mark(self) -> Tensor:
+        """See ``VectorTable.mark``."""
+        return self._vectors.mark
 
     def _compute(self, texts: list[str]) -> Tensor:
         """Read the vectors of texts from the disk; compute missing ones in batches and write them there."""

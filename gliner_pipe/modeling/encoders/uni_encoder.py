@@ -94,9 +94,9 @@ class UniEncoder(Encoder):
         self.rnn = make_rnn(self.output_size, self.rnn_layers)
 
     @property
-    def reads_labels_apart(self) -> bool:
-        """Whether the prompt is compressed."""
-        return self.table is not None
+    def label_mark(self) -> Tensor | None:
+        """The vectors of a compressed prompt."""
+        return None if self.table is None else self.table.entities
 
     def prompt(self, query: Query) -> QueryPrompt:
         """Return the subword tokens of ``<<ENT>> label ... <<SEP>>``, from a cache of the latest prompts."""

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from re import Pattern
 from typing import Any, NamedTuple, cast
 
+import numpy as np
+import numpy.typing as npt
 from spacy.language import Language
 from spacy.tokens import Doc
 from spacy.training import Example
@@ -34,6 +36,7 @@ from gliner_pipe.modeling.relations import find_relations
 from gliner_pipe.pipeline import annotate
 from gliner_pipe.pipeline.base import TorchPipe, takes_settings
 from gliner_pipe.pipeline.gliner import restrictions
+from gliner_pipe.pipeline.gliner.label_parser import MANY, LabelParser
 from gliner_pipe.pipeline.gliner.settings import DEFAULT_CONFIG, GlinerSettings
 from gliner_pipe.pipeline.gliner.training_batch import DrawnSpans, draw
 from gliner_pipe.pipeline.gliner.training_targets import TaughtRelations
@@ -102,9 +105,13 @@ class Request(NamedTuple):
     labels: tuple[LabelItem, ...]
     relations: tuple[RelationItem, ...]
     query: Query
-    limits: list[float]
+    limits: npt.NDArray[np.float64]
     relation_limits: list[float]
     patterns: Mapping[str, Pattern[str]]
+
+
+#: The last four fields of a ``Request``.
+_Asked = tuple[Query, npt.NDArray[np.float64], list[float], Mapping[str, Pattern[str]]]
 
 
 class Prepared(NamedTuple):
@@ -171,7 +178,8 @@ class Gliner(TorchPipe):
         **settings: Any,
     ) -> None:
         super().__init__(vocab, name, model, scorer, word_splitter=word_splitter, settings=settings)
-        self._labels = parse_labels(labels, f"{self._where}.labels")
+        self._parser = LabelParser()
+        self._labels = self._parser.parse(labels, f"{self._where}.labels")
         self._relations = self._parse_relations(relations, f"{self._where}.relations")
         self.configured = self.current_settings()
         self._warned = False
@@ -192,7 +200,7 @@ class Gliner(TorchPipe):
 
     @labels.setter
     def labels(self, labels: Iterable[Any]) -> None:
-        self._labels = parse_labels(labels, f"{self._where}.labels")
+        self._labels = self._parser.parse(labels, f"{self._where}.labels")
 
     @property
     def label_items(self) -> tuple[LabelItem, ...]:
@@ -326,7 +334,7 @@ class Gliner(TorchPipe):
         """Return the labels to find in `doc`: its own, else those of the component."""
         own = doc._.gliner_labels
         if own is not None:
-            return parse_labels(own, "doc._.gliner_labels")
+            return self._parser.parse(own, "doc._.gliner_labels")
         if not self._labels and not self._warned:
             self._warned = True
             warnings.warn(
@@ -360,7 +368,7 @@ class Gliner(TorchPipe):
             generator = model.label_generator
             slots = None if generator is None else generator.bare_prompt(self.cfg["prompt_slots"])
             splitter = self.word_splitter
-            known: dict[Any, tuple[Query, list[float], list[float], dict[str, Pattern[str]]]] = {}
+            known: dict[Any, _Asked] = {}
             with self.placed():
                 requests = [self._request(doc, splitter, slots, known) for doc in docs]
                 read, pieces = read_words(model.encoder.backbone, [one.words for one in requests])
@@ -420,22 +428,22 @@ class Gliner(TorchPipe):
         doc: Doc,
         splitter: WordSplitter,
         slots: tuple[str, ...] | None,
-        known: dict[Any, tuple[Query, list[float], list[float], dict[str, Pattern[str]]]],
+        known: dict[Any, _Asked],
     ) -> Request:
         """Return words, labels and prompt of a document; documents with the same labels share one prompt."""
         labels = self.labels_of(doc) if slots is None else (LabelItem(BLANK_LABEL),) * len(slots)
         relations = self.relations_of(doc) if labels else ()
         words = splitter.split(doc) if labels else Words([])
-        # the component's labels may be many and are one object, compared by identity; a document's own by value
-        key = (id(labels) if labels is self._labels else labels, relations)
+        # many labels, or the component's, are one object and compared by identity; a few of a document by value
+        key = (id(labels) if labels is self._labels or len(labels) >= MANY else labels, relations)
         if key not in known:
-            names = tuple(item.text for item in labels) if slots is None else slots
-            query = Query(names, tuple(item.text for item in relations))
+            asked = self._parser.of(labels)
+            texts = asked.texts if slots is None else slots
             known[key] = (
-                query,
-                [self.limit(item) for item in labels],
+                Query(texts, tuple(item.text for item in relations)),
+                asked.limits(self.threshold),
                 [self.limit(item) for item in relations],
-                restrictions.patterns_of(labels) if any(item.pattern is not None for item in labels) else {},
+                asked.patterns,
             )
         return Request(doc, words, labels, relations, *known[key])
 

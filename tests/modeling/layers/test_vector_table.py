@@ -9,8 +9,9 @@ from collections import Counter
 
 import pytest
 import torch
+from allocations import Allocations
 
-from gliner_pipe.modeling.layers.vector_table import VectorTable
+from gliner_pipe.modeling.layers.vector_table import LONG, VectorTable
 
 
 class Made:
@@ -97,6 +98,36 @@ def test_a_new_key_beside_many_copies_none_of_them(made, monkeypatch):
     assert again.data_ptr() == table.get([5990, 5991], made).data_ptr()
 
 
+def test_a_new_key_in_a_long_list_copies_none_of_the_others(made):
+    counts = []
+    for n in (1000, 4000):
+        table, many = VectorTable(), range(n)
+        for number in range(n, n + 2):
+            table.get((*many, number), made)
+        with Allocations() as allocated:
+            for number in range(n + 2, n + 12):
+                last = table.get((*many, number), made)[-1].tolist()
+                assert last == Made.vector(number).tolist()
+        counts.append(allocated.numbers)
+        assert table.get((*many, n), made).equal(expected([*many, n]))
+        assert table.get((*many[:500], n, *many[501:-3]), made).equal(
+            expected([*many[:500], n, *many[501:-3]])
+        )
+    assert counts[0] == counts[1] < 10 * 3 * 10
+
+
+def test_vectors_in_use_are_not_overwritten(made):
+    table, many = VectorTable(), range(2 * LONG)
+    table.get((*many, 9000), made)
+    tail = table.get((*many, 9001), made)[1:].view(-1)
+    others = [table.get((*many, number), made) for number in range(9002, 9006)]
+    shorter, longer = table.get(many[:-1], made), table.get((*many, 9001, 9006), made)
+    assert tail.equal(expected([*many[1:], 9001]).view(-1))
+    for number, other in enumerate(others, 9002):
+        assert other.equal(expected([*many, number]))
+    assert shorter.equal(expected(many[:-1])) and longer.equal(expected([*many, 9001, 9006]))
+
+
 def test_other_weights_are_other_vectors(made):
     table, weight = VectorTable(), torch.ones(1)
     table.get([1], made, [weight], pin=True)
@@ -128,12 +159,13 @@ def test_a_copy_is_empty(made):
         assert twin.get([1], made).equal(expected([1]))
 
 
-def test_threads_share_a_table(made):
-    table, shared, wrong = VectorTable(64), list(range(300)), []
+@pytest.mark.parametrize("length", [40, 2 * LONG])
+def test_threads_share_a_table(made, length):
+    table, shared, wrong = VectorTable(64), list(range(LONG * 3)), []
 
     def run(number):
         for at in range(150):
-            keys = [1000 * (number + 1) + at, *shared[at : at + 40], at]
+            keys = [*shared[at % 3 : at % 3 + length], 1000 * (number + 1) + at, at]
             if not table.get(keys, made).equal(expected(keys)):
                 wrong.append(keys)
 
@@ -142,4 +174,4 @@ def test_threads_share_a_table(made):
         thread.start()
     for thread in threads:
         thread.join()
-    assert not wrong and len(table) <= 300 + 4 * 64
+    assert not wrong and len(table) <= 3 * LONG + 4 * 64

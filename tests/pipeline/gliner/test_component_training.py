@@ -51,6 +51,8 @@ def no_dropout(nlp: Language) -> Any:
     for module in component.model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
+        if hasattr(module, "dropout_prob"):  # attention of transformers 4, without a layer
+            module.dropout_prob = 0.0
     return component
 
 
