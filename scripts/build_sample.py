@@ -14,6 +14,8 @@ line. The script writes, next to the source,
 
 - ``train.jsonl`` and ``dev.jsonl``: GLiNER JSON, one sentence a line;
 - ``train_docs.jsonl`` and ``dev_docs.jsonl``: the same, one document a line;
+- ``train_names.jsonl``: the training documents again, each with other names
+  for some of its labels, from ``label_names.json`` beside the source;
 - ``brat/train`` and ``brat/dev``: brat standoff, a ``.txt`` and an ``.ann``
   file for each document, one sentence a line in the text;
 
@@ -22,13 +24,14 @@ with the file and the line number.
 
 Usage
 -----
-``python scripts/build_sample.py [--source PATH] [--output FOLDER]``
+``python scripts/build_sample.py [--source PATH] [--names PATH] [--output FOLDER]``
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import random
 import re
 import sys
 from collections import Counter
@@ -52,6 +55,8 @@ LABELS = (
 )
 RELATIONS = ("has_profession", "works_at", "lives_in", "located_in", "held_on", "creator_of")
 SPLITS = ("train", "dev")
+#: Of the documents with other names for their labels: share of the labels that keep their own, and number of names.
+OWN_NAME_SHARE, ASKED = 0.2, (5, 9)
 MAX_TOKENS = 12
 TOKEN = re.compile(r"\w+(?:[-_]\w+)*|\S")
 RELATION = re.compile(r"> (?P<head>.+) \| (?P<label>\w+) \| (?P<tail>.+)")
@@ -265,6 +270,52 @@ def join_gliner(document: Document) -> dict[str, list[Any]]:
     return {"tokenized_text": tokens, "ner": entities, "relations": relations}
 
 
+def rename_labels(document: Document, concepts: list[dict[str, Any]], rng: random.Random) -> dict[str, Any]:
+    """Return a document as a GLiNER record that asks for some of its entities under other names.
+
+    Parameters
+    ----------
+    document
+        The document.
+    concepts
+        What a label may be called: ``names``, for the ``labels`` that they cover together, and for those of their
+        entities only that match ``pattern`` as a whole and do not contain ``except``.
+    rng
+        Source of randomness.
+
+    Returns
+    -------
+    dict
+        The record, without relations. ``ner_labels`` are the names asked for: any entity that has none of them is
+        annotated as nothing. No two of them cover the same label.
+    """
+    asked: list[tuple[str, dict[str, Any]]] = []
+    covered: set[str] = set()
+    for concept in rng.sample(concepts, len(concepts)):
+        if covered.isdisjoint(concept["labels"]):
+            covered.update(concept["labels"])
+            plain = len(concept["labels"]) == 1 and not {"pattern", "except"} & concept.keys()
+            own_name = plain and rng.random() < OWN_NAME_SHARE
+            asked.append((concept["labels"][0] if own_name else rng.choice(concept["names"]), concept))
+    asked = rng.sample(asked, min(rng.randint(*ASKED), len(asked)))
+    record = join_gliner(document)
+    entities = []
+    for start, end, label in record["ner"]:
+        surface = " ".join(record["tokenized_text"][start : end + 1])
+        entities += [[start, end, name] for name, concept in asked if covers(concept, label, surface)]
+    names = [name for name, _ in asked]
+    return {"tokenized_text": record["tokenized_text"], "ner": entities, "ner_labels": names}
+
+
+def covers(concept: dict[str, Any], label: str, surface: str) -> bool:
+    """Return whether the names of a concept fit an entity."""
+    return (
+        label in concept["labels"]
+        and re.fullmatch(concept.get("pattern", ".*"), surface) is not None
+        and ("except" not in concept or re.search(concept["except"], surface) is None)
+    )
+
+
 def format_brat(document: Document) -> tuple[str, str]:
     """Return the text and the annotations of a document as brat standoff."""
     text = ""
@@ -286,6 +337,17 @@ def format_brat(document: Document) -> tuple[str, str]:
 def write_file(path: Path, text: str) -> None:
     """Write UTF-8 text with plain newlines on every platform."""
     path.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_names(documents: list[Document], names: Path, output: Path) -> None:
+    """Write the training documents with other names for their labels, the same ones each time."""
+    concepts = json.loads(names.read_text(encoding="utf-8"))
+    rows = [
+        json.dumps(rename_labels(document, concepts, random.Random(document.name)), ensure_ascii=False)
+        for document in documents
+        if document.split == "train"
+    ]
+    write_file(output / "train_names.jsonl", "".join(row + "\n" for row in rows))
 
 
 def write_split(documents: list[Document], split: str, output: Path) -> None:
@@ -339,6 +401,7 @@ def main(argv: list[str] | None = None) -> int:
     """Build the corpus and print its counts; return the exit status."""
     parser = argparse.ArgumentParser(description="Build the sample corpus.")
     parser.add_argument("--source", type=Path, default=SAMPLE_DIR / "sentences.txt")
+    parser.add_argument("--names", type=Path, default=SAMPLE_DIR / "label_names.json")
     parser.add_argument("--output", type=Path, default=SAMPLE_DIR)
     args = parser.parse_args(argv)
     try:
@@ -349,6 +412,7 @@ def main(argv: list[str] | None = None) -> int:
     args.output.mkdir(parents=True, exist_ok=True)
     for split in SPLITS:
         write_split([d for d in documents if d.split == split], split, args.output)
+    write_names(documents, args.names, args.output)
     print(format_counts(documents))
     return 0
 

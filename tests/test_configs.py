@@ -71,7 +71,8 @@ def test_config_trains_on_the_sample(path, backbone, language_model, tmp_path, m
         changes["components.gliner.model.encoder.label_model"] = str(backbone)
     if "decoder" in component["model"]:
         changes["components.gliner.model.decoder.model"] = str(language_model)
-    if not Path(config["vars"]["train"]).is_file():  # a corpus that is not part of the project
+    train = config["vars"]["train"]
+    if isinstance(train, str) and not Path(train).is_file():  # a corpus that is not part of the project
         changes["vars.train"], changes["vars.dev"] = str(SAMPLE / "train.jsonl"), str(SAMPLE / "dev.jsonl")
         changes["vars.labels"] = sample_labels()
     arguments = [part for key, value in changes.items() for part in (f"--{key}", as_argument(value))]
