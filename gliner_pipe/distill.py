@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from confit import Config
-from rich.console import Console
-from rich.text import Text
 from spacy.language import Language
 from spacy.training import Example
 
@@ -29,6 +27,7 @@ from gliner_pipe.distillation.warm_start import warm_start as warm_start_tagger
 from gliner_pipe.distillation.warm_start import why_not
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.evaluation.evaluate import gold_span_getter
+from gliner_pipe.evaluation.report import percent
 from gliner_pipe.migration import translate
 from gliner_pipe.pipeline.build import pipeline_of
 from gliner_pipe.pipeline.labels import split_labels
@@ -40,6 +39,7 @@ from gliner_pipe.training.data_sections import ValidationData
 from gliner_pipe.training.run_folder import RunFolder, checkpoint_to_resume, only_training
 from gliner_pipe.util.atomic import write_json
 from gliner_pipe.util.console import console_note
+from gliner_pipe.util.plurals import number_of
 from gliner_pipe.util.ranges import Amount, Rate, Share
 
 app = ConfigCli()
@@ -92,14 +92,18 @@ class Distilled:
 
     def lines(self) -> list[str]:
         """Return the report as lines of text."""
-        found = f"{sum(self.entities.values())} entities of {len(self.entities)} labels"
-        lines = [f"annotated by the teacher: {self.texts} texts, {self.words} words, {found}"]
+        found = (
+            f"{number_of(sum(self.entities.values()), 'entity')} of {number_of(len(self.entities), 'label')}"
+        )
+        lines = [
+            f"annotated by the teacher: {number_of(self.texts, 'text')}, {number_of(self.words, 'word')}, {found}"
+        ]
         lines += [f"  dropped: {number} {what}" for what, number in self.dropped.items()]
         started = f"no, because {self.warm_start}" if self.warm_start else "yes"
         lines.append(f"warm start with the teacher's weights: {started}")
         if self.agreement:
             lines.append(
-                f"agreement with the teacher on {self.held_out} held-out texts: {_row(self.agreement)}"
+                f"agreement with the teacher on {number_of(self.held_out, 'held-out text')}: {_row(self.agreement)}"
             )
         for name, rows in self.gold.items():
             lines.append(f"{name} on the gold data: {_row(rows)}")
@@ -115,7 +119,7 @@ def _row(rows: Mapping[str, Any]) -> str:
     micro = rows["micro"]
     if micro["f"] is None:
         return "undefined"
-    return ", ".join(f"{name} {100 * micro[key]:.1f}" for name, key in (("P", "p"), ("R", "r"), ("F1", "f")))
+    return ", ".join(f"{name} {percent(micro[key])}" for name, key in (("P", "p"), ("R", "r"), ("F1", "f")))
 
 
 def distill(
@@ -247,7 +251,7 @@ def command(train: dict[str, Any], config_meta: dict[str, Any] | None = None, **
     options = {name: value for name, value in train.items() if name != "val_data"}
     trusted = options.pop("trust_remote_code", False)
     own["trust_remote_code"] = own.get("trust_remote_code") or trusted
-    return distill(**own, **options, config_meta=config_meta)
+    return distill(**own, **options, config_meta={**(config_meta or {}), "command": "distill"})
 
 
 # -- before the training -----------------------------------------------------------------------------------------------
@@ -335,9 +339,8 @@ def _measure(made: Distilled, teacher: Language, kept: Any, dev: Any, **override
 
 def _report(made: Distilled, folder: Path) -> None:
     write_json(folder / FILE_NAME, made.report())
-    console = Console(highlight=False)
     for line in [*made.lines(), f"report: {folder / FILE_NAME}"]:
-        console.print(Text(line), soft_wrap=True)
+        console_note(line)
 
 
 # -- command line ------------------------------------------------------------------------------------------------------

@@ -287,7 +287,9 @@ def train(
     with only_training(RunFolder.of(options.output_path, options.best_path)):
         # checkpoints and the best model that the training writes and reads back need the same consent
         with trusting(trust_remote_code or is_stated(nlp)):
-            trainer = Trainer(nlp, options, config, None if transformers_path is None else check_tagger_of)
+            check = None if transformers_path is None else check_tagger_of
+            command = None if config_meta is None else config_meta.get("command", "train")
+            trainer = Trainer(nlp, options, config, check, command)
             trained = trainer.run()
         if transformers_path is not None and main:
             trainer.export(to_transformers(trained, Path(transformers_path)))

@@ -24,6 +24,7 @@ from gliner_pipe.modeling.block import from_blocks
 from gliner_pipe.modeling.decoders.tags import Scheme, TagTables
 from gliner_pipe.modeling.token_classifier import TokenClassifier
 from gliner_pipe.util import consent
+from gliner_pipe.util.plurals import number_of
 
 GENERIC = re.compile(r"(LABEL_)?\d+")
 
@@ -286,7 +287,9 @@ def _tags(config: Any, given: Any, name: str, any_names: bool) -> TagNames:
     allowed = f"the {config.num_labels} tags of the model, e.g. {['O', 'B-person', 'I-person']}"
     do = "Name them: tag_names of @architectures = gliner_pipe.PretrainedTokenClassifier.v1"
     if len(names) != config.num_labels or (given is not None and not all(names)):
-        raise ConfigError("model.tag_names", f"names {len(list(filter(None, names)))} tags", allowed)
+        raise ConfigError(
+            "model.tag_names", f"names {number_of(len(list(filter(None, names))), 'tag')}", allowed
+        )
     if given is None and all(GENERIC.fullmatch(tag) or not tag for tag in names):
         if any_names:
             return TagNames("bio", ("LABEL",), {})

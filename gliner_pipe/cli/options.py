@@ -17,6 +17,7 @@ from gliner_pipe.cli.commands import COMMANDS, CONFIGS, CommandInfo, start
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.migration import configured
 from gliner_pipe.pipeline.config_errors import did_you_mean
+from gliner_pipe.util.console import ConsoleHandler
 
 #: Values of a switch.
 _SWITCH = ("true", "false", "null")
@@ -52,8 +53,10 @@ def command_line(
     arguments = list(sys.argv[1:] if argv is None else argv)
     if {"--help", "-h"} & set(arguments):
         start(name, arguments)
+    logging.basicConfig(
+        level=logging.WARNING, format="%(message)s", handlers=[ConsoleHandler(stderr=not logs)]
+    )
     if logs:
-        logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout)
         logging.getLogger("gliner_pipe").setLevel(logging.INFO)
     info = COMMANDS[name]
     own = [] if command is None else text_options(command)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-from gliner_pipe.util.secrets import redacted_text
+from gliner_pipe.util.console import console_note
 
 
 class Ended(BaseException):
@@ -63,5 +62,5 @@ def _signals_raise() -> Iterator[None]:
 
 def stop(message: str, status: int) -> NoReturn:
     """Print an error and end the command."""
-    print(f"error: {redacted_text(message)}", file=sys.stderr)  # noqa: T201
+    console_note(f"error: {message}", stderr=True)
     raise SystemExit(status)

@@ -18,6 +18,7 @@ from gliner_pipe.data.annotations import (
     word_places,
 )
 from gliner_pipe.errors import DataError
+from gliner_pipe.util.plurals import number_of
 
 #: Maximum number of labels in :meth:`DataReport.render`.
 SHOWN_LABELS = 20
@@ -52,11 +53,13 @@ class DataReport:
         width = max((len(label) for label, _ in common), default=0)
         lines += [f"  {label:<{width}}  {number}" for label, number in common]
         if len(self.entities) > SHOWN_LABELS:
-            lines.append(f"  and {len(self.entities) - SHOWN_LABELS} more labels")
+            lines.append(f"  and {number_of(len(self.entities) - SHOWN_LABELS, 'more label')}")
         if self.unknown:
-            lines.append(f"not annotated (missing in doc.ents), so not learned: {self.unknown} words")
+            lines.append(
+                f"not annotated (missing in doc.ents), so not learned: {number_of(self.unknown, 'word')}"
+            )
         if self.dropped:
-            lines.append(f"not usable: {sum(self.dropped.values())} entities")
+            lines.append(f"not usable: {number_of(sum(self.dropped.values()), 'entity')}")
             lines += [f"  {number} {reason}" for reason, number in self.dropped.most_common()]
         if self.elsewhere:
             places = ", ".join(
@@ -68,10 +71,11 @@ class DataReport:
     def summary(self) -> str:
         """Return the first line of the text: the totals."""
         head = (
-            f"{self.examples} examples ({self.without_entities} without entities), {self.words} words "
-            f"(the longest has {self.longest}), {self.entities.total()} entities of {len(self.entities)} labels"
+            f"{number_of(self.examples, 'example')} ({self.without_entities} without entities), "
+            f"{number_of(self.words, 'word')} (the longest has {self.longest}), "
+            f"{number_of(self.entities.total(), 'entity')} of {number_of(len(self.entities), 'label')}"
         )
-        return head + (f", {self.relations} relations" if self.relations else "")
+        return head + (f", {number_of(self.relations, 'relation')}" if self.relations else "")
 
 
 def check_examples(
@@ -154,9 +158,9 @@ def _reason(
     if aligned is not None and (span.start_char, span.end_char) not in aligned:
         return "not aligned with token boundaries"
     if max_length is not None and words[span.end] > max_length:
-        return f"beyond the first {max_length} words"
+        return f"beyond the first {number_of(max_length, 'word')}"
     if max_width is not None and words[span.end] - words[span.start] > max_width:
-        return f"wider than {max_width} words (max_width)"
+        return f"wider than {number_of(max_width, 'word')} (max_width)"
     return ""
 
 
@@ -205,7 +209,7 @@ def _refuse_useless(report: DataReport, spans_key: SpanSetter) -> None:
         reasons = ", ".join(f"{number} {reason}" for reason, number in report.dropped.most_common())
         do = "Check labels and max_width"
         raise DataError(
-            "data", f"has {total} entities, none of them usable: {reasons}", "usable entities", do
+            "data", f"has {number_of(total, 'entity')}, none of them usable: {reasons}", "usable entities", do
         )
 
 
@@ -261,7 +265,7 @@ def no_gold(where: str, getter: SpanSetter, examples: int, elsewhere: Counter[st
     elsewhere
         Counts of :func:`places_of` for these documents.
     """
-    found = f"has {examples} examples, none with an entity in {place_name(getter)} or doc.ents"
+    found = f"has {number_of(examples, 'example')}, none with an entity in {place_name(getter)} or doc.ents"
     do = "Check the reader's span_setter and label_map"
     if elsewhere:
         best = elsewhere.most_common(1)[0][0]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gliner_pipe.data.files import Place
+from gliner_pipe.util.plurals import number_of
 
 #: (start, end, label), end exclusive, in words or characters.
 Entity = tuple[int, int, str]
@@ -171,7 +172,7 @@ def word_entities(place: Place, field: str, value: Any, words: int, report: Coun
     for position, item in enumerate(_items(place, field, value)):
         name = f"{field}[{position}]"
         first, last, label = _triple(place, name, item, "[first word, last word, label]")
-        counted = f"the text has {words} words"
+        counted = f"the text has {number_of(words, 'word')}"
         start = index_value(place, f"{name}[0]", first, words - 1, counted)
         end = index_value(place, f"{name}[1]", last, words - 1, counted)
         if start > end:
@@ -190,7 +191,7 @@ def relation_list(
     for position, item in enumerate(_items(place, field, value)):
         name = f"{field}[{position}]"
         head, tail, label = _triple(place, name, item, "[head, tail, label]")
-        counted = f"indices into a list of {entities} entities"
+        counted = f"indices into a list of {number_of(entities, 'entity')}"
         relations.append(
             (
                 index_value(place, f"{name}[0]", head, entities - 1, counted),

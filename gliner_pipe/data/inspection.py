@@ -13,6 +13,7 @@ from gliner_pipe.data.annotations import SpanSetter, gold_spans
 from gliner_pipe.data.checks import DataReport
 from gliner_pipe.data.label_sets import counted, label_doubts, named
 from gliner_pipe.data.word_report import WordReport
+from gliner_pipe.util.plurals import number_of
 
 #: Maximum number of labels and of widths in a text.
 SHOWN_ROWS = 30
@@ -117,7 +118,7 @@ class Inspection:
             row = f"{_short(label, width):<{width}}  {train[label]:>8}"
             lines.append(row + (f"  {dev[label]:>8}" if self.texts[1].texts else ""))
         if len(every) > SHOWN_ROWS:
-            lines.append(f"and {len(every) - SHOWN_ROWS} more labels")
+            lines.append(f"and {number_of(len(every) - SHOWN_ROWS, 'more label')}")
         if self.learned is not None:
             if self.learned.widths:
                 lines.append(f"words in an entity (times): {_widths(self.learned.widths)}")

@@ -9,6 +9,7 @@ from spacy.tokens import Doc, Span
 
 from gliner_pipe.data.annotations import install
 from gliner_pipe.errors import DataError
+from gliner_pipe.util.plurals import number_of
 
 #: Key of the relations in ``doc.user_data``: a list of ``(head start, head end, head label,
 #: tail start, tail end, tail label, label, score)``, in tokens, ends exclusive.
@@ -69,7 +70,7 @@ def get_relations(doc: Doc) -> list[Relation]:
         if max(head_end, tail_end) > len(doc):
             raise DataError(
                 f"document starting with {doc.text[:40]!r}",
-                f"has {len(doc)} tokens and a relation up to token {max(head_end, tail_end)}",
+                f"has {number_of(len(doc), 'token')} and a relation up to token {max(head_end, tail_end)}",
                 "relations within the document",
                 "Set them again after cutting the document or merging tokens",
             )

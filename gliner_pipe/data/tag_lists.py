@@ -9,6 +9,7 @@ from gliner_pipe.data.fields import check_characters, shown
 from gliner_pipe.data.files import Place
 from gliner_pipe.data.tags import OUTSIDE
 from gliner_pipe.errors import ConfigError, DataError
+from gliner_pipe.util.plurals import number_of
 
 #: Tags in the order of their ids; tags by id, or ids by tag; new tags by the tags of the data.
 TagNames = list[str] | dict[str, str] | dict[int, str] | dict[str, int]
@@ -89,7 +90,7 @@ def tag_list(
     if not isinstance(value, list):
         raise place.error(field, f"is {shown(value)}", "a list with one tag for each word")
     if len(value) != words:
-        found = f"has {len(value)} tags, {words_field} has {words} words"
+        found = f"has {number_of(len(value), 'tag')}, {words_field} has {number_of(words, 'word')}"
         raise place.error(field, found, "one tag for each word", "Correct or remove the row")
     if names is None:
         tags = [tag_of(item, None) for item in value]

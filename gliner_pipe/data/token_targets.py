@@ -10,6 +10,7 @@ from spacy.training import Example
 
 from gliner_pipe.data.annotations import SpanSetter, install, primary_key, spans_by_place
 from gliner_pipe.errors import ConfigError, DataError
+from gliner_pipe.util.plurals import number_of
 
 #: Token attributes that can be set, besides extensions (``"_.name"``).
 ATTRIBUTES = ("tag_", "pos_", "lemma_")
@@ -96,11 +97,11 @@ def describe(examples: Sequence[Example], target: str, getter: SpanSetter) -> st
     if not known:
         raise DataError(
             "data",
-            f"has {len(examples)} examples, none with token.{target} or spans in {primary_key(getter)!r}",
+            f"has {number_of(len(examples), 'example')}, none with token.{target} or spans in {primary_key(getter)!r}",
             "examples with tags",
             "Check target and target_span_getter",
         )
     return (
-        f"{len(examples)} examples, {n_words} words, {len(known)} with token.{target} "
+        f"{number_of(len(examples), 'example')}, {number_of(n_words, 'word')}, {len(known)} with token.{target} "
         f"({len(set(known))} different)"
     )

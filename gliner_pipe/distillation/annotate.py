@@ -13,6 +13,7 @@ from gliner_pipe.data.annotations import SpanSetter, set_spans, set_supervision
 from gliner_pipe.errors import DataError
 from gliner_pipe.prediction.predict_texts import predict_texts
 from gliner_pipe.prediction.texts import TextItem
+from gliner_pipe.util.plurals import number_of
 
 #: Reasons for dropping texts and entities.
 EMPTY = "texts without words"
@@ -88,7 +89,7 @@ def annotate(
     if not found.labels:
         raise DataError(
             "distill.texts",
-            f"have no entity that the teacher predicts, in {len(found.examples)} texts",
+            f"have no entity that the teacher predicts, in {number_of(len(found.examples), 'text')}",
             "texts with entities",
             "Check labels and threshold, and the predictions of the teacher with python -m gliner_pipe.predict",
         )

@@ -18,10 +18,12 @@ from gliner_pipe.data.token_targets import read_values
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.evaluation.evaluate import at_least_one, evaluate_pipeline
 from gliner_pipe.evaluation.label_sets import component_labels
-from gliner_pipe.evaluation.report import LABEL_SUMMARIES, number_table, percent
+from gliner_pipe.evaluation.report import LABEL_SUMMARIES, percent
+from gliner_pipe.evaluation.tables import NumberTable
 from gliner_pipe.metrics.alignment import SpanGetter, get_scores, get_spans, prediction_getter
 from gliner_pipe.modeling.precision import Precision
 from gliner_pipe.pipeline.overrides import tagging_components, the_component
+from gliner_pipe.util.plurals import number_of
 
 #: Maximum number of documents in the timed rounds.
 TIMED_DOCS = 200
@@ -219,11 +221,11 @@ def comparison_tables(comparison: Mapping[str, Any]) -> Iterator[RenderableType]
     """
     here, there = comparison["precision"], comparison["reference"]
     for scorer, rows in comparison["scores"].items():
-        columns = [f"{part} {column}" for part in ("P", "R", "F1") for column in (here, there, "+/-")]
-        table = number_table(f"{scorer}: {here} and {there}", "label", columns)
+        columns = [f"{part}\n{column}" for part in ("P", "R", "F1") for column in (here, there, "+/-")]
+        table = NumberTable(f"{scorer}: {here} and {there}", "label", columns)
         for row, values in rows.items():
             cells = [percent(value, sign=at == 2) for key in "prf" for at, value in enumerate(values[key])]
-            table.add_row(Text(row), *cells, style="bold" if row in LABEL_SUMMARIES else "")
+            table.add_row(row, *cells, style="bold" if row in LABEL_SUMMARIES else "")
         yield table
     for kind in ("entities", "relations"):
         if kind in comparison:
@@ -231,7 +233,8 @@ def comparison_tables(comparison: Mapping[str, Any]) -> Iterator[RenderableType]
     cpu = comparison["cpu"]
     yield Text(
         f"{here} takes {cpu['seconds']:.2f} CPU seconds, {there} {cpu['reference_seconds']:.2f} for "
-        f"{cpu['docs']} documents: {cpu['speedup']:.2f} times as fast (median of {cpu['rounds']} alternating rounds)"
+        f"{number_of(cpu['docs'], 'document')}: {cpu['speedup']:.2f} times as fast (median of {cpu['rounds']} "
+        "alternating rounds)"
     )
 
 

@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import RenderableType
-from rich.table import Table
 from rich.text import Text
 
+from gliner_pipe.evaluation.tables import NumberTable
 from gliner_pipe.metrics.error_kinds import KINDS, MEASURES
+from gliner_pipe.util.plurals import number_of
 
 #: Threshold from which the evenly spaced ones are shown, and those below it from the best or the earlier one on.
 SHOWN_FROM = 0.5
@@ -62,19 +63,19 @@ def all_tables(scores: Mapping[str, Any]) -> Iterator[RenderableType]:
             yield Text(f"Gold spans {remark}: {counts}")
 
 
-def score_table(scores: Mapping[str, Any]) -> Table:
+def score_table(scores: Mapping[str, Any]) -> NumberTable:
     """Return a table with a row for each label, then the averages: P, R and F in percent for each metric.
 
     Parameters
     ----------
     scores
-        Result of `evaluate_pipeline`. The support shown is the number of gold spans.
+        Result of `evaluate_pipeline`. ``gold`` is the number of gold spans.
     """
-    title = f"{scores['docs']} documents, {scores['words_per_second']:.0f} words/s"
+    title = f"{number_of(scores['docs'], 'document')}, {scores['words_per_second']:.0f} words/s"
     return _table(title, "label", scores, _label_scores(scores))
 
 
-def relation_table(scores: Mapping[str, Any]) -> Table:
+def relation_table(scores: Mapping[str, Any]) -> NumberTable:
     """Return a table with a row for each relation, as `score_table`.
 
     Parameters
@@ -83,12 +84,12 @@ def relation_table(scores: Mapping[str, Any]) -> Table:
         Result of the scorer ``gliner_pipe.relations``.
     """
     skipped = f", {scores['skipped']} skipped" if scores["skipped"] else ""
-    title = f"Relations of {scores['examples']} documents{skipped}"
+    title = f"Relations of {number_of(scores['examples'], 'document')}{skipped}"
     return _table(title, "relation", scores, ("strict", "boundary"))
 
 
-def class_table(title: str, scores: Mapping[str, Any]) -> Table:
-    """Return the table of a ``seqeval`` report: a row for each class, then three averages.
+def class_table(title: str, scores: Mapping[str, Any]) -> NumberTable:
+    """Return the table of a ``seqeval`` report, in percent: a row for each class, then three averages.
 
     Parameters
     ----------
@@ -97,21 +98,25 @@ def class_table(title: str, scores: Mapping[str, Any]) -> Table:
     scores
         Result of the scorer ``gliner_pipe.seqeval``.
     """
-    facts = [f"token accuracy {_decimal(scores['accuracy'])}"]
+    facts = [f"token accuracy {percent(scores['accuracy'])}"]
     overlapping = scores.get("overlapping", {})
-    facts += [f"{count} overlapping {side} spans dropped" for side, count in overlapping.items() if count]
-    columns = ("precision", "recall", "f1-score", "support")
-    table = number_table(title, "class", columns, caption=", ".join(facts))
+    facts += [
+        f"{number_of(count, f'overlapping {side} span')} dropped"
+        for side, count in overlapping.items()
+        if count
+    ]
+    columns = ("P", "R", "F", "gold")
+    table = NumberTable(title, "class", columns, caption=", ".join(facts))
     rows = list(scores["per_class"].items())
     for number, (name, row) in enumerate(rows, 1):
-        table.add_row(Text(name), *_decimals(row), str(row["support"]), end_section=number == len(rows))
+        table.add_row(name, *_percents(row), str(row["support"]), end_section=number == len(rows))
     support = str(scores["micro"]["support"])
     for name in ("micro", "macro", "weighted"):
-        table.add_row(f"{name} avg", *_decimals(scores[name]), support, style="bold")
+        table.add_row(f"{name} avg", *_percents(scores[name]), support, style="bold")
     return table
 
 
-def confusion_table(scores: Mapping[str, Any]) -> Table:
+def confusion_table(scores: Mapping[str, Any]) -> NumberTable:
     """Return a confusion matrix: a row for each gold label, a column for each predicted label.
 
     Parameters
@@ -121,19 +126,19 @@ def confusion_table(scores: Mapping[str, Any]) -> Table:
     """
     matrix = scores["matrix"]
     near = sum(number for row in scores["near"].values() for number in row.values())
-    caption = f"{_count(near)} missed spans overlap a spurious span" if near else None
+    caption = f"missed spans that overlap a spurious span: {_count(near)}" if near else None
     columns = list(matrix)
-    table = number_table("Gold labels in rows, predicted labels in columns", "gold", columns, caption=caption)
+    table = NumberTable("Gold labels in rows, predicted labels in columns", "gold", columns, caption=caption)
     for name, row in matrix.items():
         cells = (
             Text(_count(row[column]), style="bold" if column == name else "") if column in row else Text("")
             for column in columns
         )
-        table.add_row(Text(name), *cells)
+        table.add_row(name, *cells)
     return table
 
 
-def error_table(title: str, scores: Mapping[str, Any]) -> Table:
+def error_table(title: str, scores: Mapping[str, Any]) -> NumberTable:
     """Return the table of kinds of errors: a row for each label, then all labels, with the F1 of four measures.
 
     Parameters
@@ -143,11 +148,13 @@ def error_table(title: str, scores: Mapping[str, Any]) -> Table:
     scores
         Result of the scorer ``gliner_pipe.error_kinds``.
     """
-    table = number_table(f"{title}: number of spans, and F1", "label", [*KINDS, *MEASURES])
+    table = NumberTable(
+        f"{title}: number of spans, and F1", "label", [*KINDS, *(f"F1\n{name}" for name in MEASURES)]
+    )
     for name, row in scores.items():
         measures = (percent(row[f"{measure}_f"]) for measure in MEASURES)
         style = "bold" if name == "micro" else ""
-        table.add_row(Text(name), *(str(row[kind]) for kind in KINDS), *measures, style=style)
+        table.add_row(name, *(str(row[kind]) for kind in KINDS), *measures, style=style)
     return table
 
 
@@ -164,21 +171,19 @@ def threshold_tables(found: Mapping[str, Any]) -> Iterator[RenderableType]:
         ``ThresholdSearch.to_dict()``.
     """
     title = f"Thresholds by {found['metric']} F1, {len(found['curve'])} tried"
-    table = number_table(title, "threshold", ("P", "R", "F", ""))
+    table = NumberTable(title, "threshold", ("P", "R", "F", ""))
     for row in shown_thresholds(found):
         table.add_row(*_threshold_cells(row), "")
     table.add_section()
     table.add_row(*_threshold_cells(found["before"]), "before")
     table.add_row(*_threshold_cells(found["best"]), "best", style="bold")
     if found["together"] is not None:
-        table.add_row(
-            "by label", *(percent(found["together"][key]) for key in "prf"), "a threshold for each label"
-        )
+        table.add_row("by label", *_percents(found["together"]), "a threshold for each label")
     yield table
     if found["labels"]:
-        table = number_table("Thresholds of labels", "label", ("threshold", "P", "R", "F", ""))
+        table = NumberTable("Thresholds of labels", "label", ("threshold", "P", "R", "F", ""))
         for label, row in found["labels"].items():
-            table.add_row(Text(label), *_threshold_cells(row), f"{row['support']} gold spans")
+            table.add_row(label, *_threshold_cells(row), number_of(row["support"], "gold span"))
         yield table
     if found["kept"]:
         kept = ", ".join(f"{label} ({count})" for label, count in found["kept"].items())
@@ -202,15 +207,6 @@ def shown_thresholds(found: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [*below, *(row for row in found["even"] if row["threshold"] > low)]
 
 
-def number_table(title: str, first: str, columns: Sequence[str], *, caption: str | None = None) -> Table:
-    """Return a table of a column of names and columns of numbers, without rows."""
-    table = Table(title=Text(title), caption=None if caption is None else Text(caption))
-    table.add_column(Text(first), no_wrap=True)
-    for name in columns:
-        table.add_column(Text(name), justify="right")
-    return table
-
-
 def _label_scores(scores: Mapping[str, Any]) -> list[str]:
     """Return the names of scores with a row for each label and two averages."""
     return [
@@ -223,9 +219,9 @@ def _label_scores(scores: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _table(title: str, first: str, scores: Mapping[str, Any], names: Sequence[str]) -> Table:
-    columns = ["support", *(f"{name} {part}" for name in names for part in "PRF")]
-    table = number_table(title, first, columns)
+def _table(title: str, first: str, scores: Mapping[str, Any], names: Sequence[str]) -> NumberTable:
+    columns = ["gold", *(f"{name}\n{part}" for name in names for part in "PRF")]
+    table = NumberTable(title, first, columns)
     labels = dict.fromkeys(
         row
         for name in names
@@ -240,7 +236,7 @@ def _table(title: str, first: str, scores: Mapping[str, Any], names: Sequence[st
             (name for name in names if "support" in cells[name]), key=lambda name: name == "token"
         )
         table.add_row(
-            Text(row),
+            row,
             str(cells[by_support[0]]["support"]) if by_support else "",
             *(percent(cell.get(key)) for cell in cells.values() for key in "prf"),
             style="bold" if row in LABEL_SUMMARIES else "",
@@ -250,7 +246,15 @@ def _table(title: str, first: str, scores: Mapping[str, Any], names: Sequence[st
 
 
 def _threshold_cells(row: Mapping[str, Any]) -> list[str]:
-    return [f"{row['threshold']:g}", *(percent(row[key]) for key in "prf")]
+    return [f"{row['threshold']:g}", *_percents(row)]
+
+
+def score_text(name: str, value: float | None) -> str:
+    """Format the score of a name: in percent, but a loss or a number of things as it is."""
+    if value is None:
+        return "undefined"
+    is_share = not name.endswith("loss") and not isinstance(value, int) and 0 <= value <= 1
+    return percent(value) if is_share else f"{value:.4g}"
 
 
 def percent(value: float | None, *, sign: bool = False) -> str:
@@ -260,12 +264,8 @@ def percent(value: float | None, *, sign: bool = False) -> str:
     return f"{100 * value:+.2f}" if sign else f"{100 * value:.1f}"
 
 
-def _decimal(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
-
-
-def _decimals(row: Mapping[str, Any]) -> list[str]:
-    return [_decimal(row[key]) for key in "prf"]
+def _percents(row: Mapping[str, Any]) -> list[str]:
+    return [percent(row[key]) for key in "prf"]
 
 
 def _count(number: float) -> str:

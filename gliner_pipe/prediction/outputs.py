@@ -32,6 +32,7 @@ from gliner_pipe.prediction.rendering import (
 from gliner_pipe.prediction.texts import TextItem
 from gliner_pipe.util.atomic import replace_file
 from gliner_pipe.util.colours import LabelColours
+from gliner_pipe.util.console import console_note, show
 
 #: A text, its document, and its entities.
 Prediction = tuple[TextItem, Doc, list[Entity]]
@@ -116,7 +117,6 @@ def _write_terminal(predictions: Iterable[Prediction], stream: TextIO) -> None:
     console = Console(
         file=stream,
         color_system=None if os.environ.get("NO_COLOR") else "auto",
-        soft_wrap=True,
         highlight=False,
         markup=False,
         emoji=False,
@@ -124,10 +124,10 @@ def _write_terminal(predictions: Iterable[Prediction], stream: TextIO) -> None:
     styles: dict[str, str] = {}
     for item, doc, entities in predictions:
         if "file" in item.meta:
-            console.print(Text(f"{item.meta['file']}:", "bold underline"))
-        console.print(to_terminal(item.text, entities, styles))
+            show(Text(f"{item.meta['file']}:", "bold underline"), console)
+        show(to_terminal(item.text, entities, styles), console)
         for relation in relations_of(doc, entities) or ():
-            console.print(relation_line(relation, entities))
+            show(relation_line(relation, entities), console)
 
 
 def _write_html(predictions: Iterable[Prediction], stream: TextIO, style: HtmlStyle) -> None:
@@ -162,7 +162,19 @@ def _write_standoff(predictions: Iterable[Prediction], folder: Path) -> None:
 def _opened(output: Path | None) -> Iterator[TextIO]:
     if output is None:
         yield sys.stdout
-    elif output.exists() and not output.is_file() and not output.is_dir():  # a device or a pipe
+        return
+    try:
+        with _file(output) as stream:
+            yield stream
+    except BaseException as error:
+        if not isinstance(error, Exception):  # Ctrl-C, or another signal
+            console_note(f"nothing was written to {output}", stderr=True)
+        raise
+
+
+@contextmanager
+def _file(output: Path) -> Iterator[TextIO]:
+    if output.exists() and not output.is_file() and not output.is_dir():  # a device or a pipe
         with output.open("w", encoding="utf-8") as stream:
             yield stream
     else:

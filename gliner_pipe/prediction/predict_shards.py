@@ -17,6 +17,7 @@ from gliner_pipe.prediction.progress import Report
 from gliner_pipe.prediction.run import ShardOptions, run_shards
 from gliner_pipe.prediction.shard_writers import Schema, arrow
 from gliner_pipe.prediction.shards import Shard, ending, find_shards
+from gliner_pipe.util.plurals import number_of
 
 
 def predict_shards(nlp: Language, source: str | Path, output: Path, options: ShardOptions) -> Counter[str]:
@@ -79,6 +80,10 @@ def predict_shards(nlp: Language, source: str | Path, output: Path, options: Sha
             except GlinerPipeError:
                 report.say(_summary(total(map(job.counts, shards)), shards, output))
                 raise
+            except BaseException as error:
+                if not isinstance(error, Exception):  # Ctrl-C, or another signal
+                    report.say(f"finished rows are kept in {output}: the same command continues after them")
+                raise
         for name in ("parts", "pipeline"):
             shutil.rmtree(output / STATE / name, ignore_errors=True)
         counts = total(map(job.counts, shards))
@@ -93,9 +98,10 @@ def _weights(missing: Sequence[Shard], shards: Sequence[Shard]) -> dict[str, flo
 
 
 def _summary(counts: Counter[str], shards: Sequence[Shard], output: Path) -> str:
-    text = f"{counts['rows']:,} rows in {len(shards):,} shards, {counts['entities']:,} entities"
+    text = f"{number_of(counts['rows'], 'row')} in {number_of(len(shards), 'shard')}"
+    text += f", {number_of(counts['entities'], 'entity')}"
     if counts["relations"]:
-        text += f", {counts['relations']:,} relations"
+        text += f", {number_of(counts['relations'], 'relation')}"
     if counts["bad"]:
-        text += f"; {counts['bad']:,} rows without prediction: see {output / STATE / 'errors'}"
+        text += f"; {number_of(counts['bad'], 'row')} without prediction: see {output / STATE / 'errors'}"
     return text

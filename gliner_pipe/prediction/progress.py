@@ -7,8 +7,11 @@ from collections.abc import Mapping
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from gliner_pipe.prediction.chunks import Chunk
+from gliner_pipe.util.console import show
+from gliner_pipe.util.plurals import number_of
 
 #: Seconds between two lines.
 EVERY = 10.0
@@ -32,7 +35,7 @@ class Report:
         self.shares = dict.fromkeys(weights, 0.0)
         self.rows = self.bad = 0
         self.quiet = quiet
-        self._console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+        self._console = Console(stderr=True)
         self._start = self._last_line = time.monotonic()
         self._bar: Progress | None = None
 
@@ -95,9 +98,9 @@ class Report:
     def say(self, text: str) -> None:
         """Print a line."""
         if not self.quiet:
-            self._console.print(text)
+            show(Text(text), self._console)
 
     def _line(self) -> str:
         done = sum(share >= 1 for share in self.shares.values())
         speed = self.rows / max(time.monotonic() - self._start, 1e-9)
-        return f"{self.rows:,} rows, {speed:,.0f} per second, {done} of {len(self.shares)} shards complete"
+        return f"{number_of(self.rows, 'row')}, {speed:,.0f} per second, {done} of {len(self.shares)} shards complete"

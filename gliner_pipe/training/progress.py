@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ class Progress:
     """Losses, speed and dropped annotations since the last validation."""
 
     losses: list[float] = field(default_factory=list)
+    losses_per_example: list[float] = field(default_factory=list)
     words: int = 0
     docs: int = 0
     seconds: float = 0.0
@@ -23,6 +24,7 @@ class Progress:
     def add(self, result: StepResult, seconds: float, dropped: Mapping[str, Counter[str]]) -> None:
         """Add a step."""
         self.losses.append(result.loss)
+        self.losses_per_example.append(result.loss_per_example)
         self.words += result.words
         self.docs += result.docs
         self.seconds += seconds
@@ -33,17 +35,19 @@ class Progress:
         """Return the record of a validation for the loggers, without scores."""
         return {
             "step": step,
-            "loss": sum(self.losses) / len(self.losses) if self.losses else None,
+            "loss": _mean(self.losses),
             "lr": rates,
             "words_per_second": self.words / max(self.seconds, 1e-9),
             "docs_per_second": self.docs / max(self.seconds, 1e-9),
             "best": False,
+            "loss_per_example": _mean(self.losses_per_example),
             "scores": {},
         }
 
     def reset(self) -> None:
         """Start over after a validation."""
-        self.losses, self.words, self.docs, self.seconds = [], 0, 0, 0.0
+        self.losses, self.losses_per_example = [], []
+        self.words, self.docs, self.seconds = 0, 0, 0.0
         self.dropped.clear()
 
     def state_dict(self) -> dict[str, Any]:
@@ -53,6 +57,7 @@ class Progress:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore a saved state."""
         self.losses, self.words = list(state["losses"]), state["words"]
+        self.losses_per_example = list(state.get("losses_per_example", []))  # earlier checkpoints have none
         self.docs, self.seconds = state["docs"], state["seconds"]
         for name, counts in state["dropped"].items():
             self.dropped[name].update(counts)
@@ -111,6 +116,10 @@ class Status:
         """Restore a saved state."""
         vars(self).update(state)
         self.dropped = {name: Counter(counts) for name, counts in state["dropped"].items()}
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
 
 
 def _plain(dropped: Mapping[str, Counter[str]]) -> dict[str, dict[str, int]]:

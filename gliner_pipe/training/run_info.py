@@ -13,11 +13,13 @@ from confit import Config
 from rich.console import Console
 from rich.text import Text
 
+from gliner_pipe.evaluation.report import score_text
 from gliner_pipe.metrics.alignment import prediction_getter
 from gliner_pipe.packaging.source import TRAIN_CONFIG
 from gliner_pipe.prediction.rendering import entities_of, to_terminal
 from gliner_pipe.training.validation import VAL_LOSS
 from gliner_pipe.util.consent import unstated
+from gliner_pipe.util.console import show
 from gliner_pipe.util.secrets import redacted_config, tell_redacted
 
 #: Packages whose versions can change the result of a training.
@@ -105,8 +107,7 @@ def print_summary(
     _line(console, reason)
     _line(console, f"last model: {last}")
     if best is not None:
-        value = "undefined" if score is None else f"{score:.4f}"
-        _line(console, f"best model: {best} ({metric} {value} at step {step})")
+        _line(console, f"best model: {best} ({metric} {score_text(metric, score)} at step {step})")
     if best is not None and metric != VAL_LOSS and (score is None or score <= 0):
         _line(console, _no_success(metric, score))
     if not sample_texts:
@@ -117,7 +118,7 @@ def print_summary(
     styles: dict[str, str] = {}
     for doc in nlp.pipe(sample_texts):
         shown = to_terminal(doc.text, entities_of(doc, prediction_getter(nlp)), styles)
-        console.print(Text("  ") + shown, soft_wrap=True)
+        show(Text("  ") + shown, console)
 
 
 def _no_success(metric: str, score: float | None) -> str:
@@ -132,4 +133,4 @@ def _no_success(metric: str, score: float | None) -> str:
 
 
 def _line(console: Console, text: str) -> None:
-    console.print(Text(text), soft_wrap=True)
+    show(Text(text), console)

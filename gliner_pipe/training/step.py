@@ -15,6 +15,7 @@ from gliner_pipe.training.averaging import Anchor, WeightAverage
 from gliner_pipe.training.data_loader import StepBatches
 from gliner_pipe.training.distributed import gathered, no_sync, summed
 from gliner_pipe.util.devices import is_out_of_memory, release_memory
+from gliner_pipe.util.plurals import number_of
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -33,6 +34,8 @@ class StepResult:
     ----------
     loss
         Summed loss divided by its denominator.
+    loss_per_example
+        Summed loss divided by the number of examples.
     parts
         The same for the parts of the loss, by ``component.part``.
     grad_norm
@@ -42,6 +45,7 @@ class StepResult:
     """
 
     loss: float
+    loss_per_example: float
     parts: dict[str, float]
     grad_norm: float
     words: int
@@ -58,6 +62,7 @@ class StepResult:
             "words": self.words,
             "docs": self.docs,
             "words_per_second": self.words / max(seconds, 1e-9),
+            "loss_per_example": self.loss_per_example,
         }
 
 
@@ -166,7 +171,7 @@ class DeviceFullError(TrainingError):
         """Return the error of a step over `batches`."""
         tokens = max(batch.n_pieces for sub_batch in batches.sub_batches for batch in sub_batch.values())
         return cls(
-            f"Out of memory in step {step}: {batches.n_docs} documents with {batches.n_words} words, in "
+            f"Out of memory in step {step}: {number_of(batches.n_docs, 'document')} with {batches.n_words} words, in "
             f"{len(batches.sub_batches)} sub-batches of up to {tokens} subword tokens. Set auto_find_batch_size, "
             f"or grad_accumulation_max_tokens below {tokens} (neither changes the result), or a smaller max_length",
             tokens,
@@ -303,7 +308,9 @@ class Learner:
                 raise
             self._release(error)
             raise _optimizer_is_full(number, sum(one.numel() for one in self._parameters())) from error
-        return StepResult(totals["loss"], parts, grad_norm, int(totals["words"]), int(totals["docs"]))
+        n_docs = int(totals["docs"])
+        per_example = totals["summed"] / max(n_docs, 1)
+        return StepResult(totals["loss"], per_example, parts, grad_norm, int(totals["words"]), n_docs)
 
     def _update(self, grad_norm: float) -> None:
         """Update the weights, their average and the learning rates."""
@@ -339,7 +346,7 @@ class Learner:
         }
 
     def _backward(self, batches: StepBatches, scale: Mapping[str, float]) -> dict[str, torch.Tensor]:
-        """Accumulate the gradients of all sub-batches; return this process's share of the loss and its parts."""
+        """Accumulate the gradients of all sub-batches; return this process's share of loss, sum and parts."""
         values: defaultdict[str, Any] = defaultdict(float)
         # Gradients are averaged over processes, the loss is a sum over them.
         n_processes = self.accelerator.num_processes
@@ -351,7 +358,8 @@ class Learner:
                 loss = sum(scale[name] * total for name, (total, _) in terms.items())
                 self.accelerator.backward(loss * n_processes)
             values["loss"] += loss.detach()
-            for name, (_, parts) in terms.items():
+            for name, (total, parts) in terms.items():
+                values["summed"] += total.detach()
                 for part, value in parts.items():
                     values[f"part:{name}.{part}"] += scale[name] * value.detach()
         return dict(values)

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import random
+import shlex
 import sys
 import time
 from collections import Counter
@@ -28,7 +29,7 @@ from gliner_pipe.modeling.layers.dropout import quicken
 from gliner_pipe.packaging.source import TRAIN_CONFIG
 from gliner_pipe.training.arguments import Plan, TrainOptions
 from gliner_pipe.training.averaging import Anchor, WeightAverage
-from gliner_pipe.training.checkpoints import ModelStore
+from gliner_pipe.training.checkpoints import ModelStore, checkpoints
 from gliner_pipe.training.data_loader import StepStream, prefetched, sub_batch_overhead
 from gliner_pipe.training.datasets import (
     Dataset,
@@ -47,6 +48,7 @@ from gliner_pipe.training.distributed import (
     make_accelerator,
 )
 from gliner_pipe.training.feature_cache import cached_features
+from gliner_pipe.training.interrupts import Interrupts
 from gliner_pipe.training.label_checks import check_labels
 from gliner_pipe.training.loggers import RunInfo, TrainingLogger, make_loggers
 from gliner_pipe.training.no_effect import without_effect
@@ -60,6 +62,7 @@ from gliner_pipe.training.schedules import Schedule, make_schedule
 from gliner_pipe.training.step import DeviceFullError, Learner
 from gliner_pipe.training.word_checks import describe_words
 from gliner_pipe.util.console import console_note
+from gliner_pipe.util.plurals import number_of
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -80,6 +83,8 @@ class Trainer:
         The config that the command line read; it is saved beside the models.
     check
         Called with the pipeline once it has weights, before the first step.
+    command
+        The command that trains, e.g. ``"train"``; None for a training from Python.
     """
 
     def __init__(
@@ -88,10 +93,12 @@ class Trainer:
         options: TrainOptions,
         config: Config | None = None,
         check: Callable[[Language], None] | None = None,
+        command: str | None = None,
     ) -> None:
         self.nlp = nlp
         self.options = options
         self.check = check
+        self.command = command
         self.folder = RunFolder.of(options.output_path, options.best_path)
         self.versions = package_versions()
         self.config_text = config_text(config, dict(options), self.versions)
@@ -300,7 +307,7 @@ class Trainer:
             if self.main and not self.folder.last.is_dir():
                 self.store.save_last(done)
             stopped = f" ({self._why_stopped()})" if self.status.finished else ""
-            return f"Training is already complete: {done} steps{stopped}"
+            return f"Training is already complete: {number_of(done, 'step')}{stopped}"
         if self.main:
             if not self.continues:
                 self._make_room()
@@ -308,6 +315,7 @@ class Trainer:
             (self.folder.path / TRAIN_CONFIG).write_text(self.config_text, encoding="utf-8")
         self.models.train()
         started: list[TrainingLogger] = []
+        stopped = False
         try:
             self._start_loggers(done, started)
             if options.validate_at_start and not done:
@@ -318,13 +326,33 @@ class Trainer:
             torch.manual_seed(options.seed + self.accelerator.process_index)
             if state is not None:
                 self.store.restore_random_state(state, self.note)
-            return self._run_steps(done)
+            with Interrupts(
+                self.note, wanted=self.accelerator.num_processes == 1 and options.save_total_limit != 0
+            ) as self.interrupts:
+                return self._run_steps(done)
+        except BaseException as error:
+            stopped = not isinstance(error, Exception)  # by Ctrl-C, or another signal
+            raise
         finally:
             self.models.eval()
             for logger in started:
                 logger.finish()
             if self.store.uploader is not None and sys.exc_info()[0] is not None:
                 self.store.uploader.finish(None)  # wait for running uploads of a training that failed
+            if stopped:
+                self.note(self._how_to_resume())
+
+    def _how_to_resume(self) -> str:
+        """Return the newest checkpoint, and what resumes from it."""
+        newest = checkpoints(self.folder.checkpoints)
+        if not newest:
+            return "no checkpoint was saved: this training cannot be resumed"
+        if self.command is None:
+            resume = 'resume_from_checkpoint = "auto"'
+        else:
+            config = shlex.quote(str(self.folder.path / TRAIN_CONFIG))
+            resume = f"gliner-pipe {self.command} {config} --resume_from_checkpoint auto"
+        return f"newest checkpoint: {newest[-1]}\nresume with: {resume}"
 
     def _make_room(self) -> None:
         """Move or remove an earlier training in the folder, and say so."""
@@ -381,19 +409,22 @@ class Trainer:
                 if self.status.finished:
                     return f"Training ended after step {step}: {self._why_stopped()}"
                 if step >= self.plan.max_steps:
-                    return f"Training ended after step {step}: all steps completed"
+                    return f"Training ended after step {step}: all steps completed ({self._length()})"
+                if self.interrupts.asked:
+                    self.interrupts.end()
                 started = time.perf_counter()
+
+    def _length(self) -> str:
+        epochs = self.options.max_epochs
+        return f"max_steps = {self.plan.max_steps}" if epochs is None else f"max_epochs = {epochs:g}"
 
     def _why_stopped(self) -> str:
         """Say why the training was stopped early."""
         status, more = self.status, self.options.patience_threshold
         by = f" by more than {more:g}" if more else ""
-        best = (
-            "" if status.best_score is None else f"; best {status.best_score:.4f} at step {status.best_step}"
-        )
         return (
-            f"{self.validation.metric} did not improve{by} in {status.validations_since_best} validations "
-            f"(patience = {self.options.patience}{best})"
+            f"{self.validation.metric} did not improve{by} in {number_of(status.validations_since_best, 'validation')} "
+            f"(patience = {self.options.patience})"
         )
 
     def _use_smaller_sub_batches(self, error: DeviceFullError) -> None:
@@ -419,7 +450,7 @@ class Trainer:
             patience = self.options.patience
             stop = patience is not None and self.status.validations_since_best >= patience
             self.status.finished = agreed(self.accelerator, stop)
-        if self.status.finished or last or step % self.plan.checkpoint_interval == 0:
+        if self.status.finished or last or self.interrupts.asked or step % self.plan.checkpoint_interval == 0:
             if self.main and not validate:
                 self.models.eval()
                 self.store.save_last(step)
@@ -435,7 +466,8 @@ class Trainer:
         """Score the initial weights, which are the best model until others are better."""
         if self.main:
             self.models.eval()
-            record: dict[str, Any] = {"step": 0, "loss": None, "lr": {}, "best": False, "scores": {}}
+            record: dict[str, Any] = {"step": 0, "loss": None, "lr": {}, "best": False}
+            record |= {"loss_per_example": None, "scores": {}}
             self._compare(record, 0)
             self._log_validation(record)
             self.models.train()
@@ -450,7 +482,7 @@ class Trainer:
         self._log_validation(record)
         for component, reason, number in self.status.newly_dropped(self.progress.dropped):
             self.note(
-                f"warning: [components.{component}] {number} gold annotations cannot be learned: {reason}"
+                f"warning: [components.{component}] {number_of(number, 'gold annotation')} cannot be learned: {reason}"
             )
         self.models.train()
 

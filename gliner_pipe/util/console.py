@@ -1,6 +1,9 @@
-"""Prints messages on the console."""
+"""Prints messages on the console: on a terminal lines break between words, elsewhere they are whole."""
 
 from __future__ import annotations
+
+import logging
+import sys
 
 from rich.console import Console
 from rich.text import Text
@@ -16,6 +19,33 @@ VISIBLE = {
 }
 
 
-def console_note(text: str) -> None:
-    """Print a message for the user, with secrets redacted."""
-    Console().print(Text(redacted_text(text)), soft_wrap=True)
+def console_note(text: str, *, stderr: bool = False) -> None:
+    """Print a message for the user, with secrets redacted; above the bar if one is shown."""
+    stream = sys.stderr if stderr else sys.stdout
+    if hasattr(stream, "rich_proxied_file"):  # of a bar, which prints it
+        print(redacted_text(text), file=stream)  # noqa: T201
+    else:
+        show(Text(redacted_text(text)), Console(stderr=stderr))
+
+
+def show(text: Text, console: Console) -> None:
+    """Print a text."""
+    console.print(text, soft_wrap=not console.is_terminal)
+
+
+class ConsoleHandler(logging.Handler):
+    """Prints log messages.
+
+    Parameters
+    ----------
+    stderr
+        Whether on standard error, not on standard output.
+    """
+
+    def __init__(self, *, stderr: bool) -> None:
+        super().__init__()
+        self.stderr = stderr
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a message."""
+        console_note(self.format(record), stderr=self.stderr)

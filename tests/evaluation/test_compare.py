@@ -117,7 +117,7 @@ def test_command_line(nlp: Any, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert (comparison["precision"], comparison["reference"]) == ("bf16+int8", "fp32")
     assert comparison["entities"]["mean_score_difference"] > 0
     printed = capsys.readouterr().out
-    assert "exact: bf16+int8 and fp32" in printed and "F1 +/-" in printed
+    assert "exact: bf16+int8 and fp32" in printed and "+/-" in printed
     assert "times as fast (median of 3 alternating rounds)" in printed
     with pytest.raises(SystemExit):
         main([*map(str, argv), "--dtype", "fp8", "--compare", "fp32"])

@@ -59,9 +59,9 @@ def test_loss_falls_and_scores_rise(config_path, tmp_path, capsys):
         assert torch.equal(value, weights(last)[name]), name
 
     printed = capsys.readouterr().out.splitlines()
-    assert printed[-5] == "Training ended after step 180: all steps completed"
+    assert printed[-5] == "Training ended after step 180: all steps completed (max_steps = 180)"
     assert printed[-4] == f"last model: {out / 'model-last'}"
-    assert printed[-3].startswith(f"best model: {out / 'model-best'} (ner.micro.f {top:.4f} at step")
+    assert printed[-3].startswith(f"best model: {out / 'model-best'} (ner.micro.f {100 * top:.1f} at step")
     assert printed[-1].startswith("  [Ann | person ")
 
     lines = [json.loads(line) for line in (out / "train_log.jsonl").read_text("utf8").splitlines()]
@@ -261,8 +261,8 @@ def test_patience_ends_the_training(config_path, capsys):
     )
     assert [record["step"] for record in seen] == [2, 4, 6, 8]
     assert [record["best"] for record in seen] == [True, False, False, False]
-    top = f"{seen[0]['scores']['ner']['micro']['f']:.4f} at step 2"
-    ended = f"Training ended after step 8: ner.micro.f did not improve in 3 validations (patience = 3; best {top})"
+    top = f"{100 * seen[0]['scores']['ner']['micro']['f']:.1f} at step 2"
+    ended = "Training ended after step 8: ner.micro.f did not improve in 3 validations (patience = 3)"
     printed = capsys.readouterr().out.splitlines()
     assert printed[-3] == ended or printed[-4] == ended
     assert any(line.startswith("last model: ") for line in printed[-3:])

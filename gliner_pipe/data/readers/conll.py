@@ -18,6 +18,7 @@ from gliner_pipe.data.readers.cells import TAGS_NAMES, TOKENS_NAMES
 from gliner_pipe.data.tag_lists import TagNames, tag_of, tags_by_id
 from gliner_pipe.data.tags import OUTSIDE, TagCodec, TagScheme, find_codec, has_prefixes
 from gliner_pipe.errors import ConfigError, DataError
+from gliner_pipe.util.plurals import number_of
 from gliner_pipe.util.ranges import Integer
 
 _BLANKS = re.compile("[ \t]+")
@@ -252,7 +253,7 @@ class _Rows:
         place = Place(str(self.file), self.first_line)
         for name, column in (("token_column", self.token), ("tag_column", self.tag)):
             if not -self.width <= column < self.width:
-                found = f"is {column}, the line has {self.width} columns"
+                found = f"is {column}, the line has {number_of(self.width, 'column')}"
                 raise place.error(name, found, f"a number from {-self.width} to {self.width - 1}", _CHECK)
         if self.token % self.width == self.tag % self.width:
             if self.width == 1:
@@ -336,7 +337,7 @@ class _Rows:
                 if len(other) == self.width:
                     count(self.report, "line with doubled or other separators (read)", place)
                     return other
-        found = f"has {len(columns)} columns, line {self.first_line} has {self.width}"
+        found = f"has {number_of(len(columns), 'column')}, line {self.first_line} has {self.width}"
         raise place.error("columns", found, "the same number of columns on each line", _CHECK)
 
 

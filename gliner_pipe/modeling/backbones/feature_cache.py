@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 from gliner_pipe.modeling.backbones.base import BackboneOutput, WindowBatch, to_device
 from gliner_pipe.modeling.layers.cache import weights_version
 from gliner_pipe.modeling.precision import full_precision
+from gliner_pipe.util.plurals import number_of
 
 
 class FeatureCache:
@@ -92,7 +93,7 @@ class FeatureCache:
         share = self.found / self.asked if self.asked else 0.0
         full = "" if len(self) >= self.asked - self.found else "; not all windows fit"
         return (
-            f"feature cache: {len(self):,} windows in {self.bytes / 1e6:,.0f} MB, "
+            f"feature cache: {number_of(len(self), 'window')} in {self.bytes / 1e6:,.0f} MB, "
             f"{share:.0%} of {self.asked:,} requests were hits{full}"
         )
 

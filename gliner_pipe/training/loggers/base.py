@@ -59,10 +59,10 @@ class TrainingLogger(Protocol):
     If it also has a method ``check``, that is called before any data are read; it raises a ConfigError if a package is
     missing.
 
-    A ``step`` record holds ``step``, ``loss``, ``grad_norm``, ``lr`` (by group), ``parts`` (of the loss),
-    ``words``, ``docs`` and ``words_per_second``. A ``validation`` record holds ``step``, ``loss`` (mean since
-    the last validation), ``lr``, ``words_per_second``, ``scores`` (nested), and ``best``, whether the scores
-    are the best so far.
+    A ``step`` record holds ``step``, ``loss``, ``loss_per_example`` (the sum over the number of examples),
+    ``grad_norm``, ``lr`` (by group), ``parts`` (of the loss), ``words``, ``docs`` and ``words_per_second``. A
+    ``validation`` record holds ``step``, ``loss`` and ``loss_per_example`` (means since the last validation), ``lr``,
+    ``words_per_second``, ``scores`` (nested), and ``best``, whether the scores are the best so far.
     """
 
     def start(self, run: RunInfo) -> None:

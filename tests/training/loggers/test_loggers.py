@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -39,7 +41,7 @@ def test_csv_has_one_row_a_validation_and_stable_columns(tmp_path):
     logger.step(step(1))
     logger.validation(validation(2, None))
     first = path.read_text("utf8").splitlines()[0]
-    assert first.startswith("step,loss,lr.transformer,lr.task,words_per_second,best,scores.ner.work of art.f")
+    assert first.startswith("step,loss,lr.transformer,lr.task,words_per_second,best,loss_per_example,scores.")
     logger.validation(validation(4, 0.5))
     assert path.read_text("utf8").splitlines()[0] == first
     logger.validation(validation(6, 0.6, city={"f": 0.1}))
@@ -115,10 +117,8 @@ def test_rich_prints_plain_lines_where_there_is_no_terminal(tmp_path, capsys):
     logger.finish()
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[1] for line in lines[:-1]] == ["1/12", "5/12", "10/12", "12/12"]
-    assert "loss 0.2  lr transformer 5.0e-05  lr task 1.0e-04  1,234 words/s" in lines[1]
-    assert lines[-1] == (
-        "validation at step 12  ner.micro.p 0.250  ner.micro.r 0.500  ner.micro.f 0.400  (best so far)"
-    )
+    assert "loss 0.1 per example  lr transformer 5.0e-05  lr task 1.0e-04  1,234 words/s" in lines[1]
+    assert lines[-1] == "validation at step 12  ner P 25.0  ner R 50.0  ner F 40.0  (best so far)"
     assert not any("\x1b" in line for line in lines)
 
 
@@ -131,7 +131,30 @@ def test_rich_shows_a_bar_and_a_table_on_a_terminal(tmp_path, capsys, monkeypatc
     logger.validation(validation(1, 0.4))
     logger.finish()
     out = capsys.readouterr().out
-    assert "1/2" in out and "ner.work of art.f" in out and "0.000" in out and "micro" not in out
+    assert "1/2" in out and "ner.work of art" in out and "0.0" in out and "P" not in out
+
+
+def test_rich_fits_into_80_columns(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "80")
+    logger = RichLogger()
+    logger.start(RunInfo(1000, tmp_path))
+    scores = {name: {"micro": {"p": 1.0, "r": 0.934, "f": 0.8251}} for name in ("ner", "overlap", "token")}
+    for number in range(1, 4):
+        logger.validation(
+            {**validation(number, 0.4), "scores": {**scores, "relations": {"strict": scores["ner"]}}}
+        )
+        logger.step(step(number))
+        time.sleep(0.3)
+    logger.finish()
+    lines = [re.sub(r"\x1b\[[\d;?]*[A-Za-z]|\r", "", line) for line in capsys.readouterr().out.splitlines()]
+    assert max(map(len, lines)) <= 80 and not any("…" in line for line in lines)
+    assert any(line.split() == ["step", "example", "P", "R", "F", "F", "F", "F"] for line in lines)
+    assert any(
+        line.split() == ["1*", "0.25", "100.0", "93.4", "82.5", "82.5", "82.5", "82.5"] for line in lines
+    )
+    bars = [line for line in lines if "3/1000" in line]
+    assert bars and bars[-1].count("━") > 40
 
 
 def test_names_and_blocks(tmp_path):

@@ -1,0 +1,52 @@
+"""Messages break between words on a terminal only, and appear above a bar."""
+
+from __future__ import annotations
+
+import io
+import logging
+
+import pytest
+from rich.console import Console
+from rich.live import Live
+
+from gliner_pipe.util.console import ConsoleHandler, console_note
+from gliner_pipe.util.plurals import number_of
+
+LINE = "a word and another " * 10
+
+
+def test_lines_are_whole_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    console_note(LINE)
+    assert capsys.readouterr().out == f"{LINE}\n"
+
+
+def test_lines_break_between_words_on_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "30")
+    ConsoleHandler(stderr=True).emit(logging.LogRecord("x", 30, "", 0, LINE, None, None))
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) > 5 and " ".join(line.strip() for line in lines).split() == LINE.split()
+
+
+def test_a_message_appears_above_a_bar() -> None:
+    file = io.StringIO()
+    with Live("the bar", console=Console(file=file, force_terminal=True), auto_refresh=False) as live:
+        live.refresh()
+        console_note("a message")
+    shown = file.getvalue()
+    assert shown.index("a message") < shown.rindex("the bar")
+
+
+@pytest.mark.parametrize(
+    ("number", "noun", "expected"),
+    [
+        (1, "example", "1 example"),
+        (0, "text", "0 texts"),
+        (1200, "entity", "1,200 entities"),
+        (1, "entity", "1 entity"),
+    ],
+)
+def test_plurals(number: int, noun: str, expected: str) -> None:
+    assert number_of(number, noun) == expected
