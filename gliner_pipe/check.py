@@ -111,7 +111,11 @@ def check(
             names = None if wanted is None else [item.label for item in parse_labels(wanted, "labels")]
             found = check_data(spacy.blank(lang), train, val_data, labels=names, max_width=max_width)
         else:
-            session = {"nlp": pipeline_of(nlp, trust_remote_code), "train_data": train, "val_data": val_data}
+            session = {
+                "nlp": pipeline_of(nlp, trust_remote_code, "train.nlp"),
+                "train_data": train,
+                "val_data": val_data,
+            }
             found = _with_components(session, options, wanted)
     except GlinerPipeError as error:
         found = DataCheck(error=error)

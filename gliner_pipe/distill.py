@@ -182,7 +182,8 @@ def distill(
         If there are no texts, or no entities in them.
     """
     given = _check(options, held_out, warm_start)
-    student, teacher = pipeline_of(nlp, trust_remote_code), pipeline_of(teacher, trust_remote_code)
+    student = pipeline_of(nlp, trust_remote_code, "train.nlp")
+    teacher = pipeline_of(teacher, trust_remote_code, "distill.teacher")
     _check_student(student)
     folder = RunFolder.of(given["output_path"], given["best_path"])
     with only_training(folder):  # fail before the teacher annotates

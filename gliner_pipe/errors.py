@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from gliner_pipe.util.secrets import redacted_message, redacted_text
 
 
@@ -85,8 +87,20 @@ class TrainingError(GlinerPipeError, RuntimeError):
 
 
 def reason_of(error: BaseException, most: int = 300) -> str:
-    """Return the message of another library's error as one line of at most this many characters."""
-    return " ".join(str(error).split())[:most]
+    """Return the message of another library's error as one line of at most this many characters.
+
+    A longer message ends after a sentence, or else after a word.
+    """
+    return shortened(str(error), most)
+
+
+def shortened(text: str, most: int = 300) -> str:
+    """Return a text as one line, without the sentences or words at its end that are too many."""
+    text = " ".join(text.split())
+    if len(text) <= most:
+        return text
+    sentences = [match.end() for match in re.finditer(r"[.!?](?= [A-Z])", text[:most])]
+    return text[: sentences[-1]] if sentences else f"{text[:most].rpartition(' ')[0]} ..."
 
 
 def _sentence(where: str, found: str, allowed: str, do: str) -> str:

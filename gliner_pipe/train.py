@@ -265,7 +265,7 @@ def train(
     TrainingError
         If the loss is not finite or diverges, or memory is full.
     """
-    nlp = pipeline_of(nlp, trust_remote_code)
+    nlp = pipeline_of(nlp, trust_remote_code, "train.nlp")
     given = dict(locals())
     for name in NOT_OF_TRAINER:
         given.pop(name)

@@ -164,7 +164,7 @@ def test_mistakes_end_in_one_line(
     assert "Available names" in error_of(capsys, *good, "--reader", "nope")
     assert "threshold]" in error_of(capsys, *good, "--overlap-threshold", "0.0")
     assert "does not exist" in error_of(capsys, "--pipeline", ruler, "--data", tmp_path / "nope.jsonl")
-    assert "Can't find model" in error_of(capsys, "--pipeline", tmp_path / "nope", "--data", data)
+    assert "[pipeline]" in error_of(capsys, "--pipeline", tmp_path / "nope", "--data", data)
     assert "has no value" in error_of(capsys, *good, "--output")
     broken = tmp_path / "broken.jsonl"
     broken.write_text(

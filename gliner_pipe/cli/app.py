@@ -6,6 +6,7 @@ import configparser
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import zip_longest
@@ -22,6 +23,7 @@ from confit.utils.xjson import Reference
 from gliner_pipe.cli.signals import ended_by_signals, stop
 from gliner_pipe.errors import GlinerPipeError
 from gliner_pipe.pipeline.config_errors import find_mistake, flat
+from gliner_pipe.util.listing import advice_on
 
 #: Errors in the input, not in the program: shown without a traceback.
 USER_ERRORS = (
@@ -35,11 +37,13 @@ USER_ERRORS = (
     OSError,
 )
 
+#: What the name of a temporary file has before the name of the file that it replaces.
+_SIBLING = re.compile(r"\.(?:tmp|old)-[0-9a-f]+-")
 #: What pydantic adds to the place of an error in one of several types.
 _UNION_MEMBER = re.compile(r"int|float|str|bool|[\w-]+\[.*\]")
 
 
-def run(app: Callable[[], Any], argv: Sequence[str] | None = None) -> None:
+def run(app: Callable[[], Any], argv: Sequence[str] | None = None, usage: str = "") -> None:
     """Run a confit command line; ``CONFIT_DEBUG=1`` shows the traceback of a user error.
 
     Parameters
@@ -48,6 +52,8 @@ def run(app: Callable[[], Any], argv: Sequence[str] | None = None) -> None:
         The ``confit.Cli``, or a function that calls it.
     argv
         The arguments that it parses, used to find the faulty section; those of the process by default.
+    usage
+        What to write, for the error about a missing value.
     """
     show = os.environ.get("CONFIT_DEBUG", "0") not in ("", "0", "false")
     try:
@@ -57,6 +63,8 @@ def run(app: Callable[[], Any], argv: Sequence[str] | None = None) -> None:
         message = None if show else _message(error, list(sys.argv[1:] if argv is None else argv))
         if message is None:
             raise
+        if usage and message.endswith(" is missing"):
+            message = f"{message}. Write {usage}"
         stop(_with_advice(message, list(sys.argv[1:] if argv is None else argv)), 1)
 
 
@@ -125,8 +133,10 @@ def explain(error: BaseException, config: Mapping[str, Any] | None = None) -> st
     if isinstance(error, ConfigValidationError):
         items = [f"[{'.'.join(map(str, item['loc']))}] {flat(item['msg'])}" for item in error.errors or []]
         return " | ".join(items) or flat(str(error))
+    if isinstance(error, FileNotFoundError) and error.filename is not None:
+        return f"{error.filename} does not exist. {advice_on(Path(os.fsdecode(error.filename)))}"
     if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
+        return f"{_SIBLING.sub('', os.fsdecode(error.filename))}: {error.strerror}"
     return flat(str(error))
 
 
@@ -136,6 +146,8 @@ def _items(error: ConfitValidationError, config: Mapping[str, Any]) -> Iterator[
         if isinstance(raw.exc, GlinerPipeError):
             yield flat(str(raw.exc))
             continue
+        if message == "field required":
+            message = "is missing"
         if message == "unexpected keyword argument":
             message = "is no setting here"
             if fields := [name for name in getattr(error.model, "model_fields", {}) if not _is_private(name)]:
@@ -200,7 +212,11 @@ def _confit_raises() -> Iterator[None]:
     before = os.environ.get("CONFIT_DEBUG")
     os.environ["CONFIT_DEBUG"] = "1"
     try:
-        yield
+        with (
+            warnings.catch_warnings()
+        ):  # of values that confit reads as texts: where they are wrong, an error says so
+            warnings.filterwarnings("ignore", "Some values may be malformed", UserWarning)
+            yield
     finally:
         if before is None:
             del os.environ["CONFIT_DEBUG"]

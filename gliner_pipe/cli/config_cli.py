@@ -19,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from gliner_pipe.cli.application import Cli
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.packaging.source import TRAIN_CONFIG
-from gliner_pipe.pipeline.config_errors import did_you_mean, paths_in
+from gliner_pipe.pipeline.config_errors import allowed_values, did_you_mean, paths_in
 from gliner_pipe.training.arguments import TrainOptions
 from gliner_pipe.util.console import console_note
 
@@ -189,8 +189,5 @@ def _check_numbers(config: Mapping[str, Any]) -> None:
             continue
         try:
             TypeAdapter(hints[name]).validate_python(value)
-        except ValidationError as error:
-            allowed = [
-                one["msg"].removeprefix("Input should be ").partition(", unable")[0] for one in error.errors()
-            ]
-            raise ConfigError(f"train.{name}", f"is {value!r}", ", or ".join(allowed)) from None
+        except ValidationError:
+            raise ConfigError(f"train.{name}", f"is {value!r}", allowed_values(hints[name])) from None

@@ -14,6 +14,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from gliner_pipe.cli.app import run
 from gliner_pipe.cli.commands import COMMANDS, CONFIGS, CommandInfo, start
+from gliner_pipe.cli.signatures import OptionInfo
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.migration import configured
 from gliner_pipe.pipeline.config_errors import did_you_mean
@@ -68,7 +69,7 @@ def command_line(
             arguments[:] = configured(arguments)
         app(arguments)
 
-    run(work, arguments)
+    run(work, arguments, f"gliner-pipe {name} {info.usage}")
 
 
 def arranged(argv: Sequence[str], info: CommandInfo, texts: Iterable[str] = ()) -> list[str]:
@@ -107,10 +108,8 @@ def arranged(argv: Sequence[str], info: CommandInfo, texts: Iterable[str] = ()) 
             continue
         option = info.options.get(_name(part))
         if option is None and not info.trains and "." not in part.partition("=")[0]:
-            known = list(info.options)
-            raise ConfigError(
-                part, "is no option of this command", ", ".join(known), did_you_mean(_name(part), known)
-            )
+            do = did_you_mean(_name(part), info.options)
+            raise ConfigError(part, "is no option of this command", "" if do else ", ".join(info.options), do)
         if "=" in part:
             result.append(part)
             continue
@@ -123,15 +122,16 @@ def arranged(argv: Sequence[str], info: CommandInfo, texts: Iterable[str] = ()) 
             values = rest[:1] if option.name in texts else values[:1]
         del rest[: len(values)]
         result.append(part)
-        if option is not None and option.takes_several and _name(part) not in texts and _are_plain(values):
+        if _name(part) not in texts and (len(values) > 1 or _is_item(option, values)):
             values = [json.dumps(values, ensure_ascii=False)]
         result += [",".join(values)] if values else []
     return result
 
 
-def _are_plain(values: Sequence[str]) -> bool:
-    """Return whether values are the items of a list: more than one, or one that confit would not read as a list."""
-    return len(values) > 1 or (len(values) == 1 and not re.match(r"[\[\"'$]|null$", values[0]))
+def _is_item(option: OptionInfo | None, values: Sequence[str]) -> bool:
+    """Return whether one value is an item of a list, as confit would not read it as a list."""
+    several = option is not None and option.takes_several
+    return several and len(values) == 1 and not re.match(r"[\[\"'$]|null$", values[0])
 
 
 def _name(part: str) -> str:

@@ -74,8 +74,12 @@ def reader_of_path(
     DataError
         The file is missing, or its format cannot be detected.
     ConfigError
-        A folder has several splits, and none of them fits.
+        There is no such reader, or a folder has several splits and none of them fits.
     """
+    known = registry.readers.get_available()
+    if name not in ("auto", "spacy", *known):
+        ours = [one for one in known if "." not in one]
+        raise ConfigError("reader", f"is {name!r}", ", ".join(["auto", "spacy", *ours]))
     block: dict[str, Any] = {"@readers": SPACY if name == "spacy" else name, "path": str(path)}
     if name == "auto":
         block = detect_reader(path, validation=validation)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from gliner_pipe.errors import ConfigError, DataError
+from gliner_pipe.util.listing import advice_on
 
 #: A file, a folder, a pattern such as ``"corpus/*.jsonl"``, or several of these.
 Paths = str | Path | list[str] | list[Path]
@@ -103,14 +104,7 @@ def _find(path: Path, suffixes: Sequence[str]) -> list[Path]:
         raise DataError(
             str(path), "matches no file", "a pattern that matches at least one", "Check the pattern"
         )
-    folder = path.parent
-    there = sorted(item.name for item in folder.iterdir())[:5] if folder.is_dir() else []
-    hint = (
-        f"The folder contains {', '.join(there)}"
-        if there
-        else f"Check the path; the working folder is {Path.cwd()}"
-    )
-    raise DataError(str(path), "does not exist", "a file, a folder or a pattern", hint)
+    raise DataError(str(path), "does not exist", "a file, a folder or a pattern", advice_on(path))
 
 
 def _wanted(file: Path, folder: Path, suffixes: Sequence[str]) -> bool:

@@ -9,6 +9,11 @@ from gliner_pipe.errors import ConfigError
 from gliner_pipe.migration.names import Name, unknown
 from gliner_pipe.migration.routing import Given, route
 from gliner_pipe.migration.tables import OPTIONS
+from gliner_pipe.pipeline.gliner.settings import DEFAULT_CONFIG as GLINER
+from gliner_pipe.pipeline.token_classifier.settings import DEFAULT_CONFIG as TOKEN_CLASSIFIER
+
+#: Settings of the components, which are no options of a training.
+SETTINGS = {"gliner": GLINER, "token_classifier": TOKEN_CLASSIFIER}
 
 
 def translate(
@@ -50,8 +55,13 @@ def _given(options: Mapping[str, Any], known: Sequence[str]) -> list[Given]:
     for option, value in options.items():
         where = f"train.{option}"
         if option not in OPTIONS:
-            suggestion = unknown(option, where, [*known, *OPTIONS]).do
-            raise ConfigError(where, "is no option of train", ", ".join(known), suggestion)
+            components = [name for name, settings in SETTINGS.items() if option in settings]
+            if components:
+                do = f"Set {option} in the section of the component, as --components.NAME.{option} VALUE"
+                found = f"is a setting of a component ({' or '.join(components)}) and no option of train"
+                raise ConfigError(where, found, do=do)
+            do = unknown(option, where, [*known, *OPTIONS]).do
+            raise ConfigError(where, "is no option of train", "" if do else ", ".join(known), do)
         given.append(Given(OPTIONS[option], value, where))
         _check_section(OPTIONS[option], where)
     return given

@@ -15,7 +15,7 @@ from confit import Config
 from spacy.language import Language
 from torch import Tensor, nn
 
-from gliner_pipe.errors import ConfigError
+from gliner_pipe.errors import ConfigError, reason_of
 from gliner_pipe.modeling.encoders.uni_encoder import UniEncoder
 from gliner_pipe.modeling.precision import full_precision
 from gliner_pipe.modeling.token_classifier import TokenClassifier
@@ -215,7 +215,7 @@ def _trace(stage: Stage, folder: Path) -> Path:
             assert program is not None
             program.save(path)
     except Exception as error:  # the exporter raises what torch, sympy and onnxscript raise
-        reason = " ".join(str(error.__cause__ or error).split())[:300]
+        reason = reason_of(error.__cause__ or error)
         raise ConfigError(
             f"components.*.model.{stage.block}",
             f"cannot be exported ({reason})",

@@ -15,6 +15,7 @@ from spacy.util import get_package_path, is_package
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.pipeline.load import is_pipeline, model_in
 from gliner_pipe.util.atomic import recover
+from gliner_pipe.util.listing import names_in
 
 logger = logging.getLogger("gliner_pipe.package")
 
@@ -130,7 +131,7 @@ def remove_excluded(folder: Path, patterns: Sequence[str]) -> None:
         needed = [path.name for path in found if path.relative_to(folder).as_posix() in MARKERS]
         if needed or not found:
             what = f"removes {needed[0]}" if needed else "matches no file of the pipeline"
-            held = ", ".join(sorted(path.name for path in folder.iterdir() if path.name not in MARKERS))
+            held = names_in(folder, 20)
             raise ConfigError(
                 "package.exclude", f"contains {pattern!r}, which {what}", held, "Correct the pattern"
             )

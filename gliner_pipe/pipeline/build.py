@@ -19,6 +19,7 @@ from gliner_pipe.pipeline.config_errors import MIGRATION, did_you_mean, find_mis
 from gliner_pipe.registry import registry
 from gliner_pipe.util.consent import trusting
 from gliner_pipe.util.console import console_note
+from gliner_pipe.util.listing import advice_on
 from gliner_pipe.util.ranges import Count
 
 
@@ -121,7 +122,7 @@ class PipelineArg(Validatable):  # type: ignore[misc]
         )
 
 
-def pipeline_of(value: Any, trust_remote_code: bool = False) -> Language:
+def pipeline_of(value: Any, trust_remote_code: bool = False, where: str = "pipeline") -> Language:
     """Return the pipeline that the argument of a command denotes.
 
     Parameters
@@ -130,19 +131,32 @@ def pipeline_of(value: Any, trust_remote_code: bool = False) -> Language:
         A pipeline, a path, package name or hub id, or an ``[nlp]`` section.
     trust_remote_code
         Consent to run Python code that comes with it.
+    where
+        The argument, for errors.
 
     Raises
     ------
     ConfigError
-        If `value` has another type.
+        If `value` has another type, or there is no such pipeline.
     """
     with trusting(trust_remote_code):
         try:
             return PipelineArg.validate(value)
+        except OSError:
+            path = Path(value) if isinstance(value, (str, Path)) else None
+            if path is None or (path / "meta.json").is_file():
+                raise
+            what = "a file" if path.is_file() else "a folder without meta.json" if path.is_dir() else ""
+            raise ConfigError(
+                where,
+                f"found {str(value)!r}, {what or 'which is no folder and no installed package'}",
+                "the folder, package or hub id of a pipeline",
+                "" if what else advice_on(path),
+            ) from None
         except TypeError as error:
             if isinstance(value, (Language, str, Path, Mapping)):
                 raise
-            raise ConfigError("pipeline", str(error)) from None
+            raise ConfigError(where, str(error)) from None
 
 
 def _from_section(section: Mapping[str, Any]) -> Any:

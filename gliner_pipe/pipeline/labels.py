@@ -100,7 +100,9 @@ def _parse_list(
     labels: Iterable[Any], where: str, kind: type[_Item], parse: Callable[[Any, str], _Item]
 ) -> tuple[_Item, ...]:
     if isinstance(labels, str) or not isinstance(labels, Iterable):
-        raise ConfigError(where, f"found {labels!r}", "a list of labels", f"Write [{labels!r}]")
+        names = [name.strip() for name in str(labels).split(",") if name.strip()]
+        do = f"Write {json.dumps(names, ensure_ascii=False)}"
+        raise ConfigError(where, f"found {labels!r}", "a list of labels", do)
     if isinstance(labels, Mapping):
         name, text = next(iter(labels.items()), ("person", "..."))
         do = f"Write {json.dumps([{'label': str(name), 'description': str(text)}], ensure_ascii=False)}"

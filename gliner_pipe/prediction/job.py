@@ -280,6 +280,9 @@ def _check_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any])
     restart = f"give another --output, or remove {folder} to start again"
     for name in dict.fromkeys((*new, *old)):
         if old.get(name) != new.get(name):
+            if name == "pipeline":
+                found = f"has other weights or another config than the one that predicted what is in {folder}"
+                raise ConfigError(name, found, do=f"Resume with that pipeline, {restart}")
             started = f"the predictions in {folder} were started with {_short(old.get(name))}"
             found = f"is {_short(new.get(name))}, but {started}"
             raise ConfigError(name, found, do=f"Resume with the first value, {restart}")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 import torch
@@ -178,5 +180,12 @@ def validation_loss(nlp: Language, examples: Sequence[Example]) -> float:
 
 def _no_such_metric(metric: str, scores: Mapping[str, Any]) -> ConfigError:
     numbers = [name for name, value in scores.items() if value is None or isinstance(value, (int, float))]
-    allowed = ", ".join([*numbers, VAL_LOSS])
-    return ConfigError("train.best_metric", f"is {metric!r}, which no scorer returns", allowed)
+    averages = [name for name in numbers if re.search(r"(micro|macro)(\.[prf])?$", name)]
+    more = " and those of single labels" if averages and len(averages) < len(numbers) else ""
+    close = get_close_matches(metric, [*numbers, VAL_LOSS], 1)
+    return ConfigError(
+        "train.best_metric",
+        f"is {metric!r}, which no scorer returns",
+        ", ".join([*(averages or numbers), VAL_LOSS]) + more,
+        f"Did you mean {close[0]}?" if close else "",
+    )

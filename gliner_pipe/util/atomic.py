@@ -123,7 +123,14 @@ def replace_file(path: str | os.PathLike[str], *, follow: bool = True) -> Iterat
         File to replace; its parents are created.
     follow
         Whether to replace the target of a symbolic link instead of the link.
+
+    Raises
+    ------
+    DataError
+        If `path` is a folder.
     """
+    if Path(path).is_dir():
+        raise DataError(str(path), "is a folder", "the path of a file", "Give another path")
     target = _resolved(path) if follow else _resolved(Path(path).parent) / Path(path).name
     with _locked_sibling(target, lambda path: path.touch(exist_ok=False)) as sibling:
         mode = sibling.stat().st_mode

@@ -23,7 +23,7 @@ def console_note(text: str, *, stderr: bool = False) -> None:
     """Print a message for the user, with secrets redacted; above the bar if one is shown."""
     stream = sys.stderr if stderr else sys.stdout
     if hasattr(stream, "rich_proxied_file"):  # of a bar, which prints it
-        print(redacted_text(text), file=stream)  # noqa: T201
+        print(redacted_text(text), file=stream)
     else:
         show(Text(redacted_text(text)), Console(stderr=stderr))
 

@@ -6,7 +6,7 @@ import os
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from gliner_pipe.errors import ConfigError
+from gliner_pipe.errors import ConfigError, shortened
 from gliner_pipe.util.secrets import MARK, redacted_text
 
 if TYPE_CHECKING:
@@ -127,9 +127,9 @@ def _server_message(error: Any) -> str:
 
 
 def _flat(error: Any) -> str:
-    """Return an error as one line of at most 300 characters, without the token."""
+    """Return an error as one short line, without the token."""
     from huggingface_hub import get_token
 
     text = " ".join(str(error).split())
     token = get_token()
-    return redacted_text(text.replace(token, MARK) if token else text)[:300]
+    return shortened(redacted_text(text.replace(token, MARK) if token else text))

@@ -420,7 +420,7 @@ def test_other_lines(backbone: Path, fails: Fails, case: str) -> None:
             r"trin\.steps does not match any existing section.*; allowed: train, nlp, components$",
         ),
         (["--stepz", "7"], r"\[train\.stepz\].*allowed: nlp, steps"),
-        (["--config", "/no/file.cfg"], r"/no/file\.cfg: No such file or directory"),
+        (["--config", "/no/file.cfg"], r"/no/file\.cfg does not exist"),
         (["--nlp", "no_such_pipeline"], r"Can't find model 'no_such_pipeline'"),
     ],
 )

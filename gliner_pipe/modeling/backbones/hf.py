@@ -16,6 +16,7 @@ from gliner_pipe.errors import CheckpointError, ConfigError, GlinerPipeError, re
 from gliner_pipe.modeling.backbones import hf_weights, word_spaces
 from gliner_pipe.modeling.layers.linear import take_linears
 from gliner_pipe.util import consent
+from gliner_pipe.util.listing import names_in
 from gliner_pipe.util.thread_lock import LOADING
 
 logger = logging.getLogger(__name__)
@@ -69,10 +70,8 @@ def source_of(name: str, where: str, marker: str | None = "config.json") -> str:
     folder = locate(name)
     if folder is not None:
         if marker is not None and not (folder / marker).is_file():
-            found = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
-            raise ConfigError(
-                where, f"found {name!r}, a folder without {marker} (it contains {found})", _ALLOWED
-            )
+            found = f"found {name!r}, a folder without {marker} (it contains {names_in(folder)})"
+            raise ConfigError(where, found, _ALLOWED)
         hf_weights.check_index(folder)
         return str(folder)
     if name.count("/") > 1 or not _HUB_NAME.fullmatch(name):

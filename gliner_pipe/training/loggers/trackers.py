@@ -17,7 +17,7 @@ from typing import Any
 
 from confit import Config
 
-from gliner_pipe.errors import ConfigError, GlinerPipeError
+from gliner_pipe.errors import ConfigError, GlinerPipeError, reason_of, shortened
 from gliner_pipe.registry import registry
 from gliner_pipe.training.loggers.base import RunInfo, flatten, is_installed, need_package, numbers
 from gliner_pipe.util.atomic import inside, write_json
@@ -106,7 +106,7 @@ class TrackerLogger:
             raise
         except Exception as error:
             self.finish()
-            text = " ".join(str(error).split())[:400] or type(error).__name__
+            text = reason_of(error, 400) or type(error).__name__
             raise ConfigError(self.where, f"cannot start: {text}", do=self.advice()) from error
 
     def step(self, record: Mapping[str, Any]) -> None:
@@ -446,4 +446,4 @@ def _write_run(folder: Path, tracker: str, identity: Mapping[str, Any]) -> None:
 
 
 def _line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:400]
+    return shortened(f"{type(error).__name__}: {error}", 400)
