@@ -18,6 +18,7 @@ from gliner_pipe.cli.application import Cli
 from gliner_pipe.cli.options import command_line
 from gliner_pipe.data.detect import reader_of_path
 from gliner_pipe.errors import ConfigError, GlinerPipeError
+from gliner_pipe.migration import translate
 from gliner_pipe.pipeline.build import pipeline_of
 from gliner_pipe.pipeline.labels import parse_labels, split_labels
 from gliner_pipe.pipeline.overrides import override
@@ -108,6 +109,8 @@ def check(
         if train is None:
             raise ConfigError("data", "is missing", "a file of annotated data", "Set --data, or --config")
         if nlp is None:
+            known = [name for name in inspect.signature(train_pipeline).parameters if name != "aliases"]
+            translate({name: value for name, value in options.items() if name not in known}, known, str)
             names = None if wanted is None else [item.label for item in parse_labels(wanted, "labels")]
             found = check_data(spacy.blank(lang), train, val_data, labels=names, max_width=max_width)
         else:
@@ -124,6 +127,8 @@ def check(
         write_json(output, report)
     if show:
         console_note(json.dumps(report, indent=2, ensure_ascii=False) if format == "json" else found.render())
+    if found.error is not None and show and format == "text" and config_meta is not None:
+        raise SystemExit(1) from found.error  # on the command line the report has said why
     if found.error is not None:
         raise found.error
     return report

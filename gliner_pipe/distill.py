@@ -17,6 +17,7 @@ from confit import Config
 from spacy.language import Language
 from spacy.training import Example
 
+from gliner_pipe.cli.commands import COMMANDS
 from gliner_pipe.cli.config_cli import ConfigCli
 from gliner_pipe.cli.options import command_line
 from gliner_pipe.data.holdout import hold_out
@@ -349,7 +350,14 @@ def _report(made: Distilled, folder: Path) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; its unknown options are those of ``[train]``."""
-    command_line("distill", lambda arguments: app(_with_sections(arguments)), command, argv)
+    command_line("distill", _run, command, argv)
+
+
+def _run(arguments: list[str]) -> None:
+    if "--config" not in [part.partition("=")[0] for part in arguments]:
+        do = f"Write gliner-pipe distill {COMMANDS['distill'].usage}"
+        raise ConfigError("config", "is missing", "the config of a training", do)
+    app(_with_sections(arguments))
 
 
 def _with_sections(argv: Sequence[str]) -> list[str]:

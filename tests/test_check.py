@@ -163,7 +163,11 @@ def test_only_what_stops_a_training_is_an_error(write, config, capsys):
     path = config(write("train.jsonl", TRAIN), nothing, labels='["animal"]')
     with pytest.raises(SystemExit):
         main(["--config", path])
-    assert "training cannot start" in capsys.readouterr().out
+    out, error = capsys.readouterr()
+    assert "training cannot start" in out and not error  # said once
+    with pytest.raises(SystemExit):
+        main(["--data", nothing, "--lables", "x"])
+    assert "train.lables" in capsys.readouterr().out
 
 
 def test_errors_in_python(write):

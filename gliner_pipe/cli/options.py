@@ -99,6 +99,8 @@ def arranged(argv: Sequence[str], info: CommandInfo, texts: Iterable[str] = ()) 
     rest = list(argv)
     while rest:
         part = rest.pop(0)
+        if re.match(r"-[^-\d.]", part):
+            raise ConfigError(part, "is no option of this command", do="Options begin with --")
         if not part.startswith("--"):
             is_config = info.configs_by_ending and part.lower().endswith(CONFIGS)
             if not is_config and not places:

@@ -108,6 +108,10 @@ def test_an_option_that_the_command_does_not_have() -> None:
     with pytest.raises(ConfigError) as raised:
         arranged(["M", "--lables", "a", "b"], COMMANDS["predict"])
     assert raised.value.where == "--lables" and "labels" in raised.value.do
+    with pytest.raises(ConfigError) as raised:
+        arranged(["M", "-v"], COMMANDS["predict"])
+    assert raised.value.where == "-v"
+    assert arranged(["M", "--threshold", "-.5"], COMMANDS["predict"])[2:] == ["--threshold", "-.5"]
     assert arranged(["c.cfg", "--lables", "a"], COMMANDS["train"])[-2:] == [
         "--lables",
         "a",

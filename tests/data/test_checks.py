@@ -31,7 +31,7 @@ def test_counts_and_reasons(example):
     }
     assert report.render() == (
         "2 examples (1 without entities), 12 words (the longest has 10), 6 entities of 3 labels, "
-        "1 relations\n"
+        "1 relation\n"
         "  x  3\n"
         "  y  2\n"
         "  z  1\n"

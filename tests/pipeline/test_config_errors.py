@@ -105,7 +105,7 @@ SETTINGS: dict[str, tuple[str, Any, str]] = {
     "labels": (
         "labels",
         "person",
-        r"\.labels\] found 'person'; allowed: a list of labels\. Write \['person'\]",
+        r"\.labels\] found 'person'; allowed: a list of labels\. Write ..person",
     ),
     "label key": (
         "labels",
