@@ -99,7 +99,7 @@ class Distilled:
         lines = [
             f"annotated by the teacher: {number_of(self.texts, 'text')}, {number_of(self.words, 'word')}, {found}"
         ]
-        lines += [f"  dropped: {number} {what}" for what, number in self.dropped.items()]
+        lines += [f"  dropped, {what}: {number}" for what, number in self.dropped.items()]
         started = f"no, because {self.warm_start}" if self.warm_start else "yes"
         lines.append(f"warm start with the teacher's weights: {started}")
         if self.agreement:

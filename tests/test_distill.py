@@ -77,7 +77,7 @@ def test_the_command(
     command.main()
     printed = capsys.readouterr().out
     assert "annotated by the teacher: 20 texts, 116 words, 36 entities of 2 labels" in printed
-    assert "dropped: 1 texts without words" in printed and "dropped: 1 duplicate texts" in printed
+    assert "dropped, texts without words: 1" in printed and "dropped, duplicate texts: 1" in printed
     assert "warm start with the teacher's weights: no, because the teacher does not have" in printed
     report = json.loads((tmp_path / "out" / "distillation.json").read_text())
     assert report["held_out"] == 4 and report["entities"] == {"city": 20, "person": 16}

@@ -26,6 +26,7 @@ from gliner_pipe.prediction.chunks import (
     replace_surrogates,
 )
 from gliner_pipe.prediction.shard_writers import arrow, to_values, with_valid_texts
+from gliner_pipe.util.plurals import number_of
 
 #: Suffixes of shards that can be read.
 SUFFIXES = (".parquet", ".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
@@ -279,10 +280,9 @@ def read_chunks(
     finally:
         if repaired:
             logger.warning(
-                "%s: %d rows have unpaired surrogates or bytes that are not UTF-8 outside the text, "
-                "written as U+FFFD",
+                "%s: %s with unpaired surrogates or bytes that are not UTF-8 outside the text, written as U+FFFD",
                 shard.path,
-                repaired,
+                number_of(repaired, "row"),
             )
 
 

@@ -171,7 +171,7 @@ def test_bytes_in_parquet_that_are_not_utf8(tmp_path: Path, format: str, kind: A
     assert [row["entities"] for row in rows] == [[ANN], None, [ANN], None, None, [ANN]]
     assert rows[1]["text"] == "caf\ufffd" and "UTF-8 (byte 4)" in rows[1]["error"]
     assert rows[2]["name"] == "\ufffd" and rows[2]["names"] == ["\ufffd"] and "null" in rows[3]["error"]
-    assert "1 rows" in caplog.text and "U+FFFD" in caplog.text
+    assert "1 row with" in caplog.text and "U+FFFD" in caplog.text
     assert len(listed(tmp_path / "out", f"a.{format}")) == 3
 
 
@@ -182,7 +182,7 @@ def test_half_characters_beside_the_text(tmp_path: Path, format: str, caplog: An
     assert run(source, tmp_path / "out", format=format) == 2
     rows = read(tmp_path / "out" / f"a.{format}")
     by = json.loads(rows[0]["by"]) if isinstance(rows[0]["by"], str) else rows[0]["by"]
-    assert by == {"\ufffd": ["\ufffd!"]} and "1 rows" in caplog.text
+    assert by == {"\ufffd": ["\ufffd!"]} and "1 row with" in caplog.text
 
 
 def test_values_that_python_does_not_have(tmp_path: Path) -> None:

@@ -163,7 +163,7 @@ def test_a_bad_row_ends_the_command(run: Run, tmp_path: Path, place: int, shards
     assert found[place]["error"] and not any(
         "error" in row for number, row in enumerate(found) if number != place
     )
-    assert "1 rows without prediction" in messages
+    assert "1 row without prediction" in messages
 
 
 def feed(path: Path, ready: Callable[[], bool]) -> int:
