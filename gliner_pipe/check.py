@@ -110,7 +110,8 @@ def check(
             raise ConfigError("data", "is missing", "a file of annotated data", "Set --data, or --config")
         if nlp is None:
             known = [name for name in inspect.signature(train_pipeline).parameters if name != "aliases"]
-            translate({name: value for name, value in options.items() if name not in known}, known, str)
+            others = {name: value for name, value in options.items() if name not in known}
+            translate(others, known, lambda _: None)
             names = None if wanted is None else [item.label for item in parse_labels(wanted, "labels")]
             found = check_data(spacy.blank(lang), train, val_data, labels=names, max_width=max_width)
         else:

@@ -315,7 +315,7 @@ class Trainer:
             (self.folder.path / TRAIN_CONFIG).write_text(self.config_text, encoding="utf-8")
         self.models.train()
         started: list[TrainingLogger] = []
-        stopped = False
+        interrupted = False
         try:
             self._start_loggers(done, started)
             if options.validate_at_start and not done:
@@ -331,7 +331,7 @@ class Trainer:
             ) as self.interrupts:
                 return self._run_steps(done)
         except BaseException as error:
-            stopped = not isinstance(error, Exception)  # by Ctrl-C, or another signal
+            interrupted = not isinstance(error, Exception)  # by Ctrl-C, or another signal
             raise
         finally:
             self.models.eval()
@@ -339,7 +339,7 @@ class Trainer:
                 logger.finish()
             if self.store.uploader is not None and sys.exc_info()[0] is not None:
                 self.store.uploader.finish(None)  # wait for running uploads of a training that failed
-            if stopped:
+            if interrupted:
                 self.note(self._how_to_resume())
 
     def _how_to_resume(self) -> str:
