@@ -161,7 +161,7 @@ def test_mistakes_end_in_one_line(
     assert "no gliner component" in error_of(capsys, *good, "--threshold", "0.5")
     assert "allowed: exact, overlap, token" in error_of(capsys, *good, "--metrics", "bleu")
     assert "names no metric" in error_of(capsys, *good, "--metrics", ",")
-    assert "Available names" in error_of(capsys, *good, "--reader", "nope")
+    assert "[reader]" in error_of(capsys, *good, "--reader", "nope")
     assert "threshold]" in error_of(capsys, *good, "--overlap-threshold", "0.0")
     assert "does not exist" in error_of(capsys, "--pipeline", ruler, "--data", tmp_path / "nope.jsonl")
     assert "[pipeline]" in error_of(capsys, "--pipeline", tmp_path / "nope", "--data", data)
