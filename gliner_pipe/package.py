@@ -20,6 +20,7 @@ from gliner_pipe.cli.options import command_line
 from gliner_pipe.packaging import build, options
 from gliner_pipe.packaging.build import assemble
 from gliner_pipe.packaging.meta import UNSET_NAMES, UNSET_VERSION, read_meta
+from gliner_pipe.packaging.own_wheel import build_own_wheel, needs_own_wheel
 from gliner_pipe.packaging.project_file import Project, find_project, read_project
 from gliner_pipe.packaging.source import find_pipeline
 from gliner_pipe.registry import registry
@@ -50,6 +51,7 @@ def package(
     scores: Path | None = None,
     config_settings: dict[str, Any] = {},  # noqa: B006
     isolation: bool = False,
+    vendor: bool = False,
     project: Path | None = None,
     config_meta: dict[str, Any] | None = None,
 ) -> list[Path]:
@@ -92,6 +94,8 @@ def package(
         Settings of the build backend, hatchling.
     isolation : bool
         Whether to build in an isolated environment, for which the build backend is downloaded.
+    vendor : bool
+        Whether to put the wheel of gliner_pipe beside the package, for machines whose package index does not have it.
     project : Path, optional
         A ``pyproject.toml`` whose ``[project]`` gives version, description, authors, url, license, keywords and
         dependencies; other options take precedence. On the command line by default the one beside the config, or in
@@ -102,7 +106,7 @@ def package(
     Returns
     -------
     list of Path
-        The distributions, then the model card, in `dist_dir`.
+        The distributions, the wheel of gliner_pipe if asked for, then the model card, in `dist_dir`.
 
     Raises
     ------
@@ -137,7 +141,7 @@ def package(
         scratch_directory(root_dir / dist_dir / "package") as scratch,
     ):
         sources = scratch / "sources"
-        assemble(
+        needed = assemble(
             pipeline,
             sources,
             name=name,
@@ -149,6 +153,7 @@ def package(
             root_dir=root_dir,
             exclude=options.as_list(exclude),
             scores=scores,
+            vendor=vendor,
         )
         built = build.build_distributions(sources, scratch / "built", kinds, config_settings, isolation)
         if build_dir is not None:
@@ -156,8 +161,16 @@ def package(
                 root_dir / build_dir / f"{name}-{version}", marker="pyproject.toml"
             ) as kept:
                 shutil.copytree(sources, kept, dirs_exist_ok=True)
+        own = [build_own_wheel(scratch / "own", isolation)] if vendor else []
         card = (sources / "README.md").rename(scratch / f"{name}-{version}.README.md")
-        return [_deliver(file, root_dir / dist_dir) for file in (*built, card)]
+        files = [_deliver(file, root_dir / dist_dir) for file in (*built, *own, card)]
+    if vendor:
+        logger.info("Install it: pip install --find-links %s %s==%s", root_dir / dist_dir, name, version)
+    elif needs_own_wheel(needed):
+        logger.info(
+            "It needs gliner_pipe: --vendor true puts its wheel beside the package, for pip to find it"
+        )
+    return files
 
 
 def _project(given: Path | None, root_dir: Path, config_meta: dict[str, Any] | None) -> Project:

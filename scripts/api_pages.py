@@ -93,12 +93,14 @@ PAGES: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
     (
         "sharing",
         "Loading and sharing",
-        "Loads, saves and shares pipelines.",
+        "Loads, saves, shares and shows pipelines.",
         (
             "gliner_pipe.hub.load",
             "gliner_pipe.hub.from_hub",
             "gliner_pipe.hub.push_to_hub",
             "gliner_pipe.util.atomic.save_pipeline",
+            "gliner_pipe.migration.gliner_spacy.from_gliner_spacy",
+            "gliner_pipe.prediction.rendering.displacy_options",
             "gliner_pipe.modeling.merging",
         ),
     ),
@@ -132,7 +134,14 @@ COMPONENT_MEMBERS = (
     *("labels", "label_items", "add_label", "relations", "relation_items", "cfg", "report"),
     *("threshold", "relation_threshold", "adjacency_threshold", "limit", "spans_key", "target", "setter"),
     *("word_splitter", "device", "dtype", "quantize", "compile", "compress_prompt", "token_budget"),
-    *("predict", "predict_entities", "batch_predict_entities", "pipe", "set_annotations"),
+    *(
+        "predict",
+        "predict_entities",
+        "batch_predict_entities",
+        "predict_relations",
+        "pipe",
+        "set_annotations",
+    ),
     *("initialize", "update", "get_loss", "to_disk", "from_disk", "to_bytes", "from_bytes"),
 )
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from gliner_pipe.migration.names import Name
-from gliner_pipe.migration.tables import AUTOTRAIN, DATA, EDSNLP, MODEL, PEFT, TRAINING
+from gliner_pipe.migration.tables import AUTOTRAIN, DATA, EDSNLP, GLINER_SPACY, MODEL, PEFT, TRAINING
 
 _TABLE = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 
@@ -26,6 +26,7 @@ def tables() -> Mapping[str, str]:
         "older": _table(row for row in (*TRAINING, *DATA, *MODEL) if row.older),
         "edsnlp": _table(EDSNLP),
         "autotrain": _table(AUTOTRAIN),
+        "gliner_spacy": _table(GLINER_SPACY),
     }
 
 

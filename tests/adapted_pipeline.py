@@ -33,6 +33,7 @@ def trained(nlp: Any, steps: int = 3, rate: float = 0.005) -> Any:
     example = Example.from_dict(nlp.make_doc("Maria lives in Oslo"), gold)
     optimizer = nlp.resume_training()
     optimizer.learn_rate = rate
+    nlp.get_pipe("gliner").cfg["max_learn_rate"] = None
     for _ in range(steps):
         nlp.update([example], sgd=optimizer)
     return nlp

@@ -28,9 +28,9 @@ DATA: list[tuple[list[str], list[tuple[int, int, str]]]] = [
 
 
 def config(backbone: Path, decoder: Any = "crf", **changes: Any) -> dict[str, Any]:
-    """Configuration of a component over a tiny backbone, whose windows hold 16 pieces."""
+    """Configuration of a component over a tiny backbone, whose windows hold 16 pieces; it learns at a high rate."""
     embedding = {"@backbones": "transformer", "model": str(backbone), "window": 24, "stride": 16}
-    return {"embedding": embedding, "decoder": decoder, **changes}
+    return {"embedding": embedding, "decoder": decoder, "max_learn_rate": None, **changes}
 
 
 def example(

@@ -19,7 +19,7 @@ SAMPLE = ROOT / "data" / "sample"
 CONFIGS = [
     path
     for path in sorted((ROOT / "configs").glob("*.cfg"))
-    if "gliner" in Config.from_disk(path)["components"]
+    if "gliner" in Config.from_disk(path)["components"] and path.stem != "spacy_train"
 ]
 #: Encoder, span representation, and what stands on top, of each architecture that GLiNER's documentation has.
 ARCHITECTURES = {

@@ -56,7 +56,7 @@ def test_every_config_resolves(monkeypatch):
     import gliner_pipe.train  # noqa: F401 (registers everything)
     from gliner_pipe.registry import registry
 
-    configs = sorted((ROOT / "configs").glob("*.cfg"))
+    configs = [path for path in sorted((ROOT / "configs").glob("*.cfg")) if path.stem != "spacy_train"]
     assert len(configs) >= 2
     for path in configs:
         config = Config.from_disk(path)

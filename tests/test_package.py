@@ -310,3 +310,15 @@ def test_a_killed_run_leaves_the_old_wheel_whole(tmp_path: Path) -> None:
     kill_and_check(work, check, (0.2, 0.5, 0.8), tmp_path / "process")
     make("FIRST")
     assert sorted(path.name for path in dist.iterdir()) == sorted([WHEEL, CARD])
+
+
+def test_the_wheel_of_this_project_lies_beside_the_package(model: Path, tmp_path: Path) -> None:
+    files = package(
+        pipeline=model, name="my_ner_model", distributions="wheel", dist_dir=tmp_path, vendor=True
+    )
+    assert [path.name for path in files] == [
+        WHEEL,
+        f"gliner_pipe-{gliner_pipe.__version__}-py3-none-any.whl",
+        CARD,
+    ]
+    assert "pip install --find-links . my_ner_model==0.1.0" in files[-1].read_text(encoding="utf8")

@@ -7,15 +7,21 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import spacy
+import torch
 from forked import Forked
+from spacy import util
 from spacy.cli._util import setup_cli
+from spacy.language import DEFAULT_CONFIG_PATH
 from spacy.tokens import DocBin, Span
+from thinc.api import Config
 
 from tests.pipeline.gliner.test_component_training import DATA
 
+ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="nothing is forked")
 
 CONFIG = """
@@ -32,6 +38,7 @@ pipeline = ["gliner"]
 [components.gliner]
 factory = "gliner"
 labels = []
+max_learn_rate = null
 
 [components.gliner.model]
 @architectures = "gliner_pipe.GLiNER.v1"
@@ -116,6 +123,67 @@ def test_train(folder: Path) -> None:
 def test_evaluate(folder: Path) -> None:
     command(folder, "evaluate", "out/model-best", "dev.spacy", "--output", "scores.json")
     assert json.loads((folder / "scores.json").read_text())["spans_gliner_f"] > 0.1
+
+
+def test_evaluate_prints_the_scores_of_entities(folder: Path) -> None:
+    output = command(folder, "evaluate", "out/model-best", "dev.spacy", "--output", "ents.json")
+    assert "NER F" in output and "NER (per type)" in output
+    assert json.loads((folder / "ents.json").read_text())["ents_f"] > 0.1
+
+
+def test_frozen_and_annotating_components(folder: Path, backbone: Path) -> None:
+    """A trained component keeps its weights, and its entities are seen by the component after it."""
+    trained = spacy.load(folder / "out" / "model-best")
+    nlp = spacy.blank("en")
+    nlp.add_pipe("gliner", source=trained)
+    embedding = {"@backbones": "transformer", "model": str(backbone)}
+    nlp.add_pipe("token_classifier", config={"embedding": embedding, "decoder": "softmax"})
+    steps = {
+        "max_steps": 2,
+        "eval_frequency": 1,
+        "frozen_components": ["gliner"],
+        "annotating_components": ["gliner"],
+    }
+    defaults = util.load_config(DEFAULT_CONFIG_PATH)
+    config: Any = defaults.merge({**nlp.config, "training": {**steps, "score_weights": {"tags_f": 1.0}}})
+    config["components"]["gliner"] = {"source": str(folder / "out" / "model-best")}
+    config["paths"] |= {"train": "train.spacy", "dev": "dev.spacy"}
+    config.to_disk(folder / "frozen.cfg")
+    command(folder, "train", "frozen.cfg", "--output", "frozen")
+    again = spacy.load(folder / "frozen" / "model-last")
+    weights = [one.get_pipe("gliner").model.state_dict() for one in (trained, again)]  # type: ignore[attr-defined]
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+
+
+def test_select_pipes(folder: Path) -> None:
+    nlp = spacy.load(folder / "out" / "model-best")
+    with nlp.select_pipes(disable="gliner"):
+        assert "gliner" not in nlp("Ada met Charles").spans
+    with nlp.select_pipes(enable="gliner"):
+        assert "gliner" in nlp("Ada met Charles").spans
+    assert spacy.load(folder / "out" / "model-best", disable=["gliner"])("Ada").spans == {}
+
+
+def test_the_shipped_config(folder: Path, backbone: Path) -> None:
+    """``init fill-config`` completes it, and it trains as it is."""
+    config = ROOT / "configs" / "spacy_train.cfg"
+    command(folder, "init", "fill-config", str(config), "shipped.cfg")
+    assert "alignment_mode" in (folder / "shipped.cfg").read_text("utf8")
+    changes = {
+        "paths.train": json.dumps(
+            [str(ROOT / path) for path in Config().from_disk(config)["paths"]["train"]]
+        ),
+        "paths.dev": str(ROOT / "data" / "sample" / "dev.jsonl"),
+        "components.gliner.model.encoder.backbone.model": str(backbone),
+        "corpora.train.limit": "4",
+        "corpora.dev.limit": "4",
+        "training.max_steps": "2",
+        "training.eval_frequency": "2",
+    }
+    options = [part for key, value in changes.items() for part in (f"--{key}", value)]
+    output = command(folder, "train", str(config), "--output", "shipped", *options)
+    assert "limits the learning rate" not in output
+    assert spacy.load(folder / "shipped" / "model-last").get_pipe("gliner").labels  # type: ignore[attr-defined]
 
 
 def test_find_threshold(folder: Path) -> None:

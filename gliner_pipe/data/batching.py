@@ -25,6 +25,10 @@ UNITS = {
     "spans": "spans",
 }
 
+#: Fixed cost of a part of a batch, in subword tokens. On a CPU gradients are accumulated and those of the embeddings
+#: allocated once more, which was measured; a GPU is busy only with parts of some thousand subword tokens.
+OVERHEAD = {"cpu": 64, "cuda": 4096}
+
 #: Returns the number of subword tokens of the text of each example.
 PieceCounter = Callable[[Sequence[Example]], Sequence[int]]
 
@@ -137,6 +141,11 @@ def _costs(
         allowed = ", ".join(unit for unit in UNITS if unit != "pieces")
         raise ConfigError("batch_size", f"is '{size}', and no component counts subword tokens", allowed)
     return count_pieces(examples)
+
+
+def overhead_of(device: str) -> float:
+    """Return the fixed cost of a part of a batch on a type of device, in subword tokens."""
+    return OVERHEAD.get(device, OVERHEAD["cuda"])
 
 
 def cut_by_length(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
@@ -12,9 +12,9 @@ from spacy.scorer import Scorer
 from spacy.tokens import Doc, Span
 from spacy.training import Example
 
-from gliner_pipe.data.annotations import trimmed
+from gliner_pipe.data.annotations import span_places, trimmed
 from gliner_pipe.errors import ConfigError
-from gliner_pipe.metrics.alignment import Unit, get_spans
+from gliner_pipe.metrics.alignment import SpanGetter, Unit, get_spans
 from gliner_pipe.metrics.base import AveragedSpanScorer, SpanScorer
 from gliner_pipe.metrics.counts import LabelCounts, count_overlap, count_token, score_mentions
 from gliner_pipe.metrics.error_kinds import ErrorKindScorer
@@ -135,6 +135,7 @@ class ComponentScorer:
         *,
         spans_key: str | None = None,
         gold_spans_key: str | None = None,
+        annotate_ents: bool | None = None,
         **_: Any,
     ) -> dict[str, Any]:
         """Score one span group by ``Scorer.score_spans``, overlapping spans included.
@@ -150,36 +151,77 @@ class ComponentScorer:
             Key of the predicted span group; the scorer's own by default. spaCy passes the setting of a component.
         gold_spans_key
             Key of the gold span group, if different; a document without it is read from its ``doc.ents``.
+        annotate_ents
+            Whether to score ``doc.ents``, too; by default if any were predicted. spaCy passes the setting of a
+            component.
 
         Returns
         -------
         dict[str, Any]
             ``spans_{spans_key}_p``, ``_r``, ``_f`` and ``_per_type``; all None if there was nothing to measure. If
-            relations were predicted and gold relations are known, also those of `score_component_relations`.
+            ``doc.ents`` are scored, also the scores of `score_ents`. If relations were predicted and gold relations are
+            known, also those of `score_component_relations`.
         """
         examples = list(examples)
         key = spans_key or self.spans_key
         gold_key = gold_spans_key or key
-        gold = {id(example.reference) for example in examples}
-
-        def key_of(doc: Doc) -> str:
-            return gold_key if id(doc) in gold else key
-
-        def has_annotation(doc: Doc) -> bool:
-            return key_of(doc) in doc.spans or doc.has_annotation("ENT_IOB")
-
-        def getter(doc: Doc, _: str) -> list[Span]:
-            return [trimmed(span) or span for span in get_spans(doc, key_of(doc))]
-
-        scores: dict[str, Any] = Scorer.score_spans(
-            examples,
-            f"spans_{key}",
-            getter=getter,
-            has_annotation=has_annotation,
-            labeled=True,
-            allow_overlap=True,
-        )
+        scores = _spacy_scores(examples, f"spans_{key}", gold_key, key)
+        if annotate_ents is None:
+            annotate_ents = any(example.predicted.has_annotation("ENT_IOB") for example in examples)
+        if annotate_ents:
+            scores |= score_ents(examples, gold_key)
         return {**scores, **score_component_relations(examples, gold_key)}
+
+
+def score_ents(examples: Iterable[Example], gold_getter: SpanGetter) -> dict[str, Any]:
+    """Score ``doc.ents`` under the names of spaCy's ``ner``, which ``spacy evaluate`` prints.
+
+    Parameters
+    ----------
+    examples
+        Gold and predicted documents.
+    gold_getter
+        Where the gold spans of a document without gold ``doc.ents`` are read. Those that overlap others count, too.
+
+    Returns
+    -------
+    dict[str, Any]
+        ``ents_p``, ``ents_r``, ``ents_f`` and ``ents_per_type``; all None if there was nothing to measure.
+    """
+    return _spacy_scores(list(examples), "ents", gold_getter, "ents", ents_first=True)
+
+
+def _spacy_scores(
+    examples: Sequence[Example],
+    name: str,
+    gold: SpanGetter,
+    predicted: SpanGetter,
+    *,
+    ents_first: bool = False,
+) -> dict[str, Any]:
+    """Return the scores of ``Scorer.score_spans`` under ``{name}_p`` and so on; gold documents without spans count not.
+
+    With `ents_first` gold spans are read from ``doc.ents`` where a document has some, else from `gold`.
+    """
+    references = {id(example.reference) for example in examples}
+    groups = [place for place in span_places(gold) if place != "*"]
+
+    def place_of(doc: Doc) -> SpanGetter:
+        if id(doc) not in references:
+            return predicted
+        return "ents" if ents_first and doc.has_annotation("ENT_IOB") else gold
+
+    def has_annotation(doc: Doc) -> bool:
+        known = any(group in doc.spans for group in groups) if groups else bool(doc.spans)
+        return known or id(doc) not in references or doc.has_annotation("ENT_IOB")
+
+    def getter(doc: Doc, _: str) -> list[Span]:
+        return [trimmed(span) or span for span in get_spans(doc, place_of(doc))]
+
+    scores: dict[str, Any] = Scorer.score_spans(
+        examples, name, getter=getter, has_annotation=has_annotation, labeled=True, allow_overlap=True
+    )
+    return scores
 
 
 #: Built-in metrics by their names on command lines and in config files.

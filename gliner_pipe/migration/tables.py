@@ -383,6 +383,21 @@ AUTOTRAIN: tuple[Name, ...] = (
     Name("log", "train.loggers", trackers, "Tracker in addition to the console and the files.", part="loggers"),
 )
 
+#: Options of the component of gliner-spacy.
+GLINER_SPACY: tuple[Name, ...] = (
+    Name("gliner_model", "components.gliner.model", text, "The checkpoint: a folder or a hub id."),
+    Name("labels", "components.gliner.labels", texts, "The labels to find."),
+    Name("threshold", "components.gliner.threshold", _share, "Minimum score of an entity."),
+    Name("style", "components.gliner.flat_ner", choice(("ent", "span")),
+         'ent: entities that do not overlap, in doc.ents. span: flat_ner = false, spans_key = "sc" and '
+         "annotate_ents = false, so that entities are in doc.spans[\"sc\"].", part="style"),
+    Name("map_location", "components.gliner.device", text, "The device."),
+    *ignored("chunk_size", "Texts of any length are read in overlapping windows; no entity is cut.", whole()),
+    *refused("load_onnx_model", "ONNX graphs of other packages are not read.",
+             "Load the checkpoint itself, and export it: python -m gliner_pipe.export --onnx"),
+    *ignored("onnx_model_file", "It is read with load_onnx_model only.", text),
+)
+
 # fmt: on
 
 

@@ -62,10 +62,11 @@ def assemble(
     root_dir: Path,
     exclude: Sequence[str],
     scores: Path | None,
-) -> None:
+    vendor: bool,
+) -> list[str]:
     """Write the source tree into the new folder `sources`; the options are those of `gliner_pipe.package`.
 
-    Secrets in its text files are redacted.
+    Secrets in its text files are redacted. Returns the requirements of the package.
     """
     module = sources / name
     artifacts = module / artifacts_name
@@ -97,7 +98,7 @@ def assemble(
     trained_with = _training_config([artifacts] if origin is None else [artifacts, origin.parent])
     remove_excluded(artifacts, exclude)
     text = json.dumps(filled, indent=2, ensure_ascii=False) + "\n"
-    card = model_card(filled, config, trained_with, f"{name}/{artifacts_name}")
+    card = model_card(filled, config, trained_with, f"{name}/{artifacts_name}", has_own_wheel=vendor)
     modules = modules_to_import(paths, functions.values())
     for path, content in {
         artifacts / "meta.json": text,
@@ -110,6 +111,7 @@ def assemble(
         path.unlink(missing_ok=True)  # it may be a link to the pipeline's own file
         path.write_text(content, encoding="utf8")
     redact_folder(sources)
+    return needed
 
 
 def _training_config(folders: Sequence[Path]) -> str | None:

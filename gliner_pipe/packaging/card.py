@@ -50,6 +50,7 @@ def model_card(
     artifacts: str,
     repo_id: str | None = None,
     transformers: str | None = None,
+    has_own_wheel: bool = False,
 ) -> str:
     """Return the card in Markdown.
 
@@ -67,6 +68,8 @@ def model_card(
         Repository on a model hub; None for the card of a package.
     transformers
         Name under which `transformers` loads the model, too: a repository, or a folder that holds pipelines.
+    has_own_wheel
+        Whether the wheel of gliner_pipe lies beside that of the package.
 
     Returns
     -------
@@ -74,7 +77,7 @@ def model_card(
         The front matter, then the sections.
     """
     title = repo_id.rpartition("/")[2] if repo_id else meta["name"]
-    use = _package_usage(meta["name"], meta["version"]) if repo_id is None else _hub_usage(meta, repo_id)
+    use = _package_usage(meta, has_own_wheel) if repo_id is None else _hub_usage(meta, repo_id)
     if transformers is not None:
         use = _transformers_usage(transformers, use if repo_id else "")
     training_config = None if training_config is None else redacted_config(training_config)
@@ -202,9 +205,19 @@ for key, spans in [("ents", doc.ents), *doc.spans.items()]:
 ```"""
 
 
-def _package_usage(name: str, version: str) -> str:
+def _package_usage(meta: Mapping[str, Any], has_own_wheel: bool) -> str:
+    name, version = meta["name"], meta["version"]
     load = f'spacy.load("{name}")  # or: import {name}; nlp = {name}.load()'
-    return _usage(f"{name}-{version}-py3-none-any.whl", "import spacy", load)
+    local = f"--find-links . {name}=={version}"
+    if has_own_wheel:
+        return f"In the folder with the wheels:\n\n{_usage(local, 'import spacy', load)}"
+    use = _usage(f"{name}-{version}-py3-none-any.whl", "import spacy", load)
+    if any(item.startswith("gliner_pipe") for item in meta["requirements"]):
+        use += (
+            "\n\nIf pip finds no `gliner_pipe`, put its wheel into the same folder "
+            f"(`python -m gliner_pipe.package --vendor true` does so), and install with `pip install {local}`."
+        )
+    return use
 
 
 def _hub_usage(meta: Mapping[str, Any], repo_id: str) -> str:

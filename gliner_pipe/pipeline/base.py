@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 import logging
+import math
 import os
 import random
+import weakref
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from inspect import Parameter
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, TypeVar
@@ -23,7 +25,8 @@ from spacy.training import Example, validate_examples, validate_get_examples
 from spacy.vocab import Vocab
 from torch import nn
 
-from gliner_pipe.errors import CheckpointError, ConfigError, NotInitializedError, reason_of
+from gliner_pipe.data.batching import cut_by_length, overhead_of
+from gliner_pipe.errors import CheckpointError, ConfigError, NotInitializedError, TrainingError, reason_of
 from gliner_pipe.modeling.batch import LossTerms
 from gliner_pipe.modeling.block import available, described
 from gliner_pipe.modeling.inference import TokenBudget
@@ -31,14 +34,13 @@ from gliner_pipe.modeling.layers.cache import Cache, evaluating
 from gliner_pipe.modeling.precision import (
     Precision,
     check_device,
-    check_precision,
     has_text_encoder,
     set_precision,
 )
 from gliner_pipe.pipeline import serialize
 from gliner_pipe.pipeline.annotate import ALIGNMENT
 from gliner_pipe.pipeline.buffers import annotate_buffered, documents_ahead
-from gliner_pipe.pipeline.config_errors import check_settings
+from gliner_pipe.pipeline.checked_settings import CheckedSettings
 from gliner_pipe.pipeline.thinc_optimizer import ThincDrivenOptimizer
 from gliner_pipe.pipeline.word_splitters import WordSplitter, read_words
 from gliner_pipe.registry import registry
@@ -71,9 +73,10 @@ def _device(name: str) -> str:
 class Settings(BaseModel):
     """Settings of every component; each can be changed at run time.
 
-    ``batch_size``: documents buffered by ``pipe``; null for 16 times that of ``nlp.pipe``. ``task_lr_ratio``: learning
-    rate of everything but the backbone, as a multiple of the optimizer's (``spacy train`` only). ``dtype``,
-    ``quantize``, ``compile``: see ``PRECISION_SETTINGS``.
+    ``batch_size``: documents buffered by ``pipe``; null for 16 times that of ``nlp.pipe``. ``dtype``, ``quantize``,
+    ``compile``: see ``PRECISION_SETTINGS``. For ``spacy train`` only: ``task_lr_ratio``, the learning rate of
+    everything but the backbone, as a multiple of the optimizer's; ``max_learn_rate``, the maximum of the optimizer's,
+    because spaCy's default of 0.001 destroys a pretrained backbone; null for no limit.
     """
 
     model_config = ConfigDict(strict=True)
@@ -86,6 +89,7 @@ class Settings(BaseModel):
     quantize: Any = None
     compile: Any = False
     task_lr_ratio: Positive = 4.0
+    max_learn_rate: Positive | None = 1e-4
 
 
 def takes_settings(kind: type[Settings]) -> Callable[[_Factory], _Factory]:
@@ -149,8 +153,6 @@ class TorchPipe(Pipe):  # type: ignore[misc]
         The settings with their types, ranges and defaults.
     network_type
         Class of the blocks.
-    cfg
-        The current settings. A change applies from the next document on, and is saved with the pipeline.
     report
         Counts of annotations and words left out, by reason.
     """
@@ -159,7 +161,6 @@ class TorchPipe(Pipe):  # type: ignore[misc]
     factory: ClassVar[str]
     settings_type: ClassVar[type[Settings]]
     network_type: ClassVar[type[nn.Module]]
-    cfg: Mapping[str, Any]
 
     def __init__(
         self,
@@ -185,10 +186,11 @@ class TorchPipe(Pipe):  # type: ignore[misc]
         self.scorer = scorer
         self.report: Counter[str] = Counter()
         self.budget: TokenBudget | None = None
-        self.cfg = self._checked({**self.settings_type().model_dump(), **settings})
+        self.cfg = {**self.settings_type().model_dump(), **settings}
         #: Settings at construction, for ``serialize``; set by the subclass once it has read its labels.
         self.configured: Mapping[str, Any] = {}
         self._word_splitter: WordSplitter | None = word_splitter
+        self._pipeline = PipelineOf(None)
         self._named_splitter: Cache[str, WordSplitter] = Cache(1)
         self._rng = random.Random(0)
         self._optimizer: ThincDrivenOptimizer | None = None
@@ -231,17 +233,18 @@ class TorchPipe(Pipe):  # type: ignore[misc]
 
     # -- settings and model --------------------------------------------------------------------------------
 
-    def _checked(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a copy of `settings`.
+    @property
+    def cfg(self) -> MutableMapping[str, Any]:
+        """The current settings. A change applies from the next document on, and is saved with the pipeline.
 
-        Raises
-        ------
-        ConfigError
-            With the section of the first setting whose value is not allowed.
+        An assignment (``cfg["flat_ner"] = False``) raises a ``ConfigError`` if there is no such setting, or its value
+        is not allowed.
         """
-        checked = check_settings(self.settings_type, settings, self._where)
-        check_precision(checked, self._where)
-        return checked
+        return self._cfg
+
+    @cfg.setter
+    def cfg(self, settings: Mapping[str, Any]) -> None:
+        self._cfg = CheckedSettings(settings, self.settings_type, self._where)
 
     @property
     def threshold(self) -> float:
@@ -250,7 +253,7 @@ class TorchPipe(Pipe):  # type: ignore[misc]
 
     @threshold.setter
     def threshold(self, value: float) -> None:
-        self.cfg = self._checked({**self.cfg, "threshold": value})
+        self.cfg["threshold"] = value
 
     @property
     def network(self) -> Any:
@@ -284,11 +287,32 @@ class TorchPipe(Pipe):  # type: ignore[misc]
             )
         return self.network
 
+    def load(self) -> None:
+        """Load a checkpoint given by name now, and not when the first document comes.
+
+        Raises
+        ------
+        NotInitializedError
+            If the component has no weights.
+        """
+        self._built()
+        self.budget = self.token_budget
+
     def _ready(self) -> Any:
         """Return the model with its weights, at the configured precision."""
         model = self._built()
         self._set_precision()
         return model
+
+    def belong_to(self, nlp: Language) -> Self:
+        """Use the tokenizer of this pipeline in ``make_doc``; returns the component."""
+        self._pipeline = PipelineOf(nlp)
+        return self
+
+    def make_doc(self, text: str) -> Doc:
+        """Return a document of a text, made by the pipeline; without one (after unpickling) by its language."""
+        nlp = self._pipeline.get() or util.get_lang_class(self.vocab.lang)(self.vocab)
+        return nlp.make_doc(text)
 
     @property
     def word_splitter(self) -> WordSplitter:
@@ -474,6 +498,11 @@ class TorchPipe(Pipe):  # type: ignore[misc]
             A thinc optimizer, for its learning rate; None or False only accumulates gradients.
         losses
             Receives the loss under the component's name.
+
+        Raises
+        ------
+        TrainingError
+            If the loss is NaN or infinite; the weights are as before.
         """
         examples = list(examples)
         losses = {} if losses is None else losses
@@ -482,12 +511,25 @@ class TorchPipe(Pipe):  # type: ignore[misc]
         examples = [example for example in examples if len(example.reference)]
         if not examples:
             return losses
-        batch = self.collate(examples)
+        drawn = self.draw(examples, self._rng)
+        # parts of similar length: less padding, with the same gradients
+        cut = cut_by_length(drawn.sizes(), overhead=overhead_of(self.network.device.type))
+        parts: list[Batch] = [drawn.lay_out(texts) for texts in cut]
+        divisor = self.denominator(sum(part.count for part in parts)) or 1.0
         self.network.train()
-        loss = self.get_loss(examples, batch).total / self.denominator(batch.count)
-        loss.backward()
-        self.add_to_report(batch.dropped)
-        losses[self.name] += float(loss.detach())
+        total = 0.0
+        for part in parts:
+            loss = self.get_loss(examples, part).total / divisor
+            loss.backward()
+            total += float(loss.detach())
+        if not math.isfinite(total):
+            self.network.zero_grad(set_to_none=True)
+            raise TrainingError(
+                f"[{self._where}] The loss is {total}. Lower learn_rate in [training.optimizer], or set "
+                "max_learn_rate for the component"
+            )
+        self.add_to_report(sum((part.dropped for part in parts), drawn.dropped))
+        losses[self.name] += total
         if sgd not in (None, False):
             self.finish_update(sgd)
         return losses
@@ -495,8 +537,19 @@ class TorchPipe(Pipe):  # type: ignore[misc]
     def finish_update(self, sgd: Any) -> None:
         """Apply the accumulated gradients with the learning rate, weight decay and clipping of `sgd`."""
         if self._optimizer is None:
-            self._optimizer = ThincDrivenOptimizer(self.network, self.cfg["task_lr_ratio"])
+            self._optimizer = ThincDrivenOptimizer(
+                self.network,
+                sgd,
+                task_lr_ratio=self.cfg["task_lr_ratio"],
+                max_learn_rate=self.cfg["max_learn_rate"],
+                tell=lambda setting, text: logger.warning("[%s.%s] %s.", self._where, setting, text),
+            )
         self._optimizer.step(sgd)
+
+    def score(self, examples: Iterable[Example], **kwargs: Any) -> dict[str, Any]:
+        """Return the scores of the component's scorer, which receives the current settings."""
+        scores: dict[str, Any] = super().score(examples, **{**self.cfg, **kwargs})
+        return scores
 
     # -- saving --------------------------------------------------------------------------------------------
 
@@ -598,8 +651,7 @@ class TorchPipe(Pipe):  # type: ignore[misc]
         self._change_precision(compile=value)
 
     def _change_precision(self, **changes: Any) -> None:
-        cfg = {**self.cfg, **changes}
-        check_precision(cfg, self._where)
+        cfg = CheckedSettings({**self.cfg, **changes}, self.settings_type, self._where)
         check_device(Precision.of(cfg), self._device_for(cfg), self._where)
         self.cfg = cfg
         self.place()
@@ -622,7 +674,6 @@ class TorchPipe(Pipe):  # type: ignore[misc]
                 'Set n_process = 1, or call multiprocessing.set_start_method("spawn") first',
             )
         if precision != Precision():
-            check_precision(self.cfg, self._where)
             if precision.quantize is not None and device.type != "cpu" and self.cfg["device"] == "auto":
                 precision = precision._replace(quantize=None)  # a training has moved the model
                 self._tell(
@@ -636,6 +687,16 @@ class TorchPipe(Pipe):  # type: ignore[misc]
                     "dtype = null, quantize = null and compile = false for this model",
                 )
         set_precision(self.network, precision)
+
+
+class PipelineOf:
+    """The pipeline of a component, which neither keeps it in memory nor is pickled with it."""
+
+    def __init__(self, nlp: Language | None) -> None:
+        self.get: Callable[[], Language | None] = (lambda: None) if nlp is None else weakref.ref(nlp)
+
+    def __reduce__(self) -> tuple[type[PipelineOf], tuple[None]]:
+        return PipelineOf, (None,)
 
 
 def _use_one_thread_after_fork() -> None:

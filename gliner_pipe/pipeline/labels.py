@@ -114,6 +114,28 @@ def _parse_list(
     return tuple(items.values())
 
 
+def as_items(labels: Iterable[Any] | Mapping[str, Any]) -> Iterable[Any]:
+    """Return labels as a list for `parse_labels`.
+
+    Parameters
+    ----------
+    labels
+        A list, which is returned; or a mapping from each label to its description, to its other fields, or to None.
+    """
+    if not isinstance(labels, Mapping):
+        return labels
+    return [
+        {"label": name, **(value if isinstance(value, Mapping) else {"description": value})}
+        for name, value in labels.items()
+    ]
+
+
+def with_own_items(own: Sequence[LabelItem], given: Sequence[LabelItem]) -> list[LabelItem]:
+    """Return `given`; a label that is only a name is the one of the same name in `own`, with its other fields."""
+    known = {item.label: item for item in own}
+    return [known.get(item.label, item) if item.to_config() == item.label else item for item in given]
+
+
 def refuse_references(labels: Any, where: str) -> None:
     """Refuse labels with ``${`` in a config, which spaCy would read back as a reference.
 

@@ -10,7 +10,7 @@ from spacy.language import Language
 
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.modeling.precision import PRECISION_SETTINGS
-from gliner_pipe.pipeline.labels import LabelItem, check_threshold, parse_labels, parse_relations
+from gliner_pipe.pipeline.labels import check_threshold, parse_labels, parse_relations, with_own_items
 
 
 def gliner_components(nlp: Language) -> list[Any]:
@@ -79,11 +79,11 @@ def override(
             component = the_component(nlp, given)
             if labels is not None:
                 stack.callback(setattr, component, "labels", component.label_items)
-                component.labels = _with_own_items(component.label_items, parse_labels(labels, "labels"))
+                component.labels = with_own_items(component.label_items, parse_labels(labels, "labels"))
             if relations is not None:
                 stack.callback(setattr, component, "relations", component.relation_items)
                 given_relations = parse_relations(relations, "relations")
-                component.relations = _with_own_items(component.relation_items, given_relations)
+                component.relations = with_own_items(component.relation_items, given_relations)
             if threshold is not None:
                 check_threshold(threshold, "threshold")
                 stack.callback(setattr, component, "threshold", component.threshold)
@@ -128,11 +128,6 @@ def the_component(nlp: Language, given: Sequence[str]) -> Any:
     )
 
 
-def _with_own_items(own: Sequence[LabelItem], given: Sequence[LabelItem]) -> list[LabelItem]:
-    known = {item.label: item for item in own}
-    return [known.get(item.label, item) if item.to_config() == item.label else item for item in given]
-
-
 def _restore(component: Any, name: str, value: Any) -> None:
     component.cfg = {**component.cfg, name: value}
     component.place()
@@ -140,13 +135,11 @@ def _restore(component: Any, name: str, value: Any) -> None:
 
 def _move(component: Any, device: str) -> None:
     before = component.cfg
-    component.cfg = {**before, "device": device}
     try:
+        component.cfg = {**before, "device": device}
         component.network.to(component.device)
-    except (
-        RuntimeError,
-        AssertionError,
-    ) as error:  # torch raises either for a device that is unknown or missing
+    # torch raises one of the first two for a device that is missing
+    except (RuntimeError, AssertionError, ConfigError) as error:
         component.cfg = before
         raise ConfigError(
             "device", f"is {device!r}, which cannot be used ({error})", "auto, cpu, cuda, cuda:0 ..."

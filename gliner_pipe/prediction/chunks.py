@@ -16,8 +16,8 @@ from spacy.tokens import Doc
 from gliner_pipe.errors import DataError, GlinerPipeError
 from gliner_pipe.metrics.alignment import SpanGetter, prediction_getter
 from gliner_pipe.pipeline.labels import parse_labels
+from gliner_pipe.pipeline.records import Entity, RelationRecord, entities_of, relations_of
 from gliner_pipe.pipeline.stream import Failure, Labelled, Source, annotate
-from gliner_pipe.prediction.rendering import Entity, RelationRecord, entities_of, relations_of
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 #: What to do about a row without prediction.

@@ -18,14 +18,13 @@ from spacy.tokens import Doc
 from gliner_pipe.data import writers
 from gliner_pipe.data.annotations import set_supervision
 from gliner_pipe.errors import ConfigError
+from gliner_pipe.pipeline.records import Entity, relations_of
 from gliner_pipe.prediction.chunks import Found, json_fields
 from gliner_pipe.prediction.rendering import (
     HTML_TAIL,
-    Entity,
     HtmlStyle,
     html_head,
     relation_line,
-    relations_of,
     to_html,
     to_terminal,
 )

@@ -11,10 +11,10 @@ from spacy.tokens import Doc
 
 from gliner_pipe.errors import DataError
 from gliner_pipe.metrics.alignment import SpanGetter, prediction_getter
+from gliner_pipe.pipeline.records import entities_of
 from gliner_pipe.pipeline.stream import annotate
 from gliner_pipe.prediction.chunks import check_text
 from gliner_pipe.prediction.outputs import Prediction
-from gliner_pipe.prediction.rendering import entities_of
 from gliner_pipe.prediction.texts import TextItem
 
 _FIX_TEXT = "Fix the text or remove it"

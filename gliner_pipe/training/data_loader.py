@@ -23,9 +23,6 @@ from gliner_pipe.training.datasets import Dataset, draws
 from gliner_pipe.training.protocol import TrainableByLoop
 from gliner_pipe.util.processes import end_with_parent
 
-#: Fixed cost of a sub-batch, in subword tokens. On a CPU gradients are accumulated and those of the embeddings
-#: allocated once more, which was measured; a GPU is busy only with sub-batches of some thousand subword tokens.
-OVERHEAD = {"cpu": 64, "cuda": 4096}
 #: The batches of all components for the same examples.
 SubBatch = dict[str, TrainingBatch]
 
@@ -157,11 +154,6 @@ class StepStream(IterableDataset[StepBatches]):
             for of_text in zip(*all_sizes, strict=True)
         ]
         return cut_by_length(sizes, self.max_tokens, self.overhead)
-
-
-def sub_batch_overhead(device: torch.device) -> float:
-    """Return the fixed cost of a sub-batch on a device, in subword tokens."""
-    return OVERHEAD.get(device.type, OVERHEAD["cuda"])
 
 
 def prefetched(stream: StepStream, num_workers: int) -> Iterator[StepBatches]:

@@ -13,7 +13,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from torch import nn
 
 from gliner_pipe.errors import ConfigError
-from gliner_pipe.modeling.backbones.base import pretrained_parameters
+from gliner_pipe.modeling.backbones.base import classified_parameters
 from gliner_pipe.modeling.backbones.pretrained_encoder import PretrainedEncoder
 from gliner_pipe.registry import registry
 from gliner_pipe.util.ranges import NonNegative, Number, Positive, Rate
@@ -225,7 +225,7 @@ def parameter_groups(
     decays_by = (weight_decay if task_weight_decay is None else task_weight_decay, weight_decay)
     rules = [_Rule.parse(index, override) for index, override in enumerate(overrides)]
     groups: dict[str, dict[str, Any]] = {}
-    for name, parameter, in_backbone, decays in _parameters(models):
+    for name, parameter, in_backbone, decays in classified_parameters(models):
         rule = next((rule for rule in rules if rule.pattern.search(name)), None)
         if rule is not None:
             rule.matched += 1
@@ -248,7 +248,7 @@ def parameter_groups(
     for rule in rules:
         if not rule.matched:
             parts = ", ".join(
-                dict.fromkeys(".".join(name.split(".")[:3]) for name, *_ in _parameters(models))
+                dict.fromkeys(".".join(name.split(".")[:3]) for name, *_ in classified_parameters(models))
             )
             warn(
                 f"warning: [train.param_groups.{rule.index}] the selector {rule.pattern.pattern!r} matches no "
@@ -291,26 +291,6 @@ class _Rule:
             except ValidationError:
                 raise ConfigError(f"{where}.{key}", f"is {value!r}", "a number of at least 0") from None
         return cls(index, pattern, settings, bool(override.get("freeze", False)))
-
-
-def _parameters(models: Mapping[str, nn.Module]) -> Iterator[tuple[str, nn.Parameter, bool, bool]]:
-    """Yield each parameter once: name, parameter, whether it is in a backbone, whether it has weight decay."""
-    backbone: set[int] = set()
-    norms: set[int] = set()
-    for model in models.values():
-        backbone.update(map(id, pretrained_parameters(model)))
-        for module in model.modules():
-            if "norm" in type(module).__name__.lower():
-                norms.update(id(parameter) for parameter in module.parameters(recurse=False))
-    seen: set[int] = set()
-    for component, model in models.items():
-        for name, parameter in model.named_parameters():
-            if id(parameter) in seen:
-                continue
-            seen.add(id(parameter))
-            # "bias" alone would miss bias_ih_l0 of an LSTM
-            decays = id(parameter) not in norms and not name.rsplit(".", 1)[-1].startswith("bias")
-            yield f"{component}.{name}", parameter, id(parameter) in backbone, decays
 
 
 #: Paths of the encoders of a model by their names in GLiNER; only what is pretrained in them is frozen.

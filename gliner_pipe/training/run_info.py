@@ -16,7 +16,8 @@ from rich.text import Text
 from gliner_pipe.evaluation.report import score_text
 from gliner_pipe.metrics.alignment import prediction_getter
 from gliner_pipe.packaging.source import TRAIN_CONFIG
-from gliner_pipe.prediction.rendering import entities_of, to_terminal
+from gliner_pipe.pipeline.records import entities_of
+from gliner_pipe.prediction.rendering import to_terminal
 from gliner_pipe.training.validation import VAL_LOSS
 from gliner_pipe.util.consent import unstated
 from gliner_pipe.util.console import show

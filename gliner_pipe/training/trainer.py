@@ -21,6 +21,7 @@ from rich.console import Console
 from spacy.language import Language
 from spacy.training import Example
 
+from gliner_pipe.data.batching import overhead_of
 from gliner_pipe.data.label_sets import label_warnings_off
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.evaluation.evaluate import gold_span_getter
@@ -30,7 +31,7 @@ from gliner_pipe.packaging.source import TRAIN_CONFIG
 from gliner_pipe.training.arguments import Plan, TrainOptions
 from gliner_pipe.training.averaging import Anchor, WeightAverage
 from gliner_pipe.training.checkpoints import ModelStore, checkpoints
-from gliner_pipe.training.data_loader import StepStream, prefetched, sub_batch_overhead
+from gliner_pipe.training.data_loader import StepStream, prefetched
 from gliner_pipe.training.datasets import (
     Dataset,
     counting_pieces,
@@ -193,7 +194,7 @@ class Trainer:
             rank=self.accelerator.process_index,
             n_processes=self.accelerator.num_processes,
             accumulation=options.gradient_accumulation_steps,
-            overhead=sub_batch_overhead(self.accelerator.device) if options.cut_by_length else math.inf,
+            overhead=overhead_of(self.accelerator.device.type) if options.cut_by_length else math.inf,
         )
 
     def _make_accelerator(self) -> Accelerator:

@@ -245,6 +245,7 @@ def test_training_goes_on(folder: Path, tmp_path: Path) -> None:
                 ]
         optimizer = nlp.initialize(lambda gold=gold: gold)
         optimizer.learn_rate = 0.003
+        nlp.get_pipe("token_classifier").cfg["max_learn_rate"] = None
         for _ in range(20):
             nlp.update(gold, sgd=optimizer)
         assert nlp.get_pipe("token_classifier").labels == labels
@@ -264,6 +265,7 @@ def test_adapters(folder: Path, tmp_path: Path, save: str) -> None:
     gold = examples(nlp)
     optimizer = nlp.initialize(lambda: gold)
     optimizer.learn_rate = 0.01
+    nlp.get_pipe("token_classifier").cfg["max_learn_rate"] = None
     for _ in range(5):
         nlp.update(gold, sgd=optimizer)
     logits = logits_of(nlp, WORDS)

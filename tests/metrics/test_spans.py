@@ -9,13 +9,15 @@ from confit.errors import ConfitValidationError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from spacy.pipeline.spancat import spancat_score
+from spacy.scorer import get_ner_prf
 from spacy.tokens import Doc, Span
 from spacy.training import Example
+from spacy.util import filter_spans
 from spacy.vocab import Vocab
 
 from gliner_pipe.errors import DataError
 from gliner_pipe.metrics.alignment import get_spans, paired_mentions, prediction_getter
-from gliner_pipe.metrics.spans import ComponentScorer, ExactScorer, OverlapScorer, TokenScorer
+from gliner_pipe.metrics.spans import ComponentScorer, ExactScorer, OverlapScorer, TokenScorer, score_ents
 from gliner_pipe.registry import registry
 
 VOCAB = Vocab()
@@ -124,6 +126,38 @@ def test_the_component_scorer_skips_unannotated_gold() -> None:
     bare = Example(make_doc([("a", 0, 1)]), Doc(VOCAB, words=WORDS))
     assert ComponentScorer()([bare])["spans_gliner_p"] is None
     assert ComponentScorer()([bare, example([("a", 0, 1)], [("a", 0, 1)])])["spans_gliner_p"] == 1.0
+
+
+def test_entities_are_scored_if_some_were_predicted() -> None:
+    """Gold entities are those of ``doc.ents``, or of the span group in a document without gold ``doc.ents``."""
+    gold = [("a", 0, 1), ("b", 0, 2), ("a", 4, 5)]
+    predicted = make_doc([("a", 0, 1), ("a", 6, 7)], key="ents")
+    in_group = Example(predicted, make_doc(gold))
+    assert not any(key.startswith("ents") for key in ComponentScorer()([example(gold, gold)]))
+    assert ComponentScorer()([example(gold, [])], annotate_ents=True)["ents_f"] == 0.0  # nothing was found
+    assert "ents_f" not in ComponentScorer()([in_group], annotate_ents=False)
+    scores = ComponentScorer()([in_group])
+    assert (scores["ents_p"], scores["ents_r"]) == (0.5, pytest.approx(1 / 3))
+    assert scores["ents_per_type"]["b"]["r"] == 0.0
+    in_ents = Example(predicted, make_doc([("a", 0, 1)], key="ents"))
+    assert ComponentScorer()([in_ents])["ents_r"] == 1.0
+    assert score_ents([in_group, in_ents], "*")["ents_r"] == pytest.approx(2 / 4)
+    assert score_ents([Example(predicted, make_doc([], key="other"))], "gliner")["ents_f"] is None
+
+
+@given(data=pairs)
+@settings(deadline=None, max_examples=20)
+def test_the_scores_of_entities_are_those_of_ner(data: Any) -> None:
+    docs = [(make_doc([], key="ents"), make_doc([], key="ents"), mentions) for mentions in data]
+    for gold, predicted, mentions in docs:
+        for doc, some in zip((gold, predicted), mentions, strict=True):
+            doc.ents = filter_spans([Span(doc, start, end, label=label) for label, start, end in some])
+    examples = [Example(predicted, gold) for gold, predicted, _ in docs]
+    expected = get_ner_prf(examples)
+    scores = score_ents(examples, "gliner")
+    assert {key: scores[key] for key in expected if key != "ents_per_type"} == {
+        key: expected[key] for key in expected if key != "ents_per_type"
+    }
 
 
 @pytest.mark.parametrize("threshold", [0, -0.1, 1.1, True])

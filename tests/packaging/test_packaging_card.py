@@ -92,3 +92,12 @@ def test_the_usage_names_the_package() -> None:
     text = section(card(), "Use")
     assert "pip install my_ner_model-0.1.0-py3-none-any.whl" in text
     assert 'spacy.load("my_ner_model")' in text
+
+
+def test_the_card_says_how_this_project_is_installed() -> None:
+    """From the same folder, where no package index has it; a package that does not need it says nothing."""
+    local = "pip install --find-links . my_ner_model==0.1.0"
+    assert "--vendor true" in section(card(), "Use") and local in section(card(), "Use")
+    assert "--find-links" not in section(card(requirements=[]), "Use")
+    text = model_card(META, {}, None, "my_ner_model/artifacts", has_own_wheel=True)
+    assert local in section(text, "Use") and "--vendor" not in text

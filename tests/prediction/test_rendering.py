@@ -5,11 +5,13 @@ from typing import Any
 import numpy as np
 import pytest
 from rich.text import Text
+from spacy import displacy
 from spacy.tokens import Doc, Span, SpanGroup
 from spacy.vocab import Vocab
 
 from gliner_pipe.errors import ConfigError
-from gliner_pipe.prediction.rendering import Entity, entities_of, to_html, to_terminal
+from gliner_pipe.pipeline.records import Entity, entities_of
+from gliner_pipe.prediction.rendering import displacy_options, to_html, to_terminal
 from gliner_pipe.util.colours import LabelColours
 
 VOCAB = Vocab()
@@ -136,3 +138,18 @@ def test_labels_have_the_same_colour_on_every_page() -> None:
 def test_html_of_a_text_without_entities(style: Any) -> None:
     assert "slept" in to_html(make_doc(["slept"], []), [], style)
     assert "<figure" in to_html(make_doc([], []), [], style)
+
+
+def test_the_options_of_displacy_have_a_colour_for_each_label() -> None:
+    labels = ["person", "city", "date", "work of art", "event", "product", "money", "time", "disease"]
+    colours = displacy_options(labels)["colors"]
+    assert set(colours) == set(labels) and len(set(colours.values())) == len(labels)
+    assert displacy_options(["person"])["colors"]["person"] == LabelColours().light("person")
+    assert displacy_options(reversed(labels)) == displacy_options(labels)
+    assert len(displacy_options(map(str, range(30)))["colors"]) == 30
+    doc = make_doc(["Ann", "saw", "Rome"], [("person", 0, 1, 0.9), ("city", 2, 3, 0.9)])
+    doc.set_ents(list(doc.spans["gliner"]))
+    options = displacy_options(["person", "city"])
+    for style in ("ent", "span"):
+        html = displacy.render(doc, style=style, options=options, jupyter=False)
+        assert all(colour in html for colour in options["colors"].values())

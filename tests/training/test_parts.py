@@ -11,10 +11,10 @@ import spacy
 import torch
 from spacy.training import Example
 
-from gliner_pipe.data.batching import parse_size
+from gliner_pipe.data.batching import OVERHEAD, parse_size
 from gliner_pipe.registry import registry
 from gliner_pipe.train import train
-from gliner_pipe.training.data_loader import OVERHEAD, StepStream
+from gliner_pipe.training.data_loader import StepStream
 from gliner_pipe.training.data_sections import Section
 from gliner_pipe.training.datasets import Dataset, counting_pieces
 from tests import relation_pipeline, tagging_pipeline

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar
@@ -195,6 +195,40 @@ def pretrained_parameters(model: nn.Module) -> Iterator[nn.Parameter]:
             innermost = [child for child in module.modules() if isinstance(child, PretrainedModule)][-1]
             for part in innermost.pretrained_modules():
                 yield from part.parameters()
+
+
+def classified_parameters(
+    models: Mapping[str, nn.Module],
+) -> Iterator[tuple[str, nn.Parameter, bool, bool]]:
+    """Yield each parameter of the models once, with what decides its learning rate and weight decay.
+
+    Parameters
+    ----------
+    models
+        Model of each component.
+
+    Yields
+    ------
+    tuple
+        Name, parameter, whether it is pretrained, and whether it has weight decay: biases and the parameters of
+        normalisation layers have none.
+    """
+    backbone: set[int] = set()
+    norms: set[int] = set()
+    for model in models.values():
+        backbone.update(map(id, pretrained_parameters(model)))
+        for module in model.modules():
+            if "norm" in type(module).__name__.lower():
+                norms.update(id(parameter) for parameter in module.parameters(recurse=False))
+    seen: set[int] = set()
+    for component, model in models.items():
+        for name, parameter in model.named_parameters():
+            if id(parameter) in seen:
+                continue
+            seen.add(id(parameter))
+            # "bias" alone would miss bias_ih_l0 of an LSTM
+            decays = id(parameter) not in norms and not name.rsplit(".", 1)[-1].startswith("bias")
+            yield f"{component}.{name}", parameter, id(parameter) in backbone, decays
 
 
 class WindowCache(Protocol):

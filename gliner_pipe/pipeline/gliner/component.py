@@ -38,6 +38,7 @@ from gliner_pipe.pipeline.base import TorchPipe, takes_settings
 from gliner_pipe.pipeline.gliner import restrictions
 from gliner_pipe.pipeline.gliner.label_parser import MANY, LabelParser
 from gliner_pipe.pipeline.gliner.settings import DEFAULT_CONFIG, GlinerSettings
+from gliner_pipe.pipeline.gliner.texts import TextPredictions
 from gliner_pipe.pipeline.gliner.training_batch import DrawnSpans, draw
 from gliner_pipe.pipeline.gliner.training_targets import TaughtRelations
 from gliner_pipe.pipeline.labels import (
@@ -85,7 +86,7 @@ def make_gliner(
         raise ConfigError(f"{where}.model", f"found {type(model).__name__}", allowed, do)
     refuse_references(labels, f"{where}.labels")
     refuse_references(relations, f"{where}.relations")
-    return Gliner(
+    component = Gliner(
         nlp.vocab,
         name,
         model,
@@ -95,6 +96,7 @@ def make_gliner(
         scorer=scorer,
         **settings,
     )
+    return component.belong_to(nlp)
 
 
 class Request(NamedTuple):
@@ -127,7 +129,7 @@ class Prepared(NamedTuple):
     given: list[GivenSpans] | None = None
 
 
-class Gliner(TorchPipe):
+class Gliner(TextPredictions, TorchPipe):
     """Finds entities and relations of labels given at run time.
 
     Parameters
@@ -154,8 +156,6 @@ class Gliner(TorchPipe):
 
     Attributes
     ----------
-    cfg
-        The current settings. A change applies from the next document on, and is saved with the pipeline.
     report
         Counts of what was left out or changed, by reason: entities that do not align with tokens or do not match their
         pattern, given spans that cannot be scored, words cut at the window.
@@ -264,7 +264,7 @@ class Gliner(TorchPipe):
 
     @relation_threshold.setter
     def relation_threshold(self, value: float | None) -> None:
-        self.cfg = self._checked({**self.cfg, "relation_threshold": value})
+        self.cfg["relation_threshold"] = value
 
     @property
     def adjacency_threshold(self) -> float:
@@ -273,7 +273,7 @@ class Gliner(TorchPipe):
 
     @adjacency_threshold.setter
     def adjacency_threshold(self, value: float) -> None:
-        self.cfg = self._checked({**self.cfg, "adjacency_threshold": value})
+        self.cfg["adjacency_threshold"] = value
 
     def limit(self, item: LabelItem) -> float:
         """Return the minimum score of an entity with this label, or of a relation."""
@@ -308,8 +308,7 @@ class Gliner(TorchPipe):
     def restore_settings(self, values: Mapping[str, Any]) -> None:
         """Set what ``current_settings`` returned."""
         self.labels, self.relations = values["labels"], values["relations"]
-        settings = {key: value for key, value in values.items() if key not in ("labels", "relations")}
-        self.cfg = self._checked(settings)
+        self.cfg = {key: value for key, value in values.items() if key not in ("labels", "relations")}
 
     # -- model ---------------------------------------------------------------------------------------------
 

@@ -28,7 +28,7 @@ from gliner_pipe.data.token_targets import (
     write_value,
 )
 from gliner_pipe.errors import ConfigError
-from gliner_pipe.metrics.spans import METRICS
+from gliner_pipe.metrics.spans import METRICS, score_ents
 from gliner_pipe.metrics.token_tags import TokenTagScorer
 from gliner_pipe.modeling.backbones.base import Window
 from gliner_pipe.modeling.decoders.crf import CRFTags
@@ -48,6 +48,9 @@ from gliner_pipe.pipeline.token_classifier.training_batch import (
 )
 from gliner_pipe.pipeline.word_splitters import ReadWords, SpacyWords, Words, WordSplitter, read_words
 from gliner_pipe.util.consent import PipeConfigs
+
+#: spaCy's names of the accuracy of token attributes.
+ACCURACIES = {"tag_": "tag_acc", "pos_": "pos_acc"}
 
 
 @Language.factory(
@@ -233,7 +236,7 @@ class TokenTagger(TorchPipe):
     def restore_settings(self, values: Mapping[str, Any]) -> None:
         """Set what ``current_settings`` returned."""
         self._labels = self._parsed(values["labels"])
-        self.cfg = self._checked({key: value for key, value in values.items() if key != "labels"})
+        self.cfg = {key: value for key, value in values.items() if key != "labels"}
         install_extension(self.target)
 
     # -- model ---------------------------------------------------------------------------------------------
@@ -461,15 +464,24 @@ class TokenTagger(TorchPipe):
         return describe(examples, self.target, self.cfg["target_span_getter"])
 
     def score(self, examples: Iterable[Example], **kwargs: Any) -> dict[str, Any]:
-        """Return the scores for ``nlp.evaluate``: ``tags_p``, ``tags_r``, ``tags_f`` and ``tags_per_type``."""
+        """Return the scores for ``nlp.evaluate``: ``tags_p``, ``tags_r``, ``tags_f`` and ``tags_per_type``.
+
+        For ``spacy evaluate``, which prints spaCy's own names only, they are joined by ``ents_p`` and so on where the
+        component writes to ``doc.ents``, and by ``tag_acc`` or ``pos_acc`` for such a target.
+        """
+        examples = list(examples)
         if self.scorer is not None:
-            scored: dict[str, Any] = super().score(examples, **kwargs)
-            return scored
-        rows = self.default_scorer()(list(examples))
+            return super().score(examples, **kwargs)
+        rows = self.default_scorer()(examples)
         micro = rows["micro"]
         summary = ("micro", "macro", "accuracy")
         per_type = {label: row for label, row in rows.items() if label not in summary}
-        return {**{f"tags_{key}": micro[key] for key in "prf"}, "tags_per_type": per_type}
+        scores = {**{f"tags_{key}": micro[key] for key in "prf"}, "tags_per_type": per_type}
+        if self.target in ACCURACIES:
+            scores[ACCURACIES[self.target]] = rows["accuracy"]
+        if self.target == SPANS and "ents" in span_places(self.setter):
+            scores |= score_ents(examples, self.gold_spans_key)
+        return scores
 
     def default_scorer(self) -> Callable[..., dict[str, Any]]:
         """Return the scorer of exact spans, or of token tags."""

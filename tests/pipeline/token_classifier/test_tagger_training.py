@@ -252,6 +252,7 @@ def test_command_line_of_spacy(backbone: Path, tmp_path: Path) -> None:
     again = spacy.load(tmp_path / "trained" / "model-best")
     assert [ent.label_ for ent in again("Ada Smith lives in Rome .").ents] == ["person", "city"]
     assert again.meta["performance"]["tags_f"] == 1.0
+    assert again.evaluate(examples(again, "ents"))["ents_f"] == 1.0  # what "spacy evaluate" prints
 
 
 def fill_config(given: dict[str, Any]) -> Any:

@@ -90,7 +90,9 @@ def test_nested_entities_of_different_labels(backbone: Path, tmp_path: Path, mod
     """A chain for each label in every mode, as in EDS-NLP's ner_crf; saved pipelines keep it."""
     nlp = spacy.blank("en")
     embedding = {"@backbones": "transformer", "model": str(backbone), "window": 24, "stride": 16}
-    tagger: Any = nlp.add_pipe("token_classifier", config={"embedding": embedding, "mode": mode})
+    tagger: Any = nlp.add_pipe(
+        "token_classifier", config={"embedding": embedding, "mode": mode, "max_learn_rate": None}
+    )
     gold = [example(nlp, *one) for one in NESTED]
     optimizer = nlp.initialize(lambda: gold)
     optimizer.learn_rate = 0.005
