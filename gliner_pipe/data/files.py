@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, NamedTuple, cast
 
 from gliner_pipe.errors import ConfigError, DataError
 
@@ -195,10 +195,52 @@ def _layout(path: Path) -> Callable[[Path], Iterator[tuple[Place, Any]]]:
 
 
 def _json_lines(path: Path) -> Iterator[tuple[Place, Any]]:
+    name = str(path)
     for number, line in read_lines(path):
-        if line.strip():
-            place = Place(str(path), number)
+        if line and not line.isspace():
+            place = Place(name, number)
             yield place, parse_line(place, line)
+
+
+class LineBlock(NamedTuple):
+    """Consecutive lines of a file: their first and their last byte (exclusive), and the number of the first."""
+
+    file: str
+    start: int
+    stop: int
+    line: int
+
+    def read(self) -> Iterator[tuple[Place, Any]]:
+        """Yield location and value of each line, as :func:`read_json` does."""
+        with Path(self.file).open("rb") as stream:
+            stream.seek(self.start)
+            data = stream.read(self.stop - self.start)
+        for number, raw in enumerate(data.split(b"\n"), start=self.line):
+            place = Place(self.file, number)
+            line = _decode(place, raw)
+            line = line.removeprefix(BOM) if number == 1 else line
+            if line and not line.isspace():
+                yield place, parse_line(place, line)
+
+
+def line_blocks(path: Path, size: int) -> Iterator[LineBlock]:
+    """Divide a file with one JSON value on each line into blocks of whole lines, each of at least `size` bytes.
+
+    Raises
+    ------
+    ValueError
+        The file has another layout, or lines that end in CR.
+    """
+    with path.open("rb") as stream:
+        head = stream.readline()
+        if path.suffix.lower() == ".gz" or b"\r" in head.rstrip(b"\r\n") or _layout(path) is not _json_lines:
+            raise ValueError(f"{path} has no lines of JSON")
+        start, line = 0, 1
+        stream.seek(0)
+        while data := stream.read(size):
+            data += stream.readline()
+            yield LineBlock(str(path), start, start + len(data), line)
+            start, line = start + len(data), line + data.count(b"\n")
 
 
 def _json_objects(path: Path) -> Iterator[tuple[Place, Any]]:

@@ -23,7 +23,7 @@ from gliner_pipe.evaluation.evaluate import gold_span_getter
 from gliner_pipe.pipeline.word_splitters import SpacyWords
 from gliner_pipe.training.arguments import TrainOptions
 from gliner_pipe.training.data_sections import Section
-from gliner_pipe.training.datasets import Dataset, data_report, read_data
+from gliner_pipe.training.datasets import Dataset, data_report, documents_of, read_data
 from gliner_pipe.training.label_checks import check_labels
 from gliner_pipe.training.protocol import trainable_components
 from gliner_pipe.training.word_checks import advice, word_ranges
@@ -112,7 +112,7 @@ def check_training(nlp: Language, options: TrainOptions) -> DataCheck:
     with _collecting(found, options.train_data, options.val_data):
         components = trainable_components(nlp)
         datasets, validation = read_data(nlp, options, found.notes.append)
-        train = [example for dataset in datasets for example in dataset.documents]
+        train = documents_of(datasets)
         for name, component in components.items():
             name = f"components.{name}"
             found.parts[name] = _inspected(nlp, component, train, validation.examples)

@@ -108,6 +108,11 @@ class GlinerJsonReader(JsonReader):
         fields = self._optional_fields(place, value, len(entities), report)
         return Record(place, words=words, entities=entities, **fields)
 
+    @property
+    def reads_alone(self) -> bool:
+        """Whether there were no tags, which are read by what all tags of a file are."""
+        return self._codec is None
+
     def _entities(
         self, place: Place, value: dict[str, Any], words: int, values: Values, report: Counter[str]
     ) -> list[Entity]:
@@ -249,6 +254,11 @@ class JsonlReader(JsonReader):
         if "relations" in fields:
             fields["relations"] = _linked(fields["relations"], positions, report)
         return Record(place, text=text, entities=entities, **fields)
+
+    @property
+    def reads_alone(self) -> bool:
+        """Whether there was no doubt about offsets, and no text that may have several annotators."""
+        return self._facts is None or (self._facts.decision is None and not self._facts.tasks)
 
     def _object(self, place: Place, value: Any) -> dict[str, Any]:
         return record_object(place, as_record(value))
