@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, fields
 from glob import glob, has_magic
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Any, NamedTuple, Protocol
 
@@ -28,7 +29,6 @@ from spacy.language import Language
 from spacy.tokens import Doc
 from spacy.training import Example
 
-from gliner_pipe import __version__
 from gliner_pipe.data.annotations import gold_place
 from gliner_pipe.data.checks import CountRules, GoldCounts
 from gliner_pipe.data.fields import Report
@@ -407,6 +407,13 @@ def _files(path: Any) -> list[Path]:
     return sorted(set(found))
 
 
+def _version() -> str:
+    try:
+        return version("gliner_pipe")
+    except PackageNotFoundError:  # the source without an installation
+        return ""
+
+
 def _key(reader: Reader, nlp: Language, rules: CountRules, limit: int | None) -> str | None:
     """Return a name for the data and options of a reader; None if its data may change without notice."""
     files = _files(reader.path)
@@ -424,7 +431,7 @@ def _key(reader: Reader, nlp: Language, rules: CountRules, limit: int | None) ->
     ]
     options = sorted((name, repr(value)) for name, value in vars(reader).items() if name not in _STATE)
     facts = (
-        (__version__, spacy.__version__, type(reader).__qualname__, options),
+        (_version(), spacy.__version__, type(reader).__qualname__, options),
         (stamps, nlp.tokenizer.to_bytes(), gold_place(nlp), rules, limit),
     )
     return hashlib.sha256(repr(facts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
