@@ -24,7 +24,7 @@ from common import minilm
 
 #: Records from which on nothing is held in memory: a record needs 21 KB.
 MOST_IN_MEMORY = 100_000
-WARM_UP = 5
+WARM_UP = 3
 
 
 def repeated(source: Path, number: int, target: Path) -> None:
@@ -91,9 +91,21 @@ def one(data: Path, in_memory: bool, steps: int, work: Path, started: float) -> 
 
 def measured(data: Path, in_memory: bool, steps: int, work: Path) -> dict:
     """Train in a process of its own."""
-    command = [sys.executable, __file__, "--one", "--data", str(data), "--steps", str(steps), "--work", str(work)]
+    command = [
+        sys.executable,
+        __file__,
+        "--one",
+        "--data",
+        str(data),
+        "--steps",
+        str(steps),
+        "--work",
+        str(work),
+    ]
     command += ["--in_memory"] if in_memory else []
-    run = subprocess.run([*command, "--started", str(time.time())], stdout=subprocess.PIPE, text=True, check=True)
+    run = subprocess.run(
+        [*command, "--started", str(time.time())], stdout=subprocess.PIPE, text=True, check=True
+    )
     return json.loads(run.stdout.splitlines()[-1])
 
 
@@ -102,7 +114,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="records in GLiNER's format, as JSON Lines")
     parser.add_argument("--output", type=Path, help="file of the results")
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
-    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--steps", type=int, default=33)
     parser.add_argument("--work", type=Path, help="folder with room for the records; temporary by default")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--in_memory", action="store_true", help=argparse.SUPPRESS)

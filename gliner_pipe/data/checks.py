@@ -170,8 +170,8 @@ class GoldCounts:
     checksum: str = ""
     contents: list[bytes] = field(default_factory=list, repr=False)
 
-    def add(self, example: Example) -> None:
-        """Count an example."""
+    def add(self, example: Example, text: str | None = None) -> None:
+        """Count an example; `text` is that of its document, if it is known."""
         rules, doc = self.rules, example.reference
         spans = gold_spans(doc, rules.spans_key)
         self.labels.update([span.label_ for span in spans if span.label])
@@ -182,7 +182,7 @@ class GoldCounts:
         self.entities += len(spans)
         if rules.whole is None or len(doc) <= rules.whole:
             self.report.add(example, spans, rules.spans_key, max_width=rules.max_width)
-        self.contents.append(content_of(doc, spans))
+        self.contents.append(content_of(doc, spans, text))
 
     @classmethod
     def merge(cls, rules: CountRules, parts: Iterable[GoldCounts]) -> GoldCounts:
@@ -223,10 +223,10 @@ class CountedExamples(Sequence[Example]):
         """Return the counts of gold entities in one place; None for any place."""
 
 
-def content_of(doc: Doc, spans: Iterable[Span]) -> bytes:
+def content_of(doc: Doc, spans: Iterable[Span], text: str | None = None) -> bytes:
     """Return text and annotations of a document for a checksum."""
     found = sorted([(span.start, span.end, span.label_) for span in spans])
-    return repr((doc.text, found, supervision(doc).get("relations"))).encode()
+    return repr((doc.text if text is None else text, found, supervision(doc).get("relations"))).encode()
 
 
 def check_examples(

@@ -247,12 +247,12 @@ class _Block:
     #: Whether the examples would be the same without the others of the file.
     alone: bool = True
 
-    def add(self, record: bytes, example: Any, report: Counter[str] | None) -> None:
-        """Add an example if it has words."""
+    def add(self, record: bytes, example: Any, report: Counter[str] | None, text: str | None = None) -> None:
+        """Add an example if it has words; `text` is its text, if it is known."""
         if has_words(example.reference):
             self.records.append(record)
             self.lengths.append(len(example.predicted))
-            self.counts.add(example)
+            self.counts.add(example, text)
         elif report is not None:
             report["text without words (skipped)"] += 1
 
@@ -362,7 +362,7 @@ def _by_line(form: _Records, blocks: list[LineBlock], rules: CountRules) -> Iter
                 found.place = found.place or record.place
                 doc = reader.annotated(nlp, tokenized(nlp, record), record, found.report)
                 found.report.settle(record.place)
-                found.add(form.written(record), _Gold(doc, doc), found.report)
+                found.add(form.written(record), _Gold(doc, doc), found.report, record.running_text())
         except GlinerPipeError as error:
             found.error = error
         found.alone = reader.reads_alone

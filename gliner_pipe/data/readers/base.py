@@ -59,6 +59,14 @@ class Record:
     rel_negatives: list[str] | None = None
     id: str | None = None
 
+    def running_text(self) -> str:
+        """Return the text of its document."""
+        if self.words is None:
+            return self.text or ""
+        if self.spaces is None:
+            return " ".join(self.words) + " "
+        return "".join(word + " " * space for word, space in zip(self.words, self.spaces, strict=True))
+
 
 @dataclass(frozen=True)
 class _LabelRules:
@@ -83,8 +91,10 @@ class _LabelRules:
         self, record: Record, present: Iterable[str], report: Counter[str]
     ) -> tuple[list[str] | None, list[str] | None]:
         """Return the complete label set and the negatives of a record, checked against the labels in use."""
-        in_use = list(dict.fromkeys(present))
         name = f"{self.kind}_negatives"
+        if self.closed is getattr(record, name) is getattr(record, f"{self.kind}_labels") is None:
+            return None, None
+        in_use = list(dict.fromkeys(present))
         # The closed set need not contain the negatives.
         negatives = _LabelRules(self.kind, self.new_names, None)._list(record, name)
         wrong = [label for label in negatives or [] if label in in_use]
