@@ -7,16 +7,20 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from spacy.language import Language
 from spacy.training import Example
 
 from gliner_pipe.data.annotations import DEFAULT_SPANS_KEY
-from gliner_pipe.data.checks import check_examples
+from gliner_pipe.data.checks import CountRules, check_examples
 from gliner_pipe.data.fields import Report
 from gliner_pipe.data.inspection import Inspection, inspect_data
 from gliner_pipe.data.label_sets import LabelSets
+from gliner_pipe.data.lazy import joined
+from gliner_pipe.data.on_disk import Storage
 from gliner_pipe.data.word_report import compare_words
 from gliner_pipe.errors import GlinerPipeError
 from gliner_pipe.evaluation.evaluate import gold_span_getter
@@ -146,8 +150,11 @@ def check_data(
         Maximum number of words of an entity.
     """
     found = DataCheck()
-    with _collecting(found, train, dev):
-        examples = [example for section in train for example in section.read(nlp, "train.train_data")]
+    with _collecting(found, train, dev), TemporaryDirectory() as folder:
+        rules = CountRules(DEFAULT_SPANS_KEY, max_width)
+        stored = [Storage(Path(folder), f"train_data-{number}", rules) for number in range(len(train))]
+        opened = zip(train, stored, strict=True)
+        examples = joined([section.open(nlp, "train.train_data", storage) for section, storage in opened])
         others = [example for section in dev or () for example in section.read(nlp, "train.val_data")]
         part = inspect_data(
             examples,

@@ -5,9 +5,11 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -113,9 +115,12 @@ def _forked(function: Callable[[Item], Result], items: Iterable[Item], n_process
         running: deque[Future[Result]] = deque()
         try:
             while True:
-                running += (
-                    pool.submit(_call, item) for item in islice(waiting, 3 * n_processes - len(running))
-                )
+                with warnings.catch_warnings():
+                    # the processes need no thread of this one
+                    warnings.filterwarnings("ignore", message=".*fork", category=DeprecationWarning)
+                    running += (
+                        pool.submit(_call, item) for item in islice(waiting, 3 * n_processes - len(running))
+                    )
                 if not running:
                     return
                 yield running.popleft().result()
@@ -131,6 +136,7 @@ def _forked(function: Callable[[Item], Result], items: Iterable[Item], n_process
 def _start(function: Callable[[Any], Any], parent: int) -> None:
     """Prepare a new process."""
     gc.freeze()  # what it shares with its parent is not copied
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # its parent ends it
     end_with_parent(parent)
     _called[:] = [function]
 

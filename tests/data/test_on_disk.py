@@ -100,6 +100,16 @@ def emoji(number):
     )
 
 
+def doubtful(number):
+    """Code points, for which only the whole file speaks."""
+    some = [{"text": "é, Ann-Mary is", "entities": [[3, 6, "p"]]}] * number
+    return [*some, {"text": "Ann", "entities": [{"start": 0, "end": 3, "label": "p", "text": "Ann"}]}]
+
+
+def utf16(path, **options):
+    return jsonl(path, offsets="utf16", **options)
+
+
 def tags(number):
     return [{"tokenized_text": ["Ann", "in", "Oslo"], "ner": ["B-p", "O", "B-c"]} for _ in range(number)]
 
@@ -110,6 +120,8 @@ def tags(number):
         (gliner_json, words(40)),
         (jsonl, texts(30)),
         (jsonl, emoji(20)),
+        (jsonl, doubtful(20)),
+        (utf16, emoji(20)),
         (gliner_json, tags(30)),
         (gliner_json, [{"tokenized_text": [" "], "ner": []}, *words(30)]),
     ],

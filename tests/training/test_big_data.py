@@ -20,6 +20,7 @@ from gliner_pipe.data.on_disk import DiskExamples, Storage
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.registry import registry
 from gliner_pipe.train import train
+from gliner_pipe.training.data_check import check_data
 from gliner_pipe.training.data_sections import TrainData, ValidationData
 from gliner_pipe.training.datasets import (
     data_report,
@@ -116,6 +117,20 @@ def test_held_out_documents_and_labels_are_the_same(blank, paths, tmp_path):
     assert [texts(draw) for draw in islice(draws([disk], 3), 40)] == expected
     assert not any("city" in spans for draw in expected for _, spans in draw)
     assert data_report([disk], Component()) == data_report([memory], Component())
+
+
+def test_a_check_finds_the_same(blank, paths):
+    found = [
+        check_data(
+            blank,
+            TrainData.validate({"reader": str(paths[0]), "keep_in_memory": in_memory}),
+            ValidationData.validate(str(paths[1])),
+            max_width=2,
+        )
+        for in_memory in (True, False)
+    ]
+    assert found[0].to_dict() == found[1].to_dict()
+    assert found[0].error is None and found[0].parts["data"].texts[0].repeated
 
 
 def options(config_path, train_data, out, **changes):

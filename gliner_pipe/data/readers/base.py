@@ -92,7 +92,8 @@ class _LabelRules:
     ) -> tuple[list[str] | None, list[str] | None]:
         """Return the complete label set and the negatives of a record, checked against the labels in use."""
         name = f"{self.kind}_negatives"
-        if self.closed is getattr(record, name) is getattr(record, f"{self.kind}_labels") is None:
+        stated: list[list[str] | None] = [getattr(record, name), getattr(record, f"{self.kind}_labels")]
+        if self.closed is None and stated == [None, None]:
             return None, None
         in_use = list(dict.fromkeys(present))
         # The closed set need not contain the negatives.

@@ -257,8 +257,13 @@ class JsonlReader(JsonReader):
 
     @property
     def reads_alone(self) -> bool:
-        """Whether there was no doubt about offsets, and no text that may have several annotators."""
-        return self._facts is None or (self._facts.decision is None and not self._facts.tasks)
+        """Whether offsets count what is expected for sure, and there was no text that may have several annotators."""
+        facts, unit = self._facts, "codepoints" if self.offsets == "auto" else self.offsets
+        if facts is None or facts.tasks:
+            return facts is None
+        decision = facts.decision or NO_DOUBT
+        expected = decision is NO_DOUBT or decision.reading == Reading(unit)
+        return expected and decision.doubt is None
 
     def _object(self, place: Place, value: Any) -> dict[str, Any]:
         return record_object(place, as_record(value))

@@ -182,4 +182,7 @@ class JsonReader(Reader):
 
 def _unwrapped(values: Iterable[tuple[Place, Any]]) -> Iterator[tuple[Place, Any]]:
     for place, value in values:
-        yield from unwrapped(place, value)
+        if type(value) is dict and "classes" not in value:
+            yield place, value
+        else:
+            yield from unwrapped(place, value)
