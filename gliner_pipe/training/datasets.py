@@ -25,9 +25,10 @@ from gliner_pipe.pipeline.overrides import gliner_components
 from gliner_pipe.training.arguments import TrainOptions
 from gliner_pipe.training.data_sections import Section
 from gliner_pipe.training.protocol import TrainableByLoop
+from gliner_pipe.training.run_folder import RunFolder
 from gliner_pipe.training.validation import Validation, choose_metric, make_scorers
 
-#: Folder beside the models for training data on disk.
+#: Folder of training data on disk, in the folder of a training.
 CACHE = "data-cache"
 
 
@@ -139,7 +140,8 @@ def read_data(
     tuple
         The training data, without the labels in ``unseen_labels``, and the validation.
     """
-    storage = Storage(options.output_path.parent / CACHE, "train_data", _count_rules(nlp), turn)
+    folder = RunFolder.of(options.output_path, options.best_path).path / CACHE
+    storage = Storage(folder, "train_data", _count_rules(nlp), turn)
     datasets = read_training(nlp, options.train_data, options.batch_size, storage)
     for dataset in datasets:
         if isinstance(dataset.documents, DiskExamples):

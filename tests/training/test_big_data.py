@@ -6,6 +6,7 @@ import random
 from collections import Counter
 from dataclasses import replace
 from itertools import islice
+from types import SimpleNamespace
 
 import confit
 import pytest
@@ -18,6 +19,7 @@ from gliner_pipe.data.holdout import hold_out, without_labels
 from gliner_pipe.data.lazy import LazyExamples
 from gliner_pipe.data.on_disk import DiskExamples, Storage
 from gliner_pipe.errors import ConfigError
+from gliner_pipe.pipeline.build import pipeline_of
 from gliner_pipe.registry import registry
 from gliner_pipe.train import train
 from gliner_pipe.training.data_check import check_data
@@ -29,6 +31,9 @@ from gliner_pipe.training.datasets import (
     read_training,
     read_validation,
 )
+from gliner_pipe.training.label_checks import check_labels
+from gliner_pipe.training.resuming import describe_data
+from gliner_pipe.training.validation import Validation
 from tests.training.conftest import records, weights, write
 
 
@@ -117,6 +122,21 @@ def test_held_out_documents_and_labels_are_the_same(blank, paths, tmp_path):
     assert [texts(draw) for draw in islice(draws([disk], 3), 40)] == expected
     assert not any("city" in spans for draw in expected for _, spans in draw)
     assert data_report([disk], Component()) == data_report([memory], Component())
+
+
+def test_all_examples_are_read_once_only(config_path, paths, tmp_path):
+    nlp = pipeline_of(options(config_path, None, tmp_path)["nlp"])
+    _, (disk,) = both(nlp, [{"reader": str(paths[0])}], tmp_path / "cache")
+    made = Counter()
+    documents = disk.documents
+    documents.make = lambda data, make=documents.make: made.update(["example"]) or make(data)
+    component = nlp.get_pipe("gliner")
+    component.labels = []
+    component.initialize(lambda: documents, nlp=nlp)
+    assert sorted(component.labels) == ["city", "person"]
+    check_labels({"gliner": component}, [disk], Validation([], {}), SimpleNamespace(unseen_labels=[]), print)
+    describe_data(documents, "gliner")
+    assert made["example"] <= 1 < len(documents)
 
 
 def test_a_check_finds_the_same(blank, paths):
