@@ -651,7 +651,7 @@ def _use_one_thread_after_fork() -> None:
         torch.set_num_threads(1)
 
 
-def _some(get_examples: Callable[[], Iterable[Example]]) -> Callable[[], Iterable[Example]]:
+def _some(get_examples: Any) -> Any:
     """Return a function that returns examples to validate: one of data that do not fit into memory, else all."""
     if not callable(get_examples):
         return get_examples
