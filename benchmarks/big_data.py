@@ -70,7 +70,8 @@ def one(data: Path, in_memory: bool, steps: int, work: Path, started: float) -> 
         loggers=[ticking],
         save_total_limit=0,
         cpu=True,
-        output_path=work / "model-last",
+        output_path=work,
+        overwrite=True,
     )
     own, others = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
     (wall, cpu, _), (last_wall, last_cpu, _) = ticking.steps[WARM_UP - 1], ticking.steps[-1]
@@ -114,7 +115,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="records in GLiNER's format, as JSON Lines")
     parser.add_argument("--output", type=Path, help="file of the results")
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
-    parser.add_argument("--steps", type=int, default=33)
+    parser.add_argument("--steps", type=int, default=9)
     parser.add_argument("--work", type=Path, help="folder with room for the records; temporary by default")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--in_memory", action="store_true", help=argparse.SUPPRESS)
