@@ -194,9 +194,9 @@ def distill(
         kept: list[Example] = []
         if held_out:
             seed = options.get("data_seed")
-            learned, kept = hold_out(
-                silver.examples, held_out, options.get("seed", 42) if seed is None else seed
-            )
+            seed = options.get("seed", 42) if seed is None else seed
+            rest, kept = hold_out(silver.examples, held_out, seed)
+            learned = list(rest)
         with override(teacher, labels=split_labels(labels)):
             reason = _warm(student, teacher, learned, warm_start)
         data = options.pop("train_data", None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 import re
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ import numpy as np
 from spacy.training import Example
 
 from gliner_pipe.data.annotations import DEFAULT_SPANS_KEY, SpanSetter, gold_spans
+from gliner_pipe.data.lazy import LazyExamples, Subset
 from gliner_pipe.errors import ConfigError
 
 #: Units of a batch size, with their synonyms.
@@ -28,6 +30,8 @@ UNITS = {
 #: Fixed cost of a part of a batch, in subword tokens. On a CPU gradients are accumulated and those of the embeddings
 #: allocated once more, which was measured; a GPU is busy only with parts of some thousand subword tokens.
 OVERHEAD = {"cpu": 64, "cuda": 4096}
+#: Number of examples whose size is determined at once, when they are drawn.
+COUNTED_AT_ONCE = 512
 
 #: Returns the number of subword tokens of the text of each example.
 PieceCounter = Callable[[Sequence[Example]], Sequence[int]]
@@ -80,8 +84,8 @@ def batches(
     rng: random.Random | None = None,
     spans_key: SpanSetter = DEFAULT_SPANS_KEY,
     count_pieces: PieceCounter | None = None,
-) -> Iterator[list[Example]]:
-    """Yield batches of at most `size`.
+) -> Iterator[Sequence[Example]]:
+    """Yield batches of at most `size`: lists, or parts of a lazy sequence whose examples are made when they are read.
 
     An example larger than `size` is a batch of its own; no example is left out. Examples are not grouped by length:
     batches of similar length are no fair sample of the data. With gradient clipping, those of short texts, which have
@@ -108,23 +112,28 @@ def batches(
         `size` is in pieces, and `count_pieces` is missing.
     """
     limit = parse_size(size)
-    pool = list(examples)
-    costs = _costs(pool, limit, spans_key, count_pieces)
-    order = list(range(len(pool)))
+    pool = examples if isinstance(examples, LazyExamples) else list(examples)
+    order = array("q", range(len(pool)))
     if shuffle:
         (rng or random.Random(0)).shuffle(order)
-    group: list[int] = []
+    group = array("q")
     total = longest = 0
-    for i in order:
-        longest = max(longest, costs[i])
-        total += costs[i]
-        measure = (len(group) + 1) * longest if limit.unit == "padded_words" else total
-        if group and measure > limit.number:
-            yield [pool[i] for i in group]
-            group, total, longest = [], costs[i], costs[i]
-        group.append(i)
+    for at in range(0, len(order), COUNTED_AT_ONCE):
+        some = order[at : at + COUNTED_AT_ONCE]
+        for i, cost in zip(some, _costs(_chosen(pool, some), limit, spans_key, count_pieces), strict=True):
+            longest = max(longest, cost)
+            total += cost
+            measure = (len(group) + 1) * longest if limit.unit == "padded_words" else total
+            if group and measure > limit.number:
+                yield _chosen(pool, group)
+                group, total, longest = array("q"), cost, cost
+            group.append(i)
     if group:
-        yield [pool[i] for i in group]
+        yield _chosen(pool, group)
+
+
+def _chosen(pool: list[Example] | LazyExamples, places: Sequence[int]) -> Sequence[Example]:
+    return Subset(pool, places) if isinstance(pool, LazyExamples) else [pool[i] for i in places]
 
 
 def _costs(
@@ -133,6 +142,9 @@ def _costs(
     """Return the size of each example in the unit of `size`."""
     if size.unit == "samples":
         return [1] * len(examples)
+    if isinstance(examples, LazyExamples) and size.unit in ("words", "padded_words"):
+        lengths: list[int] = examples.lengths.tolist()
+        return lengths
     if size.unit == "spans":
         return [max(1, len(gold_spans(example.reference, spans_key))) for example in examples]
     if size.unit != "pieces":

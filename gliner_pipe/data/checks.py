@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
+import numpy as np
 from spacy.tokens import Doc, Span
 from spacy.training import Example
 
@@ -77,6 +81,157 @@ class DataReport:
         )
         return head + (f", {number_of(self.relations, 'relation')}" if self.relations else "")
 
+    def add(
+        self,
+        example: Example,
+        spans: Sequence[Span],
+        spans_key: SpanSetter,
+        *,
+        max_width: int | None = None,
+        wanted: set[str] | None = None,
+        flat_ner: bool = False,
+        max_length: int | None = None,
+    ) -> None:
+        """Count an example, with its gold entities `spans`; the other parameters are those of `check_examples`."""
+        doc = example.reference
+        words = word_places(doc)
+        self.examples += 1
+        self.words += words[-1]
+        self.longest = max(self.longest, words[-1])
+        self.without_entities += not spans
+        missing = unknown_tokens(doc, spans_key)
+        self.unknown += 0 if missing is None else int(missing.sum())
+        if not spans:
+            self.elsewhere += places_of([doc])
+        self.relations += len(supervision(doc).get("relations", ()))
+        usable = []
+        aligned = _aligned_ranges(example)
+        for span in spans:
+            self.entities[span.label_] += 1
+            self.widths[words[span.end] - words[span.start]] += 1
+            reason = _reason(span, words, aligned, wanted, max_width, max_length)
+            if reason:
+                self.dropped[reason] += 1
+            else:
+                usable.append(span)
+        if flat_ner and (number := len(usable) - _flat_count(usable)):
+            self.dropped["overlapping a longer entity (flat_ner)"] += number
+
+    def merge(self, other: DataReport) -> None:
+        """Add the counts of other examples."""
+        for name, value in vars(other).items():
+            mine = getattr(self, name)
+            if isinstance(mine, Counter):
+                mine.update(value)
+            else:
+                setattr(self, name, max(mine, value) if name == "longest" else mine + value)
+
+
+class CountRules(NamedTuple):
+    """What :class:`GoldCounts` counts.
+
+    Attributes
+    ----------
+    spans_key
+        Where gold entities are stored.
+    max_width
+        Maximum number of words of an entity; None for no limit.
+    whole
+        Maximum number of tokens of a document that is not split, the others are not in the report; None for no limit.
+    """
+
+    spans_key: SpanSetter
+    max_width: int | None = None
+    whole: int | None = None
+
+
+@dataclass
+class GoldCounts:
+    """Counts of the gold annotations of documents, made in one pass; those of consecutive parts of the data add up.
+
+    Attributes
+    ----------
+    rules
+        What is counted.
+    labels, relations, places
+        What `count_labels`, `count_relations` and `places_of` return.
+    report
+        On the documents that are not split.
+    documents, tokens, entities
+        Their numbers.
+    checksum
+        Of texts and annotations, as 64 hexadecimal digits; set by `merge`.
+    """
+
+    rules: CountRules
+    labels: Counter[str] = field(default_factory=Counter)
+    relations: Counter[str] = field(default_factory=Counter)
+    places: Counter[str] = field(default_factory=Counter)
+    report: DataReport = field(default_factory=DataReport)
+    documents: int = 0
+    tokens: int = 0
+    entities: int = 0
+    checksum: str = ""
+    contents: list[bytes] = field(default_factory=list, repr=False)
+
+    def add(self, example: Example, text: str | None = None) -> None:
+        """Count an example; `text` is that of its document, if it is known."""
+        rules, doc = self.rules, example.reference
+        spans = gold_spans(doc, rules.spans_key)
+        self.labels.update([span.label_ for span in spans if span.label])
+        self.relations.update([label for _, _, label in supervision(doc).get("relations", ())])
+        self.places.update(places_of([doc]))
+        self.documents += 1
+        self.tokens += len(doc)
+        self.entities += len(spans)
+        if rules.whole is None or len(doc) <= rules.whole:
+            self.report.add(example, spans, rules.spans_key, max_width=rules.max_width)
+        self.contents.append(content_of(doc, spans, text))
+
+    @classmethod
+    def merge(cls, rules: CountRules, parts: Iterable[GoldCounts]) -> GoldCounts:
+        """Return the counts of all parts, in the order of the data."""
+        total, digest = cls(rules), hashlib.sha256()
+        for part in parts:
+            for name in ("labels", "relations", "places"):
+                getattr(total, name).update(getattr(part, name))
+            for name in ("documents", "tokens", "entities"):
+                setattr(total, name, getattr(total, name) + getattr(part, name))
+            total.report.merge(part.report)
+            digest.update(b"".join(part.contents))
+        total.checksum = digest.hexdigest()
+        return total
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything but the rules as JSON values."""
+        values = {name: value for name, value in vars(self).items() if name not in ("rules", "contents")}
+        return {**values, "report": vars(self.report)}
+
+    @classmethod
+    def from_json(cls, rules: CountRules, values: dict[str, Any]) -> GoldCounts:
+        """Return the counts that ``to_json`` described."""
+
+        def restored(found: dict[str, Any]) -> dict[str, Any]:
+            return {key: Counter(one) if isinstance(one, dict) else one for key, one in found.items()}
+
+        report = DataReport(**restored(values["report"]))
+        report.widths = Counter({int(width): number for width, number in report.widths.items()})
+        return cls(rules, **{**restored({**values, "report": None}), "report": report})
+
+
+class CountedExamples(Sequence[Example]):
+    """Examples that do not fit into memory; what is counted over all of them is counted in one pass, and kept."""
+
+    @abstractmethod
+    def gold_counts(self, spans_key: SpanSetter | None = None) -> GoldCounts:
+        """Return the counts of gold entities in one place; None for any place."""
+
+
+def content_of(doc: Doc, spans: Iterable[Span], text: str | None = None) -> bytes:
+    """Return text and annotations of a document for a checksum."""
+    found = sorted([(span.start, span.end, span.label_) for span in spans])
+    return repr((doc.text if text is None else text, found, supervision(doc).get("relations"))).encode()
+
 
 def check_examples(
     examples: Iterable[Example],
@@ -117,31 +272,16 @@ def check_examples(
     report = DataReport()
     wanted = None if labels is None else set(labels)
     for example in examples:
-        spans = gold_spans(example.reference, spans_key)
-        words = word_places(example.reference)
-        report.examples += 1
-        report.words += words[-1]
-        report.longest = max(report.longest, words[-1])
-        report.without_entities += not spans
-        missing = unknown_tokens(example.reference, spans_key)
-        report.unknown += 0 if missing is None else int(missing.sum())
-        if not spans:
-            report.elsewhere += places_of([example.reference])
-        report.relations += count_relations([example]).total()
-        report.entities.update(span.label_ for span in spans)
-        report.widths.update(words[span.end] - words[span.start] for span in spans)
-        usable = []
-        aligned = _aligned_ranges(example)
-        for span in spans:
-            reason = _reason(span, words, aligned, wanted, max_width, max_length)
-            if reason:
-                report.dropped[reason] += 1
-            else:
-                usable.append(span)
-        if flat_ner:
-            report.dropped["overlapping a longer entity (flat_ner)"] += len(usable) - _flat_count(usable)
-    report.dropped = +report.dropped
-    _refuse_useless(report, spans_key)
+        report.add(
+            example,
+            gold_spans(example.reference, spans_key),
+            spans_key,
+            max_width=max_width,
+            wanted=wanted,
+            flat_ner=flat_ner,
+            max_length=max_length,
+        )
+    refuse_useless(report, spans_key)
     return report
 
 
@@ -182,8 +322,8 @@ def _aligned_ranges(example: Example) -> set[tuple[int, int]] | None:
 
 
 def _same_tokens(gold: Doc, predicted: Doc) -> bool:
-    return len(gold) == len(predicted) and all(
-        one.orth == other.orth for one, other in zip(gold, predicted, strict=True)
+    return gold is predicted or (
+        len(gold) == len(predicted) and np.array_equal(gold.to_array("ORTH"), predicted.to_array("ORTH"))
     )
 
 
@@ -199,7 +339,14 @@ def _flat_count(spans: Sequence[Span]) -> int:
     return count
 
 
-def _refuse_useless(report: DataReport, spans_key: SpanSetter) -> None:
+def refuse_useless(report: DataReport, spans_key: SpanSetter) -> None:
+    """Raise an error if a model can learn nothing from the examples of a report.
+
+    Raises
+    ------
+    DataError
+        No example, no example with an entity, or no entity that can be learned.
+    """
     total = sum(report.entities.values())
     if not report.examples:
         raise DataError("data", "has no example", "at least one", "Check the reader's path")
@@ -215,6 +362,8 @@ def _refuse_useless(report: DataReport, spans_key: SpanSetter) -> None:
 
 def count_labels(examples: Iterable[Example], getter: SpanSetter) -> Counter[str]:
     """Count the gold entities of examples by label."""
+    if isinstance(examples, CountedExamples):
+        return Counter(examples.gold_counts(getter).labels)
     counts = Counter(span.label_ for example in examples for span in gold_spans(example.reference, getter))
     counts.pop("", None)
     return counts
@@ -222,6 +371,8 @@ def count_labels(examples: Iterable[Example], getter: SpanSetter) -> Counter[str
 
 def count_relations(examples: Iterable[Example]) -> Counter[str]:
     """Count the gold relations of examples by label."""
+    if isinstance(examples, CountedExamples):
+        return Counter(examples.gold_counts().relations)
     stated = (supervision(example.reference).get("relations", []) for example in examples)
     return Counter(label for relations in stated for _, _, label in relations)
 
@@ -235,6 +386,13 @@ def places_of(docs: Iterable[Doc]) -> Counter[str]:
     return +counts
 
 
+def count_places(examples: Iterable[Example]) -> Counter[str]:
+    """Count the entities of examples by where they are stored, as `places_of` does."""
+    if isinstance(examples, CountedExamples):
+        return Counter(examples.gold_counts().places)
+    return places_of(example.reference for example in examples)
+
+
 def refuse_no_gold(where: str, getter: SpanSetter, examples: Iterable[Example]) -> None:
     """Raise an error if the examples have entities, but none in the expected span group.
 
@@ -245,10 +403,10 @@ def refuse_no_gold(where: str, getter: SpanSetter, examples: Iterable[Example]) 
     DataError
         With the span groups that have entities.
     """
-    docs = [example.reference for example in examples]
-    elsewhere = places_of(docs)
-    if elsewhere and not any(gold_spans(doc, getter) for doc in docs):
-        raise no_gold(where, getter, len(docs), elsewhere)
+    examples = examples if isinstance(examples, Sequence) else list(examples)
+    elsewhere = count_places(examples)
+    if elsewhere and not any(gold_spans(example.reference, getter) for example in examples):
+        raise no_gold(where, getter, len(examples), elsewhere)
 
 
 def no_gold(where: str, getter: SpanSetter, examples: int, elsewhere: Counter[str]) -> DataError:

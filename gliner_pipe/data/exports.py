@@ -64,6 +64,8 @@ WRAPPERS = ("examples", "data", "documents", "records", "items")
 
 #: Answers of annotators to records that are no gold annotations.
 REFUSED = ("reject", "ignore")
+#: Names of the parts of a span that is a list.
+_TRIPLE = ("[0]", "[1]", "[2]")
 
 
 class RawSpan(NamedTuple):
@@ -149,8 +151,10 @@ def _are_records(value: list[Any]) -> bool:
 
 def is_task(record: Mapping[str, Any]) -> bool:
     """Whether a record is a task of Label Studio, with its annotations in ``result``."""
-    return isinstance(record.get("data"), Mapping) and bool(
-        {"annotations", "completions", "predictions"} & record.keys()
+    return (
+        "data" in record
+        and isinstance(record["data"], Mapping)
+        and bool({"annotations", "completions", "predictions"} & record.keys())
     )
 
 
@@ -352,21 +356,23 @@ def raw_spans(place: Place, name: str, value: Any, report: Counter[str]) -> list
     DataError
         `value` is neither, or an item is no span.
     """
-    if isinstance(value, Mapping) and all(isinstance(group, (list, tuple)) for group in value.values()):
+    if not isinstance(value, (list, tuple)):
+        if not isinstance(value, Mapping) or not all(
+            isinstance(one, (list, tuple)) for one in value.values()
+        ):
+            raise place.error(name, f"is {shown(value)}", "a list", "Write [] for none")
         if len(value) > 1:
             report[f"span groups read as one: {', '.join(map(str, value))}"] += 1
         return [
             span for key, group in value.items() for span in raw_spans(place, f"{name}.{key}", group, report)
         ]
-    if not isinstance(value, (list, tuple)):
-        raise place.error(name, f"is {shown(value)}", "a list", "Write [] for none")
     spans: list[RawSpan] = []
     for position, item in enumerate(value):
         where = f"{name}[{position}]"
-        if isinstance(item, Mapping):
+        if isinstance(item, (list, tuple)) and len(item) == 3:
+            spans.append(RawSpan(where, _TRIPLE, *item))
+        elif isinstance(item, Mapping):
             spans += _mapped(place, where, item)
-        elif isinstance(item, (list, tuple)) and len(item) == 3:
-            spans.append(RawSpan(where, ("[0]", "[1]", "[2]"), *item))
         else:
             raise place.error(where, f"is {shown(item)}", "[start, end, label]")
     return spans
@@ -476,9 +482,8 @@ def _has_token(span: RawSpan, number: int, record: Mapping[str, Any]) -> bool:
 
 def tool_fields(record: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the fields of the tool that wrote a record that are no annotations."""
-    names = record.keys()
-    if names & _PRODIGY_MARKS:
+    if not _PRODIGY_MARKS.isdisjoint(record):
         return PRODIGY
-    if names & _LABEL_STUDIO_MARKS:
+    if not _LABEL_STUDIO_MARKS.isdisjoint(record):
         return LABEL_STUDIO
-    return DOCCANO if names & _DOCCANO_MARKS else ()
+    return () if _DOCCANO_MARKS.isdisjoint(record) else DOCCANO

@@ -34,6 +34,30 @@ class Report(Counter[str]):
         self.first: dict[str, Place] = {}
         self.examples: dict[str, list[str]] = {}
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (dict(self),), vars(self)
+
+    def merge(self, other: Report) -> None:
+        """Add the counts of data that follow."""
+        self.update(other)
+        self.first = other.first | self.first
+        for reason, some in other.examples.items():
+            mine = self.examples.setdefault(reason, [])
+            mine += some[: SHOWN_EXAMPLES - len(mine)]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as JSON values."""
+        first = {reason: [place.file, place.line] for reason, place in self.first.items()}
+        return {"counts": dict(self), "first": first, "examples": self.examples}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Report:
+        """Return the report that ``to_json`` described."""
+        report = cls(values["counts"])
+        report.first = {reason: Place(*place) for reason, place in values["first"].items()}
+        report.examples = values["examples"]
+        return report
+
     def settle(self, place: Place) -> None:
         """Set `place` for the reasons without a place: they were counted while its record was read."""
         if len(self) > len(self.first):

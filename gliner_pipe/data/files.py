@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import glob
 import gzip
 import json
@@ -11,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, NamedTuple, cast
 
 from gliner_pipe.errors import ConfigError, DataError
 from gliner_pipe.util.listing import advice_on
@@ -25,6 +26,9 @@ BOM = "\ufeff"
 
 #: The beginning of an array of records. A line that begins with ``["`` is a record itself: a text and its annotations.
 _ARRAY = re.compile(r'\s*\[\s*(?!\s|")')
+
+#: Bytes of a file that are read at once, and the length of the longest part of JSON that has a meaning only as a whole.
+_READ_AT_ONCE, _LONGEST_LITERAL = 1 << 16, 16
 
 
 @dataclass(frozen=True)
@@ -182,28 +186,150 @@ def read_json(path: Path) -> Iterator[tuple[Place, Any]]:
 
 def _layout(path: Path) -> Callable[[Path], Iterator[tuple[Place, Any]]]:
     """Return the function that reads the records of a file."""
-    line = next((line for _, line in read_lines(path) if line.strip()), "")
-    if line.strip() == "{":
+    with _opened(path) as stream:
+        head = stream.read(_READ_AT_ONCE)
+    _check_start(str(path), head[:2])
+    # an array may be a single line
+    text = head.decode("utf-8", "ignore").removeprefix(BOM).lstrip()
+    if text[:1] == "{" and not re.split(r"[\r\n]", text, maxsplit=1)[0][1:].strip():
         return _json_objects
-    return _json_array if _ARRAY.match(line) else _json_lines
+    return _json_array if _ARRAY.match(text) else _json_lines
 
 
 def _json_lines(path: Path) -> Iterator[tuple[Place, Any]]:
+    name = str(path)
     for number, line in read_lines(path):
-        if line.strip():
-            place = Place(str(path), number)
+        if line and not line.isspace():
+            place = Place(name, number)
             yield place, parse_line(place, line)
 
 
+class LineBlock(NamedTuple):
+    """Consecutive lines of a file: their first and their last byte (exclusive), and the number of the first."""
+
+    file: str
+    start: int
+    stop: int
+    line: int
+
+    def read(self) -> Iterator[tuple[Place, Any]]:
+        """Yield location and value of each line, as :func:`read_json` does."""
+        with Path(self.file).open("rb") as stream:
+            stream.seek(self.start)
+            data = stream.read(self.stop - self.start)
+        for number, raw in enumerate(data.split(b"\n"), start=self.line):
+            place = Place(self.file, number)
+            line = _decode(place, raw)
+            line = line.removeprefix(BOM) if number == 1 else line
+            if line and not line.isspace():
+                yield place, parse_line(place, line)
+
+
+def line_blocks(path: Path, size: int) -> Iterator[LineBlock]:
+    """Divide a file with one JSON value on each line into blocks of whole lines, each of at least `size` bytes.
+
+    Raises
+    ------
+    ValueError
+        The file has another layout, or lines that end in CR.
+    """
+    with path.open("rb") as stream:
+        head = stream.readline()
+        if path.suffix.lower() == ".gz" or b"\r" in head.rstrip(b"\r\n") or _layout(path) is not _json_lines:
+            raise ValueError(f"{path} has no lines of JSON")
+        start, line = 0, 1
+        stream.seek(0)
+        while data := stream.read(size):
+            data += stream.readline()
+            yield LineBlock(str(path), start, start + len(data), line)
+            start, line = start + len(data), line + data.count(b"\n")
+
+
+class _Window:
+    """The text of a file from a record on, read in pieces.
+
+    Attributes
+    ----------
+    text, position
+        What has been read and is needed, and where the next record is looked for.
+    place
+        Location of `position`.
+    before
+        Number of characters of the first line of `text` that are no longer in it.
+    """
+
+    def __init__(self, path: Path, stream: IO[bytes]) -> None:
+        self.path, self.stream = path, stream
+        self.text, self.position, self.before, self.place = "", 0, 0, Place(str(path), 1)
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+        self._complete = False
+        self._more()
+        self.text = self.text.removeprefix(BOM)
+
+    def next(self) -> str:
+        """Go to the next character that is no blank, and return it; empty at the end of the file."""
+        while (place := _skip_blanks(self.text, self.position)) == len(self.text) and self._more():
+            pass
+        self.skip(place)
+        return self.text[self.position : self.position + 1]
+
+    def skip(self, position: int) -> None:
+        """Go to a position."""
+        lines = self.text.count("\n", self.position, position)
+        if lines:
+            self.place = Place(self.place.file, (self.place.line or 1) + lines)
+        self.position = position
+
+    def value(self) -> tuple[Place, Any]:
+        """Return location and value of the record here, and go behind it."""
+        place = self.place
+        while True:
+            try:
+                value, end = _parse(place, self.text, self.position, self.before)
+            except DataError:
+                if _is_cut_off(self.text, self.position) and self._more():
+                    continue
+                raise
+            if end < len(self.text) or not self._more():
+                self.skip(end)
+                return place, value
+
+    def _more(self) -> bool:
+        """Read as much again as is left, but not too little; return whether there was anything."""
+        last = self.text.rfind("\n", 0, self.position)
+        self.before = self.position - last - 1 + (self.before if last < 0 else 0)
+        self.text, self.position = self.text[self.position :], 0
+        while not self._complete:
+            data = self.stream.read(max(_READ_AT_ONCE, len(self.text)))
+            self._complete = not data
+            try:
+                text = self._decoder.decode(data, final=self._complete)
+            except UnicodeDecodeError:
+                text = "\0"
+            if "\0" in text:
+                read_text(self.path)  # raises the error with the line
+            if text:
+                self.text += text
+                return True
+        return False
+
+
+def _is_cut_off(text: str, start: int) -> bool:
+    """Whether what is wrong with the value that begins at `start` may be that the text ends too early."""
+    try:
+        _DECODER.raw_decode(text, start)
+    except json.JSONDecodeError as error:
+        return error.msg.startswith("Unterminated string") or error.pos > len(text) - _LONGEST_LITERAL
+    except (RecursionError, ValueError):
+        return False
+    return True
+
+
 def _json_objects(path: Path) -> Iterator[tuple[Place, Any]]:
-    text = read_text(path)
-    position, line = 0, 1
-    while (start := _skip_blanks(text, position)) < len(text):
-        line += text.count("\n", position, start)
-        place = Place(str(path), line)
-        value, position = _parse(place, text, start)
-        line += text.count("\n", start, position)
-        yield place, value
+    with _opened(path) as stream:
+        window = _Window(path, stream)
+        while window.next():
+            yield window.value()
 
 
 def parse_line(place: Place, line: str | bytes) -> Any:
@@ -231,33 +357,31 @@ def parse_line(place: Place, line: str | bytes) -> Any:
 
 
 def _json_array(path: Path) -> Iterator[tuple[Place, Any]]:
-    text = read_text(path)
-    position, line = text.index("[") + 1, 1 + text.count("\n", 0, text.index("["))
-    first = True
-    while True:
-        start = _skip_blanks(text, position)
-        line += text.count("\n", position, start)
-        place = Place(str(path), line)
-        if text[start : start + 1] == "]":
-            if text[start + 1 :].strip():
-                raise place.error(
-                    "",
-                    "continues after the closing ]",
-                    "one JSON array",
-                    "Write one object on each line instead",
-                )
-            return
-        if not first:
-            if text[start : start + 1] != ",":
-                found = repr(text[start : start + 20]) if start < len(text) else "the end of the file"
-                raise place.error("", f"is not valid JSON: found {found}", "a comma or ] after each object")
-            position, start = start, _skip_blanks(text, start + 1)
-            line += text.count("\n", position, start)
-            place = Place(str(path), line)
-        value, position = _parse(place, text, start)
-        line += text.count("\n", start, position)
-        first = False
-        yield place, value
+    with _opened(path) as stream:
+        window = _Window(path, stream)
+        window.next()
+        window.skip(window.position + 1)
+        first = True
+        while (here := window.next()) != "]":
+            if not first:
+                if here != ",":
+                    found = repr(window.text[window.position :][:20]) if here else "the end of the file"
+                    raise window.place.error(
+                        "", f"is not valid JSON: found {found}", "a comma or ] after each object"
+                    )
+                window.skip(window.position + 1)
+                window.next()
+            first = False
+            yield window.value()
+        end = window.place
+        window.skip(window.position + 1)
+        if window.next():
+            raise end.error(
+                "",
+                "continues after the closing ]",
+                "one JSON array",
+                "Write one object on each line instead",
+            )
 
 
 def _skip_blanks(text: str, position: int) -> int:
@@ -281,13 +405,17 @@ def _constant(name: str) -> Any:
 _DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_constant)
 
 
-def _parse(place: Place, text: str, start: int) -> tuple[Any, int]:
-    """Parse one value of `text` from `start` on, and return it with the position after it."""
+def _parse(place: Place, text: str, start: int, before: int = 0) -> tuple[Any, int]:
+    """Parse one value of `text` from `start` on, and return it with the position after it.
+
+    The line with which `text` begins has that many characters `before` it.
+    """
     try:
         return _DECODER.raw_decode(text, start)
     except json.JSONDecodeError as error:
         line = (place.line or 1) + text.count("\n", start, error.pos)
-        column = error.pos - text.rfind("\n", 0, error.pos)
+        last = text.rfind("\n", 0, error.pos)
+        column = error.pos - last + (before if last < 0 else 0)
         found = f"is not valid JSON: {error.msg}, column {column}"
         place = Place(place.file, line)
     except RecursionError:

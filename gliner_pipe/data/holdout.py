@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+from array import array
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
+import numpy as np
 from spacy.tokens import Doc
 from spacy.training import Example
 
@@ -17,13 +19,16 @@ from gliner_pipe.data.annotations import (
     set_supervision,
     supervision,
 )
+from gliner_pipe.data.lazy import Changed, LazyExamples, Subset
 from gliner_pipe.errors import DataError
 
 #: Key of the count of relations that are removed with their entities.
 RELATIONS = "relations of these entities"
 
 
-def hold_out(documents: Sequence[Example], share: float, seed: int) -> tuple[list[Example], list[Example]]:
+def hold_out(
+    documents: Sequence[Example], share: float, seed: int
+) -> tuple[Sequence[Example], list[Example]]:
     """Split documents at random into training and validation documents.
 
     Parameters
@@ -37,8 +42,8 @@ def hold_out(documents: Sequence[Example], share: float, seed: int) -> tuple[lis
 
     Returns
     -------
-    tuple of list of Example
-        Training and held-out documents, both in the order of `documents`.
+    tuple
+        Training documents and held-out documents, both in the order of `documents`. The held-out ones are in memory.
 
     Raises
     ------
@@ -50,10 +55,28 @@ def hold_out(documents: Sequence[Example], share: float, seed: int) -> tuple[lis
         raise DataError("train.train_data", found, "at least 2", "Set val_data instead of validation_split")
     number = min(max(1, round(share * len(documents))), len(documents) - 1)
     held = set(random.Random(f"{seed}-hold-out").sample(range(len(documents)), number))
+    if isinstance(documents, LazyExamples):
+        rest = np.setdiff1d(np.arange(len(documents), dtype=np.int32), list(held), assume_unique=True)
+        return Subset(documents, array("i", rest.tolist())), [documents[i] for i in sorted(held)]
     return (
         [document for i, document in enumerate(documents) if i not in held],
         [document for i, document in enumerate(documents) if i in held],
     )
+
+
+def without_labels(
+    examples: Sequence[Example], labels: Collection[str], spans_key: SpanSetter
+) -> tuple[Sequence[Example], Counter[str]]:
+    """Return examples without the annotations of some labels, and the counts of :func:`drop_labels`."""
+
+    def dropped(some: Iterable[Example]) -> Counter[str]:
+        return drop_labels(list(some), labels, spans_key)
+
+    if isinstance(examples, LazyExamples):
+        counts = sum(examples.in_blocks(dropped, "counting unseen labels"), Counter[str]())
+        return Changed(examples, lambda one: _changed(one, set(labels), spans_key, Counter())), counts
+    changed = list(examples)
+    return changed, drop_labels(changed, labels, spans_key)
 
 
 def drop_labels(
@@ -82,11 +105,14 @@ def drop_labels(
     unwanted = set(labels)
     dropped: Counter[str] = Counter()
     for i, example in enumerate(examples):
-        if _mentions(example.reference, unwanted):
-            examples[i] = Example(
-                example.predicted, _without(example.reference, unwanted, spans_key, dropped)
-            )
+        examples[i] = _changed(example, unwanted, spans_key, dropped)
     return +dropped
+
+
+def _changed(example: Example, labels: set[str], spans_key: SpanSetter, dropped: Counter[str]) -> Example:
+    if not _mentions(example.reference, labels):
+        return example
+    return Example(example.predicted, _without(example.reference, labels, spans_key, dropped))
 
 
 def _mentions(doc: Doc, labels: set[str]) -> bool:

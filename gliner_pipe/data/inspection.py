@@ -10,7 +10,7 @@ from typing import Any
 from spacy.training import Example
 
 from gliner_pipe.data.annotations import SpanSetter, gold_spans
-from gliner_pipe.data.checks import DataReport
+from gliner_pipe.data.checks import DataReport, count_labels
 from gliner_pipe.data.label_sets import counted, label_doubts, named
 from gliner_pipe.data.word_report import WordReport
 from gliner_pipe.util.plurals import number_of
@@ -18,6 +18,8 @@ from gliner_pipe.util.plurals import number_of
 #: Maximum number of labels and of widths in a text.
 SHOWN_ROWS = 30
 SHOWN_WIDTHS = 12
+#: Number of texts whose length is measured at once.
+MEASURED_AT_ONCE = 1000
 
 
 @dataclass
@@ -170,25 +172,26 @@ def inspect_data(
     for examples in (train, dev):
         report, seen = _texts(examples, spans_key)
         report.words = compare(examples)
-        if window is not None and examples:
-            report.longer = sum(size > window for size in lengths(examples))
+        for at in range(0, len(examples) if window is not None else 0, MEASURED_AT_ONCE):
+            sizes = lengths(examples[at : at + MEASURED_AT_ONCE])
+            report.longer += sum(size > (window or 0) for size in sizes)
         reports.append(report)
         known.append(seen)
-        labels.append(Counter(span.label_ for e in examples for span in gold_spans(e.reference, spans_key)))
+        labels.append(count_labels(examples, spans_key))
     shared = sum(number for text, number in known[1].items() if text in known[0])
     return Inspection((labels[0], labels[1]), (reports[0], reports[1]), shared, window)
 
 
-def _texts(examples: Iterable[Example], spans_key: SpanSetter) -> tuple[TextReport, Counter[str]]:
-    """Return the report on some texts, and how often each occurs."""
+def _texts(examples: Iterable[Example], spans_key: SpanSetter) -> tuple[TextReport, Counter[int]]:
+    """Return the report on some texts, and how often each occurs, by its hash: the texts may not fit into memory."""
     report = TextReport()
-    seen: Counter[str] = Counter()
-    annotations: dict[str, set[tuple[int, int, str]]] = {}
+    seen: Counter[int] = Counter()
+    annotations: dict[int, int] = {}
     for example in examples:
         doc = example.reference
         spans = gold_spans(doc, spans_key)
-        text = doc.text
-        found = {(span.start_char, span.end_char, span.label_) for span in spans}
+        text = hash(doc.text)
+        found = hash(frozenset((span.start_char, span.end_char, span.label_) for span in spans))
         report.texts += 1
         report.repeated += text in seen
         report.contradictory += annotations.setdefault(text, found) != found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -91,9 +92,11 @@ def describe(examples: Sequence[Example], target: str, getter: SpanSetter) -> st
     DataError
         No token has a value.
     """
-    values = [value for one in examples for value in read_values(one.reference, target, getter)]
-    known = [value for value in values if value is not None]
-    n_words = sum(not token.is_space for one in examples for token in one.reference)
+    known: Counter[str] = Counter()
+    n_words = 0
+    for one in examples:
+        known.update(value for value in read_values(one.reference, target, getter) if value is not None)
+        n_words += sum(not token.is_space for token in one.reference)
     if not known:
         raise DataError(
             "data",
@@ -102,6 +105,6 @@ def describe(examples: Sequence[Example], target: str, getter: SpanSetter) -> st
             "Check target and target_span_getter",
         )
     return (
-        f"{number_of(len(examples), 'example')}, {number_of(n_words, 'word')}, {len(known)} with token.{target} "
-        f"({len(set(known))} different)"
+        f"{number_of(len(examples), 'example')}, {number_of(n_words, 'word')}, {known.total()} with token.{target} "
+        f"({len(known)} different)"
     )

@@ -26,6 +26,7 @@ from spacy.vocab import Vocab
 from torch import nn
 
 from gliner_pipe.data.batching import cut_by_length, overhead_of
+from gliner_pipe.data.checks import CountedExamples
 from gliner_pipe.errors import CheckpointError, ConfigError, NotInitializedError, TrainingError, reason_of
 from gliner_pipe.modeling.batch import LossTerms
 from gliner_pipe.modeling.block import available, described
@@ -431,7 +432,7 @@ class TorchPipe(Pipe):  # type: ignore[misc]
         DataError
             If the component has no labels, and no entities are found where its settings say.
         """
-        validate_get_examples(get_examples, f"{type(self).__name__}.initialize")
+        validate_get_examples(_some(get_examples), f"{type(self).__name__}.initialize")
         chosen = self._choose_labels(get_examples, labels)
         self._rng = random.Random(random.getrandbits(64))  # spaCy seeds the global generator
         with self.placed():
@@ -709,3 +710,15 @@ def _use_one_thread_after_fork() -> None:
     if _process != os.getpid():
         _process = os.getpid()
         torch.set_num_threads(1)
+
+
+def _some(get_examples: Any) -> Any:
+    """Return a function that returns examples to validate: one of data that do not fit into memory, else all."""
+    if not callable(get_examples):
+        return get_examples
+
+    def some() -> Iterable[Example]:
+        examples = get_examples()
+        return examples[:1] if isinstance(examples, CountedExamples) else examples
+
+    return some

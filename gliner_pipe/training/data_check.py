@@ -7,23 +7,27 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from spacy.language import Language
 from spacy.training import Example
 
 from gliner_pipe.data.annotations import DEFAULT_SPANS_KEY
-from gliner_pipe.data.checks import check_examples
+from gliner_pipe.data.checks import CountRules, check_examples
 from gliner_pipe.data.fields import Report
 from gliner_pipe.data.inspection import Inspection, inspect_data
 from gliner_pipe.data.label_sets import LabelSets
+from gliner_pipe.data.lazy import joined
+from gliner_pipe.data.on_disk import Storage
 from gliner_pipe.data.word_report import compare_words
 from gliner_pipe.errors import GlinerPipeError
 from gliner_pipe.evaluation.evaluate import gold_span_getter
 from gliner_pipe.pipeline.word_splitters import SpacyWords
 from gliner_pipe.training.arguments import TrainOptions
 from gliner_pipe.training.data_sections import Section
-from gliner_pipe.training.datasets import Dataset, data_report, read_data
+from gliner_pipe.training.datasets import Dataset, data_report, documents_of, read_data
 from gliner_pipe.training.label_checks import check_labels
 from gliner_pipe.training.protocol import trainable_components
 from gliner_pipe.training.word_checks import advice, word_ranges
@@ -112,7 +116,7 @@ def check_training(nlp: Language, options: TrainOptions) -> DataCheck:
     with _collecting(found, options.train_data, options.val_data):
         components = trainable_components(nlp)
         datasets, validation = read_data(nlp, options, found.notes.append)
-        train = [example for dataset in datasets for example in dataset.documents]
+        train = documents_of(datasets)
         for name, component in components.items():
             name = f"components.{name}"
             found.parts[name] = _inspected(nlp, component, train, validation.examples)
@@ -146,8 +150,11 @@ def check_data(
         Maximum number of words of an entity.
     """
     found = DataCheck()
-    with _collecting(found, train, dev):
-        examples = [example for section in train for example in section.read(nlp, "train.train_data")]
+    with _collecting(found, train, dev), TemporaryDirectory() as folder:
+        rules = CountRules(DEFAULT_SPANS_KEY, max_width)
+        stored = [Storage(Path(folder), f"train_data-{number}", rules) for number in range(len(train))]
+        opened = zip(train, stored, strict=True)
+        examples = joined([section.open(nlp, "train.train_data", storage) for section, storage in opened])
         others = [example for section in dev or () for example in section.read(nlp, "train.val_data")]
         part = inspect_data(
             examples,

@@ -95,7 +95,7 @@ class StepStream(IterableDataset[StepBatches]):
     def __iter__(self) -> Iterator[StepBatches]:
         worker = get_worker_info()
         index, workers = (worker.id, worker.num_workers) if worker is not None else (0, 1)
-        own: list[tuple[int, list[Example]]] = []
+        own: list[tuple[int, Sequence[Example]]] = []
         for number, examples in enumerate(draws(self.datasets, self.seed)):
             step, slot = divmod(number, self.n_processes * self.accumulation)
             if step < self.start or (step - self.start) % workers != index:
@@ -123,6 +123,7 @@ class StepStream(IterableDataset[StepBatches]):
         dropped: defaultdict[str, Counter[str]] = defaultdict(Counter)
         sub_batches: list[SubBatch] = []
         sizes: list[int] = []
+        drawn = [(number, list(examples)) for number, examples in drawn]
         for number, examples in drawn:
             rng = random.Random(f"{self.seed}-{number}")
             by_name = {name: component.draw(examples, rng) for name, component in self.components.items()}

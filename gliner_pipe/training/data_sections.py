@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from confit import Config
 from confit.typing import Validatable
@@ -22,6 +23,7 @@ from gliner_pipe.data.detect import (
     reader_of_path,
     reader_of_records,
 )
+from gliner_pipe.data.on_disk import Storage, has_words, is_large, on_disk
 from gliner_pipe.data.readers.json_records import are_records, tagged_sentences
 from gliner_pipe.data.readers.tables import is_dataset
 from gliner_pipe.data.splitting import Chunk
@@ -29,6 +31,8 @@ from gliner_pipe.errors import ConfigError, DataError
 from gliner_pipe.registry import registry
 from gliner_pipe.util.options import checked, refuse_unknown
 from gliner_pipe.util.ranges import Amount, Positive
+
+Examples = TypeVar("Examples", bound=Sequence[Example])
 
 
 @dataclass(frozen=True, config=ConfigDict(arbitrary_types_allowed=True, strict=True))
@@ -63,6 +67,9 @@ class Section:
     weight
         Training only: frequency of draws from this data relative to the other data (1 where it is not given). Without
         any weight each step draws one batch of each.
+    keep_in_memory
+        Training only: whether to hold all examples in memory, or to keep them on disk and make them when they are
+        drawn, with the same result. By default on disk where the data files have more than 20 MB.
     """
 
     reader: Any
@@ -77,6 +84,7 @@ class Section:
     labels: Any = None
     chunk: Chunk | None = None
     weight: Positive | None = None
+    keep_in_memory: bool | None = None
 
     def read(self, nlp: Language, where: str) -> list[Example]:
         """Return the examples that have words; the report of the reader counts the others.
@@ -90,15 +98,41 @@ class Section:
         for example in self.reader(nlp):
             if self.limit and len(examples) >= self.limit:
                 break
-            if any(not token.is_space for token in example.reference):
+            if has_words(example.reference):
                 examples.append(example)
             elif isinstance(report := getattr(self.reader, "report", None), Counter):
                 report["text without words (skipped)"] += 1
-        if not examples:
-            raise DataError(
-                f"[{where}]", "has no document with words", "at least one", "Check the path and the reader"
-            )
-        return examples
+        return _some(examples, where)
+
+    def open(self, nlp: Language, where: str, storage: Storage) -> Sequence[Example]:
+        """Return what `read` returns, in memory or on disk, as ``keep_in_memory`` says.
+
+        Parameters
+        ----------
+        nlp
+            The pipeline.
+        where
+            The section, for messages.
+        storage
+            Where examples on disk are written to.
+        """
+        in_memory = self.keep_in_memory
+        if not (in_memory is False or (in_memory is None and is_large(self.reader))):
+            return self.read(nlp, where)
+        # longer documents may be split
+        whole = None if self.chunk is None else self.chunk.max_words
+        if self.max_length:
+            whole = min(self.max_length, whole or self.max_length)
+        rules = storage.rules._replace(whole=whole if self.multi_sentence else 0)
+        return _some(on_disk(self.reader, nlp, replace(storage, rules=rules), self.limit), where)
+
+
+def _some(examples: Examples, where: str) -> Examples:
+    if not len(examples):
+        raise DataError(
+            f"[{where}]", "has no document with words", "at least one", "Check the path and the reader"
+        )
+    return examples
 
 
 class DataArg(Validatable):  # type: ignore[misc]

@@ -5,16 +5,19 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
 from spacy.language import Language
 from spacy.training import Example
 
-from gliner_pipe.data.annotations import SpanSetter
+from gliner_pipe.data.annotations import SpanSetter, gold_spans
 from gliner_pipe.data.batching import BatchSize, PieceCounter, batches, parse_size
-from gliner_pipe.data.checks import DataReport, check_examples
-from gliner_pipe.data.holdout import drop_labels, hold_out
+from gliner_pipe.data.checks import CountRules, DataReport, refuse_useless
+from gliner_pipe.data.holdout import hold_out, without_labels
+from gliner_pipe.data.lazy import LazyExamples, Parts, joined
+from gliner_pipe.data.on_disk import DiskExamples, Storage
 from gliner_pipe.data.splitting import chunk_examples, split_examples
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.evaluation.evaluate import gold_span_getter
@@ -22,7 +25,11 @@ from gliner_pipe.pipeline.overrides import gliner_components
 from gliner_pipe.training.arguments import TrainOptions
 from gliner_pipe.training.data_sections import Section
 from gliner_pipe.training.protocol import TrainableByLoop
+from gliner_pipe.training.run_folder import RunFolder
 from gliner_pipe.training.validation import Validation, choose_metric, make_scorers
+
+#: Folder of training data on disk, in the folder of a training.
+CACHE = "data-cache"
 
 
 @dataclass(frozen=True)
@@ -49,12 +56,12 @@ class Dataset:
     spans_key: SpanSetter
     count_pieces: PieceCounter | None = None
 
-    def batches(self, rng: random.Random) -> Iterator[list[Example]]:
+    def batches(self, rng: random.Random) -> Iterator[Sequence[Example]]:
         """Yield batches without end; `rng` decides the order and the split points of each pass."""
         while True:
             yield from self.one_pass(rng)
 
-    def one_pass(self, rng: random.Random) -> Iterator[list[Example]]:
+    def one_pass(self, rng: random.Random) -> Iterator[Sequence[Example]]:
         """Yield the batches of one pass over the data."""
         yield from batches(
             self.parts(rng),
@@ -65,26 +72,34 @@ class Dataset:
             count_pieces=self.count_pieces,
         )
 
-    def parts(self, rng: random.Random | None = None, report: Counter[str] | None = None) -> list[Example]:
+    def parts(
+        self, rng: random.Random | None = None, report: Counter[str] | None = None
+    ) -> Sequence[Example]:
         """Return the documents, split as the section says; `report` counts what the splits lose."""
+        rng = rng or random.Random(0)
+        report = Counter() if report is None else report
+        if isinstance(self.documents, LazyExamples):
+            return Parts(self.documents, self._split, rng, report)
+        return list(self._split(self.documents, rng, report))
+
+    def _split(
+        self, documents: Iterable[Example], rng: random.Random, report: Counter[str]
+    ) -> Iterator[Example]:
         section = self.section
         options: dict[str, Any] = {} if section.punct_chars is None else {"punct_chars": section.punct_chars}
-        documents: Iterable[Example] = self.documents
         if section.chunk is not None:
             documents = chunk_examples(documents, section.chunk, spans_key=self.spans_key, report=report)
-        return list(
-            split_examples(
-                documents,
-                max_length=section.max_length or 0,
-                multi_sentence=section.multi_sentence,
-                randomize=self.randomize,
-                rng=rng,
-                spans_key=self.spans_key,
-                check_capitalized=section.check_capitalized,
-                min_newline_count=section.min_newline_count,
-                report=report,
-                **options,
-            )
+        return split_examples(
+            documents,
+            max_length=section.max_length or 0,
+            multi_sentence=section.multi_sentence,
+            randomize=self.randomize,
+            rng=rng,
+            spans_key=self.spans_key,
+            check_capitalized=section.check_capitalized,
+            min_newline_count=section.min_newline_count,
+            report=report,
+            **options,
         )
 
     @property
@@ -102,7 +117,10 @@ class Dataset:
 
 
 def read_data(
-    nlp: Language, options: TrainOptions, note: Callable[[str], None]
+    nlp: Language,
+    options: TrainOptions,
+    note: Callable[[str], None],
+    turn: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> tuple[list[Dataset], Validation]:
     """Read all data of a training.
 
@@ -114,13 +132,21 @@ def read_data(
         Of the training.
     note
         Prints a line for the user.
+    turn
+        Entered while data are written to disk: of several processes of a training, one goes first.
 
     Returns
     -------
     tuple
         The training data, without the labels in ``unseen_labels``, and the validation.
     """
-    datasets = read_training(nlp, options.train_data, options.batch_size)
+    folder = RunFolder.of(options.output_path, options.best_path).path / CACHE
+    storage = Storage(folder, "train_data", _count_rules(nlp), turn)
+    datasets = read_training(nlp, options.train_data, options.batch_size, storage)
+    for dataset in datasets:
+        if isinstance(dataset.documents, DiskExamples):
+            size = f"{dataset.documents.starts[-1] / 1e9:.1f} GB"
+            note(f"training data on disk: {len(dataset.documents):,} documents, {size} in {storage.folder}")
     labels: Sequence[object] | None = None
     examples: list[Example] = []
     validation = Validation([], {})
@@ -135,8 +161,29 @@ def read_data(
     return _without_labels(nlp, datasets, options.unseen_labels, note), validation
 
 
-def read_training(nlp: Language, sections: Sequence[Section], batch_size: int | str) -> list[Dataset]:
+def _count_rules(nlp: Language) -> CountRules:
+    """Return what the first component to train has to know about the training data."""
+    for component in (pipe for _, pipe in nlp.pipeline if isinstance(pipe, TrainableByLoop)):
+        place = getattr(component, "gold_spans_key", None)
+        return CountRules(place or gold_span_getter(nlp), getattr(component, "max_width", None))
+    return CountRules(gold_span_getter(nlp))
+
+
+def read_training(
+    nlp: Language, sections: Sequence[Section], batch_size: int | str, storage: Storage | None = None
+) -> list[Dataset]:
     """Read the sections of the training data.
+
+    Parameters
+    ----------
+    nlp
+        The pipeline.
+    sections
+        The sections.
+    batch_size
+        Size of the batches of sections without a size of their own.
+    storage
+        Where large data are kept on disk; None to hold all examples in memory.
 
     Raises
     ------
@@ -153,7 +200,12 @@ def read_training(nlp: Language, sections: Sequence[Section], batch_size: int | 
             raise ConfigError(
                 f"{where}.labels", "is for val_data only", do="Set labels in the reader, or on the component"
             )
-        datasets.append(Dataset(section, section.read(nlp, where), size, gold_span_getter(nlp)))
+        documents = (
+            section.read(nlp, where)
+            if storage is None
+            else section.open(nlp, where, replace(storage, name=f"{storage.name}-{number}"))
+        )
+        datasets.append(Dataset(section, documents, size, gold_span_getter(nlp)))
     return datasets
 
 
@@ -174,9 +226,11 @@ def read_validation(
     ConfigError
         If an option of a section is invalid.
     """
-    for name in ("chunk", "weight"):
+    for name in ("chunk", "weight", "keep_in_memory"):
         if any(getattr(section, name) is not None for section in sections):
-            found = "is for train_data only: documents are validated as a whole, each once"
+            found = (
+                "is for train_data only: documents are held in memory, and each is validated once as a whole"
+            )
             raise ConfigError(f"train.val_data.{name}", found, do="Remove it")
     given = [section.labels for section in sections if section.labels is not None]
     if any(list(other) != list(given[0]) for other in given[1:]):
@@ -220,8 +274,8 @@ def _without_labels(
     dropped: Counter[str] = Counter()
     kept = []
     for dataset in datasets:
-        documents = list(dataset.documents)
-        dropped += drop_labels(documents, unseen, dataset.spans_key)
+        documents, found = without_labels(dataset.documents, unseen, dataset.spans_key)
+        dropped += found
         kept.append(replace(dataset, documents=documents))
     missing = [label for label in unseen if not dropped[label]]
     if missing:
@@ -277,17 +331,27 @@ def data_report(
         If it can learn nothing.
     """
     lost: Counter[str] = Counter()
-    examples = [example for dataset in datasets for example in dataset.parts(report=lost)]
+    parts = [dataset.parts(report=lost) for dataset in datasets]
+    examples = joined(parts)
     own = component.describe_data(examples) if hasattr(component, "describe_data") else None
     if own is not None:
         return own, Counter()
-    report = check_examples(
-        examples,
-        spans_key=getattr(component, "gold_spans_key", datasets[0].spans_key),
-        max_width=getattr(component, "max_width", None),
-        flat_ner=False,
-    )
+    spans_key = getattr(component, "gold_spans_key", datasets[0].spans_key)
+    max_width = getattr(component, "max_width", None)
+    report = DataReport()
+    for part in parts:
+        if isinstance(part, Parts):
+            report.merge(part.documents.gold_counts(spans_key, max_width).report)
+            long = part.parts_of_long()
+        for example in long if isinstance(part, Parts) else part:
+            report.add(example, gold_spans(example.reference, spans_key), spans_key, max_width=max_width)
+    refuse_useless(report, spans_key)
     return report, +lost
+
+
+def documents_of(datasets: Sequence[Dataset]) -> Sequence[Example]:
+    """Return the documents of all datasets."""
+    return joined([dataset.documents for dataset in datasets])
 
 
 def describe_lost(
@@ -296,7 +360,7 @@ def describe_lost(
     """Warn of the gold annotations that a component with weights cannot learn; return their number by reason."""
     if not hasattr(component, "describe_lost"):
         return {}
-    lost, text = component.describe_lost([one for dataset in datasets for one in dataset.documents])
+    lost, text = component.describe_lost(documents_of(datasets))
     if text:
         warn(f"[components.{component.name}] {text}")
     return dict(lost)
@@ -305,8 +369,8 @@ def describe_lost(
 # -- drawing -----------------------------------------------------------------------------------------------------------
 
 
-def draws(datasets: Sequence[Dataset], seed: int) -> Iterator[list[Example]]:
-    """Yield draws, each the examples of one batch of a step, without end.
+def draws(datasets: Sequence[Dataset], seed: int) -> Iterator[Sequence[Example]]:
+    """Yield draws, each the examples of one batch of a step, without end; those on disk are made when they are read.
 
     Without weights a draw is one batch of each dataset. If any section has a weight, a draw is one batch of one
     dataset, chosen with a probability proportional to its weight (1 where there is none).
@@ -321,7 +385,7 @@ def draws(datasets: Sequence[Dataset], seed: int) -> Iterator[list[Example]]:
     streams = [dataset.batches(random.Random(f"{seed}-{number}")) for number, dataset in enumerate(datasets)]
     if not _weighted(datasets):
         for parts in zip(*streams, strict=True):
-            yield [example for part in parts for example in part]
+            yield joined(parts)
         return
     weights = [dataset.weight for dataset in datasets]
     rng = random.Random(f"{seed}-mix")

@@ -9,11 +9,11 @@ from typing import Any
 
 from spacy.training import Example
 
-from gliner_pipe.data.checks import no_gold, places_of
+from gliner_pipe.data.checks import count_places, no_gold
 from gliner_pipe.data.label_sets import counted, named, odd_labels
 from gliner_pipe.pipeline.labels import parse_labels
 from gliner_pipe.training.arguments import TrainOptions
-from gliner_pipe.training.datasets import Dataset
+from gliner_pipe.training.datasets import Dataset, documents_of
 from gliner_pipe.training.validation import Validation
 
 
@@ -59,7 +59,7 @@ def check_labels(
     ]
     for where, examples in [*by_place, ("train.val_data", validation.examples)]:
         _check_gold(where, examples, trained)
-    train = [example for dataset in datasets for example in dataset.documents]
+    train = documents_of(datasets)
     for component in trained:
         _check_relation_ends(component, warn)
         _check_label_overlap(component, by_place, warn)
@@ -109,6 +109,6 @@ def _check_label_overlap(
 
 def _check_gold(where: str, examples: Sequence[Example], components: Sequence[Any]) -> None:
     """Raise an error if data have annotations, but none where a component reads them."""
-    elsewhere = places_of(example.reference for example in examples)
+    elsewhere = count_places(examples)
     if elsewhere and components and not any(component.count_labels(examples) for component in components):
         raise no_gold(where, getattr(components[0], "gold_spans_key", "gliner"), len(examples), elsewhere)

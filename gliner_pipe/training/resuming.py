@@ -14,7 +14,8 @@ from spacy.language import Language
 from spacy.training import Example
 from spacy.util import load_config
 
-from gliner_pipe.data.annotations import SpanSetter, gold_spans, supervision
+from gliner_pipe.data.annotations import SpanSetter, gold_spans
+from gliner_pipe.data.checks import CountedExamples, content_of
 from gliner_pipe.errors import ConfigError
 
 #: Settings of a model that may change while its weights keep their meaning: how it is trained and run, and where its
@@ -123,14 +124,18 @@ def _listed(value: Any) -> Any:
 
 def describe_data(examples: Iterable[Example], places: SpanSetter) -> str:
     """Return the size of annotated data and a checksum of texts and annotations, to tell other data apart."""
-    digest = hashlib.sha256()
-    documents = words = entities = 0
-    for example in examples:
-        doc = example.reference
-        spans = [(span.start, span.end, span.label_) for span in gold_spans(doc, places)]
-        documents, words, entities = documents + 1, words + len(doc), entities + len(spans)
-        digest.update(repr((doc.text, sorted(spans), supervision(doc).get("relations"))).encode())
-    return f"{documents} documents, {words} tokens, {entities} entities, checksum {digest.hexdigest()[:8]}"
+    if isinstance(examples, CountedExamples):
+        counts = examples.gold_counts(places)
+        size, checksum = (counts.documents, counts.tokens, counts.entities), counts.checksum
+    else:
+        digest, size = hashlib.sha256(), (0, 0, 0)
+        for example in examples:
+            doc = example.reference
+            spans = gold_spans(doc, places)
+            size = size[0] + 1, size[1] + len(doc), size[2] + len(spans)
+            digest.update(content_of(doc, spans))
+        checksum = digest.hexdigest()
+    return "{} documents, {} tokens, {} entities, checksum {}".format(*size, checksum[:8])
 
 
 def _shown(value: Any) -> str:

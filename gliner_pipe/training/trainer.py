@@ -37,6 +37,7 @@ from gliner_pipe.training.datasets import (
     counting_pieces,
     describe,
     describe_lost,
+    documents_of,
     draws_per_epoch,
     read_data,
 )
@@ -144,17 +145,18 @@ class Trainer:
         if self.checkpoint is not None:
             check_settings(self.nlp, self.components, self.checkpoint, note)
         self._load_models()
-        datasets, self.validation = read_data(self.nlp, options, note)
         self.accelerator = self._make_accelerator()
+        turn = self.accelerator.local_main_process_first
+        datasets, self.validation = read_data(self.nlp, options, note, turn)
         self.main: bool = self.accelerator.is_main_process
         self.note: Callable[[str], None] = console_note if self.main else _silent
         uploader = self._make_uploader()
+        documents = documents_of(datasets)
         for component in self.components.values():
             self.note(describe(datasets, component))
-            documents = [example for dataset in datasets for example in dataset.documents]
             if self.main and (line := describe_words(self.nlp, component, documents)):
                 self.note(line)
-        self._initialize(datasets)
+        self._initialize(documents)
         if self.check is not None:
             self.check(self.nlp)
         datasets = counting_pieces(datasets, self.components)
@@ -166,7 +168,6 @@ class Trainer:
         for name, component in self.components.items():
             lost = describe_lost(datasets, component, lambda line: self.note(f"warning: {line}"))
             self.status.dropped[name] = Counter(lost)
-        documents = [example for dataset in datasets for example in dataset.documents]
         for line in without_effect(self.nlp, self.components, options, documents):
             self.note(f"warning: {line}")
         self._build_learner(schedule)
@@ -245,7 +246,7 @@ class Trainer:
             elif hasattr(component, "network"):
                 _ = component.network  # loaded on first use
 
-    def _initialize(self, datasets: Sequence[Dataset]) -> None:
+    def _initialize(self, examples: Sequence[Example]) -> None:
         """Initialize the weights of a new training.
 
         Components that have weights keep them; other components of the pipeline are not initialized.
@@ -253,7 +254,6 @@ class Trainer:
         self._seed()
         if self.checkpoint is not None:
             return
-        examples: list[Example] = [example for dataset in datasets for example in dataset.documents]
         with self.nlp.select_pipes(enable=list(self.components)), label_warnings_off():
             self.nlp.initialize(lambda: examples)
 

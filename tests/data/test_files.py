@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 
+from gliner_pipe.data import files
 from gliner_pipe.data.files import Place, find_files, read_json, read_lines, read_text
 from gliner_pipe.errors import DataError
 
@@ -130,3 +133,42 @@ def test_objects_of_several_lines(write, fails):
 def test_lines_that_are_lists(write):
     path = write("a.jsonl", '["Ann", {"entities": []}]\n["Bob", {}]\n')
     assert [value for _, value in read_json(path)] == [["Ann", {"entities": []}], ["Bob", {}]]
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+@pytest.mark.parametrize("size", [1, 7, 64])
+def test_arrays_and_objects_are_read_in_pieces(write, indent, size, monkeypatch):
+    monkeypatch.setattr(files, "_READ_AT_ONCE", size)
+    records = [
+        {"text": "é😀\u2028\\n ]" * number, "n": [number, -1.5e300, True, None, {}]} for number in range(9)
+    ]
+    text = json.dumps(records, indent=indent, ensure_ascii=False)
+    found = list(files._json_array(write("a.json", f"\ufeff\n{text}\n")))
+    assert [value for _, value in found] == records
+    lines = text.split("\n")
+    assert [place.line for place, _ in found] == [
+        2 + i for i, line in enumerate(lines) if line.strip() == "{"
+    ] or indent is None
+    objects = "\n".join(json.dumps(record, indent=1) for record in records)
+    found = list(files._json_objects(write("b.json", objects)))
+    assert [value for _, value in found] == records
+    assert [place.line for place, _ in found] == [
+        1 + i for i, line in enumerate(objects.split("\n")) if line == "{"
+    ]
+
+
+@pytest.mark.parametrize("size", [1, 64])
+def test_an_error_in_the_middle_of_an_array_stops_the_reading(write, size, monkeypatch, fails):
+    monkeypatch.setattr(files, "_READ_AT_ONCE", size)
+    good = '{"a": 1},\n' * 5
+    path = write("a.json", f'[{good}{{"a" 1}},\n{good * 1000}{{"a": 2}}]')
+    read: list[int] = []
+    with fails(DataError, "a.json:6"):
+        for _ in files._json_array(path):
+            read.append(1)
+    assert len(read) == 5
+    with fails(DataError, "b.json:3"):
+        list(files._json_array(write("b.json", '[\n{"a": 1},\n{"b": "never ends}]')))
+    with fails(DataError, "c.json:2") as caught:
+        list(files._json_array(write("c.json", '\n[{"a": 1}, {"a": 2}, {"b" 3}]')))
+    assert "column 27" in str(caught.value)

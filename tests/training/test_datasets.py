@@ -11,6 +11,7 @@ import pytest
 import spacy
 
 from gliner_pipe.data.annotations import gold_spans, supervision
+from gliner_pipe.data.holdout import drop_labels, hold_out
 from gliner_pipe.data.label_sampling import LabelSampling, sample_labels
 from gliner_pipe.data.readers.json import gliner_json
 from gliner_pipe.errors import ConfigError
@@ -19,8 +20,6 @@ from gliner_pipe.training.datasets import (
     describe,
     draws,
     draws_per_epoch,
-    drop_labels,
-    hold_out,
     read_training,
     read_validation,
 )

@@ -48,8 +48,10 @@ def test_two_processes_learn_the_same_as_one_and_resume(config_path, tmp_path):
     one, folder = steps_of(tmp_path / "one"), tmp_path / "two"
     options = ["--nproc-per-node", 2, "--master-port", free_port(), "-m", "gliner_pipe.train"]
     options += arguments(config_path, folder, "--checkpoint_interval", 3, "--save_total_limit", 5)
+    options += ["--train.train_data.keep_in_memory", "false"]  # one process reads the data, both use them
     printed = Forked(torchrun, options, tmp_path / "launcher").output()
     assert "2 processes" in printed and printed.count("last model:") == 1
+    assert len(list((folder / "data-cache").iterdir())) == 1 == printed.count("training data on disk")
     two = steps_of(folder)
     assert [step["docs"] for step in two] == [step["docs"] for step in one] == [16] * 6
     for mine, theirs in zip(two, one, strict=True):

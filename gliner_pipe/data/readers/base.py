@@ -59,6 +59,14 @@ class Record:
     rel_negatives: list[str] | None = None
     id: str | None = None
 
+    def running_text(self) -> str:
+        """Return the text of its document."""
+        if self.words is None:
+            return self.text or ""
+        if self.spaces is None:
+            return " ".join(self.words) + " "
+        return "".join(word + " " * space for word, space in zip(self.words, self.spaces, strict=True))
+
 
 @dataclass(frozen=True)
 class _LabelRules:
@@ -83,8 +91,11 @@ class _LabelRules:
         self, record: Record, present: Iterable[str], report: Counter[str]
     ) -> tuple[list[str] | None, list[str] | None]:
         """Return the complete label set and the negatives of a record, checked against the labels in use."""
-        in_use = list(dict.fromkeys(present))
         name = f"{self.kind}_negatives"
+        stated: list[list[str] | None] = [getattr(record, name), getattr(record, f"{self.kind}_labels")]
+        if self.closed is None and stated == [None, None]:
+            return None, None
+        in_use = list(dict.fromkeys(present))
         # The closed set need not contain the negatives.
         negatives = _LabelRules(self.kind, self.new_names, None)._list(record, name)
         wrong = [label for label in negatives or [] if label in in_use]
@@ -199,33 +210,46 @@ class Reader:
         nlp
             Provides the vocabulary and, for running text, the tokenizer.
         """
+        return (example for _, example in self.pairs(nlp))
+
+    def pairs(self, nlp: Language) -> Iterator[tuple[Record, Example]]:
+        """Start a pass as a call does, and return an iterator of the records with their examples."""
         report = Report()
         records = self.all_records(report)
         self.report = report
-        return self._examples(nlp, records, report)
+        return self._pairs(nlp, records, report)
 
-    def _examples(self, nlp: Language, records: Iterator[Record], report: Report) -> Iterator[Example]:
+    def _pairs(
+        self, nlp: Language, records: Iterator[Record], report: Report
+    ) -> Iterator[tuple[Record, Example]]:
         count = 0
         try:
             for record in records:
                 example = self.to_example(nlp, record, report)
                 report.settle(record.place)
-                yield example
+                yield record, example
                 count += 1
                 if self.limit and count >= self.limit:
                     return
         finally:
-            if report and not self._reported:
-                self._reported = True
-                logger.warning("%s: %s", self.title, "; ".join(report.render()))
+            self.tell(report)
         if not count:
             found = f"contains no text ({'; '.join(report.render())})" if report else "contains no text"
             raise DataError(self.title, found, "at least one non-empty text", "Check the path")
 
+    def tell(self, report: Report) -> None:
+        """Log the report of the first pass, at its end."""
+        if report and not self._reported:
+            self._reported = True
+            logger.warning("%s: %s", self.title, "; ".join(report.render()))
+
     def to_example(self, nlp: Language, record: Record, report: Counter[str]) -> Example:
         """Return a spaCy example: the bare document, and the same document with its annotations."""
-        predicted = _tokenized(nlp, record)
-        reference = predicted.copy()
+        predicted = tokenized(nlp, record)
+        return Example(predicted, self.annotated(nlp, predicted.copy(), record, report))
+
+    def annotated(self, nlp: Language, reference: Doc, record: Record, report: Counter[str]) -> Doc:
+        """Return the bare document with the annotations of its record."""
         if record.sentence_starts is not None:
             for token, starts in zip(reference, record.sentence_starts, strict=True):
                 token.is_sent_start = starts
@@ -247,7 +271,7 @@ class Reader:
             rel_labels=rel_labels,
             rel_negatives=rel_negatives,
         )
-        return Example(predicted, reference)
+        return reference
 
     def _spans(self, doc: Doc, record: Record, report: Counter[str]) -> tuple[list[Span], list[int | None]]:
         """Return the entities without duplicates, and the index in that list of each entity of the record."""
@@ -355,7 +379,8 @@ def reader(name: str, *, without: Collection[str] = ()) -> Callable[[ReaderClass
     return register
 
 
-def _tokenized(nlp: Language, record: Record) -> Doc:
+def tokenized(nlp: Language, record: Record) -> Doc:
+    """Return the bare document of a record."""
     if record.words is not None:
         return Doc(nlp.vocab, words=record.words, spaces=record.spaces)
     # The tokenizer itself: nlp.make_doc refuses texts longer than nlp.max_length, a limit meant for parsers.

@@ -108,6 +108,11 @@ class GlinerJsonReader(JsonReader):
         fields = self._optional_fields(place, value, len(entities), report)
         return Record(place, words=words, entities=entities, **fields)
 
+    @property
+    def reads_alone(self) -> bool:
+        """Whether there were no tags, which are read by what all tags of a file are."""
+        return self._codec is None
+
     def _entities(
         self, place: Place, value: dict[str, Any], words: int, values: Values, report: Counter[str]
     ) -> list[Entity]:
@@ -249,6 +254,16 @@ class JsonlReader(JsonReader):
         if "relations" in fields:
             fields["relations"] = _linked(fields["relations"], positions, report)
         return Record(place, text=text, entities=entities, **fields)
+
+    @property
+    def reads_alone(self) -> bool:
+        """Whether offsets count what is expected for sure, and there was no text that may have several annotators."""
+        facts, unit = self._facts, "codepoints" if self.offsets == "auto" else self.offsets
+        if facts is None or facts.tasks:
+            return facts is None
+        decision = facts.decision or NO_DOUBT
+        expected = decision is NO_DOUBT or decision.reading == Reading(unit)
+        return expected and decision.doubt is None
 
     def _object(self, place: Place, value: Any) -> dict[str, Any]:
         return record_object(place, as_record(value))

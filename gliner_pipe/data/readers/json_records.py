@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from gliner_pipe.data.exports import is_pair, unwrapped
 from gliner_pipe.data.fields import label_list, record_object, relation_list, shown
-from gliner_pipe.data.files import JSON_SUFFIXES, Place, read_json
+from gliner_pipe.data.files import JSON_SUFFIXES, LineBlock, Place, read_json
 from gliner_pipe.data.readers.base import Reader, Record
 from gliner_pipe.errors import ConfigError
 
@@ -86,6 +86,7 @@ class JsonReader(Reader):
     ) -> None:
         super().__init__(path, **options)
         self.require_gold = require_gold
+        self._values: tuple[str, Values] | None = None
         self.renamed = self._renamed(fields or {})
         # A name that the option gives to one field is no longer the name of another field.
         taken = set(self.renamed.values())
@@ -110,12 +111,25 @@ class JsonReader(Reader):
 
     def records(self, file: Path, report: Counter[str]) -> Iterator[Record]:
         """Yield the records of a JSON array or of a JSON Lines file."""
-        return self._read(
-            lambda: (one for place, value in read_json(file) for one in unwrapped(place, value)), report
-        )
+        return self._read(lambda: _unwrapped(read_json(file)), report)
 
-    def _read(self, values: Values, report: Counter[str]) -> Iterator[Record]:
-        for place, value in values():
+    def records_of(self, lines: LineBlock, report: Counter[str]) -> Iterator[Record]:
+        """Yield the records of some lines of a file; all are valid only if :attr:`reads_alone` is true afterwards."""
+        if self._values is None or self._values[0] != lines.file:
+            file = Path(lines.file)
+            self._values = lines.file, lambda: _unwrapped(read_json(file))
+        return self._read(self._values[1], report, _unwrapped(lines.read()))
+
+    @property
+    def reads_alone(self) -> bool:
+        """Whether no record that was read depends on those before it, or on a fact about its whole file."""
+        return False
+
+    def _read(
+        self, values: Values, report: Counter[str], some: Iterable[tuple[Place, Any]] | None = None
+    ) -> Iterator[Record]:
+        """Yield the records of a file, or only `some` of them."""
+        for place, value in values() if some is None else some:
             record = self.record(place, self._object(place, value), values, report)
             if record is not None:
                 yield record
@@ -164,3 +178,11 @@ class JsonReader(Reader):
                 raise ConfigError("fields", f"has the name {name!r} twice", "another name for each field")
             renamed[known] = name
         return renamed
+
+
+def _unwrapped(values: Iterable[tuple[Place, Any]]) -> Iterator[tuple[Place, Any]]:
+    for place, value in values:
+        if type(value) is dict and "classes" not in value:
+            yield place, value
+        else:
+            yield from unwrapped(place, value)

@@ -643,7 +643,7 @@ class Gliner(TextPredictions, TorchPipe):
         asked
             Labels used in evaluation; the component's own when None.
         """
-        train, dev = list(train), list(dev)
+        train, dev = (one if isinstance(one, Sequence) else list(one) for one in (train, dev))
         model, sets = self.gliner, []
         closed = LabelSampling(**self.cfg["label_sampling"]).all_labels
         generator = model.label_generator
