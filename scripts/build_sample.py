@@ -304,7 +304,8 @@ def rename_labels(document: Document, concepts: list[dict[str, Any]], rng: rando
         surface = " ".join(record["tokenized_text"][start : end + 1])
         entities += [[start, end, name] for name, concept in asked if covers(concept, label, surface)]
     names = [name for name, _ in asked]
-    return {"tokenized_text": record["tokenized_text"], "ner": entities, "ner_labels": names}
+    row = {"tokenized_text": record["tokenized_text"], "ner": entities, "ner_labels": names}
+    return {**row, "adds_labels": False}
 
 
 def covers(concept: dict[str, Any], label: str, surface: str) -> bool:

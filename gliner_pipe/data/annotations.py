@@ -34,13 +34,15 @@ class Supervision(TypedDict, total=False):
 
     ``ner_labels`` is the complete set of entity labels that the annotators looked for: a label of this set without an
     entity is truly absent. ``ner_negatives`` are labels known to be absent. ``relations`` has items ``[head, tail,
-    label]``, where head and tail are indices into the span group of entities. ``source`` is file name and line.
+    label]``, where head and tail are indices into the span group of entities. ``adds_labels`` is False for a document
+    whose labels are other names, which do not become labels of a component. ``source`` is file name and line.
     """
 
     id: str
     source: str
     ner_labels: list[str]
     ner_negatives: list[str]
+    adds_labels: bool
     relations: list[list[Any]]
     rel_labels: list[str]
     rel_negatives: list[str]

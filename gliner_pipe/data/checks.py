@@ -178,7 +178,7 @@ class GoldCounts:
         """Count an example; `text` is that of its document, if it is known."""
         rules, doc = self.rules, example.reference
         spans = gold_spans(doc, rules.spans_key)
-        self.labels.update([span.label_ for span in spans if span.label])
+        self.labels.update([span.label_ for span in spans if span.label and adds_labels(doc)])
         self.relations.update([label for _, _, label in supervision(doc).get("relations", ())])
         self.places.update(places_of([doc]))
         self.documents += 1
@@ -361,12 +361,18 @@ def refuse_useless(report: DataReport, spans_key: SpanSetter) -> None:
 
 
 def count_labels(examples: Iterable[Example], getter: SpanSetter) -> Counter[str]:
-    """Count the gold entities of examples by label."""
+    """Count the gold entities of examples by label, except in documents whose labels are other names."""
     if isinstance(examples, CountedExamples):
         return Counter(examples.gold_counts(getter).labels)
-    counts = Counter(span.label_ for example in examples for span in gold_spans(example.reference, getter))
+    docs = (example.reference for example in examples)
+    counts = Counter(span.label_ for doc in docs if adds_labels(doc) for span in gold_spans(doc, getter))
     counts.pop("", None)
     return counts
+
+
+def adds_labels(doc: Doc) -> bool:
+    """Return whether the labels of a document become labels of a component that takes them from the data."""
+    return supervision(doc).get("adds_labels", True)
 
 
 def count_relations(examples: Iterable[Example]) -> Counter[str]:

@@ -14,7 +14,7 @@ from spacy.tokens import Doc, Span
 from gliner_pipe.data.annotations import DEFAULT_SPANS_KEY, Supervision, gold_spans, supervision, word_places
 from gliner_pipe.util.file_lock import LOCK, only_writer
 
-_LABEL_FIELDS = ("ner_labels", "ner_negatives", "rel_labels", "rel_negatives")
+_LABEL_FIELDS = ("ner_labels", "ner_negatives", "adds_labels", "rel_labels", "rel_negatives")
 
 
 @dataclass

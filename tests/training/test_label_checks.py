@@ -247,8 +247,18 @@ def test_an_evaluation_on_other_labels_warns(nlp, tmp_path, caplog):
 def test_shipped_configs_take_their_labels_from_the_data(path):
     config = Config.from_disk(path)
     for component in config["components"].values():
-        # A config says which labels are predicted if that of a named corpus, or if it trains on other names of them.
-        assert path.stem in ("config", "wnut17") or component.get("labels", []) == []
+        # the config of a named corpus says which labels its annotators looked for
+        assert path.stem == "wnut17" or component.get("labels", []) == []
+
+
+def test_other_names_do_not_become_labels(options, capsys):
+    names = [{**row, "adds_labels": False} for row in renamed(records(12), person="name", city="place")]
+    nlp = train(**options([*records(12), *names], labels=[]))
+    assert nlp.get_pipe("gliner").labels == ("city", "person")
+    assert "[components.gliner.labels]" not in warnings_of(capsys)
+    with pytest.raises(DataError) as caught:
+        train(**options([{**names[0], "adds_labels": "no"}], labels=[]))
+    assert "adds_labels" in str(caught.value)
 
 
 def test_the_shipped_config_trains_on_other_data(backbone, tmp_path, monkeypatch):
@@ -259,7 +269,7 @@ def test_the_shipped_config_trains_on_other_data(backbone, tmp_path, monkeypatch
         data = SAMPLE / "dev.jsonl" if rows is None else write(tmp_path / "drugs.jsonl", rows)
         app([
             "--config", "configs/config.cfg", "--vars.train", str(data), "--vars.dev", str(data), "--max_steps", "1",
-            "--vars.labels", "[]", "--components.gliner.model.encoder.backbone.model", str(backbone),
+            "--components.gliner.model.encoder.backbone.model", str(backbone),
             "--sample_texts", "[]", "--output_path", str(tmp_path / name / "model-last"),
         ])  # fmt: skip
         labels = spacy.load(tmp_path / name / "model-last").get_pipe("gliner").labels

@@ -55,6 +55,7 @@ class Record:
     relations: list[Relation] | None = None
     ner_labels: list[str] | None = None
     ner_negatives: list[str] | None = None
+    adds_labels: bool | None = None
     rel_labels: list[str] | None = None
     rel_negatives: list[str] | None = None
     id: str | None = None
@@ -267,6 +268,7 @@ class Reader:
             source=record.place.source,
             ner_labels=ner_labels,
             ner_negatives=ner_negatives,
+            adds_labels=record.adds_labels,
             relations=relations,
             rel_labels=rel_labels,
             rel_negatives=rel_negatives,

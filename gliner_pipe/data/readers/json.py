@@ -58,8 +58,9 @@ class GlinerJsonReader(JsonReader):
 
     Each record has ``tokenized_text`` (list of words) and ``ner`` (list of ``[first word, last word, label]``, both
     inclusive, counted from 0). Optional fields are ``ner_labels``, ``ner_negatives``, ``relations`` (list of ``[head,
-    tail, label]``, indices into ``ner``), ``rel_labels``, ``rel_negatives`` and ``id``. Words become spaCy tokens one
-    to one. If ``ner`` is a list with one tag for each word, it is read as the reader ``bio`` reads tags.
+    tail, label]``, indices into ``ner``), ``rel_labels``, ``rel_negatives``, ``adds_labels`` and ``id``. Words become
+    spaCy tokens one to one. If ``ner`` is a list with one tag for each word, it is read as the reader ``bio`` reads
+    tags.
 
     Parameters
     ----------
@@ -76,7 +77,7 @@ class GlinerJsonReader(JsonReader):
         Options of all readers, see :class:`Reader`.
     """
 
-    known: ClassVar[tuple[str, ...]] = ("tokenized_text", "ner", "relations", "id", *LABEL_FIELDS)
+    known: ClassVar[tuple[str, ...]] = ("tokenized_text", "ner", "relations", "id", "adds_labels", *LABEL_FIELDS)
     aliases: ClassVar[Mapping[str, str]] = {"tokens": "tokenized_text"}
 
     def __init__(
@@ -168,7 +169,8 @@ class JsonlReader(JsonReader):
     Each record has ``text`` and one of ``entities``, ``spans`` and ``ner``: a list of ``[start, end, label]`` or of
     ``{"start":, "end":, "label":}``, in characters (Unicode code points) counted from 0, the end exclusive. Optional
     fields are ``ner_labels``, ``ner_negatives``, ``relations`` (list of ``[head, tail, label]``, indices into the list
-    of entities), ``rel_labels``, ``rel_negatives`` and ``id``. The tokenizer of the pipeline splits the text.
+    of entities), ``rel_labels``, ``rel_negatives``, ``adds_labels`` and ``id``. The tokenizer of the
+    pipeline splits the text.
 
     The exports of Prodigy, doccano and Label Studio (JSON and JSON_MIN) and spaCy's pairs ``[text, {"entities": ...}]``
     are read as they are. Records that were rejected or ignored, cancelled annotations and empty texts are skipped and
@@ -191,7 +193,7 @@ class JsonlReader(JsonReader):
         Options of all readers, see :class:`Reader`.
     """
 
-    known: ClassVar[tuple[str, ...]] = ("text", "entities", "relations", "id", *LABEL_FIELDS)
+    known: ClassVar[tuple[str, ...]] = ("text", "entities", "relations", "id", "adds_labels", *LABEL_FIELDS)
     aliases: ClassVar[Mapping[str, str]] = {"spans": "entities", "ner": "entities"}
 
     def __init__(

@@ -146,9 +146,9 @@ class JsonReader(Reader):
     def _optional_fields(
         self, place: Place, value: dict[str, Any], entities: int, report: Counter[str]
     ) -> dict[str, Any]:
-        """Return the checked id, relations and label lists of a record with that many entities."""
+        """Return the checked id, relations, label lists and ``adds_labels`` of a record with that many entities."""
         fields: dict[str, Any] = {}
-        for field in (*LABEL_FIELDS, "relations", "id"):
+        for field in (*LABEL_FIELDS, "relations", "id", "adds_labels"):
             name = self.names.get(field, "")
             found = value.get(name)
             if found is None:
@@ -159,6 +159,10 @@ class JsonReader(Reader):
                 if isinstance(found, bool) or not isinstance(found, (str, int)):
                     raise place.error(name, f"is {shown(found)}", "a string or a whole number")
                 fields[field] = str(found)
+            elif field == "adds_labels":
+                if not isinstance(found, bool):
+                    raise place.error(name, f"is {shown(found)}", "true or false")
+                fields[field] = found
             else:
                 fields[field] = label_list(place, name, found, report)
         return fields
