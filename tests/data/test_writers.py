@@ -13,7 +13,12 @@ from gliner_pipe.data.readers import gliner_json, jsonl, standoff
 from gliner_pipe.data.writers import write_gliner_json, write_jsonl, write_standoff
 
 TEXT = "Ann Lee lives\nin New York City."
-FIELDS = {"relations": [[0, 1, "lives in"]], "ner_labels": ["city", "person"], "id": "doc 1/a", "adds_labels": False}
+FIELDS = {
+    "relations": [[0, 1, "lives in"]],
+    "ner_labels": ["city", "person"],
+    "id": "doc 1/a",
+    "adds_labels": False,
+}
 
 
 @pytest.fixture

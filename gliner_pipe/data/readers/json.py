@@ -77,7 +77,14 @@ class GlinerJsonReader(JsonReader):
         Options of all readers, see :class:`Reader`.
     """
 
-    known: ClassVar[tuple[str, ...]] = ("tokenized_text", "ner", "relations", "id", "adds_labels", *LABEL_FIELDS)
+    known: ClassVar[tuple[str, ...]] = (
+        "tokenized_text",
+        "ner",
+        "relations",
+        "id",
+        "adds_labels",
+        *LABEL_FIELDS,
+    )
     aliases: ClassVar[Mapping[str, str]] = {"tokens": "tokenized_text"}
 
     def __init__(
