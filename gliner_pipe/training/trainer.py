@@ -53,7 +53,7 @@ from gliner_pipe.training.feature_cache import cached_features
 from gliner_pipe.training.interrupts import Interrupts
 from gliner_pipe.training.label_checks import check_labels
 from gliner_pipe.training.loggers import RunInfo, TrainingLogger, make_loggers
-from gliner_pipe.training.no_effect import without_effect
+from gliner_pipe.training.no_effect import learns_nothing, without_effect
 from gliner_pipe.training.optimizers import freeze, make_optimizer, parameter_groups
 from gliner_pipe.training.progress import Progress, Status
 from gliner_pipe.training.protocol import trainable_components
@@ -156,6 +156,7 @@ class Trainer:
             self.note(describe(datasets, component))
             if self.main and (line := describe_words(self.nlp, component, documents)):
                 self.note(line)
+        new = [name for name, one in self.components.items() if not getattr(one.model, "is_built", True)]
         self._initialize(documents)
         if self.check is not None:
             self.check(self.nlp)
@@ -169,6 +170,8 @@ class Trainer:
             lost = describe_lost(datasets, component, lambda line: self.note(f"warning: {line}"))
             self.status.dropped[name] = Counter(lost)
         for line in without_effect(self.nlp, self.components, options, documents):
+            self.note(f"warning: {line}")
+        for line in learns_nothing(self.nlp, self.components, new, self.plan.max_steps):
             self.note(f"warning: {line}")
         self._build_learner(schedule)
         self.store = ModelStore(

@@ -13,7 +13,7 @@ from gliner_pipe.errors import ConfigError
 from gliner_pipe.registry import registry
 from gliner_pipe.train import train
 from gliner_pipe.training.arguments import TrainOptions
-from gliner_pipe.training.no_effect import without_effect
+from gliner_pipe.training.no_effect import learns_nothing, without_effect
 from gliner_pipe.training.schedules import cosine
 from tests.training.test_arguments import GOOD
 
@@ -106,6 +106,47 @@ def test_a_training_reports_them_once(config_path: Path, capsys: pytest.CaptureF
         "warning: [train.patience_threshold",
         "warning: [components.gliner.model.loss.negatives",
     ]
+
+
+@pytest.mark.parametrize(
+    ("token", "sampling", "labels", "steps", "warned"),
+    [
+        (True, {}, [], 400, True),
+        (True, {"all_labels": True}, ["a", "b"], 400, True),
+        (True, {"all_labels": True, "shuffle": False}, ["a", "b"], 400, False),
+        (True, {"all_labels": True}, ["a"], 400, False),
+        (True, {}, [], 30000, False),
+        (False, {}, [], 400, False),
+    ],
+)
+def test_settings_of_a_new_model_that_learn_nothing(
+    backbone: Path, token: bool, sampling: dict[str, Any], labels: list[str], steps: int, warned: bool
+) -> None:
+    nlp = spacy.blank("en")
+    config = gliner_config(backbone)
+    config["model"]["encoder"]["embed_ent_token"] = token
+    component = nlp.add_pipe("gliner", config={**config, "label_sampling": sampling, "labels": labels})
+    lines = list(learns_nothing(nlp, {"gliner": component}, ["gliner"], steps))
+    assert [line.partition("]")[0] for line in lines] == (
+        ["[components.gliner.model.encoder.embed_ent_token"] if warned else []
+    )
+
+
+def test_only_a_new_model_is_warned_about(config_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = confit.Config.from_disk(config_path)
+    encoder = {**config["components"]["gliner"]["model"]["encoder"], "embed_ent_token": True}
+    config["components"]["gliner"]["model"]["encoder"] = encoder
+    config["components"]["gliner"]["label_sampling"] = {"shuffle": True}
+    given = {
+        **config.resolve(registry=registry)["train"],
+        "loggers": [],
+        "max_steps": 1,
+        "validation_interval": 1,
+    }
+    nlp = train(**given)
+    assert "embed_ent_token] is true" in capsys.readouterr().out
+    train(**{**given, "nlp": nlp})
+    assert "embed_ent_token] is true" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("part", ["encoder.backbone", "encoder"])
