@@ -148,7 +148,13 @@ def _check_loss(loss: Loss | None, label_smoothing: float) -> None:
     """Refuse options of a loss that have no effect on the gold tag of a word."""
     if loss is None:
         return
-    unused = {"masking": "none", "negatives": 1.0, "label_smoothing": 0.0, "width_weight": False}
+    unused = {
+        "masking": "none",
+        "negatives": 1.0,
+        "label_smoothing": 0.0,
+        "width_weight": False,
+        "wrong_label_weight": 1.0,
+    }
     for name, default in unused.items():
         if getattr(loss, name) != default:
             found = f"found {getattr(loss, name)!r}, which has no effect on the tags of words"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gliner_pipe.modeling.block import Block
-from gliner_pipe.util.ranges import Share
+from gliner_pipe.util.ranges import NonNegative, Share
 
 #: Maximum number of elements whose loss is computed at once: some ten temporary tensors of 4 MiB each.
 ELEMENTS_AT_ONCE = 1 << 20
@@ -40,6 +40,10 @@ class Loss(Block):
     width_weight
         Weight the loss of an entity of k words by ``1 + ln(k)``: long entities are rare and otherwise learned late. No
         effect on the scores of words, pairs or selected spans, which have no width axis.
+    wrong_label_weight
+        Weight of the other labels of an entity's span, relative to all other negatives. These few elements teach which
+        label is right; the spans that are no entity outnumber them. With ``alpha / (1 - alpha)`` of the focal loss they
+        count as much as the right label.
     """
 
     family = "losses"
@@ -51,6 +55,7 @@ class Loss(Block):
         negatives: Share = 1.0,
         label_smoothing: Share = 0.0,
         width_weight: bool = False,
+        wrong_label_weight: NonNegative = 1.0,
     ) -> None:
         super().__init__()
         self.reduction = reduction
@@ -58,6 +63,7 @@ class Loss(Block):
         self.negatives = negatives
         self.label_smoothing = label_smoothing
         self.width_weight = width_weight
+        self.wrong_label_weight = wrong_label_weight
 
     @abstractmethod
     def elements(self, logits: Tensor, targets: Tensor) -> Tensor:
@@ -102,6 +108,9 @@ class Loss(Block):
         if self.width_weight and by_width:
             widths = torch.arange(1, logits.shape[2] + 1, device=logits.device, dtype=losses.dtype)
             losses = losses * (1 + targets * widths.log()[:, None])
+        if self.wrong_label_weight != 1:
+            wrong = (targets == 0) & (targets > 0).any(-1, keepdim=True)
+            losses = torch.where(wrong, self.wrong_label_weight * losses, losses)
         if self.masking != "none" and self.negatives < 1:
             mask = mask & self._kept(targets > 0)
         return torch.where(mask, losses, 0.0).sum()

@@ -28,7 +28,7 @@ class FocalLoss(Loss):
         How strongly easy elements are down-weighted; 0 gives (weighted) cross-entropy.
     prob_margin
         Subtracted from the probabilities of negatives first, so that negatives below it have zero loss.
-    reduction, masking, negatives, label_smoothing, width_weight
+    reduction, masking, negatives, label_smoothing, width_weight, wrong_label_weight
         As in every loss.
 
     Notes
@@ -47,8 +47,9 @@ class FocalLoss(Loss):
         negatives: Share = 1.0,
         label_smoothing: Share = 0.0,
         width_weight: bool = False,
+        wrong_label_weight: NonNegative = 1.0,
     ) -> None:
-        super().__init__(reduction, masking, negatives, label_smoothing, width_weight)
+        super().__init__(reduction, masking, negatives, label_smoothing, width_weight, wrong_label_weight)
         self.alpha = alpha
         self.gamma = gamma
         self.prob_margin = prob_margin

@@ -15,6 +15,7 @@ LOSSES = [
     FocalLoss(alpha=-1.0, gamma=0.0, prob_margin=0.1),
     FocalLoss(label_smoothing=0.1, width_weight=True),
     BCELoss(width_weight=True),
+    FocalLoss(wrong_label_weight=3.0),
     DiceLoss(label_smoothing=0.05),
 ]
 
@@ -32,6 +33,8 @@ def plain(loss, logits, targets, mask):
     losses = loss.elements(logits, y)
     if loss.width_weight:
         losses = losses * (1 + hard * torch.arange(1, 4, dtype=logits.dtype).log()[:, None])
+    wrong = ~targets & targets.any(-1, keepdim=True)
+    losses = losses * torch.where(wrong, loss.wrong_label_weight, 1.0)
     return (losses * mask).sum()
 
 

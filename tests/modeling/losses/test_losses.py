@@ -169,6 +169,18 @@ def test_wide_entities_weigh_more_and_negatives_do_not(loss):
     torch.testing.assert_close(loss(width_weight=True)(logits, targets, mask), loss()(logits, targets, mask))
 
 
+@pytest.mark.parametrize("loss", [BCELoss, FocalLoss, DiceLoss])
+def test_wrong_labels_of_an_entity_weigh_more(loss):
+    logits = torch.zeros(1, 1, 2, 3)
+    targets = torch.tensor(
+        [[[[1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]]]
+    )  # an entity with the first of three labels; none
+    mask = torch.tensor([[[[True, True, False], [True, True, True]]]])
+    right, negative = loss().elements(torch.zeros(2), torch.tensor([1.0, 0.0]))
+    weighed = loss(wrong_label_weight=5.0)(logits, targets, mask)
+    torch.testing.assert_close(weighed, right + 5 * negative + 3 * negative)
+
+
 def test_width_weights_equal_gliners():
     """GLiNER weighs positives by 1 + ln(k): its loss over all spans, ours over the same."""
     peer = pytest.importorskip("gliner.modeling.base")
