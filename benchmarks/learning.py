@@ -214,6 +214,7 @@ def train_gliner(args: argparse.Namespace, work: Path) -> dict:
             "num_rnn_layers": args.rnn_layers,
             "embed_ent_token": False,
             **(relations if relation_labels else {}),
+            **args.their_model,
         },
         backbone_from_pretrained=True,
     )
@@ -246,7 +247,8 @@ def train_gliner(args: argparse.Namespace, work: Path) -> dict:
     trainer = Trainer(
         model=model,
         args=arguments,
-        train_dataset=train,
+        # its bi-encoders read the label set from another key than its uni-encoders
+        train_dataset=[{**text, "ner_label": labels} for text in train],
         eval_dataset=train[: args.batch],
         data_collator=model._create_data_collator(),
         processing_class=model.data_processor.transformer_tokenizer,
@@ -400,18 +402,19 @@ def run_seed(args: argparse.Namespace, seed: int) -> None:
     common = ("steps", "batch", "lr", "dropout", "rnn_layers", "max_width", "words", "test_texts")
     shared = {"data": args.name, "seed": seed, **{key: getattr(args, key) for key in common}}
     for side, at in RUNS:
-        own = {"theirs": args.theirs} if side == "gliner" else {"changes": args.changes}
+        theirs = {"theirs": args.theirs, "their_model": args.their_model}
+        own = theirs if side == "gliner" else {"changes": args.changes}
         wanted = {**shared, **own, "side": side, "at": at}
         known = records(args.results) if args.results.exists() else []
         if side not in args.sides or find(known, wanted):
             continue
         trained = args.steps
         if at == "time":
-            theirs = find(known, {**shared, "theirs": args.theirs, "side": "gliner", "at": "steps"})
+            peer = find(known, {**shared, **theirs, "side": "gliner", "at": "steps"})
             ours = find(known, {**wanted, "at": "steps"})
-            if theirs is None or ours is None:
+            if peer is None or ours is None:
                 continue
-            trained = round(args.steps * theirs["cpu"] / ours["cpu"])
+            trained = round(args.steps * peer["cpu"] / ours["cpu"])
         command = [sys.executable, *sys.argv, "--run", json.dumps({**wanted, "trained": trained})]
         subprocess.run(command, check=True, env=os.environ)
 
@@ -484,6 +487,9 @@ def main() -> None:
         "--changes", type=json.loads, default={}, help="JSON: options of our config by their full names"
     )
     parser.add_argument("--theirs", type=json.loads, default={}, help="JSON: options of GLiNER's training")
+    parser.add_argument(
+        "--their_model", type=json.loads, default={}, help="JSON: options of GLiNER's configuration"
+    )
     parser.add_argument("--run", type=json.loads, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.data is None:
