@@ -17,6 +17,7 @@ ELEMENTS_AT_ONCE = 1 << 20
 
 Reduction = Literal["sum", "mean"]
 Masking = Literal["none", "global", "label", "span"]
+WrongLabelWeight = NonNegative | Literal["balanced"]
 
 
 class Loss(Block):
@@ -42,8 +43,9 @@ class Loss(Block):
         effect on the scores of words, pairs or selected spans, which have no width axis.
     wrong_label_weight
         Weight of the other labels of an entity's span, relative to all other negatives. These few elements teach which
-        label is right; the spans that are no entity outnumber them. With ``alpha / (1 - alpha)`` of the focal loss they
-        count as much as the right label.
+        label is right; the spans that are no entity outnumber them. ``"balanced"``: together they count as much as the
+        right label, and each at least as much as any negative; of the focal loss this is
+        ``alpha / (1 - alpha) / (labels - 1)``.
     """
 
     family = "losses"
@@ -55,7 +57,7 @@ class Loss(Block):
         negatives: Share = 1.0,
         label_smoothing: Share = 0.0,
         width_weight: bool = False,
-        wrong_label_weight: NonNegative = 1.0,
+        wrong_label_weight: WrongLabelWeight = 1.0,
     ) -> None:
         super().__init__()
         self.reduction = reduction
@@ -96,6 +98,11 @@ class Loss(Block):
         total: Tensor = _ChunkedSum.apply(logits, loss_of, rows)
         return total
 
+    @property
+    def balance(self) -> float:
+        """Weight of a positive element relative to a negative one."""
+        return 1.0
+
     def denominator(self, count: float) -> float:
         """Return the number by which the sum of a step is divided, given its number of spans."""
         return max(count, 1.0) if self.reduction == "mean" else 1.0
@@ -109,11 +116,18 @@ class Loss(Block):
             widths = torch.arange(1, logits.shape[2] + 1, device=logits.device, dtype=losses.dtype)
             losses = losses * (1 + targets * widths.log()[:, None])
         if self.wrong_label_weight != 1:
-            wrong = (targets == 0) & (targets > 0).any(-1, keepdim=True)
-            losses = torch.where(wrong, self.wrong_label_weight * losses, losses)
+            right = targets > 0
+            wrong = right.any(-1, keepdim=True) & ~right
+            losses = torch.where(wrong, self._weight_of(wrong & mask) * losses, losses)
         if self.masking != "none" and self.negatives < 1:
             mask = mask & self._kept(targets > 0)
         return torch.where(mask, losses, 0.0).sum()
+
+    def _weight_of(self, wrong: Tensor) -> Tensor | float:
+        """Return the weight of the wrong labels, given where they are."""
+        if self.wrong_label_weight == "balanced":
+            return (self.balance / wrong.sum(-1, keepdim=True).clamp(min=1)).clamp(min=1.0)
+        return float(self.wrong_label_weight)
 
     def _kept(self, positive: Tensor) -> Tensor:
         """Draw the mask of kept elements: all groups with a positive, and a share of the others."""

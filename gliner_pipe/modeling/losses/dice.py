@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gliner_pipe.modeling.losses.base import Loss, Masking, Reduction
+from gliner_pipe.modeling.losses.base import Loss, Masking, Reduction, WrongLabelWeight
 from gliner_pipe.registry import registry
 from gliner_pipe.util.ranges import NonNegative, Share
 
@@ -43,7 +43,7 @@ class DiceLoss(Loss):
         negatives: Share = 1.0,
         label_smoothing: Share = 0.0,
         width_weight: bool = False,
-        wrong_label_weight: NonNegative = 1.0,
+        wrong_label_weight: WrongLabelWeight = 1.0,
     ) -> None:
         super().__init__(reduction, masking, negatives, label_smoothing, width_weight, wrong_label_weight)
         self.gamma = gamma

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from gliner_pipe.modeling.losses.base import Loss, Masking, Reduction
+from gliner_pipe.modeling.losses.base import Loss, Masking, Reduction, WrongLabelWeight
 from gliner_pipe.registry import registry
 from gliner_pipe.util.ranges import NonNegative, Number, Share
 
@@ -47,12 +47,17 @@ class FocalLoss(Loss):
         negatives: Share = 1.0,
         label_smoothing: Share = 0.0,
         width_weight: bool = False,
-        wrong_label_weight: NonNegative = 1.0,
+        wrong_label_weight: WrongLabelWeight = 1.0,
     ) -> None:
         super().__init__(reduction, masking, negatives, label_smoothing, width_weight, wrong_label_weight)
         self.alpha = alpha
         self.gamma = gamma
         self.prob_margin = prob_margin
+
+    @property
+    def balance(self) -> float:
+        """Weight of a positive element relative to a negative one."""
+        return self.alpha / (1 - self.alpha) if 0 <= self.alpha < 1 else 1.0
 
     def elements(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of each element."""

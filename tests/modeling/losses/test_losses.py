@@ -181,6 +181,19 @@ def test_wrong_labels_of_an_entity_weigh_more(loss):
     torch.testing.assert_close(weighed, right + 5 * negative + 3 * negative)
 
 
+def test_balanced_wrong_labels_count_together_as_much_as_the_right_one():
+    for n_labels, expected in (
+        (3, 9.0),
+        (6, 9.0),
+        (21, 0.1 / 0.1 * 20),
+    ):  # each at least as much as any negative
+        logits, targets = torch.zeros(1, 1, 1, n_labels + 1), torch.zeros(1, 1, 1, n_labels + 1)
+        targets[..., 1] = 1.0
+        mask = torch.arange(n_labels + 1) < n_labels  # the last one is padding
+        loss = FocalLoss(alpha=0.9, gamma=0.0, wrong_label_weight="balanced")(logits, targets, mask)
+        torch.testing.assert_close(loss, (0.9 + 0.1 * expected) * torch.tensor(2.0).log())
+
+
 def test_width_weights_equal_gliners():
     """GLiNER weighs positives by 1 + ln(k): its loss over all spans, ours over the same."""
     peer = pytest.importorskip("gliner.modeling.base")
