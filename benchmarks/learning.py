@@ -354,13 +354,13 @@ def train_gliner_pipe(args: argparse.Namespace, work: Path) -> dict:
     from gliner_pipe.train import train
 
     texts, test, labels, relation_labels = read(args)
-    path, output = work / "train.jsonl", work / "ours" / "model-last"
+    path, output = work / "train.jsonl", work / "ours"
     path.write_text("".join(json.dumps(record) + "\n" for record in texts), encoding="utf8")
     config = our_config(args, path, labels, relation_labels)
     watch = Stopwatch()
     options = Config(config["train"]).resolve(registry=registry, root=config)
     train(**options | {"output_path": output, "loggers": [watch]})
-    nlp = spacy.load(output)
+    nlp = spacy.load(output / "model-last")
 
     def measure(gold: Sequence[dict], labels: list[str]) -> dict:
         nlp.get_pipe("gliner").labels = labels

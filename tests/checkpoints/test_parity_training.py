@@ -113,7 +113,7 @@ def test_the_same_steps(tmp_path: Path) -> None:
         schedule="constant",
         warmup_rate=0.0,
         max_grad_norm=1.0,
-        output_path=tmp_path / "ours" / "model-last",
+        output_path=tmp_path / "ours",
         loggers=[losses],
         save_total_limit=0,
     )
