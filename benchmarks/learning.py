@@ -436,14 +436,16 @@ def table(lines: Sequence[dict]) -> None:
     groups: dict[str, list[dict]] = {}
     for line in lines:
         settings = {key: value for key, value in line.items() if key not in hidden}
-        groups.setdefault(json.dumps(settings), []).append(line)
+        groups.setdefault(json.dumps(settings, sort_keys=True), []).append(line)
 
     def mean(values: list[float]) -> str:
         spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
         return f"{statistics.mean(values):.1f}{spread}" if values else ""
 
-    print("| data | side | equal | steps | seeds | F1 | relation F1 | F1, labels renamed | CPU seconds |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    print(
+        "| data | side | equal | steps | seeds | F1 | relation F1 | F1, labels renamed | CPU seconds | options |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|---|")
     for settings, group in sorted(groups.items()):
         first = json.loads(settings)
         scores = [
@@ -451,7 +453,8 @@ def table(lines: Sequence[dict]) -> None:
         ]
         trained = f"{statistics.mean(line['trained'] for line in group):.0f}"
         row = [first["data"], first["side"], first["at"], trained, str(len(group)), *scores]
-        print("|", " | ".join([*row, mean([line["cpu"] for line in group])]), "|")
+        options = json.dumps(first.get("changes", first.get("theirs")))
+        print("|", " | ".join([*row, mean([line["cpu"] for line in group]), f"`{options}`"]), "|")
 
 
 def main() -> None:

@@ -42,9 +42,9 @@ class Loss(Block):
         Weight the loss of an entity of k words by ``1 + ln(k)``: long entities are rare and otherwise learned late. No
         effect on the scores of words, pairs or selected spans, which have no width axis.
     wrong_label_weight
-        Weight of the other labels of an entity's span, relative to all other negatives. These few elements teach which
-        label is right; the spans that are no entity outnumber them. ``"balanced"``: together they count as much as the
-        right label, and each at least as much as any negative; of the focal loss this is
+        Weight of the other labels of an entity's span (or related pair), relative to all other negatives. They teach
+        which label is right; spans that are no entity outnumber them. ``"balanced"``: together they count as much as
+        the right label, and each at least as much as any negative; of the focal loss this is
         ``alpha / (1 - alpha) / (labels - 1)``.
     """
 
