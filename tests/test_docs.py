@@ -79,6 +79,7 @@ def test_command_lines(page, monkeypatch):
         "gliner-pipe train configs/missing.cfg",
         "gliner-pipe train configs/config.cfg --vars.tarin mine.jsonl",
         "gliner-pipe train configs/config.cfg --components.gliner.model.spanrep.max_width 8",
+        "gliner-pipe package configs/config.cfg",
         "torchrun -m gliner_pipe.train --config configs/config.cfg --gpus 2",
         "python -m gliner_pipe.predict artifacts/model-best --formt jsonl",
         "python -m gliner_pipe.predict artifacts/model-best texts/ --engine dask",
@@ -145,6 +146,8 @@ def _own_mistake(name: str, arguments: list[str]) -> str:
     options = parse_overrides(arranged(arguments, info))
     path = str(options.pop("config", ""))
     config = Config.from_disk(path) if Path(path).suffix == ".cfg" and Path(path).exists() else None
+    if config is not None and not info.trains and name not in config:
+        return f"{path} has no section {name}"
     for key, value in options.items():
         *sections, last = key.split(".")
         if not sections or not info.trains:
