@@ -65,7 +65,7 @@ def test_command_lines(page, monkeypatch):
     """They have known commands, options and extras, and the files of this repository that they name exist."""
     monkeypatch.chdir(ROOT)
     text = page.read_text("utf8")
-    assert [line for line in _lines(text) if _mistake(line)] == []
+    assert {" ".join(line): mistake for line in _lines(text) if (mistake := _mistake(line))} == {}
     project = Path("pyproject.toml").read_text("utf8").partition("[project.optional-dependencies]")[2]
     extras = re.findall(r"^(\w+) = \[", project.partition("\n[")[0], re.MULTILINE)
     assert {name for match in EXTRAS.findall(text) for name in match.split(",")} - {*extras} == set()
