@@ -124,6 +124,8 @@ def tagger(backbone: Path, decoder: str) -> Any:
     nlp.add_pipe("token_classifier", config=tagging_pipeline.config(backbone, decoder))
     gold = tagging_pipeline.examples(nlp)
     nlp.initialize(lambda: gold)
+    with torch.no_grad():  # so that it finds entities without training
+        nlp.get_pipe("token_classifier").network.decoder.project.bias.zero_()
     return nlp
 
 

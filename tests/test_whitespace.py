@@ -112,6 +112,7 @@ def tagger(backbone: Path, decoder: Any = "crf", **changes: Any) -> Any:
     component: Any = nlp.get_pipe("token_classifier")
     with torch.no_grad():
         component.network.decoder.project.weight.normal_(std=0.5)
+        component.network.decoder.project.bias.zero_()
     return nlp
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,6 +26,8 @@ WHERE = "components.*.model.decoder"
 UNKNOWN = -100
 #: Score of an illegal transition: exp(-10,000) is 0 in any float, without the NaNs that infinities produce.
 ILLEGAL = -1e4
+#: Share of words in entities of a label, assumed by the untrained weights of a chain for this label alone.
+INSIDE = 0.02
 #: Maximum number of emissions decoded at once; documents of similar length are batched together.
 EMISSIONS_AT_ONCE = 1 << 22
 
@@ -160,6 +163,10 @@ class TagDecoder(Block):
     def build(self, hidden_size: int, labels: Sequence[str]) -> None:
         """Create the layer that scores the tags of `labels`.
 
+        In a chain for each label, ``O`` is initially as probable as it is rare to be in an entity of one label.
+        Otherwise the first steps would learn nothing else: their loss grows with the number of labels, and so does the
+        gradient that the tag ``O`` sends to the backbone.
+
         Raises
         ------
         ConfigError
@@ -178,6 +185,10 @@ class TagDecoder(Block):
         self.n_labels = len(labels)
         self.n_chains = len(self.tables.labels)
         self.project = nn.Linear(hidden_size, self.n_chains * len(self.tags))
+        if self.chain_per_label:
+            with torch.no_grad():
+                odds = (1 - INSIDE) / INSIDE * (len(self.tags) - 1)
+                self.project.bias.view(self.n_chains, -1)[:, 0] = math.log(odds)
         self.drop = nn.Dropout(self.dropout)
 
     def save_assets(self, path: Path) -> None:

@@ -170,12 +170,45 @@ KINDS: list[tuple[type[TagDecoder], dict[str, Any]]] = [
 ]
 
 
-def ready(kind: type[TagDecoder], n_labels: int, **settings: Any) -> TagDecoder:
-    decoder = kind(scheme="bio", **settings)  # type: ignore[call-arg]
+def untrained(kind: type[TagDecoder], n_labels: int, **settings: Any) -> TagDecoder:
+    torch.manual_seed(0)
+    decoder = kind(**settings)  # type: ignore[call-arg]
     decoder.build(16, [f"label {index}" for index in range(n_labels)])
+    return decoder.eval()
+
+
+@pytest.mark.parametrize(("kind", "settings"), KINDS[1:])
+@pytest.mark.parametrize("scheme", ["io", "bio", "bioul"])
+def test_an_untrained_chain_for_a_label_expects_few_entities(kind: Any, settings: Any, scheme: Any) -> None:
+    decoder = untrained(kind, 3, scheme=scheme, **settings)
+    emissions = decoder.emissions(torch.zeros(1, 30, 16))
+    assert emissions.softmax(-1)[..., 0].sub(0.98).abs().max() < 0.01
+    tags = torch.zeros(1, 30, 3, dtype=torch.long)
+    outside = decoder.word_scores(emissions, torch.ones(1, 30, dtype=torch.bool), tags).detach()
+    assert float(outside.min()) > 0.97 and float(outside.max()) < 1.0  # of sequences, for the CRF
+
+
+@pytest.mark.parametrize(("kind", "settings"), KINDS[1:])
+def test_more_labels_do_not_drown_the_entities(kind: Any, settings: Any) -> None:
+    """The loss and its gradient come from the words of entities, however many labels a text does not have."""
+    sizes = []
+    for n_labels in (1, 12):
+        decoder = untrained(kind, n_labels, **settings)
+        gold = decoder.encode([(3, 5, 0), (9, 9, 0)], 20)[0][None]
+        emissions = decoder.emissions(torch.zeros(1, 20, 16))
+        loss = decoder.loss(emissions, gold, torch.ones(1, 20, dtype=torch.bool))
+        bias = torch.autograd.grad(loss, decoder.project.bias)[0].view(n_labels, -1)
+        sizes.append((float(loss.detach()), float(bias.norm())))
+    (few, few_grad), (many, many_grad) = sizes
+    assert few < many < 1.5 * few
+    assert many_grad == pytest.approx(few_grad, rel=0.1)
+
+
+def ready(kind: type[TagDecoder], n_labels: int, **settings: Any) -> TagDecoder:
+    decoder = untrained(kind, n_labels, scheme="bio", **settings)
     for weights in decoder.parameters():
         torch.nn.init.normal_(weights)
-    return decoder.eval()
+    return decoder
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

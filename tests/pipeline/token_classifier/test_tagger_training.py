@@ -58,7 +58,7 @@ def test_learns_in_the_loop_and_however_it_is_cut(
     )  # fmt: skip
     rows = [json.loads(row) for row in (tmp_path / "train_log.jsonl").read_text("utf8").splitlines()]
     losses = [row["loss"] for row in rows if "loss" in row]
-    assert losses[-1] < 0.1 < losses[0]
+    assert losses[-1] < 0.2 < losses[0]
     assert nlp.meta["performance"]["ner.micro.f"] == 1.0
     again = spacy.load(tmp_path / "model-best")
     assert found(again("Ada Smith lives in Rome .")) == [("Ada Smith", "person"), ("Rome", "city")]
