@@ -30,6 +30,7 @@ from gliner_pipe.training.data_sections import Section
 from gliner_pipe.training.datasets import Dataset, data_report, documents_of, read_data
 from gliner_pipe.training.label_checks import check_labels
 from gliner_pipe.training.protocol import trainable_components
+from gliner_pipe.training.run_folder import RunFolder
 from gliner_pipe.training.word_checks import advice, word_ranges
 
 #: Width of the text in characters.
@@ -115,7 +116,8 @@ def check_training(nlp: Language, options: TrainOptions) -> DataCheck:
     found = DataCheck()
     with _collecting(found, options.train_data, options.val_data):
         components = trainable_components(nlp)
-        datasets, validation = read_data(nlp, options, found.notes.append)
+        folder = RunFolder.of(options.output_path, options.best_path).path
+        datasets, validation = read_data(nlp, options, folder, found.notes.append)
         train = documents_of(datasets)
         for name, component in components.items():
             name = f"components.{name}"

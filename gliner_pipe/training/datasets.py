@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from spacy.language import Language
@@ -25,7 +26,6 @@ from gliner_pipe.pipeline.overrides import gliner_components
 from gliner_pipe.training.arguments import TrainOptions
 from gliner_pipe.training.data_sections import Section
 from gliner_pipe.training.protocol import TrainableByLoop
-from gliner_pipe.training.run_folder import RunFolder
 from gliner_pipe.training.validation import Validation, choose_metric, make_scorers
 
 #: Folder of training data on disk, in the folder of a training.
@@ -119,6 +119,7 @@ class Dataset:
 def read_data(
     nlp: Language,
     options: TrainOptions,
+    folder: Path,
     note: Callable[[str], None],
     turn: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> tuple[list[Dataset], Validation]:
@@ -130,6 +131,8 @@ def read_data(
         The pipeline.
     options
         Of the training.
+    folder
+        Of the training; data larger than memory are kept in it.
     note
         Prints a line for the user.
     turn
@@ -140,8 +143,7 @@ def read_data(
     tuple
         The training data, without the labels in ``unseen_labels``, and the validation.
     """
-    folder = RunFolder.of(options.output_path, options.best_path).path / CACHE
-    storage = Storage(folder, "train_data", _count_rules(nlp), turn)
+    storage = Storage(folder / CACHE, "train_data", _count_rules(nlp), turn)
     datasets = read_training(nlp, options.train_data, options.batch_size, storage)
     for dataset in datasets:
         if isinstance(dataset.documents, DiskExamples):

@@ -147,7 +147,7 @@ class Trainer:
         self._load_models()
         self.accelerator = self._make_accelerator()
         turn = self.accelerator.local_main_process_first
-        datasets, self.validation = read_data(self.nlp, options, note, turn)
+        datasets, self.validation = read_data(self.nlp, options, self.folder.path, note, turn)
         self.main: bool = self.accelerator.is_main_process
         self.note: Callable[[str], None] = console_note if self.main else _silent
         uploader = self._make_uploader()

@@ -42,10 +42,11 @@ class ParsedLabels(NamedTuple):
     @classmethod
     def of(cls, items: tuple[LabelItem, ...], before: ParsedLabels) -> ParsedLabels:
         """Return the label set of some labels; what it shares with another set is taken from there."""
-        start = equal_at_start(before.items, items)
-        if start == len(items) == len(before.items):
+        start = equal_at_start(before.items, items) if before.items else 0
+        if items and start == len(items) == len(before.items):
             return before
         new = items[start:]
+        some = items if before.patterns else new
         thresholds = np.array(
             [np.nan if item.threshold is None else item.threshold for item in new], np.float64
         )
@@ -53,7 +54,7 @@ class ParsedLabels(NamedTuple):
             items,
             before.texts[:start] + tuple([item.text for item in new]),
             np.concatenate([before.thresholds[:start], thresholds]),
-            patterns_of(items if before.patterns else new),
+            patterns_of(some) if any(item.pattern is not None for item in some) else {},
         )
 
     def limits(self, threshold: float) -> npt.NDArray[np.float64]:
