@@ -40,6 +40,7 @@ from gliner_pipe.pipeline.labels import parse_labels, split_labels
 from gliner_pipe.pipeline.overrides import gliner_components, override, tagging_components
 from gliner_pipe.registry import registry
 from gliner_pipe.util.atomic import save_pipeline, write_json
+from gliner_pipe.util.console import console_note
 
 logger = logging.getLogger("gliner_pipe")
 #: Names of the words that scores are measured on.
@@ -223,6 +224,10 @@ def evaluate(
         write_error_page(html, pipeline, examples, docs, scores, name=name, data=of, curve=curve, **places)
     if show:
         _print(scores)
+        written = {"scores": output, "errors": html, "pipeline with the new thresholds": save}
+        for what, path in written.items():
+            if path is not None:
+                console_note(f"{what}: {path}")
     return scores
 
 

@@ -397,7 +397,7 @@ def test_a_page_of_errors(
         main(["--pipeline", str(pipeline), "--data", str(data), "--html", str(page), "--metrics", "exact"])
         text = page.read_text(encoding="utf-8")
         assert str(pipeline) in text and "Rome" in text and ("<polyline" in text) is has_curve
-    capsys.readouterr()
+        assert capsys.readouterr().out.splitlines()[-1].endswith(f": {page}")
     error = error_of(capsys, "--pipeline", ruler, "--data", data, "--html", page, "--compare", "fp32")
     assert "[html]" in error
 

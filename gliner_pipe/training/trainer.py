@@ -343,8 +343,8 @@ class Trainer:
                 logger.finish()
             if self.store.uploader is not None and sys.exc_info()[0] is not None:
                 self.store.uploader.finish(None)  # wait for running uploads of a training that failed
-            if interrupted:
-                self.note(self._how_to_resume())
+            if interrupted and self.main:
+                console_note(self._how_to_resume(), whole=True)
 
     def _how_to_resume(self) -> str:
         """Return the newest checkpoint, and what resumes from it."""

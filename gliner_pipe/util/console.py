@@ -19,18 +19,28 @@ VISIBLE = {
 }
 
 
-def console_note(text: str, *, stderr: bool = False) -> None:
-    """Print a message for the user, with secrets redacted; above the bar if one is shown."""
+def console_note(text: str, *, stderr: bool = False, whole: bool = False) -> None:
+    """Print a message for the user, with secrets redacted; above the bar if one is shown.
+
+    Parameters
+    ----------
+    text
+        The message.
+    stderr
+        Whether on standard error, not on standard output.
+    whole
+        Whether lines are whole on a terminal too: a command to copy must not contain line breaks.
+    """
     stream = sys.stderr if stderr else sys.stdout
     if hasattr(stream, "rich_proxied_file"):  # of a bar, which prints it
         print(redacted_text(text), file=stream)
     else:
-        show(Text(redacted_text(text)), Console(stderr=stderr))
+        show(Text(redacted_text(text)), Console(stderr=stderr), whole=whole)
 
 
-def show(text: Text, console: Console) -> None:
-    """Print a text."""
-    console.print(text, soft_wrap=not console.is_terminal)
+def show(text: Text, console: Console, *, whole: bool = False) -> None:
+    """Print a text; with `whole` its lines do not break on a terminal either."""
+    console.print(text, soft_wrap=whole or not console.is_terminal)
 
 
 class ConsoleHandler(logging.Handler):

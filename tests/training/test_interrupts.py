@@ -27,7 +27,9 @@ def ctrl_c(_: object = None) -> None:
     os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_the_step_is_completed_and_the_training_can_be_resumed(config_path, tmp_path, capsys):
+def test_the_step_is_completed_and_the_training_can_be_resumed(config_path, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # a terminal, on which the command to copy is still one line
+    monkeypatch.setenv("COLUMNS", "40")
     arguments = [
         "--config",
         str(config_path),

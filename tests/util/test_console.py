@@ -30,6 +30,15 @@ def test_lines_break_between_words_on_a_terminal(
     assert len(lines) > 5 and " ".join(line.strip() for line in lines).split() == LINE.split()
 
 
+def test_a_command_to_copy_is_one_line_on_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "30")
+    console_note(LINE, whole=True)
+    assert capsys.readouterr().out == f"{LINE}\n"
+
+
 def test_a_message_appears_above_a_bar() -> None:
     file = io.StringIO()
     with Live("the bar", console=Console(file=file, force_terminal=True), auto_refresh=False) as live:
