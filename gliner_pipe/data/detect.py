@@ -54,14 +54,14 @@ VALIDATION_SPLITS = ("validation", "valid", "val", "dev", "eval")
 
 
 def reader_of_path(
-    path: str | Path, *, validation: bool = False, name: str = "auto", **options: Any
+    path: str | Path | Sequence[str], *, validation: bool = False, name: str = "auto", **options: Any
 ) -> ReaderLike:
-    """Return the reader of a file, a folder or a pattern.
+    """Return the reader of a file, a folder, a pattern, or a list of files of one format.
 
     Parameters
     ----------
     path
-        File, folder or pattern.
+        File, folder or pattern, or a list of files; the first one decides.
     validation
         Whether to read the validation split of a folder with several splits, rather than the training split.
     name
@@ -78,8 +78,13 @@ def reader_of_path(
     """
     known = registry.readers.get_available()
     if name not in ("auto", "spacy", *known):
-        ours = [one for one in known if "." not in one]
-        raise ConfigError("reader", f"is {name!r}", ", ".join(["auto", "spacy", *ours]))
+        ours = sorted({"auto", "spacy", *(one for one in known if "." not in one)})
+        raise ConfigError("reader", f"is {name!r}", ", ".join(ours))
+    if not isinstance(path, (str, Path)):
+        if not path:
+            raise ConfigError("reader.path", "is an empty list", "files")
+        first = detect_reader(path[0], validation=validation) if name == "auto" else {"@readers": name}
+        return _resolved({**first, "path": list(map(str, path)), **options})
     block: dict[str, Any] = {"@readers": SPACY if name == "spacy" else name, "path": str(path)}
     if name == "auto":
         block = detect_reader(path, validation=validation)

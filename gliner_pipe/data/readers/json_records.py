@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from gliner_pipe.data.exports import is_pair, unwrapped
+from gliner_pipe.data.exports import WRAPPERS, is_pair, unwrapped
 from gliner_pipe.data.fields import label_list, record_object, relation_list, shown
 from gliner_pipe.data.files import JSON_SUFFIXES, LineBlock, Place, read_json
 from gliner_pipe.data.readers.base import Reader, Record
@@ -15,6 +15,8 @@ from gliner_pipe.errors import ConfigError
 
 #: Optional fields with a list of labels.
 LABEL_FIELDS = ("ner_labels", "ner_negatives", "rel_labels", "rel_negatives")
+#: Fields of an object that may be a whole file.
+_WHOLE_FILE = frozenset(("classes", *WRAPPERS))
 
 #: Starts a new iteration over all records of a file.
 Values = Callable[[], Iterable[tuple[Place, Any]]]
@@ -186,7 +188,7 @@ class JsonReader(Reader):
 
 def _unwrapped(values: Iterable[tuple[Place, Any]]) -> Iterator[tuple[Place, Any]]:
     for place, value in values:
-        if type(value) is dict and "classes" not in value:
+        if type(value) is dict and _WHOLE_FILE.isdisjoint(value):
             yield place, value
         else:
             yield from unwrapped(place, value)
