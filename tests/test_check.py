@@ -87,6 +87,15 @@ TRAIN = [
 DEV = [record("Ann lives in Oslo.", PERSON), record("Eve met Ben.", [0, 3, "persons"], [8, 11, "7"])]
 
 
+def test_texts_with_other_names_and_labels_without_common_ones(write):
+    names = record("Ann lives in Oslo.", [0, 3, "name"], adds_labels=False)
+    train = write("train.jsonl", [TRAIN[0], names, record("It rained.")])
+    found = check(train_data=train, val_data=write("dev.jsonl", [record("Eve left.", [0, 3, "drug"])]))
+    part = found["components"]["data"]
+    assert part["train"]["repeated"] == part["train"]["contradictory"] == 0
+    assert "in common" in part["warnings"][0] and set(part["labels"]["train"]) == {"person", "city"}
+
+
 def test_training_data_with_its_component(write, config, capsys):
     path = config(write("train.jsonl", TRAIN), write("dev.jsonl", DEV))
     main(["--config", path, "--json"])

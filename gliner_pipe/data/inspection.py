@@ -10,7 +10,7 @@ from typing import Any
 from spacy.training import Example
 
 from gliner_pipe.data.annotations import SpanSetter, gold_spans
-from gliner_pipe.data.checks import DataReport, count_labels
+from gliner_pipe.data.checks import DataReport, adds_labels, count_labels
 from gliner_pipe.data.label_sets import counted, label_doubts, named
 from gliner_pipe.data.word_report import WordReport
 from gliner_pipe.util.plurals import number_of
@@ -94,6 +94,8 @@ class Inspection:
         """Return a sentence for each thing that is probably a mistake."""
         train, dev = self.labels
         found = []
+        if train and dev and not train.keys() & dev.keys():
+            found.append("training and validation data have no label in common: every score would be 0")
         if dev:
             only = {label: number for label, number in train.items() if label not in dev}
             if only:
@@ -193,8 +195,9 @@ def _texts(examples: Iterable[Example], spans_key: SpanSetter) -> tuple[TextRepo
         text = hash(doc.text)
         found = hash(frozenset((span.start_char, span.end_char, span.label_) for span in spans))
         report.texts += 1
-        report.repeated += text in seen
-        report.contradictory += annotations.setdefault(text, found) != found
+        if adds_labels(doc):  # otherwise it repeats a text on purpose, with other names of labels
+            report.repeated += text in seen
+            report.contradictory += annotations.setdefault(text, found) != found
         seen[text] += 1
         read = {(span.start, span.end, span.label) for span in spans}
         for key, group in doc.spans.items():

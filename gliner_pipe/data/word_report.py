@@ -75,7 +75,7 @@ class WordReport:
         )
         return (
             f"{words:.1%} of the words and {other:.1%} of the entities of the {data}"
-            f"{f' ({worst})' if worst else ''} are other words for this pipeline on running text"
+            f"{f' ({worst})' if worst else ''} are split into other words when this pipeline reads running text"
             + (
                 f"; {lost:.1%} of the entities begin or end inside a word there, and cannot be found"
                 if lost

@@ -22,18 +22,18 @@ def trained(backbone, folder, rows, **settings):
 
 def test_entities_that_are_no_words_on_running_text(backbone, tmp_path, capsys):
     trained(backbone, tmp_path, [PART, SALT, SALT, SALT])
-    [line] = [line for line in capsys.readouterr().out.splitlines() if "on running text" in line]
+    [line] = [line for line in capsys.readouterr().out.splitlines() if "running text" in line]
     assert line.startswith("warning: [components.gliner]")
     assert "25.0% of the entities begin or end inside a word" in line and "quantity 100.0%" in line
     assert '[components.gliner.word_splitter] @word_splitters = "whitespace"' in line
     trained(backbone, tmp_path / "b", [PART, SALT], word_splitter={"@word_splitters": "whitespace"})
     trained(backbone, tmp_path / "c", [SALT, SALT])
-    assert "on running text" not in capsys.readouterr().out
+    assert "running text" not in capsys.readouterr().out
 
 
 def test_entities_of_other_words_are_reported_though_they_can_be_found(backbone, tmp_path, capsys):
     trained(backbone, tmp_path, [HALF, SALT])
-    [line] = [line for line in capsys.readouterr().out.splitlines() if "on running text" in line]
+    [line] = [line for line in capsys.readouterr().out.splitlines() if "running text" in line]
     assert line.startswith("warning: [components.gliner] 33.3% of the words and 50.0% of the entities")
     assert "quantity 100.0%" in line and "cannot be found" not in line
     assert '@word_splitters = "whitespace" (0.0% of the entities)' in line
@@ -42,14 +42,14 @@ def test_entities_of_other_words_are_reported_though_they_can_be_found(backbone,
 def test_other_words_without_entities_are_a_note(backbone, tmp_path, capsys):
     rows = [{**HALF, "ner": [[4, 4, "unit"]]}, SALT]
     trained(backbone, tmp_path, rows)
-    [line] = [line for line in capsys.readouterr().out.splitlines() if "on running text" in line]
+    [line] = [line for line in capsys.readouterr().out.splitlines() if "running text" in line]
     assert line.startswith("note: ") and "33.3% of the words and 0.0% of the entities" in line
 
 
 def test_the_check_counts_the_same(backbone, tmp_path, capsys):
     rows = [HALF, PART, SALT]
     trained(backbone, tmp_path, rows)
-    [line] = [line for line in capsys.readouterr().out.splitlines() if "on running text" in line]
+    [line] = [line for line in capsys.readouterr().out.splitlines() if "running text" in line]
     nlp = spacy.blank("en")
     nlp.add_pipe("gliner", config=gliner_config(backbone, labels=[]))
     report = check(nlp, rows, rows, show=False)
