@@ -543,9 +543,13 @@ class TorchPipe(Pipe):  # type: ignore[misc]
                 sgd,
                 task_lr_ratio=self.cfg["task_lr_ratio"],
                 max_learn_rate=self.cfg["max_learn_rate"],
-                tell=lambda setting, text: logger.warning("[%s.%s] %s.", self._where, setting, text),
+                tell=self._tell_setting,
             )
         self._optimizer.step(sgd)
+
+    def _tell_setting(self, setting: str, text: str) -> None:
+        """Log a warning about a setting; a method, so that the optimizer can be pickled."""
+        logger.warning("[%s.%s] %s.", self._where, setting, text)
 
     def score(self, examples: Iterable[Example], **kwargs: Any) -> dict[str, Any]:
         """Return the scores of the component's scorer, which receives the current settings."""
