@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from rich.table import Table
 from spacy.language import Language
 from spacy.tokens import Doc
 from spacy.training import Example
@@ -18,6 +17,7 @@ from spacy.training import Example
 from gliner_pipe.data.annotations import primary_key, supervision
 from gliner_pipe.data.relations import RELATIONS_KEY
 from gliner_pipe.evaluation.report import all_tables, threshold_tables
+from gliner_pipe.evaluation.tables import NumberTable
 from gliner_pipe.metrics.alignment import SpanGetter, common_edges, get_scores, paired_spans
 from gliner_pipe.metrics.confusion import confuse
 from gliner_pipe.metrics.counts import Mention, Pair
@@ -372,17 +372,14 @@ def _curve(found: Mapping[str, Any]) -> dict[str, Any]:
 
 def _table(item: Any) -> dict[str, Any]:
     """Return a table of the console, or a line of text, as plain data."""
-    if not isinstance(item, Table):
+    if not isinstance(item, NumberTable):
         return {"text": str(item)}
-    columns = [[str(cell) for cell in column.cells] for column in item.columns]
     return {
         "text": "",
-        "title": str(item.title or ""),
-        "caption": str(item.caption or ""),
-        "head": [str(column.header) for column in item.columns],
-        "rows": [
-            (bool(row.style), cells) for row, cells in zip(item.rows, zip(*columns, strict=True), strict=True)
-        ],
+        "title": item.title or "",
+        "caption": item.caption or "",
+        "head": [" ".join(head.split()) for head in (item.first, *item.columns)],
+        "rows": [(bool(style), [str(name), *map(str, cells)]) for name, cells, style, _ in item.rows],
     }
 
 
