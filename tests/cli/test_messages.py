@@ -113,7 +113,7 @@ def test_predictions_of_another_pipeline_are_named_without_hashes(tmp_path: Path
 
 @pytest.mark.parametrize("kind", [Cli, ConfigCli])
 def test_nothing_but_one_line_is_printed(kind: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    app = kind(pretty_exceptions_enable=False)
+    app = kind()
 
     @app.command(name="train")
     def train(numbers: int, needed: str) -> None: ...
