@@ -178,7 +178,8 @@ class GoldCounts:
         """Count an example; `text` is that of its document, if it is known."""
         rules, doc = self.rules, example.reference
         spans = gold_spans(doc, rules.spans_key)
-        self.labels.update([span.label_ for span in spans if span.label and adds_labels(doc)])
+        if adds_labels(doc):
+            self.labels.update([span.label_ for span in spans if span.label])
         self.relations.update([label for _, _, label in supervision(doc).get("relations", ())])
         self.places.update(places_of([doc]))
         self.documents += 1

@@ -67,10 +67,10 @@ def set_score(span: Span, score: float | Mapping[str, float] | None) -> None:
         data[key] = {name: value for name, value in data[key].items() if name != label}
 
 
-def write_scores(doc: Doc, spans: Sequence[Span], scores: Sequence[float], old: Iterable[Span] = ()) -> None:
-    """Store the scores of entities, and remove those of `old` ones; nothing if ``span._.score`` is not ours."""
+def write_scores(doc: Doc, spans: Sequence[Span], scores: Sequence[float], old: Iterable[Span] = ()) -> bool:
+    """Store the scores of entities, and remove those of `old` ones; return False if ``span._.score`` is not ours."""
     if not is_installed():
-        return
+        return False
     data = doc.user_data
     for span in old:
         if (key := _key(span)) in data:
@@ -79,6 +79,7 @@ def write_scores(doc: Doc, spans: Sequence[Span], scores: Sequence[float], old: 
                 del data[key]
     for span, score in zip(spans, scores, strict=True):
         data.setdefault(_key(span), {})[span.label_] = float(score)
+    return True
 
 
 def _key(span: Span) -> tuple[str, str, int, int]:

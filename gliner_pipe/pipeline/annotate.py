@@ -257,9 +257,7 @@ def write_scores(
     doc: Doc, spans: Sequence[Span], values: Sequence[float], report: Counter[str], old: Iterable[Span] = ()
 ) -> None:
     """Write ``span._.score`` of spans and remove that of `old` ones; counted in `report` if the name is taken."""
-    if scores.is_installed():
-        scores.write_scores(doc, spans, values, old)
-    elif spans:
+    if not scores.write_scores(doc, spans, values, old) and spans:
         report[SCORE_TAKEN] += len(spans)
 
 

@@ -290,7 +290,7 @@ def test_a_block_that_cannot_be_exported_is_named(backbone: Path, tmp_path: Path
 
     component.gliner.span_rep.__class__ = Odd
     # torch 2.8 exports the sum as a constant: then the comparison of the scores refuses the model
-    with pytest.raises(ConfigError, match=r"\[components\.gliner\.model"):
+    with pytest.raises(ConfigError, match=r"\[components\.gliner\.model(\.\w+)?\]"):
         write_onnx(nlp, tmp_path / "never")
     assert not (tmp_path / "never").exists()
     assert isinstance(component.model, type(component.gliner))  # as it was

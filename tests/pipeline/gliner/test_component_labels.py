@@ -168,7 +168,7 @@ def test_any_text_is_a_label_in_a_config_string(label: str) -> None:
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ("person", r"\[here\] found 'person'; allowed: a list of labels"),
+        ("person", "\\[here\\] found 'person'; allowed: a list of labels. Write \\[\"person\"\\]"),
         (
             {"person": "somebody"},
             r'allowed: a list of labels. Write \[{"label": "person", "description": "somebody"}\]',
