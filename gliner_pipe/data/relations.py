@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from spacy.tokens import Doc, Span
 
-from gliner_pipe.data.annotations import install
-from gliner_pipe.errors import DataError
-from gliner_pipe.util.plurals import number_of
+from gliner_pipe.data.stored_spans import check_document, install_attribute, stored_span
 
 #: Key of the relations in ``doc.user_data``: a list of ``(head start, head end, head label,
 #: tail start, tail end, tail label, label, score)``, in tokens, ends exclusive.
@@ -51,9 +49,7 @@ def install_extension() -> bool:
     bool
         Whether ``doc._.relations`` is the extension of this module.
     """
-    install(Doc, EXTENSION, getter=get_relations, setter=set_relations)
-    found: tuple[Any, ...] = Doc.get_extension(EXTENSION)
-    return found[2] is get_relations
+    return install_attribute(EXTENSION, get_relations, set_relations)
 
 
 def get_relations(doc: Doc) -> list[Relation]:
@@ -67,15 +63,8 @@ def get_relations(doc: Doc) -> list[Relation]:
     found = []
     for stored in doc.user_data.get(RELATIONS_KEY, ()):
         head_start, head_end, head_label, tail_start, tail_end, tail_label, label, score = stored
-        if max(head_end, tail_end) > len(doc):
-            raise DataError(
-                f"document starting with {doc.text[:40]!r}",
-                f"has {number_of(len(doc), 'token')} and a relation up to token {max(head_end, tail_end)}",
-                "relations within the document",
-                "Set them again after cutting the document or merging tokens",
-            )
-        head = Span(doc, head_start, head_end, label=head_label)
-        tail = Span(doc, tail_start, tail_end, label=tail_label)
+        head = stored_span(doc, head_start, head_end, head_label, "relation")
+        tail = stored_span(doc, tail_start, tail_end, tail_label, "relation")
         found.append(Relation(head, tail, label, score))
     return found
 
@@ -100,12 +89,7 @@ def set_relations(doc: Doc, items: Iterable[Relation] | None) -> None:
         return
     stored = []
     for item in items:
-        if item.head.doc is not doc or item.tail.doc is not doc:
-            raise ValueError(
-                f"set_relations() found the relation {item.label!r} of {item.head.text!r} and {item.tail.text!r}, "
-                "which are spans of another document; allowed: spans of this document. Create them with "
-                "Span(doc, start, end, label=...)."
-            )
+        check_document(doc, [item.head, item.tail], f"set_relations() found the relation {item.label!r}")
         stored.append((*_plain(item.head), *_plain(item.tail), str(item.label), float(item.score)))
     doc.user_data[RELATIONS_KEY] = stored
 
