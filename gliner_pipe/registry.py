@@ -144,6 +144,12 @@ class registry(confit.RegistryCollection):  # type: ignore[misc]
     decoders = Registry(("gliner_pipe", "decoders"), "gliner_pipe.modeling.decoders.*")
     relation_layers = Registry(("gliner_pipe", "relation_layers"), "gliner_pipe.modeling.relation_layers.*")
     triples = Registry(("gliner_pipe", "triples"), "gliner_pipe.modeling.triples.*")
+    counters = Registry(("gliner_pipe", "counters"), "gliner_pipe.modeling.counters.*")
+    classifiers = Registry(("gliner_pipe", "classifiers"), "gliner_pipe.modeling.classifiers.*")
+    relation_finders = Registry(
+        ("gliner_pipe", "relation_finders"), "gliner_pipe.modeling.relation_finders.*"
+    )
+    record_finders = Registry(("gliner_pipe", "record_finders"), "gliner_pipe.modeling.record_finders.*")
     word_splitters = Registry(("gliner_pipe", "word_splitters"), "gliner_pipe.pipeline.language_splitters")
 
     architectures = SharedRegistry(("spacy", "architectures"))
@@ -172,6 +178,10 @@ BLOCK_FAMILIES = (
     "decoders",
     "relation_layers",
     "triples",
+    "counters",
+    "classifiers",
+    "relation_finders",
+    "record_finders",
     "word_splitters",
 )
 

@@ -50,6 +50,26 @@ FAMILIES: dict[str, tuple[str, str, str]] = {
         "A triple layer scores head, relation and tail together.",
         "gliner_pipe.modeling.triples.base",
     ),
+    "counters": (
+        "Counters",
+        "A counter makes a query for each instance of a label or field, and predicts their number.",
+        "gliner_pipe.modeling.counters.base",
+    ),
+    "classifiers": (
+        "Classifiers",
+        "A classifier scores the labels of a whole text.",
+        "gliner_pipe.modeling.classifiers.base",
+    ),
+    "relation_finders": (
+        "Relation finders",
+        "A relation finder finds relations that the encoder reads as tasks.",
+        "gliner_pipe.modeling.relation_finders.base",
+    ),
+    "record_finders": (
+        "Record finders",
+        "A record finder finds groups of values.",
+        "gliner_pipe.modeling.record_finders.base",
+    ),
     "losses": (
         "Losses",
         "A loss compares scores with the gold annotation.",

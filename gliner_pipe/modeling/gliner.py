@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.modeling.batch import LossTerms, TrainingBatch
 from gliner_pipe.modeling.block import Block
+from gliner_pipe.modeling.classifiers.base import Classifier
 from gliner_pipe.modeling.context_encoders import ContextEncoder
+from gliner_pipe.modeling.counters.base import Counter
 from gliner_pipe.modeling.decoders.generative import GenerativeDecoder
 from gliner_pipe.modeling.decoders.span import Decoder, SpanDecoder
 from gliner_pipe.modeling.encoders.base import Encoded, Encoder, EncoderBatch, Query
@@ -24,6 +26,8 @@ from gliner_pipe.modeling.layers.linear import projection
 from gliner_pipe.modeling.losses.base import Loss
 from gliner_pipe.modeling.losses.focal import FocalLoss
 from gliner_pipe.modeling.merging import merged
+from gliner_pipe.modeling.record_finders.base import RecordFinder
+from gliner_pipe.modeling.relation_finders.base import RelationFinder
 from gliner_pipe.modeling.relation_layers.base import RelationLayer
 from gliner_pipe.modeling.relations import relation_losses
 from gliner_pipe.modeling.span_reps.base import Representations, SpanRep, all_alike
@@ -133,6 +137,14 @@ class GLiNER(Architecture):
         Dropout rate of the label projection.
     span_loss_coef, adjacency_loss_coef, relation_loss_coef, decoder_loss_coef
         Weights of the losses of entities, adjacency, relations and generated labels.
+    counter
+        Turns label vectors into queries for spans, in place of the label projection; none by default.
+    classifier
+        Scores the labels of whole texts; none by default.
+    relation_finder
+        Finds relations that the encoder reads as tasks; none by default.
+    record_finder
+        Finds records; none by default.
 
     Notes
     -----
@@ -155,6 +167,10 @@ class GLiNER(Architecture):
         adjacency_loss_coef: NonNegative = 1.0,
         relation_loss_coef: NonNegative = 1.0,
         decoder_loss_coef: NonNegative = 0.5,
+        counter: Counter | None = None,
+        classifier: Classifier | None = None,
+        relation_finder: RelationFinder | None = None,
+        record_finder: RecordFinder | None = None,
     ) -> None:
         super().__init__(encoder)
         self.fusion = fusion
@@ -164,6 +180,10 @@ class GLiNER(Architecture):
         self.context = context
         self.relation_layer = relation_layer
         self.triple = Concat(dropout) if relation_layer is not None and triple is None else triple
+        self.counter = counter
+        self.classifier = classifier
+        self.relation_finder = relation_finder
+        self.record_finder = record_finder
         self.relation_loss = relation_loss if relation_loss is not None else self.loss
         self.coefficients = {
             "span": span_loss_coef,
@@ -189,6 +209,15 @@ class GLiNER(Architecture):
         return 2 * (self.max_width or 32)
 
     @property
+    def task_heads(self) -> dict[str, tuple[str, Block | None]]:
+        """Name and block of the option that predicts each kind of task."""
+        return {
+            "record": ("record_finder", self.record_finder),
+            "relation": ("relation_finder", self.relation_finder),
+            "classes": ("classifier", self.classifier),
+        }
+
+    @property
     def label_generator(self) -> GenerativeDecoder | None:
         """The decoder, if it generates labels."""
         return self.decoder if isinstance(self.decoder, GenerativeDecoder) else None
@@ -210,6 +239,11 @@ class GLiNER(Architecture):
             found = f"found 'prompt' with {type(self.encoder).__name__}"
             allowed = "prompt with uni_encoder and embed_ent_token = true; span"
             raise ConfigError(f"{where}.decoder.mode", found, allowed)
+        for kind, (option, block) in self.task_heads.items():
+            if block is not None and kind not in self.encoder.reads_tasks:
+                found = f"is set, but {type(self.encoder).__name__} does not read what it needs"
+                allowed = "null, or an encoder that reads tasks"
+                raise ConfigError(f"{where}.{option}", found, allowed, "Use @encoders = schema_encoder")
         self.encoder.build()
         if generator is not None:
             generator.build(self.encoder.output_size)
@@ -227,7 +261,10 @@ class GLiNER(Architecture):
         if self.relation_layer is not None and self.triple is not None:
             self.relation_layer.build(size)
             self.triple.build(size)
-        if self.span_rep.projects_labels:
+        for block in (self.counter, self.classifier, self.relation_finder, self.record_finder):
+            if block is not None:
+                block.build(size)
+        if self.span_rep.projects_labels and self.counter is None:
             self.prompt_rep = projection(size, size, self.dropout)
         self.is_built = True
 
@@ -257,14 +294,16 @@ class GLiNER(Architecture):
 
         The projection of a label is cached where `queries`, those of the rows, name the labels.
         """
-        words, labels, relations = encoded
+        words, labels, relations, tasks = encoded
         if self.fusion is not None:
             words, labels = self.fusion(words, labels, word_mask, label_mask)
             labels = labels * label_mask[:, :, None]
         if self.prompt_rep is not None:
             labels = self._project(self.prompt_rep, labels, queries)
+        if self.counter is not None and labels.shape[1]:
+            labels = self.counter(labels, 1, label_mask)[:, 0]
         span_words = words if self.context is None else self.context(words, word_mask)
-        return Representations(words, span_words, labels, relations)
+        return Representations(words, span_words, labels, relations, tasks)
 
     def _project(self, layer: nn.Module, labels: Tensor, queries: Sequence[Query]) -> Tensor:
         """Apply `layer`: once for all rows that share one tensor, and once for all batches with a label."""

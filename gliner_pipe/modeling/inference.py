@@ -218,12 +218,17 @@ class SpanPredictions:
         Spans from the lower threshold up to their thresholds, in the same order; empty without a lower threshold.
     class_scores
         Scores of each candidate span for all labels, by its first and last word; empty unless asked for.
+    class_logits
+        Logits of the labels of the ``classes`` tasks, ``(tasks, labels)``, by number of the task in the query and of
+        the label; 0 for others. The mean over windows, weighted by the number of words that each owns. None if the
+        text has no words or no task has classes.
     """
 
     candidates: list[Candidate] = field(default_factory=list)
     windows: list[SpanVectors] = field(default_factory=list)
     below: list[Candidate] = field(default_factory=list)
     class_scores: dict[tuple[int, int], list[float]] = field(default_factory=dict)
+    class_logits: NumberArray | None = None
 
 
 #: First and last word of the only spans to score in a text; None for all spans.
@@ -263,6 +268,7 @@ def predict_spans(
     below: list[NumberArray] = []
     scored: list[tuple[list[Window], Tensor, Tensor]] = []
     vectors: dict[int, SpanVectors] = {}
+    classified: list[tuple[list[Window], Tensor, Tensor]] = []
     distinct = {id(one): one for one in thresholds}
     limits = {key: torch.tensor(one, dtype=torch.float32) for key, one in distinct.items()}
 
@@ -272,7 +278,7 @@ def predict_spans(
 
     def run(group: list[int], loaded: tuple[EncoderBatch, Tensor]) -> int:
         batch = loaded[0].to(model.device)
-        if batch.label_mask.shape[1]:
+        if batch.label_mask.shape[1] or batch.tasks is not None:
             here = [windows[index] for index in group]
             row_limits = to_device(loaded[1], model.device).expand(len(group), -1)
             encoded = model.encode(batch)
@@ -286,6 +292,7 @@ def predict_spans(
                 above = spans.scores > row_limits[spans.rows, spans.labels]
                 rest, spans = spans.where(~above), spans.where(above)
             classes = _class_scores(model, encoded, batch, spans) if class_scores else None
+            of_text = _label_logits(model, encoded)
             of_spans = []
             if model.span_rep.needs_vectors:
                 of_spans = list(_span_vectors(model, encoded, batch, spans, here))
@@ -295,6 +302,8 @@ def predict_spans(
                 below.append(_in_texts(_on_host(rest), here))
             if classes is not None:
                 scored.append((here, *classes))
+            if of_text is not None:
+                classified.append((here, *of_text))
             vectors.update(zip(group, of_spans, strict=False))
         return int(batch.windows.input_ids.numel())
 
@@ -308,9 +317,41 @@ def predict_spans(
     for here, places, found in scored:
         for (row, start, end), values in zip(places.tolist(), found.tolist(), strict=True):
             window = here[row]
-            span = (start + window.start, end + window.start)
+            span = (start + window.first, end + window.first)
             predictions[window.text].class_scores[span] = values[: len(thresholds[window.text])]
+    for text, logits in _text_means(classified, len(thresholds)):
+        predictions[text].class_logits = logits
     return predictions
+
+
+def _label_logits(model: GLiNER, encoded: Representations) -> tuple[Tensor, Tensor] | None:
+    """Return row, task and field of the labels of ``classes`` tasks, and their logits, on the CPU; None without any."""
+    if encoded.tasks is None or model.classifier is None:
+        return None
+    places = encoded.tasks.places("classes")
+    logits = model.classifier(encoded.tasks.fields[places.unbind(1)])
+    return places.cpu(), logits.float().cpu()
+
+
+def _text_means(
+    parts: Sequence[tuple[Sequence[Window], Tensor, Tensor]], n_texts: int
+) -> Iterator[tuple[int, NumberArray]]:
+    """Yield the mean logits of each text over its windows, weighted by the number of words that each owns."""
+    if not any(len(places) for _, places, _ in parts):
+        return
+    columns = []
+    for windows, places, logits in parts:
+        rows, tasks, fields = places.numpy().T
+        texts = np.array([window.text for window in windows])[rows]
+        weights = np.array([window.own_stop - window.own_start for window in windows])[rows]
+        columns.append(np.stack([texts, tasks, fields, weights, weights * logits.double().numpy()]))
+    joined = np.concatenate(columns, 1)
+    at = tuple(joined[:3].astype(np.int64))
+    sums = np.zeros((2, n_texts, *(int(column.max()) + 1 for column in at[1:])))
+    np.add.at(sums[0], at, joined[3])
+    np.add.at(sums[1], at, joined[4])
+    means = np.divide(sums[1], sums[0], out=np.zeros_like(sums[1]), where=sums[0] > 0)
+    yield from ((text, means[text]) for text in np.unique(at[0]).tolist())
 
 
 def _class_scores(
@@ -326,7 +367,7 @@ def _is_given(spans: FoundSpans, windows: Sequence[Window], given: Sequence[Give
     """Whether each span found in these windows is among those given for its text, ``(spans,)``."""
     size = max(window.n_words for window in windows)
     codes = [
-        (row * size + start - window.start) * size + end - window.start
+        (row * size + start - window.first) * size + end - window.first
         for row, (window, some) in enumerate(zip(windows, given, strict=True))
         for start, end in some or ()
         if window.start <= start <= end < window.stop
@@ -359,7 +400,7 @@ def _on_host(spans: FoundSpans) -> NumberArray:
 def _in_texts(columns: NumberArray, windows: Sequence[Window]) -> NumberArray:
     """Replace the row of each span by its text, and count its words in the text instead of the window."""
     rows = columns[0].astype(np.int64)
-    shift = np.array([window.start for window in windows])[rows]
+    shift = np.array([window.first for window in windows])[rows]
     columns[0] = np.array([window.text for window in windows])[rows]
     columns[1:3] += shift
     return columns
@@ -391,7 +432,7 @@ def _span_vectors(
     labels = _unpadded(encoded.labels, batch.label_mask)
     relations = _unpadded(encoded.relations, batch.relation_mask)
     for row, window, *of_labels in zip(rows, windows, labels, relations, strict=True):
-        yield SpanVectors(row[0] + window.start, row[1], *of_labels)
+        yield SpanVectors(row[0] + window.first, row[1], *of_labels)
 
 
 def _unpadded(vectors: Tensor, mask: Tensor) -> list[Tensor]:

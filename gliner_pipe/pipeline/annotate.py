@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from spacy.tokens import Doc, Span, SpanGroup
 
-from gliner_pipe.data import relations, scores
+from gliner_pipe.data import classes, relations, scores
 from gliner_pipe.data.annotations import install
+from gliner_pipe.data.classes import Classified
 from gliner_pipe.modeling.decoders.span import Candidate, Preference
 from gliner_pipe.pipeline.word_splitters import Words
 
@@ -72,6 +73,8 @@ class Prediction:
         Spans from ``candidate_threshold`` up to their thresholds; None where it is not set.
     patterns
         Pattern of each label that has one.
+    classes
+        Classifications of the text; None where none were requested.
     """
 
     entities: list[Entity]
@@ -80,15 +83,18 @@ class Prediction:
     words: Words | None = None
     below: list[Entity] | None = None
     patterns: Mapping[str, re.Pattern[str]] = field(default_factory=dict)
+    classes: list[Classified] | None = None
 
 
 def install_extensions() -> None:
-    """Register ``doc._.gliner_labels``, ``doc._.gliner_relations`` (labels for one document) and ``doc._.relations``.
+    """Register ``doc._.gliner_labels``, ``doc._.gliner_relations``, ``doc._.gliner_classes``, ``doc._.gliner_records``.
 
-    Also ``span._.score``. Existing extensions of these names are kept.
+    They are what to find in one document. Also ``doc._.relations``, ``doc._.classes`` and ``span._.score``. Existing
+    extensions of these names are kept.
     """
-    for name in ("gliner_labels", "gliner_relations"):
+    for name in ("gliner_labels", "gliner_relations", "gliner_classes", "gliner_records"):
         install(Doc, name, default=None)
+    classes.install_extension()
     relations.install_extension()
     scores.install_extension()
 

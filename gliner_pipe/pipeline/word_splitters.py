@@ -5,7 +5,10 @@ Those of single languages are in :mod:`gliner_pipe.pipeline.language_splitters`.
 
 from __future__ import annotations
 
+import functools
 import re
+import sys
+import unicodedata
 from abc import abstractmethod
 from bisect import bisect_left, bisect_right
 from collections import Counter
@@ -37,10 +40,14 @@ class Words:
         The words.
     offsets
         Start and end character of each word; None where the words are the document's tokens.
+    n_added
+        1 if the last word is not in the text: the model reads it, but no entity holds it. Its offsets are the end of
+        the text. Else 0.
     """
 
     texts: list[str]
     offsets: list[tuple[int, int]] | None = None
+    n_added: int = 0
 
     def span(self, doc: Doc, start: int, end: int, label: str, alignment_mode: str) -> Span | None:
         """Return the tokens of the words `start` to `end` (inclusive), without whitespace at either end.
@@ -154,6 +161,8 @@ def read_words(
             assert left.numbers is not None
             read[place] = ReadWords(left.texts, [words.number(word) for word in left.numbers])
             pieces[place] = replace(cut, ids=cut.ids[kept.repeat(cut.counts)], counts=cut.counts[kept])
+        if split[place].n_added and kept.any() and kept[-1]:
+            pieces[place] = replace(pieces[place], n_added=1)
         if fill and not read[place].texts:
             read[place] = ReadWords([""], [NO_WORD])
             pieces[place] = replace(pieces[place], counts=np.zeros(1, np.int64))
@@ -251,6 +260,45 @@ class SpacyWords(WordSplitter):
 
 
 _WORD = re.compile(r"\w+(?:[-_]\w+)*|\S")
+
+
+#: What GLiNER2 takes for a word: an address, a handle, a word of letters, digits and marks with inner hyphens, or one
+#: other character. Marks (accents that are characters of their own, vowel signs) are missing in ``\\w``.
+_PARTS = (
+    r"(?i:https?://\S+|www\.\S+)",
+    r"(?i:[a-z0-9._%+-]+@[a-z0-9.-]+\.[a-z]{{2,}})",
+    r"(?i:@[a-z0-9_]+)",
+    r"[\w{marks}]+(?:[-_][\w{marks}]+)*",
+    r"\S",
+)
+#: Characters after which GLiNER2 adds no full stop to a text.
+_STOPS = (".", "!", "?")
+
+
+@functools.cache
+def _gliner2_words() -> re.Pattern[str]:
+    codes = (*range(sys.maxunicode + 1),)
+    marks = [chr(code) for code in codes if unicodedata.category(chr(code))[0] == "M"]
+    return re.compile("|".join(_PARTS).format(marks="".join(marks) + "\u200c\u200d"))
+
+
+@registry.word_splitters.register("gliner2")
+class Gliner2Words(WordSplitter):
+    """The words that GLiNER2 checkpoints were trained on: in lower case, with a full stop after the last.
+
+    The full stop is added to texts that do not end with a full stop, an exclamation or a question mark. It is never
+    part of an entity. The component's ``alignment_mode`` decides on entities that do not align with token boundaries.
+    """
+
+    def split(self, doc: Doc) -> Words:
+        """Return the words with their character offsets in the text."""
+        text = doc.text
+        matches = list(_gliner2_words().finditer(text))
+        texts = [match.group().lower() for match in matches]
+        offsets = [match.span() for match in matches]
+        if not matches or text.endswith(_STOPS):
+            return Words(texts, offsets)
+        return Words([*texts, "."], [*offsets, (len(text), len(text))], n_added=1)
 
 
 @registry.word_splitters.register("whitespace")

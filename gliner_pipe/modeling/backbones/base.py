@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
@@ -30,10 +30,13 @@ class Pieces:
         Token ids, ``(tokens,)``.
     counts
         Number of subword tokens of each word, ``(words,)``; 0 for a word that the tokenizer drops (a zero-width space).
+    n_added
+        Number of words at the end that are not in the text: they are read, but no span holds them.
     """
 
     ids: IntArray
     counts: IntArray
+    n_added: int = 0
 
     @property
     def n_words(self) -> int:
@@ -51,10 +54,14 @@ class Prompt:
         Token ids, ``(tokens,)``.
     positions
         Index of the token that represents each label, ``(labels,)``; the backbone returns their vectors.
+    word_counts
+        Number of subword tokens of each of the words that end the prompt: they are rows of the word vectors, but no
+        span of the text holds them. None if there are none.
     """
 
     ids: IntArray
     positions: IntArray
+    word_counts: IntArray | None = field(default=None, kw_only=True)
 
     @property
     def n_labels(self) -> int:
@@ -80,6 +87,8 @@ class Window:
         Number of subword tokens of each of these words, ``(stop - start,)``.
     prompt
         The prompt before them.
+    n_added
+        Number of words at the end that are not in the text.
     """
 
     text: int
@@ -90,11 +99,22 @@ class Window:
     ids: IntArray
     counts: IntArray
     prompt: Prompt
+    n_added: int = 0
+
+    @property
+    def n_prompt_words(self) -> int:
+        """Number of words of the prompt, which are the first of the row."""
+        return 0 if self.prompt.word_counts is None else len(self.prompt.word_counts)
+
+    @property
+    def first(self) -> int:
+        """Position in the text of the first word of the row; negative where that is a word of the prompt."""
+        return self.start - self.n_prompt_words
 
     @property
     def n_words(self) -> int:
-        """Number of words in the window."""
-        return self.stop - self.start
+        """Number of words in the row: those of the window, and of the prompt."""
+        return self.stop - self.first
 
     @property
     def n_pieces(self) -> int:
@@ -149,7 +169,8 @@ class WindowBatch(TensorBatch):
     own
         First and last (exclusive) word that each row owns, counted in the row, ``(rows, 2)``.
     unknown
-        Training only: True for words that nobody annotated, ``(rows, words)``; None if there are none.
+        True for words that no span may start or end at, ``(rows, words)``: in training those that nobody annotated, and
+        always those that are not in the text (of the prompt, or added at the end). None if there are none.
     """
 
     input_ids: Tensor

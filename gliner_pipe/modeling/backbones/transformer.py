@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +21,7 @@ from gliner_pipe.modeling.backbones import hf
 from gliner_pipe.modeling.backbones.base import (
     Backbone,
     BackboneOutput,
+    IntArray,
     Pieces,
     Prompt,
     Window,
@@ -130,6 +132,8 @@ class Transformer(PretrainedEncoder, Backbone):
     config
         Configuration of the encoder (the content of a ``config.json``) in place of that of `model`, which then only
         provides weights and tokenizer.
+    special_pieces
+        Whether each row begins and ends with the special tokens of the tokenizer (``[CLS]``, ``[SEP]``).
     """
 
     section = f"{WHERE}.model"
@@ -154,6 +158,7 @@ class Transformer(PretrainedEncoder, Backbone):
         adapter: Adapter | None = None,
         quantization: Literal["int8", "nf4", "fp4"] | None = None,
         config: dict[str, Any] | None = None,
+        special_pieces: bool = True,
     ) -> None:
         super().__init__()
         stride = default_stride(window) if stride is None else stride
@@ -173,6 +178,7 @@ class Transformer(PretrainedEncoder, Backbone):
         self.adapter = adapter
         self.quantization = quantization
         self.config = config
+        self.special_pieces = special_pieces
         self.encoder: Any = None
         self.tokenizer: Any = None
         self.reduced = EncoderCopy()
@@ -213,7 +219,7 @@ class Transformer(PretrainedEncoder, Backbone):
     def _finish(self) -> None:
         encoder, tokenizer = self.encoder, self.tokenizer
         self._cutter = WordCutter(tokenizer)
-        self.prefix, self.suffix = hf.special_pieces(tokenizer)
+        self.prefix, self.suffix = hf.special_pieces(tokenizer) if self.special_pieces else ([], [])
         self.limit = hf.max_positions(encoder.config, tokenizer)
         if self.limit is not None and self.window + self.n_specials > self.limit:
             raise ConfigError(
@@ -288,7 +294,7 @@ class Transformer(PretrainedEncoder, Backbone):
             size = self._room(len(prompt.ids))
             if len(text.ids) + text.n_words <= size:  # words without subword tokens count as one
                 n = text.n_words
-                windows.append(Window(index, 0, n, 0, n, text.ids, text.counts, prompt))
+                windows.append(Window(index, 0, n, 0, n, text.ids, text.counts, prompt, text.n_added))
                 continue
             text = _shortened(text, size, report)
             stride = size if disjoint else max(1, self.stride * size // self.window)
@@ -296,10 +302,9 @@ class Transformer(PretrainedEncoder, Backbone):
             for start, stop, own_start, own_stop in layout(
                 text.counts, size, stride, 0 if disjoint else min_overlap
             ):
-                ids = text.ids[firsts[start] : firsts[stop]]
-                windows.append(
-                    Window(index, start, stop, own_start, own_stop, ids, text.counts[start:stop], prompt)
-                )
+                ids, counts = text.ids[firsts[start] : firsts[stop]], text.counts[start:stop]
+                n_added = text.n_added if stop == text.n_words else 0
+                windows.append(Window(index, start, stop, own_start, own_stop, ids, counts, prompt, n_added))
         return windows
 
     def _room(self, prompt_size: int) -> int:
@@ -341,11 +346,12 @@ class Transformer(PretrainedEncoder, Backbone):
             ids[row, n_before : offsets[row]] = window.prompt.ids
             ids[row, offsets[row] : text_end] = window.ids
             ids[row, text_end : n_tokens[row]] = self.suffix
-            counts[row, : n_words[row]] = window.counts
+            counts[row, window.n_prompt_words : n_words[row]] = window.counts
             prompts[row, : n_labels[row]] = window.prompt.positions
+        _add_prompt_words(windows, counts, offsets)
         word_mask, prompt_mask = _mask(n_words), _mask(n_labels)
         starts = (offsets[:, None] + counts.cumsum(1) - counts) * word_mask
-        own = [(window.own_start - window.start, window.own_stop - window.start) for window in windows]
+        own = [(window.own_start - window.first, window.own_stop - window.first) for window in windows]
         return WindowBatch(
             input_ids=torch.from_numpy(ids),
             attention_mask=torch.from_numpy(_mask(n_tokens).astype(np.int64)),
@@ -355,6 +361,7 @@ class Transformer(PretrainedEncoder, Backbone):
             prompt_positions=torch.from_numpy((prompts + n_before) * prompt_mask),
             prompt_mask=torch.from_numpy(prompt_mask),
             own=torch.tensor(own),
+            unknown=_outside_text(windows, n_words),
         )
 
     # -- from windows to vectors -----------------------------------------------------------------------------------
@@ -400,7 +407,27 @@ def _shortened(text: Pieces, size: int, report: Counter[str] | None) -> Pieces:
     if report is not None:
         report["word longer than a window: its last subword tokens are dropped"] += int(long.sum())
     within = np.arange(len(text.ids)) - np.repeat(np.cumsum(text.counts) - text.counts, text.counts)
-    return Pieces(text.ids[within < size], np.minimum(text.counts, size))
+    return replace(text, ids=text.ids[within < size], counts=np.minimum(text.counts, size))
+
+
+def _add_prompt_words(windows: Sequence[Window], counts: IntArray, offsets: IntArray) -> None:
+    """Write the words of the prompts to `counts`, and move the `offsets` of the first word of each row to them."""
+    for row, window in enumerate(windows):
+        if window.prompt.word_counts is not None:
+            counts[row, : window.n_prompt_words] = window.prompt.word_counts
+            offsets[row] -= window.prompt.word_counts.sum()
+
+
+def _outside_text(windows: Sequence[Window], n_words: Sequence[int]) -> Tensor | None:
+    """Return a mask of the words that are not in the text, ``(rows, words)``; None if there are none."""
+    outside = None
+    for row, window in enumerate(windows):
+        if window.n_added or window.n_prompt_words:
+            if outside is None:
+                outside = torch.zeros(len(windows), max(n_words), dtype=torch.bool)
+            outside[row, : window.n_prompt_words] = True
+            outside[row, n_words[row] - window.n_added : n_words[row]] = True
+    return outside
 
 
 def _mask(lengths: Sequence[int]) -> BoolArray:

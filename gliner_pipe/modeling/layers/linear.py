@@ -126,3 +126,12 @@ def projection(in_size: int, out_size: int, dropout: float) -> nn.Sequential:
     return nn.Sequential(
         Linear(in_size, out_size * 4), nn.ReLU(), nn.Dropout(dropout), Linear(out_size * 4, out_size)
     )
+
+
+def mlp(inputs: int, *sizes: int) -> nn.Sequential:
+    """Return linear layers with ReLU between them."""
+    layers: list[nn.Module] = []
+    for size in sizes:
+        layers += [Linear(inputs, size), nn.ReLU()]
+        inputs = size
+    return nn.Sequential(*layers[:-1])

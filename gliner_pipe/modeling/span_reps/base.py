@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gliner_pipe.modeling.backbones.base import WindowBatch
 from gliner_pipe.modeling.block import Block
-from gliner_pipe.modeling.encoders.base import EncoderBatch
+from gliner_pipe.modeling.encoders.base import EncoderBatch, TaskVectors
 from gliner_pipe.modeling.losses.base import Loss
 
 #: Maximum number of scores held in memory at once during prediction: 128 MiB in fp32.
@@ -31,12 +31,15 @@ class Representations(NamedTuple):
         Word vectors from which span vectors are built: the output of the context encoder, or else ``words``.
     labels, relations
         Entity labels and relation labels, ``(rows, labels, hidden)``.
+    tasks
+        Vectors of the tasks, as the encoder gives them; None if no row has any.
     """
 
     words: Tensor
     span_words: Tensor
     labels: Tensor
     relations: Tensor
+    tasks: TaskVectors | None = None
 
 
 class FoundSpans(NamedTuple):

@@ -92,7 +92,7 @@ class TokenLevel(SpanRep):
 
     def find(self, vectors: Representations, windows: WindowBatch, limits: Tensor) -> FoundSpans:
         """Find the spans above their thresholds."""
-        starts, ends = own_starts(windows), windows.scorable
+        starts, ends = own_starts(windows), windows.annotated
         step = max(1, SCORES_AT_ONCE // max(3 * starts.numel(), 1))
         parts = []
         for at in range(0, vectors.labels.shape[1], step):

@@ -7,7 +7,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from re import Pattern
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from spacy.vocab import Vocab
 
 from gliner_pipe.checkpoints.pretrained import Pretrained
 from gliner_pipe.data.checks import count_labels, count_relations, refuse_no_gold
+from gliner_pipe.data.classes import Classified, write_classes
 from gliner_pipe.data.label_sampling import LabelSampling
 from gliner_pipe.data.label_sets import LabelSets, warn_of_labels
 from gliner_pipe.data.relation_sampling import RelationSampling
@@ -33,11 +34,21 @@ from gliner_pipe.modeling.label_generation import generate_labels
 from gliner_pipe.modeling.layers.cache import evaluating
 from gliner_pipe.modeling.precision import full_precision
 from gliner_pipe.modeling.relations import find_relations
+from gliner_pipe.modeling.tasks import Task
 from gliner_pipe.pipeline import annotate
 from gliner_pipe.pipeline.base import TorchPipe, takes_settings
 from gliner_pipe.pipeline.gliner import restrictions
-from gliner_pipe.pipeline.gliner.label_parser import MANY, LabelParser
+from gliner_pipe.pipeline.gliner.classification import classified
+from gliner_pipe.pipeline.gliner.label_parser import MANY, LabelParser, ParsedLabels
 from gliner_pipe.pipeline.gliner.settings import DEFAULT_CONFIG, GlinerSettings
+from gliner_pipe.pipeline.gliner.task_settings import (
+    ClassesItem,
+    RecordItem,
+    parse_classes,
+    parse_records,
+    refuse_keys,
+    relation_task,
+)
 from gliner_pipe.pipeline.gliner.texts import TextPredictions
 from gliner_pipe.pipeline.gliner.training_batch import DrawnSpans, draw
 from gliner_pipe.pipeline.gliner.training_targets import TaughtRelations
@@ -55,7 +66,7 @@ from gliner_pipe.util.consent import PipeConfigs
 @Language.factory(
     "gliner",
     default_config=DEFAULT_CONFIG,
-    assigns=["doc.ents", "doc.spans", "doc._.relations"],
+    assigns=["doc.ents", "doc.spans", "doc.cats", "doc._.relations", "doc._.classes", "doc._.records"],
     default_score_weights={
         "spans_gliner_f": 1.0,
         "spans_gliner_p": 0.0,
@@ -70,6 +81,8 @@ def make_gliner(
     model: Any,
     labels: Any,
     relations: Any,
+    classes: Any,
+    records: Any,
     word_splitter: Any,
     scorer: Callable[..., Any] | None,
     **settings: Any,
@@ -86,12 +99,17 @@ def make_gliner(
         raise ConfigError(f"{where}.model", f"found {type(model).__name__}", allowed, do)
     refuse_references(labels, f"{where}.labels")
     refuse_references(relations, f"{where}.relations")
+    for option, tasks in (("classes", classes), ("records", records)):
+        refuse_references(tasks, f"{where}.{option}")
+        refuse_keys(tasks, f"{where}.{option}")
     component = Gliner(
         nlp.vocab,
         name,
         model,
         labels=labels,
         relations=relations,
+        classes=classes,
+        records=records,
         word_splitter=word_splitter,
         scorer=scorer,
         **settings,
@@ -99,13 +117,21 @@ def make_gliner(
     return component.belong_to(nlp)
 
 
+_Task = TypeVar("_Task", ClassesItem, RecordItem)
+
+
 class Request(NamedTuple):
-    """A document, its words, labels and relations, the prompt, and the minimum score and pattern of each label."""
+    """A document, its words, what to find, the prompt, and the minimum score and pattern of each label.
+
+    The tasks of the query are the records, the relations if the model reads them as tasks, and the classes.
+    """
 
     doc: Doc
     words: Words
     labels: tuple[LabelItem, ...]
     relations: tuple[RelationItem, ...]
+    records: tuple[RecordItem, ...]
+    classes: tuple[ClassesItem, ...]
     query: Query
     limits: npt.NDArray[np.float64]
     relation_limits: list[float]
@@ -146,7 +172,14 @@ class Gliner(TextPredictions, TorchPipe):
         (``doc._.gliner_labels = [...]``).
     relations
         Relation labels, likewise; a mapping may also hold ``head`` and ``tail``, lists of the entity labels allowed at
-        either end. Requires a model with a relation layer; ``doc._.gliner_relations`` for one document.
+        either end. Requires a model with a relation layer or finder; ``doc._.gliner_relations`` for one document.
+    classes
+        Classifications of the text: a mapping from each task to its labels, or to ``labels``, ``description``,
+        ``multi_label``, ``threshold`` and ``examples``. Requires a model with a classifier;
+        ``doc._.gliner_classes`` for one document.
+    records
+        Records, which are groups of values: a mapping from each name to its fields, or to ``fields``, ``description``,
+        ``mode`` and ``anchor``. Requires a model with a record finder; ``doc._.gliner_records`` for one document.
     word_splitter
         Splits a document into the words that the model reads; the document's tokens when None.
     scorer
@@ -173,6 +206,8 @@ class Gliner(TextPredictions, TorchPipe):
         *,
         labels: Iterable[Any] = (),
         relations: Iterable[Any] = (),
+        classes: Any = (),
+        records: Any = (),
         word_splitter: WordSplitter | None = None,
         scorer: Callable[..., Any] | None = None,
         **settings: Any,
@@ -181,6 +216,9 @@ class Gliner(TextPredictions, TorchPipe):
         self._parser = LabelParser()
         self._labels = self._parser.parse(labels, f"{self._where}.labels")
         self._relations = self._parse_relations(relations, f"{self._where}.relations")
+        self._classes: tuple[ClassesItem, ...] = ()
+        self._records: tuple[RecordItem, ...] = ()
+        self.classes, self.records = classes, records
         self.configured = self.current_settings()
         self._warned = False
         annotate.install_extensions()
@@ -250,10 +288,64 @@ class Gliner(TextPredictions, TorchPipe):
         if items and not self.finds_relations:
             raise ConfigError(
                 where,
-                f"names the relation {items[0].label!r} for a model without relation_layer",
+                f"names the relation {items[0].label!r} for a model without relation_layer and relation_finder",
                 "an empty list, or a model with one",
                 "Add a relation_layer to the model and train it",
             )
+        return items
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classifications."""
+        return tuple(item.name for item in self._classes)
+
+    @classes.setter
+    def classes(self, classes: Any) -> None:
+        items = parse_classes(classes, f"{self._where}.classes")
+        self._classes = self._supported("classes", items, f"{self._where}.classes")
+
+    @property
+    def class_items(self) -> tuple[ClassesItem, ...]:
+        """The classifications with labels, descriptions and thresholds."""
+        return self._classes
+
+    @property
+    def class_data(self) -> dict[str, Any]:
+        """The classifications in the form of a config."""
+        return {item.name: item.to_config() for item in self._classes}
+
+    @property
+    def records(self) -> tuple[str, ...]:
+        """Names of the records."""
+        return tuple(item.name for item in self._records)
+
+    @records.setter
+    def records(self, records: Any) -> None:
+        items = parse_records(records, f"{self._where}.records")
+        self._records = self._supported("record", items, f"{self._where}.records")
+
+    @property
+    def record_items(self) -> tuple[RecordItem, ...]:
+        """The records with fields, descriptions, thresholds and patterns."""
+        return self._records
+
+    @property
+    def record_data(self) -> dict[str, Any]:
+        """The records in the form of a config."""
+        return {item.name: item.to_config() for item in self._records}
+
+    def _supported(self, kind: str, items: tuple[_Task, ...], where: str) -> tuple[_Task, ...]:
+        """Return tasks of a kind.
+
+        Raises
+        ------
+        ConfigError
+            If the model does not predict them; not while a checkpoint given by name is not loaded yet.
+        """
+        if items and isinstance(self.model, GLiNER) and (head := self.model.task_heads[kind])[1] is None:
+            found = f"names {items[0].name!r} for a model without {head[0]}"
+            do = f"Add a {head[0]} to the model and train it"
+            raise ConfigError(where, found, "an empty mapping, or a model with one", do)
         return items
 
     @property
@@ -303,12 +395,14 @@ class Gliner(TextPredictions, TorchPipe):
 
     def current_settings(self) -> dict[str, Any]:
         """Return the current settings, labels included, as JSON values."""
-        return {"labels": self.label_data, "relations": self.relation_data, **self.cfg}
+        tasks = {"classes": self.class_data, "records": self.record_data}
+        return {"labels": self.label_data, "relations": self.relation_data, **tasks, **self.cfg}
 
     def restore_settings(self, values: Mapping[str, Any]) -> None:
         """Set what ``current_settings`` returned."""
-        self.labels, self.relations = values["labels"], values["relations"]
-        self.cfg = {key: value for key, value in values.items() if key not in ("labels", "relations")}
+        for name in _FOUND:
+            setattr(self, name, values[name])
+        self.cfg = {key: value for key, value in values.items() if key not in _FOUND}
 
     # -- model ---------------------------------------------------------------------------------------------
 
@@ -324,8 +418,10 @@ class Gliner(TextPredictions, TorchPipe):
 
     @property
     def finds_relations(self) -> bool:
-        """Whether the model has a relation layer; True while a checkpoint given by name is not loaded yet."""
-        return not isinstance(self.model, GLiNER) or self.model.relation_layer is not None
+        """Whether the model finds relations; True while a checkpoint given by name is not loaded yet."""
+        if not isinstance(self.model, GLiNER):
+            return True
+        return self.model.relation_layer is not None or self.model.relation_finder is not None
 
     # -- prediction ----------------------------------------------------------------------------------------
 
@@ -334,7 +430,7 @@ class Gliner(TextPredictions, TorchPipe):
         own = doc._.gliner_labels
         if own is not None:
             return self._parser.parse(own, "doc._.gliner_labels")
-        if not self._labels and not self._warned:
+        if not self._labels and not self._warned and not self.tasks_of(doc):
             self._warned = True
             warnings.warn(
                 f"The component {self.name!r} has no labels, so it finds nothing. Set labels in the config, "
@@ -351,6 +447,29 @@ class Gliner(TextPredictions, TorchPipe):
         if not self._relations:
             return ()
         return self._parse_relations(self._relations, f"{self._where}.relations")
+
+    def classes_of(self, doc: Doc) -> tuple[ClassesItem, ...]:
+        """Return the classifications of `doc`: its own, else those of the component."""
+        own = doc._.gliner_classes
+        if own is None:
+            return self._supported("classes", self._classes, f"{self._where}.classes")
+        return self._supported("classes", parse_classes(own, "doc._.gliner_classes"), "doc._.gliner_classes")
+
+    def records_of(self, doc: Doc) -> tuple[RecordItem, ...]:
+        """Return the records to find in `doc`: its own, else those of the component."""
+        own = doc._.gliner_records
+        if own is None:
+            return self._supported("record", self._records, f"{self._where}.records")
+        return self._supported("record", parse_records(own, "doc._.gliner_records"), "doc._.gliner_records")
+
+    def tasks_of(self, doc: Doc) -> tuple[Task, ...]:
+        """Return what the model reads as tasks: records, relations and classes of `doc`."""
+        relations = self.relations_of(doc) if self.gliner.relation_finder is not None else ()
+        return (
+            *(item.task for item in self.records_of(doc)),
+            *map(relation_task, relations),
+            *(item.task for item in self.classes_of(doc)),
+        )
 
     def prepare(self, docs: Sequence[Doc]) -> Prepared:
         """Split documents into windows, each with the prompt of its labels.
@@ -431,20 +550,46 @@ class Gliner(TextPredictions, TorchPipe):
     ) -> Request:
         """Return words, labels and prompt of a document; documents with the same labels share one prompt."""
         labels = self.labels_of(doc) if slots is None else (LabelItem(BLANK_LABEL),) * len(slots)
-        relations = self.relations_of(doc) if labels else ()
-        words = splitter.split(doc) if labels else Words([])
+        records, classes = self.records_of(doc), self.classes_of(doc)
+        as_tasks = self.gliner.relation_finder is not None
+        relations = self.relations_of(doc) if labels or as_tasks else ()
         # many labels, or the component's, are one object and compared by identity; a few of a document by value
-        key = (id(labels) if labels is self._labels or len(labels) >= MANY else labels, relations)
+        key = (
+            id(labels) if labels is self._labels or len(labels) >= MANY else labels,
+            relations,
+            id(records) if records is self._records else records,
+            id(classes) if classes is self._classes else classes,
+        )
         if key not in known:
             asked = self._parser.of(labels)
-            texts = asked.texts if slots is None else slots
             known[key] = (
-                Query(texts, tuple(item.text for item in relations)),
+                self._query(
+                    asked, slots, relations, self.tasks_of(doc) if as_tasks or records or classes else ()
+                ),
                 asked.limits(self.threshold),
                 [self.limit(item) for item in relations],
                 asked.patterns,
             )
-        return Request(doc, words, labels, relations, *known[key])
+        query, *limits = known[key]
+        words = splitter.split(doc) if labels or query.tasks else Words([])
+        return Request(doc, words, labels, relations, records, classes, query, *limits)
+
+    def _query(
+        self,
+        labels: ParsedLabels,
+        slots: tuple[str, ...] | None,
+        relations: Sequence[RelationItem],
+        tasks: tuple[Task, ...],
+    ) -> Query:
+        """Return what the model reads of labels, of relations that it does not read as tasks, and of tasks."""
+        model = self.gliner
+        pairs = () if model.relation_layer is None else tuple(item.text for item in relations)
+        if not model.encoder.reads_descriptions:
+            return Query(labels.texts if slots is None else slots, pairs, tasks)
+        names = tuple(item.label for item in labels.items)
+        described = any(item.description for item in labels.items)
+        texts = tuple(item.description for item in labels.items) if described else ()
+        return Query(names, pairs, tasks, texts)
 
     def run(self, prepared: Prepared) -> list[annotate.Prediction]:
         """Return entities and relations of prepared documents, in words, for ``set_annotations``."""
@@ -504,7 +649,8 @@ class Gliner(TextPredictions, TorchPipe):
             entities.append(
                 annotate.Entity(read.number(start), read.number(end), label, score, labels, classes)
             )
-        links = self._links(request, found, kept) if request.relations else None
+        links = self._links(request, found, kept) if request.query.relations else None
+        classes = self._classified(request, found) if request.classes else None
         below = None
         if self.cfg["candidate_threshold"] is not None:
             below = [
@@ -512,7 +658,16 @@ class Gliner(TextPredictions, TorchPipe):
                 for start, end, index, score in found.below
             ]
         has_generated = generator is not None
-        return annotate.Prediction(entities, links, has_generated, request.words, below, request.patterns)
+        return annotate.Prediction(
+            entities, links, has_generated, request.words, below, request.patterns, classes
+        )
+
+    def _classified(self, request: Request, found: SpanPredictions) -> list[Classified]:
+        """Return the classifications of a document; none if it has no words."""
+        if found.class_logits is None:
+            return []
+        items = request.classes
+        return [classified(*one) for one in zip(items, found.class_logits[-len(items) :], strict=True)]
 
     def _links(
         self, request: Request, found: SpanPredictions, kept: Sequence[Candidate]
@@ -574,6 +729,8 @@ class Gliner(TextPredictions, TorchPipe):
                 annotate.set_group(doc, f"{cfg['spans_key']}_candidates", *below, report)
             if prediction.relations is not None:
                 annotate.set_relations(doc, prediction.relations, aligned.ends(), report)
+            if prediction.classes is not None:
+                write_classes(doc, prediction.classes)
             if cfg["annotate_ents"]:
                 annotate.set_ents(doc, spans, scores, cfg["overwrite_ents"], report, cfg["prefer"])
         self.add_to_report(report)
@@ -690,6 +847,10 @@ class Gliner(TextPredictions, TorchPipe):
                 ),
                 prompt_slots=self.cfg["prompt_slots"],
             )
+
+
+#: Properties with what to find, which are settings beside those of ``GlinerSettings``.
+_FOUND = ("labels", "relations", "classes", "records")
 
 
 def _by_label(labels: Sequence[LabelItem], scores: Sequence[float]) -> dict[str, float]:

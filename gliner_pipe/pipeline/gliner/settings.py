@@ -76,6 +76,8 @@ DEFAULT_CONFIG: dict[str, Any] = {
     **GlinerSettings().model_dump(),
     "labels": [],
     "relations": [],
+    "classes": {},
+    "records": {},
     "word_splitter": None,
     "scorer": {"@scorers": "gliner_pipe.spans_scorer.v1", "spans_key": "gliner"},
     "model": {

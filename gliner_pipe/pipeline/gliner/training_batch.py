@@ -247,10 +247,11 @@ def _without_unknown(inputs: EncoderBatch, windows: Sequence[Window], gold: Sequ
     """Mark the words that nobody annotated."""
     if not any(one.unknown for one in gold):
         return inputs
-    unknown = torch.zeros_like(inputs.windows.word_mask)
+    outside = inputs.windows.unknown
+    unknown = torch.zeros_like(inputs.windows.word_mask) if outside is None else outside.clone()
     for row, window in enumerate(windows):
         inside = [
-            word - window.start for word in gold[window.text].unknown if window.start <= word < window.stop
+            word - window.first for word in gold[window.text].unknown if window.start <= word < window.stop
         ]
         unknown[row, inside] = True
     return replace(inputs, windows=replace(inputs.windows, unknown=unknown))
@@ -362,5 +363,5 @@ def _place(
             elif end >= window.stop:
                 dropped[ACROSS_WINDOWS] += 1
             else:
-                found.append(Placed(row, start - window.start, end - start, places[text][name], text, number))
+                found.append(Placed(row, start - window.first, end - start, places[text][name], text, number))
     return found

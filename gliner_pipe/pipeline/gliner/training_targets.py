@@ -180,7 +180,7 @@ def generation_targets(
             found[one.row, one.label, one.label, label] = ()
         else:
             first, last = one.first, one.first + one.width
-            start = windows[one.row].start
+            start = windows[one.row].first
             words = tuple(texts[one.text][start + first : start + last + 1])
             found[one.row, first, last, label] = words
     spans = torch.tensor([key[:3] for key in found], dtype=torch.long).view(-1, 3)

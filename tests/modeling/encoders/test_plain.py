@@ -25,7 +25,7 @@ def test_returns_the_vectors_of_the_backbone(backbone: Path) -> None:
     batch = encoder.collate(windows)
     assert batch.windows.input_ids.shape[1] == 2 + max(len(window.ids) for window in windows)
     with torch.no_grad():
-        words, labels, relations = encoder(batch)
+        words, labels, relations, _ = encoder(batch)
         assert torch.equal(words, encoder.backbone(batch.windows).words)
     assert words.shape == (2, 5, encoder.output_size)
     assert labels.shape == relations.shape == (2, 0, encoder.output_size)

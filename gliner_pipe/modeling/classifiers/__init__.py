@@ -1,0 +1,1 @@
+"""Classifiers: scores of the labels of a whole text."""

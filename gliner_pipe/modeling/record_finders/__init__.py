@@ -1,0 +1,1 @@
+"""Record finders: records, that is groups of values, of a text."""

@@ -1,0 +1,1 @@
+"""Relation finders: relations that the model reads as tasks."""

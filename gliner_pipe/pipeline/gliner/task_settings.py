@@ -1,0 +1,361 @@
+"""Parses the settings ``classes`` and ``records``: what to predict beside entities and relations."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeVar, get_args
+
+from gliner_pipe.errors import ConfigError
+from gliner_pipe.modeling.tasks import HEAD_AND_TAIL, RecordMode, Task, TaskField
+from gliner_pipe.pipeline.config_errors import did_you_mean
+from gliner_pipe.pipeline.labels import LabelItem, RelationItem, as_items, check_threshold, parse_labels
+
+_Item = TypeVar("_Item")
+
+_CLASSES_KEYS = ("labels", "description", "multi_label", "threshold", "examples")
+_RECORD_KEYS = ("fields", "description", "mode", "anchor")
+_FIELD_KEYS = ("field", "description", "choices", "list", "threshold", "pattern", "exclusive")
+
+
+@dataclass(frozen=True)
+class ClassesItem:
+    """A classification of the whole text.
+
+    Attributes
+    ----------
+    name
+        Name of the task.
+    labels
+        Its labels, with descriptions.
+    description
+        Text that explains the task; None for none.
+    multi_label
+        Whether a text may have several of the labels.
+    threshold
+        Minimum score of a label; None for the default, see ``chosen``.
+    examples
+        Texts with their labels, which the model reads before it classifies.
+    """
+
+    name: str
+    labels: tuple[LabelItem, ...]
+    description: str | None = None
+    multi_label: bool = False
+    threshold: float | None = None
+    examples: tuple[tuple[str, str], ...] = ()
+
+    @cached_property
+    def task(self) -> Task:
+        """The task as the model reads it."""
+        fields = tuple(TaskField(item.label, item.description) for item in self.labels)
+        return Task("classes", self.name, fields, self.description, self.examples)
+
+    def to_config(self) -> list[Any] | dict[str, Any]:
+        """Return the task in the form of a config: a list of labels if it has no other settings."""
+        labels = [item.to_config() for item in self.labels]
+        more = {
+            "description": self.description,
+            "multi_label": self.multi_label or None,
+            "threshold": self.threshold,
+            "examples": [list(example) for example in self.examples] or None,
+        }
+        given = {key: value for key, value in more.items() if value is not None}
+        return {"labels": labels, **given} if given else labels
+
+
+@dataclass(frozen=True)
+class FieldItem:
+    """A field of a record.
+
+    Attributes
+    ----------
+    name
+        Name of the field.
+    description
+        Text that explains it; None for none.
+    choices
+        The only values, which need not stand in the text; empty for a span of the text.
+    is_list
+        Whether a record may have several values.
+    threshold
+        Minimum score of a value; None for the component's.
+    pattern
+        Regular expression that the whole text of a value must match; None for any text.
+    exclusive
+        Whether a span belongs to this field in one record only (boundary models).
+    """
+
+    name: str
+    description: str | None = None
+    choices: tuple[str, ...] = ()
+    is_list: bool = False
+    threshold: float | None = None
+    pattern: str | None = None
+    exclusive: bool = False
+
+    @property
+    def field(self) -> TaskField:
+        """The field as the model reads it."""
+        return TaskField(self.name, self.description, self.choices, self.is_list, self.exclusive)
+
+    def to_config(self) -> str | dict[str, Any]:
+        """Return the field in the form of a config: a string if it has no other settings."""
+        more = {
+            "description": self.description,
+            "choices": list(self.choices) or None,
+            "list": self.is_list or None,
+            "threshold": self.threshold,
+            "pattern": self.pattern,
+            "exclusive": self.exclusive or None,
+        }
+        given = {key: value for key, value in more.items() if value is not None}
+        return {"field": self.name, **given} if given else self.name
+
+
+@dataclass(frozen=True)
+class RecordItem:
+    """A record: a group of values that belong together.
+
+    Attributes
+    ----------
+    name
+        Name of the record.
+    fields
+        Its fields.
+    description
+        Text that explains it; None for none.
+    mode, anchor
+        See ``Task``.
+    """
+
+    name: str
+    fields: tuple[FieldItem, ...]
+    description: str | None = None
+    mode: RecordMode | None = None
+    anchor: str | None = None
+
+    @cached_property
+    def task(self) -> Task:
+        """The task as the model reads it."""
+        fields = tuple(item.field for item in self.fields)
+        return Task("record", self.name, fields, self.description, mode=self.mode, anchor=self.anchor)
+
+    def to_config(self) -> list[Any] | dict[str, Any]:
+        """Return the record in the form of a config: a list of fields if it has no other settings."""
+        fields = [item.to_config() for item in self.fields]
+        more = {"description": self.description, "mode": self.mode, "anchor": self.anchor}
+        given = {key: value for key, value in more.items() if value is not None}
+        return {"fields": fields, **given} if given else fields
+
+
+def relation_task(item: RelationItem) -> Task:
+    """Return a relation as the model reads it."""
+    return Task("relation", item.label, HEAD_AND_TAIL, item.description)
+
+
+def parse_classes(classes: Any, where: str) -> tuple[ClassesItem, ...]:
+    """Parse classifications: a mapping from each task to its labels, or to its settings.
+
+    Parameters
+    ----------
+    classes
+        ``{"tone": ["good", "bad"], "topics": {"labels": [...], "multi_label": True}}``, or a list of mappings that hold
+        the name as ``task``. Labels are strings, mappings with ``label`` and ``description``, or a mapping from labels
+        to descriptions.
+    where
+        Section, for errors.
+
+    Raises
+    ------
+    ConfigError
+        If it or a part has another form.
+    """
+    return _parse(classes, where, ClassesItem, "labels", _CLASSES_KEYS, _classes_item)
+
+
+def parse_records(records: Any, where: str) -> tuple[RecordItem, ...]:
+    """Parse records: a mapping from each name to its fields, or to its settings.
+
+    Parameters
+    ----------
+    records
+        ``{"product": ["name", {"field": "price", "list": True}]}``, or a list of mappings that hold the name as
+        ``task``.
+    where
+        Section, for errors.
+
+    Raises
+    ------
+    ConfigError
+        If it or a part has another form.
+    """
+    return _parse(records, where, RecordItem, "fields", _RECORD_KEYS, _record_item)
+
+
+def refuse_keys(tasks: Any, where: str) -> None:
+    """Refuse names in a config that spaCy's config files cannot hold as keys.
+
+    Raises
+    ------
+    ConfigError
+        If a key of the mapping, or of a mapping inside, holds ``.``, ``:`` or ``=``.
+    """
+    if not isinstance(tasks, Mapping):
+        return
+    for key, value in tasks.items():
+        if re.search(r"[.:=\[\]\n]", str(key)) or str(key) != str(key).strip():
+            raise ConfigError(
+                where,
+                f"found the name {key!r} as a key, which spaCy's config files cannot hold",
+                "keys without '.', ':', '=', brackets and spaces at either end",
+                'Write tasks as [{"task": ...}], and labels as [{"label": ..., "description": ...}]',
+            )
+        refuse_keys(value, f"{where}.{key}")
+
+
+def _parse(
+    tasks: Any,
+    where: str,
+    kind: type[_Item],
+    main: str,
+    keys: Sequence[str],
+    parse: Callable[[str, Mapping[str, Any], str], _Item],
+) -> tuple[_Item, ...]:
+    items: dict[str, _Item] = {}
+    for name, settings, place in _named(tasks, where, kind):
+        if isinstance(settings, kind):
+            items.setdefault(name, settings)
+            continue
+        if isinstance(settings, (list, tuple)):
+            settings = {main: settings}
+        if not isinstance(settings, Mapping):
+            allowed = f'a list of {main}, or a mapping with "{main}"'
+            raise ConfigError(place, f"found {settings!r}", allowed)
+        _check_keys(settings, place, keys)
+        if not name.strip():
+            raise ConfigError(where, f"found the name {name!r}", "a string that is not blank")
+        items.setdefault(name, parse(name, settings, place))
+    return tuple(items.values())
+
+
+def _named(tasks: Any, where: str, kind: type[Any]) -> Iterable[tuple[str, Any, str]]:
+    """Yield name, settings and section of each task."""
+    if tasks is None:
+        return
+    if isinstance(tasks, Mapping):
+        for name, settings in tasks.items():
+            yield str(name), settings, f"{where}.{name}"
+        return
+    allowed = 'a mapping such as {"name": [...]}, or a list of mappings with "task"'
+    if isinstance(tasks, str) or not isinstance(tasks, Iterable):
+        raise ConfigError(where, f"found {tasks!r}", allowed)
+    for index, item in enumerate(tasks):
+        place = f"{where}[{index}]"
+        if isinstance(item, kind):
+            yield item.name, item, place
+        elif isinstance(item, Mapping) and isinstance(item.get("task"), str):
+            yield item["task"], {key: value for key, value in item.items() if key != "task"}, place
+        else:
+            raise ConfigError(place, f"found {item!r}", allowed)
+
+
+def _check_keys(settings: Mapping[str, Any], where: str, keys: Sequence[str]) -> None:
+    for key in settings:
+        if key not in keys:
+            raise ConfigError(where, f"found the key {key!r}", ", ".join(keys), did_you_mean(str(key), keys))
+
+
+def _classes_item(name: str, settings: Mapping[str, Any], where: str) -> ClassesItem:
+    place = f"{where}.labels"
+    labels = settings.get("labels")
+    items = parse_labels(() if labels is None else as_items(labels), place)
+    for index, item in enumerate(items):
+        if item.threshold is not None or item.pattern is not None:
+            option = "pattern" if item.threshold is None else "threshold"
+            do = f"Set {where}.threshold" if option == "threshold" else ""
+            raise ConfigError(f"{place}[{index}]", f"found the key {option!r}", "label, description", do)
+    if len(items) < 1:
+        raise ConfigError(place, f"found {labels!r}", "at least one label")
+    threshold = settings.get("threshold")
+    names = [item.label for item in items]
+    return ClassesItem(
+        name,
+        items,
+        _text(settings, "description", where),
+        _flag(settings, "multi_label", where),
+        None if threshold is None else check_threshold(threshold, f"{where}.threshold"),
+        tuple(_example(one, f"{where}.examples", names) for one in settings.get("examples") or ()),
+    )
+
+
+def _example(example: Any, where: str, labels: Sequence[str]) -> tuple[str, str]:
+    right = isinstance(example, (list, tuple)) and len(example) == 2 and isinstance(example[0], str)
+    if not right or not example[0].strip():
+        raise ConfigError(where, f"found {example!r}", "pairs of a text and its label")
+    if example[1] not in labels:
+        raise ConfigError(where, f"found the label {example[1]!r}", ", ".join(labels))
+    return example[0], example[1]
+
+
+def _record_item(name: str, settings: Mapping[str, Any], where: str) -> RecordItem:
+    place, given = f"{where}.fields", settings.get("fields")
+    if not isinstance(given, (list, tuple)) or not given:
+        raise ConfigError(place, f"found {given!r}", "a list of at least one field")
+    fields: dict[str, FieldItem] = {}
+    for index, field in enumerate(given):
+        item = _field_item(field, f"{place}[{index}]")
+        if item.name in fields:
+            raise ConfigError(f"{place}[{index}]", f"found the field {item.name!r} twice", "different fields")
+        fields[item.name] = item
+    mode, anchor = settings.get("mode"), settings.get("anchor")
+    if mode is not None and mode not in get_args(RecordMode):
+        raise ConfigError(f"{where}.mode", f"found {mode!r}", ", ".join(get_args(RecordMode)))
+    if anchor is not None and anchor not in fields:
+        raise ConfigError(f"{where}.anchor", f"found {anchor!r}", ", ".join(fields))
+    if (mode == "natural") != (anchor is not None):
+        found = f"found mode {mode!r} and anchor {anchor!r}"
+        raise ConfigError(where, found, 'an anchor with mode "natural", and only with it')
+    return RecordItem(name, tuple(fields.values()), _text(settings, "description", where), mode, anchor)
+
+
+def _field_item(field: Any, where: str) -> FieldItem:
+    settings = {"field": field} if isinstance(field, str) else field
+    if not isinstance(settings, Mapping):
+        raise ConfigError(where, f"found {field!r}", 'a string, or a mapping with "field"')
+    _check_keys(settings, where, _FIELD_KEYS)
+    name, pattern, choices = (settings.get(key) for key in ("field", "pattern", "choices"))
+    limits = {key: settings[key] for key in ("threshold", "pattern") if settings.get(key) is not None}
+    if not isinstance(name, str) or not name.strip():
+        raise ConfigError(where, f"found the field {name!r}", "a string that is not blank")
+    parse_labels([{"label": name, **limits}], where)  # their checks are those of labels
+    right = choices is None or (
+        isinstance(choices, (list, tuple)) and len({*map(str, choices)}) == len(choices)
+    )
+    if not right or not all(isinstance(one, str) and one.strip() for one in choices or ()):
+        raise ConfigError(f"{where}.choices", f"found {choices!r}", "a list of different strings")
+    return FieldItem(
+        name,
+        _text(settings, "description", where),
+        tuple(choices or ()),
+        _flag(settings, "list", where),
+        None if limits.get("threshold") is None else float(limits["threshold"]),
+        pattern,
+        _flag(settings, "exclusive", where),
+    )
+
+
+def _text(settings: Mapping[str, Any], key: str, where: str) -> str | None:
+    text = settings.get(key)
+    if text is not None and (not isinstance(text, str) or not text.strip()):
+        raise ConfigError(f"{where}.{key}", f"found {text!r}", "a string that is not blank")
+    return text
+
+
+def _flag(settings: Mapping[str, Any], key: str, where: str) -> bool:
+    value = settings.get(key, False)
+    if not isinstance(value, bool):
+        raise ConfigError(f"{where}.{key}", f"found {value!r}", "true or false")
+    return value
