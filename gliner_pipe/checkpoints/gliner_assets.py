@@ -99,18 +99,18 @@ def write(
     kind = gliner_names.Architecture.of(config, folder)
     if not kind.bi:
         _add_tokens(text_encoder[1], config, folder)
-    _save(*text_encoder, target / "encoder" / "backbone")
+    save(*text_encoder, target / "encoder" / "backbone")
     if kind.bi:
         _drop_tokens(target / "encoder" / "backbone", gliner_names.all_added_tokens(config))
         labels = hf_config(config, folder, "labels_encoder")
         tokenizer = _tokenizer(config, folder / LABELS_TOKENIZER, "labels_encoder", labels)
-        _save(labels, tokenizer, target / "encoder" / "labels")
+        save(labels, tokenizer, target / "encoder" / "labels")
     if kind.generates:
         decoder = hf_config(config, folder, "labels_decoder")
         tokenizer = _tokenizer(
             config, folder / DECODER_TOKENIZER, "labels_decoder", decoder, add_prefix_space=True
         )
-        _save(decoder, tokenizer, target / "decoder")
+        save(decoder, tokenizer, target / "decoder")
     if config.get("precomputed_prompts_mode"):
         _write_prompts(config, state, target / "encoder")
 
@@ -193,7 +193,8 @@ def _tokenizer(config: Mapping[str, Any], folder: Path, key: str, model: Any, **
         ) from None
 
 
-def _save(config: Any, tokenizer: Any, target: Path) -> None:
+def save(config: Any, tokenizer: Any, target: Path) -> None:
+    """Write configuration and tokenizer of a Hugging Face model to a folder."""
     config.save_pretrained(target)
     tokenizer.save_pretrained(target)
 

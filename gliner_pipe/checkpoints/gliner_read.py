@@ -1,39 +1,43 @@
-"""Reads GLiNER checkpoints: ``gliner_config.json`` with weights beside it."""
+"""Reads checkpoints of GLiNER: ``gliner_config.json`` with weights beside it; and finds those of GLiNER2."""
 
 from __future__ import annotations
 
 import json
-import pickle
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
-from gliner_pipe.checkpoints import gliner_assets, gliner_names
+from gliner_pipe.checkpoints import gliner2_read, gliner_assets, gliner_names
+from gliner_pipe.checkpoints.tensor_files import WEIGHTS, fit, report, weights
 from gliner_pipe.errors import CheckpointError, ConfigError, reason_of
 from gliner_pipe.modeling.backbones import hf, hf_weights
 from gliner_pipe.modeling.block import from_blocks
 from gliner_pipe.modeling.gliner import GLiNER
-from gliner_pipe.modeling.weights import fill, read_parts, shapes
+from gliner_pipe.modeling.weights import fill
 from gliner_pipe.util.consent import trusting
 
 CONFIG = "gliner_config.json"
-#: Weight files in order of preference.
-WEIGHTS = ("model.safetensors", "model.fp16.safetensors", "model.bf16.safetensors", "pytorch_model.bin")
 #: Files to download: configurations, tokenizers and weights, which may be in several files (shards) with an index.
-FILES = ("*.json", "*.txt", "*.model", "*_tokenizer/*", *WEIGHTS, "*-of-*.safetensors", "*-of-*.bin")
+FILES = (
+    "*.json",
+    "*.txt",
+    "*.model",
+    "*_tokenizer/*",
+    "encoder_config/*",
+    *WEIGHTS,
+    "*-of-*.safetensors",
+    "*-of-*.bin",
+)
 #: First part of the names of most tensors of a checkpoint.
 _ROOT = "token_rep_layer."
 _ALLOWED = "a folder with a GLiNER checkpoint, an installed package that holds one, a hub id"
 
 
 def read_checkpoint(name: str) -> GLiNER:
-    """Compose the blocks of a GLiNER checkpoint and load its weights.
+    """Compose the blocks of a checkpoint of GLiNER or GLiNER2 and load its weights.
 
     Parameters
     ----------
@@ -47,22 +51,24 @@ def read_checkpoint(name: str) -> GLiNER:
     """
     folder = _folder(name)
     config = _read_config(config_file(folder) or folder / CONFIG)
+    if gliner2_read.is_config(config):
+        return gliner2_read.read(folder, config)
     text_encoder = gliner_assets.hf_config(config, folder, "model_name")
     tokenizer = gliner_assets.text_tokenizer(config, folder, text_encoder)
     blocks = gliner_names.blocks(config, folder, text_encoder, tokenizer)
     model = from_blocks(blocks)
     model.word_splitter = gliner_names.word_splitter(config)
-    tensors, parts = _weights(folder)
+    tensors, parts = weights(folder)
     prefix = _prefix(tensors, folder)
     state = gliner_names.rename(_without(tensors, prefix), config, folder)
     gliner_names.check_prompts(state, config, folder)
     with tempfile.TemporaryDirectory() as assets:
         gliner_assets.write(config, folder, (text_encoder, tokenizer), state, Path(assets))
         model.load_assets(Path(assets))
-    _fit(model, state, folder)
+    fit(model, state, folder)
     parts = (gliner_names.rename(_without(part, prefix), config, folder) for part in parts)
     missing, unexpected = fill(model, parts)
-    _report(missing, unexpected, folder)
+    report(missing, unexpected, folder)
     return model.eval()
 
 
@@ -83,7 +89,7 @@ def read_encoder(name: str, trust_remote_code: bool = False, *, part: str) -> An
 
 
 def _folder(name: str) -> Path:
-    folder = hf.locate(name, CONFIG)
+    folder = hf.locate(name, CONFIG) or hf.locate(name)
     if folder is None:
         if name.count("/") != 1 or name.startswith((".", "/", "~")):
             raise ConfigError("model", f"found {name!r}, which is not a folder", _ALLOWED, "Check the path")
@@ -102,7 +108,7 @@ def _folder(name: str) -> Path:
 
 
 def config_file(folder: Path) -> Path | None:
-    """Return the file with GLiNER's configuration: ``gliner_config.json``, or a ``config.json`` of the same content."""
+    """Return the file with the configuration: ``gliner_config.json``, or a ``config.json`` of GLiNER or GLiNER2."""
     if (folder / CONFIG).is_file():
         return folder / CONFIG
     other = folder / "config.json"
@@ -110,12 +116,14 @@ def config_file(folder: Path) -> Path | None:
 
 
 def _is_config(path: Path) -> bool:
-    """Whether a JSON file has the content of a ``gliner_config.json``."""
+    """Whether a JSON file has the content of a ``gliner_config.json``, or is the configuration of GLiNER2."""
     try:
         content = json.loads(path.read_text(encoding="utf8"))
     except (OSError, ValueError):
         return False
-    return isinstance(content, dict) and {"model_name", "span_mode"} <= content.keys()
+    if not isinstance(content, dict):
+        return False
+    return {"model_name", "span_mode"} <= content.keys() or gliner2_read.is_config(content)
 
 
 def _hint(name: str, folder: Path) -> str:
@@ -141,36 +149,6 @@ def _read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def _weights(folder: Path) -> tuple[dict[str, Tensor], Iterable[dict[str, Tensor]]]:
-    """Return the tensors of a checkpoint without data, and an iterable that loads their data in parts."""
-    files = next(filter(None, (_files(folder, name) for name in WEIGHTS)), [])
-    if not files:
-        raise CheckpointError(
-            f"{folder}: no weights; allowed: {' or '.join(WEIGHTS)}, or one of them in shards with an index."
-        )
-    tensors: dict[str, Tensor] = {}
-    for path in files:
-        tensors |= _unpickled(path, "meta") if path.suffix == ".bin" else _shapes(path)
-    return tensors, chain.from_iterable(
-        [_unpickled(path)] if path.suffix == ".bin" else read_parts(path) for path in files
-    )
-
-
-def _files(folder: Path, name: str) -> list[Path]:
-    """Return the files of the weights `name`: the file itself, or its shards; none if there are neither."""
-    if (folder / name).is_file():
-        return [folder / name]
-    index = folder / f"{name}.index.json"
-    return hf_weights.shards(index) if index.is_file() else []
-
-
-def _shapes(path: Path) -> dict[str, Tensor]:
-    try:
-        return shapes(path)
-    except SafetensorError as error:
-        raise CheckpointError(f"{path}: not a valid safetensors file ({error}). Download it again.") from None
-
-
 def _prefix(names: Iterable[str], folder: Path) -> str:
     """Return what wrappers (DataParallel, `peft`, a training loop) have put before all names of tensors."""
     found = sorted({name[: name.index(_ROOT)] for name in names if _ROOT in name})
@@ -189,58 +167,3 @@ def _without(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
         name.removeprefix(prefix).replace(".base_model.model.", "."): tensor
         for name, tensor in tensors.items()
     }
-
-
-def _unpickled(path: Path, device: str = "cpu") -> dict[str, Tensor]:
-    """Load a pickle file of tensors; a file that holds anything else, such as code, is refused."""
-    try:
-        state = torch.load(path, map_location=device, weights_only=True)
-    except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
-        reason = reason_of(error, 200)
-        raise CheckpointError(
-            f"{path}: holds more than tensors, or is incomplete ({reason}). No code was run. Request the model as "
-            "model.safetensors."
-        ) from None
-    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        raise CheckpointError(
-            f"{path}: holds more than named tensors. Request the model as model.safetensors."
-        )
-    return state
-
-
-def _fit(model: GLiNER, state: Mapping[str, Tensor], folder: Path) -> None:
-    """Resize the embeddings to the rows of the checkpoint, and compare shapes."""
-    for part, tokenizer, name in gliner_assets.embedded(model):
-        embeddings = part.get_input_embeddings()
-        (key,) = (k for k, p in model.named_parameters() if p is embeddings.weight)
-        rows = len(state[key]) if key in state else embeddings.num_embeddings
-        if rows < len(tokenizer):
-            raise CheckpointError(
-                f"{folder}: the tokenizer of the {name} has {len(tokenizer)} tokens, the weights {rows}. "
-                "The tokenizer does not belong to these weights."
-            )
-        if rows != embeddings.num_embeddings:
-            part.resize_token_embeddings(rows, mean_resizing=False)
-    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    wrong = [
-        f"{name} {tuple(tensor.shape)} instead of {shapes[name]}"
-        for name, tensor in state.items()
-        if shapes.get(name, tuple(tensor.shape)) != tuple(tensor.shape)
-    ]
-    if wrong:
-        raise CheckpointError(
-            f"{folder}: the tensors do not match the blocks. Wrong shape: {hf_weights.listed(wrong)}."
-        )
-
-
-def _report(missing: Sequence[str], unexpected: Sequence[str], folder: Path) -> None:
-    """Refuse a checkpoint whose tensors do not match the blocks."""
-    unexpected = [name for name in unexpected if not name.endswith("position_ids")]
-    if missing and any(".lora_" in name or ".base_layer." in name for name in unexpected):
-        why = hf_weights.reason("the blocks", missing, unexpected, ())
-        raise CheckpointError(f"{folder}: {why}")
-    if missing or unexpected:
-        raise CheckpointError(
-            f"{folder}: the tensors do not match the blocks. Missing: {hf_weights.listed(missing)}. "
-            f"Unexpected: {hf_weights.listed(unexpected)}."
-        )

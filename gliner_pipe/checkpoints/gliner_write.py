@@ -12,8 +12,9 @@ from torch import Tensor
 
 from gliner_pipe.checkpoints import gliner_names
 from gliner_pipe.checkpoints.gliner_assets import DECODER_TOKENIZER, LABELS_TOKENIZER, load_tokenizer
-from gliner_pipe.checkpoints.gliner_read import CONFIG, WEIGHTS
+from gliner_pipe.checkpoints.gliner_read import CONFIG
 from gliner_pipe.checkpoints.refusals import Format
+from gliner_pipe.checkpoints.tensor_files import WEIGHTS
 from gliner_pipe.modeling.backbones import word_spaces
 from gliner_pipe.modeling.backbones.transformer import Transformer
 from gliner_pipe.modeling.block import Block

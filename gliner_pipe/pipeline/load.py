@@ -1,4 +1,4 @@
-"""Loads a pipeline from a folder, an installed package or a model hub, or makes one from a GLiNER checkpoint."""
+"""Loads a pipeline from a folder, a package or a model hub, or makes one from a checkpoint of GLiNER or GLiNER2."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ PIPELINE = "meta.json"
 #: Names of the two models in the folder of a training.
 LAST_MODEL, BEST_MODEL = "model-last", "model-best"
 CHECKPOINT = "gliner_config.json"
+#: Configuration of a GLiNER2 checkpoint; other models have a file of this name, too.
+GLINER2 = "config.json"
 
 #: Files that a training may have pushed next to the pipeline.
 _BESIDE = [f"{TRAINING_STATE}/*", "last-checkpoint/*", "step-*/*", "runs/*"]
@@ -161,13 +163,13 @@ def from_hub(
 
 
 def _marker(api: Any, repo_id: str, how: dict[str, Any]) -> str:
-    """Return the file that identifies a repository as a pipeline or as a GLiNER checkpoint."""
+    """Return the file that identifies a repository as a pipeline or as a checkpoint of GLiNER or GLiNER2."""
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     failed: Exception | None = None
-    for name in (PIPELINE, CHECKPOINT):
+    for name in (PIPELINE, CHECKPOINT, GLINER2):
         try:
-            api.hf_hub_download(repo_id, name, **how)
+            file = api.hf_hub_download(repo_id, name, **how)
         except LocalEntryNotFoundError as error:  # the hub cannot be reached: do not try again
             failed = failed or error
             how = {**how, "local_files_only": True}
@@ -177,14 +179,17 @@ def _marker(api: Any, repo_id: str, how: dict[str, Any]) -> str:
             failed = error
             break
         else:
-            return name
+            if name != GLINER2:
+                return name
+            if _is_checkpoint(Path(file).parent):
+                return CHECKPOINT
     if failed is not None:
         what = f"found {repo_id!r}: no folder here, no installed package, and it cannot be downloaded from the hub"
         raise hub_error("pipeline", what, failed) from None
     raise ConfigError(
         "pipeline",
-        f"{repo_id!r} on the hub holds neither {PIPELINE} nor {CHECKPOINT}",
-        "a spaCy pipeline or a GLiNER checkpoint",
+        f"{repo_id!r} on the hub holds neither {PIPELINE} nor {CHECKPOINT}, nor the {GLINER2} of GLiNER2",
+        "a spaCy pipeline, or a checkpoint of GLiNER or GLiNER2",
     )
 
 

@@ -96,7 +96,8 @@ class _FieldAttention(nn.Module):
         """Map ``(instances, fields, width)``; `seen` is ``(instances, 1, 1, fields)``, False for padding."""
         parts = self.in_proj(inputs).unflatten(2, (3, N_HEADS, -1)).permute(2, 0, 3, 1, 4)
         rate = self.drop.p if self.training else 0.0
-        read = F.scaled_dot_product_attention(*parts.unbind(0), attn_mask=seen, dropout_p=rate)
+        query, key, value = parts.unbind(0)
+        read = F.scaled_dot_product_attention(query, key, value, attn_mask=seen, dropout_p=rate)
         hidden = self.norm1(inputs + self.drop(self.out_proj(read.transpose(1, 2).flatten(2))))
         inner = self.drop(self.linear1(hidden).relu())
         made: Tensor = self.norm2(hidden + self.drop(self.linear2(inner)))

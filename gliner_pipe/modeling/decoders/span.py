@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from abc import abstractmethod
 from collections.abc import Sequence
 from operator import attrgetter
@@ -69,7 +70,16 @@ class SpanDecoder(Decoder):
 
     Ties are broken by start, end and label, as in GLiNER. Time is ``n log n`` in the number of candidates, however long
     they are: a candidate is checked against an index of words, not against every candidate kept before.
+
+    Parameters
+    ----------
+    across_labels
+        False: only candidates of the same label conflict, as in GLiNER2; a span may then have several labels.
     """
+
+    def __init__(self, across_labels: bool = True) -> None:
+        super().__init__()
+        self.across_labels = across_labels
 
     def decode(
         self,
@@ -83,23 +93,37 @@ class SpanDecoder(Decoder):
         """Select candidates that do not conflict with each other."""
         if len(candidates) < 2:
             return list(candidates)
-        ranked = sorted(candidates, key=attrgetter("score"), reverse=True)
-        if prefer == "longest":
-            ranked.sort(key=lambda candidate: candidate.start - candidate.end)  # stable: then by score
-        n_words = max(candidate.end for candidate in ranked) + 1
-        taken = _INDICES[flat, partial_overlaps](n_words)
-        spans: set[tuple[int, int]] = set()
-        kept: list[Candidate] = []
-        for candidate in ranked:
-            span = candidate[:2]
-            if span in spans:
-                if multi_label:
-                    kept.append(candidate)
-            elif not taken.conflict(*span):
-                taken.add(*span)
-                spans.add(span)
+        if not self.across_labels:
+            by_label: dict[int, list[Candidate]] = {}
+            for candidate in candidates:
+                by_label.setdefault(candidate.label, []).append(candidate)
+            options = flat, prefer, partial_overlaps
+            chosen = (_select(some, multi_label, *options) for some in by_label.values())
+            return sorted(itertools.chain.from_iterable(chosen))
+        return _select(candidates, multi_label, flat, prefer, partial_overlaps)
+
+
+def _select(
+    candidates: Sequence[Candidate], multi_label: bool, flat: bool, prefer: Preference, partial_overlaps: bool
+) -> list[Candidate]:
+    """Select candidates of labels that conflict with each other."""
+    ranked = sorted(candidates, key=attrgetter("score"), reverse=True)
+    if prefer == "longest":
+        ranked.sort(key=lambda candidate: candidate.start - candidate.end)  # stable: then by score
+    n_words = max(candidate.end for candidate in ranked) + 1
+    taken = _INDICES[flat, partial_overlaps](n_words)
+    spans: set[tuple[int, int]] = set()
+    kept: list[Candidate] = []
+    for candidate in ranked:
+        span = candidate[:2]
+        if span in spans:
+            if multi_label:
                 kept.append(candidate)
-        return sorted(kept, key=attrgetter("start"))
+        elif not taken.conflict(*span):
+            taken.add(*span)
+            spans.add(span)
+            kept.append(candidate)
+    return sorted(kept, key=attrgetter("start"))
 
 
 class _Flat:

@@ -570,9 +570,10 @@ class Gliner(TextPredictions, TorchPipe):
                 [self.limit(item) for item in relations],
                 asked.patterns,
             )
-        query, *limits = known[key]
+        query, limits, relation_limits, patterns = known[key]
         words = splitter.split(doc) if labels or query.tasks else Words([])
-        return Request(doc, words, labels, relations, records, classes, query, *limits)
+        asked_for = labels, relations, records, classes
+        return Request(doc, words, *asked_for, query, limits, relation_limits, patterns)
 
     def _query(
         self,
@@ -650,7 +651,7 @@ class Gliner(TextPredictions, TorchPipe):
                 annotate.Entity(read.number(start), read.number(end), label, score, labels, classes)
             )
         links = self._links(request, found, kept) if request.query.relations else None
-        classes = self._classified(request, found) if request.classes else None
+        of_text = self._classified(request, found) if request.classes else None
         below = None
         if self.cfg["candidate_threshold"] is not None:
             below = [
@@ -659,15 +660,15 @@ class Gliner(TextPredictions, TorchPipe):
             ]
         has_generated = generator is not None
         return annotate.Prediction(
-            entities, links, has_generated, request.words, below, request.patterns, classes
+            entities, links, has_generated, request.words, below, request.patterns, of_text
         )
 
     def _classified(self, request: Request, found: SpanPredictions) -> list[Classified]:
         """Return the classifications of a document; none if it has no words."""
         if found.class_logits is None:
             return []
-        items = request.classes
-        return [classified(*one) for one in zip(items, found.class_logits[-len(items) :], strict=True)]
+        first = len(request.query.tasks) - len(request.classes)
+        return [classified(item, found.class_logits[first + at]) for at, item in enumerate(request.classes)]
 
     def _links(
         self, request: Request, found: SpanPredictions, kept: Sequence[Candidate]

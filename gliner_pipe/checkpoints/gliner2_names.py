@@ -1,0 +1,107 @@
+"""Maps the ``config.json`` of a GLiNER2 checkpoint to our blocks, and its tensor names to ours."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from gliner_pipe.errors import CheckpointError
+from gliner_pipe.modeling.backbones.windows import default_stride
+from gliner_pipe.modeling.block import available
+
+#: Subword tokens of text in a window, if the encoder has room for them: of some 384 words, as the package cuts texts.
+WINDOW = 768
+
+#: Names of tensors of all architectures, as regular expressions: theirs, ours.
+COMMON = ((r"encoder\.", "encoder.backbone.encoder."),)
+
+#: Names of tensors of the architecture ``span``.
+SPAN = (
+    *COMMON,
+    (r"span_rep\.span_rep_layer\.", "span_rep."),
+    (r"classifier\.", "classifier.network."),
+    (r"count_pred\.", "counter.number."),
+    (r"count_embed\.gru\.(weight|bias)_ih_l0", r"counter.of_instance.\1"),
+    (r"count_embed\.gru\.(weight|bias)_hh_l0", r"counter.of_state.\1"),
+    (
+        r"count_embed\.transformer\.transformer\.(layers\.\d+\.)self_attn\.in_proj_(\w+)",
+        r"counter.\1in_proj.\2",
+    ),
+    (r"count_embed\.transformer\.transformer\.(layers\.\d+\.)(?:self_attn\.)?", r"counter.\1"),
+    (r"count_embed\.(?:transformer\.)?", "counter."),
+)
+
+
+def blocks(config: Mapping[str, Any], folder: Path, limit: int | None) -> dict[str, Any]:
+    """Return the configuration of the blocks that a ``config.json`` describes.
+
+    Parameters
+    ----------
+    config
+        Content of the file.
+    folder
+        Folder of the checkpoint, for errors.
+    limit
+        Positions of the text encoder; None for no limit.
+    """
+    window = WINDOW if limit is None else min(WINDOW, limit)
+    backbone = {
+        "@backbones": "transformer",
+        "model": config["model_name"],
+        "pooling": config.get("token_pooling") or "first",
+        "window": window,
+        "stride": default_stride(window),
+        "special_pieces": False,
+    }
+    encoder = {"@encoders": "schema_encoder", "backbone": backbone}
+    heads = ARCHITECTURES[architecture(config, folder)][0](config, folder)
+    return {"@architectures": "gliner_pipe.GLiNER.v1", "encoder": encoder, **heads}
+
+
+def architecture(config: Mapping[str, Any], folder: Path) -> str:
+    """Return the architecture of a checkpoint: ``span`` where none is named."""
+    name = str(config.get("architecture") or "span")
+    if name not in ARCHITECTURES:
+        allowed = ", ".join(ARCHITECTURES)
+        raise CheckpointError(f"{folder}: has architecture = {name!r}; allowed: {allowed}.")
+    return name
+
+
+def _span(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Return the blocks of the architecture ``span`` behind the encoder."""
+    head = config.get("span_head") or {}
+    counter = config.get("counting_layer") or "count_lstm"
+    if counter not in available("counters"):
+        allowed = ", ".join(available("counters"))
+        raise CheckpointError(f"{folder}: has counting_layer = {counter!r}; allowed: {allowed}.")
+    width = head.get("max_width") or config.get("max_width") or 8
+    return {
+        "span_rep": {"@span_reps": "markerV0", "max_width": width, "dropout": 0.1},
+        "counter": {"@counters": counter},
+        "classifier": {"@classifiers": "label_mlp"},
+        "decoder": {"@decoders": "span", "across_labels": False},
+        "loss": {"@losses": "gliner_pipe.bce"},
+    }
+
+
+#: For each architecture, what makes its blocks, and the names of its tensors: theirs, ours.
+ARCHITECTURES: dict[str, tuple[Callable[..., dict[str, Any]], tuple[tuple[str, str], ...]]] = {
+    "span": (_span, SPAN)
+}
+
+
+def rename(state: Mapping[str, Tensor], config: Mapping[str, Any], folder: Path) -> dict[str, Tensor]:
+    """Return tensors under our names; unknown names are kept, and reported as unexpected later."""
+    pairs = [(re.compile(theirs), ours) for theirs, ours in ARCHITECTURES[architecture(config, folder)][1]]
+    return {_renamed(name, pairs): tensor for name, tensor in state.items()}
+
+
+def _renamed(name: str, pairs: list[tuple[re.Pattern[str], str]]) -> str:
+    for theirs, ours in pairs:
+        if found := theirs.match(name):
+            return found.expand(ours) + name[found.end() :]
+    return name
