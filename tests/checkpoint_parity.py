@@ -68,8 +68,27 @@ def make_peer(kind: str = "bert", seed: int = 1, **changes: Any) -> Any:
         "hidden_size": 32,
         **changes,
     }
+    return _randomized(config, seed)
+
+
+def make_streaming_peer(kind: str = "qwen2", seed: int = 1, **changes: Any) -> Any:
+    """Make a random streaming model of the `gliner` package over a language model, as ``make_peer``."""
+    folder = causal_lm(kind=kind)
+    config = {
+        "model_type": "gliner_streaming_span",
+        "model_name": str(folder),
+        "decoder_config": hf_settings(folder),
+        "labels_encoder_config": {"model_type": "deberta-v2", "hidden_size": 16, "num_hidden_layers": 2},
+        "max_width": 4,
+        "hidden_size": 32,
+        **changes,
+    }
+    return _randomized(config, seed)
+
+
+def _randomized(config: Mapping[str, Any], seed: int) -> Any:
     torch.manual_seed(seed)
-    model = peer.GLiNER.from_config(config, backbone_from_pretrained=False).eval()
+    model = peer.GLiNER.from_config(dict(config), backbone_from_pretrained=False).eval()
     for name, parameter in model.named_parameters():
         if parameter.dim() > 1 and "decoder_layer" not in name:
             nn.init.normal_(parameter, std=0.15)

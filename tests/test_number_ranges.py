@@ -12,6 +12,7 @@ import pytest
 import spacy
 import torch
 from confit.errors import ConfitValidationError
+from conftest import make_causal_lm
 from pydantic import TypeAdapter, ValidationError
 from relation_pipeline import DATA, config, example
 
@@ -165,7 +166,14 @@ def model_with(family: str, name: str, settings: dict[str, Any], backbone: Path)
     for part in above:
         section = section[part]
     block = {f"@{family}": name, **settings}
-    if family == "encoders" or name == "transformer":
+    if name == "causal_encoder":
+        language_model = backbone.parent / "language_model"
+        if not language_model.exists():
+            make_causal_lm(language_model)
+        block["backbone"] = {"@backbones": "causal_transformer", "model": str(language_model), "window": 100}
+        made["relations"] = []
+        del section["relation_layer"], section["triple"]
+    elif family == "encoders" or name in ("transformer", "causal_transformer"):
         block = {**section[last], **settings}
     elif family == "backbones":
         block["embedding"] = section[last]

@@ -51,20 +51,22 @@ def hf_config(config: Mapping[str, Any], folder: Path, key: str) -> Any:
     """
     from transformers import AutoConfig
 
-    name = config[key]
+    name, stated = config[key], SETTINGS[key]
+    if key == "model_name" and gliner_names.is_streaming(config):
+        stated = "decoder_config"  # where the user finds it
     if settings := config.get(SETTINGS[key]):
         try:
-            return hf.config_of(settings, SETTINGS[key], default_type(key))
+            return hf.config_of(settings, stated, default_type(key))
         except ConfigError as error:
-            raise CheckpointError(f"{folder}: its {SETTINGS[key]} {error.found}. {error.do}.") from None
+            raise CheckpointError(f"{folder}: its {stated} {error.found}. {error.do}.") from None
     try:
         return AutoConfig.from_pretrained(hf.source_of(name, key), trust_remote_code=consent.is_given())
     except hf_weights.FAILURES as error:
         consent.refuse(error, name, key)
         reason = error.found if isinstance(error, ConfigError) else reason_of(error, 160)
         raise CheckpointError(
-            f"{folder}: has no {SETTINGS[key]}, and the configuration of its {key}, {name!r}, cannot be read "
-            f"({reason}). Write the content of that model's config.json as {SETTINGS[key]}, or set {key} to a folder "
+            f"{folder}: has no {stated}, and the configuration of its {key}, {name!r}, cannot be read "
+            f"({reason}). Write the content of that model's config.json as {stated}, or set {key} to a folder "
             "with that model."
         ) from None
 
@@ -118,6 +120,8 @@ def write(
 def text_tokenizer(config: Mapping[str, Any], folder: Path, text_encoder: Any) -> Any:
     """Return the tokenizer of the text encoder, from the checkpoint or else from the model that it names."""
     tokenizer = _tokenizer(config, folder, "model_name", text_encoder)
+    if gliner_names.is_streaming(config):
+        return tokenizer
     # as in GLiNER: tokenizers of some models (T5, mT5) do not add the special tokens of pretraining by default
     for kind in ("bos", "eos"):
         if hasattr(tokenizer, f"add_{kind}_token") and getattr(tokenizer, f"{kind}_token_id") is not None:
@@ -126,13 +130,15 @@ def text_tokenizer(config: Mapping[str, Any], folder: Path, text_encoder: Any) -
 
 
 def _add_tokens(tokenizer: Any, config: Mapping[str, Any], folder: Path) -> None:
+    if gliner_names.is_streaming(config) and tokenizer.pad_token is None and tokenizer.eos_token is None:
+        tokenizer.add_special_tokens({"pad_token": "<|pad|>"})  # as in GLiNER, before the others
     known = tokenizer.get_vocab()
     new = [token for token in gliner_names.added_tokens(config, folder) if token not in known]
     tokenizer.add_tokens(new, special_tokens=True)
     ent = gliner_names.special_tokens(config)[0]
     if ent not in tokenizer.get_vocab():
         raise CheckpointError(
-            f"{folder}: the tokenizer has no token {ent!r}, which precedes each label, although class_token_index = "
+            f"{folder}: the tokenizer has no token {ent!r}, the marker of labels, although class_token_index = "
             f"{config['class_token_index']} says that it was added. The tokenizer does not belong to these weights."
         )
 

@@ -40,6 +40,9 @@ PREFIXES = (
     ("span_rep_layer.context_encoder.", "context."),
     ("prompt_rep_layer.", "prompt_rep."),
     ("scorer.", "span_rep.scorer."),
+    ("token_rep_layer.decoder_layer.model.", "encoder.backbone.encoder."),
+    ("token_projection.", "encoder.backbone.projection."),
+    ("labels_encoder.encoder.", "encoder.label_context."),
     ("decoder.decoder_layer.model.", "decoder.decoder."),
     ("_enc2dec_proj.", "decoder.projection."),
     ("relations_rep_layer.relation_rep_layer.", "relation_layer."),
@@ -52,8 +55,38 @@ PREFIXES = (
 #: Settings of token models that have the same name in both.
 TOKEN_SETTINGS = ("token_loss_coef", "span_loss_coef", "neg_spans_ratio")
 
-#: The one model type that cannot be loaded.
+#: The one model type that the other keys do not determine.
 STREAMING = "gliner_streaming_span"
+
+
+def is_streaming(config: Mapping[str, Any]) -> bool:
+    """Whether a ``gliner_config.json`` is that of a streaming model."""
+    return config.get("model_type") == STREAMING
+
+
+def normalized(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the configuration of a streaming model under the keys of other models; that of others unchanged.
+
+    Its language model is the text encoder. Earlier versions of GLiNER name it ``labels_decoder``.
+    """
+    config = dict(config)
+    if not is_streaming(config):
+        return config
+    named = config.pop("labels_decoder", None)
+    settings = [config.pop(key, None) for key in ("decoder_config", "labels_decoder_config")]
+    if named and config.get("model_name") in (None, _DEFAULT_MODEL):
+        config["model_name"] = named
+    config["encoder_config"] = next(filter(None, settings), None)
+    if config["encoder_config"]:
+        rows = config.get("vocab_size", -1)
+        own = {"vocab_size": rows} if isinstance(rows, int) and rows > 0 else {}
+        config["encoder_config"] = {"model_type": "gpt2", **config["encoder_config"], **own}
+    unread = ("labels_encoder", "relations_layer", "precomputed_prompts_mode", "post_fusion_schema")
+    return {**config, **dict.fromkeys(unread), "fuse_layers": False}
+
+
+#: What GLiNER names as text encoder if nothing is given.
+_DEFAULT_MODEL = "microsoft/deberta-v3-small"
 
 
 @dataclass(frozen=True)
@@ -70,21 +103,23 @@ class Architecture:
         A language model generates labels.
     relates
         Relations are classified.
+    streaming
+        A language model encodes the text from left to right.
     """
 
     bi: bool
     token: bool
     generates: bool
     relates: bool
+    streaming: bool = False
 
     @classmethod
     def of(cls, config: Mapping[str, Any], folder: Path) -> Architecture:
         """Return the class of a configuration, in GLiNER's precedence: relations, label generation, label encoder."""
-        if config.get("model_type") == STREAMING:
-            raise CheckpointError(
-                f"{folder}: is a streaming model ({STREAMING}), which cannot be loaded. Allowed: all other GLiNER "
-                "models."
-            )
+        if is_streaming(config):
+            modes = [mode for mode in available("span_reps") if mode != "token_level"]
+            _known(folder, "span_mode", _span_mode(config, folder), modes)
+            return cls(bi=False, token=False, generates=False, relates=False, streaming=True)
         relates = config.get("relations_layer") is not None
         generates = not relates and bool(config.get("labels_decoder"))
         bi = not relates and not generates and bool(config.get("labels_encoder"))
@@ -128,7 +163,7 @@ def blocks(config: Mapping[str, Any], folder: Path, text_encoder: Any, tokenizer
     made: dict[str, Any] = {
         "@architectures": "gliner_pipe.GLiNER.v1",
         "dropout": dropout,
-        "encoder": _encoder(config, kind, limit),
+        "encoder": _encoder(config, kind, folder, limit),
         "span_rep": _span_rep(config, kind, folder, dropout),
         "loss": {"@losses": "gliner_pipe.focal"},
         "decoder": _decoder(config, kind, dropout),
@@ -155,7 +190,7 @@ def blocks(config: Mapping[str, Any], folder: Path, text_encoder: Any, tokenizer
 
 
 def _span_mode(config: Mapping[str, Any], folder: Path) -> str:
-    mode = str(config.get("span_mode", "markerV0"))
+    mode = str(config.get("span_mode", "markerV2" if is_streaming(config) else "markerV0"))
     return _known(folder, "span_mode", ALIASES.get(mode, mode), available("span_reps"))
 
 
@@ -166,7 +201,9 @@ def _known(folder: Path, key: str, value: Any, allowed: Collection[str]) -> Any:
     return value
 
 
-def _encoder(config: Mapping[str, Any], kind: Architecture, limit: int | None) -> dict[str, Any]:
+def _encoder(
+    config: Mapping[str, Any], kind: Architecture, folder: Path, limit: int | None
+) -> dict[str, Any]:
     # a text that GLiNER does not split is one window
     room = 2 * int(config.get("max_len") or 384)
     window = max(16, room if limit is None else min(room, limit - 4))
@@ -189,6 +226,19 @@ def _encoder(config: Mapping[str, Any], kind: Architecture, limit: int | None) -
             "backbone": backbone,
         }
     ent, sep, rel = special_tokens(config)
+    if kind.streaming:
+        labels = config.get("labels_encoder_config") or {"model_type": "deberta-v2"}
+        labels = {"num_hidden_layers": 2, **labels}
+        return {
+            "@encoders": "causal_encoder",
+            "label_context": _context(labels, folder, config.get("dropout", 0.4), "labels_encoder_config"),
+            "rnn_layers": config.get("num_rnn_layers", 0),
+            "label_token": ent,
+            "sep_token": sep,
+            "right_context": config.get("right_context_width"),
+            "max_session_tokens": config.get("max_cache_length"),
+            "backbone": {**backbone, "@backbones": "causal_transformer"},
+        }
     return {
         "@encoders": "uni_encoder",
         "rnn_layers": config.get("num_rnn_layers", 1),
@@ -239,10 +289,12 @@ def _decoder(config: Mapping[str, Any], kind: Architecture, dropout: float) -> d
     }
 
 
-def _context(config: Mapping[str, Any], folder: Path, dropout: float) -> dict[str, Any]:
+def _context(
+    config: Mapping[str, Any], folder: Path, dropout: float, key: str = "span_encoder_config"
+) -> dict[str, Any]:
     settings = dict(config)
     kind = settings.pop("model_type", None)
-    _known(folder, "span_encoder_config.model_type", kind, ("deberta-v2", "modernbert", "rnn"))
+    _known(folder, f"{key}.model_type", kind, ("deberta-v2", "modernbert", "rnn"))
     name = "lstm" if kind == "rnn" else kind
     made: dict[str, Any] = {"@context_encoders": name}
     for theirs, ours in (("hidden_size", "width"), ("num_hidden_layers", "n_layers")):
@@ -273,20 +325,24 @@ def _relations(config: Mapping[str, Any], folder: Path, dropout: float) -> dict[
 
 
 def special_tokens(config: Mapping[str, Any]) -> tuple[str, str, str | None]:
-    """Return the tokens before each label, after all labels, and before each relation label."""
+    """Return the tokens before (in streaming models after) each label, after all labels, and before each relation."""
     rel = config.get("rel_token", "<<REL>>") if config.get("relations_layer") is not None else None
-    return config.get("ent_token", "<<ENT>>"), config.get("sep_token", "<<SEP>>"), rel
+    ent = ("label_token", "<<LABEL>>") if is_streaming(config) else ("ent_token", "<<ENT>>")
+    return config.get(*ent), config.get("sep_token", "<<SEP>>"), rel
 
 
 def added_tokens(config: Mapping[str, Any], folder: Path) -> list[str]:
     """Return the tokens that GLiNER adds, in its order, to a tokenizer that lacks them."""
     known = all(config.get(key, -1) not in (None, -1) for key in ("class_token_index", "vocab_size"))
+    known = known and not is_streaming(config)  # GLiNER adds those that are missing in any case
     return [] if known or Architecture.of(config, folder).bi else all_added_tokens(config)
 
 
 def all_added_tokens(config: Mapping[str, Any]) -> list[str]:
     """Return all tokens that GLiNER may add, also to bi-encoders, which have no vectors for them."""
     ent, sep, rel = special_tokens(config)
+    if is_streaming(config):
+        return [ent, sep]
     return [ent, sep, rel] if rel is not None else ["[FLERT]", ent, sep]
 
 

@@ -144,6 +144,7 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: no valid JSON ({error}).") from None
     if not isinstance(config, dict):
         raise CheckpointError(f"{path}: found {type(config).__name__}; allowed: a JSON object.")
+    config = gliner_names.normalized(config)
     if not config.get("model_name"):
         raise CheckpointError(f"{path}: has no model_name, the text encoder. Is it a GLiNER checkpoint?")
     return config

@@ -158,11 +158,6 @@ def refused(folder: Path, match: str) -> None:
         load(folder)
 
 
-def test_streaming_models(folder):
-    change(folder, model_type="gliner_streaming_span")
-    refused(folder, "gliner_streaming_span")
-
-
 @pytest.mark.parametrize(
     ("key", "value"),
     [

@@ -14,6 +14,7 @@ import torch
 
 from gliner_pipe.errors import CheckpointError, ConfigError, GlinerPipeError, reason_of
 from gliner_pipe.modeling.backbones import hf_weights, word_spaces
+from gliner_pipe.modeling.layers.cache import evaluating
 from gliner_pipe.modeling.layers.linear import take_linears
 from gliner_pipe.util import consent
 from gliner_pipe.util.listing import names_in
@@ -490,6 +491,14 @@ def max_positions(config: Any, tokenizer: Any) -> int | None:
     if by_tokenizer and by_tokenizer < 10**6:
         limit = by_tokenizer if limit is None else min(limit, by_tokenizer)
     return limit
+
+
+def is_causal(model: Any) -> bool:
+    """Whether later tokens do not affect earlier ones."""
+    ids = torch.tensor([[0, 1], [0, 2]], device=next(model.parameters()).device)
+    with evaluating(model), torch.inference_mode():
+        first = model(input_ids=ids)[0][:, 0]
+    return torch.allclose(first[0], first[1], rtol=1e-3, atol=1e-4)
 
 
 def special_pieces(tokenizer: Any) -> tuple[list[int], list[int]]:

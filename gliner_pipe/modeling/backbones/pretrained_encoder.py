@@ -116,7 +116,7 @@ class PretrainedEncoder(PretrainedModule):
             self.encoder.requires_grad_(False)
 
     def _token_vectors(
-        self, encoder: Any, ids: Tensor, mask: Tensor, attention_mask: Tensor | None
+        self, encoder: Any, ids: Tensor, mask: Tensor, attention_mask: Tensor | None, **options: Any
     ) -> Tensor:
         """Return the vectors of subword tokens, ``(rows, tokens, hidden)``; `encoder` is run with `attention_mask`."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze):
@@ -125,6 +125,7 @@ class PretrainedEncoder(PretrainedModule):
                 attention_mask=attention_mask,
                 output_hidden_states=self.fuse_layers,
                 return_dict=True,
+                **options,
             )
         if self.fusion is not None:
             hidden: Tensor = self.fusion([layer.float() for layer in output.hidden_states[1:]], mask)

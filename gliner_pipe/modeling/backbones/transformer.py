@@ -219,7 +219,7 @@ class Transformer(PretrainedEncoder, Backbone):
     def _finish(self) -> None:
         encoder, tokenizer = self.encoder, self.tokenizer
         self._cutter = WordCutter(tokenizer)
-        self.prefix, self.suffix = hf.special_pieces(tokenizer) if self.special_pieces else ([], [])
+        self.prefix, self.suffix = self._special_pieces()
         self.limit = hf.max_positions(encoder.config, tokenizer)
         if self.limit is not None and self.window + self.n_specials > self.limit:
             raise ConfigError(
@@ -232,6 +232,10 @@ class Transformer(PretrainedEncoder, Backbone):
         self._add_layers(self.hidden_size)
         if self.gradient_checkpointing:
             encoder.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+
+    def _special_pieces(self) -> tuple[list[int], list[int]]:
+        """Return the special tokens before and after each row."""
+        return hf.special_pieces(self.tokenizer) if self.special_pieces else ([], [])
 
     def _built(self) -> Any:
         if self.encoder is None:
@@ -386,13 +390,13 @@ class Transformer(PretrainedEncoder, Backbone):
             if self.attn_implementation == FLASH:
                 self._report_attention(encoder)
         mask = batch.attention_mask
-        hidden = self._token_vectors(encoder, batch.input_ids, mask, _mask_if_padded(mask))
+        hidden = self._token_vectors(encoder, batch.input_ids, mask, mask_if_padded(mask))
         words = pool_words(hidden, batch.piece_start, batch.piece_count, self.pooling)
         at = batch.prompt_positions[:, :, None].expand(-1, -1, hidden.shape[-1])
         return BackboneOutput(words, hidden.gather(1, at) * batch.prompt_mask[:, :, None])
 
 
-def _mask_if_padded(mask: Tensor) -> Tensor | None:
+def mask_if_padded(mask: Tensor) -> Tensor | None:
     """Return the mask, or None if there is no padding, as for a single text: attention is faster without a mask."""
     if mask.is_cpu and not torch.compiler.is_compiling() and not torch.is_grad_enabled() and bool(mask.all()):
         return None

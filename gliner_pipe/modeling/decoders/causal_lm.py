@@ -59,7 +59,7 @@ def load_pretrained(
         raise
     except hf_weights.FAILURES as error:
         raise hf.unloadable(error, name, where, _ALLOWED) from error
-    if not _is_causal(model):
+    if not hf.is_causal(model):
         found = f"{name!r} is bidirectional and cannot generate text"
         raise ConfigError(where, found, _ALLOWED, "Use a decoder model")
     return _prepared(model, tokenizer)
@@ -107,14 +107,6 @@ def _prepared(model: Any, tokenizer: Any) -> tuple[Any, Any]:
         tokenizer.backend_tokenizer.no_truncation()
         tokenizer.backend_tokenizer.no_padding()
     return model, tokenizer
-
-
-def _is_causal(model: Any) -> bool:
-    """Whether later tokens do not affect earlier ones."""
-    model.eval()
-    with torch.inference_mode():
-        logits = model(input_ids=torch.tensor([[0, 1], [0, 2]])).logits[:, 0]
-    return torch.allclose(logits[0], logits[1], rtol=1e-3, atol=1e-4)
 
 
 def end_of_label(model: Any, tokenizer: Any, where: str) -> int:
