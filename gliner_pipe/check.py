@@ -68,8 +68,8 @@ def check(
     data
         File, folder or pattern of training data, in place of `train_data`.
     reader
-        Reader of `data`: ``gliner_json``, ``jsonl``, ``conll``, ``bio``, ``standoff``, ``spacy``, or ``auto`` to
-        detect it by file name and content.
+        Reader of `data`: ``gliner_json``, ``gliner2_json``, ``jsonl``, ``conll``, ``bio``, ``standoff``, ``spacy``, or
+        ``auto`` to detect it by file name and content.
     labels
         Labels to learn: ``person,organization``, or a JSON list if a label contains a comma. By default those of the
         component, or all labels of the data.

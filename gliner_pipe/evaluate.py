@@ -19,7 +19,7 @@ from spacy.training import Example
 
 from gliner_pipe.cli.application import Cli
 from gliner_pipe.cli.options import command_line
-from gliner_pipe.data.annotations import SpanSetter
+from gliner_pipe.data.annotations import SpanSetter, supervision
 from gliner_pipe.data.checks import count_labels, refuse_no_gold
 from gliner_pipe.data.detect import ReaderLike, reader_of_path, reader_of_records
 from gliner_pipe.data.label_sets import alike, counted, named
@@ -312,7 +312,10 @@ def _check_gold(nlp: Language, examples: Sequence[Example], getter: SpanGetter) 
                 _warn_of_no_score(f"has the tags {named(component.labels)}", component.labels, gold)
             return
     refuse_no_gold("evaluation data", getter, examples)
-    if not count_labels(examples, getter):
+    others = ("classes", "records", "relations", "links")
+    if not count_labels(examples, getter) and not any(
+        eg.reference.cats or not supervision(eg.reference).keys().isdisjoint(others) for eg in examples
+    ):
         logger.warning("warning: the evaluation data has no gold entities: nothing can be scored")
 
 

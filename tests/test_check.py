@@ -188,3 +188,21 @@ def test_errors_in_python(write):
     with pytest.raises(ConfigError) as caught:
         check(data=write("a.jsonl", [record("Ann", PERSON)]), labels=["animal"], show=False)
     assert caught.value.where == "labels"
+
+
+def test_classes_and_records_are_counted(write):
+    output = {
+        "classifications": [{"task": "tone", "labels": ["good", "bad"], "true_label": ["good"]}],
+        "json_structures": [{"home": {"who": "Ann", "where": "Oslo"}}],
+    }
+    records = [
+        {"input": "Ann lives in Oslo.", "output": output},
+        {"input": "Eve lives in Oslo.", "output": {**output, "json_structures": [{"home": {"who": "Ann"}}]}},
+    ]
+    report = check(data=write("train.jsonl", records), show=False)
+    assert report["ok"]
+    learned = report["components"]["data"]["learned"]
+    assert (learned["classes"], learned["records"]) == ({"tone=good": 2}, {"home": 1})
+    assert (learned["unannotated"], learned["without_entities"]) == (2, 0)
+    counts = report["read"]["train.train_data"]["counts"]
+    assert sum(counts.values()) == 1  # "Ann" is not in the second text

@@ -36,6 +36,13 @@ class Supervision(TypedDict, total=False):
     entity is truly absent. ``ner_negatives`` are labels known to be absent. ``relations`` has items ``[head, tail,
     label]``, where head and tail are indices into the span group of entities. ``adds_labels`` is False for a document
     whose labels are other names, which do not become labels of a component. ``source`` is file name and line.
+
+    ``entities_annotated`` is False for a document in which nobody looked for entities. ``ner_descriptions`` and
+    ``rel_descriptions`` are what labels and relations mean in this document. ``links`` are all relations, ``[head
+    start, head end, tail start, tail end, label]`` in tokens, the ends exclusive, where some have an end that is no
+    entity. ``classes`` holds the annotated tasks of classification (see :mod:`gliner_pipe.data.gold_classes`), and
+    ``records`` the kinds of records that the annotators looked for, with their ``fields``. ``all_occurrences`` is
+    True if ends of relations and values of records were given by their text: each of its occurrences is right.
     """
 
     id: str
@@ -46,12 +53,19 @@ class Supervision(TypedDict, total=False):
     relations: list[list[Any]]
     rel_labels: list[str]
     rel_negatives: list[str]
+    entities_annotated: bool
+    ner_descriptions: dict[str, str]
+    rel_descriptions: dict[str, str]
+    links: list[list[Any]]
+    classes: dict[str, dict[str, Any]]
+    records: dict[str, dict[str, Any]]
+    all_occurrences: bool
 
 
 def supervision(doc: Doc) -> Supervision:
     """Return the supervision stored on `doc`; an empty mapping if there is none."""
     stored: Supervision = doc.user_data.get(USER_DATA_KEY, {})
-    if any(isinstance(value, tuple) for value in stored.values()):
+    if any(isinstance(value, (tuple, dict)) for value in stored.values()):
         stored = _listed(stored)  # spaCy's files turn lists into tuples
     return stored.copy()
 
@@ -98,6 +112,11 @@ def gold_spans(doc: Doc, key: SpanSetter = DEFAULT_SPANS_KEY) -> list[Span]:
     return [span for _, _, span in each_once(spans_by_place(doc, key))]
 
 
+def has_entities_annotated(doc: Doc) -> bool:
+    """Return whether the annotators of `doc` looked for entities; if not, its entities are unknown."""
+    return supervision(doc).get("entities_annotated", True)
+
+
 def annotated_labels(doc: Doc, labels: Iterable[str]) -> list[str]:
     """Return those of `labels` that the annotators of `doc` looked for: all, unless it has ``ner_labels``."""
     stated = supervision(doc)
@@ -110,8 +129,9 @@ def annotated_labels(doc: Doc, labels: Iterable[str]) -> list[str]:
 def unknown_tokens(doc: Doc, key: SpanSetter) -> npt.NDArray[np.bool_] | None:
     """Return which tokens nobody annotated, ``(tokens,)``; None if all are annotated.
 
-    These are tokens that are missing in ``doc.ents`` (``doc.set_ents(..., missing=...)``), if gold entities are read
-    there. A document without any annotation in ``doc.ents`` has no entities.
+    These are all tokens of a document in which nobody looked for entities, and tokens that are missing in ``doc.ents``
+    (``doc.set_ents(..., missing=...)``), if gold entities are read there. A document without any annotation in
+    ``doc.ents`` has no entities.
 
     Parameters
     ----------
@@ -120,6 +140,8 @@ def unknown_tokens(doc: Doc, key: SpanSetter) -> npt.NDArray[np.bool_] | None:
     key
         Where gold entities are stored, see :func:`spans_by_place`.
     """
+    if not has_entities_annotated(doc):
+        return np.ones(len(doc), dtype=bool)
     places = span_places(key)
     if any(place in doc.spans or (place == "*" and doc.spans) for place in places):
         return None

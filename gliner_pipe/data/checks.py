@@ -17,10 +17,15 @@ from gliner_pipe.data.annotations import (
     DEFAULT_SPANS_KEY,
     SpanSetter,
     gold_spans,
+    has_entities_annotated,
     supervision,
     unknown_tokens,
     word_places,
 )
+from gliner_pipe.data.classes import cat_key
+from gliner_pipe.data.gold_classes import gold_classes, true_labels
+from gliner_pipe.data.label_sets import counted
+from gliner_pipe.data.records import RECORDS_KEY, get_records
 from gliner_pipe.errors import DataError
 from gliner_pipe.util.plurals import number_of
 
@@ -35,8 +40,10 @@ class DataReport:
     """Counts over examples.
 
     ``entities`` counts all gold entities by label, ``widths`` by number of words. ``unknown`` counts words that nobody
-    annotated. ``dropped`` counts entities that cannot be learned, each under its first reason. ``elsewhere`` counts, by
-    span group, the entities of examples that have none in the expected group.
+    annotated, ``unannotated`` examples in which nobody looked for entities. ``classes`` counts the true labels of
+    classifications (``task=label``), ``records`` the records by kind. ``dropped`` counts entities that cannot be
+    learned, each under its first reason. ``elsewhere`` counts, by span group, the entities of examples that have none
+    in the expected group.
     """
 
     examples: int = 0
@@ -44,7 +51,10 @@ class DataReport:
     longest: int = 0
     unknown: int = 0
     without_entities: int = 0
+    unannotated: int = 0
     relations: int = 0
+    classes: Counter[str] = field(default_factory=Counter)
+    records: Counter[str] = field(default_factory=Counter)
     entities: Counter[str] = field(default_factory=Counter)
     widths: Counter[int] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
@@ -58,6 +68,7 @@ class DataReport:
         lines += [f"  {label:<{width}}  {number}" for label, number in common]
         if len(self.entities) > SHOWN_LABELS:
             lines.append(f"  and {number_of(len(self.entities) - SHOWN_LABELS, 'more label')}")
+        lines += self.task_lines()
         if self.unknown:
             lines.append(
                 f"not annotated (missing in doc.ents), so not learned: {number_of(self.unknown, 'word')}"
@@ -79,7 +90,20 @@ class DataReport:
             f"{number_of(self.words, 'word')} (the longest has {self.longest}), "
             f"{number_of(self.entities.total(), 'entity')} of {number_of(len(self.entities), 'label')}"
         )
-        return head + (f", {number_of(self.relations, 'relation')}" if self.relations else "")
+        others = {
+            "relation": self.relations,
+            "class label": self.classes.total(),
+            "record": self.records.total(),
+        }
+        head += "".join(f", {number_of(number, noun)}" for noun, number in others.items() if number)
+        return head + (
+            f"; entities of {number_of(self.unannotated, 'example')} unknown" if self.unannotated else ""
+        )
+
+    def task_lines(self) -> list[str]:
+        """Return a line for the classes and one for the records, if there are any."""
+        found = {"classes": self.classes, "records": self.records}
+        return [f"{name}: {counted(counts)}" for name, counts in found.items() if counts]
 
     def add(
         self,
@@ -98,12 +122,16 @@ class DataReport:
         self.examples += 1
         self.words += words[-1]
         self.longest = max(self.longest, words[-1])
-        self.without_entities += not spans
-        missing = unknown_tokens(doc, spans_key)
+        annotated = has_entities_annotated(doc)
+        self.without_entities += annotated and not spans
+        self.unannotated += not annotated
+        missing = unknown_tokens(doc, spans_key) if annotated else None
         self.unknown += 0 if missing is None else int(missing.sum())
         if not spans:
             self.elsewhere += places_of([doc])
-        self.relations += len(supervision(doc).get("relations", ()))
+        self.relations += len(relation_labels(doc))
+        self.classes.update(_class_keys(doc))
+        self.records.update([record.name for record in get_records(doc)])
         usable = []
         aligned = _aligned_ranges(example)
         for span in spans:
@@ -180,7 +208,7 @@ class GoldCounts:
         spans = gold_spans(doc, rules.spans_key)
         if adds_labels(doc):
             self.labels.update([span.label_ for span in spans if span.label])
-        self.relations.update([label for _, _, label in supervision(doc).get("relations", ())])
+        self.relations.update(relation_labels(doc))
         self.places.update(places_of([doc]))
         self.documents += 1
         self.tokens += len(doc)
@@ -231,7 +259,11 @@ class CountedExamples(Sequence[Example]):
 def content_of(doc: Doc, spans: Iterable[Span], text: str | None = None) -> bytes:
     """Return text and annotations of a document for a checksum."""
     found = sorted([(span.start, span.end, span.label_) for span in spans])
-    return repr((doc.text if text is None else text, found, supervision(doc).get("relations"))).encode()
+    stated = supervision(doc)
+    facts: tuple[Any, ...] = (doc.text if text is None else text, found, stated.get("relations"))
+    if doc.cats or not {"classes", "records", "links"}.isdisjoint(stated):
+        facts += (doc.cats, doc.user_data.get(RECORDS_KEY), stated.get("links"))
+    return repr(facts).encode()
 
 
 def check_examples(
@@ -346,14 +378,16 @@ def refuse_useless(report: DataReport, spans_key: SpanSetter) -> None:
     Raises
     ------
     DataError
-        No example, no example with an entity, or no entity that can be learned.
+        No example, no example with an entity, a class or a record, or none that can be learned.
     """
     total = sum(report.entities.values())
     if not report.examples:
         raise DataError("data", "has no example", "at least one", "Check the reader's path")
+    if not total and (report.classes or report.records or report.relations):
+        return
     if not total:
         raise no_gold("data", spans_key, report.examples, report.elsewhere)
-    if sum(report.dropped.values()) == total:
+    if sum(report.dropped.values()) == total and not (report.classes or report.records):
         reasons = ", ".join(f"{number} {reason}" for reason, number in report.dropped.most_common())
         do = "Check labels and max_width"
         raise DataError(
@@ -380,8 +414,22 @@ def count_relations(examples: Iterable[Example]) -> Counter[str]:
     """Count the gold relations of examples by label."""
     if isinstance(examples, CountedExamples):
         return Counter(examples.gold_counts().relations)
-    stated = (supervision(example.reference).get("relations", []) for example in examples)
-    return Counter(label for relations in stated for _, _, label in relations)
+    return Counter(label for example in examples for label in relation_labels(example.reference))
+
+
+def _class_keys(doc: Doc) -> list[str]:
+    """Return ``task=label`` of each true label of a document."""
+    return [
+        cat_key(task, label, alone=False)
+        for task, values in gold_classes(doc).items()
+        for label in true_labels(values)
+    ]
+
+
+def relation_labels(doc: Doc) -> list[str]:
+    """Return the label of each gold relation of a document."""
+    stated = supervision(doc)
+    return [relation[-1] for relation in stated.get("links", stated.get("relations", ()))]
 
 
 def places_of(docs: Iterable[Doc]) -> Counter[str]:
@@ -412,7 +460,8 @@ def refuse_no_gold(where: str, getter: SpanSetter, examples: Iterable[Example]) 
     """
     examples = examples if isinstance(examples, Sequence) else list(examples)
     elsewhere = count_places(examples)
-    if elsewhere and not any(gold_spans(example.reference, getter) for example in examples):
+    docs = [example.reference for example in examples] if elsewhere else []
+    if docs and not any(gold_spans(doc, getter) or gold_classes(doc) or get_records(doc) for doc in docs):
         raise no_gold(where, getter, len(examples), elsewhere)
 
 

@@ -17,6 +17,7 @@ from gliner_pipe.data.files import JSON_SUFFIXES, find_files, read_json, read_li
 from gliner_pipe.data.readers.bio import BioReader
 from gliner_pipe.data.readers.cells import TAGS_NAMES, TOKENS_NAMES, cell_of, guess_columns, is_one_word
 from gliner_pipe.data.readers.conll import ConllReader
+from gliner_pipe.data.readers.gliner2_json import Gliner2JsonReader, is_gliner2
 from gliner_pipe.data.readers.json import GlinerJsonReader, JsonlReader
 from gliner_pipe.data.readers.tables import (
     CSV_SUFFIXES,
@@ -143,7 +144,7 @@ def detect_reader(path: str | Path, *, validation: bool = False) -> dict[str, An
 
 
 def reader_of_records(records: Sequence[Any]) -> ReaderLike:
-    """Return the reader of records in memory: GLiNER's, texts with offsets, or words with tags.
+    """Return the reader of records in memory: GLiNER's, GLiNER2's, texts with offsets, or words with tags.
 
     Parameters
     ----------
@@ -159,8 +160,8 @@ def reader_of_records(records: Sequence[Any]) -> ReaderLike:
         ((i, one) for i, one in enumerate(records[:FIRST_RECORDS]) if is_known(one)), (0, records[0])
     )
     block = _record_block(f"record {number}", record, "Name the fields: gliner_json(records, fields={...})")
-    if block["@readers"] == "jsonl":
-        return JsonlReader(records)
+    if block["@readers"] in ("jsonl", "gliner2_json"):
+        return (JsonlReader if block["@readers"] == "jsonl" else Gliner2JsonReader)(records)
     items = [dict(record) for record in records]
     fields = block.get("fields")
     if block["@readers"] == "bio":
@@ -193,7 +194,7 @@ def reader_of_dataset(data: Any, *, validation: bool = False) -> ReaderLike:
 
 def is_known(record: Any) -> bool:
     """Whether a reader exists for `record`, a mapping or a pair of a text and its annotations."""
-    if is_export(record):
+    if is_export(record) or is_gliner2(record):
         return True
     return isinstance(record, Mapping) and (
         bool({"tokenized_text", "text"} & record.keys()) or guess_columns(record) is not None
@@ -231,9 +232,12 @@ def _record_block(where: str, record: Any, do: str) -> dict[str, Any]:
         fields = ", ".join(map(str, record)) if isinstance(record, Mapping) else ""
         found = f"has the fields {fields or '(none)'}" if isinstance(record, Mapping) else "is not an object"
         allowed = (
-            "tokenized_text and ner, text and entities, tokens and tags, or the export of an annotation tool"
+            "tokenized_text and ner, text and entities, input and output, tokens and tags, or the export of an "
+            "annotation tool"
         )
         raise DataError(where, found, allowed, do)
+    if is_gliner2(record):
+        return {"@readers": "gliner2_json"}
     guessed = guess_columns(record) if isinstance(record, Mapping) else None
     if "ner" in record and "tokenized_text" in record:
         return {"@readers": "gliner_json"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from gliner_pipe.data.files import Place
@@ -236,3 +236,171 @@ def _triple(place: Place, name: str, item: Any, allowed: str) -> tuple[Any, Any,
     if not isinstance(item, (list, tuple)) or len(item) != 3:
         raise place.error(name, f"is {shown(item)}", allowed)
     return item[0], item[1], item[2]
+
+
+# -- classes and records -----------------------------------------------------------------------------------------------
+
+#: What the annotation of a task of classification may hold, besides the true labels.
+_CLASS_FIELDS = ("label", "labels", "multi_label", "description", "descriptions", "examples")
+
+#: What may be known about a kind of record, besides its records.
+_KIND_FIELDS = ("fields", "description", "mode", "anchor")
+
+#: Converts the position of a value, ``[start, end]`` as in the file; None drops it.
+Positioned = Callable[[str, Any], tuple[int, int] | None]
+
+
+def class_tasks(place: Place, field: str, value: Any, report: Counter[str]) -> dict[str, dict[str, Any]]:
+    """Return the tasks of ``{task: label}``, ``{task: [labels]}`` or ``{task: {"label":, "labels":, ...}}``.
+
+    Returns
+    -------
+    dict
+        As :func:`gliner_pipe.data.gold_classes.set_gold_classes` takes them. A task that is null is left out.
+    """
+    tasks = {}
+    for task, stated in _mapping(place, field, value, 'Write {"sentiment": "positive"}').items():
+        name = f"{field}.{task}"
+        key = label_value(place, f"{field} (name of a task)", task, report)
+        if stated is not None:
+            tasks[key] = _class_task(place, name, stated, report)
+    return tasks
+
+
+def _class_task(place: Place, name: str, stated: Any, report: Counter[str]) -> dict[str, Any]:
+    if not isinstance(stated, dict):
+        stated = {"label": stated}
+    elif "label" not in stated:
+        raise place.error(name, "has no field label", "the true label, or a list of labels", "Add it")
+    unknown_fields(stated, _CLASS_FIELDS, report)
+    label = stated["label"]
+    several = isinstance(label, (list, tuple))
+    true = label_list(place, f"{name}.label", label if several else [label], report)
+    task: dict[str, Any] = {"true": true}
+    if stated.get("labels") is not None:
+        task["labels"] = label_list(place, f"{name}.labels", stated["labels"], report)
+        if missing := [one for one in true if one not in task["labels"]]:
+            report["true class that is not among the labels of its task (added)"] += len(missing)
+            task["labels"] += missing
+    if several or stated.get("multi_label"):
+        task["multi_label"] = True
+    if stated.get("description"):
+        task["description"] = text_value(place, f"{name}.description", stated["description"])
+    if stated.get("descriptions"):
+        task["descriptions"] = text_mapping(place, f"{name}.descriptions", stated["descriptions"])
+    if stated.get("examples"):
+        task["examples"] = [
+            [text_value(place, f"{name}.examples[{i}]", part) for part in _pair(place, name, i, example)]
+            for i, example in enumerate(_items(place, f"{name}.examples", stated["examples"]))
+        ]
+    return task
+
+
+def _pair(place: Place, name: str, position: int, value: Any) -> list[Any]:
+    if not isinstance(value, (list, tuple)) or len(value) != 2:
+        raise place.error(f"{name}.examples[{position}]", f"is {shown(value)}", "[text, label]")
+    return list(value)
+
+
+def text_mapping(place: Place, field: str, value: Any) -> dict[str, str]:
+    """Return `value` if it is a mapping from names to texts."""
+    found = _mapping(place, field, value, 'Write {"name": "text"}')
+    return {name: text_value(place, f"{field}.{name}", text) for name, text in found.items()}
+
+
+def record_items(
+    place: Place, field: str, value: Any, report: Counter[str], positioned: Positioned
+) -> dict[str, dict[str, Any]]:
+    """Return the records of ``{name: [{field: value, ...}, ...]}``; an empty list says that there is none.
+
+    A value is null, ``[start, end]``, one of the choices of its field as a text, or a list of these. In place of the
+    list there may be ``{"items": list, "fields": [{"field": name, "description":, "choices":, "list":}]}``.
+
+    Returns
+    -------
+    dict
+        For each kind of record ``{"items": [{field: value, ...}, ...]}``, with converted positions, and its other
+        entries.
+    """
+    kinds = {}
+    for kind, items in _mapping(place, field, value, 'Write {"product": [{"name": [0, 5]}]}').items():
+        key = label_value(place, f"{field} (name of a record)", kind, report)
+        found, about = [], {}
+        if isinstance(items, dict):
+            unknown_fields(items, ("items", *_KIND_FIELDS), report)
+            about = {name: items[name] for name in _KIND_FIELDS if items.get(name) is not None}
+            if "fields" in about:
+                about["fields"] = _kind_fields(place, f"{field}.{kind}.fields", about["fields"], report)
+            items = items.get("items", [])
+        for number, item in enumerate(_items(place, f"{field}.{kind}", items)):
+            where = f"{field}.{kind}[{number}]"
+            fields = _mapping(place, where, item, 'Write {"name": [0, 5]}')
+            found.append(
+                {
+                    label_value(place, f"{where} (name of a field)", name, report): _record_value(
+                        place, f"{where}.{name}", one, positioned
+                    )
+                    for name, one in fields.items()
+                }
+            )
+        kinds[key] = {"items": found, **about}
+    return kinds
+
+
+def _kind_fields(place: Place, name: str, value: Any, report: Counter[str]) -> list[dict[str, Any]]:
+    fields = []
+    for number, item in enumerate(_items(place, name, value)):
+        where = f"{name}[{number}]"
+        stated = (
+            {"field": item}
+            if isinstance(item, str)
+            else _mapping(place, where, item, 'Write {"field": "price"}')
+        )
+        unknown_fields(stated, ("field", "description", "choices", "list"), report)
+        field: dict[str, Any] = {"field": label_value(place, f"{where}.field", stated.get("field"), report)}
+        if stated.get("description"):
+            field["description"] = text_value(place, f"{where}.description", stated["description"])
+        if stated.get("choices"):
+            field["choices"] = label_list(place, f"{where}.choices", stated["choices"], report)
+        if stated.get("list"):
+            field["list"] = True
+        fields.append(field)
+    return fields
+
+
+def link_list(
+    place: Place, field: str, value: Any, report: Counter[str], positioned: Positioned
+) -> list[list[Any]]:
+    """Return the relations of ``[[head start, head end, tail start, tail end, label], ...]``, positions converted."""
+    links = []
+    for number, item in enumerate(_items(place, field, value)):
+        name = f"{field}[{number}]"
+        if not isinstance(item, (list, tuple)) or len(item) != 5:
+            allowed = "[head start, head end, tail start, tail end, label]"
+            raise place.error(name, f"is {shown(item)}", allowed)
+        head, tail = positioned(name, item[:2]), positioned(name, item[2:4])
+        if head is not None and tail is not None:
+            links.append([*head, *tail, label_value(place, name, item[4], report)])
+    return links
+
+
+def _record_value(place: Place, name: str, value: Any, positioned: Positioned) -> Any:
+    """Return None, a choice, a position, or a list of choices and positions."""
+    if value is None:
+        return None
+    if isinstance(value, str):
+        return text_value(place, name, value)
+    if not isinstance(value, (list, tuple)):
+        raise place.error(name, f"is {shown(value)}", "null, [start, end], a choice, or a list of these")
+    if len(value) == 2 and not any(isinstance(one, (str, list, tuple)) for one in value):
+        return positioned(name, value)
+    several = [_record_value(place, f"{name}[{i}]", one, positioned) for i, one in enumerate(value)]
+    if any(isinstance(one, list) for one in several):
+        raise place.error(name, "is a list of lists of values", "a list of [start, end] or of choices")
+    return [one for one in several if one is not None]
+
+
+def _mapping(place: Place, field: str, value: Any, do: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise place.error(field, f"is {shown(value)}", "a mapping", do)
+    return value

@@ -126,6 +126,7 @@ class Inspection:
         if self.learned is not None:
             if self.learned.widths:
                 lines.append(f"words in an entity (times): {_widths(self.learned.widths)}")
+            lines += self.learned.task_lines()
             lines += [
                 f"not usable: {number} {reason}" for reason, number in self.learned.dropped.most_common()
             ]

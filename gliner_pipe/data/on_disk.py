@@ -35,6 +35,7 @@ from gliner_pipe.data.fields import Report
 from gliner_pipe.data.files import LineBlock, Place, line_blocks
 from gliner_pipe.data.lazy import BLOCK, LazyExamples
 from gliner_pipe.data.readers.base import Reader, Record, tokenized
+from gliner_pipe.data.readers.gliner2_json import Gliner2JsonReader
 from gliner_pipe.data.readers.json import GlinerJsonReader, JsonlReader
 from gliner_pipe.data.readers.json_records import are_records
 from gliner_pipe.data.readers.tables import is_dataset
@@ -47,7 +48,7 @@ LARGE = 20_000_000
 #: Factor by which compressed files are larger in memory.
 COMPRESSED = 4
 #: Readers of files whose lines several processes may read, and the number of bytes that one of them reads at once.
-BY_LINE, BLOCK_BYTES = (GlinerJsonReader, JsonlReader), 1 << 20
+BY_LINE, BLOCK_BYTES = (Gliner2JsonReader, GlinerJsonReader, JsonlReader), 1 << 20
 
 #: Attributes of readers that are no options.
 _STATE = ("path", "report", "_reported", "_facts", "_codec", "_values")

@@ -106,6 +106,26 @@ def spans_of(record: Record) -> list[Span]:
     return [one for value in record.fields.values() for one in _several(value) if isinstance(one, Span)]
 
 
+def with_spans(record: Record, place: Callable[[Span], Span | None]) -> Record:
+    """Return a record without scores whose spans are replaced; a span for which `place` returns None is left out."""
+
+    def value(one: Value) -> Value:
+        if isinstance(one, list):
+            return [new for item in one if (new := value(item)) is not None]  # type: ignore[return-value]
+        return place(one) if isinstance(one, Span) else one
+
+    fields = {name: value(one) for name, one in record.fields.items()}
+    return record._replace(fields=fields, scores={})
+
+
+def with_values(record: Record, place: Callable[[Span], Any]) -> dict[str, Any]:
+    """Return the values of a record by field, with ``place(span)`` in place of each span."""
+    return {
+        name: _mapped(lambda item: place(item) if isinstance(item, Span) else item, one)
+        for name, one in record.fields.items()
+    }
+
+
 def _several(value: Any) -> Iterable[Any]:
     return value if isinstance(value, (list, tuple)) else (value,)
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from spacy.tokens import Doc, Span
 
+from gliner_pipe.data.annotations import SpanSetter, gold_spans, supervision
 from gliner_pipe.data.stored_spans import check_document, install_attribute, stored_span
 
 #: Key of the relations in ``doc.user_data``: a list of ``(head start, head end, head label,
@@ -92,6 +93,36 @@ def set_relations(doc: Doc, items: Iterable[Relation] | None) -> None:
         check_document(doc, [item.head, item.tail], f"set_relations() found the relation {item.label!r}")
         stored.append((*_plain(item.head), *_plain(item.tail), str(item.label), float(item.score)))
     doc.user_data[RELATIONS_KEY] = stored
+
+
+def has_relations(doc: Doc) -> bool:
+    """Return whether the relations of `doc` are annotated; an empty list is an annotation."""
+    return not {"relations", "links"}.isdisjoint(supervision(doc))
+
+
+def gold_links(doc: Doc, key: SpanSetter) -> list[Relation] | None:
+    """Return the gold relations of `doc` if some have ends that are no entities; None if they have not.
+
+    An end has the label of the entity of the same tokens, or is labelled ``head`` or ``tail``.
+
+    Parameters
+    ----------
+    doc
+        A reference document.
+    key
+        Where its gold entities are stored.
+    """
+    links = supervision(doc).get("links")
+    if links is None:
+        return None
+    labels: dict[tuple[int, int], str] = {}
+    for span in gold_spans(doc, key):
+        labels.setdefault((span.start, span.end), span.label_)
+
+    def end(start: int, stop: int, other: str) -> Span:
+        return Span(doc, start, stop, label=labels.get((start, stop), other))
+
+    return [Relation(end(*link[:2], "head"), end(*link[2:4], "tail"), link[4], 1.0) for link in links]
 
 
 def _plain(span: Span) -> tuple[int, int, str]:

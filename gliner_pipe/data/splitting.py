@@ -23,6 +23,14 @@ from gliner_pipe.data.annotations import (
     unknown_tokens,
     word_places,
 )
+from gliner_pipe.data.records import (
+    RECORDS_KEY,
+    Record,
+    get_records,
+    set_records,
+    spans_of,
+    with_spans,
+)
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.util.ranges import Amount, Count
 
@@ -211,9 +219,10 @@ def _limit(max_length: int, rng: random.Random | None) -> int:
 
 
 def _outside_entities(doc: Doc) -> list[bool]:
-    """Return for each token boundary (0 to length) whether it is outside of all entities."""
+    """Return for each token boundary (0 to length) whether it is outside of all entities and values of records."""
     change = [0] * (len(doc) + 1)
-    for group in (*doc.spans.values(), doc.ents):
+    values = [spans_of(record) for record in get_records(doc)]
+    for group in (*doc.spans.values(), doc.ents, *values):
         for span in group:
             if span.end - span.start > 1:
                 change[span.start + 1] += 1
@@ -326,11 +335,13 @@ def _parts(
             for i in windows.holding(span):
                 groups[i][key].append(span)
     cutter, unknown = _Cutter(doc), unknown_tokens(doc, spans_key)
-    for start, end, members, fields in zip(windows.starts, windows.ends, groups, supervisions, strict=True):
-        if unknown is not None and unknown[start:end].all():
+    records = _records(doc, windows, report) if RECORDS_KEY in doc.user_data else None
+    for i, (start, end) in enumerate(zip(windows.starts, windows.ends, strict=True)):
+        members, fields = groups[i], supervisions[i]
+        if unknown is not None and not unknown.all() and unknown[start:end].all():
             report["part without annotated tokens (left out)"] += 1
         else:
-            yield cutter.cut(start, end, members, fields)
+            yield cutter.cut(start, end, members, fields, None if records is None else records[i])
 
 
 def _supervisions(
@@ -338,9 +349,12 @@ def _supervisions(
 ) -> list[dict[str, Any]]:
     """Return the supervision of each part; its relations refer to the entities of the part."""
     whole: dict[str, Any] = dict(supervision(doc))
-    relations = whole.pop("relations", None)
+    relations, links = whole.pop("relations", None), whole.pop("links", None)
+    parts = [dict(whole) for _ in windows.starts]
+    if links is not None:
+        _add_links(parts, links, doc, windows, report, lost)
     if relations is None:
-        return [dict(whole) for _ in windows.starts]
+        return parts
     positions: list[dict[int, int]] = [{} for _ in windows.starts]
     spans = gold_spans(doc, spans_key)
     for number, span in enumerate(spans):
@@ -351,9 +365,44 @@ def _supervisions(
         both = [i for i in windows.holding(spans[head]) if tail in positions[i]]
         for i in both:
             kept[i].append([positions[i][head], positions[i][tail], label])
+        if not both and links is None:
+            report[lost] += 1
+    return [{**part, "relations": some} for part, some in zip(parts, kept, strict=True)]
+
+
+def _add_links(
+    parts: Sequence[dict[str, Any]],
+    links: Sequence[Sequence[Any]],
+    doc: Doc,
+    windows: _Windows,
+    report: Counter[str],
+    lost: str,
+) -> None:
+    """Add to the supervision of each part the relations between spans that it contains."""
+    for part in parts:
+        part["links"] = []
+    for *ends, label in links:
+        both = windows.holding(doc[min(ends) : max(ends)])
+        for i in both:
+            parts[i]["links"].append([*(end - windows.starts[i] for end in ends), label])
         if not both:
             report[lost] += 1
-    return [{**whole, "relations": relations} for relations in kept]
+
+
+def _records(doc: Doc, windows: _Windows, report: Counter[str]) -> list[list[Record]]:
+    """Return the records of each part: those whose first value it contains, with the values that it contains."""
+    kept: list[list[Record]] = [[] for _ in windows.starts]
+    for record in get_records(doc):
+        spans = spans_of(record)
+        first = min(spans, key=lambda span: (span.start, span.end)) if spans else None
+        owners = range(1) if first is None else windows.holding(first)
+        if not owners:
+            report["record whose first value is whole in no part (left out)"] += 1
+        for i in owners:
+            inside = [span for span in spans if i in windows.holding(span)]
+            report["value of a record in another part (left out)"] += len(spans) - len(inside)
+            kept[i].append(with_spans(record, lambda span, inside=inside: span if span in inside else None))
+    return kept
 
 
 class _Cutter:
@@ -373,9 +422,14 @@ class _Cutter:
         ]
 
     def cut(
-        self, start: int, end: int, groups: Mapping[str, Sequence[Span]], fields: Mapping[str, Any]
+        self,
+        start: int,
+        end: int,
+        groups: Mapping[str, Sequence[Span]],
+        fields: Mapping[str, Any],
+        records: Sequence[Record] | None = None,
     ) -> Example:
-        """Return the part from token `start` to token `end` (exclusive).
+        """Return the part from token `start` to token `end` (exclusive), with the classes of the whole document.
 
         Parameters
         ----------
@@ -385,6 +439,8 @@ class _Cutter:
             Spans of the part by span group, as spans of the whole document.
         fields
             Supervision of the part.
+        records
+            Records of the part, with spans of the whole document; None if nobody looked for records.
         """
         bare = Doc(self.doc.vocab, words=self.words[start:end], spaces=self.spaces[start:end])
         part = bare.copy()
@@ -396,6 +452,13 @@ class _Cutter:
         for name, token, value in self.extensions:
             if start <= token < end:
                 part.user_data["._.", name, part[token - start].idx, None] = value
+        part.cats = dict(self.doc.cats)
+        if records is not None:
+            moved = (
+                with_spans(one, lambda span: Span(part, span.start - start, span.end - start, span.label))
+                for one in records
+            )
+            set_records(part, moved)
         set_supervision(part, **fields)
         return Example(bare, part)
 

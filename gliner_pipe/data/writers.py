@@ -4,30 +4,51 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from spacy.tokens import Doc, Span
 
-from gliner_pipe.data.annotations import DEFAULT_SPANS_KEY, Supervision, gold_spans, supervision, word_places
+from gliner_pipe.data.annotations import (
+    DEFAULT_SPANS_KEY,
+    Supervision,
+    gold_spans,
+    has_entities_annotated,
+    supervision,
+    word_places,
+)
+from gliner_pipe.data.classes import get_classes
+from gliner_pipe.data.gold_classes import stated_classes
+from gliner_pipe.data.records import RECORDS_KEY, get_records, with_values
 from gliner_pipe.util.file_lock import LOCK, only_writer
 
-_LABEL_FIELDS = ("ner_labels", "ner_negatives", "adds_labels", "rel_labels", "rel_negatives")
+_LABEL_FIELDS = (
+    "ner_labels",
+    "ner_negatives",
+    "adds_labels",
+    "rel_labels",
+    "rel_negatives",
+    "ner_descriptions",
+    "rel_descriptions",
+    "all_occurrences",
+)
 
 
 @dataclass
 class WriteReport:
     """Counts of written documents and annotations.
 
-    ``skipped`` counts documents without text. ``labels`` maps labels that the format cannot represent to their
-    replacement.
+    ``classes`` counts documents with classes, ``skipped`` documents without text. ``labels`` maps labels that the
+    format cannot represent to their replacement.
     """
 
     documents: int = 0
     entities: int = 0
     relations: int = 0
+    classes: int = 0
+    records: int = 0
     skipped: int = 0
     labels: dict[str, str] = field(default_factory=dict)
 
@@ -59,6 +80,7 @@ def write_gliner_json(
             if not record["tokenized_text"]:
                 report.skipped += 1
                 continue
+            add_tasks(record, doc, lambda start, end, places=places: [places[start], places[end] - 1], report)
             _write_line(handle, record, supervision(doc), kept, report)
     return report
 
@@ -93,6 +115,7 @@ def write_jsonl(
             for entity, score in zip(entities, _scores(doc, spans_key) if scores else (), strict=False):
                 entity["score"] = score
             record = {"text": doc.text, "entities": entities}
+            add_tasks(record, doc, lambda start, end, doc=doc: character_range(doc, start, end), report)
             _write_line(handle, record, supervision(doc), range(len(spans)), report)
     return report
 
@@ -150,6 +173,67 @@ def _opened(path: str | Path) -> Any:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     return path.open("w", encoding="utf-8", newline="\n")
+
+
+def add_tasks(
+    record: dict[str, Any],
+    doc: Doc,
+    place: Callable[[int, int], list[int]],
+    report: WriteReport | None = None,
+) -> None:
+    """Add the classes and the records of a document, gold or predicted, to a record for a file.
+
+    Parameters
+    ----------
+    record
+        The fields of the document. Its entities are removed if nobody looked for any.
+    doc
+        The document.
+    place
+        Returns the position to write for the tokens from start to end (exclusive).
+    report
+        Counts what was added.
+    """
+    stated = supervision(doc)
+    if not has_entities_annotated(doc):
+        record.pop("entities", None)
+        record.pop("ner", None)
+    if classes := written_classes(doc):
+        record["classes"] = classes
+    kinds: dict[str, Any] = {
+        kind: {"items": [], **about} for kind, about in stated.get("records", {}).items()
+    }
+    if RECORDS_KEY in doc.user_data:
+        found = get_records(doc)
+        for one in found:
+            values = with_values(one, lambda span: place(span.start, span.end))
+            kinds.setdefault(one.name, {"items": []})["items"].append(values)
+        record["records"] = {
+            kind: about if len(about) > 1 else about["items"] for kind, about in kinds.items()
+        }
+    if "links" in stated:
+        record["links"] = [[*place(*link[:2]), *place(*link[2:4]), link[4]] for link in stated["links"]]
+    if report is not None:
+        report.classes += bool(classes)
+        report.records += sum(len(kind["items"]) for kind in kinds.values())
+
+
+def written_classes(doc: Doc) -> dict[str, Any]:
+    """Return the classes of a document for a file: those that were annotated, else those that were predicted."""
+    found: dict[str, Any] = {}
+    for task, about in stated_classes(doc).items():
+        true = about.pop("true")
+        found[task] = {"label": true if about.get("multi_label") or len(true) != 1 else true[0], **about}
+    for task, chosen in get_classes(doc).items():
+        if task not in found and chosen is not None:
+            found[task] = {"label": chosen}
+    return found
+
+
+def character_range(doc: Doc, start: int, end: int) -> list[int]:
+    """Return the characters of the tokens from `start` to `end` (exclusive)."""
+    span = doc[start:end]
+    return [span.start_char, span.end_char]
 
 
 def _write_line(

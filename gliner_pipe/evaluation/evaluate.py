@@ -13,8 +13,11 @@ from spacy.language import Language
 from spacy.tokens import Doc
 from spacy.training import Example
 
-from gliner_pipe.data.annotations import SpanSetter, primary_key, supervision
+from gliner_pipe.data.annotations import SpanSetter, primary_key
+from gliner_pipe.data.gold_classes import gold_classes
 from gliner_pipe.data.raw_text import raw_docs
+from gliner_pipe.data.records import RECORDS_KEY
+from gliner_pipe.data.relations import has_relations
 from gliner_pipe.errors import ConfigError, DataError
 from gliner_pipe.evaluation.label_sets import (
     component_items,
@@ -27,7 +30,9 @@ from gliner_pipe.evaluation.label_sets import (
 )
 from gliner_pipe.metrics.alignment import SpanGetter, get_spans, prediction_getter
 from gliner_pipe.metrics.base import ExampleScorer, SpanScorer, with_labels, with_places
+from gliner_pipe.metrics.classes import ClassScorer
 from gliner_pipe.metrics.confusion import ConfusionScorer
+from gliner_pipe.metrics.records import RecordScorer
 from gliner_pipe.metrics.relations import RelationScorer
 from gliner_pipe.metrics.spans import DEFAULT_METRICS, METRICS, ExactScorer, ZeroShotScorer
 from gliner_pipe.pipeline.labels import parse_relations
@@ -186,6 +191,7 @@ def evaluate_pipeline(
             items = None if relations is None else parse_relations(relations, "relations")
             names = None if items is None else [item.label for item in items]
             added["relations"] = RelationScorer(primary_key(gold_getter), names)
+        added |= task_scorers(nlp, examples)
     pairs = [Example(doc, eg.reference) for doc, eg in zip(predicted, examples, strict=True)]
     chosen = {name: with_labels(scorer, scored) for name, scorer in {**scorers, **added}.items()}
     missed = [label for label in scored if predictable and label not in predictable and label in support]
@@ -208,7 +214,7 @@ def metric_scorer(name: str, overlap_threshold: float, **options: Any) -> SpanSc
     return METRICS[name](**options)
 
 
-def default_scorers_for(nlp: Language, examples: Iterable[Example]) -> dict[str, ExampleScorer]:
+def default_scorers_for(nlp: Language, examples: Sequence[Example]) -> dict[str, ExampleScorer]:
     """Return the default scorers of training: exact spans, and relations if there are any.
 
     Parameters
@@ -231,6 +237,24 @@ def default_scorers_for(nlp: Language, examples: Iterable[Example]) -> dict[str,
     models = [component.gliner for component in gliner_components(nlp)]
     if any(model.relation_layer is not None for model in models) and _has_relations(examples):
         scorers["relations"] = RelationScorer(primary_key(getter))
+    return scorers | task_scorers(nlp, examples)
+
+
+def task_scorers(nlp: Language, examples: Sequence[Example]) -> dict[str, ExampleScorer]:
+    """Return the scorers ``classes`` and ``records``, where the pipeline predicts and the data has them."""
+    scorers: dict[str, ExampleScorer] = {}
+    for component in gliner_components(nlp):
+        model = component.gliner
+        items = getattr(component, "class_items", ())
+        tasks = {item.name: [label.label for label in item.labels] for item in items}
+        if getattr(model, "classifier", None) is not None and any(
+            gold_classes(example.reference, tasks) for example in examples
+        ):
+            scorers["classes"] = ClassScorer(tasks)
+        if getattr(model, "record_finder", None) is not None and any(
+            RECORDS_KEY in example.reference.user_data for example in examples
+        ):
+            scorers["records"] = RecordScorer()
     return scorers
 
 
@@ -299,7 +323,7 @@ def token_tag_scorers(nlp: Language) -> dict[str, ExampleScorer]:
 
 def _has_relations(examples: Iterable[Example]) -> bool:
     """Say whether gold relations are annotated; an empty list is an annotation."""
-    return any("relations" in supervision(example.reference) for example in examples)
+    return any(has_relations(example.reference) for example in examples)
 
 
 def _predict(

@@ -48,6 +48,12 @@ def all_tables(scores: Mapping[str, Any]) -> Iterator[RenderableType]:
                 yield _table(f"{name}: {group} labels", "label", value, [group])
         elif {"strict", "boundary"} <= value.keys():
             yield relation_table(value)
+        elif {"all", "tasks"} <= value.keys():
+            yield from (task_table(task, of_task) for task, of_task in value["tasks"].items())
+        elif {"fields", "records"} <= value.keys():
+            title = f"Records of {number_of(value['examples'], 'document')}"
+            yield _table(title, "field", value, ["fields"])
+            yield _table("", "record", value, ["records"])
         elif "matrix" in value:
             yield confusion_table(value)
     if "negatives" in scores:
@@ -86,6 +92,21 @@ def relation_table(scores: Mapping[str, Any]) -> NumberTable:
     skipped = f", {scores['skipped']} skipped" if scores["skipped"] else ""
     title = f"Relations of {number_of(scores['examples'], 'document')}{skipped}"
     return _table(title, "relation", scores, ("strict", "boundary"))
+
+
+def task_table(task: str, scores: Mapping[str, Any]) -> NumberTable:
+    """Return a table with a row for each label of a task of classification, as `score_table`.
+
+    Parameters
+    ----------
+    task
+        Name of the task.
+    scores
+        Result of `score_classes`.
+    """
+    title = f"{task}: {number_of(scores['examples'], 'document')}, accuracy {percent(scores['accuracy'])}"
+    rows = {**scores["labels"], "micro": scores["micro"], "macro": scores["macro"]}
+    return _table(title, "class", {"classes": rows}, ["classes"])
 
 
 def class_table(title: str, scores: Mapping[str, Any]) -> NumberTable:

@@ -15,6 +15,7 @@ from gliner_pipe.data.annotations import (
     SpanSetter,
     each_once,
     gold_spans,
+    has_entities_annotated,
     spans_by_place,
     trimmed,
     word_places,
@@ -101,9 +102,12 @@ def paired_spans(
 ) -> tuple[list[Mention], list[Mention | None]]:
     """Return the mentions of `paired_mentions` in the order of `get_spans`, duplicates included.
 
-    A gold span of white space alone is left out. A predicted span of white space alone is wrong; in the unit
+    A document in which nobody looked for entities has neither gold nor predicted mentions. A gold span of white space
+    alone is left out. A predicted span of white space alone is wrong; in the unit
     ``"tokens"`` its mention is None, because it overlaps no word.
     """
+    if not has_entities_annotated(example.reference):
+        return [], []
     gold = [span for span in get_spans(example.reference, gold_getter) if trimmed(span)]
     predicted = get_spans(example.predicted, predicted_getter)
     gold_edges, edges = common_edges(example.reference, example.predicted)

@@ -11,7 +11,7 @@ from spacy.tokens import Doc, Span
 from spacy.training import Example
 
 from gliner_pipe.data.annotations import DEFAULT_SPANS_KEY, gold_spans, primary_key, supervision
-from gliner_pipe.data.relations import RELATIONS_KEY, get_relations
+from gliner_pipe.data.relations import RELATIONS_KEY, get_relations, gold_links, has_relations
 from gliner_pipe.errors import DataError
 from gliner_pipe.metrics.alignment import SpanGetter, common_edges
 from gliner_pipe.metrics.base import MentionScorer
@@ -104,17 +104,21 @@ class RelationScorer(MentionScorer):
         """
         reference, predicted = example.reference, example.predicted
         stated = supervision(reference).get("relations")
-        if stated is None:
+        key = DEFAULT_SPANS_KEY if self.spans_key is None else self.spans_key
+        links = gold_links(reference, key)
+        if stated is None and links is None:
             return None
         gold_edges, edges = common_edges(reference, predicted)
-        key = DEFAULT_SPANS_KEY if self.spans_key is None else self.spans_key
+        guesses = {_mention(item.head, item.tail, item.label, edges) for item in get_relations(predicted)}
+        if links is not None:
+            return {_mention(link.head, link.tail, link.label, gold_edges) for link in links}, guesses
         spans = gold_spans(reference, key)
         gold = set()
-        for head, tail, label in stated:
+        for head, tail, label in stated or ():
             if not (0 <= head < len(spans) and 0 <= tail < len(spans)):
                 raise _missing_entity(reference, key, [head, tail, label], len(spans))
             gold.add(_mention(spans[head], spans[tail], label, gold_edges))
-        return gold, {_mention(item.head, item.tail, item.label, edges) for item in get_relations(predicted)}
+        return gold, guesses
 
 
 def score_component_relations(examples: Sequence[Example], spans_key: str) -> dict[str, Any]:
@@ -134,7 +138,7 @@ def score_component_relations(examples: Sequence[Example], spans_key: str) -> di
         if no relations were predicted, or no gold relations are known.
     """
     predicted = any(RELATIONS_KEY in example.predicted.user_data for example in examples)
-    known = any("relations" in supervision(example.reference) for example in examples)
+    known = any(has_relations(example.reference) for example in examples)
     if not predicted or not known:
         return {}
     scores = RelationScorer(spans_key, micro_key="", macro_key=" ")(examples)

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from spacy.training import Example
 
+from gliner_pipe.data.annotations import has_entities_annotated
 from gliner_pipe.data.tags import decode_tags
 from gliner_pipe.errors import DataError
 from gliner_pipe.metrics.alignment import get_scores, paired_spans
@@ -265,7 +266,8 @@ class SeqevalScorer(SpanScorer):
     def __call__(self, examples: Iterable[Example], **_: Any) -> dict[str, Any]:
         """Score the examples."""
         dropped = Counter(gold=0, predicted=0)
-        tagged = [self._tags(example, dropped) for example in examples]
+        known = (example for example in examples if has_entities_annotated(example.reference))
+        tagged = [self._tags(example, dropped) for example in known]
         scores = score_tags(
             [gold for gold, _ in tagged],
             [predicted for _, predicted in tagged],

@@ -12,12 +12,14 @@ from spacy.scorer import Scorer
 from spacy.tokens import Doc, Span
 from spacy.training import Example
 
-from gliner_pipe.data.annotations import span_places, trimmed
+from gliner_pipe.data.annotations import has_entities_annotated, span_places, trimmed
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.metrics.alignment import SpanGetter, Unit, get_spans
 from gliner_pipe.metrics.base import AveragedSpanScorer, SpanScorer
+from gliner_pipe.metrics.classes import score_component_classes
 from gliner_pipe.metrics.counts import LabelCounts, count_overlap, count_token, score_mentions
 from gliner_pipe.metrics.error_kinds import ErrorKindScorer
+from gliner_pipe.metrics.records import score_component_records
 from gliner_pipe.metrics.relations import score_component_relations
 from gliner_pipe.metrics.seqeval import SeqevalScorer
 from gliner_pipe.registry import registry
@@ -160,7 +162,7 @@ class ComponentScorer:
         dict[str, Any]
             ``spans_{spans_key}_p``, ``_r``, ``_f`` and ``_per_type``; all None if there was nothing to measure. If
             ``doc.ents`` are scored, also the scores of `score_ents`. If relations were predicted and gold relations are
-            known, also those of `score_component_relations`.
+            known, also those of `score_component_relations`; likewise for classes and records.
         """
         examples = list(examples)
         key = spans_key or self.spans_key
@@ -170,7 +172,8 @@ class ComponentScorer:
             annotate_ents = any(example.predicted.has_annotation("ENT_IOB") for example in examples)
         if annotate_ents:
             scores |= score_ents(examples, gold_key)
-        return {**scores, **score_component_relations(examples, gold_key)}
+        others = score_component_classes(examples) | score_component_records(examples)
+        return {**scores, **score_component_relations(examples, gold_key), **others}
 
 
 def score_ents(examples: Iterable[Example], gold_getter: SpanGetter) -> dict[str, Any]:
@@ -212,8 +215,10 @@ def _spacy_scores(
         return "ents" if ents_first and doc.has_annotation("ENT_IOB") else gold
 
     def has_annotation(doc: Doc) -> bool:
+        if id(doc) not in references:
+            return True
         known = any(group in doc.spans for group in groups) if groups else bool(doc.spans)
-        return known or id(doc) not in references or doc.has_annotation("ENT_IOB")
+        return has_entities_annotated(doc) and (known or doc.has_annotation("ENT_IOB"))
 
     def getter(doc: Doc, _: str) -> list[Span]:
         return [trimmed(span) or span for span in get_spans(doc, place_of(doc))]

@@ -151,10 +151,12 @@ def choose_metric(metric: str | None, scorers: Mapping[str, Scorer], examples: S
         if metric not in known:
             raise _no_such_metric(metric, known)
         return metric
-    for end in MAIN_SCORES:
-        for name in known:
-            if name.endswith(f".{end}"):
-                return name
+    # a score of what the data does not have is undefined even for perfect predictions
+    for names in ([name for name, value in known.items() if value is not None], known):
+        for end in MAIN_SCORES:
+            for name in names:
+                if name.endswith(f".{end}"):
+                    return name
     raise ConfigError(
         "train.best_metric",
         "is not set, and there is no default",

@@ -24,6 +24,7 @@ from gliner_pipe.data.checks import (
 from gliner_pipe.data.lazy import Changed, Joined, Subset, joined
 from gliner_pipe.data.on_disk import Storage, is_large, on_disk
 from gliner_pipe.data.readers.conll import ConllReader
+from gliner_pipe.data.readers.gliner2_json import gliner2_json
 from gliner_pipe.data.readers.json import gliner_json, jsonl
 from gliner_pipe.errors import DataError
 from gliner_pipe.training.resuming import describe_data
@@ -114,6 +115,23 @@ def tags(number):
     return [{"tokenized_text": ["Ann", "in", "Oslo"], "ner": ["B-p", "O", "B-c"]} for _ in range(number)]
 
 
+def tasks(number):
+    """Entities, classes, records and relations of GLiNER2, some of which are not there."""
+    classes = [{"task": "tone", "labels": ["good", "bad"], "true_label": ["good"]}]
+    output = {
+        "entities": {"person": ["Ann", "Eve"]},
+        "classifications": classes,
+        "json_structures": [
+            {"home": {"who": "Ann", "kind": {"value": "a", "choices": ["a", "b"]}, "places": ["Oslo"]}}
+        ],
+        "relations": [{"in": {"head": "Ann", "tail": "Oslo"}}],
+    }
+    return [
+        {"input": f"Ann in Oslo {i}.", "output": output if i % 3 else {"classifications": classes}}
+        for i in range(number)
+    ]
+
+
 @pytest.mark.parametrize(
     ("reader", "records"),
     [
@@ -123,6 +141,7 @@ def tags(number):
         (jsonl, doubtful(20)),
         (utf16, emoji(20)),
         (gliner_json, tags(30)),
+        (gliner2_json, tasks(30)),
         (gliner_json, [{"tokenized_text": [" "], "ner": []}, *words(30)]),
     ],
 )

@@ -13,6 +13,7 @@ from spacy.tokens import Span
 from spacy.training import Example
 
 from gliner_pipe.data.annotations import gold_spans, set_supervision, supervision
+from gliner_pipe.data.records import Record, get_records, set_records
 from gliner_pipe.data.splitting import Chunk, chunk_examples, sentence_starts, split_examples
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.util.options import checked
@@ -324,3 +325,37 @@ def test_wrong_options(options, where, fails):
 def test_defaults():
     assert checked(Chunk, {}, "t") == Chunk(max_words=200, stride=50)
     assert checked(Chunk, Chunk(7, 3), "t") == Chunk(7, 3)
+
+
+def test_classes_records_and_links_of_parts(example):
+    whole = example("Fox costs 5 . Owl costs 7 8 .", [])
+    doc = whole.reference
+    doc.cats = {"tone=good": 1.0}
+    price, later = Span(doc, 2, 3), Span(doc, 6, 8)
+    records = [
+        Record("product", {"name": Span(doc, 0, 1), "price": [price, later], "state": "new"}),
+        Record("product", {"name": Span(doc, 4, 5), "price": [later], "state": None}),
+        Record("note", {"kind": "short"}),
+    ]
+    set_records(doc, records)
+    set_supervision(doc, links=[[0, 1, 2, 3, "costs"], [4, 5, 6, 8, "costs"], [0, 1, 4, 5, "next"]])
+    report = Counter()
+    first, second = (part.reference for part in parts_of(whole, max_length=5, report=report))
+    assert first.cats == second.cats == doc.cats
+    assert supervision(first)["links"] == [[0, 1, 2, 3, "costs"]]
+    assert supervision(second)["links"] == [[0, 1, 2, 4, "costs"]]
+    fox, note = get_records(first)
+    assert (fox.fields["name"].text, [span.text for span in fox.fields["price"]]) == ("Fox", ["5"])
+    assert (fox.fields["state"], note.fields) == ("new", {"kind": "short"})
+    (owl,) = get_records(second)
+    assert (owl.fields["name"].start, owl.fields["price"][0].text) == (0, "7 8")
+    assert report["value of a record in another part (left out)"] == 1
+    assert report["relation across two parts (dropped)"] == 1
+    # a value is not cut
+    assert [len(part.reference) for part in parts_of(whole, max_length=3)] == [3, 1, 2, 3]
+
+
+def test_parts_of_a_text_in_which_nobody_looked_for_entities_are_kept(example):
+    whole = example("A b . C d .", [])
+    set_supervision(whole.reference, entities_annotated=False)
+    assert len(parts_of(whole, max_length=3)) == 2

@@ -9,7 +9,10 @@ from hypothesis import strategies as st
 from spacy.tokens import Doc, Span
 
 from gliner_pipe.data.annotations import gold_spans, set_supervision, supervision
+from gliner_pipe.data.classes import set_classes
+from gliner_pipe.data.gold_classes import set_gold_classes
 from gliner_pipe.data.readers import gliner_json, jsonl, standoff
+from gliner_pipe.data.records import Record, get_records, set_records, with_values
 from gliner_pipe.data.writers import write_gliner_json, write_jsonl, write_standoff
 
 TEXT = "Ann Lee lives\nin New York City."
@@ -140,3 +143,58 @@ def test_any_document_survives(nlp, tmp_path, data):
             found = chars(example.reference)  # widened where the tokenizer has other borders
             for start, end, label in chars(doc):
                 assert any(a <= start and end <= b and label == other for a, b, other in found)
+
+
+def tasks_doc(nlp):
+    doc = nlp.make_doc(TEXT)
+    doc.spans["gliner"] = []
+    set_gold_classes(
+        doc,
+        {
+            "tone": {"true": ["good"], "labels": ["bad", "good"], "description": "How is it?"},
+            "topic": {"true": ["a"], "multi_label": True},
+        },
+    )
+    name, city = doc.char_span(0, 7), doc.char_span(17, 30)
+    set_records(doc, [Record("home", {"who": name, "where": [city], "kind": "house", "since": None})])
+    fields = [{"field": "kind", "choices": ["house", "flat"], "description": "of building"}]
+    set_supervision(
+        doc,
+        records={"home": {"fields": fields, "mode": "natural", "anchor": "who"}, "work": {}},
+        links=[[0, 2, 5, 8, "lives in"]],
+        rel_descriptions={"lives in": "home"},
+        all_occurrences=True,
+        entities_annotated=False,
+    )
+    return doc
+
+
+@pytest.mark.parametrize(("write", "read"), [(write_gliner_json, gliner_json), (write_jsonl, jsonl)])
+def test_classes_records_and_links(nlp, tmp_path, write, read):
+    doc = tasks_doc(nlp)
+    report = write([doc], tmp_path / "a.jsonl")
+    assert (report.classes, report.records, report.entities) == (1, 1, 0)
+    reader = read(tmp_path / "a.jsonl")
+    (example,) = reader(nlp)
+    found = example.reference
+    assert not reader.report
+    assert found.cats == doc.cats
+    moved = read is gliner_json  # without the line break, which is no word
+    links = {"links": [[0, 2, 4, 7, "lives in"]]} if moved else {}
+    assert supervision(found) == {**supervision(doc), **links, "source": "a.jsonl:1"}
+    (record,) = get_records(found)
+    assert with_values(record, lambda span: span.text) == {
+        "who": "Ann Lee",
+        "where": ["New York City"],
+        "kind": "house",
+        "since": None,
+    }
+    assert not gold_spans(found)
+
+
+def test_predicted_classes(nlp, tmp_path):
+    doc = nlp.make_doc(TEXT)
+    set_classes(doc, {"tone": "good", "topic": ["a", "b"], "x": None})
+    write_jsonl([doc], tmp_path / "a.jsonl")
+    (example,) = jsonl(tmp_path / "a.jsonl")(nlp)
+    assert example.reference.cats == {"tone=good": 1.0, "topic=a": 1.0, "topic=b": 1.0}

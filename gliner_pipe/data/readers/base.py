@@ -7,6 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar, get_type_hints
 
@@ -24,6 +25,9 @@ from gliner_pipe.data.annotations import (
 )
 from gliner_pipe.data.fields import Entity, Relation, Report
 from gliner_pipe.data.files import Place, find_files
+from gliner_pipe.data.gold_classes import set_gold_classes
+from gliner_pipe.data.records import Record as GoldRecord
+from gliner_pipe.data.records import set_records
 from gliner_pipe.errors import ConfigError, DataError
 from gliner_pipe.registry import registry
 from gliner_pipe.util.ranges import Amount
@@ -43,7 +47,10 @@ class Record:
     """One document of a file, checked but not yet tokenized.
 
     Either ``words`` is set, and entities count words, or ``text`` is set, and entities count characters. ``spaces``
-    says after which words a blank follows; None for all.
+    says after which words a blank follows; None for all. ``classes`` and ``records`` are as the functions of
+    :mod:`gliner_pipe.data.fields` return them; ``links`` are relations between spans, ``[head start, head end, tail
+    start, tail end, label]``, where they are not only between entities. The other fields are those of
+    :class:`~gliner_pipe.data.annotations.Supervision`.
     """
 
     place: Place
@@ -59,6 +66,13 @@ class Record:
     rel_labels: list[str] | None = None
     rel_negatives: list[str] | None = None
     id: str | None = None
+    entities_annotated: bool | None = None
+    ner_descriptions: dict[str, str] | None = None
+    rel_descriptions: dict[str, str] | None = None
+    links: list[Any] | None = None
+    classes: dict[str, dict[str, Any]] | None = None
+    records: dict[str, dict[str, Any]] | None = None
+    all_occurrences: bool | None = None
 
     def running_text(self) -> str:
         """Return the text of its document."""
@@ -261,7 +275,11 @@ class Reader:
         ner_labels, ner_negatives = self._entity_labels.label_sets(record, labels, report)
         relations = self._relations(record, [None if p is None else stored[p] for p in positions], report)
         labels = (label for _, _, label in relations or [])
+        links = None if record.links is None else self._links(reference, record, report)
+        labels = chain(labels, (link[-1] for link in links or ()))
         rel_labels, rel_negatives = self._relation_labels.label_sets(record, labels, report)
+        if record.classes is not None:
+            set_gold_classes(reference, record.classes)
         set_supervision(
             reference,
             id=record.id,
@@ -272,6 +290,12 @@ class Reader:
             relations=relations,
             rel_labels=rel_labels,
             rel_negatives=rel_negatives,
+            entities_annotated=record.entities_annotated,
+            ner_descriptions=record.ner_descriptions,
+            rel_descriptions=record.rel_descriptions,
+            links=links,
+            records=None if record.records is None else self._set_records(reference, record, report),
+            all_occurrences=record.all_occurrences,
         )
         return reference
 
@@ -285,10 +309,7 @@ class Reader:
             new = self._entity_labels.renamed(record.place, "label", label, report)
             if new is None:
                 continue
-            if record.text is None:
-                span = _span_of_words(doc, start, end, new, report)
-            else:
-                span = self._span_of_characters(doc, record.text, start, end, new, report)
+            span = self._span(doc, record, start, end, new, report)
             if span is None:
                 continue
             key = (span.start, span.end, new)
@@ -301,6 +322,14 @@ class Reader:
         if self.flat_ner:
             _check_flat(record.place, spans)
         return spans, positions
+
+    def _span(
+        self, doc: Doc, record: Record, start: int, end: int, label: str, report: Counter[str]
+    ) -> Span | None:
+        """Return the span of a record's words or characters."""
+        if record.text is None:
+            return _span_of_words(doc, start, end, label, report)
+        return self._span_of_characters(doc, record.text, start, end, label, report)
 
     def _span_of_characters(
         self, doc: Doc, text: str, start: int, end: int, label: str, report: Counter[str]
@@ -344,6 +373,44 @@ class Reader:
             else:
                 kept[first, second, new] = None
         return [list(relation) for relation in kept]
+
+    def _links(self, doc: Doc, record: Record, report: Counter[str]) -> list[list[Any]]:
+        """Return the relations between any spans, in tokens."""
+        kept: dict[tuple[Any, ...], None] = {}
+        for *ends, label in record.links or ():
+            new = self._relation_labels.renamed(record.place, "relation label", label, report)
+            if new is None:
+                continue
+            head = self._span(doc, record, ends[0], ends[1], "head", report)
+            tail = self._span(doc, record, ends[2], ends[3], "tail", report)
+            if head is None or tail is None:
+                report["relation without one of its ends (dropped)"] += 1
+            else:
+                kept[head.start, head.end, tail.start, tail.end, new] = None
+        return [list(link) for link in kept]
+
+    def _set_records(self, doc: Doc, record: Record, report: Counter[str]) -> dict[str, dict[str, Any]]:
+        """Store the records of a document, and return what is known about their kinds."""
+
+        def value(field: str, stored: Any) -> Any:
+            if stored is None or isinstance(stored, str):
+                return stored
+            if len(stored) == 2 and isinstance(stored[0], int):
+                span = self._span(doc, record, *stored, field, report)
+                if span is None:
+                    report["value of a record without its span (dropped)"] += 1
+                return span
+            return [one for one in (value(field, item) for item in stored) if one is not None]
+
+        found, kinds = [], {}
+        for kind, stated in (record.records or {}).items():
+            for item in stated["items"]:
+                found.append(
+                    GoldRecord(kind, {field: value(field, stored) for field, stored in item.items()})
+                )
+            kinds[kind] = {name: one for name, one in stated.items() if name != "items"}
+        set_records(doc, found)
+        return kinds
 
 
 ReaderClass = TypeVar("ReaderClass", bound=type[Reader])

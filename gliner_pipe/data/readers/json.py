@@ -46,7 +46,14 @@ from gliner_pipe.data.offsets import (
 )
 from gliner_pipe.data.readers.base import OFFSET_OPTIONS, Record, reader
 from gliner_pipe.data.readers.cells import guess_columns
-from gliner_pipe.data.readers.json_records import LABEL_FIELDS, JsonReader, Values, are_records
+from gliner_pipe.data.readers.json_records import (
+    FACT_FIELDS,
+    LABEL_FIELDS,
+    TASK_FIELDS,
+    JsonReader,
+    Values,
+    are_records,
+)
 from gliner_pipe.data.tag_lists import TagNames, is_tag_list, tag_list, tags_by_id
 from gliner_pipe.data.tags import TagCodec, find_codec
 from gliner_pipe.errors import ConfigError, DataError
@@ -58,9 +65,10 @@ class GlinerJsonReader(JsonReader):
 
     Each record has ``tokenized_text`` (list of words) and ``ner`` (list of ``[first word, last word, label]``, both
     inclusive, counted from 0). Optional fields are ``ner_labels``, ``ner_negatives``, ``relations`` (list of ``[head,
-    tail, label]``, indices into ``ner``), ``rel_labels``, ``rel_negatives``, ``adds_labels`` and ``id``. Words become
-    spaCy tokens one to one. If ``ner`` is a list with one tag for each word, it is read as the reader ``bio`` reads
-    tags.
+    tail, label]``, indices into ``ner``), ``rel_labels``, ``rel_negatives``, ``classes``, ``records`` (with ``[first
+    word, last word]`` as values), ``adds_labels`` and ``id``. Words become spaCy tokens one to one. If ``ner`` is a
+    list with one tag for each word, it is read as the reader ``bio`` reads tags. A text with ``classes`` or ``records``
+    and without ``ner`` is one in which nobody looked for entities.
 
     Parameters
     ----------
@@ -84,6 +92,8 @@ class GlinerJsonReader(JsonReader):
         "id",
         "adds_labels",
         *LABEL_FIELDS,
+        *TASK_FIELDS,
+        *FACT_FIELDS,
     )
     aliases: ClassVar[Mapping[str, str]] = {"tokens": "tokenized_text"}
 
@@ -113,7 +123,14 @@ class GlinerJsonReader(JsonReader):
         unknown_fields(value, tuple(self.names.values()), report)
         words = word_list(place, self.words_name, value[self.words_name], report)
         entities = self._entities(place, value, len(words), values, report)
-        fields = self._optional_fields(place, value, len(entities), report)
+
+        def positioned(name: str, pair: Any) -> tuple[int, int]:
+            start, end, _ = word_entities(place, name, [[*pair, "value"]], len(words), report)[0]
+            return start, end
+
+        fields = self._optional_fields(place, value, len(entities), report, positioned)
+        if value.get(self.entities_name) is None and self._has_tasks(value):
+            fields["entities_annotated"] = False
         return Record(place, words=words, entities=entities, **fields)
 
     @property
@@ -126,14 +143,15 @@ class GlinerJsonReader(JsonReader):
     ) -> list[Entity]:
         name = self.entities_name
         if name not in value:
-            if self.require_gold:
+            if self.require_gold and not self._has_tasks(value):
                 allowed = "a list of entities, [] for none"
                 raise place.error(
                     name, "is missing", allowed, "Set require_gold = false for records without it"
                 )
             return []
         if value[name] is None:
-            report[f"record with {name} = null (no entities)"] += 1
+            if not self._has_tasks(value):
+                report[f"record with {name} = null (no entities)"] += 1
             return []
         if not self._are_tags(value[name], words):
             return word_entities(place, name, value[name], words, report)
@@ -176,8 +194,9 @@ class JsonlReader(JsonReader):
     Each record has ``text`` and one of ``entities``, ``spans`` and ``ner``: a list of ``[start, end, label]`` or of
     ``{"start":, "end":, "label":}``, in characters (Unicode code points) counted from 0, the end exclusive. Optional
     fields are ``ner_labels``, ``ner_negatives``, ``relations`` (list of ``[head, tail, label]``, indices into the list
-    of entities), ``rel_labels``, ``rel_negatives``, ``adds_labels`` and ``id``. The tokenizer of the
-    pipeline splits the text.
+    of entities), ``rel_labels``, ``rel_negatives``, ``classes``, ``records``, ``adds_labels`` and ``id``. The tokenizer
+    of the pipeline splits the text. A text with ``classes`` or ``records`` and without entities is one in which nobody
+    looked for entities.
 
     The exports of Prodigy, doccano and Label Studio (JSON and JSON_MIN) and spaCy's pairs ``[text, {"entities": ...}]``
     are read as they are. Records that were rejected or ignored, cancelled annotations and empty texts are skipped and
@@ -200,7 +219,16 @@ class JsonlReader(JsonReader):
         Options of all readers, see :class:`Reader`.
     """
 
-    known: ClassVar[tuple[str, ...]] = ("text", "entities", "relations", "id", "adds_labels", *LABEL_FIELDS)
+    known: ClassVar[tuple[str, ...]] = (
+        "text",
+        "entities",
+        "relations",
+        "id",
+        "adds_labels",
+        *LABEL_FIELDS,
+        *TASK_FIELDS,
+        *FACT_FIELDS,
+    )
     aliases: ClassVar[Mapping[str, str]] = {"spans": "entities", "ner": "entities"}
 
     def __init__(
@@ -255,7 +283,17 @@ class JsonlReader(JsonReader):
         links = item.links
         if links is not None:
             value = {name: one for name, one in value.items() if name != self.names.get("relations")}
-        fields = self._optional_fields(place, value, len(item.spans), report)
+        reading = (
+            decision.reading if decision is not NO_DOUBT or self.offsets == "auto" else Reading(self.offsets)
+        )
+
+        def positioned(name: str, pair: Any) -> tuple[int, int] | None:
+            given = (pair[0], pair[1], None)
+            return character_range(place, name, ("[0]", "[1]", ""), given, text, Decision(reading), report)
+
+        fields = self._optional_fields(place, value, len(item.spans), report, positioned)
+        if item.entity_name is None and self._has_tasks(value):
+            fields["entities_annotated"] = False
         if links is not None:
             fields["relations"] = [
                 (link.head, link.tail, label_value(place, link.name, link.label, report)) for link in links
@@ -321,6 +359,8 @@ class JsonlReader(JsonReader):
             if (found := region_field(value) or next(iter(lists), None)) is not None:
                 return found
             empty = [field for field in self.other_fields if value.get(field, "") is None]
+        if self._has_tasks(value):
+            return None
         if empty:
             report[f"record with {empty[0]} = null (no entities)"] += 1
         elif not self.require_gold or tool_fields(value) or facts.any_record(self._has_entities):

@@ -8,13 +8,27 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from gliner_pipe.data.exports import WRAPPERS, is_pair, unwrapped
-from gliner_pipe.data.fields import label_list, record_object, relation_list, shown
+from gliner_pipe.data.fields import (
+    Positioned,
+    class_tasks,
+    label_list,
+    link_list,
+    record_items,
+    record_object,
+    relation_list,
+    shown,
+    text_mapping,
+)
 from gliner_pipe.data.files import JSON_SUFFIXES, LineBlock, Place, read_json
 from gliner_pipe.data.readers.base import Reader, Record
 from gliner_pipe.errors import ConfigError
 
 #: Optional fields with a list of labels.
 LABEL_FIELDS = ("ner_labels", "ner_negatives", "rel_labels", "rel_negatives")
+#: Optional fields with the classes of a text, and with records. A text that has one may have no field of entities.
+TASK_FIELDS = ("classes", "records")
+#: Optional fields with other facts about entities, relations and records.
+FACT_FIELDS = ("ner_descriptions", "rel_descriptions", "links", "all_occurrences")
 #: Fields of an object that may be a whole file.
 _WHOLE_FILE = frozenset(("classes", *WRAPPERS))
 
@@ -145,23 +159,46 @@ class JsonReader(Reader):
     def _object(self, place: Place, value: Any) -> dict[str, Any]:
         return record_object(place, value)
 
+    def _has_tasks(self, value: Mapping[str, Any]) -> bool:
+        """Whether a record has classes or records, so that it may have no field of entities."""
+        return any(isinstance(value.get(self.names.get(field, "")), dict) for field in TASK_FIELDS)
+
     def _optional_fields(
-        self, place: Place, value: dict[str, Any], entities: int, report: Counter[str]
+        self,
+        place: Place,
+        value: dict[str, Any],
+        entities: int,
+        report: Counter[str],
+        positioned: Positioned,
     ) -> dict[str, Any]:
-        """Return the checked id, relations, label lists and ``adds_labels`` of a record with that many entities."""
+        """Return the checked optional fields of a record with that many entities.
+
+        These are id, relations, classes, records, label lists and ``adds_labels``; `positioned` converts the positions
+        of the values of records.
+        """
         fields: dict[str, Any] = {}
-        for field in (*LABEL_FIELDS, "relations", "id", "adds_labels"):
+        for field in (*LABEL_FIELDS, *TASK_FIELDS, *FACT_FIELDS, "relations", "id", "adds_labels"):
             name = self.names.get(field, "")
             found = value.get(name)
             if found is None:
                 continue
             if field == "relations":
                 fields[field] = relation_list(place, name, found, entities, report)
+            elif field in TASK_FIELDS and not isinstance(found, dict):
+                report[f"field {name!r} that is no mapping (ignored)"] += 1
+            elif field == "classes":
+                fields[field] = class_tasks(place, name, found, report)
+            elif field == "records":
+                fields[field] = record_items(place, name, found, report, positioned)
             elif field == "id":
                 if isinstance(found, bool) or not isinstance(found, (str, int)):
                     raise place.error(name, f"is {shown(found)}", "a string or a whole number")
                 fields[field] = str(found)
-            elif field == "adds_labels":
+            elif field == "links":
+                fields[field] = link_list(place, name, found, report, positioned)
+            elif field.endswith("_descriptions"):
+                fields[field] = text_mapping(place, name, found)
+            elif field in ("adds_labels", "all_occurrences"):
                 if not isinstance(found, bool):
                     raise place.error(name, f"is {shown(found)}", "true or false")
                 fields[field] = found

@@ -4,6 +4,7 @@ import pytest
 
 from gliner_pipe.data.annotations import gold_spans, supervision
 from gliner_pipe.data.readers import jsonl
+from gliner_pipe.data.records import get_records, with_values
 from gliner_pipe.errors import DataError
 
 TEXT = "Ann Lee lives in Paris."
@@ -131,3 +132,50 @@ def test_a_text_longer_than_max_length_of_the_pipeline(write, nlp):
     (example,) = read(nlp, write("a.jsonl", [{"text": text, "entities": [[0, 4, "x"]]}]))
     assert len(text) > nlp.max_length
     assert triples(example) == [("word", "x")]
+
+
+def test_classes_and_records(nlp, write):
+    records = {"home": [{"who": [0, 7], "where": [[17, 22]], "kind": "house"}], "work": []}
+    one = {"text": TEXT, "classes": {"tone": "good", "topic": ["a"], "odd": None}, "records": records}
+    two = {"text": TEXT, "entities": [], "classes": {"tone": {"label": "bad", "labels": ["good"]}}}
+    reader = jsonl(write("a.jsonl", [one, two, {"text": TEXT, "spans": [], "classes": ["a"]}]))
+    first, second, third = (example.reference for example in reader(nlp))
+    assert first.cats == {"tone=good": 1.0, "topic=a": 1.0}
+    assert supervision(first)["records"] == {"home": {}, "work": {}}
+    assert supervision(first)["entities_annotated"] is False
+    (home,) = get_records(first)
+    assert with_values(home, str) == {"who": "Ann Lee", "where": ["Paris"], "kind": "house"}
+    assert second.cats == {"tone=good": 0.0, "tone=bad": 1.0}
+    assert "entities_annotated" not in supervision(second)
+    assert third.cats == {}
+    assert reader.report == {
+        "true class that is not among the labels of its task (added)": 1,
+        "field 'classes' that is no mapping (ignored)": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("fields", "where"),
+    [
+        ({"classes": {"tone": {"labels": ["a"]}}}, "classes.tone"),
+        ({"classes": {"tone": 7}}, "classes.tone.label[0]"),
+        ({"classes": {"tone": {"label": "a", "examples": ["a"]}}}, "classes.tone.examples[0]"),
+        ({"records": {"home": {"items": 7}}}, "records.home"),
+        ({"records": {"home": [{"who": [0, 99]}]}}, "records.home[0].who[1]"),
+        ({"records": {"home": [{"who": 7}]}}, "records.home[0].who"),
+        ({"records": {"home": [{"who": [[[0, 1], [1, 2]]]}]}}, "records.home[0].who"),
+        ({"records": {"home": {"items": [], "fields": [{}]}}}, "records.home.fields[0].field"),
+        ({"links": [[0, 3, 4]]}, "links[0]"),
+        ({"ner_descriptions": ["a"]}, "ner_descriptions"),
+        ({"all_occurrences": 1}, "all_occurrences"),
+    ],
+)
+def test_mistakes_in_classes_and_records(nlp, fails, fields, where):
+    with fails(DataError, f"({where})"):
+        list(jsonl([{"text": TEXT, "entities": [], **fields}])(nlp))
+
+
+def test_offsets_of_records_are_converted_as_those_of_entities(nlp):
+    record = {"text": "\N{GRINNING FACE} Ann left", "records": {"who": [{"name": [3, 6]}]}}
+    (example,) = jsonl([record], offsets="utf16")(nlp)
+    assert get_records(example.reference)[0].fields["name"].text == "Ann"

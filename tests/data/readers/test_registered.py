@@ -17,7 +17,7 @@ from gliner_pipe.data.annotations import gold_spans
 from gliner_pipe.data.readers import GlinerJsonReader, StandoffReader, gliner_json
 from gliner_pipe.registry import registry
 
-NAMES = ["bio", "conll", "gliner_json", "jsonl", "standoff"]
+NAMES = ["bio", "conll", "gliner2_json", "gliner_json", "jsonl", "standoff"]
 
 
 @pytest.fixture
