@@ -111,7 +111,7 @@ def with_spans(record: Record, place: Callable[[Span], Span | None]) -> Record:
 
     def value(one: Value) -> Value:
         if isinstance(one, list):
-            return [new for item in one if (new := value(item)) is not None]  # type: ignore[return-value]
+            return [new for item in one if (new := value(item)) is not None]
         return place(one) if isinstance(one, Span) else one
 
     fields = {name: value(one) for name, one in record.fields.items()}

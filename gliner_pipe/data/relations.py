@@ -122,7 +122,7 @@ def gold_links(doc: Doc, key: SpanSetter) -> list[Relation] | None:
     def end(start: int, stop: int, other: str) -> Span:
         return Span(doc, start, stop, label=labels.get((start, stop), other))
 
-    return [Relation(end(*link[:2], "head"), end(*link[2:4], "tail"), link[4], 1.0) for link in links]
+    return [Relation(end(a, b, "head"), end(c, d, "tail"), label, 1.0) for a, b, c, d, label in links]
 
 
 def _plain(span: Span) -> tuple[int, int, str]:

@@ -399,9 +399,13 @@ def _records(doc: Doc, windows: _Windows, report: Counter[str]) -> list[list[Rec
         if not owners:
             report["record whose first value is whole in no part (left out)"] += 1
         for i in owners:
-            inside = [span for span in spans if i in windows.holding(span)]
-            report["value of a record in another part (left out)"] += len(spans) - len(inside)
-            kept[i].append(with_spans(record, lambda span, inside=inside: span if span in inside else None))
+            start, stop = windows.starts[i], windows.ends[i]
+
+            def inside(span: Span, start: int = start, stop: int = stop) -> Span | None:
+                return span if start <= span.start and span.end <= stop else None
+
+            report["value of a record in another part (left out)"] += sum(not inside(span) for span in spans)
+            kept[i].append(with_spans(record, inside))
     return kept
 
 

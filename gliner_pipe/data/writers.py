@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ def write_gliner_json(
             if not record["tokenized_text"]:
                 report.skipped += 1
                 continue
-            add_tasks(record, doc, lambda start, end, places=places: [places[start], places[end] - 1], report)
+            add_tasks(record, doc, partial(_word_range, places), report)
             _write_line(handle, record, supervision(doc), kept, report)
     return report
 
@@ -115,7 +116,7 @@ def write_jsonl(
             for entity, score in zip(entities, _scores(doc, spans_key) if scores else (), strict=False):
                 entity["score"] = score
             record = {"text": doc.text, "entities": entities}
-            add_tasks(record, doc, lambda start, end, doc=doc: character_range(doc, start, end), report)
+            add_tasks(record, doc, partial(character_range, doc), report)
             _write_line(handle, record, supervision(doc), range(len(spans)), report)
     return report
 
@@ -234,6 +235,11 @@ def character_range(doc: Doc, start: int, end: int) -> list[int]:
     """Return the characters of the tokens from `start` to `end` (exclusive)."""
     span = doc[start:end]
     return [span.start_char, span.end_char]
+
+
+def _word_range(places: Sequence[int], start: int, end: int) -> list[int]:
+    """Return the words of the tokens from `start` to `end` (exclusive), both inclusive."""
+    return [places[start], places[end] - 1]
 
 
 def _write_line(

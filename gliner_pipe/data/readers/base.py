@@ -274,9 +274,8 @@ class Reader:
         labels = (span.label_ for span in spans)
         ner_labels, ner_negatives = self._entity_labels.label_sets(record, labels, report)
         relations = self._relations(record, [None if p is None else stored[p] for p in positions], report)
-        labels = (label for _, _, label in relations or [])
         links = None if record.links is None else self._links(reference, record, report)
-        labels = chain(labels, (link[-1] for link in links or ()))
+        labels = (label for *_, label in chain(relations or (), links or ()))
         rel_labels, rel_negatives = self._relation_labels.label_sets(record, labels, report)
         if record.classes is not None:
             set_gold_classes(reference, record.classes)
@@ -396,7 +395,7 @@ class Reader:
             if stored is None or isinstance(stored, str):
                 return stored
             if len(stored) == 2 and isinstance(stored[0], int):
-                span = self._span(doc, record, *stored, field, report)
+                span = self._span(doc, record, stored[0], stored[1], field, report)
                 if span is None:
                     report["value of a record without its span (dropped)"] += 1
                 return span
