@@ -12,11 +12,14 @@ from torch.utils._pytree import tree_leaves
 
 
 class Allocations(TorchDispatchMode):
-    """A context in which ``numbers`` counts the elements of all tensors that are no views of others."""
+    """A context in which ``numbers`` counts the elements of all tensors that are no views of others.
+
+    ``largest`` is the number of elements of the largest of them.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.numbers = 0
+        self.numbers = self.largest = 0
 
     def __torch_dispatch__(
         self,
@@ -30,6 +33,7 @@ class Allocations(TorchDispatchMode):
         for one in tree_leaves(made):
             if isinstance(one, Tensor) and _address(one) not in given:
                 self.numbers += one.numel()
+                self.largest = max(self.largest, one.numel())
         return made
 
 

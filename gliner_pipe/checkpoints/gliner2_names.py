@@ -83,6 +83,8 @@ def _span(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "span_rep": {"@span_reps": "markerV0", "max_width": width, "dropout": 0.1},
         "counter": {"@counters": counter},
         "classifier": {"@classifiers": "label_mlp"},
+        "relation_finder": {"@relation_finders": "slots"},
+        "record_finder": {"@record_finders": "slots"},
         "decoder": {"@decoders": "span", "across_labels": False},
         "loss": {"@losses": "gliner_pipe.bce"},
     }

@@ -244,6 +244,11 @@ class GLiNER(Architecture):
                 found = f"is set, but {type(self.encoder).__name__} does not read what it needs"
                 allowed = "null, or an encoder that reads tasks"
                 raise ConfigError(f"{where}.{option}", found, allowed, "Use @encoders = schema_encoder")
+            if self.counter is None and getattr(block, "needs_counter", False):
+                found = f"is not set, though {option} needs it"
+                raise ConfigError(
+                    f"{where}.counter", found, "a counter", 'Write counter = {"@counters": "count_lstm"}'
+                )
         self.encoder.build()
         if generator is not None:
             generator.build(self.encoder.output_size)

@@ -20,6 +20,8 @@ from gliner_pipe.modeling.encoders.base import EncoderBatch
 from gliner_pipe.modeling.gliner import GLiNER
 from gliner_pipe.modeling.layers.cache import evaluating
 from gliner_pipe.modeling.span_reps.base import FoundSpans, Representations, all_alike, by_row
+from gliner_pipe.modeling.task_finders import FoundValues, TaskInputs
+from gliner_pipe.modeling.task_inference import find_values, values_by_text, values_on_host
 from gliner_pipe.util.devices import is_out_of_memory, release_memory
 from gliner_pipe.util.prefetch import ahead
 
@@ -222,6 +224,9 @@ class SpanPredictions:
         Logits of the labels of the ``classes`` tasks, ``(tasks, labels)``, by number of the task in the query and of
         the label; 0 for others. The mean over windows, weighted by the number of words that each owns. None if the
         text has no words or no task has classes.
+    values
+        Values of the fields of records and relations: number of the window, of the task, of the instance and of the
+        field, first and last word in the text, and score, ordered, ``(7, values)``; None if there are none.
     """
 
     candidates: list[Candidate] = field(default_factory=list)
@@ -229,6 +234,7 @@ class SpanPredictions:
     below: list[Candidate] = field(default_factory=list)
     class_scores: dict[tuple[int, int], list[float]] = field(default_factory=dict)
     class_logits: NumberArray | None = None
+    values: NumberArray | None = None
 
 
 #: First and last word of the only spans to score in a text; None for all spans.
@@ -244,6 +250,7 @@ def predict_spans(
     lower: float | None = None,
     given: Sequence[GivenSpans] | None = None,
     class_scores: bool = False,
+    field_limits: Sequence[NumberArray] | None = None,
 ) -> list[SpanPredictions]:
     """Return the spans above their thresholds, text by text.
 
@@ -263,20 +270,28 @@ def predict_spans(
         The only spans of each text that may be returned, in words of the text; None for no restriction.
     class_scores
         Whether to score each candidate span for all labels.
+    field_limits
+        Threshold of each field of the records and relations of each text, in [0, 1], ``(tasks, fields)``; infinite for
+        padding. None to find none.
     """
     columns: list[NumberArray] = []
     below: list[NumberArray] = []
     scored: list[tuple[list[Window], Tensor, Tensor]] = []
     vectors: dict[int, SpanVectors] = {}
     classified: list[tuple[list[Window], Tensor, Tensor]] = []
+    of_fields: list[NumberArray] = []
     distinct = {id(one): one for one in thresholds}
     limits = {key: torch.tensor(one, dtype=torch.float32) for key, one in distinct.items()}
 
-    def load(group: list[Window]) -> tuple[EncoderBatch, Tensor]:
+    def load(group: list[Window]) -> tuple[EncoderBatch, Tensor, TaskInputs | None]:
         batch = model.encoder.collate(group)
-        return batch, _limits([limits[id(thresholds[window.text])] for window in group], batch.label_mask)
+        inputs = None
+        if field_limits is not None and batch.tasks is not None:
+            inputs = TaskInputs.of(group, [field_limits[window.text] for window in group], batch)
+        row_limits = [limits[id(thresholds[window.text])] for window in group]
+        return batch, _limits(row_limits, batch.label_mask), inputs
 
-    def run(group: list[int], loaded: tuple[EncoderBatch, Tensor]) -> int:
+    def run(group: list[int], loaded: tuple[EncoderBatch, Tensor, TaskInputs | None]) -> int:
         batch = loaded[0].to(model.device)
         if batch.label_mask.shape[1] or batch.tasks is not None:
             here = [windows[index] for index in group]
@@ -285,7 +300,11 @@ def predict_spans(
             least = row_limits
             if lower is not None:
                 least = torch.where(row_limits.isinf(), row_limits, row_limits.clamp(max=lower))
-            spans, rest = model.span_rep.find(encoded, batch.windows, least), None
+            rest, values = None, list[FoundValues]()
+            if loaded[2] is None:
+                spans = model.span_rep.find(encoded, batch.windows, least)
+            else:
+                spans, values = find_values(model, encoded, batch, least, loaded[2].to(model.device))
             if given is not None:
                 spans = spans.where(_is_given(spans, here, [given[window.text] for window in here]))
             if lower is not None:
@@ -298,6 +317,7 @@ def predict_spans(
                 of_spans = list(_span_vectors(model, encoded, batch, spans, here))
             # last: a group that runs out of memory before is run again, and must not count twice
             columns.append(_in_texts(_on_host(spans), here))
+            of_fields.extend(values_on_host(one, group, here) for one in values)
             if rest is not None:
                 below.append(_in_texts(_on_host(rest), here))
             if classes is not None:
@@ -321,6 +341,8 @@ def predict_spans(
             predictions[window.text].class_scores[span] = values[: len(thresholds[window.text])]
     for text, logits in _text_means(classified, len(thresholds)):
         predictions[text].class_logits = logits
+    for text, of_text in values_by_text(of_fields, windows):
+        predictions[text].values = of_text
     return predictions
 
 

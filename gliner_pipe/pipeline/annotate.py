@@ -6,12 +6,12 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from spacy.tokens import Doc, Span, SpanGroup
 
-from gliner_pipe.data import classes, relations, scores
+from gliner_pipe.data import classes, records, relations, scores
 from gliner_pipe.data.annotations import install
 from gliner_pipe.data.classes import Classified
 from gliner_pipe.modeling.decoders.span import Candidate, Preference
@@ -21,11 +21,13 @@ UNALIGNED = "entity does not align with token boundaries (alignment_mode)"
 ADJUSTED = "entity widened or narrowed to token boundaries (alignment_mode)"
 MERGED = "entity left out for a better one that has some of its tokens once both are aligned (alignment_mode)"
 RELATION_UNALIGNED = "relation of an entity that alignment with tokens left out (alignment_mode)"
+VALUE_UNALIGNED = "value of a record that does not align with token boundaries (alignment_mode)"
 CANDIDATE_UNALIGNED = (
     "candidate below its threshold that does not align with token boundaries (alignment_mode)"
 )
 OVERLAPPED = "entity left out of doc.ents because it overlaps an existing one"
 NOT_MATCHING = "entity whose text does not match the pattern of its label"
+NOT_MATCHING_VALUE = "value of a record whose text does not match the pattern of its field"
 SCORE_TAKEN = 'entity without span._.score, which another package has registered (use attrs["scores"])'
 #: Counts of what alignment changes.
 ALIGNMENT = (UNALIGNED, ADJUSTED, MERGED)
@@ -47,12 +49,40 @@ class Entity(NamedTuple):
 
 
 class Link(NamedTuple):
-    """A relation between two entities, given by their positions in the list of entities; score in [0, 1]."""
+    """A relation between two entities, given by their positions in the list of entities; score in [0, 1].
+
+    Positions from the number of entities on count ``Prediction.other_ends``. ``itself``: both ends are the same words.
+    """
 
     head: int
     tail: int
     label: str
     score: float
+    itself: bool = False
+
+
+class FoundValue(NamedTuple):
+    """A value of a field: words `start` to `end` (inclusive), or a choice and None; score in [0, 1]."""
+
+    start: int | str
+    end: int | None
+    score: float
+
+
+class FoundField(NamedTuple):
+    """A field of a record, whether it takes several values, its pattern, and its values, in order."""
+
+    name: str
+    is_list: bool
+    pattern: re.Pattern[str] | None
+    values: list[FoundValue]
+
+
+class FoundRecord(NamedTuple):
+    """A record: its name and fields."""
+
+    name: str
+    fields: list[FoundField]
 
 
 @dataclass
@@ -75,6 +105,10 @@ class Prediction:
         Pattern of each label that has one.
     classes
         Classifications of the text; None where none were requested.
+    records
+        Records of the text; None where none were requested.
+    other_ends
+        Ends of relations that are no entities.
     """
 
     entities: list[Entity]
@@ -84,18 +118,21 @@ class Prediction:
     below: list[Entity] | None = None
     patterns: Mapping[str, re.Pattern[str]] = field(default_factory=dict)
     classes: list[Classified] | None = None
+    records: list[FoundRecord] | None = None
+    other_ends: Sequence[Entity] = ()
 
 
 def install_extensions() -> None:
     """Register ``doc._.gliner_labels``, ``doc._.gliner_relations``, ``doc._.gliner_classes``, ``doc._.gliner_records``.
 
-    They are what to find in one document. Also ``doc._.relations``, ``doc._.classes`` and ``span._.score``. Existing
-    extensions of these names are kept.
+    They are what to find in one document. Also ``doc._.relations``, ``doc._.records``, ``doc._.classes`` and
+    ``span._.score``. Existing extensions of these names are kept.
     """
     for name in ("gliner_labels", "gliner_relations", "gliner_classes", "gliner_records"):
         install(Doc, name, default=None)
     classes.install_extension()
     relations.install_extension()
+    records.install_extension()
     scores.install_extension()
 
 
@@ -322,10 +359,73 @@ def set_relations(
     found: dict[tuple[int, int, str, int, int, str, str], relations.Relation] = {}
     for link in links:
         head, tail = spans[link.head], spans[link.tail]
-        if head is None or tail is None or (head.start, head.end) == (tail.start, tail.end):
+        merged = head is not None and tail is not None and (head.start, head.end) == (tail.start, tail.end)
+        if head is None or tail is None or (merged and not link.itself):
             report[RELATION_UNALIGNED] += 1
             continue
         key = (head.start, head.end, head.label_, tail.start, tail.end, tail.label_, link.label)
         if key not in found or link.score > found[key].score:
             found[key] = relations.Relation(head, tail, link.label, link.score)
     relations.set_relations(doc, found.values())
+
+
+def set_records(
+    doc: Doc, found: Sequence[FoundRecord], words: Words, mode: str, report: Counter[str]
+) -> None:
+    """Write records to ``doc._.records``; a record is left out if none of its values aligns with tokens.
+
+    Parameters
+    ----------
+    doc
+        The document.
+    found
+        Its records, in words.
+    words
+        Its words.
+    mode
+        The setting ``alignment_mode``.
+    report
+        Counts values that do not align with tokens, or no longer match their pattern once they do.
+    """
+    made = []
+    for name, fields in found:
+        best: list[float] = []
+        values: dict[str, records.Value] = {}
+        scores: dict[str, float | list[float] | None] = {}
+        for one in fields:
+            placed = _placed(doc, one, words, mode, report)
+            if one.is_list:
+                values[one.name] = cast(list[Span] | list[str], [value for value, _ in placed])
+                scores[one.name] = [score for _, score in placed]
+            else:
+                values[one.name], scores[one.name] = placed[0] if placed else (None, None)
+            best += [score for _, score in placed]
+        if best:
+            made.append(records.Record(name, values, max(best), scores))
+    records.set_records(doc, made)
+
+
+def _placed(
+    doc: Doc, field: FoundField, words: Words, mode: str, report: Counter[str]
+) -> list[tuple[Span | str, float]]:
+    """Return the values of a field as spans of tokens, or as choices, with their scores; of equal ones the best."""
+    placed: dict[tuple[int, int] | str, tuple[Span | str, float]] = {}
+    for start, end, score in field.values:
+        if isinstance(start, str) or end is None:
+            placed[str(start)] = str(start), score
+            continue
+        span = words.span(doc, start, end, field.name, mode)
+        if span is None or not len(span):
+            report[VALUE_UNALIGNED] += 1
+            continue
+        adjusted = words.offsets is not None and words.bounds(doc.text, start, end) != (
+            span.start_char,
+            span.end_char,
+        )
+        if adjusted and field.pattern is not None and not field.pattern.fullmatch(span.text):
+            report[NOT_MATCHING_VALUE] += 1
+            continue
+        key = span.start, span.end
+        if key not in placed or score > placed[key][1]:
+            placed[key] = span, score
+    return list(placed.values())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -125,32 +125,33 @@ def _title(group: Task) -> str:
 
 def _choices(tasks: Iterable[Task]) -> list[str]:
     """Return the words before the text: ``( record: field ( a | b ) , field ( c | d ) )`` for each with choices."""
-    return [word for words, _ in _choice_groups(tasks) for word in words]
+    words: list[str] = []
+    for task in tasks:
+        fields = [field for field in task.fields if task.kind == "record" and field.choices]
+        for number, field in enumerate(fields):
+            words += [","] if number else ["(", f"{task.name}:"]
+            words += [
+                field.name,
+                "(",
+                *[word for choice in field.choices for word in (choice, "|")][:-1],
+                ")",
+            ]
+        words += [")"] if fields else []
+    return words
 
 
-def choice_places(tasks: Iterable[Task]) -> dict[tuple[int, int], list[int]]:
-    """Return where the choices stand among the words of the prompt, by number of the task and of the field."""
-    found: dict[tuple[int, int], list[int]] = {}
-    before = 0
-    for words, places in _choice_groups(tasks):
-        for key, place in places.items():
-            found[key] = [before + at for at in place]
-        before += len(words)
-    return found
+def choice_places(tasks: Sequence[Task]) -> dict[tuple[int, int], list[int]]:
+    """Return where the choices stand among the words of the prompt, by number of the task and of the field.
 
-
-def _choice_groups(tasks: Iterable[Task]) -> Iterable[tuple[list[str], Mapping[tuple[int, int], list[int]]]]:
-    """Yield the words of the choices of each record, and where each choice stands among them."""
-    for number, task in enumerate(tasks):
-        words: list[str] = []
-        places: dict[tuple[int, int], list[int]] = {}
-        for index, field in enumerate(task.fields):
-            if task.kind != "record" or not field.choices:
-                continue
-            words += [","] if words else ["(", f"{task.name}:"]
-            words += [field.name, "("]
-            places[number, index] = [len(words) + 2 * choice for choice in range(len(field.choices))]
-            words += [word for choice in field.choices for word in (choice, "|")][:-1]
-            words.append(")")
-        if words:
-            yield [*words, ")"], places
+    A word that stands there several times, in any case, is read in the first place, as in GLiNER2: fields with a common
+    choice read the same word, each by a query of its own.
+    """
+    first: dict[str, int] = {}
+    for place, word in enumerate(_choices(tasks)):
+        first.setdefault(word.lower(), place)
+    return {
+        (number, index): [first[choice.lower()] for choice in field.choices]
+        for number, task in enumerate(tasks)
+        for index, field in enumerate(task.fields)
+        if task.kind == "record" and field.choices
+    }

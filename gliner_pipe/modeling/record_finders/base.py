@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from gliner_pipe.modeling.block import Block
+from gliner_pipe.modeling.task_finders import TaskFinder
 
 
-class RecordFinder(Block):
+class RecordFinder(TaskFinder):
     """Finds the records of ``record`` tasks: values for their fields."""
 
     family = "record_finders"
-
-    def build(self, hidden_size: int) -> None:
-        """Create the weights for vectors of this width; none by default."""

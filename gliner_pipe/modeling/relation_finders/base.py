@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from gliner_pipe.modeling.block import Block
+from gliner_pipe.modeling.task_finders import TaskFinder
 
 
-class RelationFinder(Block):
+class RelationFinder(TaskFinder):
     """Finds the relations of ``relation`` tasks, with spans of the text as their ends."""
 
     family = "relation_finders"
-
-    def build(self, hidden_size: int) -> None:
-        """Create the weights for vectors of this width; none by default."""

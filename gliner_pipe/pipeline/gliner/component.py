@@ -30,6 +30,7 @@ from gliner_pipe.modeling.encoders.base import Query
 from gliner_pipe.modeling.encoders.uni_encoder import UniEncoder
 from gliner_pipe.modeling.gliner import GLiNER, check_architecture
 from gliner_pipe.modeling.inference import GivenSpans, SpanPredictions, predict_spans
+from gliner_pipe.modeling.instances import Instance, find_instances
 from gliner_pipe.modeling.label_generation import generate_labels
 from gliner_pipe.modeling.layers.cache import evaluating
 from gliner_pipe.modeling.precision import full_precision
@@ -41,8 +42,15 @@ from gliner_pipe.pipeline.gliner import restrictions
 from gliner_pipe.pipeline.gliner.classification import classified
 from gliner_pipe.pipeline.gliner.label_parser import MANY, LabelParser, ParsedLabels
 from gliner_pipe.pipeline.gliner.settings import DEFAULT_CONFIG, GlinerSettings
+from gliner_pipe.pipeline.gliner.task_results import (
+    field_limits,
+    found_records,
+    pattern_check,
+    relation_links,
+)
 from gliner_pipe.pipeline.gliner.task_settings import (
     ClassesItem,
+    FieldItem,
     RecordItem,
     parse_classes,
     parse_records,
@@ -136,10 +144,13 @@ class Request(NamedTuple):
     limits: npt.NDArray[np.float64]
     relation_limits: list[float]
     patterns: Mapping[str, Pattern[str]]
+    field_limits: npt.NDArray[np.float64]
 
 
-#: The last four fields of a ``Request``.
-_Asked = tuple[Query, npt.NDArray[np.float64], list[float], Mapping[str, Pattern[str]]]
+#: The last five fields of a ``Request``.
+_Asked = tuple[
+    Query, npt.NDArray[np.float64], list[float], Mapping[str, Pattern[str]], npt.NDArray[np.float64]
+]
 
 
 class Prepared(NamedTuple):
@@ -367,8 +378,8 @@ class Gliner(TextPredictions, TorchPipe):
     def adjacency_threshold(self, value: float) -> None:
         self.cfg["adjacency_threshold"] = value
 
-    def limit(self, item: LabelItem) -> float:
-        """Return the minimum score of an entity with this label, or of a relation."""
+    def limit(self, item: LabelItem | FieldItem) -> float:
+        """Return the minimum score of an entity with this label, of a relation, or of a value of a field."""
         if item.threshold is not None:
             return item.threshold
         return self.relation_threshold if isinstance(item, RelationItem) else self.threshold
@@ -569,11 +580,10 @@ class Gliner(TextPredictions, TorchPipe):
                 asked.limits(self.threshold),
                 [self.limit(item) for item in relations],
                 asked.patterns,
+                field_limits(records, relations if as_tasks else (), self.limit),
             )
-        query, limits, relation_limits, patterns = known[key]
-        words = splitter.split(doc) if labels or query.tasks else Words([])
-        asked_for = labels, relations, records, classes
-        return Request(doc, words, *asked_for, query, limits, relation_limits, patterns)
+        words = splitter.split(doc) if labels or known[key][0].tasks else Words([])
+        return Request(doc, words, labels, relations, records, classes, *known[key])
 
     def _query(
         self,
@@ -605,6 +615,7 @@ class Gliner(TextPredictions, TorchPipe):
                 lower=cfg["candidate_threshold"],
                 given=given,
                 class_scores=cfg["class_scores"],
+                field_limits=[request.field_limits for request in requests],
             )
             for one, request, words in zip(found, requests, read, strict=True):
                 if request.patterns:
@@ -623,18 +634,40 @@ class Gliner(TextPredictions, TorchPipe):
                     cfg["generate_constraints"],
                     cfg["n_sequences"],
                 )
-            rows = zip(requests, read, found, kept, generated, strict=True)
-            predictions = [self._prediction(*row) for row in rows]
+            instances = [
+                self._instances(*row, windows, report) for row in zip(requests, read, found, strict=True)
+            ]
+            rows = zip(requests, read, found, kept, generated, instances, strict=True)
+            predictions = [self._prediction(report, *row) for row in rows]
         self.add_to_report(report)
         return predictions
 
+    def _instances(
+        self,
+        request: Request,
+        read: ReadWords,
+        found: SpanPredictions,
+        windows: Sequence[Window],
+        report: Counter[str],
+    ) -> list[Instance]:
+        """Return the records and relations of a document that the model reads as tasks."""
+        if found.values is None:
+            return []
+        matches = pattern_check(request.records, request.doc, request.words, read, report)
+        return find_instances(found.values, windows, request.query.tasks, self._decode, matches)
+
+    def _decode(self, candidates: list[Candidate]) -> list[Candidate]:
+        return self.gliner.decoder.decode(candidates, **self.decoding)
+
     def _prediction(
         self,
+        report: Counter[str],
         request: Request,
         read: ReadWords,
         found: SpanPredictions,
         kept: Sequence[Candidate],
         generated: Sequence[tuple[str, ...]],
+        instances: Sequence[Instance],
     ) -> annotate.Prediction:
         """Name the entities of a document, and find the relations between them."""
         generator = self.gliner.label_generator
@@ -651,6 +684,12 @@ class Gliner(TextPredictions, TorchPipe):
                 annotate.Entity(read.number(start), read.number(end), label, score, labels, classes)
             )
         links = self._links(request, found, kept) if request.query.relations else None
+        others: list[annotate.Entity] = []
+        if links is None and request.relations:
+            links, others = relation_links(
+                instances, request.relations, len(request.records), entities, read, report
+            )
+        records = found_records(instances, request.records, read) if request.records else None
         of_text = self._classified(request, found) if request.classes else None
         below = None
         if self.cfg["candidate_threshold"] is not None:
@@ -660,7 +699,15 @@ class Gliner(TextPredictions, TorchPipe):
             ]
         has_generated = generator is not None
         return annotate.Prediction(
-            entities, links, has_generated, request.words, below, request.patterns, of_text
+            entities,
+            links,
+            has_generated,
+            request.words,
+            below,
+            request.patterns,
+            of_text,
+            records,
+            others,
         )
 
     def _classified(self, request: Request, found: SpanPredictions) -> list[Classified]:
@@ -700,9 +747,9 @@ class Gliner(TextPredictions, TorchPipe):
         """Write predictions to the documents.
 
         Entities go to ``doc.spans[spans_key]`` with ``attrs["scores"]`` (and ``attrs["generated_labels"]`` and
-        ``attrs["class_scores"]``), and the best of them to ``doc.ents``; relations to ``doc._.relations``; spans from
-        ``candidate_threshold`` up to their thresholds to ``doc.spans[f"{spans_key}_candidates"]``. The score of each is
-        also ``span._.score``.
+        ``attrs["class_scores"]``), and the best of them to ``doc.ents``; relations to ``doc._.relations``; records to
+        ``doc._.records``; spans from ``candidate_threshold`` up to their thresholds to
+        ``doc.spans[f"{spans_key}_candidates"]``. The score of each is also ``span._.score``.
         """
         splitter, report, cfg = self.word_splitter, Counter[str](), self.cfg
         mode, options = cfg["alignment_mode"], self.decoding
@@ -713,7 +760,8 @@ class Gliner(TextPredictions, TorchPipe):
         for doc, prediction in zip(docs, predictions, strict=True):
             entities, words = prediction.entities, prediction.words
             if words is None:
-                words = splitter.split(doc) if entities or prediction.below else Words([])
+                needed = entities or prediction.below or prediction.records or prediction.other_ends
+                words = splitter.split(doc) if needed else Words([])
             aligned = annotate.align(doc, entities, words, mode, decode, report, prediction.patterns)
             kept = aligned.kept()
             spans, scores = [span for _, span in kept], [entities[at].score for at, _ in kept]
@@ -729,7 +777,10 @@ class Gliner(TextPredictions, TorchPipe):
                 )
                 annotate.set_group(doc, f"{cfg['spans_key']}_candidates", *below, report)
             if prediction.relations is not None:
-                annotate.set_relations(doc, prediction.relations, aligned.ends(), report)
+                others = [words.span(doc, *end[:3], mode) for end in prediction.other_ends]
+                annotate.set_relations(doc, prediction.relations, [*aligned.ends(), *others], report)
+            if prediction.records is not None:
+                annotate.set_records(doc, prediction.records, words, mode, report)
             if prediction.classes is not None:
                 write_classes(doc, prediction.classes)
             if cfg["annotate_ents"]:

@@ -1,0 +1,30 @@
+"""The record finder ``slots``: as many records of a kind as the counter predicts, each with queries of its own."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from gliner_pipe.modeling.counters.base import Counter
+from gliner_pipe.modeling.encoders.base import TaskVectors
+from gliner_pipe.modeling.record_finders.base import RecordFinder
+from gliner_pipe.modeling.task_finders import Columns, slot_queries
+from gliner_pipe.registry import registry
+
+
+@registry.record_finders.register("slots")
+class SlotRecords(RecordFinder):
+    """Predicts the number of records of a kind in a window, up to 19, and finds the values of each among spans.
+
+    The queries of fields are scored with those of entity labels: the words are projected once for all. It has no
+    weights; the model needs a counter.
+
+    Notes
+    -----
+    Source: GLiNER2 (Zaratiana et al., 2025), arXiv:2507.18546.
+    """
+
+    needs_counter = True
+
+    def queries(self, counter: Counter | None, tasks: TaskVectors, limits: Tensor) -> Columns | None:
+        """Return the queries of fields."""
+        return slot_queries(counter, tasks, "record", limits)
