@@ -42,6 +42,10 @@ Seed = Annotated[int, Field(ge=0, le=MOST_SEED), _NUMBER]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False), _NUMBER]
 #: A temperature, or a norm.
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), _NUMBER]
+#: A width as a multiple of another one.
+Multiple = Annotated[float, Field(gt=0, le=1 << 10, allow_inf_nan=False), _NUMBER]
+#: The base of the angles of rotated vectors.
+AngleBase = Annotated[float, Field(ge=1, allow_inf_nan=False), _NUMBER]
 #: A share, a probability, or the rate of a dropout, of which 1 drops everything.
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), _NUMBER]
 #: The rate of a dropout that must keep something, or the decay of a running mean.

@@ -18,7 +18,7 @@ MARKERS = ["marker", "markerV0", "markerV1", "markerV2"]
 OTHERS = ["query", "mlp", "cat", "conv_conv", "conv_max", "conv_mean", "conv_sum", "conv_share"]
 NAMES = [*MARKERS, *OTHERS]
 #: Every span representation over words and widths, further ones included: what the contract promises is tested of all.
-ALL = [name for name in built_in("span_reps") if name != "token_level"]
+ALL = [name for name in built_in("span_reps") if name not in ("token_level", "boundary", "boundary_pool")]
 SIZES = [(8, 1), (16, 4), (24, 12)]
 
 
