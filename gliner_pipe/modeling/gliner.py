@@ -308,7 +308,7 @@ class GLiNER(Architecture):
         if self.counter is not None and labels.shape[1]:
             labels = self.counter(labels, 1, label_mask)[:, 0]
         span_words = words if self.context is None else self.context(words, word_mask)
-        return Representations(words, span_words, labels, relations, tasks)
+        return Representations(words, span_words, labels, relations, tasks, {})
 
     def _project(self, layer: nn.Module, labels: Tensor, queries: Sequence[Query]) -> Tensor:
         """Apply `layer`: once for all rows that share one tensor, and once for all batches with a label."""

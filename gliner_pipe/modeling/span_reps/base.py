@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,6 +33,8 @@ class Representations(NamedTuple):
         Entity labels and relation labels, ``(rows, labels, hidden)``.
     tasks
         Vectors of the tasks, as the encoder gives them; None if no row has any.
+    shared
+        What one block computed from these vectors and others need as well, by name; None to share nothing.
     """
 
     words: Tensor
@@ -40,6 +42,7 @@ class Representations(NamedTuple):
     labels: Tensor
     relations: Tensor
     tasks: TaskVectors | None = None
+    shared: dict[str, Any] | None = None
 
 
 class FoundSpans(NamedTuple):

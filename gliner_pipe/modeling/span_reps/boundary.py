@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import math
 from abc import abstractmethod
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.modeling.backbones.base import WindowBatch
 from gliner_pipe.modeling.block import check_divides, described
+from gliner_pipe.modeling.encoders.base import TaskVectors
 from gliner_pipe.modeling.layers.linear import Linear
 from gliner_pipe.modeling.span_reps.base import (
     SCORES_AT_ONCE,
@@ -33,6 +34,7 @@ from gliner_pipe.modeling.span_reps.boundary_states import (
     SpanContent,
     at_boundaries,
 )
+from gliner_pipe.modeling.tasks import KINDS
 from gliner_pipe.registry import registry
 from gliner_pipe.util.ranges import Amount, AngleBase, Layers, Multiple, NonNegative, Positive, Share, Size
 
@@ -188,8 +190,15 @@ class BoundarySpanRep(SpanRep):
         """
 
     @abstractmethod
-    def in_blocks(self, read: Boundaries, vectors: Representations) -> Iterator[tuple[int, Candidates]]:
+    def in_blocks(self, vectors: Representations, windows: WindowBatch) -> Iterator[tuple[int, Candidates]]:
         """Yield the candidates of the entity labels, with the number of their first label."""
+
+    @abstractmethod
+    def of_fields(self, vectors: Representations, windows: WindowBatch) -> Candidates:
+        """Return the candidates of the fields of all tasks, for ``rows x (tasks * fields)`` queries.
+
+        Those of classifications are padding.
+        """
 
     @abstractmethod
     def is_full(self, n_words: int, groups: FoundSpans) -> tuple[int, str]:
@@ -199,9 +208,8 @@ class BoundarySpanRep(SpanRep):
 
     def find(self, vectors: Representations, windows: WindowBatch, limits: Tensor) -> FoundSpans:
         """Find the spans above their thresholds among those proposed."""
-        read = self.boundary_encoder(vectors.span_words, windows.word_mask)
         parts = []
-        for at, some in self.in_blocks(read, vectors):
+        for at, some in self.in_blocks(vectors, windows):
             stop = at + some.logits.shape[1]
             found = self._above(some, vectors.labels[:, at:stop], limits[:, at:stop])
             parts.append(found._replace(labels=found.labels + at))
@@ -238,15 +246,26 @@ class BoundarySpanRep(SpanRep):
             )
         self.full_budgets += n_full
 
+    def read(self, vectors: Representations, windows: WindowBatch) -> Boundaries:
+        """Return the boundaries of windows, computed once for all blocks."""
+        return shared(
+            vectors, "boundaries", lambda: self.boundary_encoder(vectors.span_words, windows.word_mask)
+        )
+
     def class_scores(self, vectors: Representations, windows: WindowBatch, spans: Tensor) -> Tensor:
         """Score chosen spans for all labels, ``(spans, labels)``."""
-        read = self.boundary_encoder(vectors.span_words, windows.word_mask)
+        read = self.read(vectors, windows)
         places, (rows, order) = by_row(spans, len(windows.word_mask))
         valid = torch.zeros(places.shape[:2], dtype=torch.bool, device=places.device)
         valid[rows, order] = True
         places = places + torch.tensor([0, 1], device=places.device) * valid[..., None]
-        logits = self.given(read, vectors.labels, query_mask_of(vectors.labels), places, valid)
+        queries, query_mask = self.seen_with_labels(vectors)
+        logits = self.given(read, queries, query_mask, places, valid)[:, : vectors.labels.shape[1]]
         return (logits.transpose(1, 2)[rows, order].float() / self.pair_temperature).sigmoid()
+
+    def seen_with_labels(self, vectors: Representations) -> tuple[Tensor, Tensor]:
+        """Return the queries that scores of labels depend on, labels first, and which are not padding."""
+        return vectors.labels, query_mask_of(vectors.labels)
 
     def represent(self, words: Tensor, spans: Tensor, word_mask: Tensor) -> Tensor:
         """Compute the vectors of selected spans, from the vectors of their two boundaries."""
@@ -282,6 +301,28 @@ def _zeros(hidden_size: int) -> Linear:
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
     return layer
+
+
+_Made = TypeVar("_Made")
+
+
+def shared(vectors: Representations, name: str, make: Callable[[], _Made]) -> _Made:
+    """Return what `make` makes from these vectors, made once if they hold such results."""
+    if vectors.shared is None:
+        return make()
+    if name not in vectors.shared:
+        vectors.shared[name] = make()
+    made: _Made = vectors.shared[name]
+    return made
+
+
+def extractive(tasks: TaskVectors) -> tuple[Tensor, Tensor]:
+    """Return the vectors of all fields, ``(rows, tasks * fields, hidden)``, and which are those of spans.
+
+    The labels of classifications are not, and padding is not.
+    """
+    of_spans = (tasks.kinds >= 0) & (tasks.kinds != KINDS.index("classes"))
+    return tasks.fields.flatten(1, 2), (tasks.mask & of_spans[..., None]).flatten(1)
 
 
 def query_mask_of(queries: Tensor) -> Tensor:
@@ -418,14 +459,24 @@ class Boundary(BoundarySpanRep):
             inside_by_query=self.query_conditioned_inside_weight,
         )
 
-    def in_blocks(self, read: Boundaries, vectors: Representations) -> Iterator[tuple[int, Candidates]]:
+    def in_blocks(self, vectors: Representations, windows: WindowBatch) -> Iterator[tuple[int, Candidates]]:
         """Yield the candidates of the entity labels, so many labels at once that memory is bounded."""
-        labels, (rows, n) = vectors.labels, read.mask.shape
+        yield from self._in_blocks(self.read(vectors, windows), vectors.labels, query_mask_of(vectors.labels))
+
+    def of_fields(self, vectors: Representations, windows: WindowBatch) -> Candidates:
+        """Return the candidates of the fields of all tasks; a field does not depend on the others."""
+        assert vectors.tasks is not None
+        blocks = self._in_blocks(self.read(vectors, windows), *extractive(vectors.tasks))
+        return Candidates(*(torch.cat(part, 1) for part in zip(*(some for _, some in blocks), strict=True)))
+
+    def _in_blocks(
+        self, read: Boundaries, queries: Tensor, query_mask: Tensor
+    ) -> Iterator[tuple[int, Candidates]]:
+        rows, n = read.mask.shape
         most = max(max(self.start_top_k, self.end_top_k) * n, self.candidate_budget * self.pair_dim)
         step = max(1, SCORES_AT_ONCE // max(1, rows * most))
-        for at in range(0, labels.shape[1], step):
-            some = labels[:, at : at + step]
-            yield at, self.candidates(read, some, query_mask_of(some))
+        for at in range(0, queries.shape[1], step):
+            yield at, self.candidates(read, queries[:, at : at + step], query_mask[:, at : at + step])
 
     def candidates(self, read: Boundaries, queries: Tensor, query_mask: Tensor) -> Candidates:
         """Propose and score spans; a query does not depend on the others."""

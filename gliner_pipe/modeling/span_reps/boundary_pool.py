@@ -8,10 +8,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gliner_pipe.modeling.backbones.base import WindowBatch
 from gliner_pipe.modeling.block import check_divides
 from gliner_pipe.modeling.layers.linear import Linear
 from gliner_pipe.modeling.span_reps.base import SCORES_AT_ONCE, FoundSpans, Representations
-from gliner_pipe.modeling.span_reps.boundary import BoundarySpanRep, Candidates, n_distinct, query_mask_of
+from gliner_pipe.modeling.span_reps.boundary import (
+    BoundarySpanRep,
+    Candidates,
+    extractive,
+    n_distinct,
+    shared,
+)
 from gliner_pipe.modeling.span_reps.boundary_states import (
     MASKED,
     Boundaries,
@@ -133,9 +140,28 @@ class BoundaryPool(BoundarySpanRep):
             self.use_inside_evidence,
         )
 
-    def in_blocks(self, read: Boundaries, vectors: Representations) -> Iterator[tuple[int, Candidates]]:
+    def in_blocks(self, vectors: Representations, windows: WindowBatch) -> Iterator[tuple[int, Candidates]]:
         """Yield the candidates of all entity labels at once, since they depend on each other."""
-        yield 0, self.candidates(read, vectors.labels, query_mask_of(vectors.labels))
+        n_labels = vectors.labels.shape[1]
+        if n_labels:
+            yield 0, Candidates(*(part[:, :n_labels] for part in self._of_all(vectors, windows)))
+
+    def of_fields(self, vectors: Representations, windows: WindowBatch) -> Candidates:
+        """Return the candidates of the fields of all tasks, in the pool that they share with the entity labels."""
+        n_labels = vectors.labels.shape[1]
+        return Candidates(*(part[:, n_labels:] for part in self._of_all(vectors, windows)))
+
+    def _of_all(self, vectors: Representations, windows: WindowBatch) -> Candidates:
+        read = self.read(vectors, windows)
+        return shared(vectors, "pool", lambda: self.candidates(read, *self.seen_with_labels(vectors)))
+
+    def seen_with_labels(self, vectors: Representations) -> tuple[Tensor, Tensor]:
+        """Return the labels and the fields of all tasks, and which are not padding."""
+        labels, label_mask = super().seen_with_labels(vectors)
+        if vectors.tasks is None:
+            return labels, label_mask
+        fields, field_mask = extractive(vectors.tasks)
+        return torch.cat([labels, fields], 1), torch.cat([label_mask, field_mask], 1)
 
     def candidates(self, read: Boundaries, queries: Tensor, query_mask: Tensor) -> Candidates:
         """Propose one pool of spans and score them for all queries."""

@@ -5,10 +5,12 @@ import torch
 
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.modeling.backbones.base import WindowBatch
+from gliner_pipe.modeling.encoders.base import TaskVectors
 from gliner_pipe.modeling.span_reps import boundary
 from gliner_pipe.modeling.span_reps.base import Representations
 from gliner_pipe.modeling.span_reps.boundary import Boundary
 from gliner_pipe.modeling.span_reps.boundary_pool import BoundaryPool
+from gliner_pipe.modeling.tasks import KINDS
 
 HIDDEN = 24
 SIZES = {"boundary_dim": 16, "pair_dim": 16, "content_dim": 8}
@@ -301,3 +303,30 @@ def test_scores_of_all_spans_are_refused(kind):
 def test_options_that_do_not_fit_are_refused(kind, options):
     with pytest.raises(ConfigError, match="span_rep"):
         kind(**options)
+
+
+@torch.no_grad()
+def test_labels_of_a_shared_pool_see_the_fields_of_tasks():
+    """As GLiNER2.5 scores all queries of a text in one pool; those of classifications take no part."""
+    block, head = pair(BoundaryPool, {**POOL, "enable_abstention": False})
+    words, mask, queries, _ = batch((9, 7), (3, 3))
+    fields, mask_of_fields = torch.randn(2, 3, 2, HIDDEN), torch.ones(2, 3, 2).bool()
+    kinds = torch.tensor([[KINDS.index(kind) for kind in KINDS]] * 2)
+    tasks = TaskVectors(fields[:, :, 0], fields, mask_of_fields, kinds)
+    vectors = Representations(words, words, queries, queries[:, :0], tasks, {})
+    windows = windows_of(mask)
+    (_, labels), *_ = block.in_blocks(vectors, windows)
+    of_fields = block.of_fields(vectors, windows)
+    assert not of_fields.valid[:, 4:].any()
+    every = torch.cat([queries, fields[:, :2].flatten(1, 2)], 1)
+    for row, length in enumerate((9, 7)):
+        theirs = peer_scored(head, words[row, None, :length], every[row, None])
+        ours = scored(labels, row, 3)
+        ours |= {(query + 3, *span): score for (query, *span), score in scored(of_fields, row, 4).items()}
+        assert ours == pytest.approx(theirs, rel=1e-5, abs=1e-5)
+    alone, _ = pair(Boundary, {})
+    some = alone.of_fields(vectors, windows)
+    torch.testing.assert_close(
+        some.logits[:, :4],
+        alone.candidates(alone.read(vectors, windows), every[:, 3:], mask_of_fields[:, :2].flatten(1)).logits,
+    )
