@@ -6,7 +6,7 @@ import logging
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
-from typing import NamedTuple, TypeVar
+from typing import ClassVar, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -96,6 +96,8 @@ class BoundarySpanRep(SpanRep):
 
     max_width = None
     projects_labels = False
+    #: Whether the spans are the same for all queries.
+    shares_spans: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -269,16 +271,18 @@ class BoundarySpanRep(SpanRep):
 
     def represent(self, words: Tensor, spans: Tensor, word_mask: Tensor) -> Tensor:
         """Compute the vectors of selected spans, from the vectors of their two boundaries."""
-        read = self.boundary_encoder(words, word_mask)
-        return self.span_vectors(read, spans + torch.tensor([0, 1], device=spans.device))
+        starts, ends = self.halves(self.boundary_encoder(words, word_mask))
+        return at_boundaries(starts, spans[..., 0]) + at_boundaries(ends, spans[..., 1] + 1)
 
-    def span_vectors(self, read: Boundaries, spans: Tensor) -> Tensor:
-        """Compute the vectors of spans given by their boundaries, ``(rows, ..., 2)``: ``(rows, ..., hidden)``."""
+    def halves(self, read: Boundaries) -> tuple[Tensor, Tensor]:
+        """Return two vectors of each boundary, ``(rows, boundaries, hidden)``: as a start and as an end of a span.
+
+        Their sum is the vector of a span.
+        """
         layer = self.candidate_encoder
         assert layer is not None
         starts = layer.columns(read.states, 0, self.boundary_dim, layer.bias)
-        ends = layer.columns(read.states, self.boundary_dim, 2 * self.boundary_dim)
-        return at_boundaries(starts, spans[..., 0]) + at_boundaries(ends, spans[..., 1])
+        return starts, layer.columns(read.states, self.boundary_dim, 2 * self.boundary_dim)
 
     def score(self, words: Tensor, labels: Tensor, word_mask: Tensor) -> Tensor:
         """Refuse: there are no scores of all spans.

@@ -65,6 +65,8 @@ class BoundaryPool(BoundarySpanRep):
     `content_soft_max_pool` makes all scores NaN; here padding has none.
     """
 
+    shares_spans = True
+
     def __init__(
         self,
         pool_boundary_top_k: Size = 64,
