@@ -77,7 +77,7 @@ def load_peer(folder: Path) -> Any:
     """The package's model of a checkpoint."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return peer.GLiNER2.from_pretrained(str(folder)).eval()
+        return peer.AutoExtractor.from_pretrained(str(folder)).eval()
 
 
 def load(folder: Path, **settings: Any) -> Any:
@@ -122,3 +122,24 @@ def gap(scores: list[float], low: float = 0.4, high: float = 0.8) -> float:
     middle = range(int(len(ranked) * low), int(len(ranked) * high))
     at = max(middle, key=lambda index: ranked[index + 1] - ranked[index])
     return (ranked[at] + ranked[at + 1]) / 2
+
+
+@functools.cache
+def boundary_checkpoint(**head: Any) -> Path:
+    """Folder of a tiny random checkpoint of the architecture ``boundary`` with these options, made once."""
+    from gliner2.configuration import ExtractorConfig
+    from gliner2.models.boundary.engine import BoundaryExtractor
+    from transformers import AutoConfig, AutoTokenizer
+
+    encoder = make_backbone(Path(_FOLDER.name) / "deberta-v2-encoder", "deberta-v2")
+    sizes = {"boundary_dim": 16, "pair_dim": 16, "content_dim": 8, "record_dim": 8}
+    config = ExtractorConfig(model_name=str(encoder), architecture="boundary", boundary_head=sizes | head)
+    torch.manual_seed(1)
+    settings, tokenizer = AutoConfig.from_pretrained(encoder), AutoTokenizer.from_pretrained(encoder)
+    model = BoundaryExtractor(config, encoder_config=settings, tokenizer=tokenizer).eval()
+    for name, parameter in model.named_parameters():
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=0.2 if name.startswith("encoder") else 0.1)
+    folder = Path(tempfile.mkdtemp(dir=_FOLDER.name, prefix="boundary-"))
+    model.save_pretrained(str(folder))
+    return folder

@@ -9,18 +9,22 @@ from typing import Any
 
 from torch import Tensor
 
+from gliner_pipe.checkpoints import gliner2_boundary
 from gliner_pipe.errors import CheckpointError
 from gliner_pipe.modeling.backbones.windows import default_stride
 from gliner_pipe.modeling.block import available
+
+#: Regular expressions of their names, and our names for these; None for tensors that are not used.
+Names = tuple[tuple[str, str | None], ...]
 
 #: Subword tokens of text in a window, if the encoder has room for them: of some 384 words, as the package cuts texts.
 WINDOW = 768
 
 #: Names of tensors of all architectures, as regular expressions: theirs, ours.
-COMMON = ((r"encoder\.", "encoder.backbone.encoder."),)
+COMMON: Names = ((r"encoder\.", "encoder.backbone.encoder."),)
 
 #: Names of tensors of the architecture ``span``.
-SPAN = (
+SPAN: Names = (
     *COMMON,
     (r"span_rep\.span_rep_layer\.", "span_rep."),
     (r"classifier\.", "classifier.network."),
@@ -90,20 +94,29 @@ def _span(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     }
 
 
-#: For each architecture, what makes its blocks, and the names of its tensors: theirs, ours.
-ARCHITECTURES: dict[str, tuple[Callable[..., dict[str, Any]], tuple[tuple[str, str], ...]]] = {
-    "span": (_span, SPAN)
+def _boundary(config: Mapping[str, Any]) -> Names:
+    """Return the names of tensors of the architecture ``boundary``."""
+    return (*COMMON, *gliner2_boundary.names(config))
+
+
+#: For each architecture, what makes its blocks, and the names of its tensors: theirs, and ours, or None if not used.
+ARCHITECTURES: dict[str, tuple[Callable[..., dict[str, Any]], Callable[[Mapping[str, Any]], Names]]] = {
+    "span": (_span, lambda config: SPAN),
+    "boundary": (gliner2_boundary.blocks, _boundary),
 }
 
 
 def rename(state: Mapping[str, Tensor], config: Mapping[str, Any], folder: Path) -> dict[str, Tensor]:
     """Return tensors under our names; unknown names are kept, and reported as unexpected later."""
-    pairs = [(re.compile(theirs), ours) for theirs, ours in ARCHITECTURES[architecture(config, folder)][1]]
-    return {_renamed(name, pairs): tensor for name, tensor in state.items()}
+    pairs = [
+        (re.compile(theirs), ours) for theirs, ours in ARCHITECTURES[architecture(config, folder)][1](config)
+    ]
+    renamed = ((_renamed(name, pairs), tensor) for name, tensor in state.items())
+    return {name: tensor for name, tensor in renamed if name is not None}
 
 
-def _renamed(name: str, pairs: list[tuple[re.Pattern[str], str]]) -> str:
+def _renamed(name: str, pairs: list[tuple[re.Pattern[str], str | None]]) -> str | None:
     for theirs, ours in pairs:
         if found := theirs.match(name):
-            return found.expand(ours) + name[found.end() :]
+            return None if ours is None else found.expand(ours) + name[found.end() :]
     return name

@@ -7,6 +7,7 @@ from torch import Tensor
 from gliner_pipe.modeling.classifiers.base import Classifier
 from gliner_pipe.modeling.layers.linear import mlp
 from gliner_pipe.registry import registry
+from gliner_pipe.util.ranges import Positive
 
 
 @registry.classifiers.register("label_mlp")
@@ -15,10 +16,19 @@ class LabelMlp(Classifier):
 
     Labels see each other, and the text, in the encoder: use it with an encoder that reads tasks.
 
+    Parameters
+    ----------
+    temperature
+        Divides the logits.
+
     Notes
     -----
     Source: GLiNER2 (Zaratiana et al., 2025), arXiv:2507.18546.
     """
+
+    def __init__(self, temperature: Positive = 1.0) -> None:
+        super().__init__()
+        self.temperature = temperature
 
     def build(self, hidden_size: int) -> None:
         """Create the weights for vectors of this width."""
@@ -27,4 +37,4 @@ class LabelMlp(Classifier):
     def forward(self, labels: Tensor) -> Tensor:
         """Return the logit of each label, ``(...)`` for ``(..., hidden)``."""
         logits: Tensor = self.network(labels)
-        return logits.squeeze(-1)
+        return logits.squeeze(-1) / self.temperature

@@ -1,0 +1,138 @@
+"""Maps a GLiNER2.5 checkpoint, of the architecture ``boundary``, to our blocks, and its tensor names to ours."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gliner_pipe.errors import CheckpointError
+from gliner_pipe.registry import registry
+
+logger = logging.getLogger(__name__)
+
+#: Span representation for each kind of candidates.
+POOLS = {"per_query": "boundary", "shared": "boundary_pool"}
+#: Modules that only the other kind of candidates has, as a regular expression.
+_UNUSED = {
+    "per_query": r"boundary_head\.shared_pool_\w+\.",
+    "shared": r"boundary_head\.(?:boundary_proposer|pair_scorer)\.",
+}
+#: Options that do not change what a trained model computes: of training, and of how the work is cut.
+_OF_TRAINING = {
+    *(
+        "training_candidate_budget",
+        "max_gold_per_query",
+        "negative_query_ratio",
+        "max_negative_queries_per_batch",
+    ),
+    *(
+        "boundary_marginal_loss",
+        "boundary_negative_weight",
+        "loss_reduction",
+        "boundary_focal_gamma_positive",
+    ),
+    *("boundary_focal_gamma_negative", "boundary_focal_clip", "hard_negatives_per_positive"),
+    *("minimum_hard_negatives", "hard_negative_keep_all_when_absent", "proposal_loss_weight"),
+    *("consistency_loss_weight", "consistency_warmup_steps", "rerank_listwise_weight", "soft_iou_aux_weight"),
+    *("soft_iou_anneal_steps", "abstention_loss_weight", "count_loss_weight", "classification_loss_weight"),
+    *(
+        "record_loss_weight",
+        "relation_loss_weight",
+        "end_block_size",
+        "export_mode",
+        "vectorized_pair_elements",
+    ),
+    *("record_anchor_proposal_threshold", "record_anchor_threshold", "record_field_threshold"),
+}
+#: Options that are read here and not given to a block under the same name.
+_READ = {
+    "candidate_pool",
+    "enable_records",
+    "enable_relations",
+    "overlap_policy",
+    "classification_temperature",
+}
+#: Ways to resolve overlaps.
+POLICIES = ("flat", "nested", "longest")
+
+
+def blocks(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Return the configuration of the blocks behind the encoder.
+
+    Parameters
+    ----------
+    config
+        Content of ``config.json``.
+    folder
+        Folder of the checkpoint, for errors.
+
+    Raises
+    ------
+    CheckpointError
+        If an option has an unknown value.
+    """
+    head = _head(config)
+    policy = _one_of("overlap_policy", head.get("overlap_policy", "flat"), POLICIES, folder)
+    pool = _one_of("candidate_pool", _pool(head), tuple(POOLS), folder)
+    span_rep = {"@span_reps": POOLS[pool], **_options("span_reps", POOLS[pool], head)}
+    found = {
+        "span_rep": span_rep | {"candidate_states": _has(config, "enable_records")},
+        "classifier": {
+            "@classifiers": "label_mlp",
+            "temperature": head.get("classification_temperature", 1.0),
+        },
+        "decoder": {"@decoders": "per_label", "policy": policy},
+        "loss": {"@losses": "gliner_pipe.bce"},
+    }
+    known = {name for kind in POOLS.values() for name in _names("span_reps", kind)} | _OF_TRAINING | _READ
+    unknown = sorted(
+        name for name in head if name not in known and not name.startswith(("relation_", "record_"))
+    )
+    if unknown:
+        logger.warning("%s: unknown options of boundary_head are ignored: %s.", folder, ", ".join(unknown))
+    return found
+
+
+def names(config: Mapping[str, Any]) -> tuple[tuple[str, str | None], ...]:
+    """Return regular expressions of their tensor names, and our names for these; None for tensors that are not used."""
+    return (
+        (_UNUSED[_pool(_head(config))], None),
+        (r"boundary_head\.", "span_rep."),
+        # the number of the last layer depends on whether there is a dropout layer before it
+        (r"classifier\.0\.", "classifier.network.0."),
+        (r"classifier\.[23]\.", "classifier.network.2."),
+        (r"relation_scorer\.", None),
+        (r"record_decoder\.", None),
+    )
+
+
+def _head(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    head: Mapping[str, Any] = config.get("boundary_head") or {}
+    return head
+
+
+def _pool(head: Mapping[str, Any]) -> str:
+    return str(head.get("candidate_pool", "per_query"))
+
+
+def _has(config: Mapping[str, Any], part: str) -> bool:
+    """Whether the checkpoint has an optional part, which earlier ones have only if they say so."""
+    return bool(_head(config).get(part, config.get("config_version", 0) >= 3))
+
+
+def _options(family: str, name: str, head: Mapping[str, Any]) -> dict[str, Any]:
+    return {option: head[option] for option in _names(family, name) if option in head}
+
+
+def _names(family: str, name: str) -> list[str]:
+    return list(inspect.signature(getattr(registry, family).get(name).__init__).parameters)[1:]
+
+
+def _one_of(option: str, found: Any, allowed: tuple[str, ...], folder: Path) -> str:
+    if found not in allowed:
+        choices = ", ".join(allowed)
+        raise CheckpointError(f"{folder}: has boundary_head.{option} = {found!r}; allowed: {choices}.")
+    return str(found)
