@@ -154,7 +154,9 @@ def test_the_added_full_stop_is_read_but_never_found(head: dict[str, Any]) -> No
     assert len(without) < len(within)
 
 
-@pytest.mark.parametrize("head", [{"start_top_k": 3, "end_top_k": 3, **SURE}, {"pool_size": 6, "min_pool_per_query": 2, **POOL}])
+@pytest.mark.parametrize(
+    "head", [{"start_top_k": 3, "end_top_k": 3, **SURE}, {"pool_size": 6, "min_pool_per_query": 2, **POOL}]
+)
 def test_entities_beyond_the_budget_are_reported(
     head: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -51,12 +51,15 @@ class PerLabel(Decoder):
         if policy == "nested":
             policy, flat = "settings", False
         select = {"flat": best_sum, "longest": outermost}.get(policy)
-        if select is None:
-            options = {"flat": flat, "prefer": prefer, "partial_overlaps": partial_overlaps}
-            kept = [self._greedy.decode(some, multi_label=True, **options) for some in by_label.values()]
-        else:
-            kept = [select(some) for some in by_label.values()]
-        return sorted(chain.from_iterable(kept))
+
+        def chosen(some: list[Candidate]) -> list[Candidate]:
+            if select is not None:
+                return select(some)
+            return self._greedy.decode(
+                some, flat=flat, multi_label=True, prefer=prefer, partial_overlaps=partial_overlaps
+            )
+
+        return sorted(chain.from_iterable(map(chosen, by_label.values())))
 
 
 def best_sum(candidates: Sequence[Candidate]) -> list[Candidate]:
