@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gliner_pipe.checkpoints import gliner2_names, gliner_assets
+from gliner_pipe.checkpoints import gliner2_lora, gliner2_names, gliner_assets
 from gliner_pipe.checkpoints.tensor_files import fit, report, weights
 from gliner_pipe.errors import CheckpointError
 from gliner_pipe.modeling.backbones import hf
@@ -29,7 +29,7 @@ def is_config(config: Mapping[str, Any]) -> bool:
     return config.get("model_type") == MODEL_TYPE
 
 
-def read(folder: Path, config: Mapping[str, Any]) -> GLiNER:
+def read(folder: Path, config: Mapping[str, Any], lora: Path | None = None) -> GLiNER:
     """Compose the blocks of a GLiNER2 checkpoint and load its weights.
 
     Parameters
@@ -38,6 +38,8 @@ def read(folder: Path, config: Mapping[str, Any]) -> GLiNER:
         The checkpoint.
     config
         Content of its ``config.json``.
+    lora
+        Folder of LoRA weights to merge; None for none.
 
     Raises
     ------
@@ -49,6 +51,8 @@ def read(folder: Path, config: Mapping[str, Any]) -> GLiNER:
     model = from_blocks(gliner2_names.blocks(config, folder, hf.max_positions(text_encoder, tokenizer)))
     model.word_splitter = {"@word_splitters": "gliner2"}
     tensors, parts = weights(folder)
+    if lora is not None:
+        parts = gliner2_lora.merged(parts, gliner2_lora.read_changes(lora), folder)
     state = gliner2_names.rename(tensors, config, folder)
     with tempfile.TemporaryDirectory() as assets:
         gliner_assets.save(text_encoder, tokenizer, Path(assets) / "encoder" / "backbone")

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from gliner_pipe.checkpoints import gliner2_read, gliner_assets, gliner_names
+from gliner_pipe.checkpoints import gliner2_lora, gliner2_read, gliner_assets, gliner_names
 from gliner_pipe.checkpoints.tensor_files import WEIGHTS, fit, report, weights
 from gliner_pipe.errors import CheckpointError, ConfigError, reason_of
 from gliner_pipe.modeling.backbones import hf, hf_weights
@@ -22,27 +22,24 @@ from gliner_pipe.util.consent import trusting
 CONFIG = "gliner_config.json"
 #: Files to download: configurations, tokenizers and weights, which may be in several files (shards) with an index.
 FILES = (
-    "*.json",
-    "*.txt",
-    "*.model",
-    "*_tokenizer/*",
-    "encoder_config/*",
-    *WEIGHTS,
-    "*-of-*.safetensors",
-    "*-of-*.bin",
+    *("*.json", "*.txt", "*.model", "*_tokenizer/*", "encoder_config/*", *gliner2_lora.FILES),
+    *(*WEIGHTS, "*-of-*.safetensors", "*-of-*.bin"),
 )
 #: First part of the names of most tensors of a checkpoint.
 _ROOT = "token_rep_layer."
 _ALLOWED = "a folder with a GLiNER checkpoint, an installed package that holds one, a hub id"
 
 
-def read_checkpoint(name: str) -> GLiNER:
+def read_checkpoint(name: str, lora: str | None = None) -> GLiNER:
     """Compose the blocks of a checkpoint of GLiNER or GLiNER2 and load its weights.
 
     Parameters
     ----------
     name
-        A folder, an installed package that holds a checkpoint, or a hub id.
+        A folder, an installed package that holds a checkpoint, or a hub id. Also LoRA weights of a GLiNER2 checkpoint
+        that name it.
+    lora
+        LoRA weights of a GLiNER2 checkpoint to merge, likewise.
 
     Raises
     ------
@@ -50,9 +47,13 @@ def read_checkpoint(name: str) -> GLiNER:
         If files are missing, its tensors do not match the blocks, or it requires an unknown block.
     """
     folder = _folder(name)
+    if lora is None and gliner2_lora.is_adapter(folder):
+        return read_checkpoint(gliner2_lora.base_of(folder), name)
     config = _read_config(config_file(folder) or folder / CONFIG)
     if gliner2_read.is_config(config):
-        return gliner2_read.read(folder, config)
+        return gliner2_read.read(folder, config, None if lora is None else _folder(lora, of_lora=True))
+    if lora is not None:
+        raise ConfigError("components.*.model.lora", f"is set for {name!r}", "a GLiNER2 checkpoint, or null")
     text_encoder = gliner_assets.hf_config(config, folder, "model_name")
     tokenizer = gliner_assets.text_tokenizer(config, folder, text_encoder)
     blocks = gliner_names.blocks(config, folder, text_encoder, tokenizer)
@@ -72,7 +73,7 @@ def read_checkpoint(name: str) -> GLiNER:
     return model.eval()
 
 
-def read_encoder(name: str, trust_remote_code: bool = False, *, part: str) -> Any:
+def read_encoder(name: str, trust_remote_code: bool = False, *, part: str, lora: str | None = None) -> Any:
     """Return one encoder of a checkpoint: the base of an adapter saved without it.
 
     Parameters
@@ -83,12 +84,15 @@ def read_encoder(name: str, trust_remote_code: bool = False, *, part: str) -> An
         Consent to run Python code that comes with the encoder.
     part
         Name of the module that holds the encoder, such as ``"encoder.backbone"``.
+    lora
+        As for ``read_checkpoint``.
     """
     with trusting(trust_remote_code):
-        return read_checkpoint(name).get_submodule(part).encoder
+        return read_checkpoint(name, lora).get_submodule(part).encoder
 
 
-def _folder(name: str) -> Path:
+def _folder(name: str, of_lora: bool = False) -> Path:
+    """Return the folder of a checkpoint, or of LoRA weights."""
     folder = hf.locate(name, CONFIG) or hf.locate(name)
     if folder is None:
         if name.count("/") != 1 or name.startswith((".", "/", "~")):
@@ -102,7 +106,10 @@ def _folder(name: str) -> Path:
             raise ConfigError(
                 "model", f"{name!r} cannot be downloaded from the hub ({reason})", _ALLOWED
             ) from error
-    if config_file(folder) is None:
+    if of_lora and not (folder / gliner2_lora.CONFIG).is_file():
+        where, allowed = "components.*.model.lora", "LoRA weights of a GLiNER2 checkpoint"
+        raise ConfigError(where, f"{name!r} has no {gliner2_lora.CONFIG}", allowed)
+    if not of_lora and config_file(folder) is None and not gliner2_lora.is_adapter(folder):
         raise ConfigError("model", f"{name!r} has no {CONFIG}", _ALLOWED, _hint(name, folder))
     return folder
 

@@ -36,7 +36,7 @@ class Named(Block):
 
 @registry.architectures.register("gliner_pipe.Pretrained.v1")
 class Pretrained(Named):
-    """A GLiNER checkpoint: a folder, an installed package that holds one, or a hub id.
+    """A checkpoint of GLiNER or GLiNER2: a folder, an installed package that holds one, or a hub id.
 
     ``model = "urchade/gliner_small-v2.1"`` in the component's section is the short form. The checkpoint is loaded on
     first use, never by ``nlp.add_pipe``. A saved pipeline does not need the checkpoint.
@@ -53,6 +53,9 @@ class Pretrained(Named):
         Training loss; the focal loss when None.
     relation_loss
         Loss of pairs and relations; `loss` when None.
+    lora
+        LoRA weights that the `gliner2` package saved for this checkpoint, which are merged into it: a folder, package
+        or hub id. None for none.
     """
 
     family = "architectures"
@@ -66,9 +69,11 @@ class Pretrained(Named):
         label_adapter: Adapter | None = None,
         loss: Loss | None = None,
         relation_loss: Loss | None = None,
+        lora: str | None = None,
     ) -> None:
         super().__init__()
         self.name = name
+        self.lora = lora
         self.loss = loss
         self.relation_loss = relation_loss
         self.adapter = adapter
@@ -77,7 +82,7 @@ class Pretrained(Named):
     def materialize(self) -> GLiNER:
         """Load the checkpoint and return the blocks with its weights and new adapters."""
         with consent.trusting(self.trust_remote_code):
-            model = gliner_read.read_checkpoint(self.name)
+            model = gliner_read.read_checkpoint(self.name, self.lora)
         tokens = getattr(model.encoder, "new_tokens", ())
         for holder, adapter in self._adapted(model):
             holder.adapt(adapter, tokens if holder.part == "encoder.backbone" else ())
@@ -102,7 +107,7 @@ class Pretrained(Named):
         found = []
         for holder in (module for module in model.modules() if isinstance(module, PretrainedEncoder)):
             holder.checkpoint = self.name
-            holder.read_base = partial(gliner_read.read_encoder, part=holder.part)
+            holder.read_base = partial(gliner_read.read_encoder, part=holder.part, lora=self.lora)
             name = "adapter" if holder.part == "encoder.backbone" else "label_adapter"
             holder.adapter_section = f"components.*.model.{name}"
             adapter = adapters.pop(holder.part, None)

@@ -30,9 +30,9 @@ def weights(folder: Path) -> tuple[dict[str, Tensor], Iterable[dict[str, Tensor]
         )
     tensors: dict[str, Tensor] = {}
     for path in files:
-        tensors |= _unpickled(path, "meta") if path.suffix == ".bin" else _shapes(path)
+        tensors |= unpickled(path, "meta") if path.suffix == ".bin" else _shapes(path)
     return tensors, chain.from_iterable(
-        [_unpickled(path)] if path.suffix == ".bin" else read_parts(path) for path in files
+        [unpickled(path)] if path.suffix == ".bin" else read_parts(path) for path in files
     )
 
 
@@ -51,7 +51,7 @@ def _shapes(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path}: not a valid safetensors file ({error}). Download it again.") from None
 
 
-def _unpickled(path: Path, device: str = "cpu") -> dict[str, Tensor]:
+def unpickled(path: Path, device: str = "cpu") -> dict[str, Tensor]:
     """Load a pickle file of tensors; a file that holds anything else, such as code, is refused."""
     try:
         state = torch.load(path, map_location=device, weights_only=True)
