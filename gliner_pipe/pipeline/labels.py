@@ -88,7 +88,7 @@ def parse_labels(labels: Iterable[Any], where: str) -> tuple[LabelItem, ...]:
     ConfigError
         If the list or an item has another form.
     """
-    return _parse_list(labels, where, LabelItem, _parse_label)
+    return _parse_list(labels, where, LabelItem, parse_label)
 
 
 def parse_relations(relations: Iterable[Any], where: str) -> tuple[RelationItem, ...]:
@@ -181,7 +181,8 @@ def _fields(label: Any, where: str, keys: Sequence[str]) -> Mapping[str, Any]:
     return fields
 
 
-def _parse_label(label: Any, where: str) -> LabelItem:
+def parse_label(label: Any, where: str) -> LabelItem:
+    """Parse one label; see ``parse_labels``."""
     if type(label) is str and label.strip():  # there may be 100,000 of them
         return LabelItem(label)
     fields = _fields(label, where, (*_KEYS, "pattern"))

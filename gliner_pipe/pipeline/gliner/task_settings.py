@@ -11,7 +11,14 @@ from typing import Any, TypeVar, get_args
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.modeling.tasks import HEAD_AND_TAIL, RecordMode, Task, TaskField
 from gliner_pipe.pipeline.config_errors import did_you_mean
-from gliner_pipe.pipeline.labels import LabelItem, RelationItem, as_items, check_threshold, parse_labels
+from gliner_pipe.pipeline.labels import (
+    LabelItem,
+    RelationItem,
+    as_items,
+    check_threshold,
+    parse_label,
+    parse_labels,
+)
 
 _Item = TypeVar("_Item")
 
@@ -330,7 +337,7 @@ def _field_item(field: Any, where: str) -> FieldItem:
     limits = {key: settings[key] for key in ("threshold", "pattern") if settings.get(key) is not None}
     if not isinstance(name, str) or not name.strip():
         raise ConfigError(where, f"found the field {name!r}", "a string that is not blank")
-    parse_labels([{"label": name, **limits}], where)  # their checks are those of labels
+    parse_label({"label": name, **limits}, where)  # the checks are those of labels
     right = choices is None or (
         isinstance(choices, (list, tuple)) and len({*map(str, choices)}) == len(choices)
     )
