@@ -16,6 +16,7 @@ from gliner_pipe.errors import ConfigError
 from gliner_pipe.modeling.backbones.base import classified_parameters
 from gliner_pipe.modeling.backbones.pretrained_encoder import PretrainedEncoder
 from gliner_pipe.registry import registry
+from gliner_pipe.training.muon import Muon
 from gliner_pipe.util.ranges import NonNegative, Number, Positive, Rate
 
 logger = logging.getLogger(__name__)
@@ -39,10 +40,15 @@ class OptimizerBlock:
     optimizer_class: type[torch.optim.Optimizer]
     options: dict[str, Any] = field(default_factory=dict)
 
-    def build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-        """Return the optimizer for the groups from :func:`parameter_groups`."""
+    def build(
+        self, groups: list[dict[str, Any]], models: Mapping[str, nn.Module] | None = None
+    ) -> torch.optim.Optimizer:
+        """Return the optimizer for the groups from :func:`parameter_groups`, whose parameters are those of `models`."""
+        options = self.options
+        if self.optimizer_class is Muon:
+            options = {**options, "lookups": _lookups(models or {})}
         try:
-            return self.optimizer_class(groups, **self.options)
+            return self.optimizer_class(groups, **options)
         except (TypeError, ValueError) as error:
             raise ConfigError(
                 "train.optimizer",
@@ -115,6 +121,34 @@ def adafactor(
     return OptimizerBlock(torch.optim.Adafactor, options)
 
 
+@registry.optimizers.register("muon")
+def muon(
+    momentum: Rate = 0.95, beta1: Rate = 0.9, beta2: Rate = 0.999, eps: Positive = 1e-8
+) -> OptimizerBlock:
+    """Muon for matrices, AdamW for embeddings, biases and normalisation: learns more from each step than ``adamw``.
+
+    Learning rates and weight decay are those of ``adamw``. A step takes longer, by a fixed time for the weights.
+
+    Parameters
+    ----------
+    momentum
+        Share of the running mean of the gradient of a matrix to keep.
+    beta1, beta2, eps
+        Those of ``adamw``, for all other parameters.
+
+    Notes
+    -----
+    Source: Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024).
+    """
+    return OptimizerBlock(Muon, {"momentum": momentum, "betas": (beta1, beta2), "eps": eps})
+
+
+def _lookups(models: Mapping[str, nn.Module]) -> set[int]:
+    """Return the ids of the weights of embeddings."""
+    modules = (module for model in models.values() for module in model.modules())
+    return {id(module.weight) for module in modules if isinstance(module, nn.Embedding)}
+
+
 @registry.optimizers.register("torch")
 def torch_optimizer(name: str, **options: Any) -> OptimizerBlock:
     """Any optimizer of ``torch.optim`` by its name; ``optimizer = "NAdam"`` is the short form.
@@ -140,7 +174,9 @@ def _torch_names() -> list[str]:
 
 
 def make_optimizer(
-    optimizer: OptimizerBlock | str | None, groups: list[dict[str, Any]]
+    optimizer: OptimizerBlock | str | None,
+    groups: list[dict[str, Any]],
+    models: Mapping[str, nn.Module] | None = None,
 ) -> torch.optim.Optimizer:
     """Return the optimizer for the option `optimizer` of a training.
 
@@ -151,6 +187,8 @@ def make_optimizer(
         supports it: the same update in a sixth of the time.
     groups
         From :func:`parameter_groups`.
+    models
+        Model of each component; ``muon`` treats their embeddings differently from other matrices.
     """
     block = _block(optimizer)
     if block.optimizer_class is torch.optim.AdamW and "fused" not in block.options:
@@ -158,7 +196,7 @@ def make_optimizer(
             return OptimizerBlock(torch.optim.AdamW, {**block.options, "fused": True}).build(groups)
         except RuntimeError:  # no fused kernel for these devices or types
             pass
-    return block.build(groups)
+    return block.build(groups, models)
 
 
 def _block(optimizer: OptimizerBlock | str | None) -> OptimizerBlock:

@@ -285,7 +285,7 @@ class Trainer:
         self.models.to(accelerator.device)
         if options.compile:
             compile_backbones(models, options.compile)
-        optimizer = make_optimizer(options.optimizer, groups)
+        optimizer = make_optimizer(options.optimizer, groups, models)
         scheduler = schedule.build(optimizer, self.plan.max_steps)
         trained = [parameter for group in groups for parameter in group["params"]]
         module, optimizer = accelerator.prepare(self.models, optimizer)

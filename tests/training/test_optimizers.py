@@ -7,6 +7,7 @@ from torch import nn
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.modeling.backbones.base import PretrainedModule
 from gliner_pipe.registry import registry
+from gliner_pipe.training.muon import orthogonal
 from gliner_pipe.training.optimizers import adamw, make_optimizer, parameter_groups, sgd, torch_optimizer
 
 
@@ -124,7 +125,7 @@ def groups_and(model):
 def test_invalid_optimizers_fail():
     groups = groups_and(nn.Linear(2, 2))
     for wrong, found, allowed in (
-        (lambda: make_optimizer("adam", groups), "'adam'", "adamw, sgd, torch"),
+        (lambda: make_optimizer("adam", groups), "'adam'", "adamw, muon, sgd, torch"),
         (lambda: torch_optimizer("NoSuch"), "'NoSuch'", "AdamW"),
         (lambda: make_optimizer(torch_optimizer("AdamW", nesterov=True), groups), "nesterov", ""),
         (lambda: make_optimizer("torch", groups), "'torch'", "@optimizers"),
@@ -196,3 +197,35 @@ def test_adafactor_takes_the_learning_rate_as_it_is():
     (1e-6 * weight.pow(3)).sum().backward()
     optimizer.step()
     assert (weight.detach() - before).square().mean().sqrt().item() == pytest.approx(1e-2, rel=0.1)
+
+
+def test_muon_makes_the_singular_values_of_an_update_alike():
+    torch.manual_seed(0)
+    for shape in ((8, 24), (24, 8)):
+        values = torch.linalg.svdvals(orthogonal(torch.randn(shape)))
+        assert float(values.min()) > 0.6 and float(values.max()) < 1.3
+
+
+def updated(optimizer):
+    """A model after three steps that all have the same gradient."""
+    torch.manual_seed(0)
+    model = nn.ModuleDict({"words": nn.Embedding(6, 4), "out": nn.Linear(4, 3)})
+    gradients = {name: torch.randn_like(weight) for name, weight in model.named_parameters()}
+    groups = parameter_groups({"a": model}, transformer_lr=1, task_lr=1e-2, weight_decay=0.1)
+    made = make_optimizer(optimizer, groups, {"a": model})
+    for _ in range(3):
+        for name, weight in model.named_parameters():
+            weight.grad = gradients[name].clone()
+        made.step()
+    return model, gradients["out.weight"]
+
+
+def test_muon_updates_matrices_and_adamw_all_others():
+    (model, gradient), (peer, _) = updated("muon"), updated("adamw")
+    torch.testing.assert_close(model["words"].weight, peer["words"].weight)
+    torch.testing.assert_close(model["out"].bias, peer["out"].bias)
+    torch.manual_seed(0)
+    start = nn.ModuleDict({"words": nn.Embedding(6, 4), "out": nn.Linear(4, 3)})["out"].weight.detach()
+    for _ in range(3):  # the mean of equal gradients is a multiple of them
+        start = start * (1 - 1e-2 * 0.1) - 1e-2 * 0.2 * 4**0.5 * orthogonal(gradient)
+    torch.testing.assert_close(model["out"].weight.detach(), start, atol=5e-4, rtol=0)  # in bfloat16

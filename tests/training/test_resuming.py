@@ -53,6 +53,7 @@ def same(one, other):
         {"ema_decay": 0.8, "start_decay": 10.0, "schedule": "cosine", "optimizer": "NAdam"},
         {"gradient_accumulation_steps": 2, "num_workers": 1, "grad_accumulation_max_tokens": 60},
         {"optimizer": "adafactor"},
+        {"optimizer": "muon", "start_decay": 10.0, "ema_decay": 0.8},
         {"checkpoint_interval": 3, "validation_interval": 4, "max_steps": 10},
     ],
 )

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from gliner_pipe.modeling.block import Block
@@ -46,6 +47,10 @@ class Loss(Block):
         which label is right; spans that are no entity outnumber them. ``"balanced"``: together they count as much as
         the right label, and each at least as much as any negative; of the focal loss this is
         ``alpha / (1 - alpha) / (labels - 1)``.
+    choice_weight
+        Weight of a second term, for entities (or related pairs) only: the cross-entropy of each right label against the
+        wrong ones. It teaches which label is right even while all scores are low, where the wrong labels of the focal
+        loss have hardly any gradient, and moves no score but relative to the others.
     """
 
     family = "losses"
@@ -58,6 +63,7 @@ class Loss(Block):
         label_smoothing: Share = 0.0,
         width_weight: bool = False,
         wrong_label_weight: WrongLabelWeight = 1.0,
+        choice_weight: NonNegative = 0.0,
     ) -> None:
         super().__init__()
         self.reduction = reduction
@@ -66,6 +72,7 @@ class Loss(Block):
         self.label_smoothing = label_smoothing
         self.width_weight = width_weight
         self.wrong_label_weight = wrong_label_weight
+        self.choice_weight = choice_weight
 
     @abstractmethod
     def elements(self, logits: Tensor, targets: Tensor) -> Tensor:
@@ -119,9 +126,10 @@ class Loss(Block):
             right = targets > 0
             wrong = right.any(-1, keepdim=True) & ~right
             losses = torch.where(wrong, self._weight_of(wrong & mask) * losses, losses)
+        choice = self.choice_weight * _choice(logits, targets > 0, mask) if self.choice_weight else 0.0
         if self.masking != "none" and self.negatives < 1:
             mask = mask & self._kept(targets > 0)
-        return torch.where(mask, losses, 0.0).sum()
+        return torch.where(mask, losses, 0.0).sum() + choice
 
     def _weight_of(self, wrong: Tensor) -> Tensor | float:
         """Return the weight of the wrong labels, given where they are."""
@@ -136,6 +144,15 @@ class Loss(Block):
         elif self.masking == "span":
             positive = positive.any(3, keepdim=True)
         return positive | (torch.rand(positive.shape, device=positive.device) < self.negatives)
+
+
+def _choice(logits: Tensor, right: Tensor, mask: Tensor) -> Tensor:
+    """Return the summed cross-entropy of each right label against the wrong labels of its span."""
+    right = right & mask
+    some = right.any(-1)
+    logits, right, wrong = logits[some], right[some], (mask & ~right)[some]
+    others = logits.masked_fill(~wrong, torch.finfo(logits.dtype).min / 2).logsumexp(-1, keepdim=True)
+    return F.softplus(others - logits)[right].sum()
 
 
 class _ChunkedSum(torch.autograd.Function):

@@ -25,7 +25,7 @@ class DiceLoss(Loss):
     ----------
     gamma
         How strongly high scores are down-weighted, as ``(1 - p) ** gamma * p``; 0 for the plain coefficient.
-    reduction, masking, negatives, label_smoothing, width_weight, wrong_label_weight
+    reduction, masking, negatives, label_smoothing, width_weight, wrong_label_weight, choice_weight
         As in every loss.
 
     Notes
@@ -44,8 +44,11 @@ class DiceLoss(Loss):
         label_smoothing: Share = 0.0,
         width_weight: bool = False,
         wrong_label_weight: WrongLabelWeight = 1.0,
+        choice_weight: NonNegative = 0.0,
     ) -> None:
-        super().__init__(reduction, masking, negatives, label_smoothing, width_weight, wrong_label_weight)
+        super().__init__(
+            reduction, masking, negatives, label_smoothing, width_weight, wrong_label_weight, choice_weight
+        )
         self.gamma = gamma
 
     def elements(self, logits: Tensor, targets: Tensor) -> Tensor:

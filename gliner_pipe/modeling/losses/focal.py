@@ -28,7 +28,7 @@ class FocalLoss(Loss):
         How strongly easy elements are down-weighted; 0 gives (weighted) cross-entropy.
     prob_margin
         Subtracted from the probabilities of negatives first, so that negatives below it have zero loss.
-    reduction, masking, negatives, label_smoothing, width_weight, wrong_label_weight
+    reduction, masking, negatives, label_smoothing, width_weight, wrong_label_weight, choice_weight
         As in every loss.
 
     Notes
@@ -48,8 +48,11 @@ class FocalLoss(Loss):
         label_smoothing: Share = 0.0,
         width_weight: bool = False,
         wrong_label_weight: WrongLabelWeight = 1.0,
+        choice_weight: NonNegative = 0.0,
     ) -> None:
-        super().__init__(reduction, masking, negatives, label_smoothing, width_weight, wrong_label_weight)
+        super().__init__(
+            reduction, masking, negatives, label_smoothing, width_weight, wrong_label_weight, choice_weight
+        )
         self.alpha = alpha
         self.gamma = gamma
         self.prob_margin = prob_margin

@@ -17,6 +17,7 @@ LOSSES = [
     BCELoss(width_weight=True),
     FocalLoss(wrong_label_weight=3.0),
     DiceLoss(label_smoothing=0.05),
+    FocalLoss(choice_weight=0.5),
 ]
 
 
@@ -35,7 +36,13 @@ def plain(loss, logits, targets, mask):
         losses = losses * (1 + hard * torch.arange(1, 4, dtype=logits.dtype).log()[:, None])
     wrong = ~targets & targets.any(-1, keepdim=True)
     losses = losses * torch.where(wrong, loss.wrong_label_weight, 1.0)
-    return (losses * mask).sum()
+    total = (losses * mask).sum()
+    for place in (targets & mask).nonzero().tolist():
+        span = tuple(place[:-1])
+        wrong = logits[span][~targets[span] & mask[span]]  # no label is padding here
+        row = torch.cat([logits[tuple(place)][None], wrong])
+        total = total - loss.choice_weight * row.log_softmax(0)[0]
+    return total
 
 
 @pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: type(loss).__name__)

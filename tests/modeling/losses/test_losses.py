@@ -194,6 +194,20 @@ def test_balanced_wrong_labels_count_together_as_much_as_the_right_one():
         torch.testing.assert_close(loss, (0.9 + 0.1 * expected) * torch.tensor(2.0).log())
 
 
+@pytest.mark.parametrize("loss", [BCELoss, FocalLoss, DiceLoss])
+def test_each_right_label_is_chosen_among_the_wrong_ones(loss):
+    torch.manual_seed(0)
+    logits = torch.randn(1, 1, 4, 4)
+    targets = torch.zeros(1, 1, 4, 4)
+    targets[0, 0, 0, 1] = targets[0, 0, 1, 0] = targets[0, 0, 1, 2] = targets[0, 0, 3, :] = 1.0
+    mask = torch.tensor([True, True, True, False]).expand(1, 1, 4, 4)  # the last label is padding
+    one, two = logits[0, 0, :2]
+    expected = -one[:3].log_softmax(0)[1]  # the third span has no right label, the fourth no wrong one
+    expected = expected - two[:2].log_softmax(0)[0] - two[1:3].log_softmax(0)[1]
+    plain, found = (loss(choice_weight=weight)(logits, targets, mask) for weight in (0.0, 2.0))
+    torch.testing.assert_close(found - plain, 2 * expected)
+
+
 def test_width_weights_equal_gliners():
     """GLiNER weighs positives by 1 + ln(k): its loss over all spans, ours over the same."""
     peer = pytest.importorskip("gliner.modeling.base")
