@@ -22,8 +22,8 @@ class Muon(torch.optim.Optimizer):
     ----------
     groups
         Parameter groups with ``lr`` and ``weight_decay``, for matrices and all others alike.
-    lookups
-        Ids of the parameters that are looked up row by row, such as embeddings: AdamW updates them.
+    excluded
+        Ids of matrices that AdamW updates, such as embeddings, whose rows are looked up one by one.
     momentum
         Decay of the running mean of the gradient of a matrix.
     betas, eps
@@ -38,7 +38,7 @@ class Muon(torch.optim.Optimizer):
     def __init__(
         self,
         groups: Sequence[dict[str, Any]],
-        lookups: Collection[int] = (),
+        excluded: Collection[int] = (),
         momentum: float = 0.95,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
@@ -46,7 +46,7 @@ class Muon(torch.optim.Optimizer):
         matrices, others = [], []
         for group in groups:
             for wanted, chosen in ((True, matrices), (False, others)):
-                params = [p for p in group["params"] if (p.ndim == 2 and id(p) not in lookups) == wanted]
+                params = [p for p in group["params"] if (p.ndim == 2 and id(p) not in excluded) == wanted]
                 if params:
                     chosen.append({**group, "params": params})
         self._parts: list[torch.optim.Optimizer] = []

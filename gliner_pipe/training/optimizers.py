@@ -44,9 +44,9 @@ class OptimizerBlock:
         self, groups: list[dict[str, Any]], models: Mapping[str, nn.Module] | None = None
     ) -> torch.optim.Optimizer:
         """Return the optimizer for the groups from :func:`parameter_groups`, whose parameters are those of `models`."""
-        options = self.options
+        options = dict(self.options)
         if self.optimizer_class is Muon:
-            options = {**options, "lookups": _lookups(models or {})}
+            options["excluded"] = _not_for_muon(models or {}, options.pop("backbone"))
         try:
             return self.optimizer_class(groups, **options)
         except (TypeError, ValueError) as error:
@@ -123,14 +123,20 @@ def adafactor(
 
 @registry.optimizers.register("muon")
 def muon(
-    momentum: Rate = 0.95, beta1: Rate = 0.9, beta2: Rate = 0.999, eps: Positive = 1e-8
+    backbone: bool = False,
+    momentum: Rate = 0.95,
+    beta1: Rate = 0.9,
+    beta2: Rate = 0.999,
+    eps: Positive = 1e-8,
 ) -> OptimizerBlock:
-    """Muon for matrices, AdamW for embeddings, biases and normalisation: learns more from each step than ``adamw``.
+    """Muon for the matrices of the heads, AdamW for the rest: new heads learn more from each step than with ``adamw``.
 
-    Learning rates and weight decay are those of ``adamw``. A step takes longer, by a fixed time for the weights.
+    Learning rates and weight decay are those of ``adamw``. A step takes longer by a fixed time for each matrix.
 
     Parameters
     ----------
+    backbone
+        Use Muon for the matrices of pretrained transformers, too.
     momentum
         Share of the running mean of the gradient of a matrix to keep.
     beta1, beta2, eps
@@ -140,13 +146,17 @@ def muon(
     -----
     Source: Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024).
     """
-    return OptimizerBlock(Muon, {"momentum": momentum, "betas": (beta1, beta2), "eps": eps})
+    options = {"backbone": backbone, "momentum": momentum, "betas": (beta1, beta2), "eps": eps}
+    return OptimizerBlock(Muon, options)
 
 
-def _lookups(models: Mapping[str, nn.Module]) -> set[int]:
-    """Return the ids of the weights of embeddings."""
+def _not_for_muon(models: Mapping[str, nn.Module], backbone: bool) -> set[int]:
+    """Return the ids of the weights of embeddings and, unless wanted, of backbones."""
     modules = (module for model in models.values() for module in model.modules())
-    return {id(module.weight) for module in modules if isinstance(module, nn.Embedding)}
+    excluded = {id(module.weight) for module in modules if isinstance(module, nn.Embedding)}
+    if not backbone:
+        excluded |= {id(one) for _, one, in_backbone, _ in classified_parameters(models) if in_backbone}
+    return excluded
 
 
 @registry.optimizers.register("torch")
