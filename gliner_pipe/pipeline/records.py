@@ -1,13 +1,15 @@
-"""Entities and relations of a document as plain records."""
+"""Entities, relations, classes and records of a document as plain data."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
-from spacy.tokens import Doc
+from spacy.tokens import Doc, Span
 
-from gliner_pipe.data.relations import RELATIONS_KEY, get_relations
+from gliner_pipe.data.classes import CLASSES_KEY, get_classes
+from gliner_pipe.data.records import RECORDS_KEY, get_records, with_values
+from gliner_pipe.data.relations import RELATIONS_KEY, Relation, get_relations
 from gliner_pipe.metrics.alignment import SpanGetter, get_spans
 
 if TYPE_CHECKING:
@@ -88,13 +90,68 @@ def relations_of(doc: Doc, entities: Sequence[Entity]) -> list[RelationRecord] |
     places = {(e["start"], e["end"], e["label"]): place for place, e in enumerate(entities)}
     found = []
     for relation in get_relations(doc):
-        head, tail = (
-            places.get((span.start_char, span.end_char, span.label_))
-            for span in (relation.head, relation.tail)
-        )
+        head, tail = places.get(_key(relation.head)), places.get(_key(relation.tail))
         if head is not None and tail is not None:
-            found.append(RelationRecord(head, tail, relation.label, round(float(relation.score), 6)))
+            found.append(RelationRecord(head, tail, relation.label, _rounded(relation.score)))
     return sorted(found)
+
+
+#: Fields of `task_fields`: the classes of the text with the scores of all labels, records with their scores, and all
+#: relations with their scores where some have an end that is no entity.
+TASK_FIELDS = ("classes", "cats", "records", "record_scores", "links", "link_scores")
+
+
+def task_fields(doc: Doc, entities: Sequence[Entity]) -> dict[str, Any]:
+    """Return what was predicted besides entities and relations between them, as fields of JSON that ``jsonl`` reads.
+
+    Parameters
+    ----------
+    doc
+        A document with predictions.
+    entities
+        Its entities, as returned by `entities_of`.
+
+    Returns
+    -------
+    dict
+        Fields of `TASK_FIELDS`, each only if the pipeline predicts it. Places are characters, the end exclusive.
+    """
+    fields: dict[str, Any] = {}
+    if CLASSES_KEY in doc.user_data:
+        fields["classes"] = {task: label for task, label in get_classes(doc).items() if label is not None}
+        fields["cats"] = {key: _rounded(score) for key, score in doc.cats.items()}
+    if RECORDS_KEY in doc.user_data:
+        items: dict[str, list[Any]] = {}
+        scores: dict[str, list[float]] = {}
+        for one in get_records(doc):
+            items.setdefault(one.name, []).append(with_values(one, _place))
+            scores.setdefault(one.name, []).append(_rounded(one.score))
+        fields |= {"records": items, "record_scores": scores}
+    if other_relations(doc, entities):
+        found = get_relations(doc)
+        fields["links"] = [[*_place(one.head), *_place(one.tail), one.label] for one in found]
+        fields["link_scores"] = [_rounded(one.score) for one in found]
+    return fields
+
+
+def other_relations(doc: Doc, entities: Sequence[Entity]) -> list[Relation]:
+    """Return the relations of a document with an end that is none of the `entities`."""
+    if RELATIONS_KEY not in doc.user_data:
+        return []
+    known = {(one["start"], one["end"], one["label"]) for one in entities}
+    return [one for one in get_relations(doc) if not {_key(one.head), _key(one.tail)} <= known]
+
+
+def _key(span: Span) -> tuple[int, int, str]:
+    return span.start_char, span.end_char, span.label_
+
+
+def _place(span: Span) -> list[int]:
+    return [span.start_char, span.end_char]
+
+
+def _rounded(score: float) -> float:
+    return round(float(score), 6)
 
 
 class RelationDict(TypedDict):
@@ -107,10 +164,24 @@ class RelationDict(TypedDict):
 
 
 def relation_dicts(doc: Doc, entities: Sequence[Entity]) -> list[RelationDict]:
-    """Return the relations of a document with their entities; parameters as for `relations_of`."""
-    return [
+    """Return the relations of a document with their entities; parameters as for `relations_of`.
+
+    Relations with an end that is no entity come last; that end has the label ``head`` or ``tail`` and no score.
+    """
+    between = [
         RelationDict(head=entities[one.head], tail=entities[one.tail], relation=one.label, score=one.score)
         for one in relations_of(doc, entities) or ()
+    ]
+    known = {(one["start"], one["end"], one["label"]): one for one in entities}
+
+    def end(span: Span) -> Entity:
+        start, stop, label = _key(span)
+        other = Entity(start=start, end=stop, label=label, score=None, text=span.text)
+        return known.get((start, stop, label), other)
+
+    return between + [
+        RelationDict(head=end(one.head), tail=end(one.tail), relation=one.label, score=_rounded(one.score))
+        for one in other_relations(doc, entities)
     ]
 
 

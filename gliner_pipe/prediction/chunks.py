@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ from spacy.tokens import Doc
 from gliner_pipe.errors import DataError, GlinerPipeError
 from gliner_pipe.metrics.alignment import SpanGetter, prediction_getter
 from gliner_pipe.pipeline.labels import parse_labels
-from gliner_pipe.pipeline.records import Entity, RelationRecord, entities_of, relations_of
+from gliner_pipe.pipeline.records import Entity, RelationRecord, entities_of, relations_of, task_fields
 from gliner_pipe.pipeline.stream import Failure, Labelled, Source, annotate
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -68,10 +68,16 @@ class BadRow(NamedTuple):
 
 
 class Found(NamedTuple):
-    """Entities and relations of a text; relations are None where the pipeline predicts none."""
+    """Entities and relations of a text, the latter None where the pipeline predicts none, and its ``task_fields``."""
 
     entities: list[Entity]
     relations: list[RelationRecord] | None = None
+    tasks: Mapping[str, Any] = {}
+
+    @classmethod
+    def of(cls, doc: Doc, entities: list[Entity]) -> Found:
+        """Collect what was found in a document with these entities."""
+        return cls(entities, relations_of(doc, entities), task_fields(doc, entities))
 
 
 class NoPrediction(NamedTuple):
@@ -253,7 +259,7 @@ class _Pending:
         request = self.requests.popleft()
         if isinstance(result, Doc):
             entities = entities_of(result, getter)
-            self.outcomes[request.position] = Found(entities, relations_of(result, entities))
+            self.outcomes[request.position] = Found.of(result, entities)
             return
         own_labels = request.labels is not None
         if result.concerns_all(own_labels) or not (skip or result.handled):
@@ -276,8 +282,8 @@ def json_fields(outcome: Outcome) -> dict[str, Any]:
     """Return an outcome as the fields of a JSON object, which the reader ``jsonl`` reads back.
 
     ``entities`` (start, end, label, score, text); if relations were predicted also ``relations`` (head and tail as
-    positions in ``entities``, label) and ``relation_scores``. A row without prediction has null as ``entities`` and the
-    reason as ``error``.
+    positions in ``entities``, label) and ``relation_scores``; and ``task_fields``. A row without prediction has null as
+    ``entities`` and the reason as ``error``.
     """
     if isinstance(outcome, NoPrediction):
         return {"entities": None, "error": outcome.reason}
@@ -285,7 +291,7 @@ def json_fields(outcome: Outcome) -> dict[str, Any]:
     if outcome.relations is not None:
         fields["relations"] = [list(relation[:3]) for relation in outcome.relations]
         fields["relation_scores"] = [relation.score for relation in outcome.relations]
-    return fields
+    return {**fields, **outcome.tasks}
 
 
 def conflicting_names(columns: Sequence[str], skip: bool) -> list[str]:

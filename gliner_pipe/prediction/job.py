@@ -233,9 +233,9 @@ def describe_pipeline(nlp: Language) -> dict[str, Any]:
         if isinstance(pipe, TorchPipe):
             _digest(digest, dict(sorted(pipe.network.state_dict().items())))
             live = {key: value for key, value in pipe.cfg.items() if key not in _NO_EFFECT}
-            for key in ("label_data", "relation_data"):
+            for key in ("label_data", "relation_data", "class_data", "record_data"):
                 if hasattr(pipe, key):
-                    live[key.replace("_data", "s")] = getattr(pipe, key)
+                    live["classes" if key == "class_data" else key.replace("_data", "s")] = getattr(pipe, key)
             settings |= {f"{name}.{key}": value for key, value in live.items()}
         elif hasattr(pipe, "to_bytes"):
             digest.update(pipe.to_bytes(exclude=["vocab"]))

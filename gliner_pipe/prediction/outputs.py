@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,14 +18,17 @@ from spacy.tokens import Doc
 
 from gliner_pipe.data import writers
 from gliner_pipe.data.annotations import set_supervision
+from gliner_pipe.data.classes import get_classes
+from gliner_pipe.data.records import get_records
 from gliner_pipe.errors import ConfigError
-from gliner_pipe.pipeline.records import Entity, relations_of
+from gliner_pipe.pipeline.records import Entity, other_relations, relations_of
 from gliner_pipe.prediction.chunks import Found, json_fields
 from gliner_pipe.prediction.rendering import (
     HTML_TAIL,
     HtmlStyle,
     html_head,
     relation_line,
+    task_lines,
     to_html,
     to_terminal,
 )
@@ -98,20 +102,17 @@ def write(
 
 
 def _write_jsonl(predictions: Iterable[Prediction], stream: TextIO) -> None:
-    """Write one object per line: ``text``, ``entities`` (start, end, label, score, text) and ``meta``; if relations
-    were predicted also ``relations`` (head and tail as positions in ``entities``, label) and ``relation_scores``.
-    """
+    """Write one object per line: ``text``, the fields of `json_fields`, and ``meta``."""
     escape = (stream.encoding or "").lower().replace("-", "") != "utf8"
     for item, doc, entities in predictions:
-        found = Found(entities, relations_of(doc, entities))
-        record = {"text": item.text, **json_fields(found), "meta": item.meta}
+        record = {"text": item.text, **json_fields(Found.of(doc, entities)), "meta": item.meta}
         stream.write(json.dumps(record, ensure_ascii=escape) + "\n")
         stream.flush()
 
 
 def _write_terminal(predictions: Iterable[Prediction], stream: TextIO) -> None:
-    """Write texts with their entities in brackets, and one line per relation; in colour on a terminal, unless NO_COLOR
-    is set.
+    """Write texts with their entities in brackets, and one line per relation, classification and record; in colour on a
+    terminal, unless NO_COLOR is set.
     """
     console = Console(
         file=stream,
@@ -127,6 +128,8 @@ def _write_terminal(predictions: Iterable[Prediction], stream: TextIO) -> None:
         show(to_terminal(item.text, entities, styles), console)
         for relation in relations_of(doc, entities) or ():
             show(relation_line(relation, entities), console)
+        for line in task_lines(doc, entities):
+            show(Text(f"  {line}"), console)
 
 
 def _write_html(predictions: Iterable[Prediction], stream: TextIO, style: HtmlStyle) -> None:
@@ -141,11 +144,16 @@ def _write_html(predictions: Iterable[Prediction], stream: TextIO, style: HtmlSt
 def _write_standoff(predictions: Iterable[Prediction], folder: Path) -> None:
     """Write a ``.txt`` and a BRAT ``.ann`` file for each non-empty text, named after its file or line.
 
-    The format stores no scores and allows no blanks in labels: a warning lists the labels that were changed.
+    The format stores no scores and allows no blanks in labels: a warning lists the labels that were changed. Another
+    one counts what the format cannot hold.
     """
+    left_out = Counter[str]()
 
     def docs() -> Iterator[Doc]:
         for item, doc, entities in predictions:
+            left_out["relations of spans that are no entities"] += len(other_relations(doc, entities))
+            left_out["classifications"] += len(get_classes(doc))
+            left_out["records"] += len(get_records(doc))
             relations = relations_of(doc, entities) or []
             set_supervision(doc, id=item.name, relations=[list(relation[:3]) for relation in relations])
             doc.spans[_STANDOFF] = [doc.char_span(e["start"], e["end"], label=e["label"]) for e in entities]
@@ -155,6 +163,8 @@ def _write_standoff(predictions: Iterable[Prediction], folder: Path) -> None:
     if report.labels:
         changed = ", ".join(f"{old!r} to {new!r}" for old, new in report.labels.items())
         logger.warning("%s: labels were changed for the standoff format: %s", folder, changed)
+    if counts := ", ".join(f"{number} {what}" for what, number in left_out.items() if number):
+        logger.warning("%s: not written, as the standoff format cannot hold them: %s", folder, counts)
 
 
 @contextmanager

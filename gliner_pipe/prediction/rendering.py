@@ -11,8 +11,10 @@ from rich.text import Text
 from spacy import displacy
 from spacy.tokens import Doc
 
+from gliner_pipe.data.classes import cat_key, get_classes
+from gliner_pipe.data.records import get_records
 from gliner_pipe.errors import ConfigError
-from gliner_pipe.pipeline.records import Entity, RelationRecord
+from gliner_pipe.pipeline.records import Entity, RelationRecord, other_relations
 from gliner_pipe.util.colours import LabelColours
 from gliner_pipe.util.console import VISIBLE
 
@@ -46,6 +48,39 @@ def relation_line(relation: RelationRecord, entities: Sequence[Entity]) -> Text:
     )
     label = relation.label.translate(VISIBLE).replace("\n", " ")
     return Text(f"  {head} --[{label} {relation.score:.2f}]-> {tail}")
+
+
+def task_lines(doc: Doc, entities: Sequence[Entity]) -> list[str]:
+    """Return the relations of spans that are no entities, the classes and the records of a document, a line for each.
+
+    ``Ann --[works for 0.98]-> Acme``, ``tone: good 0.91``, ``product: name = lamp 0.98, colours = red 0.9 | blue 0.7``.
+    """
+    others = other_relations(doc, entities)
+    lines = [f"{one.head.text} --[{one.label} {one.score:.2f}]-> {one.tail.text}" for one in others]
+    classes = get_classes(doc)
+    for task, chosen in classes.items():
+        names = [chosen] if isinstance(chosen, str) else chosen or []
+        keys = [(name, cat_key(task, name, len(classes) == 1)) for name in names]
+        lines.append(
+            f"{task}: " + (", ".join(f"{name} {doc.cats.get(key, 1.0):.2f}" for name, key in keys) or "-")
+        )
+    for record in get_records(doc):
+        parts = [
+            f"{field} = {_shown(value, record.scores.get(field))}"
+            for field, value in record.fields.items()
+            if value
+        ]
+        lines.append(f"{record.name}: {', '.join(parts)}")
+    return [" ".join(line.translate(VISIBLE).split()) for line in lines]
+
+
+def _shown(value: Any, score: Any) -> str:
+    """Return a value of a record, or several, with their scores if these are known."""
+    if isinstance(value, list):
+        scores = score if isinstance(score, list) else [None] * len(value)
+        return " | ".join(map(_shown, value, scores))
+    text = value if isinstance(value, str) else value.text
+    return text if score is None else f"{text} {score:.2f}"
 
 
 def to_terminal(text: str, entities: Sequence[Entity], styles: dict[str, str]) -> Text:
@@ -90,7 +125,7 @@ def to_html(
     title: str = "",
     colours: LabelColours | None = None,
 ) -> str:
-    """Render one document with displaCy, as a fragment of a page.
+    """Render one document with displaCy, as a fragment of a page; its classes and records are a list below the text.
 
     Parameters
     ----------
@@ -141,7 +176,9 @@ def to_html(
         parsed["ents"] = [{"start": e["start"], "end": e["end"], "label": caption} for caption, e in pairs]
     html = displacy.render(parsed, style=kind, manual=True, jupyter=False, options=options)
     html = html.replace(_BREAK, "<br>")
-    return f'<figure style="margin-bottom: 3rem">\n{html}\n</figure>\n'
+    items = "".join(f"<li>{escape(line)}</li>\n" for line in task_lines(doc, entities))
+    below = f"\n<ul>\n{items}</ul>" if items else ""
+    return f'<figure style="margin-bottom: 3rem">\n{html}{below}\n</figure>\n'
 
 
 def displacy_options(labels: Iterable[str], spans_key: str = "gliner") -> dict[str, Any]:

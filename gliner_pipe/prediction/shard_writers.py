@@ -7,7 +7,7 @@ import gzip
 import json
 import math
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,9 @@ from spacy.language import Language
 from spacy.util import raise_error
 
 from gliner_pipe.data.readers.tables import open_parquet
+from gliner_pipe.errors import DataError
 from gliner_pipe.pipeline.overrides import gliner_components
+from gliner_pipe.pipeline.records import TASK_FIELDS
 from gliner_pipe.prediction.chunks import NoPrediction, Outcome, json_fields
 from gliner_pipe.util.optional import library
 
@@ -60,6 +62,8 @@ class Schema:
         Whether entities have ``generated_labels``, a list of strings.
     class_scores
         Whether entities have ``class_scores``, a map from labels to scores.
+    tasks
+        Names of further columns, of `TASK_FIELDS`: JSON texts.
     errors
         Whether there is ``error``, the reason why a text has no prediction.
     """
@@ -68,6 +72,7 @@ class Schema:
     generated: bool = False
     errors: bool = False
     class_scores: bool = False
+    tasks: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, nlp: Language, *, skip: bool = False) -> Schema:
@@ -78,6 +83,7 @@ class Schema:
             generated=any(one.gliner.label_generator is not None for one in components),
             errors=skip or nlp.default_error_handler is not raise_error,
             class_scores=any(one.cfg["class_scores"] for one in components),
+            tasks=tuple(name for one in components for name in _task_columns(one)),
         )
 
     def fields(self) -> list[pa.Field]:
@@ -98,6 +104,7 @@ class Schema:
         if self.relations:
             relation = {"head": pa.int32(), "tail": pa.int32(), "label": pa.string(), "score": pa.float64()}
             fields.append(pa.field("relations", pa.list_(pa.struct(list(relation.items())))))
+        fields += [pa.field(name, pa.string(), metadata=_AS_JSON) for name in dict.fromkeys(self.tasks)]
         if self.errors:
             fields.append(pa.field("error", pa.string()))
         return fields
@@ -108,6 +115,10 @@ class Schema:
         values: list[list[Any]] = [[self._entities(one) for one in outcomes]]
         if self.relations:
             values.append([_relations(one) for one in outcomes])
+        refuse_task_names(self.tasks, batch.schema.names)
+        for name in dict.fromkeys(self.tasks):
+            found = [None if isinstance(one, NoPrediction) else one.tasks.get(name) for one in outcomes]
+            values.append(_json_texts(found).to_pylist())
         if self.errors:
             values.append([one.reason if isinstance(one, NoPrediction) else None for one in outcomes])
         fields = self.fields()
@@ -124,6 +135,27 @@ class Schema:
             {**one, "class_scores": list(one["class_scores"].items()) if "class_scores" in one else None}
             for one in outcome.entities
         ]
+
+
+def refuse_task_names(fields: Iterable[str], names: Iterable[str]) -> None:
+    """Raise DataError if a field of a prediction, of `TASK_FIELDS`, has the name of a column of the data."""
+    if both := sorted({*fields} & {*names}):
+        raise DataError(
+            f"column {both[0]!r} of the data",
+            "has the name of a field of the prediction",
+            f"data without {', '.join(fields)}",
+            "Choose the columns to keep: --keep id,date",
+        )
+
+
+def _task_columns(component: Any) -> Iterator[str]:
+    """Yield the columns for what a component predicts as tasks."""
+    if component.class_items:
+        yield from ("classes", "cats")
+    if component.record_items:
+        yield from ("records", "record_scores")
+    if component.relation_items and component.gliner.relation_finder is not None:
+        yield from ("links", "link_scores")
 
 
 def _relations(outcome: Outcome) -> list[dict[str, Any]] | None:
@@ -206,7 +238,7 @@ def _python_rows(batch: pa.RecordBatch) -> list[dict[str, Any]]:
 #: Metadata of a column of JSON texts, to which values of several types were converted.
 _AS_JSON = {b"gliner_pipe": b"json"}
 #: Columns that come after those of the data.
-_LAST = ("entities", "relations", "error")
+_LAST = ("entities", "relations", *TASK_FIELDS, "error")
 
 
 def _batch_of(rows: Sequence[Mapping[str, Any]]) -> pa.RecordBatch:
@@ -334,7 +366,9 @@ def _lines(parts: Sequence[Rows]) -> Iterator[str]:
     for rows, outcomes in parts:
         dictionaries = rows if isinstance(rows, list) else _python_rows(rows)
         for row, outcome in zip(dictionaries, outcomes, strict=True):
-            record = {**row, **json_fields(outcome)}
+            fields = json_fields(outcome)
+            refuse_task_names(fields.keys() & {*TASK_FIELDS}, row)
+            record = {**row, **fields}
             try:
                 yield json.dumps(record, ensure_ascii=False, allow_nan=False, default=_as_text) + "\n"
             except ValueError:
