@@ -154,6 +154,9 @@ def _check_encoder(model: GLiNER, kind: gliner_names.Architecture) -> None:
 
 
 def _check_heads(model: GLiNER, kind: gliner_names.Architecture) -> None:
+    for option in ("counter", "classifier", "relation_finder", "record_finder"):
+        if block := getattr(model, option):
+            raise _GLINER.refusal(option, f"found {type(block).__name__}", "null")
     spans = model.span_rep
     _name("span_reps", spans)
     if kind.relates and kind.generates:

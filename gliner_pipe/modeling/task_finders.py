@@ -15,9 +15,8 @@ from gliner_pipe.modeling.backbones.base import TensorBatch, Window, WindowBatch
 from gliner_pipe.modeling.block import Block
 from gliner_pipe.modeling.counters.base import Counter
 from gliner_pipe.modeling.encoders.base import EncoderBatch, QueryPrompt, TaskVectors
-from gliner_pipe.modeling.encoders.schema_encoder import choice_places
 from gliner_pipe.modeling.span_reps.base import MANY_LABELS, FoundSpans, Representations, SpanRep, all_alike
-from gliner_pipe.modeling.tasks import KINDS
+from gliner_pipe.modeling.tasks import KINDS, choice_places
 
 #: Stands for the last word of a value that is a choice.
 CHOICE = -1

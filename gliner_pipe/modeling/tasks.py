@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
 #: Kinds of tasks, in the order in which a prompt holds them.
@@ -67,3 +68,37 @@ class Task(NamedTuple):
 
 #: The two ends of a relation.
 HEAD_AND_TAIL = (TaskField("head"), TaskField("tail"))
+
+
+def choice_words(tasks: Iterable[Task]) -> list[str]:
+    """Return the words before the text: ``( record: field ( a | b ) , field ( c | d ) )`` for each with choices."""
+    words: list[str] = []
+    for task in tasks:
+        fields = [field for field in task.fields if task.kind == "record" and field.choices]
+        for number, field in enumerate(fields):
+            words += [","] if number else ["(", f"{task.name}:"]
+            words += [
+                field.name,
+                "(",
+                *[word for choice in field.choices for word in (choice, "|")][:-1],
+                ")",
+            ]
+        words += [")"] if fields else []
+    return words
+
+
+def choice_places(tasks: Sequence[Task]) -> dict[tuple[int, int], list[int]]:
+    """Return where the choices stand among the words of the prompt, by number of the task and of the field.
+
+    A word that stands there several times, in any case, is read in the first place, as in GLiNER2: fields with a common
+    choice read the same word, each by a query of its own.
+    """
+    first: dict[str, int] = {}
+    for place, word in enumerate(choice_words(tasks)):
+        first.setdefault(word.lower(), place)
+    return {
+        (number, index): [first[choice.lower()] for choice in field.choices]
+        for number, task in enumerate(tasks)
+        for index, field in enumerate(task.fields)
+        if task.kind == "record" and field.choices
+    }

@@ -106,9 +106,18 @@ def _export_component(pipe: Any, folder: Path, *, int8: bool) -> tuple[Any, Diff
         network.to(device)
 
 
+def _refuse_tasks(network: Any) -> None:
+    """Refuse a model that predicts more than entities and relations between them."""
+    for option in ("counter", "classifier", "relation_finder", "record_finder"):
+        if block := getattr(network, option, None):
+            found = f"found {type(block).__name__}, which cannot be exported"
+            raise ConfigError(f"components.*.model.{option}", found, "null", "Run the pipeline with torch")
+
+
 def _export_network(pipe: Any, network: Any, folder: Path, *, int8: bool) -> tuple[Any, Difference]:
     if isinstance(network, (OnnxGLiNER, OnnxTokenClassifier)):
         raise ConfigError(WHERE, "is exported already", "a model with weights of torch")
+    _refuse_tasks(network)
     folder.mkdir(parents=True)
     section = _without_training(network.blocks or Config.serialize({"model": network})["model"])
     model: Any = for_graphs(network)

@@ -36,22 +36,24 @@ def load(
     revision: str | None = None,
     labels: Sequence[Any] | None = None,
     relations: Sequence[Any] | None = None,
+    classes: Any = None,
+    records: Any = None,
     threshold: float | None = None,
     lang: str = "en",
     trust_remote_code: bool = False,
     **options: Any,
 ) -> Language:
-    """Load a pipeline, or make one from a GLiNER checkpoint.
+    """Load a pipeline, or make one from a checkpoint of GLiNER or GLiNER2.
 
     Parameters
     ----------
     name
-        Folder of a pipeline, of a training or of a GLiNER checkpoint, name of an installed package, or hub id
+        Folder of a pipeline, of a training or of a checkpoint, name of an installed package, or hub id
         ``user/name`` of a pipeline or a checkpoint. Folders and packages take precedence. Of a training the best model
         is loaded, or the last one if there is no best.
     revision
         Branch, tag or commit on the hub.
-    labels, relations, threshold
+    labels, relations, classes, records, threshold
         Settings of the pipeline's ``gliner`` component to change.
     lang
         Language of a pipeline made from a GLiNER checkpoint.
@@ -77,7 +79,13 @@ def load(
     --------
     >>> nlp = load("urchade/gliner_small-v2.1", labels=["person", "city"])  # doctest: +SKIP
     """
-    settings = {"labels": labels, "relations": relations, "threshold": threshold}
+    settings = {
+        "labels": labels,
+        "relations": relations,
+        "classes": classes,
+        "records": records,
+        "threshold": threshold,
+    }
     folder = Path(name)
     # "artifacts/model-lost" is a path if the folder "artifacts" exists: no request to the hub
     is_hub_id = _HUB_ID.fullmatch(str(name)) and not folder.exists() and not folder.parent.is_dir()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from gliner_pipe.modeling.encoders.base import (
     task_vectors,
 )
 from gliner_pipe.modeling.layers.cache import Cache
-from gliner_pipe.modeling.tasks import KINDS, Task, TaskField
+from gliner_pipe.modeling.tasks import KINDS, Task, TaskField, choice_words
 from gliner_pipe.registry import registry
 
 #: Largest number of cached prompts.
@@ -88,7 +88,7 @@ class SchemaEncoder(Encoder):
                 words += [MARKERS["entities" if number is None else group.kind], field.name]
             words += [")", ")"]
         words.append(BEFORE_TEXT)
-        choices = _choices(query.tasks)
+        choices = choice_words(query.tasks)
         (pieces,) = self.backbone.tokenize([[*words, *choices]])
         places = [*labels, *(place for number in sorted(tasks) for place in tasks[number])]
         firsts = np.cumsum(pieces.counts) - pieces.counts
@@ -121,37 +121,3 @@ def _title(group: Task) -> str:
     described = [field for field in group.fields if field.description]
     title += "".join(f" {DESCRIPTION} {field.name}: {field.description}" for field in described)
     return title + "".join(f" {EXAMPLE} {text} {OUTPUT} {label}" for text, label in group.examples)
-
-
-def _choices(tasks: Iterable[Task]) -> list[str]:
-    """Return the words before the text: ``( record: field ( a | b ) , field ( c | d ) )`` for each with choices."""
-    words: list[str] = []
-    for task in tasks:
-        fields = [field for field in task.fields if task.kind == "record" and field.choices]
-        for number, field in enumerate(fields):
-            words += [","] if number else ["(", f"{task.name}:"]
-            words += [
-                field.name,
-                "(",
-                *[word for choice in field.choices for word in (choice, "|")][:-1],
-                ")",
-            ]
-        words += [")"] if fields else []
-    return words
-
-
-def choice_places(tasks: Sequence[Task]) -> dict[tuple[int, int], list[int]]:
-    """Return where the choices stand among the words of the prompt, by number of the task and of the field.
-
-    A word that stands there several times, in any case, is read in the first place, as in GLiNER2: fields with a common
-    choice read the same word, each by a query of its own.
-    """
-    first: dict[str, int] = {}
-    for place, word in enumerate(_choices(tasks)):
-        first.setdefault(word.lower(), place)
-    return {
-        (number, index): [first[choice.lower()] for choice in field.choices]
-        for number, task in enumerate(tasks)
-        for index, field in enumerate(task.fields)
-        if task.kind == "record" and field.choices
-    }

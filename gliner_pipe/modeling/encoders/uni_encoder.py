@@ -9,11 +9,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gliner_pipe.errors import ConfigError
 from gliner_pipe.modeling.backbones.base import Backbone
-from gliner_pipe.modeling.encoders.base import Encoded, Encoder, EncoderBatch, Query, QueryPrompt
+from gliner_pipe.modeling.encoders.base import (
+    Encoded,
+    Encoder,
+    EncoderBatch,
+    Query,
+    QueryPrompt,
+    task_vectors,
+)
 from gliner_pipe.modeling.encoders.label_table import PromptTable, lay_out
 from gliner_pipe.modeling.layers.cache import Cache, evaluating
 from gliner_pipe.modeling.lstm import BiLSTM, make_rnn
+from gliner_pipe.modeling.tasks import choice_words
 from gliner_pipe.registry import registry
 from gliner_pipe.util.ranges import Layers
 
@@ -45,6 +54,11 @@ class UniEncoder(Encoder):
         entity labels. None for a model without relations.
     embed_rel_token
         As `embed_ent_token`, for relation labels.
+    class_token, field_token
+        Special tokens before each label of a classification, and before each field of a record or end of a relation
+        that is read as a task. Tasks follow the labels: ``tone <<CLASS>> good <<CLASS>> bad <<SEP>>``. Which vector a
+        label or field has is as for `embed_ent_token`; a task has that of the first subword token of its name. None for
+        a model without such tasks.
     new_tokens
         Special tokens to add to the vocabulary; those above by default.
 
@@ -63,6 +77,8 @@ class UniEncoder(Encoder):
         rel_token: str | None = None,
         embed_rel_token: bool = False,
         new_tokens: list[str] | None = None,
+        class_token: str | None = None,
+        field_token: str | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -72,7 +88,10 @@ class UniEncoder(Encoder):
         self.rel_token, self.embed_rel_token = rel_token, embed_rel_token
         self.reads_relations = rel_token is not None
         self.reads_bare_labels = embed_ent_token  # an empty label has the vector of its special token
-        special = [token for token in (ent_token, sep_token, rel_token) if token is not None]
+        self.task_tokens = {"record": field_token, "relation": field_token, "classes": class_token}
+        self.reads_tasks = tuple(kind for kind, token in self.task_tokens.items() if token is not None)
+        tokens = (ent_token, sep_token, rel_token, class_token, field_token)
+        special = [token for token in tokens if token is not None]
         self.new_tokens = special if new_tokens is None else new_tokens
         self.rnn: BiLSTM | None = None
         self.table: PromptTable | None = None
@@ -103,6 +122,13 @@ class UniEncoder(Encoder):
         if self.table is not None:
             self.table.check("entity", query.entities)
             self.table.check("relation", query.relations)
+            if query.tasks:
+                raise ConfigError(
+                    "components.*.model.encoder",
+                    f"has a compressed prompt, which holds no tasks, and {query.tasks[0].name!r} is asked for",
+                    "labels and relations",
+                    "Use the model before compression",
+                )
             return QueryPrompt(
                 self.backbone.tokenize([[self.sep_token]])[0].ids, np.zeros(0, np.int64), query
             )
@@ -118,12 +144,32 @@ class UniEncoder(Encoder):
                 starts.append(len(words))
                 words += [token, label] if label else [token]
             words.append(self.sep_token)
-        (pieces,) = self.backbone.tokenize([words])
+        n_labels = len(starts)
+        of_tasks = self._add_tasks(query, words, starts)
+        n_words, choices = len(words), choice_words(query.tasks)
+        (pieces,) = self.backbone.tokenize([[*words, *choices]])
         firsts = np.cumsum(pieces.counts) - pieces.counts
         shift = np.ones(len(starts), np.int64)  # to the first subword token of the label
         shift[: len(query.entities)] -= self.embed_ent_token
-        shift[len(query.entities) :] -= self.embed_rel_token
-        return QueryPrompt(pieces.ids, firsts[starts] + shift, query)
+        shift[len(query.entities) : n_labels] -= self.embed_rel_token
+        shift[n_labels:] -= self.embed_ent_token
+        shift[of_tasks] = 0
+        counts = pieces.counts[n_words:] if choices else None
+        return QueryPrompt(pieces.ids, firsts[starts] + shift, query, word_counts=counts)
+
+    def _add_tasks(self, query: Query, words: list[str], starts: list[int]) -> list[int]:
+        """Add the tasks to the words of a prompt, and where their names and fields start; return which are names."""
+        names: list[int] = []
+        for task in query.tasks:
+            names.append(len(starts))
+            starts.append(len(words))
+            words.append(task.name if task.description is None else f"{task.name}: {task.description}")
+            words += [word for text, label in task.examples for word in (text, f"({label})")]
+            for field in task.fields:
+                starts.append(len(words))
+                words += [self.task_tokens[task.kind] or "", field.description or field.name]
+            words.append(self.sep_token)
+        return names
 
     def forward(self, batch: EncoderBatch) -> Encoded:
         """Run a batch of windows."""
@@ -136,7 +182,9 @@ class UniEncoder(Encoder):
         labels = prompt[:, : batch.label_mask.shape[1]] * batch.label_mask[:, :, None]
         places = n_labels + torch.arange(batch.relation_mask.shape[1], device=prompt.device)
         places = places.clamp(max=max(prompt.shape[1] - 1, 0))[:, :, None].expand(-1, -1, prompt.shape[2])
-        return Encoded(words, labels, prompt.gather(1, places) * batch.relation_mask[:, :, None])
+        relations = prompt.gather(1, places) * batch.relation_mask[:, :, None]
+        tasks = None if batch.tasks is None else task_vectors(prompt, batch.tasks)
+        return Encoded(words, labels, relations, tasks)
 
     # -- the compressed prompt -------------------------------------------------------------------------------------
 

@@ -805,6 +805,10 @@ class Gliner(TextPredictions, TorchPipe):
             raise ConfigError(f"{self._where}.model.encoder", found, "uni_encoder")
         if not self._labels:
             raise ConfigError(f"{self._where}.labels", "is empty", "the labels to keep")
+        for option in ("classes", "records"):
+            if found := getattr(self, option):
+                do = "Remove them: a compressed prompt holds labels and relations only"
+                raise ConfigError(f"{self._where}.{option}", f"names {found[0]!r}", "an empty mapping", do)
         relations = self._relations if self.finds_relations else ()
         query = Query(tuple(item.text for item in self._labels), tuple(item.text for item in relations))
         with full_precision(self.gliner):  # the vectors become weights
