@@ -37,12 +37,15 @@ class Scored(NamedTuple):
         ``(rows, words, widths, labels)``.
     span_words, labels, relations
         Inputs of further heads; of width 0 if there are none.
+    tasks
+        None: graphs read no tasks.
     """
 
     logits: Tensor
     span_words: Tensor
     labels: Tensor
     relations: Tensor
+    tasks: None = None
 
 
 class GraphSpans(NoWeights, SpanRep):
