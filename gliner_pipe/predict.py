@@ -27,6 +27,11 @@ from gliner_pipe.prediction.shard_writers import SHARD_FORMATS
 from gliner_pipe.prediction.shards import Columns, holds_shards
 from gliner_pipe.prediction.texts import TextItem, read_texts
 from gliner_pipe.registry import registry
+from gliner_pipe.util.console import console_note
+from gliner_pipe.util.plurals import number_of
+
+#: Formats that the suffix of the output file names.
+_BY_SUFFIX = ("jsonl", "html", "parquet", "jsonl.gz")
 
 app = Cli()
 
@@ -75,7 +80,8 @@ def predict(
     input
         Instead of `text`: ``-`` (standard input, one text per line), a folder of ``.txt`` files, a ``.jsonl`` file (one
         object with a ``text`` per line), a ``.jsonl.gz`` or ``.parquet`` file, or a text file. For shards: a
-        ``.parquet``, ``.jsonl`` or ``.jsonl.gz`` file, a folder of these, or a pattern such as ``"texts/*.parquet"``.
+        ``.parquet``, ``.jsonl``, ``.jsonl.gz`` or ``.txt`` file, a folder of these, or a pattern such as
+        ``"texts/*.parquet"``.
     lines
         Whether a text file holds one text per line; otherwise it is one text.
     labels
@@ -86,15 +92,16 @@ def predict(
         Minimum score of an entity, from 0 to 1.
     format
         ``terminal``, ``jsonl``, ``standoff`` (a folder of ``.txt`` and ``.ann`` files) or ``html``; for shards
-        ``parquet``, ``jsonl`` or ``jsonl.gz``. Default: ``terminal``; for shards the format of the input.
+        ``parquet``, ``jsonl`` or ``jsonl.gz``. Default: that of the suffix of `output`, else ``terminal``; for shards
+        the format of the input, and ``jsonl`` for ``.txt`` files.
     html
         Short for ``--format html``.
     html_style
         ``ent`` (labels inside the running text), ``span`` (lines below the tokens) or ``auto`` (``span`` if entities
         overlap).
     output
-        Output file or folder; standard output by default. A folder (a name without suffix) receives shards, one file
-        per input file. Run the same command again to resume.
+        Output file or folder; standard output by default. A folder (a name without suffix) receives one file per input
+        file, called shards. Run the same command again to resume.
     text_column
         Column or field of the text.
     id_column
@@ -115,7 +122,7 @@ def predict(
     workers
         Number of Ray workers; by default the number of CPUs (of GPUs, if the model runs on one) in the cluster.
     quiet
-        For shards: whether to report no progress on standard error.
+        Whether to report neither progress nor what is written on standard error.
     span_getter
         Where the pipeline stores its spans: the key of a span group or ``ents``; detected by default.
     batch_size
@@ -143,6 +150,23 @@ def predict(
         raise ConfigError("text, input", found, "one of them", 'Write --text "..." or --input PATH')
     if html and format not in (None, "terminal", "html"):
         raise ConfigError("format", f"is {format!r} together with html", "one of them", "Remove one")
+    if html:
+        format = "html"
+    folder = None if input is None or output is None or not _are_shards(input, output) else output
+    if format is None and output is not None and folder is None:
+        format = next((one for one in _BY_SUFFIX if output.name.lower().endswith(f".{one}")), None)
+    if (
+        folder is not None
+        and format in ("terminal", "html")
+        and (Path(str(input)).is_dir() or folder.is_dir())
+    ):
+        suffix = "html" if format == "html" else "txt"
+        raise ConfigError(
+            "output",
+            f"is {str(folder)!r}, a folder, and {format} is one file for all texts",
+            "a file",
+            f"Write --output {folder}.{suffix}, or --format jsonl for one file per input file",
+        )
     pipeline = pipeline_of(pipeline, trust_remote_code)
     columns = Columns(text_column, labels_column, id_column, _names(keep))
     settings: dict[str, Any] = {
@@ -155,11 +179,11 @@ def predict(
         "compile": compile,
     }
     with override(pipeline, **settings):
-        if not html and input is not None and output is not None and _are_shards(input, format, output):
+        if input is not None and folder is not None and format in (None, *SHARD_FORMATS):
             return predict_shards(
                 pipeline,
                 input,
-                output,
+                folder,
                 ShardOptions(
                     columns,
                     on_error == "skip",
@@ -168,6 +192,7 @@ def predict(
                     batch_size,
                     n_process,
                     format=format,
+                    lines=lines,
                     shard_size=shard_size,
                     engine=engine,
                     workers=workers,
@@ -191,13 +216,16 @@ def predict(
             pipeline, items, span_getter=span_getter, batch_size=batch_size, n_process=n_process
         )
         with closing(predictions):
-            return write(predictions, "html" if html else format or "terminal", output, html_style)
+            count = write(predictions, format or "terminal", output, html_style)
+    if output is not None and not quiet:
+        console_note(f"{number_of(count, 'text')} written to {output}", stderr=True)
+    return count
 
 
-def _are_shards(input: str | Path, format: str | None, output: Path) -> bool:
-    """Return whether the input holds shards, and the output is a folder of shards."""
+def _are_shards(input: str | Path, output: Path) -> bool:
+    """Return whether the input holds shards, and the output is a folder."""
     folder = output.is_dir() or not (output.suffix or output.exists())
-    return folder and format in (None, *SHARD_FORMATS) and str(input) != "-" and holds_shards(input)
+    return folder and str(input) != "-" and holds_shards(input)
 
 
 def _refuse_shard_options(**options: Any) -> None:
@@ -206,7 +234,7 @@ def _refuse_shard_options(**options: Any) -> None:
             raise ConfigError(
                 name,
                 f"is {value!r}, which needs shards",
-                "an input of .parquet, .jsonl or .jsonl.gz files with an output folder (a name without suffix)",
+                "an input of .parquet, .jsonl, .jsonl.gz or .txt files with an output folder (a name without suffix)",
                 f"Set input and output accordingly, or remove {name}",
             )
 

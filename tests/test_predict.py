@@ -31,7 +31,7 @@ def ruler(tmp_path: Path) -> Path:
 def out_of(capsys: pytest.CaptureFixture[str], *argv: Any) -> str:
     main([str(item) for item in argv])
     captured = capsys.readouterr()
-    assert captured.err == ""
+    assert captured.err == "" or "--output" in argv
     return captured.out
 
 
@@ -118,6 +118,18 @@ def test_html(ruler: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert "<script>" not in page
     assert out_of(capsys, *arguments, "--output", tmp_path / "page.html") == ""
     assert (tmp_path / "page.html").read_text(encoding="utf-8") == page
+
+
+def test_the_suffix_of_the_output_is_its_format(ruler: Path, tmp_path: Path, capsys: Any) -> None:
+    for name in ("found.jsonl", "found.html", "found.txt"):
+        main(["--pipeline", str(ruler), "--text", "Ann", "--output", str(tmp_path / name)])
+        assert f"1 text written to {tmp_path / name}" in capsys.readouterr().err.replace("\n", "")
+    assert json.loads((tmp_path / "found.jsonl").read_text(encoding="utf-8"))["entities"] == [ANN]
+    assert (tmp_path / "found.html").read_text(encoding="utf-8").startswith("<!DOCTYPE")
+    assert (tmp_path / "found.txt").read_text(encoding="utf-8") == "[Ann | person]\n"
+    with pytest.raises(SystemExit):
+        main(["--pipeline", str(ruler), "--text", "Ann", "--output", str(tmp_path / "found.parquet")])
+    assert "[format]" in capsys.readouterr().err
 
 
 def test_html_of_nothing(ruler: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,7 +28,7 @@ def predict_shards(nlp: Language, source: str | Path, output: Path, options: Sha
     nlp
         The pipeline.
     source
-        Parquet and JSON Lines files.
+        Parquet, JSON Lines or text files.
     output
         Folder for the predictions.
     options
@@ -53,7 +53,12 @@ def predict_shards(nlp: Language, source: str | Path, output: Path, options: Sha
         raise ConfigError(
             "labels_column", "is set, but the pipeline has no gliner component", "a pipeline with one"
         )
-    shards = find_shards(source, options.format, options.shard_size)
+    shards = find_shards(source, options.format, options.shard_size, lines=options.lines)
+    of_text = [shard for shard in shards if ending(shard.path) is None]
+    for name in ("labels", "id"):
+        if of_text and getattr(columns, name) is not None:
+            found = f"is set, but {of_text[0].path} is a text file"
+            raise ConfigError(f"{name}_column", found, "files with columns", f"Remove {name}_column")
     if any(".parquet" in (ending(shard.path), Path(shard.name).suffix) for shard in shards):
         arrow()  # fails before any output is written
     job = Job(output, Schema.of(nlp, skip=options.skip))
@@ -65,6 +70,7 @@ def predict_shards(nlp: Language, source: str | Path, output: Path, options: Sha
         "id_column": columns.id,
         "keep": None if columns.keep is None else list(columns.keep),
         "format": options.format,
+        "lines": options.lines or None,
         "shard_size": options.shard_size,
     }
     with job.opened(settings, shards):
@@ -104,4 +110,4 @@ def _summary(counts: Counter[str], shards: Sequence[Shard], output: Path) -> str
         text += f", {number_of(counts['relations'], 'relation')}"
     if counts["bad"]:
         text += f"; {number_of(counts['bad'], 'row')} without prediction: see {output / STATE / 'errors'}"
-    return text
+    return f"{text}, written to {output}"

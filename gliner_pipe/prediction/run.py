@@ -33,7 +33,10 @@ class ShardOptions:
     span_getter, batch_size, n_process
         As in ``predict_texts``.
     format
-        ``"parquet"``, ``"jsonl"`` or ``"jsonl.gz"``; by default the format of each input file.
+        ``"parquet"``, ``"jsonl"`` or ``"jsonl.gz"``; by default the format of each input file, and JSON Lines for text
+        files.
+    lines
+        Whether text files hold one text per line.
     shard_size
         Maximum number of rows of an output file; by default one output file per input file.
     engine
@@ -51,6 +54,7 @@ class ShardOptions:
     batch_size: int | None = None
     n_process: int = 1
     format: str | None = None
+    lines: bool = False
     shard_size: int | None = None
     engine: Literal["local", "ray", "spark"] = "local"
     workers: int | None = None

@@ -1,4 +1,4 @@
-"""Shards of texts: finds Parquet and JSON Lines files, and reads them in chunks from any row on."""
+"""Shards of texts: finds Parquet, JSON Lines and text files, and reads them in chunks from any row on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, cast
 
-from gliner_pipe.data.files import BOM, Place, find_files, parse_line
+from gliner_pipe.data.files import BOM, Place, find_files, parse_line, read_lines, read_text
 from gliner_pipe.data.readers.tables import open_parquet
 from gliner_pipe.errors import DataError
 from gliner_pipe.pipeline.config_errors import flat
@@ -30,6 +30,8 @@ from gliner_pipe.util.plurals import number_of
 
 #: Suffixes of shards that can be read.
 SUFFIXES = (".parquet", ".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
+#: Suffix of text files, which are shards where there are no others.
+TEXT = ".txt"
 #: Rows that are read, predicted on and written together.
 CHUNK_ROWS = 256
 
@@ -54,6 +56,8 @@ class Shard:
         Range of rows (lines, for JSON Lines), the end exclusive; None for the end of the file.
     offset
         Byte at which row `start` begins, if known.
+    lines
+        Whether a text file has one row per line; otherwise it is one row.
     """
 
     path: Path
@@ -61,6 +65,7 @@ class Shard:
     start: int = 0
     stop: int | None = None
     offset: int = 0
+    lines: bool = False
 
 
 # -- finding -----------------------------------------------------------------------------------------------------
@@ -77,13 +82,21 @@ def holds_shards(source: str | Path) -> bool:
     path = Path(source).expanduser()
     if path.is_dir() or (glob.has_magic(str(source)) and not path.exists()):
         try:
-            return any(ending(file) for file in find_files(source, (".gz", *SUFFIXES)))
+            return bool(_files(source))
         except DataError:
             return False
-    return ending(path) is not None
+    return ending(path) is not None or path.suffix.lower() == TEXT
 
 
-def find_shards(source: str | Path, format: str | None = None, shard_size: int | None = None) -> list[Shard]:
+def _files(source: str | Path) -> list[Path]:
+    """Return the shards of a path; where there are others, text files are none."""
+    found = find_files(source, (".gz", *SUFFIXES, TEXT))
+    return [file for file in found if ending(file)] or [file for file in found if file.suffix.lower() == TEXT]
+
+
+def find_shards(
+    source: str | Path, format: str | None = None, shard_size: int | None = None, *, lines: bool = False
+) -> list[Shard]:
     """Return the shards of a file, folder or pattern.
 
     Parameters
@@ -91,9 +104,12 @@ def find_shards(source: str | Path, format: str | None = None, shard_size: int |
     source
         A file, a folder or a pattern such as ``"texts/**/*.parquet"``.
     format
-        Output format: ``"parquet"``, ``"jsonl"`` or ``"jsonl.gz"``; by default the format of each file.
+        Output format: ``"parquet"``, ``"jsonl"`` or ``"jsonl.gz"``; by default the format of each file, and JSON Lines
+        for text files.
     shard_size
         Maximum number of rows of an output file.
+    lines
+        Whether text files hold one text per line.
 
     Returns
     -------
@@ -106,16 +122,19 @@ def find_shards(source: str | Path, format: str | None = None, shard_size: int |
         If there are no shards, or two files have the same output file.
     """
     path = Path(source).expanduser()
-    files = [file for file in find_files(source, (".gz", *SUFFIXES)) if ending(file)]
+    files = _files(source)
     if not files:
-        raise DataError(str(source), "holds no shards", f"files that end in {', '.join(SUFFIXES)}")
+        raise DataError(str(source), "holds no shards", f"files that end in {', '.join((*SUFFIXES, TEXT))}")
+    if ending(files[0]) and path.is_dir() and (others := [*path.rglob(f"*{TEXT}")]):
+        left = number_of(len(others), "text file")
+        logger.warning("%s: %s left out, as there are %s files, too", source, left, ending(files[0]))
     root = path if path.is_dir() else _root(str(path)) if not path.exists() else path.parent
     shards: list[Shard] = []
     taken: dict[str, Path] = {}
     for file in files:
-        suffix = ending(file) or ""
+        suffix = ending(file) or TEXT
         stem = file.relative_to(root).as_posix()[: -len(suffix)]
-        own = suffix.lstrip(".").replace("ndjson", "jsonl")
+        own = "jsonl" if suffix == TEXT else suffix.lstrip(".").replace("ndjson", "jsonl")
         name = f"{stem}.{format or own}"
         if name in taken:
             raise DataError(
@@ -125,7 +144,8 @@ def find_shards(source: str | Path, format: str | None = None, shard_size: int |
                 "Rename one file, or give a pattern that matches only one",
             )
         taken[name] = file
-        shards += _split(Shard(file, name), shard_size) if shard_size else [Shard(file, name)]
+        shard = Shard(file, name, lines=lines)
+        shards += _split(shard, shard_size) if shard_size else [shard]
     return shards
 
 
@@ -142,6 +162,9 @@ def _split(shard: Shard, size: int) -> list[Shard]:
         if ending(shard.path) == ".parquet":
             with _open_table(shard.path) as table:
                 starts = [(start, 0) for start in range(0, max(table.metadata.num_rows, 1), size)]
+        elif ending(shard.path) is None:
+            count = sum(1 for _ in _texts(shard))
+            starts = [(start, 0) for start in range(0, max(count, 1), size)]
         else:
             offset = 0
             with _open_bytes(shard.path) as (stream, _):
@@ -262,7 +285,8 @@ def read_chunks(
     Chunk
         Of `CHUNK_ROWS` rows or fewer; at least one; the last one has ``last`` or ``error`` set.
     """
-    read = _parquet_chunks if ending(shard.path) == ".parquet" else _json_chunks
+    suffix = ending(shard.path)
+    read = _text_chunks if suffix is None else _parquet_chunks if suffix == ".parquet" else _json_chunks
     repaired = 0
     try:
         for chunk in read(shard, columns, start, limit, skip):
@@ -303,6 +327,38 @@ def _before_bad(chunk: Chunk) -> Chunk:
 def _identified(place: Place, name: str | None, row: Mapping[str, Any]) -> str:
     """Return the place of a row, with its id if it has one."""
     return str(place) if name is None or row.get(name) is None else f"{place} ({name} {row[name]!r})"
+
+
+# -- reading text ------------------------------------------------------------------------------------------------
+
+
+def _texts(shard: Shard) -> Iterator[str]:
+    """Yield the texts of a text file: its lines, or all of it."""
+    if shard.lines:
+        yield from (text for _, text in read_lines(shard.path))
+    else:
+        yield read_text(shard.path)
+
+
+def _text_chunks(shard: Shard, columns: Columns, start: int, limit: int, skip: bool) -> Iterator[Chunk]:
+    chunk = Chunk(shard, start, start, [], [])
+    for number, text in enumerate(_texts(shard)):
+        if number == shard.stop:
+            break
+        if number < start:
+            continue
+        if number - chunk.start == CHUNK_ROWS:
+            yield replace(chunk, share=0.0)  # the number of lines is not known
+            chunk = Chunk(shard, number, number, [], [])
+        chunk.stop = number + 1
+        place, position = Place(str(shard.path), number + 1 if shard.lines else None), len(chunk.rows)
+        chunk.rows.append(dict.fromkeys(columns.kept([columns.text]), text))
+        invalid = check_text(text, None, limit)
+        if invalid is None:
+            chunk.requests.append(Request(position, text, place, None))
+        else:
+            chunk.bad.append(BadRow(str(place), *invalid, number, position))
+    yield replace(chunk, last=True)
 
 
 # -- reading JSON Lines ------------------------------------------------------------------------------------------

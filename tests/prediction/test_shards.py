@@ -95,6 +95,43 @@ def test_each_input_file_has_an_output_file_of_the_same_format(tmp_path: Path) -
     assert not (tmp_path / "out" / "_predict" / "parts").exists()
 
 
+def test_text_files(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    source = tmp_path / "in"
+    (source / "sub").mkdir(parents=True)
+    (source / "a.txt").write_text("Ann\nBo", encoding="utf-8")
+    (source / "sub" / "b.txt").write_text("Bo\n" * 300 + "Ann\n", encoding="utf-8")
+    assert run(source, tmp_path / "out") == 2
+    assert outputs(tmp_path / "out")["a.jsonl"] == [{"text": "Ann\nBo", "entities": [ANN]}]
+    assert run(source, tmp_path / "lines", lines=True, format="parquet") == 303
+    found = outputs(tmp_path / "lines")
+    assert [len(rows) for rows in found.values()] == [2, 301]
+    assert found["sub/b.parquet"][-1] == {"text": "Ann", "entities": [ANN]}
+    assert run(source / "sub", tmp_path / "parts", lines=True, shard_size=200) == 301
+    assert [len(rows) for rows in outputs(tmp_path / "parts").values()] == [200, 101]
+    with pytest.raises(ConfigError) as error:
+        run(source, tmp_path / "out", lines=True)
+    assert error.value.where == "lines"
+    with pytest.raises(ConfigError) as error:
+        run(source, tmp_path / "ids", id_column="id")
+    assert error.value.where == "id_column"
+    (source / "bad.txt").write_bytes(b"caf\xe9")
+    with pytest.raises(DataError):
+        run(source, tmp_path / "out", on_error="skip")
+    write_json(source / "c.jsonl", [{"text": "Ann"}])
+    assert run(source, tmp_path / "other") == 1
+    assert "3 text files left out" in caplog.text
+
+
+@pytest.mark.parametrize("format", ["html", "terminal"])
+def test_one_page_needs_a_file(tmp_path: Path, format: str) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.txt").write_text("Ann", encoding="utf-8")
+    with pytest.raises(ConfigError) as error:
+        run(tmp_path / "in", tmp_path / "out", format=format)
+    assert error.value.where == "output"
+    assert run(tmp_path / "in", tmp_path / "out.html", format=format) == 1
+
+
 def test_formats_are_converted_into_each_other(tmp_path: Path) -> None:
     mixed = [
         {"text": "Ann", "x": 1, "y": {}, "deep": {"a": 1}},
