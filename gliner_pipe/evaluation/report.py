@@ -17,6 +17,9 @@ SHOWN_FROM = 0.5
 #: Said below the scores of fitted thresholds.
 FITTED = "The best threshold is fitted to these documents: the scores with it are too high. Report those on other data."
 
+#: Ends of the names of numbers that are never shares.
+_NO_SHARES = ("loss", "threshold", "second", "seconds")
+
 #: Rows over all labels.
 LABEL_SUMMARIES = ("micro", "macro")
 
@@ -201,6 +204,8 @@ def threshold_tables(found: Mapping[str, Any]) -> Iterator[RenderableType]:
     if found["together"] is not None:
         table.add_row("by label", *_percents(found["together"]), "a threshold for each label")
     yield table
+    if not found["best"]["f"]:
+        yield Text("Threshold unchanged: no threshold finds a gold span")
     if found["labels"]:
         table = NumberTable("Thresholds of labels", "label", ("threshold", "P", "R", "F", ""))
         for label, row in found["labels"].items():
@@ -208,7 +213,7 @@ def threshold_tables(found: Mapping[str, Any]) -> Iterator[RenderableType]:
         yield table
     if found["kept"]:
         kept = ", ".join(f"{label} ({count})" for label, count in found["kept"].items())
-        yield Text(f"Threshold unchanged (too few gold spans, or no better threshold): {kept}")
+        yield Text(f"Threshold unchanged (too few gold spans, none found, or no better threshold): {kept}")
     if found.get("not_stored"):
         names = ", ".join(found["not_stored"])
         yield Text(f"Threshold not stored (not a label of the component): {names}")
@@ -271,10 +276,10 @@ def _threshold_cells(row: Mapping[str, Any]) -> list[str]:
 
 
 def score_text(name: str, value: float | None) -> str:
-    """Format the score of a name: in percent, but a loss or a number of things as it is."""
+    """Format the score of a name: in percent, but a loss, a threshold, a time or a number of things as it is."""
     if value is None:
         return "undefined"
-    is_share = not name.endswith("loss") and not isinstance(value, int) and 0 <= value <= 1
+    is_share = not name.endswith(_NO_SHARES) and not isinstance(value, int) and 0 <= value <= 1
     return percent(value) if is_share else f"{value:.4g}"
 
 

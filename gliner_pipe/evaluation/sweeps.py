@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
@@ -18,6 +19,7 @@ from gliner_pipe.evaluation.candidates import DocCandidates
 from gliner_pipe.evaluation.evaluate import unannotated_docs
 from gliner_pipe.metrics.base import SpanScorer
 from gliner_pipe.metrics.counts import CountFunction, LabelCounts, add_counts
+from gliner_pipe.modeling.decoders.span import Candidate, SpanDecoder
 from gliner_pipe.pipeline.annotate import owners_of
 from gliner_pipe.pipeline.labels import LabelItem
 from gliner_pipe.pipeline.overrides import override
@@ -115,18 +117,20 @@ class CandidateSweep(Sweep):
     ) -> Iterator[tuple[float, LabelCounts]]:
         """Lower the threshold, and decode again only the documents in which another candidate exceeds it."""
         varied, wanted = list(varied), set(varied)
+        limits = limits.copy()
+        limits[varied] = -np.inf
+        documents = [self._without_hopeless(document, limits, wanted) for document in self.documents]
         events = sorted(
             {
                 (candidate.score, index)
-                for index, document in enumerate(self.documents)
+                for index, document in enumerate(documents)
                 for candidate in document.candidates
                 if candidate.label in wanted
             },
             reverse=True,
         )
-        limits = limits.copy()
         limits[varied] = np.inf
-        now = [self._decode(document, limits) for document in self.documents]
+        now = [self._decode(document, limits) for document in documents]
         totals: LabelCounts = {}
         for counts in now:
             add_counts(totals, counts)
@@ -141,21 +145,44 @@ class CandidateSweep(Sweep):
                 at += 1
             for index in changed:
                 add_counts(totals, now[index], -1)
-                now[index] = self._decode(self.documents[index], limits)
+                now[index] = self._decode(documents[index], limits)
                 add_counts(totals, now[index])
             yield threshold, totals
 
     def _decode(self, document: DocCandidates, limits: Limits) -> LabelCounts:
         """Return the counts of one document."""
-        passed = [candidate for candidate in document.candidates if candidate.score > limits[candidate.label]]
         decode = partial(self.component.gliner.decoder.decode, **self.component.decoding)
-        kept = decode(passed)
+        kept = decode(_above(document.candidates, limits))
         if document.tokens is not None:
             keys = [document.tokens[candidate[:3]] for candidate in kept]
             owners = owners_of(keys, [candidate.score for candidate in kept], decode)
             kept = [candidate for at, candidate in enumerate(kept) if owners[at] == at]
         found = {document.mentions[candidate[:3]] for candidate in kept}
         return self.count(document.gold, {mention for mention in found if mention is not None})
+
+    def _without_hopeless(
+        self, document: DocCandidates, limits: Limits, varied: AbstractSet[int]
+    ) -> DocCandidates:
+        """Leave out candidates that are kept at no threshold of the varied labels, whose limits are the lowest.
+
+        The decoder ``span`` goes through candidates in a fixed order. A candidate with the words of an earlier one is
+        kept only if a span may have several labels. If the best score comes first, a lower threshold adds candidates
+        behind all others of the varied labels only: what it keeps of these is a subset of what the lowest one keeps.
+        """
+        decoder, decoding = self.component.gliner.decoder, self.component.decoding
+        candidates = _above(document.candidates, limits)
+        if type(decoder) is SpanDecoder:
+            if not decoding["multi_label"]:
+                best: dict[tuple[int, int, bool], Candidate] = {}
+                for candidate in candidates:
+                    place = (candidate.start, candidate.end, candidate.label in varied)
+                    if place not in best or candidate.score > best[place].score:
+                        best[place] = candidate
+                candidates = sorted(best.values())
+            if decoding.get("prefer", "score") == "score":
+                kept = set(decoder.decode(candidates, **decoding))
+                candidates = [one for one in candidates if one.label not in varied or one in kept]
+        return replace(document, candidates=candidates)
 
     def _thresholds(self, scores: Sequence[float]) -> list[float]:
         if self.steps is not None:
@@ -220,6 +247,12 @@ class PredictionSweep(Sweep):
         """Reuse runs in which all labels have the same threshold: one sweep for all labels, not one for each."""
         self._common = self._common or list(self.over(range(len(self.items)), limits))
         return iter(self._common)
+
+
+def _above(candidates: Sequence[Candidate], limits: Limits) -> list[Candidate]:
+    """Return the candidates above the thresholds of their labels."""
+    floors = limits.tolist()
+    return [candidate for candidate in candidates if candidate.score > floors[candidate.label]]
 
 
 def spaced(steps: int, floor: float) -> list[float]:

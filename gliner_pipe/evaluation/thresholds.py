@@ -42,7 +42,7 @@ class ThresholdSearch:
     before
         ``threshold``, ``p``, ``r`` and ``f`` of the unchanged pipeline.
     best
-        The same of the best threshold, which may equal that of `before`.
+        The same of the best threshold, which may equal that of `before`, and does if no threshold has a correct span.
     curve
         The same of each threshold tried, in ascending order.
     even
@@ -51,7 +51,8 @@ class ThresholdSearch:
     labels
         ``threshold``, ``p``, ``r``, ``f`` and ``support`` of each label with a new threshold of its own.
     kept
-        Labels that keep their threshold, with their gold spans: too few of them, or no better threshold.
+        Labels that keep their threshold, with their gold spans: too few of them, or no threshold that finds one and
+        keeps the common F1.
     together
         ``p``, ``r`` and ``f`` with all new thresholds; None without thresholds of labels.
     asked
@@ -220,7 +221,13 @@ def _search(sweep: Sweep, now: float, support: Mapping[str, int], min_support: i
         wanted = [threshold for threshold in EVEN if threshold >= sweep.floor]
         even = [_row(threshold, _sum(totals)) for threshold, totals in sweep.over(common, limits, wanted)]
         even.reverse()
-    found: dict[str, Any] = {"before": before, "best": _best([*curve, before]), "curve": curve, "even": even}
+    best = _best([*curve, before])
+    found: dict[str, Any] = {
+        "before": before,
+        "best": best if best["f"] else before,
+        "curve": curve,
+        "even": even,
+    }
     if min_support is None:
         return found
     return found | _search_labels(sweep, found["best"], support, min_support)
@@ -229,7 +236,10 @@ def _search(sweep: Sweep, now: float, support: Mapping[str, int], min_support: i
 def _search_labels(
     sweep: Sweep, best: Mapping[str, Any], support: Mapping[str, int], min_support: int
 ) -> dict[str, Any]:
-    """Search the threshold of each label, the most frequent first; the F1 of all labels together never falls."""
+    """Search the threshold of each label, the most frequent first; the F1 of all labels together never falls.
+
+    A label whose spans are all lost to the labels after it keeps its threshold.
+    """
     common = float(best["threshold"])
     limits = sweep.limits(common)
     together = best["f"] or 0.0
@@ -247,6 +257,11 @@ def _search_labels(
         if f >= together:
             limits, together, chosen[names[at]] = tried, f, row["threshold"]
     totals = sweep.at(limits, common)
+    while lost := [label for label in chosen if not _f1(totals.get(label, Counts()))]:
+        for label in lost:
+            del chosen[label]
+            limits[names.index(label)] = sweep.limits(common)[names.index(label)]
+        totals = sweep.at(limits, common)
     return {
         "labels": {
             label: {**_row(chosen[label], totals.get(label, Counts())), "support": support[label]}

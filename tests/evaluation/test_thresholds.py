@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -160,6 +161,57 @@ def test_a_higher_threshold_of_one_label_can_reveal_a_span_of_another() -> None:
     assert decoder.decode([weak], flat=True, multi_label=False) == [weak]  # label 0 has a threshold above 0.6
 
 
+@given(
+    items=candidates,
+    varied=st.lists(st.integers(0, 2), min_size=1, unique=True),
+    others=st.floats(0, 1),
+    options=st.fixed_dictionaries(
+        {
+            "flat": st.booleans(),
+            "multi_label": st.booleans(),
+            "partial_overlaps": st.booleans(),
+            "prefer": st.sampled_from(["score", "longest"]),
+        }
+    ),
+)
+@settings(deadline=None, max_examples=200)
+def test_a_sweep_counts_what_decoding_at_each_threshold_gives(
+    items: Any, varied: list[int], others: float, options: dict[str, Any]
+) -> None:
+    component = SimpleNamespace(gliner=SimpleNamespace(decoder=SpanDecoder()), decoding=options)
+    items = [item._replace(score=float(np.float32(item.score))) for item in items]  # as a model gives them
+    mentions = {item[:3]: (LABELS[item.label], item.start, item.end + 1) for item in items}
+    gold = {mention for number, mention in enumerate(mentions.values()) if number % 2}
+    sweep = CandidateSweep(
+        parse_labels(LABELS, "labels"),
+        0.0,
+        component,
+        [DocCandidates(gold, items, mentions)],
+        count_exact,
+        None,
+    )
+    limits = sweep.limits(others)
+    thresholds = [0.0, *sorted({item.score for item in items})]
+    for threshold, counts in sweep.over(varied, limits, thresholds):
+        now = limits.copy()
+        now[varied] = threshold
+        found = {label: row for label, row in sweep.at(now, others).items() if any(row)}
+        assert {label: row for label, row in counts.items() if any(row)} == found
+
+
+def test_each_candidate_that_is_kept_is_one_step_of_a_sweep(nlp: Any) -> None:
+    """A model that scores every span of every label near 0.5 has as many steps as it has entities."""
+    items = sorted(
+        Candidate(start, end, label, 0.5 + (start * 7 + end * 3 + label) % 97 / 1000)
+        for start in range(20)
+        for end in range(start, min(20, start + 6))
+        for label in range(3)
+    )
+    mentions = {item[:3]: (LABELS[item.label], item.start, item.end + 1) for item in items}
+    found = search(nlp.get_pipe("gliner"), [DocCandidates({("city", 3, 4)}, items, mentions)], min_support=1)
+    assert 1 < len(found["curve"]) <= 21
+
+
 @pytest.mark.parametrize("span_rep", [None, TOKENS, TWICE], ids=["markerV0", "tokens", "tokens twice"])
 def test_thresholds_of_labels_give_the_same_scores_once_applied(backbone: Path, span_rep: Any) -> None:
     nlp = make_nlp(backbone, span_rep)
@@ -256,6 +308,26 @@ def test_the_threshold_of_a_label_does_not_lower_the_common_score(nlp: Any) -> N
     assert found["labels"]["person"]["threshold"] > 0.55
     assert found["labels"]["person"]["f"] == pytest.approx(2 / 3)
     assert found["together"]["f"] == pytest.approx(12 / 13)
+
+
+def test_a_label_whose_spans_are_all_lost_keeps_its_threshold(nlp: Any) -> None:
+    component = nlp.get_pipe("gliner")
+    documents = [
+        document([("person", 0), ("city", 0)], [(0, 0, 0.6), (1, 0, 0.65)]),
+        document([("animal", 0)], [(2, 0, 0.9), *((2, word, 0.66) for word in range(1, 6))]),
+    ]
+    found = search(component, documents, min_support=1)
+    # the city, which is as good, hides the person that a threshold of its own had found
+    assert (set(found["labels"]), found["kept"]) == ({"city", "animal"}, {"person": 1})
+    assert found["together"]["f"] == pytest.approx(4 / 5)
+
+
+def test_without_a_correct_span_the_threshold_stays(nlp: Any) -> None:
+    documents = [document([("person", 0)], [(0, 1, 0.9)])]
+    items = parse_labels(LABELS, "labels")
+    sweep = CandidateSweep(items, 0.0, nlp.get_pipe("gliner"), documents, count_exact, None)
+    found = _search(sweep, 0.7, {"person": 1}, 1)
+    assert (found["best"]["threshold"], found["labels"], found["kept"]["person"]) == (0.7, {}, 1)
 
 
 def test_labels_with_few_gold_spans_keep_their_threshold(backbone: Path) -> None:
