@@ -99,7 +99,7 @@ def package(
     project : Path, optional
         A ``pyproject.toml`` whose ``[project]`` gives version, description, authors, url, license, keywords and
         dependencies; other options take precedence. On the command line by default the one beside the config, or in
-        `root_dir`.
+        `root_dir`, unless it is that of gliner_pipe itself.
     config_meta
         Set by the command line.
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from confit import Config
 from confit.utils.xjson import Reference
 
+from gliner_pipe.evaluation.report import score_text
 from gliner_pipe.util.secrets import redacted_config, redacted_text
 
 if TYPE_CHECKING:
@@ -149,12 +150,17 @@ def _descriptions(labels: Any) -> dict[str, str]:
 
 def _scores(performance: Mapping[str, Any]) -> Iterator[str]:
     found = dict(_figures(performance))
-    singles = [(f"`{name}`", _number(value)) for name, value in found.items() if _is_number(value)]
+    singles = [(f"`{name}`", score_text(name, value)) for name, value in found.items() if _is_number(value)]
+    if found:
+        yield "Precision, recall, F1 and accuracy are in percent."
     for name, rows_of in found.items():
         if _is_number(rows_of):
             continue
         columns = list(dict.fromkeys(key for row in rows_of.values() for key in row))
-        rows = [(f"`{label}`", *(_number(row.get(key)) for key in columns)) for label, row in rows_of.items()]
+        rows = [
+            (f"`{label}`", *("" if row.get(key) is None else score_text(key, row[key]) for key in columns))
+            for label, row in rows_of.items()
+        ]
         yield f"Per label and on average, `{name}`:"
         yield table(("", *columns), rows)
     if singles:
@@ -183,10 +189,6 @@ def _is_table(value: Any) -> bool:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _number(value: Any) -> str:
-    return f"{value:.4f}" if isinstance(value, float) else "" if value is None else str(value)
 
 
 def _usage(needed: str, first: str, load: str) -> str:

@@ -42,15 +42,18 @@ class Project:
 
 
 def find_project(folders: Sequence[Path]) -> Project:
-    """Read the ``[project]`` of the first folder with a ``pyproject.toml``.
+    """Read the ``[project]`` of the first folder with a ``pyproject.toml``, other than that of gliner_pipe itself.
+
+    Its authors, licence and requirements are not those of a pipeline that is packaged in its repository.
 
     Raises
     ------
     ConfigError
-        If the file is not valid.
+        If a file is not valid.
     """
-    path = next((one / PROJECT_FILE for one in folders if (one / PROJECT_FILE).is_file()), None)
-    return Project() if path is None else read_project(path)
+    files = (one / PROJECT_FILE for one in folders)
+    found = (read_project(path) for path in files if path.is_file())
+    return next((project for project in found if project.name != "gliner_pipe"), Project())
 
 
 def read_project(path: Path) -> Project:

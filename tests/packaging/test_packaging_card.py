@@ -63,19 +63,27 @@ def test_scores_of_any_depth() -> None:
         "ents_f": 0.5,
         "ents_p": None,
         "strict": {"micro": {"f": 1.0, "support": 3}, "per_label": {"person": {"p": 1.0, "r": None}}},
+        "threshold": 0.45,
+        "cpu_seconds": 0.25,
+        "ents_loss": 0.125,
     }
     assert section(card(performance=performance), "Scores").splitlines() == [
+        "Precision, recall, F1 and accuracy are in percent.",
+        "",
         "Per label and on average, `strict.per_label`:",
         "",
         "|  | p | r |",
         "| --- | --- | --- |",
-        "| `person` | 1.0000 |  |",
+        "| `person` | 100.0 |  |",
         "",
         "| Figure | Value |",
         "| --- | --- |",
-        "| `ents_f` | 0.5000 |",
-        "| `strict.micro.f` | 1.0000 |",
+        "| `ents_f` | 50.0 |",
+        "| `strict.micro.f` | 100.0 |",
         "| `strict.micro.support` | 3 |",
+        "| `threshold` | 0.45 |",
+        "| `cpu_seconds` | 0.25 |",
+        "| `ents_loss` | 0.125 |",
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import zipfile
 from email.message import Message
 from email.parser import Parser
@@ -75,6 +76,23 @@ def test_options_take_precedence(project: Path) -> None:
     assert "regex>=2025" in (found.get_all("Requires-Dist") or [])
     main(["--config", "configs/config.cfg", "--name", "mine", "--version", "4.0"])
     assert (project / "dist" / "mine-4.0-py3-none-any.whl").is_file()
+
+
+def test_the_project_file_of_gliner_pipe_says_nothing_about_a_pipeline(
+    project: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "gliner_pipe")
+    own = Path(__file__).parents[2] / "pyproject.toml"
+    shutil.copy(own, project / "pyproject.toml")
+    main(["--config", "configs/config.cfg", "--name", "mine"])
+    found = metadata_of(project / "dist" / "mine-0.1.0-py3-none-any.whl")
+    assert "confit" not in " ".join(found.get_all("Requires-Dist") or [])
+    assert found["Author"] is None and found["Author-email"] is None and found["License"] is None
+    assert "pyproject.toml gives" not in caplog.text
+    (project / "configs" / "pyproject.toml").write_text(own.read_text("utf8"), encoding="utf8")
+    (project / "pyproject.toml").write_text(TOML, encoding="utf8")
+    main(["--config", "configs/config.cfg", "--name", "mine"])
+    assert (project / "dist" / "mine-1.2.0-py3-none-any.whl").is_file()  # that of root_dir counts
 
 
 @pytest.mark.parametrize("text", ["[project", '[project]\nauthors = "Ada"', "[project]\nversion = 1"])
