@@ -42,6 +42,8 @@ class StepResult:
         Norm of all gradients before clipping.
     words, docs
         Size of the batch.
+    stopped
+        Whether any process was asked to stop.
     """
 
     loss: float
@@ -50,6 +52,7 @@ class StepResult:
     grad_norm: float
     words: int
     docs: int
+    stopped: bool = False
 
     def record(self, step: int, seconds: float, rates: Mapping[str, float]) -> dict[str, Any]:
         """Return the record of the step for the loggers."""
@@ -258,7 +261,7 @@ class Learner:
         rates = {group["name"].removesuffix(".no_decay"): float(group["lr"]) for group in groups}
         return dict(sorted(rates.items(), reverse=True))
 
-    def step(self, number: int, batches: StepBatches) -> StepResult:
+    def step(self, number: int, batches: StepBatches, stop: bool = False) -> StepResult:
         """Update the weights with one batch.
 
         The loss is a sum over all sub-batches and processes, divided by counts over all of them, so the
@@ -270,6 +273,8 @@ class Learner:
             Number of the step, for messages.
         batches
             The batch of this process.
+        stop
+            Whether this process was asked to stop after the step; the others learn it together with the loss.
 
         Raises
         ------
@@ -291,7 +296,7 @@ class Learner:
         losses = dict(zip(tensors, values, strict=True))
         # a batch without relations lacks their part: all processes must sum the same names in the same order
         names = {name: 0.0 for some in gathered(self.accelerator, list(losses)) for name in some}
-        sizes = {"words": batches.n_words, "docs": batches.n_docs}
+        sizes = {"words": batches.n_words, "docs": batches.n_docs, "stopped": float(stop)}
         totals = summed(self.accelerator, {**names, **losses, **sizes})
         prefix = "part:"
         parts = {
@@ -310,7 +315,10 @@ class Learner:
             raise _optimizer_is_full(number, sum(one.numel() for one in self._parameters())) from error
         n_docs = int(totals["docs"])
         per_example = totals["summed"] / max(n_docs, 1)
-        return StepResult(totals["loss"], per_example, parts, grad_norm, int(totals["words"]), n_docs)
+        stopped = totals["stopped"] > 0
+        return StepResult(
+            totals["loss"], per_example, parts, grad_norm, int(totals["words"]), n_docs, stopped
+        )
 
     def _update(self, grad_norm: float) -> None:
         """Update the weights, their average and the learning rates."""

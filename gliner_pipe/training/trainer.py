@@ -330,9 +330,7 @@ class Trainer:
             torch.manual_seed(options.seed + self.accelerator.process_index)
             if state is not None:
                 self.store.restore_random_state(state, self.note)
-            with Interrupts(
-                self.note, wanted=self.accelerator.num_processes == 1 and options.save_total_limit != 0
-            ) as self.interrupts:
+            with Interrupts(self.note, wanted=options.save_total_limit != 0) as self.interrupts:
                 return self._run_steps(done)
         except BaseException as error:
             interrupted = not isinstance(error, Exception)  # by Ctrl-C, or another signal
@@ -400,13 +398,14 @@ class Trainer:
             for batches in prefetched(self.stream, self.options.num_workers):
                 rates = self.learner.learning_rates()
                 try:
-                    result = self.learner.step(step + 1, batches)
+                    result = self.learner.step(step + 1, batches, self.interrupts.asked)
                 except DeviceFullError as error:
                     self._use_smaller_sub_batches(error)
                     self.stream.start += step - first  # draw the batches of this step again
                     first = step
                     break
                 step += 1
+                self._all_stop = result.stopped
                 seconds = time.perf_counter() - started
                 self.progress.add(result, seconds, batches.dropped)
                 self._after_step(step, result.record(step, seconds, rates))
@@ -414,9 +413,14 @@ class Trainer:
                     return f"Training ended after step {step}: {self._why_stopped()}"
                 if step >= self.plan.max_steps:
                     return f"Training ended after step {step}: all steps completed ({self._length()})"
-                if self.interrupts.asked:
+                if self._stops:
                     self.interrupts.end()
                 started = time.perf_counter()
+
+    @property
+    def _stops(self) -> bool:
+        """Whether Ctrl-C ends the training after this step, which is the same one in all processes."""
+        return self._all_stop if self.accelerator.num_processes > 1 else self.interrupts.asked
 
     def _length(self) -> str:
         epochs = self.options.max_epochs
@@ -424,12 +428,10 @@ class Trainer:
 
     def _why_stopped(self) -> str:
         """Say why the training was stopped early."""
-        status, more = self.status, self.options.patience_threshold
-        by = f" by more than {more:g}" if more else ""
-        return (
-            f"{self.validation.metric} did not improve{by} in {number_of(status.validations_since_best, 'validation')} "
-            f"(patience = {self.options.patience})"
-        )
+        more = self.options.patience_threshold
+        by = f", patience_threshold = {more:g}" if more else ""
+        since = number_of(self.status.validations_since_best, "validation")
+        return f"{self.validation.metric} did not improve in {since} (patience = {self.options.patience}{by})"
 
     def _use_smaller_sub_batches(self, error: DeviceFullError) -> None:
         """Halve the sub-batches, which does not change the result; raise the error if that is not possible."""
@@ -454,7 +456,7 @@ class Trainer:
             patience = self.options.patience
             stop = patience is not None and self.status.validations_since_best >= patience
             self.status.finished = agreed(self.accelerator, stop)
-        if self.status.finished or last or self.interrupts.asked or step % self.plan.checkpoint_interval == 0:
+        if self.status.finished or last or self._stops or step % self.plan.checkpoint_interval == 0:
             if self.main and not validate:
                 self.models.eval()
                 self.store.save_last(step)

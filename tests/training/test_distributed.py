@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import socket
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -77,3 +80,25 @@ def test_two_processes_learn_the_same_as_one_and_resume(config_path, tmp_path):
     assert [step["step"] for step in again] == [1, 2, 3, 4, 5, 6]
     for mine, theirs in zip(again, two, strict=True):
         assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-6)
+
+
+def test_all_processes_stop_after_the_same_step(config_path, tmp_path):
+    """Ctrl-C reaches one of them; each completes the step, and there is a checkpoint of it."""
+    options = arguments(config_path, tmp_path / "out", "--checkpoint_interval", 5000)
+    options += ["--max_steps", "5000", "--validation_interval", "5000", "--logging_interval", "1"]
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": "2"}
+    ranks = [
+        Forked(main, options, tmp_path / rank, {**shared, "RANK": rank, "LOCAL_RANK": rank}) for rank in "01"
+    ]
+    log = tmp_path / "out" / "train_log.jsonl"
+    while not (log.is_file() and '"step"' in log.read_text("utf8")):
+        assert all(rank.process.is_alive() for rank in ranks)
+        time.sleep(0.05)
+    os.kill(ranks[1].process.pid, signal.SIGINT)
+    for rank in ranks:
+        rank.process.join(120)
+    assert [rank.process.exitcode for rank in ranks] == [130, 130]
+    (saved,) = (tmp_path / "out" / "checkpoints").iterdir()
+    assert saved.name == f"step-{steps_of(tmp_path / 'out')[-1]['step']:06d}"
+    printed = (tmp_path / "0" / "stdout").read_text("utf8")
+    assert f"newest checkpoint: {saved}" in printed and "resume with:" in printed
