@@ -10,14 +10,14 @@ if __name__ == "__main__":  # before the imports below, which --help does not ne
     start("autotrain")
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from confit import Config
 from spacy.language import Language
 
-from gliner_pipe.cli.app import run
-from gliner_pipe.cli.commands import start
+from gliner_pipe.cli.commands import COMMANDS, start
+from gliner_pipe.cli.options import arranged, command_line
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.migration.autotrain import TASKS, TokenClassificationParams
 from gliner_pipe.migration.names import unknown
@@ -39,7 +39,8 @@ def parse(argv: Sequence[str]) -> TokenClassificationParams:
     Parameters
     ----------
     argv
-        The task, then options: ``--data-path FOLDER``, ``--data_path=FOLDER``, ``--push-to-hub``.
+        The task, the data if it is not the value of an option, then options: ``--data-path FOLDER``,
+        ``--data_path=FOLDER``, ``--tag-names O B-A I-A``, ``--push-to-hub``.
 
     Raises
     ------
@@ -52,24 +53,40 @@ def parse(argv: Sequence[str]) -> TokenClassificationParams:
         if task not in TASKS:
             raise ConfigError("task", f"is {task!r}", TASKS[0])
     given: dict[str, Any] = {}
+    rest = arranged(list(_with_effect(rest)), COMMANDS["autotrain"], ["tag_names"])
     while rest:
         option, joined, value = rest.pop(0).partition("=")
-        name = option.removeprefix("--").replace("-", "_")
-        if not option.startswith("--") or (name not in PARAMETERS and name not in _NOTHING):
-            names = [f"--{known.replace('_', '-')}" for known in PARAMETERS]
-            raise unknown(option, option, names, ", ".join(names))
-        switch = name == "train" or (name in PARAMETERS and PARAMETERS[name].read is flag)
-        if not joined and name != "train" and rest and not rest[0].startswith("--"):
+        name = _name(option)
+        if not joined and rest and not rest[0].startswith("--"):
             value = rest.pop(0)
         elif not joined:
-            if not switch:
+            if PARAMETERS[name].read is not flag:
                 raise ConfigError(option, "has no value", do=f"Write {option} VALUE")
             value = "true"
-        if name not in _NOTHING:
-            given[name] = value.split(",") if name == "tag_names" else value
+        given[name] = value.split(",") if name == "tag_names" else value
     if "data_path" not in given:
         raise ConfigError("--data-path", "is missing", "a file, a folder or a data set")
     return TokenClassificationParams(**given)
+
+
+def _with_effect(argv: Sequence[str]) -> Iterator[str]:
+    """Yield the arguments without those that have no effect here; an unknown option is an error."""
+    rest = list(argv)
+    while rest:
+        part = rest.pop(0)
+        option = part.partition("=")[0]
+        if _name(option) in _NOTHING and option.startswith("--"):
+            if _name(option) == "backend" and part == option and rest:
+                rest.pop(0)
+            continue
+        if option.startswith("--") and _name(option) not in PARAMETERS:
+            names = [f"--{known.replace('_', '-')}" for known in PARAMETERS]
+            raise unknown(option, option, names, ", ".join(names))
+        yield part
+
+
+def _name(option: str) -> str:
+    return option.removeprefix("--").replace("-", "_")
 
 
 def train(params: TokenClassificationParams) -> Language:
@@ -94,6 +111,6 @@ def train(params: TokenClassificationParams) -> Language:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments or {"--help", "-h"} & set(arguments):
+    if not arguments:
         start("autotrain", ["--help"])
-    run(lambda: train(parse(arguments)), [])
+    command_line("autotrain", lambda given: train(parse(given)), None, arguments, arranges=False)

@@ -12,14 +12,12 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Literal
 
-import spacy
-
-from gliner_pipe.cli.application import Cli
+from gliner_pipe.cli.config_cli import ConfigCli
 from gliner_pipe.cli.options import command_line
 from gliner_pipe.data.detect import reader_of_path
 from gliner_pipe.errors import ConfigError, GlinerPipeError
 from gliner_pipe.migration import translate
-from gliner_pipe.pipeline.build import pipeline_of
+from gliner_pipe.pipeline.build import blank, pipeline_of
 from gliner_pipe.pipeline.labels import parse_labels, split_labels
 from gliner_pipe.pipeline.overrides import override
 from gliner_pipe.registry import registry
@@ -31,10 +29,10 @@ from gliner_pipe.training.data_sections import Section, TrainData, ValidationDat
 from gliner_pipe.util.atomic import write_json
 from gliner_pipe.util.console import console_note
 
-app = Cli()
+app = ConfigCli()
 
 
-@app.command(name="train", registry=registry)
+@app.command(name="train", registry=registry, where="")
 def check(
     nlp: Any = None,
     train_data: TrainData | None = None,
@@ -113,7 +111,7 @@ def check(
             others = {name: value for name, value in options.items() if name not in known}
             translate(others, known, lambda _: None)
             names = None if wanted is None else [item.label for item in parse_labels(wanted, "labels")]
-            found = check_data(spacy.blank(lang), train, val_data, labels=names, max_width=max_width)
+            found = check_data(blank(lang), train, val_data, labels=names, max_width=max_width)
         else:
             session = {
                 "nlp": pipeline_of(nlp, trust_remote_code, "train.nlp"),

@@ -24,6 +24,7 @@ from gliner_pipe.pipeline.labels import split_labels
 from gliner_pipe.registry import registry
 from gliner_pipe.util.atomic import save_pipeline
 from gliner_pipe.util.consent import trusting
+from gliner_pipe.util.console import says_what_is_unwritten
 
 logger = logging.getLogger("gliner_pipe.convert")
 app = Cli()
@@ -35,6 +36,7 @@ _ALLOWED = (
 
 
 @app.command(name="convert", registry=registry)
+@says_what_is_unwritten("target")
 def convert(
     source: str,
     target: Path,

@@ -40,7 +40,7 @@ from gliner_pipe.pipeline.labels import parse_labels, split_labels
 from gliner_pipe.pipeline.overrides import gliner_components, override, tagging_components
 from gliner_pipe.registry import registry
 from gliner_pipe.util.atomic import save_pipeline, write_json
-from gliner_pipe.util.console import console_note
+from gliner_pipe.util.console import console_note, says_what_is_unwritten
 
 logger = logging.getLogger("gliner_pipe")
 #: Names of the words that scores are measured on.
@@ -53,6 +53,7 @@ app = Cli()
 
 
 @app.command(name="evaluate", registry=registry)
+@says_what_is_unwritten("output", "html", "save")
 def evaluate(
     *,
     pipeline: Any,

@@ -16,12 +16,14 @@ from gliner_pipe.cli.options import command_line
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.pipeline.build import pipeline_of
 from gliner_pipe.registry import registry
+from gliner_pipe.util.console import says_what_is_unwritten
 
 logger = logging.getLogger("gliner_pipe.export")
 app = Cli()
 
 
 @app.command(name="export", registry=registry)
+@says_what_is_unwritten("output")
 def export(
     pipeline: Any,
     output: Path,

@@ -24,6 +24,12 @@ def test_options() -> None:
     assert given["tag_names"] == ["O", "B-A", "I-A"] and given["epochs"] == 3
 
 
+def test_values_without_an_option_and_several_values() -> None:
+    line = ["ner", "corpus", "--train", "--backend", "local", "--tag_names", "O", "B-A", "I-A", "--log=none"]
+    params = parse(line)
+    assert (params.data_path, params.tag_names, params.log) == ("corpus", ["O", "B-A", "I-A"], "none")
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -33,7 +39,8 @@ def test_options() -> None:
         ([*LINE, "--lr"], r"\[--lr\] has no value. Write --lr VALUE"),
         ([*LINE, "--lr", "fast"], r"params.lr\] is 'fast'"),
         (["--model", "x"], r"\[--data-path\] is missing"),
-        ([*LINE, "stray"], r"\[stray\] is unknown"),
+        ([*LINE, "stray"], r"\[stray\]"),
+        (["ner", "a", "b"], r"\[b\]"),
     ],
 )
 def test_mistakes(line: list[str], message: str) -> None:
@@ -47,6 +54,14 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert stopped.value.code == 0
     shown = capsys.readouterr().out
     assert "--early-stopping-patience" in shown and "required" in shown
+
+
+def test_a_mistake_is_one_line(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([*LINE, "--epoch", "1"])
+    assert stopped.value.code == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: [--epoch]") and error.count("\n") == 1
 
 
 def test_commands_of_the_page(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -206,3 +206,24 @@ def test_classes_and_records_are_counted(write):
     assert (learned["unannotated"], learned["without_entities"]) == (2, 0)
     counts = report["read"]["train.train_data"]["counts"]
     assert sum(counts.values()) == 1  # "Ann" is not in the second text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "where"),
+    [
+        (["--max_width", "ten"], "[max_width]"),
+        (["--format", "xml"], "[format]"),
+        (["--lang", "zz"], "[lang]"),
+    ],
+)
+def test_its_own_options_are_of_no_section(write, capsys, arguments, where):
+    with pytest.raises(SystemExit):
+        main([write("train.jsonl", TRAIN), *arguments])
+    captured = capsys.readouterr()
+    assert where in captured.out + captured.err
+
+
+def test_the_options_of_a_training_are_of_its_section(write, config, capsys):
+    with pytest.raises(SystemExit):
+        main([config("train.jsonl", "dev.jsonl"), "--max_steps", "ten"])
+    assert "[train.max_steps]" in capsys.readouterr().err

@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import zip_longest
 from pathlib import Path
@@ -39,11 +39,15 @@ USER_ERRORS = (
 
 #: What the name of a temporary file has before the name of the file that it replaces.
 _SIBLING = re.compile(r"\.(?:tmp|old)-[0-9a-f]+-")
+#: How pydantic says what a value must be, and what it is.
+_EXPECTED = re.compile(r"input should be (.+?)(?:, unable to parse [^,]*)?, got (.+) \(\w+\)$")
 #: What pydantic adds to the place of an error in one of several types.
 _UNION_MEMBER = re.compile(r"int|float|str|bool|[\w-]+\[.*\]")
 
 
-def run(app: Callable[[], Any], argv: Sequence[str] | None = None, usage: str = "") -> None:
+def run(
+    app: Callable[[], Any], argv: Sequence[str] | None = None, usage: str = "", own: Iterable[str] = ()
+) -> None:
     """Run a confit command line; ``CONFIT_DEBUG=1`` shows the traceback of a user error.
 
     Parameters
@@ -54,6 +58,8 @@ def run(app: Callable[[], Any], argv: Sequence[str] | None = None, usage: str = 
         The arguments that it parses, used to find the faulty section; those of the process by default.
     usage
         What to write, for the error about a missing value.
+    own
+        Options of the command that are options of no section, although it reads the section ``[train]``.
     """
     show = os.environ.get("CONFIT_DEBUG", "0") not in ("", "0", "false")
     try:
@@ -63,6 +69,8 @@ def run(app: Callable[[], Any], argv: Sequence[str] | None = None, usage: str = 
         message = None if show else _message(error, list(sys.argv[1:] if argv is None else argv))
         if message is None:
             raise
+        for name in own:
+            message = message.replace(f"[train.{name}]", f"[{name}]")
         if usage and message.endswith(" is missing"):
             message = f"{message}. Write {usage}"
         stop(_with_advice(message, list(sys.argv[1:] if argv is None else argv)), 1)
@@ -152,6 +160,7 @@ def _items(error: ConfitValidationError, config: Mapping[str, Any]) -> Iterator[
             message = "is no setting here"
             if fields := [name for name in getattr(error.model, "model_fields", {}) if not _is_private(name)]:
                 message += f"; allowed: {', '.join(fields)}"
+        message = _EXPECTED.sub(r"is \2; allowed: \1", message)
         yield f"[{_where(item['loc'], config)}] {message}"
 
 

@@ -152,9 +152,11 @@ COMMANDS = {
         ),
         CommandInfo(
             "autotrain",
-            "token-classification --data-path PATH",
+            "token-classification DATA_PATH",
             "token-classification --train --model MODEL --data-path FOLDER",
+            ("data_path",),
             config="",
+            configs_by_ending=False,
             source=("migration.autotrain", "TokenClassificationParams"),
         ),
         CommandInfo("check", "(CONFIG | DATA)", "data/train.jsonl", ("data",), config=_TRAINING),

@@ -33,6 +33,7 @@ def command_line(
     text: Iterable[str] = (),
     parsed: Iterable[str] = (),
     logs: bool = False,
+    arranges: bool = True,
 ) -> None:
     """Run a command with the arguments of a command line.
 
@@ -50,6 +51,8 @@ def command_line(
         Options that are texts, or are not, against their annotations.
     logs
         Whether the log of this package goes to standard output.
+    arranges
+        Whether values are put behind their options here; False if `app` does that.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if {"--help", "-h"} & set(arguments):
@@ -64,12 +67,14 @@ def command_line(
     texts = {*own, *text}.difference(parsed)
 
     def work() -> None:
-        arguments[:] = literal(arranged(arguments, info, texts), texts)
+        if arranges:
+            arguments[:] = literal(arranged(arguments, info, texts), texts)
         if info.trains:
             arguments[:] = configured(arguments)
         app(arguments)
 
-    run(work, arguments, f"gliner-pipe {name} {info.usage}")
+    unsectioned = info.signature.options if name == "check" else ()
+    run(work, arguments, f"gliner-pipe {name} {info.usage}", unsectioned)
 
 
 def arranged(argv: Sequence[str], info: CommandInfo, texts: Iterable[str] = ()) -> list[str]:

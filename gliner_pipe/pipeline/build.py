@@ -52,15 +52,7 @@ def make_pipeline(
         The pipeline, not yet initialized: no weights are loaded here.
     """
     config: dict[str, Any] = {"nlp": {"tokenizer": tokenizer}} if tokenizer else {}
-    try:
-        nlp = spacy.blank(lang, config=config)
-    except ImportError as error:
-        if lang == "eds":
-            do = f"See {MIGRATION}"
-            raise ConfigError("nlp.lang", "found 'eds', a name of EDS-NLP", 'lang = "fr"', do) from None
-        raise ConfigError(
-            "nlp.lang", f"found {lang!r} ({flat(str(error))})", "a language code of spaCy, as en"
-        ) from None
+    nlp = blank(lang, "nlp.lang", config)
     nlp.batch_size = batch_size
     names = list(components) if pipeline is None else pipeline
     _check_components(components, names)
@@ -169,3 +161,30 @@ def _from_section(section: Mapping[str, Any]) -> Any:
         raise ConfigError(
             where, found, f"the settings {settings}" if found.startswith("unexpected") else ""
         ) from None
+
+
+def blank(lang: str, where: str = "lang", config: dict[str, Any] | None = None) -> Language:
+    """Return an empty pipeline of a language.
+
+    Parameters
+    ----------
+    lang
+        Code of the language.
+    where
+        The option that gives it, for the message.
+    config
+        Sections of a config, as for ``spacy.blank``.
+
+    Raises
+    ------
+    ConfigError
+        If spaCy has no such language.
+    """
+    try:
+        return spacy.blank(lang, config=config or {})
+    except ImportError as error:
+        if lang == "eds":
+            do = f"See {MIGRATION}"
+            raise ConfigError(where, "found 'eds', a name of EDS-NLP", 'lang = "fr"', do) from None
+        found = f"found {lang!r} ({flat(str(error))})"
+        raise ConfigError(where, found, "a language code of spaCy, as en") from None

@@ -14,6 +14,7 @@ from gliner_pipe.checkpoints.gliner_write import write_checkpoint
 from gliner_pipe.checkpoints.hf_write import check_model, check_parts, write_model
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.modeling.token_classifier import TokenClassifier
+from gliner_pipe.pipeline.build import blank
 from gliner_pipe.pipeline.gliner.component import Gliner
 from gliner_pipe.pipeline.token_classifier.component import TokenTagger
 from gliner_pipe.pipeline.word_splitters import SpacyWords
@@ -26,7 +27,7 @@ def from_gliner(
     source: str, labels: Sequence[Any] = (), relations: Sequence[Any] = (), lang: str = "en"
 ) -> spacy.language.Language:
     """Return a pipeline with the weights of a GLiNER checkpoint."""
-    nlp = spacy.blank(lang)
+    nlp = blank(lang)
     config: dict[str, Any] = {"model": source, "labels": list(labels)}
     if relations:
         config["relations"] = list(relations)
@@ -40,7 +41,7 @@ def from_transformers(source: str, lang: str = "en") -> spacy.language.Language:
 
     A model without the tag ``O`` has a label for each word, which is written to ``token.tag_``.
     """
-    nlp = spacy.blank(lang)
+    nlp = blank(lang)
     component: Any = nlp.add_pipe("token_classifier", config={"model": source})
     if component.network.decoder.scheme == "word":
         logger.info("%s has a label for each word, written to token.tag_", source)

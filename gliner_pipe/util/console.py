@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import logging
 import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
@@ -59,3 +64,41 @@ class ConsoleHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Print a message."""
         console_note(self.format(record), stderr=self.stderr)
+
+
+def says_what_is_unwritten(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return a decorator: if Ctrl-C or another signal stops the function, it says which files were not written.
+
+    Parameters
+    ----------
+    names
+        Arguments with the paths of the files or folders, or None.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        signature = inspect.signature(function)
+
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            given = signature.bind_partial(*args, **kwargs).arguments
+            before = {str(given[name]): _state(given[name]) for name in names if given.get(name) is not None}
+            try:
+                return function(*args, **kwargs)
+            except BaseException as error:
+                left = [path for path, state in before.items() if _state(path) == state]
+                if left and not isinstance(error, Exception):
+                    console_note(f"nothing was written to {', '.join(left)}", stderr=True)
+                raise
+
+        return call
+
+    return decorate
+
+
+def _state(path: str | Path) -> tuple[int, int] | None:
+    """Return what changes when a path is replaced; None if nothing is there."""
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns

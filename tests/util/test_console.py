@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import logging
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 from rich.live import Live
 
-from gliner_pipe.util.console import ConsoleHandler, console_note
+from gliner_pipe.util.console import ConsoleHandler, console_note, says_what_is_unwritten
 from gliner_pipe.util.plurals import number_of
 
 LINE = "a word and another " * 10
@@ -59,3 +60,19 @@ def test_a_message_appears_above_a_bar() -> None:
 )
 def test_plurals(number: int, noun: str, expected: str) -> None:
     assert number_of(number, noun) == expected
+
+
+def test_a_stopped_function_says_what_it_has_not_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @says_what_is_unwritten("first", "second", "third")
+    def write(first: Path, *, second: Path, third: Path | None = None, error: type[BaseException]) -> None:
+        first.write_text("new")
+        raise error
+
+    first, second = tmp_path / "a", tmp_path / "b"
+    for error in (KeyboardInterrupt, ValueError):
+        with pytest.raises(error):
+            write(first, second=second, error=error)
+        said = capsys.readouterr().err.replace("\n", "")
+        assert said == (f"nothing was written to {second}" if error is KeyboardInterrupt else "")
