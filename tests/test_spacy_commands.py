@@ -131,6 +131,12 @@ def test_evaluate_prints_the_scores_of_entities(folder: Path) -> None:
     assert json.loads((folder / "ents.json").read_text())["ents_f"] > 0.1
 
 
+def test_evaluate_of_another_format_says_what_to_do(folder: Path) -> None:
+    (folder / "dev.jsonl").write_text('{"text": "Ada left."}\n', encoding="utf8")
+    output = command(folder, "evaluate", "out/model-best", "dev.jsonl")
+    assert output.count("gliner-pipe evaluate") == 1
+
+
 def test_frozen_and_annotating_components(folder: Path, backbone: Path) -> None:
     """A trained component keeps its weights, and its entities are seen by the component after it."""
     trained = spacy.load(folder / "out" / "model-best")

@@ -26,6 +26,7 @@ from gliner_pipe.convert import to_gliner, to_transformers
 from gliner_pipe.export import export
 from gliner_pipe.modeling.encoders.base import Query
 from gliner_pipe.modeling.layers.cache import Cache
+from gliner_pipe.pipeline.annotate import install_extensions
 
 THREADS = 8
 #: Settings that show every span.
@@ -94,6 +95,7 @@ def docs_of(nlp: Any, number: int) -> list[Doc]:
         if at and number % 4 == 0:
             words.append("b" * 400)
         doc = Doc(nlp.vocab, words=words)
+        install_extensions()  # a pipeline without a gliner component has none
         doc._.gliner_labels = labels_of(2 * number + at)
         docs.append(doc)
     return docs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ from gliner_pipe.metrics.relations import score_component_relations
 from gliner_pipe.metrics.seqeval import SeqevalScorer
 from gliner_pipe.registry import registry
 from gliner_pipe.util.ranges import Share
+
+logger = logging.getLogger("gliner_pipe")
 
 
 @registry.scorers.register("gliner_pipe.ner_exact")
@@ -172,6 +175,8 @@ class ComponentScorer:
             annotate_ents = any(example.predicted.has_annotation("ENT_IOB") for example in examples)
         if annotate_ents:
             scores |= score_ents(examples, gold_key)
+        else:
+            _warn_of_nothing(examples)
         others = score_component_classes(examples) | score_component_records(examples)
         return {**scores, **score_component_relations(examples, gold_key), **others}
 
@@ -191,7 +196,18 @@ def score_ents(examples: Iterable[Example], gold_getter: SpanGetter) -> dict[str
     dict[str, Any]
         ``ents_p``, ``ents_r``, ``ents_f`` and ``ents_per_type``; all None if there was nothing to measure.
     """
-    return _spacy_scores(list(examples), "ents", gold_getter, "ents", ents_first=True)
+    examples = list(examples)
+    _warn_of_nothing(examples)
+    return _spacy_scores(examples, "ents", gold_getter, "ents", ents_first=True)
+
+
+def _warn_of_nothing(examples: Sequence[Example]) -> None:
+    """Warn that there are no documents: ``spacy evaluate`` reads none from other files than its own."""
+    if not examples:
+        logger.warning(
+            "warning: there are no documents to score. spaCy's own commands read .spacy files only. For data in any "
+            "other format: gliner-pipe evaluate PIPELINE DATA"
+        )
 
 
 def _spacy_scores(
