@@ -15,6 +15,7 @@ import torch
 from forked import Forked
 from spacy import util
 from spacy.cli._util import setup_cli
+from spacy.cli.evaluate import evaluate
 from spacy.language import DEFAULT_CONFIG_PATH
 from spacy.tokens import DocBin, Span
 from thinc.api import Config
@@ -131,10 +132,11 @@ def test_evaluate_prints_the_scores_of_entities(folder: Path) -> None:
     assert json.loads((folder / "ents.json").read_text())["ents_f"] > 0.1
 
 
-def test_evaluate_of_another_format_says_what_to_do(folder: Path) -> None:
+def test_evaluate_of_another_format_says_what_to_do(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     (folder / "dev.jsonl").write_text('{"text": "Ada left."}\n', encoding="utf8")
-    output = command(folder, "evaluate", "out/model-best", "dev.jsonl")
-    assert output.count("gliner-pipe evaluate") == 1
+    with pytest.warns(UserWarning, match="W090"):
+        evaluate(str(folder / "out" / "model-best"), folder / "dev.jsonl")
+    assert caplog.text.count("gliner-pipe evaluate") == 1
 
 
 def test_frozen_and_annotating_components(folder: Path, backbone: Path) -> None:
