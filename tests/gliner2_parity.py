@@ -6,6 +6,7 @@ import atexit
 import functools
 import tempfile
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 import spacy
 import torch
 from conftest import make_backbone
+from spacy.tokens import Doc, Span
 
 from gliner_pipe.modeling.encoders.base import Query
 
@@ -143,3 +145,59 @@ def boundary_checkpoint(**head: Any) -> Path:
     folder = Path(tempfile.mkdtemp(dir=_FOLDER.name, prefix="boundary-"))
     model.save_pretrained(str(folder))
     return folder
+
+
+Place = tuple[int, int]
+#: Scores of relations by name and by the places of head and tail.
+Relations = dict[tuple[str, Place, Place], float]
+
+
+def our_relations(doc: Doc) -> Relations:
+    return {
+        (
+            one.label,
+            (one.head.start_char, one.head.end_char),
+            (one.tail.start_char, one.tail.end_char),
+        ): one.score
+        for one in doc._.relations
+    }
+
+
+def their_records(result: Any, settings: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    return [
+        (name, {field: as_value(value) for field, value in one.items()})
+        for name in settings["records"]
+        for one in result.get(name) or []
+        if one
+    ]
+
+
+def as_value(value: Any) -> Any:
+    """Return place (or choice) and score of a value of the package."""
+    if isinstance(value, list):
+        return sorted(as_value(one) for one in value)
+    if value is None:
+        return None
+    place = (value["start"], value["end"]) if "start" in value else value["text"]
+    return place, pytest.approx(value["confidence"], abs=CLOSE)
+
+
+def our_records(doc: Doc) -> list[tuple[str, dict[str, Any]]]:
+    def pair(value: Any, score: Any) -> Any:
+        if isinstance(value, list):
+            return sorted(map(pair, value, score))
+        if value is None:
+            return None
+        return (value.start_char, value.end_char) if isinstance(value, Span) else value, score
+
+    return [
+        (one.name, {field: pair(value, one.scores[field]) for field, value in one.fields.items()})
+        for one in doc._.records
+    ]
+
+
+def scores_of(docs: Sequence[Doc]) -> list[float]:
+    """Return the scores of all relations and of all values of records."""
+    values = [value for doc in docs for one in doc._.records for value in one.scores.values() if value]
+    several = [score for value in values for score in (value if isinstance(value, list) else [value])]
+    return [*several, *(one.score for doc in docs for one in doc._.relations)]

@@ -87,6 +87,12 @@ def blocks(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "decoder": {"@decoders": "per_label", "policy": policy},
         "loss": {"@losses": "gliner_pipe.bce"},
     }
+    if _has(config, "enable_relations"):
+        options = _options("relation_finders", "boundary_pairs", head)
+        found["relation_finder"] = {"@relation_finders": "boundary_pairs", **options}
+    if _has(config, "enable_records"):
+        options = _options("record_finders", "boundary_records", head)
+        found["record_finder"] = {"@record_finders": "boundary_records", **options}
     known = {name for kind in POOLS.values() for name in _names("span_reps", kind)} | _OF_TRAINING | _READ
     unknown = sorted(
         name for name in head if name not in known and not name.startswith(("relation_", "record_"))
@@ -104,8 +110,8 @@ def names(config: Mapping[str, Any]) -> tuple[tuple[str, str | None], ...]:
         # the number of the last layer depends on whether there is a dropout layer before it
         (r"classifier\.0\.", "classifier.network.0."),
         (r"classifier\.[23]\.", "classifier.network.2."),
-        (r"relation_scorer\.", None),
-        (r"record_decoder\.", None),
+        (r"relation_scorer\.", "relation_finder.scorer."),
+        (r"record_decoder\.", "record_finder."),
     )
 
 

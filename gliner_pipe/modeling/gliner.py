@@ -257,6 +257,9 @@ class GLiNER(Architecture):
     def make(self) -> None:
         """Create the weights of all blocks on top of the encoder, which is built already."""
         size = self.encoder.output_size
+        for finder in (self.relation_finder, self.record_finder):
+            if finder is not None:
+                finder.check(self.span_rep)
         self.span_rep.needs_vectors = self.relation_layer is not None or self.label_generator is not None
         if self.fusion is not None:
             self.fusion.build(size)

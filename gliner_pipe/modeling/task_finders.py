@@ -142,9 +142,15 @@ class TaskFinder(Block):
     ----------
     needs_counter
         Whether the model needs a counter.
+    joins_mentions
+        Whether relations whose ends are parts of each other, or read the same, are joined; see ``mentions.joined``.
     """
 
     needs_counter: ClassVar[bool] = False
+    joins_mentions: bool = False
+
+    def check(self, span_rep: SpanRep) -> None:
+        """Raise a ConfigError if the finder cannot work with the span representation; any will do by default."""
 
     def build(self, hidden_size: int) -> None:
         """Create the weights for vectors of this width; none by default."""

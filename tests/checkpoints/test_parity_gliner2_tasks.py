@@ -6,7 +6,19 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from gliner2_parity import CLOSE, TEXTS, checkpoint, gap, load, load_peer
+from gliner2_parity import (
+    CLOSE,
+    TEXTS,
+    Relations,
+    checkpoint,
+    gap,
+    load,
+    load_peer,
+    our_records,
+    our_relations,
+    scores_of,
+    their_records,
+)
 from spacy.tokens import Doc, Span
 
 COUNTERS = ("count_lstm", "count_lstm_v2", "count_lstm_moe")
@@ -74,11 +86,6 @@ def theirs(
     )
 
 
-Place = tuple[int, int]
-#: Scores of relations by name and by the places of head and tail.
-Relations = dict[tuple[str, Place, Place], float]
-
-
 def their_relations(result: Any, settings: dict[str, Any]) -> Relations:
     """Return relations with their scores; those with a description stand under another name (a fault of the package)."""
     found: Relations = {}
@@ -90,50 +97,6 @@ def their_relations(result: Any, settings: dict[str, Any]) -> Relations:
             score = min(one[side]["confidence"] for side in ("head", "tail"))
             found[name, head, tail] = max(score, found.get((name, head, tail), 0.0))
     return found
-
-
-def our_relations(doc: Doc) -> Relations:
-    return {
-        (
-            one.label,
-            (one.head.start_char, one.head.end_char),
-            (one.tail.start_char, one.tail.end_char),
-        ): one.score
-        for one in doc._.relations
-    }
-
-
-def their_records(result: Any, settings: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    return [
-        (name, {field: as_value(value) for field, value in one.items()})
-        for name in settings["records"]
-        for one in result.get(name) or []
-        if one
-    ]
-
-
-def as_value(value: Any) -> Any:
-    """Return place (or choice) and score of a value of the package."""
-    if isinstance(value, list):
-        return sorted(as_value(one) for one in value)
-    if value is None:
-        return None
-    place = (value["start"], value["end"]) if "start" in value else value["text"]
-    return place, pytest.approx(value["confidence"], abs=CLOSE)
-
-
-def our_records(doc: Doc) -> list[tuple[str, dict[str, Any]]]:
-    def pair(value: Any, score: Any) -> Any:
-        if isinstance(value, list):
-            return sorted(map(pair, value, score))
-        if value is None:
-            return None
-        return (value.start_char, value.end_char) if isinstance(value, Span) else value, score
-
-    return [
-        (one.name, {field: pair(value, one.scores[field]) for field, value in one.fields.items()})
-        for one in doc._.records
-    ]
 
 
 def agree(docs: Sequence[Doc], results: Sequence[Any], settings: dict[str, Any]) -> tuple[int, int]:
@@ -149,13 +112,6 @@ def agree(docs: Sequence[Doc], results: Sequence[Any], settings: dict[str, Any])
             assert our_records(doc) == expected_records
             numbers[1] += len(expected_records)
     return numbers[0], numbers[1]
-
-
-def scores_of(docs: Sequence[Doc]) -> list[float]:
-    """Return the scores of all relations and of all values of records."""
-    values = [value for doc in docs for one in doc._.records for value in one.scores.values() if value]
-    several = [score for value in values for score in (value if isinstance(value, list) else [value])]
-    return [*several, *(one.score for doc in docs for one in doc._.relations)]
 
 
 @pytest.mark.parametrize("tasks", TASKS)

@@ -223,19 +223,33 @@ class BoundarySpanRep(SpanRep):
 
     def _above(self, some: Candidates, labels: Tensor, limits: Tensor) -> FoundSpans:
         """Return the candidates above their thresholds; those of labels that abstain are left out."""
-        probs = (some.logits.float() / self.pair_temperature).sigmoid()
-        keep = probs > limits[..., None]
-        labels = labels.to(some.logits.dtype)
-        if self.adaptive_threshold and self.count_head is not None:
-            counts = self.count_head(labels).float().exp().round()
-            ranked = probs.masked_fill(~some.valid, -1).argsort(dim=-1, descending=True, stable=True)
-            keep |= ranked.argsort(-1) < counts
-        keep &= some.valid & limits.isfinite()[..., None]
+        probs, keep = self.kept(some.logits, some.valid, labels, limits)
         if self.null_projection is not None:
-            keep &= self.null_projection(labels).float().sigmoid() <= self.abstention_threshold
+            nothing = self.null_projection(labels.to(some.logits.dtype)).float().sigmoid()
+            keep &= nothing <= self.abstention_threshold
         rows, names, _ = keep.nonzero().unbind(1)
         starts, ends = some.spans[keep].unbind(1)
         return FoundSpans(rows, starts, ends - 1, names, probs[keep])
+
+    def kept(self, logits: Tensor, valid: Tensor, queries: Tensor, limits: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the scores of candidates, and which are above their thresholds.
+
+        Parameters
+        ----------
+        logits, valid
+            Of the candidates of each query, ``(rows, queries, spans)``.
+        queries
+            Vectors of labels or fields, ``(rows, queries, hidden)``.
+        limits
+            Threshold of each query, ``(rows, queries)``; infinite for padding.
+        """
+        probs = (logits.float() / self.pair_temperature).sigmoid()
+        keep = probs > limits[..., None]
+        if self.adaptive_threshold and self.count_head is not None:
+            counts = self.count_head(queries.to(logits.dtype)).float().exp().round()
+            ranked = probs.masked_fill(~valid, -1).argsort(dim=-1, descending=True, stable=True)
+            keep |= ranked.argsort(-1) < counts
+        return probs, keep & valid & limits.isfinite()[..., None]
 
     def _report(self, n_words: int, found: FoundSpans) -> None:
         """Count windows with as many spans as are proposed, and report the first."""
@@ -327,6 +341,16 @@ def extractive(tasks: TaskVectors) -> tuple[Tensor, Tensor]:
     """
     of_spans = (tasks.kinds >= 0) & (tasks.kinds != KINDS.index("classes"))
     return tasks.fields.flatten(1, 2), (tasks.mask & of_spans[..., None]).flatten(1)
+
+
+def check_boundaries(span_rep: SpanRep, option: str, states: bool = False) -> None:
+    """Raise a ConfigError unless a span representation proposes spans, and has vectors of them if `states` is true."""
+    where, allowed = "components.*.model.span_rep", "@span_reps = boundary or boundary_pool"
+    if not isinstance(span_rep, BoundarySpanRep):
+        raise ConfigError(where, f"found {described(span_rep)}, of which {option} cannot read spans", allowed)
+    if states and not span_rep.candidate_states:
+        found = f"is false, though {option} needs vectors of spans"
+        raise ConfigError(f"{where}.candidate_states", found, "candidate_states = true")
 
 
 def query_mask_of(queries: Tensor) -> Tensor:

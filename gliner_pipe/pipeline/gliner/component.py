@@ -33,6 +33,7 @@ from gliner_pipe.modeling.inference import GivenSpans, SpanPredictions, predict_
 from gliner_pipe.modeling.instances import Instance, find_instances
 from gliner_pipe.modeling.label_generation import generate_labels
 from gliner_pipe.modeling.layers.cache import evaluating
+from gliner_pipe.modeling.mentions import joined
 from gliner_pipe.modeling.precision import full_precision
 from gliner_pipe.modeling.relations import find_relations
 from gliner_pipe.modeling.tasks import Task
@@ -47,6 +48,7 @@ from gliner_pipe.pipeline.gliner.task_results import (
     found_records,
     pattern_check,
     relation_links,
+    value_places,
 )
 from gliner_pipe.pipeline.gliner.task_settings import (
     ClassesItem,
@@ -654,7 +656,14 @@ class Gliner(TextPredictions, TorchPipe):
         if found.values is None:
             return []
         matches = pattern_check(request.records, request.doc, request.words, read, report)
-        return find_instances(found.values, windows, request.query.tasks, self._decode, matches)
+        tasks = request.query.tasks
+        instances = find_instances(found.values, windows, tasks, self._decode, matches)
+        finder = self.gliner.relation_finder
+        if finder is not None and finder.joins_mentions:
+            places = value_places(request.doc, request.words, read)
+            relations = [number for number, task in enumerate(tasks) if task.kind == "relation"]
+            return joined(instances, relations, places, request.doc.text)
+        return instances
 
     def _decode(self, candidates: list[Candidate]) -> list[Candidate]:
         return self.gliner.decoder.decode(candidates, **self.decoding)

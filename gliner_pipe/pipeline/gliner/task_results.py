@@ -47,6 +47,18 @@ def field_limits(
     return limits
 
 
+def value_places(doc: Doc, words: Words, read: ReadWords) -> Callable[[Candidate], tuple[int, int]]:
+    """Return a function that gives first and last character (exclusive) of a value in the text of a document."""
+    offsets = words.offsets
+    if offsets is None:
+        offsets = [(token.idx, token.idx + len(token)) for token in doc]
+
+    def places(value: Candidate) -> tuple[int, int]:
+        return offsets[read.number(value.start)][0], offsets[read.number(value.end)][1]
+
+    return places
+
+
 def pattern_check(
     records: Sequence[RecordItem], doc: Doc, words: Words, read: ReadWords, report: Counter[str]
 ) -> Matches | None:
@@ -62,15 +74,13 @@ def pattern_check(
     }
     if not patterns:
         return None
-    text, offsets = doc.text, words.offsets
-    if offsets is None:
-        offsets = [(token.idx, token.idx + len(token)) for token in doc]
+    text, places = doc.text, value_places(doc, words, read)
 
     def matches(task: int, field: int, value: Candidate) -> bool:
         pattern = patterns.get((task, field))
         if pattern is None:
             return True
-        start, end = offsets[read.number(value.start)][0], offsets[read.number(value.end)][1]
+        start, end = places(value)
         right = pattern.fullmatch(text[start:end].strip()) is not None
         report[NOT_MATCHING_VALUE] += not right
         return right

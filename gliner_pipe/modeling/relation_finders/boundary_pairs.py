@@ -1,0 +1,248 @@
+"""The relation finder ``boundary_pairs``: pairs of spans that a boundary span representation proposes."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gliner_pipe.modeling.encoders.base import EncoderBatch
+from gliner_pipe.modeling.layers.linear import Linear
+from gliner_pipe.modeling.relation_finders.base import RelationFinder
+from gliner_pipe.modeling.span_reps.base import SCORES_AT_ONCE, Representations, SpanRep
+from gliner_pipe.modeling.span_reps.boundary import BoundarySpanRep, check_boundaries
+from gliner_pipe.modeling.span_reps.boundary_states import Boundaries
+from gliner_pipe.modeling.task_finders import FoundValues, TaskInputs
+from gliner_pipe.modeling.tasks import KINDS
+from gliner_pipe.registry import registry
+from gliner_pipe.util.ranges import Positive, Share, Size
+
+
+@registry.relation_finders.register("boundary_pairs")
+class BoundaryPairs(RelationFinder):
+    """Pairs the best spans for the head of a relation with the best for its tail, and scores each pair.
+
+    The ends of a relation need not be entities.
+
+    Parameters
+    ----------
+    relation_heads_per_type, relation_tails_per_type
+        Number of spans that are tried as head and as tail of a relation in a window.
+    relation_pair_cap
+        Most pairs of a relation in a window.
+    relation_argument_proposal_threshold
+        Score that a head or tail must have for itself.
+    directional_relation_states
+        Whether a relation is the vectors of its head and tail, or else their mean.
+    relation_biaffine_content
+        Whether the words of the two spans count, beside their ends.
+    relation_temperature
+        Divides the scores before the sigmoid.
+    dropout
+        Dropout rate of the hidden layer.
+    join_mentions
+        Whether relations whose ends are parts of each other, or read the same, are joined.
+
+    Notes
+    -----
+    Source: the boundary architecture of GLiNER2.5. There, the distance of the two spans is divided by the longest text
+    of the batch; here by the length of the window.
+    """
+
+    def __init__(
+        self,
+        relation_heads_per_type: Size = 32,
+        relation_tails_per_type: Size = 32,
+        relation_pair_cap: Size = 128,
+        relation_argument_proposal_threshold: Share = 0.0,
+        directional_relation_states: bool = False,
+        relation_biaffine_content: bool = False,
+        relation_temperature: Positive = 1.0,
+        dropout: Share = 0.1,
+        join_mentions: bool = True,
+    ) -> None:
+        super().__init__()
+        self.relation_heads_per_type = relation_heads_per_type
+        self.relation_tails_per_type = relation_tails_per_type
+        self.relation_pair_cap = relation_pair_cap
+        self.relation_argument_proposal_threshold = relation_argument_proposal_threshold
+        self.directional_relation_states = directional_relation_states
+        self.relation_biaffine_content = relation_biaffine_content
+        self.relation_temperature = relation_temperature
+        self.dropout = dropout
+        self.joins_mentions = join_mentions
+
+    def check(self, span_rep: SpanRep) -> None:
+        """Raise a ConfigError unless the span representation proposes spans."""
+        check_boundaries(span_rep, "relation_finder")
+
+    def build(self, hidden_size: int) -> None:
+        """Create the weights."""
+        size = 2 * hidden_size if self.directional_relation_states else hidden_size
+        self.scorer = PairClassifier(hidden_size, size, self.relation_biaffine_content, self.dropout)
+
+    def find(
+        self, vectors: Representations, batch: EncoderBatch, inputs: TaskInputs, span_rep: SpanRep
+    ) -> FoundValues | None:
+        """Return head and tail of each pair above the threshold of its relation, both with the score of the pair."""
+        tasks, windows = vectors.tasks, batch.windows
+        assert tasks is not None and isinstance(span_rep, BoundarySpanRep)
+        row, task = (tasks.kinds == KINDS.index("relation")).nonzero().unbind(1)
+        if not len(row):
+            return None
+        which, heads, tails = self._pairs(vectors, batch, span_rep, row, task)
+        ends = tasks.fields[row, task, :2]
+        relations = ends.flatten(1) if self.directional_relation_states else ends.mean(1)
+        logits = self.scorer(span_rep.read(vectors, windows), relations, row, which, heads, tails)
+        scores = (logits.float() / self.relation_temperature).sigmoid()
+        keep = scores >= inputs.limits[row, task, 0][which]
+        for spans in (heads, tails):
+            first, last = spans[:, 0], spans[:, 1] - 1
+            keep &= windows.annotated[row[which], first] & windows.annotated[row[which], last]
+        which, heads, tails, scores = which[keep], heads[keep], tails[keep], scores[keep]
+        slots = torch.arange(len(which), device=which.device) - torch.searchsorted(which, which)
+        spans = torch.cat([heads, tails])
+        which, slots, scores = which.repeat(2), slots.repeat(2), scores.repeat(2)
+        fields = torch.arange(2, device=which.device).repeat_interleave(len(which) // 2)
+        return FoundValues(row[which], task[which], slots, fields, spans[:, 0], spans[:, 1] - 1, scores)
+
+    def _pairs(
+        self,
+        vectors: Representations,
+        batch: EncoderBatch,
+        span_rep: BoundarySpanRep,
+        row: Tensor,
+        task: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the pairs to score: the number of the relation, ordered, and the boundaries of head and tail."""
+        assert vectors.tasks is not None
+        some = span_rep.of_fields(vectors, batch.windows)
+        query = task * vectors.tasks.mask.shape[2]
+        n = batch.windows.word_mask.shape[1] + 1
+
+        def best(query: Tensor, most: int) -> tuple[Tensor, Tensor]:
+            spans, valid = some.spans[row, query], some.valid[row, query]
+            probs = some.logits[row, query].float().sigmoid()
+            valid = valid & (probs >= self.relation_argument_proposal_threshold)
+            order = (spans[..., 0] * n + spans[..., 1]).argsort(-1)  # of equal ones, the first in the text
+            probs = probs.masked_fill(~valid, -1).gather(1, order)
+            probs, ranked = (part[:, :most] for part in probs.sort(dim=-1, descending=True, stable=True))
+            order = order.gather(1, ranked)
+            return probs, spans.gather(1, order[..., None].expand(-1, -1, 2))
+
+        head_probs, heads = best(query, self.relation_heads_per_type)
+        tail_probs, tails = best(query + 1, self.relation_tails_per_type)
+        wrong = (heads[:, :, None] == tails[:, None]).all(-1)
+        wrong |= (head_probs < 0)[:, :, None] | (tail_probs < 0)[:, None]
+        products = (head_probs[:, :, None] * tail_probs[:, None]).masked_fill(wrong, -1).flatten(1)
+        products, order = products.sort(dim=-1, descending=True, stable=True)
+        which, place = (products[:, : self.relation_pair_cap] >= 0).nonzero().unbind(1)
+        pair, n_tails = order[which, place], tails.shape[1]
+        return which, heads[which, pair.div(n_tails, rounding_mode="floor")], tails[which, pair % n_tails]
+
+
+class PairClassifier(nn.Module):
+    """Scores pairs of spans for a relation by their first and last words, order and distance.
+
+    Parameters
+    ----------
+    hidden_size
+        Width of the word vectors.
+    relation_size
+        Width of the relation vectors.
+    content
+        Whether the mean words of the two spans count, too.
+    dropout
+        Dropout rate of the hidden layer.
+    """
+
+    def __init__(self, hidden_size: int, relation_size: int, content: bool, dropout: float) -> None:
+        super().__init__()
+        self.hidden_size, self.relation_size, self.content = hidden_size, relation_size, content
+        self.mlp = nn.Sequential(
+            Linear(4 * hidden_size + relation_size + 2, hidden_size),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            Linear(hidden_size, 1),
+        )
+        if content:
+            self.head_content_projection = Linear(hidden_size, hidden_size)
+            self.tail_content_projection = Linear(hidden_size, hidden_size)
+            self.relation_content_gate = Linear(relation_size, hidden_size)
+            self.content_linear = Linear(2 * hidden_size + relation_size, 1)
+
+    def forward(
+        self, read: Boundaries, relations: Tensor, row: Tensor, which: Tensor, heads: Tensor, tails: Tensor
+    ) -> Tensor:
+        """Score pairs.
+
+        Parameters
+        ----------
+        read
+            The words.
+        relations
+            ``(relations, relation_size)``.
+        row
+            Row of each relation, ``(relations,)``.
+        which
+            Relation of each pair, ``(pairs,)``.
+        heads, tails
+            First and last boundary of the spans, ``(pairs, 2)``.
+
+        Returns
+        -------
+        Tensor
+            Logits, ``(pairs,)``.
+
+        Notes
+        -----
+        The first layer is applied to the four words and the relation by themselves: once for each word of a window and
+        not for each pair.
+        """
+        first, last = self.mlp[0], self.mlp[3]
+        assert isinstance(first, Linear) and isinstance(last, Linear)
+        size, n_words = self.hidden_size, read.words.shape[1]
+        relations = relations.to(read.words.dtype)
+        by_word = [first.columns(read.words, at * size, (at + 1) * size).flatten(0, 1) for at in range(4)]
+        stop = 4 * size + self.relation_size
+        by_relation = first.columns(relations, 4 * size, stop, first.bias)
+        contents = self._contents(read) if self.content else None
+        step = max(1, SCORES_AT_ONCE // (4 * size))
+        parts = []
+        for at in range(0, len(which), step):
+            some = slice(at, at + step)
+            relation, head, tail = which[some], heads[some], tails[some]
+            begin = row[relation] * n_words
+            words = head[:, 0], head[:, 1] - 1, tail[:, 0], tail[:, 1] - 1
+            hidden = by_relation[relation]
+            for projected, word in zip(by_word, words, strict=True):
+                hidden = hidden + projected[begin + word]
+            apart = (tail[:, 0] - head[:, 0]).to(hidden.dtype)
+            share = apart.abs() / read.lengths[row[relation]]
+            hidden = hidden + torch.stack([apart.sign(), share], 1) @ first.weight[:, stop:].T
+            scores = last(self.mlp[2](F.gelu(hidden)))[:, 0]
+            if contents is not None:
+                scores = scores + self._content_scores(
+                    contents, relations[relation], row[relation], head, tail
+                )
+            parts.append(scores)
+        return torch.cat(parts) if parts else relations.new_zeros(0)
+
+    def _contents(self, read: Boundaries) -> Tensor:
+        """Return the running sum over the words, ``(rows, words + 1, hidden)``."""
+        return F.pad(read.words.float().cumsum(1), (0, 0, 1, 0)).to(read.words.dtype)
+
+    def _content_scores(
+        self, running: Tensor, relations: Tensor, rows: Tensor, heads: Tensor, tails: Tensor
+    ) -> Tensor:
+        """Score pairs by the mean words of their spans, ``(pairs,)``."""
+
+        def mean(spans: Tensor) -> Tensor:
+            starts, ends = spans.unbind(1)
+            total: Tensor = running[rows, ends] - running[rows, starts]
+            return total / (ends - starts)[:, None]
+
+        head, tail = self.head_content_projection(mean(heads)), self.tail_content_projection(mean(tails))
+        gates = self.relation_content_gate(relations).sigmoid() * self.hidden_size**-0.5
+        linear: Tensor = self.content_linear(torch.cat([head, tail, relations], -1))[:, 0]
+        return (head * gates * tail).sum(-1) + linear
