@@ -256,10 +256,14 @@ def find_with_labels(
         vectors.labels
     ):  # these have a faster way, for labels that rows share
         spans = span_rep.find(vectors, windows, limits)
-        values = span_rep.find(vectors._replace(labels=columns.queries), everywhere, columns.limits)
+        values = span_rep.find(
+            vectors._replace(labels=columns.queries, shared=None), everywhere, columns.limits
+        )
         return spans, _values(values, columns)
     labels = torch.cat([vectors.labels, columns.queries], 1)
-    found = span_rep.find(vectors._replace(labels=labels), everywhere, torch.cat([limits, columns.limits], 1))
+    found = span_rep.find(
+        vectors._replace(labels=labels, shared=None), everywhere, torch.cat([limits, columns.limits], 1)
+    )
     first, stop = windows.own[found.rows].unbind(1)
     of_labels = found.labels < n_labels
     spans = found.where(of_labels & (found.starts >= first) & (found.starts < stop))

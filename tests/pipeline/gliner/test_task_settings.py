@@ -139,7 +139,9 @@ def test_saved_restored_and_overridden(tmp_path: Any) -> None:
     assert "size=big" in given(TEXTS[0]).cats or "big" in given(TEXTS[0]).cats
     copied = spacy.blank("en")
     config = {"model": nlp.get_pipe_config("gliner")["model"]}
-    copied.add_pipe("gliner", config={**config, "labels": LABELS, "classes": CLASSES}).from_bytes(component.to_bytes())
+    copied.add_pipe("gliner", config={**config, "labels": LABELS, "classes": CLASSES}).from_bytes(
+        component.to_bytes()
+    )
     assert copied(TEXTS[0]).cats == nlp(TEXTS[0]).cats
 
 
