@@ -100,6 +100,21 @@ def test_labels_conflict_only_with_themselves() -> None:
     assert len({key[:2] for key in found}) < len(found)  # spans with two labels
 
 
+def test_long_texts_are_read_in_windows() -> None:
+    """Each window finds what starts at its own words; the full stop is added to the last."""
+    nlp = load(checkpoint("count_lstm"), labels=LABELS, threshold=0.05)
+    component = nlp.get_pipe("gliner")
+    backbone = component.gliner.encoder.backbone
+    backbone.window, backbone.stride = 24, 16
+    text = " ".join(TEXTS[:1] * 4).rstrip(".")
+    doc = nlp(text)
+    windows = component.prepare([doc]).windows
+    assert [window.n_added for window in windows] == [0] * (len(windows) - 1) + [1]
+    (found,) = our_entities([doc])
+    assert {start // len(TEXTS[0]) for start, _, _ in found} == set(range(4))
+    assert all(text[start:end].strip() for start, end, _ in found)
+
+
 # -- faults of the package that are not copied -----------------------------------------------------------------------
 
 
