@@ -235,7 +235,8 @@ def default_scorers_for(nlp: Language, examples: Sequence[Example]) -> dict[str,
     if not scorers or gliner_components(nlp):
         scorers["ner"] = ExactScorer(getter, prediction_getter(nlp))
     models = [component.gliner for component in gliner_components(nlp)]
-    if any(model.relation_layer is not None for model in models) and _has_relations(examples):
+    finders = [block for model in models for block in (model.relation_layer, model.relation_finder)]
+    if any(block is not None for block in finders) and _has_relations(examples):
         scorers["relations"] = RelationScorer(primary_key(getter))
     return scorers | task_scorers(nlp, examples)
 

@@ -60,6 +60,55 @@ class LabelGenerationTargets(TensorBatch):
 
 
 @dataclass(frozen=True)
+class TaskTargets(TensorBatch):
+    """Gold classes, records and relations of a batch, for models that read them as tasks.
+
+    Attributes
+    ----------
+    labels
+        Row, task and field of each label of a classification in each row, then the classification in `values` and the
+        position of the label there, ``(labels, 5)``.
+    weights
+        Share of the words of its text that the row of a label owns, ``(labels,)``.
+    values
+        Value of each label of the classifications of each text, from 0 to 1, ``(classifications, labels)``.
+    value_mask
+        False for padding, ``(classifications, labels)``.
+    single
+        Whether exactly one label is true, ``(classifications,)``.
+    counts
+        Row, task and number of instances of each record or relation that was looked for, ``(tasks, 3)``.
+    columns
+        Row, task, instance and field of each query, and the first row of its choices in `choices`, or -1 for spans,
+        ``(queries, 5)``; ordered by row.
+    places
+        Row of each query for spans, and its number in this row, ``(queries for spans, 2)``.
+    spans
+        Row, first word, width - 1 and number of the query in its row of each gold value, ``(values, 4)``.
+    choices
+        Position in the row of each choice of the queries with choices; -1 for padding, ``(queries, choices)``. None
+        if there are none.
+    chosen
+        Whether a choice is the gold value, ``(queries, choices)``.
+    outside
+        Words that are not in the text, ``(rows, words)``; None if there are none.
+    """
+
+    labels: Tensor
+    weights: Tensor
+    values: Tensor
+    value_mask: Tensor
+    single: Tensor
+    counts: Tensor
+    columns: Tensor
+    places: Tensor
+    spans: Tensor
+    choices: Tensor | None
+    chosen: Tensor | None
+    outside: Tensor | None
+
+
+@dataclass(frozen=True)
 class TrainingBatch(TensorBatch):
     """Windows with their gold annotations.
 
@@ -77,6 +126,8 @@ class TrainingBatch(TensorBatch):
         Relation targets; None if the model has no relation layer or no relations are annotated.
     label_generation
         Label generation targets; None if the model has no label generator.
+    tasks
+        Targets of tasks; None if the model reads none, or the texts have none.
     dropped
         Reasons why gold annotations are missing from the targets, with counts.
     """
@@ -88,6 +139,7 @@ class TrainingBatch(TensorBatch):
     count: float
     relations: RelationTargets | None = None
     label_generation: LabelGenerationTargets | None = None
+    tasks: TaskTargets | None = None
     dropped: Counter[str] = field(default_factory=Counter)
 
 

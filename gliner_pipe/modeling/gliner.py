@@ -31,6 +31,7 @@ from gliner_pipe.modeling.relation_finders.base import RelationFinder
 from gliner_pipe.modeling.relation_layers.base import RelationLayer
 from gliner_pipe.modeling.relations import relation_losses
 from gliner_pipe.modeling.span_reps.base import Representations, SpanRep, all_alike
+from gliner_pipe.modeling.task_losses import task_losses
 from gliner_pipe.modeling.triples.base import Triple
 from gliner_pipe.modeling.triples.neural import Concat
 from gliner_pipe.modeling.weights import check_weights, fill_weights, write_weights
@@ -137,6 +138,9 @@ class GLiNER(Architecture):
         Dropout rate of the label projection.
     span_loss_coef, adjacency_loss_coef, relation_loss_coef, decoder_loss_coef
         Weights of the losses of entities, adjacency, relations and generated labels.
+    class_loss_coef, count_loss_coef, slot_loss_coef
+        Weights of the losses of classes, of numbers of instances, and of the values of records and relations that are
+        read as tasks.
     counter
         Turns label vectors into queries for spans, in place of the label projection; none by default.
     classifier
@@ -171,6 +175,9 @@ class GLiNER(Architecture):
         classifier: Classifier | None = None,
         relation_finder: RelationFinder | None = None,
         record_finder: RecordFinder | None = None,
+        class_loss_coef: NonNegative = 1.0,
+        count_loss_coef: NonNegative = 1.0,
+        slot_loss_coef: NonNegative = 1.0,
     ) -> None:
         super().__init__(encoder)
         self.fusion = fusion
@@ -191,6 +198,9 @@ class GLiNER(Architecture):
             "adjacency": adjacency_loss_coef,
             "relation": relation_loss_coef,
             "label": decoder_loss_coef,
+            "class": class_loss_coef,
+            "count": count_loss_coef,
+            "slot": slot_loss_coef,
         }
         self.dropout = dropout
         self.prompt_rep: nn.Module | None = None
@@ -345,6 +355,8 @@ class GLiNER(Architecture):
             parts["label"] = label_generation_loss(self, vectors, word_mask, batch.label_generation)
         if batch.relations is not None and self.relation_layer is not None:
             parts |= relation_losses(self, vectors, word_mask, inputs.relation_mask, batch.relations)
+        if batch.tasks is not None:
+            parts |= task_losses(self, vectors, inputs, batch.tasks)
         return LossTerms.of({name: self.coefficients[name] * part for name, part in parts.items()})
 
     def denominator(self, count: float) -> float:

@@ -11,6 +11,7 @@ from spacy.training import Example
 
 from gliner_pipe.data.checks import count_places, no_gold
 from gliner_pipe.data.label_sets import counted, named, odd_labels
+from gliner_pipe.data.task_sets import has_tasks
 from gliner_pipe.pipeline.labels import parse_labels
 from gliner_pipe.training.arguments import TrainOptions
 from gliner_pipe.training.datasets import Dataset, documents_of
@@ -69,7 +70,7 @@ def check_labels(
             sets = replace(one, unseen=options.unseen_labels)
             sets.check()
             if sets.noun != "relations" and validation.examples:
-                if not sets.dev:
+                if not sets.dev and not any(has_tasks(example.reference) for example in validation.examples):
                     warn("[train.val_data] has no gold annotations, so nothing can be scored")
                 if options.val_data is not None:
                     sets.check_validation("train.val_data" if requested is None else "train.val_data.labels")

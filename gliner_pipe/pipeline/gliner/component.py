@@ -22,6 +22,8 @@ from gliner_pipe.data.classes import Classified, write_classes
 from gliner_pipe.data.label_sampling import LabelSampling
 from gliner_pipe.data.label_sets import LabelSets, warn_of_labels
 from gliner_pipe.data.relation_sampling import RelationSampling
+from gliner_pipe.data.task_sampling import TaskSampling
+from gliner_pipe.data.task_sets import found_tasks
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.modeling.backbones.base import Window
 from gliner_pipe.modeling.decoders.generative import BLANK_LABEL
@@ -59,6 +61,7 @@ from gliner_pipe.pipeline.gliner.task_settings import (
     refuse_keys,
     relation_task,
 )
+from gliner_pipe.pipeline.gliner.task_targets import TaughtTasks, reads_tasks
 from gliner_pipe.pipeline.gliner.texts import TextPredictions
 from gliner_pipe.pipeline.gliner.training_batch import DrawnSpans, draw
 from gliner_pipe.pipeline.gliner.training_targets import TaughtRelations
@@ -840,8 +843,17 @@ class Gliner(TextPredictions, TorchPipe):
             self.labels = sorted(self.count_labels(get_examples()))
             if not self._labels:
                 refuse_no_gold(self._where, self.gold_spans_key, get_examples())
-        if not self._relations and self.gliner.relation_layer is not None:
+        model = self.gliner
+        if not self._relations and not (model.relation_layer is None and model.relation_finder is None):
             self.relations = sorted(count_relations(get_examples()))
+        if (model.classifier is not None and not self._classes) or (
+            model.record_finder is not None and not self._records
+        ):
+            classes, records = found_tasks(get_examples())
+            if model.classifier is not None and not self._classes:
+                self.classes = classes
+            if model.record_finder is not None and not self._records:
+                self.records = records
         warn_of_labels(self.label_sets(get_examples()))
         return self.labels
 
@@ -873,7 +885,7 @@ class Gliner(TextPredictions, TorchPipe):
         if not generates:  # otherwise its predictions do not depend on its labels
             counts = self.count_labels(train), self.count_labels(dev)
             sets.append(LabelSets(f"{self._where}.labels", self.labels, *counts, asked=asked, closed=closed))
-        if model.relation_layer is not None:
+        if not (model.relation_layer is None and model.relation_finder is None):
             counts, where = (count_relations(train), count_relations(dev)), f"{self._where}.relations"
             sets.append(LabelSets(where, self.relations, *counts, closed=closed, noun="relations"))
         return sets
@@ -883,6 +895,7 @@ class Gliner(TextPredictions, TorchPipe):
         """Whether every pass over the training data reads the same windows, so that they can be cached."""
         sampling = LabelSampling(**self.cfg["label_sampling"])
         same = sampling.all_labels and not sampling.shuffle and self._built().label_generator is None
+        same = same and not reads_tasks(self._built())
         return same or not len(self._built().encoder.prompt(Query(("label",))).ids)
 
     def draw(self, examples: Sequence[Example], rng: random.Random) -> DrawnSpans:
@@ -903,6 +916,7 @@ class Gliner(TextPredictions, TorchPipe):
                 splitter=self.word_splitter,
                 labels=self.labels,
                 definitions={item.label: item.text for item in self._labels},
+                tasks=TaughtTasks(self._classes, self._records, TaskSampling(**self.cfg["task_sampling"])),
                 sampling=LabelSampling(**self.cfg["label_sampling"]),
                 rng=rng,
                 relations=TaughtRelations(

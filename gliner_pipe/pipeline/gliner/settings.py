@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field
 
 from gliner_pipe.data.label_sampling import LabelSampling
 from gliner_pipe.data.relation_sampling import RelationSampling
+from gliner_pipe.data.task_sampling import TaskSampling
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.pipeline.base import Settings
 from gliner_pipe.util.options import checked
@@ -38,11 +39,11 @@ class GlinerSettings(Settings):
     ``input_spans_key``: span group, or ``"ents"``, whose spans are the only ones to be scored; null for all spans.
     ``relation_threshold``: minimum score of a relation; null for ``threshold``. ``adjacency_threshold``: minimum
     adjacency score before a pair's relation is classified. ``relation_reach``: maximum distance between the windows of
-    two related entities. ``label_sampling``, ``relation_sampling``: how training samples labels and pairs, see
-    ``LabelSampling`` and ``RelationSampling``. ``generate_constraints``: the only labels that the label generator may
-    produce; null for any. ``n_sequences``: labels generated per entity; null for the value of its block.
-    ``use_generated_labels``: the best generated label is the label of the entity. ``prompt_slots``: maximum number of
-    labels, for a model whose prompt holds no labels.
+    two related entities. ``label_sampling``, ``relation_sampling``, ``task_sampling``: how training samples labels,
+    pairs, and records and classes, see ``LabelSampling``, ``RelationSampling`` and ``TaskSampling``.
+    ``generate_constraints``: the only labels that the label generator may produce; null for any. ``n_sequences``:
+    labels generated per entity; null for the value of its block. ``use_generated_labels``: the best generated label is
+    the label of the entity. ``prompt_slots``: maximum number of labels, for a model whose prompt holds no labels.
     """
 
     threshold: Share = 0.5
@@ -64,6 +65,9 @@ class GlinerSettings(Settings):
     )
     relation_sampling: Annotated[dict[str, Any], AfterValidator(partial(_sampling, RelationSampling))] = (
         Field(default={})
+    )
+    task_sampling: Annotated[dict[str, Any], AfterValidator(partial(_sampling, TaskSampling))] = Field(
+        default={}
     )
     generate_constraints: Annotated[list[Any] | None, AfterValidator(_not_blank)] = None
     n_sequences: Count | None = None

@@ -15,12 +15,22 @@ from gliner_pipe.data.annotations import Supervision, gold_spans, supervision, u
 from gliner_pipe.data.fields import Relation
 from gliner_pipe.data.label_sampling import LabelSampling, sample_labels
 from gliner_pipe.data.relation_sampling import sample_relation_labels, vary
+from gliner_pipe.data.task_sampling import TaskSampling
 from gliner_pipe.errors import DataError
 from gliner_pipe.modeling.backbones.base import Window
 from gliner_pipe.modeling.batch import Drawn, TrainingBatch
 from gliner_pipe.modeling.decoders.generative import BLANK_LABEL
 from gliner_pipe.modeling.encoders.base import EncoderBatch, Query
 from gliner_pipe.modeling.gliner import GLiNER
+from gliner_pipe.pipeline.gliner.task_targets import (
+    AskedTask,
+    GoldTasks,
+    TaughtTasks,
+    read_tasks,
+    reads_tasks,
+    sample_tasks,
+    task_targets,
+)
 from gliner_pipe.pipeline.gliner.training_targets import (
     NOT_TRAINED,
     Mention,
@@ -43,8 +53,12 @@ ACROSS_WINDOWS = "entity across a window boundary"
 NO_SLOT = "label beyond prompt_slots"
 
 
+#: Gold tasks of a text for a model without tasks.
+NO_TASKS = GoldTasks()
+
+
 class Gold(NamedTuple):
-    """Gold entities of an example, relations between their positions (None where none are stated), and unknown words.
+    """Gold entities, relations between their positions (None where none are stated), unknown words, and tasks.
 
     Words are unknown where nobody annotated entities: they are in no target.
     """
@@ -52,6 +66,7 @@ class Gold(NamedTuple):
     mentions: list[Mention]
     relations: list[Relation] | None
     unknown: Sequence[int] = ()
+    tasks: GoldTasks = NO_TASKS
 
 
 class Prompts(NamedTuple):
@@ -63,11 +78,14 @@ class Prompts(NamedTuple):
         Entity and relation labels of each example.
     names
         For each entity of each example, its label in the prompt; None where the entity is left out.
+    tasks
+        Tasks of each example.
     """
 
     labels: list[list[str]]
     relations: list[list[str]]
     names: list[list[str | None]]
+    tasks: list[list[AskedTask]]
 
     def of(self, texts: Sequence[int]) -> Prompts:
         """Return the prompts of some of the examples."""
@@ -75,6 +93,7 @@ class Prompts(NamedTuple):
             [self.labels[i] for i in texts],
             [self.relations[i] for i in texts],
             [self.names[i] for i in texts],
+            [self.tasks[i] for i in texts],
         )
 
 
@@ -112,6 +131,9 @@ class DrawnSpans(Drawn):
         gold, words = [self.gold[i] for i in texts], [self.texts[i] for i in texts]
         prompts = self.prompts.of(texts)
         inputs = model.encoder.collate(windows)
+        tasks = task_targets(
+            windows, inputs, [one.tasks for one in gold], prompts.tasks, words, model.max_width, dropped
+        )
         inputs = _without_unknown(inputs, windows, gold)
         placed = _place(windows, gold, prompts, model.max_width, dropped)
         targets = torch.tensor([one[:4] for one in placed], dtype=torch.long).view(-1, 4)
@@ -134,6 +156,7 @@ class DrawnSpans(Drawn):
             count=model.span_rep.count(inputs),
             relations=relations,
             label_generation=generated,
+            tasks=tasks,
             dropped=+dropped,
         )
 
@@ -149,6 +172,7 @@ def draw(
     sampling: LabelSampling,
     rng: random.Random,
     relations: TaughtRelations | None = None,
+    tasks: TaughtTasks | None = None,
     prompt_slots: int = 8,
 ) -> DrawnSpans:
     """Sample labels for each example, and split its words into windows.
@@ -164,13 +188,15 @@ def draw(
     labels
         The component's label set.
     definitions
-        Text that the model reads for a label, where that is not its name.
+        Text that the model reads for a label, where that is not its name; its description, if the model reads both.
     sampling
         How labels are sampled.
     rng
         The only source of chance.
     relations
-        The relations to train on; used only if the model has a relation layer.
+        The relations to train on; used only if the model finds relations.
+    tasks
+        The classifications and records to train on; used only if the model reads tasks.
     prompt_slots
         Maximum number of labels of an example, for a model whose prompt holds no labels.
 
@@ -179,12 +205,18 @@ def draw(
     DataError
         If a relation refers to an entity that does not exist.
     """
-    relations = None if model.relation_layer is None else relations or TaughtRelations()
+    taught = (tasks or TaughtTasks()) if reads_tasks(model) else None
+    related = relations or TaughtRelations()
+    relations = None if model.relation_layer is None else related
     dropped: Counter[str] = Counter()
     split = [splitter.split(example.reference) for example in examples]
     read, pieces = read_words(model.encoder.backbone, split, fill=True)
     gold = [
-        _read_gold(example, spans_key, words, some, dropped, relations is not None)
+        _read_gold(example, spans_key, words, some, dropped, relations is not None)._replace(
+            tasks=NO_TASKS
+            if taught is None
+            else read_tasks(model, example.reference, spans_key, taught, words, some, dropped)
+        )
         for example, words, some in zip(examples, split, read, strict=True)
     ]
     stated = [supervision(example.reference) for example in examples]
@@ -193,6 +225,8 @@ def draw(
     if slots is None:
         blank = generator is not None and rng.random() < generator.blank_entity_prob
         prompts = _sample_prompts(gold, stated, labels, sampling, rng, relations, blank, dropped)
+        if taught is not None:
+            prompts = _with_tasks(prompts, gold, stated, sampling, related, taught, rng, dropped)
         read_labels = [tuple(definitions.get(label, label) for label in names) for names in prompts.labels]
     else:
         prompts = _fill_slots(gold, stated, sampling, rng, relations, len(slots), dropped)
@@ -200,9 +234,19 @@ def draw(
     texts = [words.texts for words in read]
     read_relations = relations.definitions if relations is not None else {}
     queries = [
-        Query(entities, tuple(read_relations.get(label, label) for label in related))
-        for entities, related in zip(read_labels, prompts.relations, strict=True)
+        Query(
+            entities,
+            tuple(read_relations.get(label, label) for label in some),
+            tuple(one.task for one in asked),
+        )
+        for entities, some, asked in zip(read_labels, prompts.relations, prompts.tasks, strict=True)
     ]
+    if model.encoder.reads_descriptions:
+        dropping = TaskSampling() if taught is None else taught.sampling
+        described = zip(queries, prompts.labels, stated, strict=True)
+        queries = [
+            _described(query, names, one, definitions, dropping, rng) for query, names, one in described
+        ]
     windows = model.encoder.prepare(texts, queries, model.min_overlap, dropped, pieces, training=True)
     seeds = [] if relations is None else [rng.random() for _ in texts]
     n_specials = model.encoder.backbone.n_specials
@@ -304,7 +348,50 @@ def _sample_prompts(
             [label for label in some if label not in out] for some, out in zip(sampled, hidden, strict=True)
         ]
     related = _relation_labels(gold, stated, relations, sampling, rng, dropped, hidden_relations)
-    return Prompts(chosen, related, names)
+    return Prompts(chosen, related, names, [[] for _ in gold])
+
+
+def _with_tasks(
+    prompts: Prompts,
+    gold: Sequence[Gold],
+    stated: Sequence[Supervision],
+    sampling: LabelSampling,
+    relations: TaughtRelations,
+    taught: TaughtTasks,
+    rng: random.Random,
+    dropped: Counter[str],
+) -> Prompts:
+    """Add the tasks of each example; one in which nobody looked for entities has no entity labels then."""
+    known = [
+        None if one.tasks.relations is None else [(0, 0, instance.name) for instance in one.tasks.relations]
+        for one in gold
+    ]
+    related = sample_relation_labels(known, stated, relations.labels, sampling, rng, dropped)
+    labels, tasks = [], []
+    for names, one, about, some in zip(prompts.labels, gold, stated, related, strict=True):
+        annotated = about.get("entities_annotated", True)
+        asked = sample_tasks(one.tasks, about, some, relations.definitions, taught, annotated, rng)
+        labels.append(names if annotated or not asked else [])
+        tasks.append(asked)
+    return prompts._replace(labels=labels, tasks=tasks)
+
+
+def _described(
+    query: Query,
+    names: Sequence[str],
+    stated: Supervision,
+    definitions: Mapping[str, str],
+    sampling: TaskSampling,
+    rng: random.Random,
+) -> Query:
+    """Return a query with the names of its labels, and their descriptions apart or left out."""
+    known = {**definitions, **stated.get("ner_descriptions", {})}
+    texts = tuple(text if (text := known.get(name)) != name else None for name in names)
+    hides, drops = rng.random() < sampling.hide_names, rng.random() < sampling.drop_descriptions
+    if names and all(texts) and hides:
+        shown = tuple(f"entity {number}" for number in range(1, len(names) + 1))
+        return query._replace(entities=shown, descriptions=texts)
+    return query._replace(entities=tuple(names), descriptions=() if drops or not any(texts) else texts)
 
 
 def _fill_slots(
@@ -324,7 +411,8 @@ def _fill_slots(
         slots.append(found[:n_slots])
     hidden: list[frozenset[str]] = [frozenset() for _ in gold]
     related = _relation_labels(gold, stated, relations, sampling, rng, dropped, hidden)
-    return Prompts(slots, related, [[mention.label for mention in one.mentions] for one in gold])
+    names: list[list[str | None]] = [[mention.label for mention in one.mentions] for one in gold]
+    return Prompts(slots, related, names, [[] for _ in gold])
 
 
 def _relation_labels(
