@@ -31,7 +31,7 @@ ELSEWHERE = "value of a record or relation in another window than its first"
 TOO_WIDE = "value of a record or relation wider than max_width"
 TOO_MANY = f"record or relation beyond the {MOST_INSTANCES - 1} of its kind that a window can have"
 NO_CHOICE = "value of a record that is none of the choices of its field"
-NO_FIELD = "value of a record in a field that is not asked for"
+NO_FIELD = "value of a record in a field that the component does not have"
 
 #: A value: first and last word (inclusive), or a choice.
 Value = tuple[int, int] | str
@@ -133,10 +133,13 @@ def read_tasks(
 
     records = relations = None
     if model.record_finder is not None and RECORDS_KEY in doc.user_data:
-        records = [
-            Instance(one.name, located({name: _listed(value) for name, value in one.fields.items()}))
-            for one in get_records(doc)
-        ]
+        known = {item.name: {one.name for one in item.fields} for item in taught.records}
+        records = []
+        for one in get_records(doc):
+            values = {name: _listed(value) for name, value in one.fields.items()}
+            asked = {name: some for name, some in values.items() if name in known.get(one.name, values)}
+            dropped[NO_FIELD] += sum(map(len, values.values())) - sum(map(len, asked.values()))
+            records.append(Instance(one.name, located(asked)))
     if model.relation_finder is not None:
         relations = [
             Instance(label, located({"head": [head], "tail": [tail]}))
@@ -221,9 +224,12 @@ def sample_tasks(
 def _records(
     gold: GoldTasks, stated: Supervision, taught: TaughtTasks, rng: random.Random
 ) -> list[AskedTask]:
-    """Return the kinds of records that were looked for, with the fields of the component or else of the data."""
+    """Return the kinds of records that were looked for, with the fields of the component or else of the data.
+
+    A text that names no kind has no records of any kind of the component.
+    """
     sampling, items = taught.sampling, {item.name: item for item in taught.records}
-    kinds: dict[str, Mapping[str, Any]] = dict(stated.get("records", {key: {} for key in items}))
+    kinds: dict[str, Mapping[str, Any]] = dict(stated.get("records") or {key: {} for key in items})
     kinds |= {one.name: {} for one in gold.records or () if one.name not in kinds}
     asked = []
     for name, about in kinds.items():
@@ -371,9 +377,6 @@ class _Rows:
             if instance.name != one.name or not window.own_start <= first < window.own_stop:
                 continue
             values = {name: self._inside(some, window) for name, some in instance.values.items()}
-            self.dropped[NO_FIELD] += sum(
-                map(len, (some for name, some in values.items() if name not in one.fields))
-            )
             kept = [values.get(name, []) for name in one.fields]
             if any(kept) and (one.task.kind == "record" or all(kept)):
                 here.append(kept)
