@@ -9,6 +9,7 @@ from typing import Any
 
 import spacy
 
+from gliner_pipe.checkpoints import gliner2_write
 from gliner_pipe.checkpoints.gliner_names import WORD_SPLITTERS
 from gliner_pipe.checkpoints.gliner_write import write_checkpoint
 from gliner_pipe.checkpoints.hf_write import check_model, check_parts, write_model
@@ -17,7 +18,7 @@ from gliner_pipe.modeling.token_classifier import TokenClassifier
 from gliner_pipe.pipeline.build import blank
 from gliner_pipe.pipeline.gliner.component import Gliner
 from gliner_pipe.pipeline.token_classifier.component import TokenTagger
-from gliner_pipe.pipeline.word_splitters import SpacyWords
+from gliner_pipe.pipeline.word_splitters import Gliner2Words, SpacyWords
 from gliner_pipe.registry import registry
 
 logger = logging.getLogger("gliner_pipe.convert")
@@ -98,7 +99,7 @@ def check_tagger_of(nlp: spacy.language.Language) -> None:
 
 
 def to_gliner(source: str | spacy.language.Language, target: Path, component: str | None = None) -> Path:
-    """Write the component of a pipeline as a GLiNER checkpoint.
+    """Write the component of a pipeline as a GLiNER checkpoint, or as one of GLiNER2 if it reads its prompts.
 
     Parameters
     ----------
@@ -119,6 +120,16 @@ def to_gliner(source: str | spacy.language.Language, target: Path, component: st
     splitter = pipe.word_splitter
     names = [name for name, made in registry.word_splitters.get_all().items() if made is type(splitter)]
     words = names[0] if names else type(splitter).__name__
+    if gliner2_write.is_gliner2(pipe.gliner):
+        if not isinstance(splitter, Gliner2Words):
+            raise ConfigError(
+                f"components.{pipe.name}.word_splitter",
+                f"found {words}, which GLiNER2 does not have",
+                "gliner2",
+                'Train with word_splitter = {"@word_splitters": "gliner2"}',
+            )
+        with pipe.placed():
+            return gliner2_write.write_checkpoint(pipe.gliner, target)
     if words not in WORD_SPLITTERS:
         raise ConfigError(
             f"components.{pipe.name}.word_splitter",
