@@ -69,7 +69,7 @@ def test_config_trains_on_the_sample(path, backbone, language_model, tmp_path, m
     }
     if "label_model" in component["model"]["encoder"]:
         changes["components.gliner.model.encoder.label_model"] = str(backbone)
-    if "decoder" in component["model"]:
+    if "model" in component["model"].get("decoder", {}):
         changes["components.gliner.model.decoder.model"] = str(language_model)
     train = config["vars"]["train"]
     if isinstance(train, str) and not Path(train).is_file():  # a corpus that is not part of the project

@@ -16,7 +16,6 @@ from gliner_pipe.checkpoints.tensor_files import WEIGHTS
 from gliner_pipe.modeling.backbones.transformer import Transformer
 from gliner_pipe.modeling.block import Block
 from gliner_pipe.modeling.classifiers.label_mlp import LabelMlp
-from gliner_pipe.modeling.counters.base import Counter
 from gliner_pipe.modeling.decoders.span import SpanDecoder
 from gliner_pipe.modeling.encoders.schema_encoder import SchemaEncoder
 from gliner_pipe.modeling.gliner import GLiNER
@@ -96,7 +95,7 @@ def checkpoint_config(model: GLiNER) -> dict[str, Any]:
     _GLINER2.require("encoder.backbone.pooling", backbone.pooling, "first", "mean", "max")
     _GLINER2.require("encoder.backbone.fuse_layers", backbone.fuse_layers, False)
     spans = _GLINER2.require_kind("span_rep", model.span_rep, MarkerV0, "@span_reps = markerV0")
-    counter = _GLINER2.require_kind("counter", model.counter, Counter, "a counter")
+    counter = _name(model.counter)
     _GLINER2.require_kind("classifier", model.classifier, LabelMlp, "@classifiers = label_mlp")
     for option in ("fusion", "context", "relation_layer"):
         if getattr(model, option) is not None:
@@ -110,7 +109,7 @@ def checkpoint_config(model: GLiNER) -> dict[str, Any]:
         "architecture_version": 1,
         "config_version": 3,
         "model_name": backbone.model_name,
-        "counting_layer": _name(counter),
+        "counting_layer": counter,
         "max_width": spans.max_width,
         "span_head": {"max_width": spans.max_width, "span_mode": "markerV0", "dropout": spans.dropout},
         "token_pooling": backbone.pooling,
@@ -118,11 +117,11 @@ def checkpoint_config(model: GLiNER) -> dict[str, Any]:
     }
 
 
-def _name(counter: Block) -> str:
-    names = [name for name, made in registry.counters.get_all().items() if made is type(counter)]
-    if not names or not names[0].startswith("count_lstm"):
-        raise _GLINER2.refusal("counter", f"found {type(counter).__name__}", "a counter of this package")
-    return str(names[0])
+def _name(counter: Block | None) -> str:
+    for name in ("count_lstm", "count_lstm_v2", "count_lstm_moe"):
+        if type(counter) is registry.counters.get(name):
+            return name
+    raise _GLINER2.refusal("counter", f"found {type(counter).__name__}", "a counter of this package")
 
 
 def _renamed(name: str) -> str:

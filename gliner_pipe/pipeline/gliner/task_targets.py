@@ -20,9 +20,8 @@ from gliner_pipe.modeling.backbones.base import Window
 from gliner_pipe.modeling.batch import TaskTargets
 from gliner_pipe.modeling.counters.base import MOST_INSTANCES
 from gliner_pipe.modeling.encoders.base import EncoderBatch
-from gliner_pipe.modeling.encoders.schema_encoder import choice_places
 from gliner_pipe.modeling.gliner import GLiNER
-from gliner_pipe.modeling.tasks import HEAD_AND_TAIL, Task, TaskField
+from gliner_pipe.modeling.tasks import HEAD_AND_TAIL, Task, TaskField, choice_places
 from gliner_pipe.pipeline.gliner.task_settings import ClassesItem, RecordItem
 from gliner_pipe.pipeline.word_splitters import ReadWords, Words, locate_gold
 
@@ -152,10 +151,13 @@ def read_tasks(
         classes = gold_classes(
             doc, {item.name: [one.label for one in item.labels] for item in taught.classes}
         )
-    instances = [
-        None if some is None else sorted(some, key=lambda one: one.first) for some in (records, relations)
-    ]
-    return GoldTasks(*instances, classes, stated.get("all_occurrences", False))
+    by_text = bool(stated.get("all_occurrences", False))
+    return GoldTasks(_in_order(records), _in_order(relations), classes, by_text)
+
+
+def _in_order(instances: list[Instance] | None) -> list[Instance] | None:
+    """Return instances in the order of their first words."""
+    return None if instances is None else sorted(instances, key=lambda one: one.first)
 
 
 def _listed(value: Any) -> list[Span | str]:
