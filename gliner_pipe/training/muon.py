@@ -43,7 +43,8 @@ class Muon(torch.optim.Optimizer):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
     ) -> None:
-        matrices, others = [], []
+        matrices: list[dict[str, Any]] = []
+        others: list[dict[str, Any]] = []
         for group in groups:
             for wanted, chosen in ((True, matrices), (False, others)):
                 params = [p for p in group["params"] if (p.ndim == 2 and id(p) not in excluded) == wanted]
