@@ -30,7 +30,7 @@ from gliner_pipe.data.splitting import Chunk
 from gliner_pipe.errors import ConfigError, DataError
 from gliner_pipe.registry import registry
 from gliner_pipe.util.options import checked, refuse_unknown
-from gliner_pipe.util.ranges import Amount, Positive
+from gliner_pipe.util.ranges import Amount, Positive, Share
 
 Examples = TypeVar("Examples", bound=Sequence[Example])
 
@@ -70,6 +70,8 @@ class Section:
     keep_in_memory
         Training only: whether to hold all examples in memory, or to keep them on disk and make them when they are
         drawn, with the same result. By default on disk where the data files have more than 20 MB.
+    empty_texts
+        Training only: share of the texts without entities that each pass draws, others in every pass. By default all.
     """
 
     reader: Any
@@ -85,6 +87,7 @@ class Section:
     chunk: Chunk | None = None
     weight: Positive | None = None
     keep_in_memory: bool | None = None
+    empty_texts: Share | None = None
 
     def read(self, nlp: Language, where: str) -> list[Example]:
         """Return the examples that have words; the report of the reader counts the others.

@@ -17,10 +17,10 @@ from gliner_pipe.data.annotations import SpanSetter, gold_spans
 from gliner_pipe.data.batching import BatchSize, PieceCounter, batches, parse_size
 from gliner_pipe.data.checks import CountRules, DataReport, refuse_useless
 from gliner_pipe.data.holdout import hold_out, without_labels
-from gliner_pipe.data.lazy import LazyExamples, Parts, joined
+from gliner_pipe.data.lazy import LazyExamples, Parts, Subset, joined
 from gliner_pipe.data.on_disk import DiskExamples, Storage
 from gliner_pipe.data.splitting import chunk_examples, split_examples
-from gliner_pipe.errors import ConfigError
+from gliner_pipe.errors import ConfigError, DataError
 from gliner_pipe.evaluation.evaluate import gold_span_getter
 from gliner_pipe.pipeline.overrides import gliner_components
 from gliner_pipe.training.arguments import TrainOptions
@@ -64,7 +64,7 @@ class Dataset:
     def one_pass(self, rng: random.Random) -> Iterator[Sequence[Example]]:
         """Yield the batches of one pass over the data."""
         yield from batches(
-            self.parts(rng),
+            self._drawn(self.parts(rng), rng),
             self.batch_size,
             shuffle=self.randomize,
             rng=rng,
@@ -81,6 +81,20 @@ class Dataset:
         if isinstance(self.documents, LazyExamples):
             return Parts(self.documents, self._split, rng, report)
         return list(self._split(self.documents, rng, report))
+
+    def _drawn(self, parts: Sequence[Example], rng: random.Random) -> Sequence[Example]:
+        """Return the texts of a pass: all, or with ``empty_texts`` a share of those without entities."""
+        share = self.section.empty_texts
+        if share is None:
+            return parts
+        kept = [
+            place
+            for place, example in enumerate(parts)
+            if gold_spans(example.reference, self.spans_key) or rng.random() < share
+        ]
+        if not kept:
+            raise DataError("[train.train_data]", "has no text with entities", do="Remove empty_texts")
+        return Subset(parts, kept) if isinstance(parts, LazyExamples) else [parts[place] for place in kept]
 
     def _split(
         self, documents: Iterable[Example], rng: random.Random, report: Counter[str]
@@ -228,7 +242,7 @@ def read_validation(
     ConfigError
         If an option of a section is invalid.
     """
-    for name in ("chunk", "weight", "keep_in_memory"):
+    for name in ("chunk", "weight", "keep_in_memory", "empty_texts"):
         if any(getattr(section, name) is not None for section in sections):
             found = (
                 "is for train_data only: documents are held in memory, and each is validated once as a whole"

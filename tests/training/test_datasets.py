@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections import Counter
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import islice
 
@@ -11,10 +13,13 @@ import pytest
 import spacy
 
 from gliner_pipe.data.annotations import gold_spans, supervision
+from gliner_pipe.data.checks import CountRules
 from gliner_pipe.data.holdout import drop_labels, hold_out
 from gliner_pipe.data.label_sampling import LabelSampling, sample_labels
+from gliner_pipe.data.lazy import LazyExamples
+from gliner_pipe.data.on_disk import Storage
 from gliner_pipe.data.readers.json import gliner_json
-from gliner_pipe.errors import ConfigError
+from gliner_pipe.errors import ConfigError, DataError
 from gliner_pipe.training.data_sections import TrainData, ValidationData
 from gliner_pipe.training.datasets import (
     describe,
@@ -97,6 +102,31 @@ def test_an_epoch_counts_the_batches_of_split_documents(blank):
     assert [draws_per_epoch(datasets, 0) for datasets in (whole, cut, chunks)] == [1, 5, 9]
 
 
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_each_pass_draws_another_share_of_the_texts_without_entities(blank, tmp_path, in_memory):
+    empty = [{"tokenized_text": [f"none{i}", "."], "ner": [], "ner_labels": ["a"]} for i in range(40)]
+    path = tmp_path / "data.jsonl"
+    path.write_text("".join(json.dumps(record) + "\n" for record in [*records("a", 5), *empty]))
+    given = {"reader": str(path), "empty_texts": 0.5, "keep_in_memory": in_memory}
+    storage = Storage(tmp_path, "train_data", CountRules("gliner", None), nullcontext)
+    (dataset,) = read_training(blank, TrainData.validate([given]), "2 samples", storage)
+    assert isinstance(dataset.documents, LazyExamples) is not in_memory
+    rng = random.Random(0)
+    passes = [[name for draw in dataset.one_pass(rng) for name in names(draw)] for _ in range(2)]
+    for names_drawn in passes:
+        assert sorted(name for name in names_drawn if name[0] == "a") == [f"a{i}" for i in range(5)]
+        assert 10 < len(names_drawn) - 5 < 30
+        assert len(set(names_drawn)) == len(names_drawn)
+    assert set(passes[0]) != set(passes[1])
+    assert draws_per_epoch([dataset], 0) < 23
+
+
+def test_a_pass_without_texts_fails(blank):
+    (dataset,) = data(blank, {"reader": [{"tokenized_text": ["none"], "ner": []}], "empty_texts": 0.0})
+    with pytest.raises(DataError):
+        next(dataset.batches(random.Random(0)))
+
+
 def test_chunks(blank):
     long = [
         {"tokenized_text": [f"w{i}" for i in range(20)], "ner": [[1, 1, "x"], [4, 5, "y"], [11, 17, "z"]]}
@@ -126,7 +156,7 @@ def test_chunks(blank):
     assert max(len(part.reference) for part in both[0].parts()) <= 7  # an entity of seven words is not cut
 
 
-@pytest.mark.parametrize("options", [{"chunk": {"max_words": 5, "stride": 1}}, {"weight": 2.0}])
+@pytest.mark.parametrize("options", [{"chunk": {"max_words": 5, "stride": 1}}, {"weight": 2.0}, {"empty_texts": 0.5}])
 def test_validation_has_no_chunks_and_weights(blank, options):
     sections = ValidationData.validate({"reader": records("a", 1), **options})
     with pytest.raises(ConfigError) as caught:
