@@ -30,7 +30,7 @@ COMMAND_LINES = re.compile(r"^```bash\n(.*?)^```", re.DOTALL | re.MULTILINE)
 INLINE_COMMAND = re.compile(r"`((?:gliner-pipe |python -m gliner_pipe\.|python benchmarks/|spacy )[^`]+)`")
 COMMENTED_COMMAND = re.compile(r"^# +((?:gliner-pipe|python -m) (?:.*\\\n)*.*)", re.MULTILINE)
 EXTRAS = re.compile(r"(?:gliner_pipe|\"\.)\[([\w,-]+)\]")
-CONFIGS = sorted((ROOT / "configs").iterdir())
+CONFIGS = sorted(path for path in (ROOT / "configs").iterdir() if path.is_file())
 WITH_CODE = [page for page in PAGES if BLOCK.search(page.read_text("utf8"))]
 
 
@@ -67,7 +67,7 @@ def test_command_lines(page, monkeypatch):
     text = page.read_text("utf8")
     assert {" ".join(line): mistake for line in _lines(text) if (mistake := _mistake(line))} == {}
     project = Path("pyproject.toml").read_text("utf8").partition("[project.optional-dependencies]")[2]
-    extras = re.findall(r"^(\w+) = \[", project.partition("\n[")[0], re.MULTILINE)
+    extras = re.findall(r"^([\w-]+) = \[", project.partition("\n[")[0], re.MULTILINE)
     assert {name for match in EXTRAS.findall(text) for name in match.split(",")} - {*extras} == set()
 
 

@@ -40,6 +40,7 @@ NOT_RUN = {
     "--multi_gpu": "needs GPUs; tests/training/test_distributed.py runs several processes",
     "torchrun": "needs several CPUs or GPUs; tests/training/test_distributed.py runs it",
     "--engine ray": "starts a cluster; tests/prediction/test_cluster.py runs it",
+    "gliner-pipe serve": "runs until it is stopped; tests/serving runs it",
     "--engine spark": "starts a cluster; tests/prediction/test_cluster.py runs it",
 }
 #: What is added to the command lines of a command, to make them short.

@@ -125,6 +125,21 @@ COMMANDS = {
             },
         ),
         CommandInfo(
+            "serve",
+            "PIPELINE",
+            "artifacts/model-best --port 8000 --labels person city",
+            ("pipeline",),
+            {
+                "pipeline": "Pipelines",
+                "host": "Address and access",
+                "max_body_bytes": "Limits",
+                "log_texts": "Other options",
+                "engine": "Several processes",
+                "device": _DEVICE,
+                "trust_remote_code": "Code of others",
+            },
+        ),
+        CommandInfo(
             "package",
             "PIPELINE",
             "artifacts/model-best --name my_ner_model --version 1.0.0",

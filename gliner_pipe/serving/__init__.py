@@ -1,0 +1,1 @@
+"""An HTTP server for pipelines: requests of many clients are predicted together."""

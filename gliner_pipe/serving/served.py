@@ -1,0 +1,147 @@
+"""A pipeline that is served: its queue, its results as plain data, and what it says of itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from spacy.language import Language
+from spacy.tokens import Doc, Span
+
+from gliner_pipe.data.classes import CLASSES_KEY, get_classes
+from gliner_pipe.data.records import RECORDS_KEY, get_records, with_values
+from gliner_pipe.data.relations import RELATIONS_KEY
+from gliner_pipe.errors import DataError
+from gliner_pipe.metrics.alignment import prediction_getter
+from gliner_pipe.pipeline.overrides import gliner_components
+from gliner_pipe.pipeline.records import entities_of, relation_dicts
+from gliner_pipe.prediction.chunks import check_text
+from gliner_pipe.serving.asked import DocumentSettings, settings_of
+from gliner_pipe.serving.batcher import Batcher, Job
+from gliner_pipe.serving.limits import Limits
+from gliner_pipe.serving.messages import Asked, PipelineInfo
+
+#: Decimal places of scores. Two batches may differ by 1e-7 in a score.
+DECIMALS = 4
+
+
+class Served:
+    """A pipeline with a queue.
+
+    Parameters
+    ----------
+    name
+        Name in requests.
+    nlp
+        The pipeline, ready to predict.
+    limits
+        Limits on requests.
+    observe
+        Called with the number of texts of each batch.
+    """
+
+    def __init__(
+        self, name: str, nlp: Language, limits: Limits, observe: Callable[[int], None] = lambda number: None
+    ) -> None:
+        self.name, self.nlp, self.limits = name, nlp, limits
+        self.getter = prediction_getter(nlp)
+        self.batcher = Batcher(nlp, self.result, limits.queue, observe)
+
+    def result(self, doc: Doc) -> dict[str, Any]:
+        """Return what was found in a document as JSON values."""
+        entities = entities_of(doc, self.getter)
+        fields: dict[str, Any] = {"entities": entities}
+        if RELATIONS_KEY in doc.user_data:
+            fields["relations"] = relation_dicts(doc, entities)
+        if CLASSES_KEY in doc.user_data:
+            fields["classes"] = _classes(doc)
+        if RECORDS_KEY in doc.user_data:
+            fields["records"] = [
+                {"name": one.name, "score": one.score, "fields": with_values(one, _place)}
+                for one in get_records(doc)
+            ]
+        rounded: dict[str, Any] = _rounded(fields)
+        return rounded
+
+    def job(self, texts: Sequence[str], asked: Sequence[Asked]) -> Job:
+        """Check texts and their settings, and return the work.
+
+        Raises
+        ------
+        DataError, ConfigError
+            If one is not valid.
+        """
+        settings: dict[int, DocumentSettings] = {}
+        for one in asked:
+            if id(one) not in settings:
+                settings[id(one)] = settings_of(self.nlp, one)
+        for number, text in enumerate(texts):
+            invalid = check_text(text, None, self.nlp.max_length)
+            if invalid is not None:
+                raise DataError(f"texts[{number}]", *invalid)
+        makers = [settings[id(one)].maker(self.nlp, text) for text, one in zip(texts, asked, strict=True)]
+        return Job(makers, [len(text) for text in texts])
+
+    async def predict(self, texts: Sequence[str], asked: Sequence[Asked]) -> list[dict[str, Any]]:
+        """Return what is found in each text.
+
+        Raises
+        ------
+        QueueFullError
+            If too many texts wait.
+        TimeoutError
+            If it takes longer than allowed. Texts that are not in the model yet are given up.
+        GlinerPipeError
+            If a text or a setting is not valid.
+        """
+        job = await asyncio.to_thread(self.job, texts, asked)
+        self.batcher.submit(job)
+        try:
+            waiting = asyncio.gather(*map(asyncio.wrap_future, job.results))
+            return await asyncio.wait_for(waiting, self.limits.seconds)
+        finally:
+            job.cancel()
+
+    def info(self) -> PipelineInfo:
+        """Return its description."""
+        found = gliner_components(self.nlp)
+        return PipelineInfo(
+            name=self.name,
+            meta={
+                key: self.nlp.meta.get(key) for key in ("lang", "name", "version", "description", "license")
+            },
+            components=self.nlp.pipe_names,
+            labels={pipe.name: pipe.label_data for pipe in found}
+            or {name: list(labels) for name, labels in self.nlp.pipe_labels.items() if labels},
+            relations={pipe.name: pipe.relation_data for pipe in found if pipe.relation_data},
+            thresholds={pipe.name: pipe.threshold for pipe in found},
+        )
+
+
+def _classes(doc: Doc) -> dict[str, dict[str, Any]]:
+    """Return the chosen label and the scores of all labels of each classification."""
+    chosen = get_classes(doc)
+    if len(chosen) == 1:
+        return {task: {"chosen": label, "scores": dict(doc.cats)} for task, label in chosen.items()}
+    found: dict[str, dict[str, Any]] = {
+        task: {"chosen": label, "scores": {}} for task, label in chosen.items()
+    }
+    for key, score in doc.cats.items():
+        task, _, label = key.partition("=")
+        if task in found:
+            found[task]["scores"][label] = score
+    return found
+
+
+def _place(span: Span) -> dict[str, Any]:
+    return {"start": span.start_char, "end": span.end_char, "text": span.text}
+
+
+def _rounded(value: Any) -> Any:
+    """Return JSON values with all scores rounded."""
+    if isinstance(value, float):
+        return round(value, DECIMALS)
+    if isinstance(value, dict):
+        return {key: _rounded(one) for key, one in value.items()}
+    return [_rounded(one) for one in value] if isinstance(value, (list, tuple)) else value
