@@ -163,9 +163,10 @@ def _spans(component: Any, doc: Doc, words: Words, candidates: Sequence[Candidat
     """Return the span of each candidate; None if it does not align with token boundaries, or with its pattern."""
     mode, patterns = component.cfg["alignment_mode"], patterns_of(component.label_items)
     found: list[Span | None] = []
+    text = doc.text
     for start, end, label, _ in candidates:
         name = component.labels[label]
-        span = words.span(doc, start, end, name, mode)
+        span = words.span(doc, start, end, name, mode, text)
         fits = (
             span is not None and len(span) and (name not in patterns or patterns[name].fullmatch(span.text))
         )

@@ -192,13 +192,14 @@ def align(
     patterns
         Pattern of each label that has one; the text of an adjusted entity must match it, too.
     """
-    spans = [words.span(doc, entity.start, entity.end, entity.label, mode) for entity in entities]
+    text = doc.text
+    spans = [words.span(doc, entity.start, entity.end, entity.label, mode, text) for entity in entities]
     owners = [at if span is not None and len(span) else None for at, span in enumerate(spans)]
     if missing := owners.count(None):
         report[UNALIGNED] += missing
     if words.offsets is None or not entities:
         return Aligned(spans, owners)
-    adjusted, text = 0, doc.text
+    adjusted = 0
     for at, (span, entity) in enumerate(zip(spans, entities, strict=True)):
         if span is None or owners[at] is None:
             continue
@@ -268,9 +269,9 @@ def align_below(
     counts those that align with no tokens.
     """
     found: dict[tuple[int, int, int], tuple[Span, float]] = {}
-    taken = {(span.start, span.end, span.label) for span in entities}
+    taken, text = {(span.start, span.end, span.label) for span in entities}, doc.text
     for entity in candidates:
-        span = words.span(doc, entity.start, entity.end, entity.label, mode)
+        span = words.span(doc, entity.start, entity.end, entity.label, mode, text)
         if span is None or not len(span):
             report[CANDIDATE_UNALIGNED] += 1
             continue
@@ -387,13 +388,13 @@ def set_records(
     report
         Counts values that do not align with tokens, or no longer match their pattern once they do.
     """
-    made = []
+    made, text = [], doc.text
     for name, fields in found:
         best: list[float] = []
         values: dict[str, records.Value] = {}
         scores: dict[str, float | list[float] | None] = {}
         for one in fields:
-            placed = _placed(doc, one, words, mode, report)
+            placed = _placed(doc, one, words, mode, report, text)
             if one.is_list:
                 values[one.name] = cast(list[Span] | list[str], [value for value, _ in placed])
                 scores[one.name] = [score for _, score in placed]
@@ -406,7 +407,7 @@ def set_records(
 
 
 def _placed(
-    doc: Doc, field: FoundField, words: Words, mode: str, report: Counter[str]
+    doc: Doc, field: FoundField, words: Words, mode: str, report: Counter[str], text: str
 ) -> list[tuple[Span | str, float]]:
     """Return the values of a field as spans of tokens, or as choices, with their scores; of equal ones the best."""
     placed: dict[tuple[int, int] | str, tuple[Span | str, float]] = {}
@@ -414,11 +415,11 @@ def _placed(
         if isinstance(start, str) or end is None:
             placed[str(start)] = str(start), score
             continue
-        span = words.span(doc, start, end, field.name, mode)
+        span = words.span(doc, start, end, field.name, mode, text)
         if span is None or not len(span):
             report[VALUE_UNALIGNED] += 1
             continue
-        adjusted = words.offsets is not None and words.bounds(doc.text, start, end) != (
+        adjusted = words.offsets is not None and words.bounds(text, start, end) != (
             span.start_char,
             span.end_char,
         )

@@ -49,14 +49,15 @@ class Words:
     offsets: list[tuple[int, int]] | None = None
     n_added: int = 0
 
-    def span(self, doc: Doc, start: int, end: int, label: str, alignment_mode: str) -> Span | None:
+    def span(self, doc: Doc, start: int, end: int, label: str, alignment_mode: str, text: str) -> Span | None:
         """Return the tokens of the words `start` to `end` (inclusive), without whitespace at either end.
 
-        None if the words do not align with token boundaries, or hold only whitespace.
+        None if the words do not align with token boundaries, or hold only whitespace. `text` is that of `doc`, which a
+        Doc puts together anew each time.
         """
         if self.offsets is None:
             return trimmed(Span(doc, start, end + 1, label=label))
-        first, last = self.bounds(doc.text, start, end)
+        first, last = self.bounds(text, start, end)
         if first >= last:
             return None
         span = doc.char_span(first, last, label=label, alignment_mode=alignment_mode)

@@ -164,8 +164,8 @@ def test_a_word_that_is_not_in_the_text_takes_no_room() -> None:
     words = located("ab c ab d", ["ab", "C", "c", "ab", "d"])
     assert words.offsets == [(0, 2), (2, 2), (3, 4), (5, 7), (8, 9)]
     doc = ENGLISH.make_doc("ab c ab d")
-    assert words.span(doc, 1, 1, "x", "expand") is None
-    assert words.span(doc, 1, 3, "x", "strict").text == "c ab"  # type: ignore[union-attr]
+    assert words.span(doc, 1, 1, "x", "expand", doc.text) is None
+    assert words.span(doc, 1, 3, "x", "strict", doc.text).text == "c ab"  # type: ignore[union-attr]
 
 
 def test_universal_needs_a_package_once_a_text_is_in_its_language(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -789,7 +789,8 @@ class Gliner(TextPredictions, TorchPipe):
                 )
                 annotate.set_group(doc, f"{cfg['spans_key']}_candidates", *below, report)
             if prediction.relations is not None:
-                others = [words.span(doc, *end[:3], mode) for end in prediction.other_ends]
+                text = doc.text if prediction.other_ends else ""
+                others = [words.span(doc, *end[:3], mode, text) for end in prediction.other_ends]
                 annotate.set_relations(doc, prediction.relations, [*aligned.ends(), *others], report)
             if prediction.records is not None:
                 annotate.set_records(doc, prediction.records, words, mode, report)

@@ -19,11 +19,15 @@ from gliner_pipe.pipeline.annotate import (
     SCORE_TAKEN,
     UNALIGNED,
     Entity,
+    FoundField,
+    FoundRecord,
+    FoundValue,
     Link,
     Prediction,
 )
 from gliner_pipe.pipeline.gliner.restrictions import patterns_of
 from gliner_pipe.pipeline.labels import parse_labels
+from gliner_pipe.pipeline.word_splitters import Words
 
 #: The model's words are ``x , y z . w``.
 TOKENS = ["x,y", "z.", "w"]
@@ -49,6 +53,20 @@ def scored(doc: Doc, key: str = "gliner") -> list[tuple[str, str, float]]:
 
 
 X, Y, Z = Entity(0, 0, "a", 0.6), Entity(2, 2, "a", 0.75), Entity(3, 3, "b", 0.5)
+
+
+def test_the_text_is_put_together_once(backbone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Doc joins its tokens at each access; once for each entity takes the square of the length of a text."""
+    bounds, texts = Words.bounds, []
+
+    def noted(words: Words, text: str, start: int, end: int) -> tuple[int, int]:
+        texts.append(text)
+        return bounds(words, text, start, end)
+
+    monkeypatch.setattr(Words, "bounds", noted)
+    fields = [FoundField("name", True, None, [FoundValue(0, 0, 0.5), FoundValue(2, 2, 0.5)])]
+    annotated(backbone, Prediction([X, Y, Z], below=[X], records=[FoundRecord("thing", fields)] * 2))
+    assert len(texts) > 7 and len({id(text) for text in texts}) <= 3
 
 
 def test_the_default_keeps_every_entity_on_whole_tokens(backbone: Path) -> None:
