@@ -208,16 +208,16 @@ def refuse_keys(tasks: Any, where: str) -> None:
     Raises
     ------
     ConfigError
-        If a key of the mapping, or of a mapping inside, holds ``.``, ``:`` or ``=``.
+        If a key of the mapping, or of a mapping inside, holds ``.``, ``:``, ``=`` or another such character.
     """
     if not isinstance(tasks, Mapping):
         return
     for key, value in tasks.items():
-        if re.search(r"[.:=\[\]\n]", str(key)) or str(key) != str(key).strip():
+        if re.search(r"^[#;@]|[.:=\[\]\r\n]", str(key)) or str(key) != str(key).strip():
             raise ConfigError(
                 where,
                 f"found the name {key!r} as a key, which spaCy's config files cannot hold",
-                "keys without '.', ':', '=', brackets and spaces at either end",
+                "keys without '.', ':', '=', brackets, '#' and ';' at the start, and spaces at either end",
                 'Write tasks as [{"task": ...}], and labels as [{"label": ..., "description": ...}]',
             )
         refuse_keys(value, f"{where}.{key}")

@@ -103,10 +103,15 @@ def test_errors_of_records(records: Any, where: str) -> None:
         parse_records(records, "x")
 
 
-def test_keys_that_a_config_file_cannot_hold(nlp: Any) -> None:
-    config = {"model": nlp.get_pipe_config("gliner")["model"], "classes": {"U.S. news": ["a"]}}
-    with pytest.raises(ConfigError, match=r"^\[components\.other\.classes\]"):
-        nlp.add_pipe("gliner", name="other", config=config)
+@pytest.mark.parametrize("key", ["U.S. news", "a:b", "a=b", " a", "#a", "[a"])
+def test_keys_that_a_config_file_cannot_hold(nlp: Any, key: str) -> None:
+    model = nlp.get_pipe_config("gliner")["model"]
+    for option, classes in (
+        (r"classes", {key: ["a"]}),
+        (r"classes\.tone\.labels", {"tone": {"labels": {key: None}}}),
+    ):
+        with pytest.raises(ConfigError, match=rf"^\[components\.other\.{option}\]"):
+            nlp.add_pipe("gliner", name="other", config={"model": model, "classes": classes})
 
 
 def test_a_model_that_does_not_predict_them(nlp: Any) -> None:
