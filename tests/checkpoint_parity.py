@@ -71,13 +71,18 @@ def make_peer(kind: str = "bert", seed: int = 1, **changes: Any) -> Any:
     return _randomized(config, seed)
 
 
-def make_streaming_peer(kind: str = "qwen2", seed: int = 1, **changes: Any) -> Any:
+def make_streaming_peer(
+    kind: str = "qwen2", seed: int = 1, positions: int | None = None, **changes: Any
+) -> Any:
     """Make a random streaming model of the `gliner` package over a language model, as ``make_peer``."""
     folder = causal_lm(kind=kind)
     config = {
         "model_type": "gliner_streaming_span",
         "model_name": str(folder),
-        "decoder_config": hf_settings(folder),
+        "decoder_config": {
+            **hf_settings(folder),
+            **({"max_position_embeddings": positions} if positions else {}),
+        },
         "labels_encoder_config": {"model_type": "deberta-v2", "hidden_size": 16, "num_hidden_layers": 2},
         "max_width": 4,
         "hidden_size": 32,

@@ -40,9 +40,6 @@ PREFIXES = (
     ("span_rep_layer.context_encoder.", "context."),
     ("prompt_rep_layer.", "prompt_rep."),
     ("scorer.", "span_rep.scorer."),
-    ("token_rep_layer.decoder_layer.model.", "encoder.backbone.encoder."),
-    ("token_projection.", "encoder.backbone.projection."),
-    ("labels_encoder.encoder.", "encoder.label_context."),
     ("decoder.decoder_layer.model.", "decoder.decoder."),
     ("_enc2dec_proj.", "decoder.projection."),
     ("relations_rep_layer.relation_rep_layer.", "relation_layer."),
@@ -50,6 +47,13 @@ PREFIXES = (
     ("triples_score_layer.interaction.", "triple."),
     ("precomputed_prompts", "encoder.table.entities"),
     ("precomputed_rel_prompts", "encoder.table.relations"),
+)
+
+#: Prefixes in streaming models, in place of those of ``token_rep_layer``.
+STREAMING_PREFIXES = (
+    ("token_rep_layer.decoder_layer.model.", "encoder.backbone.encoder."),
+    ("token_projection.", "encoder.backbone.projection."),
+    ("labels_encoder.encoder.", "encoder.label_context."),
 )
 
 #: Settings of token models that have the same name in both.
@@ -130,7 +134,10 @@ class Architecture:
         spans = "span_rep.marker." if self.token else "span_rep."
         own = [("span_rep_layer.span_rep_layer.", spans)]
         own.append(("cross_fuser.", "fusion.") if self.bi else ("rnn.", "encoder.rnn."))
-        return (*PREFIXES, *own)
+        if not self.streaming:
+            return (*PREFIXES, *own)
+        common = [pair for pair in PREFIXES if not pair[0].startswith("token_rep_layer.")]
+        return (*STREAMING_PREFIXES, *common, *own)
 
     def unused(self, represent_spans: bool) -> tuple[str, ...]:
         """Return the prefixes of tensors that GLiNER saves and never loads."""

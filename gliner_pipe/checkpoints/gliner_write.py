@@ -19,6 +19,7 @@ from gliner_pipe.modeling.backbones import word_spaces
 from gliner_pipe.modeling.backbones.transformer import Transformer
 from gliner_pipe.modeling.block import Block
 from gliner_pipe.modeling.encoders.bi_encoder import BiEncoder
+from gliner_pipe.modeling.encoders.causal_encoder import CausalEncoder
 from gliner_pipe.modeling.encoders.uni_encoder import UniEncoder
 from gliner_pipe.modeling.fusions import CrossAttention
 from gliner_pipe.modeling.gliner import GLiNER
@@ -123,6 +124,7 @@ def _kind(model: GLiNER) -> gliner_names.Architecture:
         isinstance(model.span_rep, TokenLevel),
         model.label_generator is not None,
         model.relation_layer is not None,
+        isinstance(model.encoder, CausalEncoder),
     )
     _check_encoder(model, kind)
     _check_heads(model, kind)
@@ -131,15 +133,25 @@ def _kind(model: GLiNER) -> gliner_names.Architecture:
 
 def _check_encoder(model: GLiNER, kind: gliner_names.Architecture) -> None:
     encoder, fusion = model.encoder, model.fusion
-    allowed = "@backbones = transformer"
+    allowed = "@backbones = transformer, causal_transformer"
     backbone = _GLINER.require_kind("encoder.backbone", encoder.backbone, Transformer, allowed)
+    if isinstance(encoder, CausalEncoder):
+        if encoder.label_context is None:
+            raise _GLINER.refusal(
+                "encoder.label_context", "found none", "an encoder over the vectors of the prompt"
+            )
+        if fusion is not None:
+            raise _GLINER.refusal("fusion", "found a fusion after a causal_encoder", "no fusion")
+        return
     if isinstance(encoder, UniEncoder):
         if encoder.table is not None:
             raise _GLINER.refusal("encoder", "has a compressed prompt", "a model before compression")
         if fusion is not None:
             raise _GLINER.refusal("fusion", "found a fusion after a uni_encoder", "no fusion")
         return
-    bi_encoder = _GLINER.require_kind("encoder", encoder, BiEncoder, "uni_encoder, bi_encoder")
+    bi_encoder = _GLINER.require_kind(
+        "encoder", encoder, BiEncoder, "uni_encoder, bi_encoder, causal_encoder"
+    )
     labels = bi_encoder.label_encoder
     _GLINER.require("encoder.rnn_layers", bi_encoder.rnn_layers, 0)
     _GLINER.require("encoder.label_pooling", labels.pooling, "mean")
@@ -161,6 +173,9 @@ def _check_heads(model: GLiNER, kind: gliner_names.Architecture) -> None:
     _name("span_reps", spans)
     if kind.relates and kind.generates:
         raise _GLINER.refusal("decoder", "found a generative decoder together with relations", "one of them")
+    if kind.streaming and (kind.token or kind.generates):
+        option, found = ("span_rep", "token_level") if kind.token else ("decoder", "generative")
+        raise _GLINER.refusal(option, f"found {found} after a causal_encoder", "another one")
     if isinstance(spans, TokenLevel):
         why = f", as the model has {'' if kind.relates else 'no '}relations"
         _GLINER.require("span_rep.project_labels", spans.project_labels, kind.relates, why=why)
@@ -194,6 +209,8 @@ def _name(family: str, block: Block) -> str:
 
 def _model_type(kind: gliner_names.Architecture) -> str:
     level = "token" if kind.token else "span"
+    if kind.streaming:
+        return gliner_names.STREAMING
     if kind.generates:
         return "gliner_encoder_token_decoder" if kind.token else "gliner_uni_encoder_span_decoder"
     return f"gliner_{'bi' if kind.bi else 'uni'}_encoder_{level}{'_relex' if kind.relates else ''}"
@@ -211,6 +228,8 @@ def _of_encoder(model: GLiNER) -> dict[str, Any]:
             "class_token_index": -1,
             "vocab_size": -1,
         }
+    if isinstance(encoder, CausalEncoder):
+        return _of_causal(encoder)
     assert isinstance(encoder, UniEncoder)
     backbone: Any = encoder.backbone
     index = backbone.tokenizer.convert_tokens_to_ids
@@ -222,6 +241,23 @@ def _of_encoder(model: GLiNER) -> dict[str, Any]:
     return settings | {name: getattr(encoder, name) for name in same}
 
 
+def _of_causal(encoder: CausalEncoder) -> dict[str, Any]:
+    backbone = encoder.backbone
+    index = backbone.tokenizer.convert_tokens_to_ids
+    return {
+        "encoder_config": None,
+        "decoder_config": backbone.encoder.config.to_dict(),
+        "labels_encoder_config": _context_settings(encoder.label_context, encoder.output_size),
+        "num_rnn_layers": encoder.rnn_layers,
+        "label_token": encoder.label_token,
+        "sep_token": encoder.sep_token,
+        "class_token_index": index(encoder.label_token),
+        "sep_token_index": index(encoder.sep_token),
+        "right_context_width": encoder.right_context,
+        "max_cache_length": encoder.max_session_tokens,
+    }
+
+
 def _of_spans(span_rep: Block) -> dict[str, Any]:
     same = ("represent_spans", *gliner_names.TOKEN_SETTINGS) if isinstance(span_rep, TokenLevel) else ()
     return {name: getattr(span_rep, name) for name in same}
@@ -230,11 +266,15 @@ def _of_spans(span_rep: Block) -> dict[str, Any]:
 def _of_context(model: GLiNER) -> dict[str, Any]:
     if model.context is None:
         return {}
-    context: Any = model.context
+    return {"span_encoder_config": _context_settings(model.context, model.encoder.output_size)}
+
+
+def _context_settings(context: Any, size: int) -> dict[str, Any]:
+    """Return the configuration of an encoder over vectors of width `size`."""
     name = _name("context_encoders", context)
     settings: dict[str, Any] = {
         "model_type": "rnn" if name == "lstm" else name,
-        "hidden_size": context.width or model.encoder.output_size,
+        "hidden_size": context.width or size,
         "num_hidden_layers": context.n_layers,
     }
     if name == "lstm":
@@ -242,7 +282,7 @@ def _of_context(model: GLiNER) -> dict[str, Any]:
     else:
         heads = {} if context.n_heads is None else {"num_attention_heads": context.n_heads}
         settings |= heads | (context.config or {})
-    return {"span_encoder_config": settings}
+    return settings
 
 
 def _of_relations(model: GLiNER) -> dict[str, Any]:

@@ -137,8 +137,8 @@ MODEL: tuple[Name, ...] = (
     *refused("precomputed_prompts_mode id_to_classes rel_id_to_classes", "It belongs to a trained model.",
              "Name the model as prev_path; compress prompts with the component's compress_prompt"),
     *refused("max_cache_length right_context_width label_token decoder_config",
-             "It belongs to GLiNER's streaming models, which this package does not have.",
-             "Use another architecture"),
+             "It belongs to GLiNER's streaming models, whose files are not translated.",
+             "Name a streaming checkpoint as prev_path, or write a config with @encoders = causal_encoder"),
     *refused("rnn_type sparse_prediction sparse_pred_ignore_index", "This package has no such feature.",
              "Leave it out"),
 )

@@ -327,6 +327,6 @@ def adapter_modules(value: Any) -> list[str] | None:
 
 
 def not_streaming(value: Any) -> None:
-    """Refuse the streaming architecture, which this package does not have."""
+    """Refuse the streaming architecture, whose files are not translated."""
     if value == gliner_names.STREAMING:
-        raise wrong(value, "any other of GLiNER's architectures")
+        raise wrong(value, "any other of GLiNER's architectures; a streaming checkpoint as prev_path")

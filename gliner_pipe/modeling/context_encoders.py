@@ -19,6 +19,11 @@ class ContextEncoder(Block):
 
     family = "context_encoders"
 
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether the vector of a word depends on the words after it."""
+        return True
+
     @abstractmethod
     def build(self, hidden_size: int) -> None:
         """Create the weights for vectors of this width."""
@@ -194,6 +199,11 @@ class Lstm(ProjectedEncoder):
     ) -> None:
         super().__init__(n_layers, width, dropout)
         self.bidirectional = bidirectional
+
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether the LSTM is bidirectional."""
+        return self.bidirectional
 
     def build(self, hidden_size: int) -> None:
         """Create the weights."""

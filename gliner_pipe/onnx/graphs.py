@@ -13,6 +13,7 @@ from gliner_pipe.modeling.backbones.base import WindowBatch
 from gliner_pipe.modeling.block import described
 from gliner_pipe.modeling.encoders.base import Encoded, EncoderBatch, Query
 from gliner_pipe.modeling.encoders.bi_encoder import BiEncoder
+from gliner_pipe.modeling.encoders.causal_encoder import CausalEncoder
 from gliner_pipe.modeling.encoders.uni_encoder import UniEncoder
 from gliner_pipe.modeling.gliner import GLiNER
 from gliner_pipe.modeling.span_reps.by_width import StackedSpanRep
@@ -101,6 +102,12 @@ def gliner_stages(model: GLiNER) -> Iterator[Stage]:
             "components.*.model.decoder",
             "found @decoders = generative, whose language model generates token by token and cannot be exported",
             "@decoders = span",
+        )
+    if isinstance(model.encoder, CausalEncoder):
+        raise ConfigError(
+            "components.*.model.encoder",
+            "found @encoders = causal_encoder, whose prompt is read once for many texts and cannot be exported",
+            "uni_encoder, bi_encoder",
         )
     if isinstance(model.span_rep, StackedSpanRep) and model.span_rep.needs_vectors:
         raise ConfigError(

@@ -96,6 +96,40 @@ def test_bi_encoders(backbone: Path, tmp_path: Path, token: bool) -> None:
     assert same(nlp, loaded(folder), 0.3) > 1
 
 
+def streaming(folder: Path, **settings: Any) -> dict[str, Any]:
+    text = {"@backbones": "causal_transformer", "model": str(folder), "hidden_size": 48, "window": 100}
+    context = {"@context_encoders": "deberta-v2", "n_layers": 2, "width": 16}
+    return {"@encoders": "causal_encoder", "backbone": text, "label_context": context, **settings}
+
+
+@pytest.mark.parametrize("settings", [{}, {"rnn_layers": 1, "right_context": 3, "max_session_tokens": 90}])
+def test_streaming(tmp_path: Path, settings: dict[str, Any]) -> None:
+    causal = make_causal_lm(tmp_path / "causal", kind="gpt2")
+    spans = {"@span_reps": "markerV2", "max_width": 4}
+    nlp = pipeline(causal, encoder=streaming(causal, **settings), span_rep=spans)
+    theirs = loaded(to_gliner(nlp, tmp_path / "out"))
+    assert same(nlp, theirs, 0.3) > 1
+    asked = (theirs.config.right_context_width, theirs.config.max_cache_length)
+    assert asked == (settings.get("right_context", 4), settings.get("max_session_tokens"))
+    convert(str(tmp_path / "out"), tmp_path / "again", labels="person,big city,date")
+    again = spacy.load(tmp_path / "again").get_pipe("gliner")
+    ours = nlp.get_pipe("gliner")
+    again.threshold = ours.threshold
+    for text in TEXTS:
+        assert again.predict([nlp.make_doc(text)]) == ours.predict([nlp.make_doc(text)])
+
+
+def test_streaming_models_without_an_equivalent(tmp_path: Path) -> None:
+    causal = make_causal_lm(tmp_path / "causal", kind="gpt2")
+    for blocks, named in (
+        ({"encoder": streaming(causal, label_context=None)}, "label_context"),
+        ({"encoder": streaming(causal), "span_rep": {"@span_reps": "token_level"}}, "span_rep"),
+    ):
+        with pytest.raises(ConfigError, match=named):
+            to_gliner(pipeline(causal, **blocks), tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+
+
 def test_generative(backbone: Path, tmp_path: Path) -> None:
     causal = make_causal_lm(tmp_path / "causal")
     nlp = pipeline(backbone, decoder={"@decoders": "generative", "model": str(causal), "max_new_tokens": 3})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,14 @@ from checkpoint_parity import (
     load,
     make_streaming_peer,
     our_entities,
+    peer,
     run_peer,
     save,
     score,
     their_entities,
 )
 
+from gliner_pipe.convert import to_gliner
 from gliner_pipe.errors import CheckpointError, ConfigError
 from gliner_pipe.modeling.encoders.base import Query
 
@@ -204,3 +207,72 @@ def test_a_bidirectional_model_is_refused(backbone: Path) -> None:
     component: Any = spacy.blank("en").add_pipe("gliner", config={"model": model, "labels": LABELS})
     with pytest.raises(ConfigError, match=r"encoder\.backbone\.model"):
         component.gliner.build()
+
+
+# -- sessions ----------------------------------------------------------------------------------------------------------
+
+LONG = f"{TEXTS[0]} {TEXTS[2]} {TEXTS[1]} {TEXTS[0]} "
+
+
+def fed(component: Any, pieces: list[str], **options: Any) -> dict[tuple[int, int, str], float]:
+    """All entities of a session."""
+    session = component.session(**options)
+    found = [entity for piece in pieces for entity in session.feed(piece)] + session.finish()
+    assert [one["start"] for one in found] == sorted(one["start"] for one in found)
+    assert all(one["text"] == "".join(pieces)[one["start"] : one["end"]] for one in found)
+    return {(one["start"], one["end"], one["label"]): one["score"] for one in found}
+
+
+def fed_to_peer(model: Any, pieces: list[str], **options: Any) -> dict[tuple[int, int, str], float]:
+    """The last snapshot of a session of the `gliner` package."""
+    model.clear_sessions()
+    for piece in pieces:
+        (found,) = model.inference([piece], LABELS, session_id=["one"], **options)
+    return {(e["start"], e["end"], e["label"]): e["score"] for e in found}
+
+
+PIECES = {
+    "words": re.findall(r"\S+\s*", LONG),
+    "sentences": re.findall(r"[^.!]+[.!]\s+", LONG),
+    "text": [LONG],
+}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"right_context_width": 0},
+        {"right_context_width": 9, "max_width": 2},
+        {"num_rnn_layers": 1},
+        {"span_encoder_config": {"model_type": "rnn", "bidirectional": False, "hidden_size": 16}},
+        {"span_encoder_config": {"model_type": "rnn"}},
+        {"span_encoder_config": {"model_type": "deberta-v2", "hidden_size": 16}},
+    ],
+    ids=str,
+)
+def test_sessions_find_what_theirs_find_at_the_end(tmp_path: Path, changes: dict[str, Any]) -> None:
+    model = make_streaming_peer(positions=512, **changes)
+    component = load(save(model, tmp_path))
+    for kind, flat in (("words", True), ("sentences", False), ("text", False)):
+        options = {"threshold": 0.6, "flat_ner": flat, "multi_label": not flat}
+        wanted = fed_to_peer(model, PIECES[kind], **options)
+        assert len(wanted) > 3
+        assert fed(component, PIECES[kind], **options) == pytest.approx(wanted, abs=CLOSE)
+    (whole,) = our_entities(component, [LONG], threshold=0.6, flat_ner=False, multi_label=True)
+    assert fed(component, [LONG], **options) == pytest.approx(whole, abs=CLOSE)
+
+
+def test_a_checkpoint_is_written_again(tmp_path: Path) -> None:
+    context = {"model_type": "modernbert", "hidden_size": 16, "num_hidden_layers": 2}
+    model = make_streaming_peer(right_context_width=3, max_cache_length=100, span_encoder_config=context)
+    save(model, tmp_path / "theirs")
+    nlp = spacy.blank("en")
+    nlp.add_pipe("gliner", config={"model": str(tmp_path / "theirs"), "labels": LABELS})
+    folder = to_gliner(nlp, tmp_path / "ours")
+    again = peer.GLiNER.from_pretrained(str(folder), local_files_only=True).eval()
+    theirs, ours = model.model.state_dict(), again.model.state_dict()
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert (again.config.right_context_width, again.config.max_cache_length) == (3, 100)
+    for text in TEXTS:
+        assert their_entities(again, [text], threshold=0.5) == their_entities(model, [text], threshold=0.5)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import spacy
 import torch
-from conftest import gliner_config
+from conftest import gliner_config, make_causal_lm
 from spacy.language import Language
 from spacy.tokens import Doc
 from spacy.training import Example
@@ -304,6 +304,20 @@ def test_relations_over_stacked_spans_are_refused(backbone: Path, tmp_path: Path
         model_span_rep={"@span_reps": "conv_max"},
     )
     with pytest.raises(ConfigError, match=r"gliner\.model\.span_rep\] .*conv_max"):
+        write_onnx(nlp, tmp_path / "never")
+
+
+def test_causal_encoders_are_refused(tmp_path: Path) -> None:
+    backbone = {
+        "@backbones": "causal_transformer",
+        "model": str(make_causal_lm(tmp_path / "lm", kind="qwen2")),
+    }
+    encoder = {"@encoders": "causal_encoder", "backbone": {**backbone, "window": 90}}
+    blocks = {"encoder": encoder, "span_rep": {"@span_reps": "markerV2"}}
+    nlp = spacy.blank("en")
+    config = {"model": {"@architectures": "gliner_pipe.GLiNER.v1", **blocks}, "labels": ["person"]}
+    nlp.add_pipe("gliner", config=config).gliner.build()
+    with pytest.raises(ConfigError, match=r"gliner\.model\.encoder\]"):
         write_onnx(nlp, tmp_path / "never")
 
 

@@ -69,9 +69,8 @@ class CausalTransformer(Transformer):
         Tensor
             Vectors of the new tokens, ``(rows, tokens, hidden)``.
         """
-        return self._token_vectors(
-            self._current_encoder(), ids, ids, mask, past_key_values=memory, use_cache=True
-        )
+        encoder = self._encoder_on(ids.device)
+        return self._token_vectors(encoder, ids, ids, mask, past_key_values=memory, use_cache=True)
 
     def words_after(self, batch: WindowBatch, n_prompt: int, memory: Any) -> Tensor:
         """Return the word vectors of windows that all begin with the same prompt, ``(rows, words, hidden)``.

@@ -295,12 +295,12 @@ class Transformer(PretrainedEncoder, Backbone):
         for index, (text, prompt) in enumerate(zip(pieces, prompts, strict=True)):
             if not text.n_words:
                 continue
-            size = self._room(len(prompt.ids))
+            size = self.room(len(prompt.ids))
             if len(text.ids) + text.n_words <= size:  # words without subword tokens count as one
                 n = text.n_words
                 windows.append(Window(index, 0, n, 0, n, text.ids, text.counts, prompt, text.n_added))
                 continue
-            text = _shortened(text, size, report)
+            text = shortened(text, size, report)
             stride = size if disjoint else max(1, self.stride * size // self.window)
             firsts = np.concatenate([[0], np.cumsum(text.counts)])
             for start, stop, own_start, own_stop in layout(
@@ -311,7 +311,8 @@ class Transformer(PretrainedEncoder, Backbone):
                 windows.append(Window(index, start, stop, own_start, own_stop, ids, counts, prompt, n_added))
         return windows
 
-    def _room(self, prompt_size: int) -> int:
+    def room(self, prompt_size: int) -> int:
+        """Return the number of subword tokens of text that a window holds beside a prompt of this size."""
         if self.limit is None:
             return self.window
         room = self.limit - self.n_specials - prompt_size
@@ -370,6 +371,15 @@ class Transformer(PretrainedEncoder, Backbone):
 
     # -- from windows to vectors -----------------------------------------------------------------------------------
 
+    def _encoder_on(self, device: torch.device) -> Any:
+        """Return the encoder to run, with the attention for this device."""
+        encoder = self._current_encoder()
+        if (self.attn_implementation or "auto") in ("auto", FLASH):
+            follow_device(encoder, device)
+            if self.attn_implementation == FLASH:
+                self._report_attention(encoder)
+        return encoder
+
     def _report_attention(self, encoder: Any) -> None:
         """Log once that the attention that was asked for cannot run on this device or in this dtype."""
         if not self._warned_attention and encoder.config._attn_implementation != FLASH:
@@ -384,11 +394,7 @@ class Transformer(PretrainedEncoder, Backbone):
 
     def forward(self, batch: WindowBatch) -> BackboneOutput:
         """Run a batch of windows."""
-        encoder = self._current_encoder()
-        if (self.attn_implementation or "auto") in ("auto", FLASH):
-            follow_device(encoder, batch.input_ids.device)
-            if self.attn_implementation == FLASH:
-                self._report_attention(encoder)
+        encoder = self._encoder_on(batch.input_ids.device)
         mask = batch.attention_mask
         hidden = self._token_vectors(encoder, batch.input_ids, mask, mask_if_padded(mask))
         words = pool_words(hidden, batch.piece_start, batch.piece_count, self.pooling)
@@ -403,7 +409,7 @@ def mask_if_padded(mask: Tensor) -> Tensor | None:
     return mask
 
 
-def _shortened(text: Pieces, size: int, report: Counter[str] | None) -> Pieces:
+def shortened(text: Pieces, size: int, report: Counter[str] | None) -> Pieces:
     """Truncate words with more subword tokens than a window holds, and count them."""
     long = text.counts > size
     if not long.any():

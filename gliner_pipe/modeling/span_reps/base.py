@@ -82,6 +82,8 @@ class SpanRep(Block):
         Whether label vectors pass through the model's label projection before spans are scored.
     needs_vectors
         Set before ``build`` when a relation layer or label generator needs ``represent``.
+    reads_row, looks_ahead
+        Whether the vector of a span depends on words before it, and on words after it.
     """
 
     family = "span_reps"
@@ -89,6 +91,8 @@ class SpanRep(Block):
     max_width: int | None
     projects_labels: bool = True
     needs_vectors: bool = False
+    reads_row: bool = False
+    looks_ahead: bool = False
 
     @abstractmethod
     def build(self, hidden_size: int) -> None:

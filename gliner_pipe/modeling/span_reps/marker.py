@@ -147,6 +147,7 @@ class MarkerV1(FactoredMarker):
     """
 
     n_parts: ClassVar[int] = 3
+    reads_row = looks_ahead = True
 
     def build(self, hidden_size: int) -> None:
         """Create the projections."""
@@ -174,6 +175,7 @@ class MarkerV2(FactoredMarker):
     """
 
     n_parts: ClassVar[int] = 3
+    looks_ahead = True
 
     def build(self, hidden_size: int) -> None:
         """Create the projections."""

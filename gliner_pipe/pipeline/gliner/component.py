@@ -814,7 +814,7 @@ class Gliner(TextPredictions, TorchPipe):
         self._ready()
         encoder = self.gliner.encoder
         if not isinstance(encoder, UniEncoder):
-            found = f"found {type(encoder).__name__}, which has no prompt"
+            found = f"found {type(encoder).__name__}, which has no prompt that could be compressed"
             raise ConfigError(f"{self._where}.model.encoder", found, "uni_encoder")
         if not self._labels:
             raise ConfigError(f"{self._where}.labels", "is empty", "the labels to keep")

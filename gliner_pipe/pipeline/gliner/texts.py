@@ -10,6 +10,7 @@ from spacy.tokens import Doc
 from spacy.util import raise_error
 
 from gliner_pipe.errors import ConfigError
+from gliner_pipe.pipeline.gliner.session import Session
 from gliner_pipe.pipeline.labels import as_items, parse_labels, parse_relations, with_own_items
 from gliner_pipe.pipeline.records import Entity, RelationDict, entities_of, relation_dicts
 
@@ -142,6 +143,31 @@ class TextPredictions:
         (doc,) = _annotated(component, [text], 1)
         entities = entities_of(doc, component.spans_key)
         return entities, relation_dicts(doc, entities)
+
+    def session(
+        self,
+        labels: Labels | None = None,
+        threshold: float | None = None,
+        *,
+        flat_ner: bool | None = None,
+        multi_label: bool | None = None,
+    ) -> Session:
+        """Start a session: text is fed piece by piece, and entities are returned as they become certain.
+
+        Parameters
+        ----------
+        labels, threshold, flat_ner, multi_label
+            As for ``predict_entities``; they hold for the whole session.
+
+        Raises
+        ------
+        ConfigError
+            If the model does not read from left to right (GLiNER's streaming models do), or a value is not allowed.
+        NotInitializedError
+            If the component has no weights.
+        """
+        settings = {"threshold": threshold, "flat_ner": flat_ner, "multi_label": multi_label}
+        return Session(_with(self, settings, labels=labels))
 
 
 def _with(
