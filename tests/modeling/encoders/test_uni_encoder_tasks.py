@@ -96,6 +96,36 @@ def test_a_classifier_on_a_model_of_this_project(backbone: Path, tmp_path: Path)
         nlp("Ann went to Oslo.")
 
 
+def test_records_and_relations_on_a_model_of_this_project(backbone: Path, tmp_path: Path) -> None:
+    config = gliner_config(
+        backbone,
+        relations=["lives in"],
+        records={
+            "order": ["id", {"field": "state", "choices": ["open", "paid"]}, {"field": "item", "list": True}]
+        },
+        threshold=0.4,
+    )
+    config["model"]["encoder"]["field_token"] = "<<FIELD>>"
+    config["model"] |= {
+        "counter": {"@counters": "count_lstm"},
+        "relation_finder": {"@relation_finders": "slots"},
+        "record_finder": {"@record_finders": "slots"},
+    }
+    nlp = spacy.blank("en")
+    nlp.add_pipe("gliner", config=config)
+    nlp.initialize()
+    with torch.no_grad():  # one instance of each task
+        nlp.get_pipe("gliner").gliner.counter.number[2].bias[1] = 99.0
+    text = "Ann went to Oslo and paid for a lamp."
+    doc = nlp(text)
+    (record,) = doc._.records
+    assert set(record.fields) == {"id", "state", "item"}
+    assert record.fields["state"] in ("open", "paid", None)
+    assert record.fields["item"] and all(value.text in text for value in record.fields["item"])
+    nlp.to_disk(tmp_path)
+    assert [str(one) for one in spacy.load(tmp_path)(text)._.records] == [str(one) for one in doc._.records]
+
+
 def test_a_head_needs_an_encoder_that_reads_its_tasks(backbone: Path) -> None:
     config = gliner_config(backbone)
     config["model"]["classifier"] = {"@classifiers": "label_mlp"}
