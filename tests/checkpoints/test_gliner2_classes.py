@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from gliner2_parity import CLOSE, LABELS, TEXTS, checkpoint, load, load_peer, our_entities
+from spacy.training import Example
 
 from gliner_pipe.modeling.inference import TokenBudget, predict_spans
 
@@ -140,3 +141,20 @@ def test_long_texts_have_the_mean_of_their_windows() -> None:
     mean = sum(size * logits for size, logits in zip(sizes, one_by_one, strict=True)) / sum(sizes)
     wanted = 1 / (1 + np.exp(-mean))
     assert list(nlp(text).cats.values()) == pytest.approx(wanted.tolist(), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "tasks", [{"tone": TONE}, {"tone": TONE, "topics": {"labels": TOPICS, "multi_label": True}}]
+)
+def test_evaluated_with_the_pipeline(tasks: dict[str, Any]) -> None:
+    nlp = load(checkpoint("count_lstm"), classes=tasks)
+    examples = []
+    for doc in nlp.pipe(TEXTS):
+        gold = nlp.make_doc(doc.text)
+        gold.cats = {f"tone={label}": float(label == doc._.classes["tone"]) for label in TONE}
+        examples.append(Example(nlp.make_doc(doc.text), gold))
+    scores = nlp.evaluate(examples)
+    assert scores["cats_accuracy"] == scores["cats_micro_f"] == 1.0
+    gold = examples[0].reference
+    gold.cats = {key: 1.0 - score for key, score in gold.cats.items()}
+    assert nlp.evaluate(examples[:1])["cats_accuracy"] < 1.0
