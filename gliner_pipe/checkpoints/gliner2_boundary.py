@@ -93,10 +93,10 @@ def blocks(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     if _has(config, "enable_records"):
         options = _options("record_finders", "boundary_records", head)
         found["record_finder"] = {"@record_finders": "boundary_records", **options}
-    known = {name for kind in POOLS.values() for name in _names("span_reps", kind)} | _OF_TRAINING | _READ
-    unknown = sorted(
-        name for name in head if name not in known and not name.startswith(("relation_", "record_"))
-    )
+    families = [("span_reps", kind) for kind in POOLS.values()]
+    families += [("relation_finders", "boundary_pairs"), ("record_finders", "boundary_records")]
+    known = {name for family in families for name in _names(*family)} | _OF_TRAINING | _READ
+    unknown = sorted(name for name in head if name not in known)
     if unknown:
         logger.warning("%s: unknown options of boundary_head are ignored: %s.", folder, ", ".join(unknown))
     return found

@@ -196,5 +196,7 @@ def test_unknown_values_are_refused(head: dict[str, Any], tmp_path: Path) -> Non
 
 
 def test_unknown_options_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    load(boundary_checkpoint(**SURE))
+    assert "boundary_head" not in caplog.text
     load(changed(boundary_checkpoint(**SURE), tmp_path, boundary_dims=3))
     assert "boundary_dims" in caplog.text
