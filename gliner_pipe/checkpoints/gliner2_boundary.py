@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gliner_pipe.errors import CheckpointError
+from gliner_pipe.errors import CheckpointError, ConfigError
 from gliner_pipe.registry import registry
 
 logger = logging.getLogger(__name__)
@@ -55,6 +55,13 @@ _READ = {
     "overlap_policy",
     "classification_temperature",
 }
+#: Options that bound how many spans and pairs are proposed; the weights do not depend on them.
+BUDGETS = (
+    *("start_top_k", "end_top_k", "ends_per_start", "starts_per_end", "candidate_budget"),
+    *("boundary_top_k_alpha", "boundary_top_k_max", "pool_boundary_top_k", "pool_size", "min_pool_per_query"),
+    *("relation_heads_per_type", "relation_tails_per_type", "relation_pair_cap"),
+    "relation_argument_proposal_threshold",
+)
 #: Ways to resolve overlaps.
 POLICIES = ("flat", "nested", "longest")
 
@@ -100,6 +107,28 @@ def blocks(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     if unknown:
         logger.warning("%s: unknown options of boundary_head are ignored: %s.", folder, ", ".join(unknown))
     return found
+
+
+def with_budgets(config: Mapping[str, Any], budgets: Mapping[str, float], name: str) -> dict[str, Any]:
+    """Return the content of a ``config.json`` with other budgets.
+
+    Raises
+    ------
+    ConfigError
+        If the checkpoint `name` has another architecture, or an option is none of ``BUDGETS``.
+    """
+    where = "components.*.model.budgets"
+    if config.get("architecture") != "boundary":
+        raise ConfigError(
+            where, f"is set for {name!r}", "a GLiNER2.5 checkpoint (architecture boundary), or null"
+        )
+    may_be_zero = ("boundary_top_k_alpha", "relation_argument_proposal_threshold", "min_pool_per_query")
+    for option, value in budgets.items():
+        if option not in BUDGETS:
+            raise ConfigError(f"{where}.{option}", "is no budget", ", ".join(BUDGETS))
+        if option not in may_be_zero and (value < 1 or value != int(value)):
+            raise ConfigError(f"{where}.{option}", f"found {value:g}", "a whole number from 1 on")
+    return {**config, "boundary_head": {**_head(config), **budgets}}
 
 
 def names(config: Mapping[str, Any]) -> tuple[tuple[str, str | None], ...]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from gliner_pipe.checkpoints import gliner2_lora, gliner2_read, gliner_assets, gliner_names
+from gliner_pipe.checkpoints import gliner2_boundary, gliner2_lora, gliner2_read, gliner_assets, gliner_names
 from gliner_pipe.checkpoints.tensor_files import WEIGHTS, fit, report, weights
 from gliner_pipe.errors import CheckpointError, ConfigError, reason_of
 from gliner_pipe.modeling.backbones import hf, hf_weights
@@ -30,7 +30,7 @@ _ROOT = "token_rep_layer."
 _ALLOWED = "a folder with a GLiNER checkpoint, an installed package that holds one, a hub id"
 
 
-def read_checkpoint(name: str, lora: str | None = None) -> GLiNER:
+def read_checkpoint(name: str, lora: str | None = None, budgets: Mapping[str, float] | None = None) -> GLiNER:
     """Compose the blocks of a checkpoint of GLiNER or GLiNER2 and load its weights.
 
     Parameters
@@ -40,6 +40,8 @@ def read_checkpoint(name: str, lora: str | None = None) -> GLiNER:
         that name it.
     lora
         LoRA weights of a GLiNER2 checkpoint to merge, likewise.
+    budgets
+        How many spans and pairs a GLiNER2.5 checkpoint proposes, in place of what its configuration says.
 
     Raises
     ------
@@ -48,8 +50,10 @@ def read_checkpoint(name: str, lora: str | None = None) -> GLiNER:
     """
     folder = _folder(name)
     if lora is None and gliner2_lora.is_adapter(folder):
-        return read_checkpoint(gliner2_lora.base_of(folder), name)
+        return read_checkpoint(gliner2_lora.base_of(folder), name, budgets)
     config = _read_config(config_file(folder) or folder / CONFIG)
+    if budgets:
+        config = gliner2_boundary.with_budgets(config, budgets, name)
     if gliner2_read.is_config(config):
         return gliner2_read.read(folder, config, None if lora is None else _folder(lora, of_lora=True))
     if lora is not None:

@@ -56,6 +56,10 @@ class Pretrained(Named):
     lora
         LoRA weights that the `gliner2` package saved for this checkpoint, which are merged into it: a folder, package
         or hub id. None for none.
+    budgets
+        How many spans and pairs a GLiNER2.5 checkpoint proposes in a window, in place of what its configuration says:
+        for example ``{"start_top_k": 32, "end_top_k": 32, "candidate_budget": 256}``, or ``{"pool_size": 768}``. None
+        for those of the checkpoint.
     """
 
     family = "architectures"
@@ -70,10 +74,12 @@ class Pretrained(Named):
         loss: Loss | None = None,
         relation_loss: Loss | None = None,
         lora: str | None = None,
+        budgets: dict[str, float] | None = None,
     ) -> None:
         super().__init__()
         self.name = name
         self.lora = lora
+        self.budgets = budgets
         self.loss = loss
         self.relation_loss = relation_loss
         self.adapter = adapter
@@ -82,7 +88,7 @@ class Pretrained(Named):
     def materialize(self) -> GLiNER:
         """Load the checkpoint and return the blocks with its weights and new adapters."""
         with consent.trusting(self.trust_remote_code):
-            model = gliner_read.read_checkpoint(self.name, self.lora)
+            model = gliner_read.read_checkpoint(self.name, self.lora, self.budgets)
         tokens = getattr(model.encoder, "new_tokens", ())
         for holder, adapter in self._adapted(model):
             holder.adapt(adapter, tokens if holder.part == "encoder.backbone" else ())

@@ -23,7 +23,7 @@ from gliner2_parity import (
     their_entities,
 )
 
-from gliner_pipe.errors import CheckpointError
+from gliner_pipe.errors import CheckpointError, ConfigError
 
 SURE = {"enable_abstention": False}
 POOL = {"candidate_pool": "shared", **SURE}
@@ -165,6 +165,37 @@ def test_entities_beyond_the_budget_are_reported(
     list(nlp.pipe([TEXTS[2]] * 3))
     assert nlp.get_pipe("gliner").gliner.span_rep.full_budgets > 0
     assert len([record for record in caplog.records if "span_rep" in record.getMessage()]) == 1
+
+
+@pytest.mark.parametrize(
+    ("head", "more"),
+    [
+        ({"start_top_k": 2, "end_top_k": 2, **SURE}, {"start_top_k": 30}),
+        ({"pool_size": 8, **POOL}, {"pool_size": 99}),
+    ],
+)
+def test_budgets_may_be_raised(head: dict[str, Any], more: dict[str, float], tmp_path: Path) -> None:
+    folder = boundary_checkpoint(**head)
+    few = our_entities(load(folder, labels=LABELS, threshold=0.0).pipe(TEXTS))
+    model = {"@architectures": "gliner_pipe.Pretrained.v1", "name": str(folder), "budgets": more}
+    nlp = spacy.blank("en")
+    nlp.add_pipe("gliner", config={"model": model, "labels": LABELS, "threshold": 0.0, "device": "cpu"})
+    many = our_entities(nlp.pipe(TEXTS))
+    assert sum(map(len, many)) > sum(map(len, few))
+    nlp.to_disk(tmp_path / "saved")
+    assert our_entities(spacy.load(tmp_path / "saved").pipe(TEXTS)) == many
+
+
+@pytest.mark.parametrize("budgets", [{"boundary_dim": 8}, {"start_top_k": 0}])
+def test_what_is_no_budget_is_refused(budgets: dict[str, float]) -> None:
+    model = {
+        "@architectures": "gliner_pipe.Pretrained.v1",
+        "name": str(boundary_checkpoint(**SURE)),
+        "budgets": budgets,
+    }
+    nlp = spacy.blank("en")
+    with pytest.raises(ConfigError, match=next(iter(budgets))):
+        nlp.add_pipe("gliner", config={"model": model, "labels": LABELS}).gliner  # noqa: B018
 
 
 def test_a_long_text_is_read_in_windows() -> None:

@@ -156,7 +156,9 @@ def test_chunks(blank):
     assert max(len(part.reference) for part in both[0].parts()) <= 7  # an entity of seven words is not cut
 
 
-@pytest.mark.parametrize("options", [{"chunk": {"max_words": 5, "stride": 1}}, {"weight": 2.0}, {"empty_texts": 0.5}])
+@pytest.mark.parametrize(
+    "options", [{"chunk": {"max_words": 5, "stride": 1}}, {"weight": 2.0}, {"empty_texts": 0.5}]
+)
 def test_validation_has_no_chunks_and_weights(blank, options):
     sections = ValidationData.validate({"reader": records("a", 1), **options})
     with pytest.raises(ConfigError) as caught:

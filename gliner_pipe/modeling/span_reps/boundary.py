@@ -256,8 +256,8 @@ class BoundarySpanRep(SpanRep):
         n_full, options = self.is_full(n_words, found)
         if n_full and not self.full_budgets:
             logger.warning(
-                "A window holds as many entities as span_rep proposes, so others may be missing: raise %s, or use "
-                "shorter windows (encoder.backbone.window). Reported once.",
+                "A window holds as many entities as span_rep proposes, so others may be missing: raise %s (the option "
+                "budgets of a checkpoint), or use shorter windows (encoder.backbone.window). Reported once.",
                 options,
             )
         self.full_budgets += n_full
