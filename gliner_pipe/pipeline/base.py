@@ -1,8 +1,7 @@
-"""The base of the components: settings, batched prediction, ``spacy train``, saving, device and precision."""
+"""The base of the components: batched prediction, ``spacy train`` and saving."""
 
 from __future__ import annotations
 
-import inspect
 import logging
 import math
 import os
@@ -10,16 +9,13 @@ import random
 import weakref
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from inspect import Parameter
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 import torch
-from pydantic import AfterValidator, BaseModel, ConfigDict
 from spacy import util
 from spacy.language import Language
-from spacy.pipeline import Pipe
 from spacy.tokens import Doc
 from spacy.training import Example, validate_examples, validate_get_examples
 from spacy.vocab import Vocab
@@ -27,26 +23,19 @@ from torch import nn
 
 from gliner_pipe.data.batching import cut_by_length, overhead_of
 from gliner_pipe.data.checks import CountedExamples
-from gliner_pipe.errors import CheckpointError, ConfigError, NotInitializedError, TrainingError, reason_of
+from gliner_pipe.errors import CheckpointError, ConfigError, NotInitializedError, TrainingError
 from gliner_pipe.modeling.batch import LossTerms
 from gliner_pipe.modeling.block import available, described
 from gliner_pipe.modeling.inference import TokenBudget
 from gliner_pipe.modeling.layers.cache import Cache, evaluating
-from gliner_pipe.modeling.precision import (
-    Precision,
-    check_device,
-    has_text_encoder,
-    set_precision,
-)
 from gliner_pipe.pipeline import serialize
 from gliner_pipe.pipeline.annotate import ALIGNMENT
 from gliner_pipe.pipeline.buffers import annotate_buffered, documents_ahead
-from gliner_pipe.pipeline.checked_settings import CheckedSettings
+from gliner_pipe.pipeline.placement import PlacedPipe
 from gliner_pipe.pipeline.thinc_optimizer import ThincDrivenOptimizer
 from gliner_pipe.pipeline.word_splitters import WordSplitter, read_words
 from gliner_pipe.registry import registry
 from gliner_pipe.util.atomic import is_plain
-from gliner_pipe.util.ranges import Count, Positive
 from gliner_pipe.util.thread_lock import LOADING, Lock
 
 if TYPE_CHECKING:
@@ -56,57 +45,7 @@ logger = logging.getLogger(__name__)
 
 _Factory = TypeVar("_Factory", bound=Callable[..., Any])
 
-DEVICES = "auto, cpu, cuda, cuda:0 ..., mps"
-
 _process = os.getpid()
-
-
-def _device(name: str) -> str:
-    """Check that torch knows the device name; whether this machine has it is checked when the model moves there."""
-    try:
-        if name != "auto":
-            torch.device(name)
-    except RuntimeError:
-        raise ConfigError("", f"found {name!r}", DEVICES) from None
-    return name
-
-
-class Settings(BaseModel):
-    """Settings of every component; each can be changed at run time.
-
-    ``batch_size``: documents buffered by ``pipe``; null for 16 times that of ``nlp.pipe``. ``dtype``, ``quantize``,
-    ``compile``: see ``PRECISION_SETTINGS``. For ``spacy train`` only: ``task_lr_ratio``, the learning rate of
-    everything but the backbone, as a multiple of the optimizer's; ``max_learn_rate``, the maximum of the optimizer's,
-    because spaCy's default of 0.001 destroys a pretrained backbone; null for no limit.
-    """
-
-    model_config = ConfigDict(strict=True)
-
-    overwrite_ents: bool = False
-    alignment_mode: Literal["strict", "contract", "expand"] = "expand"
-    batch_size: Count | None = None
-    device: Annotated[str, AfterValidator(_device)] = "auto"
-    dtype: Any = None
-    quantize: Any = None
-    compile: Any = False
-    task_lr_ratio: Positive = 4.0
-    max_learn_rate: Positive | None = 1e-4
-
-
-def takes_settings(kind: type[Settings]) -> Callable[[_Factory], _Factory]:
-    """Give a factory with ``**settings`` one parameter per field of `kind`: spaCy reads its signature.
-
-    The parameters accept any value, since the component itself checks them and names the section in its errors.
-    """
-
-    def decorate(factory: _Factory) -> _Factory:
-        signature = inspect.signature(factory)
-        own = [item for item in signature.parameters.values() if item.kind is not Parameter.VAR_KEYWORD]
-        fields = [Parameter(name, Parameter.KEYWORD_ONLY, annotation=Any) for name in kind.model_fields]
-        factory.__signature__ = signature.replace(parameters=[*own, *fields])  # type: ignore[attr-defined]
-        return factory
-
-    return decorate
 
 
 class Batch(Protocol):
@@ -128,7 +67,7 @@ class Batch(Protocol):
         """Return the batch on `device`."""
 
 
-class TorchPipe(Pipe):  # type: ignore[misc]
+class TorchPipe(PlacedPipe):
     """A spaCy component around a torch model.
 
     Parameters
@@ -150,18 +89,12 @@ class TorchPipe(Pipe):  # type: ignore[misc]
     ----------
     factory
         Factory name of the component.
-    settings_type
-        The settings with their types, ranges and defaults.
-    network_type
-        Class of the blocks.
     report
         Counts of annotations and words left out, by reason.
     """
 
     is_trainable = True
     factory: ClassVar[str]
-    settings_type: ClassVar[type[Settings]]
-    network_type: ClassVar[type[nn.Module]]
 
     def __init__(
         self,
@@ -233,19 +166,6 @@ class TorchPipe(Pipe):  # type: ignore[misc]
         """Set what ``current_settings`` returned."""
 
     # -- settings and model --------------------------------------------------------------------------------
-
-    @property
-    def cfg(self) -> MutableMapping[str, Any]:
-        """The current settings. A change applies from the next document on, and is saved with the pipeline.
-
-        An assignment (``cfg["flat_ner"] = False``) raises a ``ConfigError`` if there is no such setting, or its value
-        is not allowed.
-        """
-        return self._cfg
-
-    @cfg.setter
-    def cfg(self, settings: Mapping[str, Any]) -> None:
-        self._cfg = CheckedSettings(settings, self.settings_type, self._where)
 
     @property
     def threshold(self) -> float:
@@ -589,109 +509,6 @@ class TorchPipe(Pipe):  # type: ignore[misc]
                 raise
             where = where.replace("components.*", self._where, 1)
             raise ConfigError(where, error.found, error.allowed, error.do) from error
-
-    # -- device and precision ------------------------------------------------------------------------------
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the model: ``"auto"`` is CUDA if available, else the CPU, and always the CPU for ``int8``."""
-        return self._device_for(self.cfg)
-
-    def _device_for(self, settings: Mapping[str, Any]) -> torch.device:
-        name = settings["device"]
-        if name == "auto":
-            name = "cuda" if settings["quantize"] is None and torch.cuda.is_available() else "cpu"
-        return torch.device(name)
-
-    def place(self) -> None:
-        """Move the model to ``device`` if it is on another, after a change of settings."""
-        if isinstance(self.model, self.network_type) and self.network.is_built:
-            index = self.device.index
-            here = self.network.device
-            if here.type != self.device.type or index not in (None, here.index):
-                self._move(self.model)
-
-    def _move(self, model: torch.nn.Module) -> None:
-        if self.cfg["device"] == "auto" and self.cfg["quantize"] is not None and torch.cuda.is_available():
-            self._tell(
-                "runs on the CPU, as 'int8' has no kernel for GPUs. Set quantize = null to use the GPU, "
-                'or device = "cpu" to see no warning.'
-            )
-        try:
-            model.to(self.device)
-        except (RuntimeError, AssertionError) as error:  # torch raises either for a device that is missing
-            reason = reason_of(error, 200)
-            found = f"found {self.cfg['device']!r}, which this machine cannot use ({reason})"
-            do = 'Write "auto" for CUDA if available, else the CPU'
-            raise ConfigError(f"{self._where}.device", found, DEVICES, do) from error
-
-    @property
-    def dtype(self) -> str | None:
-        """Precision of inference: ``"fp32"``, ``"bf16"``, ``"fp16"``, or None for that of the weights.
-
-        Like `quantize` and `compile`, it applies to prediction only: training and saving use the weights as they are.
-        """
-        return Precision.of(self.cfg).dtype
-
-    @dtype.setter
-    def dtype(self, value: str | None) -> None:
-        self._change_precision(dtype=value)
-
-    @property
-    def quantize(self) -> str | None:
-        """``"int8"`` for 8-bit linear layers in the text encoder, or None."""
-        return Precision.of(self.cfg).quantize
-
-    @quantize.setter
-    def quantize(self, value: str | None) -> None:
-        self._change_precision(quantize=value)
-
-    @property
-    def compile(self) -> bool:
-        """Whether torch compiles the text encoder."""
-        return Precision.of(self.cfg).compile
-
-    @compile.setter
-    def compile(self, value: bool) -> None:
-        self._change_precision(compile=value)
-
-    def _change_precision(self, **changes: Any) -> None:
-        cfg = CheckedSettings({**self.cfg, **changes}, self.settings_type, self._where)
-        check_device(Precision.of(cfg), self._device_for(cfg), self._where)
-        self.cfg = cfg
-        self.place()
-
-    def _tell(self, text: str) -> None:
-        """Log a warning about the model, once."""
-        with self._lock:
-            if text not in self._told:
-                self._told.add(text)
-                logger.warning("[%s] The model %s", self._where, text)
-
-    def _set_precision(self) -> None:
-        """Apply the current precision settings to the model."""
-        precision, device = Precision.of(self.cfg), self.network.device
-        if device.type == "cuda" and not torch.cuda.is_initialized():
-            raise ConfigError(
-                f"{self._where}.device",
-                f"found a model on {device} in a process forked from one that used CUDA, which CUDA does not support",
-                "cpu, or CUDA in one process",
-                'Set n_process = 1, or call multiprocessing.set_start_method("spawn") first',
-            )
-        if precision != Precision():
-            if precision.quantize is not None and device.type != "cpu" and self.cfg["device"] == "auto":
-                precision = precision._replace(quantize=None)  # a training has moved the model
-                self._tell(
-                    f"runs on {device} without 'int8', which has no kernel for GPUs, until it is loaded again."
-                )
-            check_device(precision, device, self._where)
-            if not has_text_encoder(self.network):
-                raise ConfigError(
-                    f"{self._where}.model",
-                    f"has no transformer to run at {precision}",
-                    "dtype = null, quantize = null and compile = false for this model",
-                )
-        set_precision(self.network, precision)
 
 
 class PipelineOf:

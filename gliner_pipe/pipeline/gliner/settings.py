@@ -12,7 +12,7 @@ from gliner_pipe.data.label_sampling import LabelSampling
 from gliner_pipe.data.relation_sampling import RelationSampling
 from gliner_pipe.data.task_sampling import TaskSampling
 from gliner_pipe.errors import ConfigError
-from gliner_pipe.pipeline.base import Settings
+from gliner_pipe.pipeline.component_settings import Settings
 from gliner_pipe.util.options import checked
 from gliner_pipe.util.ranges import Amount, Count, Share
 

@@ -36,7 +36,8 @@ from gliner_pipe.modeling.decoders.span import Candidate, SpanDecoder
 from gliner_pipe.modeling.layers.cache import evaluating
 from gliner_pipe.modeling.token_classifier import TokenClassifier, check_tagger
 from gliner_pipe.pipeline.annotate import Entity, align, set_ents, set_group, write_scores
-from gliner_pipe.pipeline.base import TorchPipe, takes_settings
+from gliner_pipe.pipeline.base import TorchPipe
+from gliner_pipe.pipeline.component_settings import takes_settings
 from gliner_pipe.pipeline.labels import parse_labels, refuse_references
 from gliner_pipe.pipeline.token_classifier.build_model import bottom_section, make_model
 from gliner_pipe.pipeline.token_classifier.settings import DEFAULT_CONFIG, TaggerSettings, full_setter

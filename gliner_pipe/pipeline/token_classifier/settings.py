@@ -11,7 +11,7 @@ from pydantic import AfterValidator
 from gliner_pipe.data.annotations import SpanSetter, span_places
 from gliner_pipe.data.token_targets import check_target
 from gliner_pipe.errors import ConfigError
-from gliner_pipe.pipeline.base import Settings
+from gliner_pipe.pipeline.component_settings import Settings
 from gliner_pipe.util.ranges import Share
 
 
