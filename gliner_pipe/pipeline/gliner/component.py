@@ -635,7 +635,9 @@ class Gliner(TextPredictions, LabelledPipe):
             sets.append(LabelSets(f"{self._where}.labels", self.labels, *counts, asked=asked, closed=closed))
         if not (model.relation_layer is None and model.relation_finder is None):
             counts, where = (count_relations(train), count_relations(dev)), f"{self._where}.relations"
-            sets.append(LabelSets(where, self.relations, *counts, closed=closed, noun="relations"))
+            # a relation finder comes with models of which relations are one task among others
+            if model.relation_layer is not None or self._relations or counts[0]:
+                sets.append(LabelSets(where, self.relations, *counts, closed=closed, noun="relations"))
         return sets
 
     @property

@@ -14,13 +14,14 @@ from spacy.tokens import Doc, Span
 from gliner_pipe.data.annotations import SpanSetter, Supervision, gold_spans, supervision
 from gliner_pipe.data.gold_classes import gold_classes, true_labels
 from gliner_pipe.data.records import RECORDS_KEY, get_records
-from gliner_pipe.data.relations import gold_links
+from gliner_pipe.data.relations import gold_links, has_relations
 from gliner_pipe.data.task_sampling import TaskSampling
 from gliner_pipe.modeling.backbones.base import Window
 from gliner_pipe.modeling.batch import TaskTargets
 from gliner_pipe.modeling.counters.base import MOST_INSTANCES
 from gliner_pipe.modeling.encoders.base import EncoderBatch
 from gliner_pipe.modeling.gliner import GLiNER
+from gliner_pipe.modeling.task_finders import TaskFinder
 from gliner_pipe.modeling.tasks import HEAD_AND_TAIL, Task, TaskField, choice_places
 from gliner_pipe.pipeline.gliner.task_settings import ClassesItem, RecordItem
 from gliner_pipe.pipeline.word_splitters import ReadWords, Words, locate_gold
@@ -29,6 +30,7 @@ UNPLACED = "value of a record or relation that does not align with words, or has
 ELSEWHERE = "value of a record or relation in another window than its first"
 TOO_WIDE = "value of a record or relation wider than max_width"
 TOO_MANY = f"record or relation beyond the {MOST_INSTANCES - 1} of its kind that a window can have"
+NOT_TRAINED = "record or relation of a finder that cannot be trained"
 NO_CHOICE = "value of a record that is none of the choices of its field"
 NO_FIELD = "value of a record in a field that the component does not have"
 
@@ -139,13 +141,13 @@ def read_tasks(
             asked = {name: some for name, some in values.items() if name in known.get(one.name, values)}
             dropped[NO_FIELD] += sum(map(len, values.values())) - sum(map(len, asked.values()))
             records.append(Instance(one.name, located(asked)))
+        records = _learned(records, model.record_finder, dropped)
     if model.relation_finder is not None:
         relations = [
             Instance(label, located({"head": [head], "tail": [tail]}))
             for head, tail, label in _relations(doc, key, stated) or ()
         ]
-        if not {"relations", "links"} & stated.keys():
-            relations = None
+        relations = _learned(relations, model.relation_finder, dropped) if has_relations(doc) else None
     classes: Mapping[str, Mapping[str, float]] = {}
     if model.classifier is not None:
         classes = gold_classes(
@@ -158,6 +160,14 @@ def read_tasks(
 def _in_order(instances: list[Instance] | None) -> list[Instance] | None:
     """Return instances in the order of their first words."""
     return None if instances is None else sorted(instances, key=lambda one: one.first)
+
+
+def _learned(instances: list[Instance], finder: TaskFinder, dropped: Counter[str]) -> list[Instance] | None:
+    """Return the instances if their finder can be trained on them."""
+    if finder.needs_counter:
+        return instances
+    dropped[NOT_TRAINED] += len(instances)
+    return None
 
 
 def _listed(value: Any) -> list[Span | str]:

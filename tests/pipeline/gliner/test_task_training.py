@@ -3,107 +3,15 @@
 from __future__ import annotations
 
 import random
-from pathlib import Path
 from typing import Any
 
-import pytest
 import spacy
 import torch
 from spacy.training import Example
+from task_pipeline import DATA, STATES, made, record
 
-from gliner_pipe.data.readers import gliner2_json, jsonl
+from gliner_pipe.data.readers import gliner2_json
 from gliner_pipe.evaluation.evaluate import evaluate_pipeline
-
-#: No augmentation: every step reads the same prompts.
-PLAIN = {"drop_tasks": 0.0, "drop_fields": 0.0, "drop_labels": 0.0, "shuffle": False, "swap_ends": 0.0}
-STATES = ["new", "used"]
-
-
-def record(text: str, people: Any, firms: Any, tone: str, topics: Any, products: Any, works: Any) -> Any:
-    output = {
-        "entities": {"person": people, "company": firms},
-        "classifications": [
-            {"task": "tone", "labels": ["good", "bad", "neutral"], "true_label": [tone]},
-            {
-                "task": "topics",
-                "labels": ["work", "prices", "travel"],
-                "true_label": topics,
-                "multi_label": True,
-            },
-        ],
-        "json_structures": [
-            {"product": {"name": name, "price": price, "state": {"value": state, "choices": STATES}}}
-            for name, price, state in products
-        ],
-        "relations": [{"works for": {"head": head, "tail": tail}} for head, tail in works],
-    }
-    return {"input": text, "output": output}
-
-
-DATA = [
-    record("Ann works for Acme in Oslo.", ["Ann"], ["Acme"], "neutral", ["work"], [], [("Ann", "Acme")]),
-    record(
-        "The new Fox costs 5 dollars, fine.", [], [], "good", ["prices"], [("Fox", "5 dollars", "new")], []
-    ),
-    record(
-        "Bob hates the used Owl for 9 dollars.",
-        ["Bob"],
-        [],
-        "bad",
-        ["prices"],
-        [("Owl", "9 dollars", "used")],
-        [],
-    ),
-    record(
-        "Eve works for Globex, Bob for Acme.",
-        ["Eve", "Bob"],
-        ["Globex", "Acme"],
-        "neutral",
-        ["work"],
-        [],
-        [("Eve", "Globex"), ("Bob", "Acme")],
-    ),
-    record(
-        "A used Fox is 2 dollars and a new Owl 7 dollars.",
-        [],
-        [],
-        "neutral",
-        ["prices"],
-        [("Fox", "2 dollars", "used"), ("Owl", "7 dollars", "new")],
-        [],
-    ),
-    record("Tom flew to Rome with Acme and loved it.", ["Tom"], ["Acme"], "good", ["travel", "work"], [], []),
-]
-
-
-def component_config(backbone: Path, window: int = 256, **settings: Any) -> dict[str, Any]:
-    text_encoder = {
-        "@backbones": "transformer",
-        "model": str(backbone),
-        "window": window,
-        "stride": window // 2,
-    }
-    model = {
-        "@architectures": "gliner_pipe.GLiNER.v1",
-        "encoder": {"@encoders": "schema_encoder", "backbone": text_encoder},
-        "span_rep": {"@span_reps": "markerV0", "max_width": 4, "dropout": 0.1},
-        "counter": {"@counters": "count_lstm"},
-        "classifier": {"@classifiers": "label_mlp"},
-        "relation_finder": {"@relation_finders": "slots"},
-        "record_finder": {"@record_finders": "slots"},
-        "loss": {"@losses": "gliner_pipe.bce"},
-    }
-    sampling = {"all_labels": True, "shuffle": False}
-    return {"device": "cpu", "model": model, "task_sampling": PLAIN, "label_sampling": sampling, **settings}
-
-
-def made(backbone: Path, data: Any = DATA, **settings: Any) -> tuple[Any, Any, list[Example]]:
-    nlp = spacy.blank("en")
-    component = nlp.add_pipe("gliner", config=component_config(backbone, **settings))
-    reader = gliner2_json if "input" in data[0] else jsonl
-    examples = list(reader(data)(nlp))
-    nlp.initialize(lambda: examples)
-    return nlp, component, examples
 
 
 def test_all_four_tasks_are_learned(backbone):
@@ -237,13 +145,29 @@ def test_spacy_trains_the_same_way(backbone):
     assert component.report == {}
 
 
-@pytest.mark.parametrize("encoder", ["uni_encoder"])
-def test_a_model_without_tasks_ignores_them(backbone, encoder):
+def test_tasks_on_a_uni_encoder(backbone):
+    tokens = {"class_token": "<<CLS>>", "field_token": "<<FLD>>"}
+    _, component, examples = made(backbone, encoder={"@encoders": "uni_encoder", **tokens})
+    optimizer = torch.optim.AdamW(component.network.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(30):
+        component.network.train()
+        terms = component.network(component.collate(examples, random.Random(0)))
+        assert set(terms.parts) == {"span", "class", "count", "slot"}
+        optimizer.zero_grad()
+        terms.total.backward()
+        torch.nn.utils.clip_grad_norm_(component.network.parameters(), 10.0)
+        optimizer.step()
+        losses.append({name: float(part) for name, part in terms.parts.items()})
+    assert all(losses[-1][name] < losses[0][name] for name in losses[0])
+
+
+def test_a_model_without_tasks_ignores_them(backbone):
     nlp = spacy.blank("en")
     text_encoder = {"@backbones": "transformer", "model": str(backbone)}
     model = {
         "@architectures": "gliner_pipe.GLiNER.v1",
-        "encoder": {"@encoders": encoder, "backbone": text_encoder},
+        "encoder": {"@encoders": "uni_encoder", "backbone": text_encoder},
         "span_rep": {"@span_reps": "markerV0", "max_width": 4},
     }
     component = nlp.add_pipe("gliner", config={"model": model, "device": "cpu"})

@@ -1,0 +1,100 @@
+"""Trainings on entities, relations, classes and records by the training loop."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from pathlib import Path
+from typing import Any
+
+import confit
+import pytest
+import spacy
+import torch
+from task_pipeline import DATA, component_config
+
+from gliner_pipe.registry import registry
+from gliner_pipe.train import train
+from tests.training.conftest import weights
+
+
+@pytest.fixture
+def config_path(tmp_path: Path, backbone: Path) -> Path:
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(one) + "\n" for one in DATA), "utf8")
+    component = component_config(backbone, task_sampling={}, label_sampling={})
+    config = {
+        "nlp": {"lang": "en", "components": "${components}"},
+        "components": {"gliner": {"@factory": "gliner", **component}},
+        "train": {
+            "nlp": "${nlp}",
+            "train_data": str(tmp_path / "train.jsonl"),
+            "val_data": str(tmp_path / "train.jsonl"),
+            "max_steps": 6,
+            "validation_interval": 2,
+            "batch_size": "4 samples",
+            "output_path": str(tmp_path / "out" / "model-last"),
+            "overwrite": True,
+        },
+    }
+    return written(config, tmp_path / "config.cfg")
+
+
+def written(config: dict[str, Any], path: Path) -> Path:
+    """Write a config whose references are no strings."""
+    path.write_text(re.sub(r'"(\$\{\w+\})"', r"\1", confit.Config(config).to_str()), "utf8")
+    return path
+
+
+def options(path: Path, **changes: Any) -> dict[str, Any]:
+    resolved = confit.Config.from_disk(path, resolve=True, registry=registry)
+    return {**resolved["train"], "loggers": [], **changes}
+
+
+class StopError(Exception):
+    """Raised in the middle of a training."""
+
+
+def test_resumed_and_scored(config_path, tmp_path):
+    out = {"output_path": tmp_path / "whole" / "model-last"}
+    whole = train(**options(config_path, **out))
+
+    def stop(record: dict[str, Any]) -> None:
+        if record["step"] == 4:
+            raise StopError
+
+    with pytest.raises(StopError):
+        train(**options(config_path, on_validation_callback=stop))
+    torch.manual_seed(99)
+    random.seed(99)
+    went_on = train(**options(config_path, resume_from_checkpoint="auto"))
+    one, other = weights(whole), weights(went_on)
+    assert [name for name, value in one.items() if not torch.equal(value, other[name])] == []
+    scores = spacy.load(tmp_path / "out" / "model-last").meta["performance"]
+    assert {"ner", "relations", "classes", "records"} <= scores.keys()
+    assert set(scores["classes"]["tasks"]) == {"tone", "topics"}
+    saved = spacy.load(tmp_path / "out" / "model-last").get_pipe("gliner")
+    assert (saved.classes, saved.records, saved.relations) == (
+        ("tone", "topics"),
+        ("product",),
+        ("works for",),
+    )
+
+
+def test_adapters_are_trained_with_all_heads(config_path, tmp_path):
+    config = confit.Config.from_disk(config_path)
+    config["train"]["nlp"], config["nlp"]["components"] = "${nlp}", "${components}"
+    encoder = config["components"]["gliner"]["model"]["encoder"]["backbone"]
+    encoder["adapter"] = {"@adapters": "lora", "r": 2}
+    config["train"] |= {"max_steps": 2}
+    written(config, tmp_path / "lora.cfg")
+    nlp = train(**options(tmp_path / "lora.cfg"))
+    model = nlp.get_pipe("gliner").gliner
+    learning = {name for name, one in model.named_parameters() if one.requires_grad}
+    assert any(".lora_" in name for name in learning)
+    heads = ("span_rep", "counter", "classifier")
+    assert all(any(name.startswith(head) for name in learning) for head in heads)
+    assert not any(
+        name.startswith("encoder.backbone.encoder") and name.endswith("base_layer.weight")
+        for name in learning
+    )
