@@ -132,22 +132,23 @@ def read_tasks(
             found[name] += [one for one in some if isinstance(one, str)]
         return found
 
-    records = relations = None
+    records: list[Instance] | None = None
+    relations: list[Instance] | None = None
     if model.record_finder is not None and RECORDS_KEY in doc.user_data:
         known = {item.name: {one.name for one in item.fields} for item in taught.records}
-        records = []
+        every: list[Instance] = []
         for one in get_records(doc):
             values = {name: _listed(value) for name, value in one.fields.items()}
             asked = {name: some for name, some in values.items() if name in known.get(one.name, values)}
             dropped[NO_FIELD] += sum(map(len, values.values())) - sum(map(len, asked.values()))
-            records.append(Instance(one.name, located(asked)))
-        records = _learned(records, model.record_finder, dropped)
+            every.append(Instance(one.name, located(asked)))
+        records = _learned(every, model.record_finder, dropped)
     if model.relation_finder is not None:
-        relations = [
+        links = [
             Instance(label, located({"head": [head], "tail": [tail]}))
             for head, tail, label in _relations(doc, key, stated) or ()
         ]
-        relations = _learned(relations, model.relation_finder, dropped) if has_relations(doc) else None
+        relations = _learned(links, model.relation_finder, dropped) if has_relations(doc) else None
     classes: Mapping[str, Mapping[str, float]] = {}
     if model.classifier is not None:
         classes = gold_classes(
