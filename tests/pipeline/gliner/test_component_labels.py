@@ -26,6 +26,7 @@ ODD = [
     "semi; colon # hash",
     "caf\u00e9",
     "x,y",
+    "$5 or $$",
 ]
 
 
