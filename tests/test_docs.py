@@ -13,6 +13,7 @@ from itertools import groupby
 from pathlib import Path
 
 import pytest
+import torch
 from confit import Config
 from confit.cli import parse_overrides
 from conftest import make_backbone
@@ -45,17 +46,38 @@ def site(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def gliner2_site(tmp_path_factory):
+    """A folder with tiny checkpoints under the hub ids of GLiNER2, and LoRA weights."""
+    from gliner2_parity import boundary_checkpoint, checkpoint
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    folder = tmp_path_factory.mktemp("gliner2")
+    shutil.copytree(checkpoint(), folder / "fastino" / "gliner2-base-v1")
+    shutil.copytree(boundary_checkpoint(), folder / "fastino" / "gliner2.5-base-v1")
+    (folder / "my_lora").mkdir()
+    with safe_open(folder / "fastino" / "gliner2-base-v1" / "model.safetensors", "pt") as weights:
+        rows, columns = weights.get_slice("classifier.0.weight").get_shape()
+    changes = {"classifier.0.lora_A": torch.ones(2, columns), "classifier.0.lora_B": torch.ones(rows, 2)}
+    save_file(changes, folder / "my_lora" / "adapter_weights.safetensors")
+    (folder / "my_lora" / "adapter_config.json").write_text('{"lora_alpha": 4}', "utf8")
+    return folder
+
+
 @pytest.mark.parametrize("page", WITH_CODE, ids=[page.name for page in WITH_CODE])
 @pytest.mark.filterwarnings("ignore:The component 'gliner' has no labels")
-def test_page(page, tmp_path, monkeypatch, site):
+def test_page(page, tmp_path, monkeypatch, site, request):
     if page.name != "quickstart.md":
         monkeypatch.syspath_prepend(site)
+    blocks = [*BLOCK.finditer(text := page.read_text("utf8"))]
+    if any("fastino/" in block.group(1) for block in blocks):
+        shutil.copytree(request.getfixturevalue("gliner2_site"), tmp_path, dirs_exist_ok=True)
     for name in ("data", "configs"):
         shutil.copytree(ROOT / name, tmp_path / name)
     monkeypatch.chdir(tmp_path)
-    text = page.read_text("utf8")
     namespace = {"__name__": page.stem}
-    for match in BLOCK.finditer(text):
+    for match in blocks:
         line = text[: match.start()].count("\n") + 1
         exec(compile("\n" * line + match.group(1), str(page), "exec"), namespace)
 
