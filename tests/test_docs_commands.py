@@ -36,6 +36,7 @@ NOT_RUN = {
     "my-name/": "needs an account of the Hugging Face hub",
     "--push-to-hub": "needs an account of the Hugging Face hub",
     "urchade/": "downloads a checkpoint of the Hugging Face hub",
+    "fastino/": "downloads a checkpoint of the Hugging Face hub",
     "conll2003": "downloads a data set of the Hugging Face hub, and needs a GPU (fp16)",
     "--multi_gpu": "needs GPUs; tests/training/test_distributed.py runs several processes",
     "torchrun": "needs several CPUs or GPUs; tests/training/test_distributed.py runs it",
@@ -94,6 +95,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_backbone(package / "model", n_layers=6)
     shutil.copytree(test_docs.ROOT / "configs", folder / "configs")
     (folder / "data" / "sample").mkdir(parents=True)
+    shutil.copytree(test_docs.ROOT / "data" / "tasks", folder / "data" / "tasks")
     for file in (test_docs.ROOT / "data" / "sample").glob("*.jsonl"):
         lines = file.read_text("utf8").splitlines(keepends=True)
         (folder / "data" / "sample" / file.name).write_text("".join(lines[:24]), encoding="utf8")
