@@ -96,7 +96,7 @@ def gliner(backbone: Path, span_rep: str = "markerV0", **changes: Any) -> Any:
     settings = gliner_config(backbone, threshold=0.48, **changes)
     settings["model"]["encoder"]["backbone"] |= {"window": 48, "stride": 32}
     settings["model"]["span_rep"] = {"@span_reps": span_rep}
-    if span_rep != "token_level":
+    if span_rep not in ("token_level", "boundary", "boundary_pool"):  # those have no maximum
         settings["model"]["span_rep"]["max_width"] = 4
     nlp = spacy.blank("en")
     nlp.add_pipe("gliner", config=settings)

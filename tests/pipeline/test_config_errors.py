@@ -363,7 +363,7 @@ LINES = {
         r"\[nlp\.components\].*\$\{compnents\}.*Did you mean components\?",
     ),
     "expression": ({"steps": "${nlp.lang//10}"}, r"\[train\.steps\] \$\{nlp\.lang//10\} cannot be computed"),
-    "type": ({"steps": '"many"'}, r"\[train\.steps\] input should be a valid integer.*got 'many'"),
+    "type": ({"steps": '"many"'}, r"\[train\.steps\].*'many'.*integer"),
 }
 
 
