@@ -41,7 +41,9 @@ def checkpoint(architecture: str, work: Path) -> Path:
 
     encoder = backbone_folder("deberta-v3-small", work)
     kind = SpanExtractorModel if architecture == "span" else BoundaryExtractorModel
-    options = {"counting_layer": "count_lstm_v2"} if architecture == "span" else {"architecture": architecture}
+    options = (
+        {"counting_layer": "count_lstm_v2"} if architecture == "span" else {"architecture": architecture}
+    )
     torch.manual_seed(0)
     model = kind(
         ExtractorConfig(model_name=str(encoder), max_width=8, **options),
@@ -93,7 +95,9 @@ def compare(folder: Path, texts: list[str], tasks: bool, rounds: int) -> dict[st
     sides: dict[str, Callable[[], Any]] = {
         "gliner2, batches of 8": lambda: peer.batch_extract(texts, schema, batch_size=8, **options),
         "gliner_pipe, nlp.pipe": lambda: list(nlp.pipe(texts)),
-        "gliner2, one by one": lambda: [peer.batch_extract([text], schema, batch_size=1, **options) for text in texts],
+        "gliner2, one by one": lambda: [
+            peer.batch_extract([text], schema, batch_size=1, **options) for text in texts
+        ],
         "gliner_pipe, one by one": lambda: [nlp(text) for text in texts],
     }
     best = dict.fromkeys(sides, float("inf"))
@@ -107,7 +111,9 @@ def compare(folder: Path, texts: list[str], tasks: bool, rounds: int) -> dict[st
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--texts", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=2)

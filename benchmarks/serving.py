@@ -28,7 +28,7 @@ from common import records
 
 LABELS = ["person", "location", "organization", "date", "product", "event", "group", "work of art"]
 
-PLAIN = '''
+PLAIN = """
 import sys
 from fastapi import FastAPI
 from pydantic import BaseModel
@@ -52,7 +52,7 @@ def predict(request: Request):
     return model.predict_entities(request.text, request.labels, threshold=0.5)
 
 uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[2]), log_level="warning")
-'''
+"""
 
 
 def free_port() -> int:
@@ -88,7 +88,9 @@ def theirs(text: str, labels: list[str]) -> dict:
     return {"text": text, "labels": labels}
 
 
-async def ask(port: int, requests: list, clients: int, body, keep: bool = True) -> tuple[list, list[float], float]:
+async def ask(
+    port: int, requests: list, clients: int, body, keep: bool = True
+) -> tuple[list, list[float], float]:
     """Return status and answer of each request, its seconds, and the seconds of all."""
     answers: list = [None] * len(requests)
     seconds: list[float] = []
@@ -111,7 +113,9 @@ async def ask(port: int, requests: list, clients: int, body, keep: bool = True) 
     return answers, seconds, time.perf_counter() - started
 
 
-def measure(name: str, process: subprocess.Popen, port: int, requests: list, clients: int, body) -> tuple[dict, list]:
+def measure(
+    name: str, process: subprocess.Popen, port: int, requests: list, clients: int, body
+) -> tuple[dict, list]:
     watched = psutil.Process(process.pid)
     before, cpu = watched.memory_info().rss, sum(watched.cpu_times()[:2])
     answers, seconds, whole = asyncio.run(ask(port, requests, clients, body))
@@ -148,7 +152,9 @@ def serial(pipeline: Path, requests: list) -> list:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--checkpoint", type=Path, required=True, help="of GLiNER")
     parser.add_argument("--texts", type=Path, required=True)
     parser.add_argument("--clients", type=int, default=64)
@@ -185,7 +191,9 @@ def main() -> None:
         refused = ("ConnectError", "ReadError")
         lost = sum(status != 200 and answer not in refused for status, answer in answers)
         answered = sum(status == 200 for status, _ in answers)
-        rows.append({"server": "gliner_pipe, stopped", "answered": answered, "lost": lost, "exit": process.wait(60)})
+        rows.append(
+            {"server": "gliner_pipe, stopped", "answered": answered, "lost": lost, "exit": process.wait(60)}
+        )
         print(json.dumps(rows[-1]))
 
         script, port = Path(folder) / "plain.py", free_port()
