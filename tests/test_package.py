@@ -128,7 +128,7 @@ def test_meta_and_card_of_the_wheel(dist: Path) -> None:
     assert meta["performance"] == {"ents_f": 0.875}
     card = (dist / CARD).read_text(encoding="utf8")
     assert wheel_text(dist / WHEEL, "my_ner_model/README.md") == card
-    for text in ("`CITY`, `ORG`", "| `ents_f` | 0.8750 |", "max_steps = 20", "## Licence\n\nMIT"):
+    for text in ("`CITY`, `ORG`", "| `ents_f` | 87.5 |", "max_steps = 20", "## Licence\n\nMIT"):
         assert text in card
 
 
