@@ -56,7 +56,7 @@ STREAM_AHEAD = 128
 #: Routes that are asked again and again, and not logged.
 _STATE = ("/health", "/ready", "/metrics")
 _BEARER = HTTPBearer(auto_error=False)
-#: Routes that do the work, which clients with another pipeline name in the body share.
+#: Answers to requests that fail, for the OpenAPI document.
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "description": description}
     for status, description in {

@@ -56,8 +56,7 @@ def check_size(texts: list[str], asked: list[Any], limits: Limits) -> None:
     texts
         Its texts.
     asked
-        For each text the labels, relations, classes and records that it is asked for. One object may stand for several
-        texts.
+        Labels, relations, classes and records of each distinct setting; several texts may share one.
 
     Raises
     ------
@@ -72,10 +71,10 @@ def check_size(texts: list[str], asked: list[Any], limits: Limits) -> None:
             f"[texts] found {characters} characters; allowed: at most {limits.characters} in a request"
         )
     total = 0
-    for one in {id(one): one for one in asked}.values():
+    for one in asked:
         number, length = _size(one)
         total += number
-        if max(number, total) > limits.labels:
+        if total > limits.labels:
             raise TooLargeError(f"[labels] found more than {limits.labels} labels; allowed: {limits.labels}")
         if length > limits.label_characters:
             raise TooLargeError(
