@@ -9,7 +9,7 @@ from typing import Any
 from spacy.language import Language
 from spacy.tokens import Doc, Span
 
-from gliner_pipe.data.classes import CLASSES_KEY, get_classes
+from gliner_pipe.data.classes import CLASSES_KEY, cat_key, get_classes
 from gliner_pipe.data.records import RECORDS_KEY, get_records, with_values
 from gliner_pipe.data.relations import RELATIONS_KEY
 from gliner_pipe.errors import DataError
@@ -121,16 +121,12 @@ class Served:
 
 def _classes(doc: Doc) -> dict[str, dict[str, Any]]:
     """Return the chosen label and the scores of all labels of each classification."""
-    chosen = get_classes(doc)
-    if len(chosen) == 1:
-        return {task: {"chosen": label, "scores": dict(doc.cats)} for task, label in chosen.items()}
-    found: dict[str, dict[str, Any]] = {
-        task: {"chosen": label, "scores": {}} for task, label in chosen.items()
-    }
-    for key, score in doc.cats.items():
-        task, _, label = key.partition("=")
-        if task in found:
-            found[task]["scores"][label] = score
+    chosen, cats = get_classes(doc), doc.cats
+    found = {}
+    for task, label in chosen.items():
+        start = "" if len(chosen) == 1 else cat_key(task, "", alone=False)
+        scores = {key[len(start) :]: score for key, score in cats.items() if key.startswith(start)}
+        found[task] = {"chosen": label, "scores": scores}
     return found
 
 
