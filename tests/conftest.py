@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from spacy.lang.en import English
 from spacy.lang.tokenizer_exceptions import BASE_EXCEPTIONS
 
@@ -21,7 +21,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(1)
 
 # A busy machine is no failure.
-settings.register_profile("tests", deadline=None, max_examples=40)
+settings.register_profile("tests", deadline=None, max_examples=40, derandomize=True)
+# Many inputs, and others each time: pytest tests/fuzz --hypothesis-profile nightly
+settings.register_profile(
+    "nightly", deadline=None, max_examples=2000, suppress_health_check=list(HealthCheck), print_blob=True
+)
 settings.load_profile("tests")
 
 #: Words that English cuts, or leaves whole, by exception; of some 1,300, those that texts of tests hold. To load all of
