@@ -222,8 +222,8 @@ class SpanPredictions:
         Scores of each candidate span for all labels, by its first and last word; empty unless asked for.
     class_logits
         Logits of the labels of the ``classes`` tasks, ``(tasks, labels)``, by number of the task in the query and of
-        the label; 0 for others. The mean over windows, weighted by the number of words that each owns. None if the
-        text has no words or no task has classes.
+        the label; 0 for others. One for all windows, see `Aggregation`. None if the text has no words or no task has
+        classes.
     values
         Values of the fields of records and relations: number of the window, of the task, of the instance and of the
         field, first and last word in the text, and score, ordered, ``(7, values)``; None if there are none.
@@ -236,6 +236,10 @@ class SpanPredictions:
     class_logits: NumberArray | None = None
     values: NumberArray | None = None
 
+
+#: How the logits of a class in the windows of a text become one: the mean, weighted by the number of words that each
+#: window owns; the largest; or that of the first window.
+Aggregation = Literal["mean", "max", "first"]
 
 #: First and last word of the only spans to score in a text; None for all spans.
 GivenSpans = Sequence[tuple[int, int]] | None
@@ -251,6 +255,7 @@ def predict_spans(
     given: Sequence[GivenSpans] | None = None,
     class_scores: bool = False,
     field_limits: Sequence[NumberArray] | None = None,
+    class_aggregation: Aggregation = "mean",
 ) -> list[SpanPredictions]:
     """Return the spans above their thresholds, text by text.
 
@@ -273,6 +278,8 @@ def predict_spans(
     field_limits
         Threshold of each field of the records and relations of each text, in [0, 1], ``(tasks, fields)``; infinite for
         padding. None to find none.
+    class_aggregation
+        How the logits of a label in several windows become one.
     """
     columns: list[NumberArray] = []
     below: list[NumberArray] = []
@@ -339,7 +346,7 @@ def predict_spans(
             window = here[row]
             span = (start + window.first, end + window.first)
             predictions[window.text].class_scores[span] = values[: len(thresholds[window.text])]
-    for text, logits in _text_means(classified, len(thresholds)):
+    for text, logits in _text_logits(classified, len(thresholds), class_aggregation):
         predictions[text].class_logits = logits
     for text, of_text in values_by_text(of_fields, windows):
         predictions[text].values = of_text
@@ -355,25 +362,33 @@ def _label_logits(model: GLiNER, encoded: Representations) -> tuple[Tensor, Tens
     return places.cpu(), logits.float().cpu()
 
 
-def _text_means(
-    parts: Sequence[tuple[Sequence[Window], Tensor, Tensor]], n_texts: int
+def _text_logits(
+    parts: Sequence[tuple[Sequence[Window], Tensor, Tensor]], n_texts: int, how: Aggregation
 ) -> Iterator[tuple[int, NumberArray]]:
-    """Yield the mean logits of each text over its windows, weighted by the number of words that each owns."""
+    """Yield the logits of each text, ``(tasks, labels)``, from those of its windows."""
     if not any(len(places) for _, places, _ in parts):
         return
     columns = []
     for windows, places, logits in parts:
         rows, tasks, fields = places.numpy().T
         texts = np.array([window.text for window in windows])[rows]
-        weights = np.array([window.own_stop - window.own_start for window in windows])[rows]
-        columns.append(np.stack([texts, tasks, fields, weights, weights * logits.double().numpy()]))
+        sizes = np.array([window.own_stop - window.own_start for window in windows])[rows]
+        firsts = np.array([window.start == 0 for window in windows])[rows]
+        weights = firsts if how == "first" else sizes
+        columns.append(np.stack([texts, tasks, fields, weights, logits.double().numpy()]))
     joined = np.concatenate(columns, 1)
     at = tuple(joined[:3].astype(np.int64))
-    sums = np.zeros((2, n_texts, *(int(column.max()) + 1 for column in at[1:])))
-    np.add.at(sums[0], at, joined[3])
-    np.add.at(sums[1], at, joined[4])
-    means = np.divide(sums[1], sums[0], out=np.zeros_like(sums[1]), where=sums[0] > 0)
-    yield from ((text, means[text]) for text in np.unique(at[0]).tolist())
+    shape = n_texts, *(int(column.max()) + 1 for column in at[1:])
+    if how == "max":
+        result = np.full(shape, -np.inf)
+        np.maximum.at(result, at, joined[4])
+        result[np.isneginf(result)] = 0.0
+    else:
+        sums = np.zeros((2, *shape))
+        np.add.at(sums[0], at, joined[3])
+        np.add.at(sums[1], at, joined[3] * joined[4])
+        result = np.divide(sums[1], sums[0], out=np.zeros(shape), where=sums[0] > 0)
+    yield from ((text, result[text]) for text in np.unique(at[0]).tolist())
 
 
 def _class_scores(

@@ -8,10 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gliner_pipe.data.classes import Chosen, Classified
+from gliner_pipe.pipeline.gliner.class_choice import THRESHOLD
 from gliner_pipe.pipeline.gliner.task_settings import ClassesItem
-
-#: Minimum score of a label of a task that may have several.
-THRESHOLD = 0.5
 
 
 def classified(item: ClassesItem, logits: npt.NDArray[np.float64]) -> Classified:
@@ -24,7 +22,7 @@ def classified(item: ClassesItem, logits: npt.NDArray[np.float64]) -> Classified
     logits
         Of its labels, and perhaps of others after them.
     """
-    logits = logits[: len(item.labels)]
+    logits = logits[: len(item.labels)] / item.temperature
     if item.multi_label:
         scores = 1 / (1 + np.exp(-logits.clip(-500)))
     else:
@@ -37,11 +35,11 @@ def classified(item: ClassesItem, logits: npt.NDArray[np.float64]) -> Classified
 def chosen(item: ClassesItem, scores: Mapping[str, float]) -> Chosen:
     """Return the label with the best score, or all labels from the threshold on where a text may have several.
 
-    A task with one label to a text has no threshold unless one is set: below it no label is chosen. If a text may have
-    several labels and none reaches the threshold, the best alone is chosen, as in GLiNER2.
+    A task with one label to a text has no threshold unless one is set: below it the default is chosen, or no label. If
+    a text may have several labels and none reaches the threshold, the best alone is chosen, as in GLiNER2.
     """
     best = max(scores, key=scores.__getitem__)
     if item.multi_label:
         least = THRESHOLD if item.threshold is None else item.threshold
         return [label for label, score in scores.items() if score >= least] or [best]
-    return None if item.threshold is not None and scores[best] < item.threshold else best
+    return item.default if item.threshold is not None and scores[best] < item.threshold else best

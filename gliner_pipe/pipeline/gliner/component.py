@@ -33,7 +33,7 @@ from gliner_pipe.modeling.gliner import GLiNER, check_architecture
 from gliner_pipe.modeling.inference import GivenSpans, SpanPredictions, predict_spans
 from gliner_pipe.modeling.instances import Instance, find_instances
 from gliner_pipe.modeling.label_generation import generate_labels
-from gliner_pipe.modeling.layers.cache import evaluating
+from gliner_pipe.modeling.layers.cache import Cache, evaluating
 from gliner_pipe.modeling.mentions import joined
 from gliner_pipe.modeling.precision import full_precision
 from gliner_pipe.modeling.relations import find_relations
@@ -41,6 +41,7 @@ from gliner_pipe.modeling.tasks import Task
 from gliner_pipe.pipeline import annotate
 from gliner_pipe.pipeline.component_settings import takes_settings
 from gliner_pipe.pipeline.gliner import restrictions
+from gliner_pipe.pipeline.gliner.class_choice import VIOLATED, ClassChoice
 from gliner_pipe.pipeline.gliner.classification import classified
 from gliner_pipe.pipeline.gliner.label_parser import MANY, LabelParser, ParsedLabels
 from gliner_pipe.pipeline.gliner.labelled import LabelledPipe
@@ -141,11 +142,17 @@ class Request(NamedTuple):
     relation_limits: list[float]
     patterns: Mapping[str, Pattern[str]]
     field_limits: npt.NDArray[np.float64]
+    choice: ClassChoice | None
 
 
-#: The last five fields of a ``Request``.
+#: The last six fields of a ``Request``.
 _Asked = tuple[
-    Query, npt.NDArray[np.float64], list[float], Mapping[str, Pattern[str]], npt.NDArray[np.float64]
+    Query,
+    npt.NDArray[np.float64],
+    list[float],
+    Mapping[str, Pattern[str]],
+    npt.NDArray[np.float64],
+    ClassChoice | None,
 ]
 
 
@@ -182,7 +189,7 @@ class Gliner(TextPredictions, LabelledPipe):
         either end. Requires a model with a relation layer or finder; ``doc._.gliner_relations`` for one document.
     classes
         Classifications of the text: a mapping from each task to its labels, or to ``labels``, ``description``,
-        ``multi_label``, ``threshold`` and ``examples``. Requires a model with a classifier;
+        ``multi_label``, ``threshold`` and others, see ``ClassesItem``. Requires a model with a classifier;
         ``doc._.gliner_classes`` for one document.
     records
         Records, which are groups of values: a mapping from each name to its fields, or to ``fields``, ``description``,
@@ -221,8 +228,10 @@ class Gliner(TextPredictions, LabelledPipe):
     ) -> None:
         super().__init__(vocab, name, model, scorer, word_splitter=word_splitter, settings=settings)
         self._parser = LabelParser()
+        self._choices = Cache(16)
         self._warned = False
         self.labels, self.relations, self.classes, self.records = labels, relations, classes, records
+        self.check_class_rules()
         self.configured = self.current_settings()
         annotate.install_extensions()
         restrictions.install_extension()
@@ -333,6 +342,7 @@ class Gliner(TextPredictions, LabelledPipe):
                 [self.limit(item) for item in relations],
                 asked.patterns,
                 field_limits(records, relations if as_tasks else (), self.limit),
+                self.choice_of(classes),
             )
         words = splitter.split(doc) if labels or known[key][0].tasks else Words([])
         return Request(doc, words, labels, relations, records, classes, *known[key])
@@ -368,6 +378,7 @@ class Gliner(TextPredictions, LabelledPipe):
                 given=given,
                 class_scores=cfg["class_scores"],
                 field_limits=[request.field_limits for request in requests],
+                class_aggregation=cfg["class_aggregation"],
             )
             for one, request, words in zip(found, requests, read, strict=True):
                 if request.patterns:
@@ -449,7 +460,7 @@ class Gliner(TextPredictions, LabelledPipe):
                 instances, request.relations, len(request.records), entities, read, report
             )
         records = found_records(instances, request.records, read) if request.records else None
-        of_text = self._classified(request, found) if request.classes else None
+        of_text = self._classified(request, found, report) if request.classes else None
         below = None
         if self.cfg["candidate_threshold"] is not None:
             below = [
@@ -469,12 +480,17 @@ class Gliner(TextPredictions, LabelledPipe):
             others,
         )
 
-    def _classified(self, request: Request, found: SpanPredictions) -> list[Classified]:
+    def _classified(self, request: Request, found: SpanPredictions, report: Counter[str]) -> list[Classified]:
         """Return the classifications of a document; none if it has no words."""
         if found.class_logits is None:
             return []
-        first = len(request.query.tasks) - len(request.classes)
-        return [classified(item, found.class_logits[first + at]) for at, item in enumerate(request.classes)]
+        logits = found.class_logits[len(request.query.tasks) - len(request.classes) :]
+        results = [classified(*pair) for pair in zip(request.classes, logits, strict=False)]
+        if request.choice is None:
+            return results
+        if request.choice.violated:
+            report[VIOLATED] += 1
+        return [one._replace(chosen=some) for one, some in zip(results, request.choice(logits), strict=True)]
 
     def _links(
         self, request: Request, found: SpanPredictions, kept: Sequence[Candidate]
@@ -600,6 +616,7 @@ class Gliner(TextPredictions, LabelledPipe):
             classes, records = found_tasks(get_examples())
             if model.classifier is not None and not self._classes:
                 self.classes = classes
+                self.check_class_rules()
             if model.record_finder is not None and not self._records:
                 self.records = records
         warn_of_labels(self.label_sets(get_examples()))

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 from spacy.tokens import Doc
 
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.modeling.gliner import GLiNER
+from gliner_pipe.modeling.layers.cache import Cache
 from gliner_pipe.modeling.tasks import Task
 from gliner_pipe.pipeline.base import TorchPipe
+from gliner_pipe.pipeline.gliner.class_choice import ClassChoice, needs_choice
+from gliner_pipe.pipeline.gliner.class_rules import parse_rules
 from gliner_pipe.pipeline.gliner.label_parser import LabelParser
 from gliner_pipe.pipeline.gliner.task_settings import (
     ClassesItem,
@@ -36,6 +39,7 @@ class LabelledPipe(TorchPipe):
     _relations: tuple[RelationItem, ...]
     _classes: tuple[ClassesItem, ...]
     _records: tuple[RecordItem, ...]
+    _choices: Cache[tuple[tuple[ClassesItem, ...], str], ClassChoice]
     _warned: bool
 
     # -- labels and other settings -------------------------------------------------------------------------
@@ -122,6 +126,52 @@ class LabelledPipe(TorchPipe):
     def class_data(self) -> dict[str, Any]:
         """The classifications in the form of a config."""
         return {item.name: item.to_config() for item in self._classes}
+
+    @property
+    def class_rules(self) -> list[Any]:
+        """What the labels of classifications must have in common, in the form of a config."""
+        return list(self.cfg["class_rules"])
+
+    @class_rules.setter
+    def class_rules(self, rules: Sequence[Any]) -> None:
+        before = self.cfg["class_rules"]
+        self.cfg["class_rules"] = list(rules)
+        try:
+            self.check_class_rules()
+        except ConfigError:
+            self.cfg["class_rules"] = before
+            raise
+
+    def check_class_rules(self) -> None:
+        """Check the rules between classes, unless there are no classes yet.
+
+        Raises
+        ------
+        ConfigError
+            If a rule has another form or names what does not exist, or if no choice of labels obeys all rules.
+        """
+        if not self._classes or not self.cfg["class_rules"]:
+            return
+        where = f"{self._where}.class_rules"
+        rules = parse_rules(self.cfg["class_rules"], self._classes, where, all_names=True)
+        if ClassChoice(self._classes, rules, where).violated:
+            found = "holds rules that contradict each other or the numbers of labels"
+            raise ConfigError(where, found, "rules that some choice of labels obeys")
+
+    def choice_of(self, items: tuple[ClassesItem, ...]) -> ClassChoice | None:
+        """Return what chooses labels together; None if each can be chosen by its score.
+
+        A rule that names a task or label which is not among these is left out.
+        """
+        given = self.cfg["class_rules"]
+        if not items or not (given or needs_choice(items)):
+            return None
+
+        def made() -> ClassChoice:
+            where = f"{self._where}.class_rules"
+            return ClassChoice(items, parse_rules(given, items, where, all_names=False), where)
+
+        return self._choices.get((items, repr(given)), made)
 
     @property
     def records(self) -> tuple[str, ...]:

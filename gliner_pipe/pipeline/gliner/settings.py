@@ -12,6 +12,7 @@ from gliner_pipe.data.label_sampling import LabelSampling
 from gliner_pipe.data.relation_sampling import RelationSampling
 from gliner_pipe.data.task_sampling import TaskSampling
 from gliner_pipe.errors import ConfigError
+from gliner_pipe.modeling.inference import Aggregation
 from gliner_pipe.pipeline.component_settings import Settings
 from gliner_pipe.util.options import checked
 from gliner_pipe.util.ranges import Amount, Count, Share
@@ -41,6 +42,8 @@ class GlinerSettings(Settings):
     adjacency score before a pair's relation is classified. ``relation_reach``: maximum distance between the windows of
     two related entities. ``label_sampling``, ``relation_sampling``, ``task_sampling``: how training samples labels,
     pairs, and records and classes, see ``LabelSampling``, ``RelationSampling`` and ``TaskSampling``.
+    ``class_rules``: what the labels of classifications must have in common, see ``parse_rules``.
+    ``class_aggregation``: how the logits of a class in several windows become one.
     ``generate_constraints``: the only labels that the label generator may produce; null for any. ``n_sequences``:
     labels generated per entity; null for the value of its block. ``use_generated_labels``: the best generated label is
     the label of the entity. ``prompt_slots``: maximum number of labels, for a model whose prompt holds no labels.
@@ -73,6 +76,8 @@ class GlinerSettings(Settings):
     n_sequences: Count | None = None
     use_generated_labels: bool = False
     prompt_slots: Count = 8
+    class_rules: list[Any] = Field(default=[])
+    class_aggregation: Aggregation = "mean"
 
 
 #: The default configuration: MiniLM, markerV0, focal loss.

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import inf
 from typing import Any, TypeVar, get_args
 
 from gliner_pipe.errors import ConfigError
@@ -22,7 +23,18 @@ from gliner_pipe.pipeline.labels import (
 
 _Item = TypeVar("_Item")
 
-_CLASSES_KEYS = ("labels", "description", "multi_label", "threshold", "examples")
+_CLASSES_KEYS = (
+    "labels",
+    "description",
+    "multi_label",
+    "threshold",
+    "examples",
+    "min_labels",
+    "max_labels",
+    "default",
+    "ordinal",
+    "temperature",
+)
 _RECORD_KEYS = ("fields", "description", "mode", "anchor")
 _FIELD_KEYS = ("field", "description", "choices", "list", "threshold", "pattern", "exclusive")
 
@@ -45,6 +57,14 @@ class ClassesItem:
         Minimum score of a label; None for the default, see ``chosen``.
     examples
         Texts with their labels, which the model reads before it classifies.
+    min_labels, max_labels
+        Number of labels of a text, if it may have several; None for at least one, and for no limit.
+    default
+        Label in place of none: where no other label is chosen, and only there.
+    ordinal
+        Whether the labels are levels, the lowest first.
+    temperature
+        Divides the logits before they become probabilities.
     """
 
     name: str
@@ -53,6 +73,25 @@ class ClassesItem:
     multi_label: bool = False
     threshold: float | None = None
     examples: tuple[tuple[str, str], ...] = ()
+    min_labels: int | None = None
+    max_labels: int | None = None
+    default: str | None = None
+    ordinal: bool = False
+    temperature: float = 1.0
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Names of the labels."""
+        return tuple(item.label for item in self.labels)
+
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """Fewest and most labels of a text."""
+        if self.multi_label:
+            least = 1 if self.min_labels is None else self.min_labels
+            most = len(self.labels) if self.max_labels is None else self.max_labels
+            return least if self.default is None else 1, most
+        return int(self.threshold is None or self.default is not None), 1
 
     @cached_property
     def task(self) -> Task:
@@ -68,6 +107,11 @@ class ClassesItem:
             "multi_label": self.multi_label or None,
             "threshold": self.threshold,
             "examples": [list(example) for example in self.examples] or None,
+            "min_labels": self.min_labels,
+            "max_labels": self.max_labels,
+            "default": self.default,
+            "ordinal": self.ordinal or None,
+            "temperature": None if self.temperature == 1 else self.temperature,
         }
         given = {key: value for key, value in more.items() if value is not None}
         return {"labels": labels, **given} if given else labels
@@ -288,14 +332,58 @@ def _classes_item(name: str, settings: Mapping[str, Any], where: str) -> Classes
         raise ConfigError(place, f"found {labels!r}", "at least one label")
     threshold = settings.get("threshold")
     names = [item.label for item in items]
+    several, ordinal = (_flag(settings, key, where) for key in ("multi_label", "ordinal"))
+    threshold = None if threshold is None else check_threshold(threshold, f"{where}.threshold")
+    default = settings.get("default")
+    if default is not None and default not in names:
+        raise ConfigError(f"{where}.default", f"found {default!r}", f"one of the labels: {', '.join(names)}")
+    if default is not None and not several and threshold is None:
+        found = f"found {default!r} for a task without a threshold, whose best label is always chosen"
+        raise ConfigError(f"{where}.default", found, "null, or a task with a threshold or multi_label = true")
+    if ordinal and several:
+        raise ConfigError(
+            f"{where}.ordinal", "found true with multi_label = true", "false, or one label a text"
+        )
+    least, most = _numbers_of_labels(settings, where, several, len(items), default)
+    temperature = settings.get("temperature", 1.0)
+    if (
+        isinstance(temperature, bool)
+        or not isinstance(temperature, (int, float))
+        or not 0 < temperature < inf
+    ):
+        raise ConfigError(f"{where}.temperature", f"found {temperature!r}", "a number greater than 0")
     return ClassesItem(
         name,
         items,
         _text(settings, "description", where),
-        _flag(settings, "multi_label", where),
-        None if threshold is None else check_threshold(threshold, f"{where}.threshold"),
+        several,
+        threshold,
         tuple(_example(one, f"{where}.examples", names) for one in settings.get("examples") or ()),
+        least,
+        most,
+        default,
+        ordinal,
+        float(temperature),
     )
+
+
+def _numbers_of_labels(
+    settings: Mapping[str, Any], where: str, several: bool, n_labels: int, default: str | None
+) -> tuple[int | None, int | None]:
+    """Return the settings ``min_labels`` and ``max_labels``."""
+    least, most = settings.get("min_labels"), settings.get("max_labels")
+    for key, value in (("min_labels", least), ("max_labels", most)):
+        if value is None:
+            continue
+        if not several:
+            found = f"found {value!r} for a task with one label to a text"
+            do = "Set multi_label = true; for no label at all set a threshold instead"
+            raise ConfigError(f"{where}.{key}", found, "null", do)
+        low = 0 if key == "min_labels" else max(1, least or 0)
+        high = 1 if key == "min_labels" and default is not None else n_labels
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise ConfigError(f"{where}.{key}", f"found {value!r}", f"a whole number from {low} to {high}")
+    return least, most
 
 
 def _example(example: Any, where: str, labels: Sequence[str]) -> tuple[str, str]:
