@@ -61,6 +61,8 @@ def evaluate(
     reader: str = "auto",
     labels: str | list[Any] | None = None,
     relations: str | list[Any] | None = None,
+    classes: str | dict[str, Any] | list[Any] | None = None,
+    records: str | dict[str, Any] | list[Any] | None = None,
     threshold: float | None = None,
     metrics: str | list[str] | dict[str, Any] = "exact,overlap,token",
     overlap_threshold: float = 0.5,
@@ -104,6 +106,11 @@ def evaluate(
         default the component's own labels, or all labels of the data if it has none.
     relations
         Relations to predict and to score, in the same form.
+    classes
+        Classifications to predict and to score, as in the component's config: ``{"tone": ["good", "bad"]}``; or names
+        of some of its own, ``tone,topics``.
+    records
+        Records to predict and to score, likewise: ``{"product": ["name", "price"]}``.
     threshold
         Minimum score of an entity, from 0 to 1.
     metrics
@@ -189,6 +196,8 @@ def evaluate(
             "metrics": names,
             "labels": asked,
             "relations": split_labels(relations),
+            "classes": classes,
+            "records": records,
             "threshold": threshold,
             "batch_size": batch_size,
             "n_process": n_process,

@@ -45,6 +45,8 @@ def predict(
     lines: bool = False,
     labels: str | list[Any] | None = None,
     relations: str | list[Any] | None = None,
+    classes: str | dict[str, Any] | list[Any] | None = None,
+    records: str | dict[str, Any] | list[Any] | None = None,
     threshold: float | None = None,
     format: str | None = None,
     html: bool = False,
@@ -88,6 +90,11 @@ def predict(
         Labels that replace the component's own: ``person,organization``, or a JSON list if a label contains a comma.
     relations
         Relation labels that replace the component's own, in the same form.
+    classes
+        Classifications that replace the component's own, as in its config: ``{"tone": ["good", "bad"]}``; or names of
+        some of its own, ``tone,topics``.
+    records
+        Records that replace the component's own, likewise: ``{"product": ["name", "price"]}``.
     threshold
         Minimum score of an entity, from 0 to 1.
     format
@@ -172,6 +179,8 @@ def predict(
     settings: dict[str, Any] = {
         "labels": split_labels(labels),
         "relations": split_labels(relations),
+        "classes": classes,
+        "records": records,
         "threshold": threshold,
         "device": device,
         "dtype": dtype,

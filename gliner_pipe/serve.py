@@ -36,6 +36,8 @@ def serve(
     pipeline: str | list[Any],
     labels: str | list[Any] | None = None,
     relations: str | list[Any] | None = None,
+    classes: str | dict[str, Any] | list[Any] | None = None,
+    records: str | dict[str, Any] | list[Any] | None = None,
     threshold: float | None = None,
     host: str = "127.0.0.1",
     port: int = 8000,
@@ -67,6 +69,11 @@ def serve(
         Requests may name others.
     relations
         Relation labels that replace the component's own, in the same form.
+    classes
+        Classifications that replace the component's own, as in its config: ``{"tone": ["good", "bad"]}``; or names of
+        some of its own, ``tone,topics``.
+    records
+        Records that replace the component's own, likewise: ``{"product": ["name", "price"]}``.
     threshold
         Minimum score of an entity, from 0 to 1.
     host
@@ -126,6 +133,8 @@ def serve(
     settings: dict[str, Any] = {
         "labels": split_labels(labels),
         "relations": split_labels(relations),
+        "classes": classes,
+        "records": records,
         "threshold": threshold,
         "device": device,
         "dtype": dtype,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import closing
 from time import perf_counter, process_time
 from typing import Any, Literal
@@ -26,6 +26,7 @@ from gliner_pipe.evaluation.label_sets import (
     labels_to_predict,
     relations_to_predict,
     set_sampled_labels,
+    tasks_to_predict,
     unseen_labels,
 )
 from gliner_pipe.metrics.alignment import SpanGetter, get_spans, prediction_getter
@@ -70,6 +71,8 @@ def evaluate_pipeline(
     metrics: Sequence[str] = DEFAULT_METRICS,
     labels: Sequence[Any] | None = None,
     relations: Sequence[Any] | None = None,
+    classes: Any = None,
+    records: Any = None,
     threshold: float | None = None,
     batch_size: int | None = None,
     n_process: int = 1,
@@ -88,8 +91,8 @@ def evaluate_pipeline(
     The pipeline sees only words: no gold spans and, without `negatives`, no gold labels of a document. All documents
     have the same label set, which the result states. With `labels`, these labels are predicted and scored. Without, the
     component predicts its own labels, or all labels of the gold data if it has none; scored are the predicted label
-    set, the labels of the gold data and any other label that was predicted. Relations are treated the same, if the
-    pipeline predicts relations and the data has gold relations.
+    set, the labels of the gold data and any other label that was predicted. Relations, classes and records are treated
+    the same, if the pipeline predicts them and the data has them.
 
     Parameters
     ----------
@@ -107,6 +110,8 @@ def evaluate_pipeline(
         and predicted spans of other labels are ignored.
     relations
         Relations to predict and to score, likewise.
+    classes, records
+        Classifications and records to predict and to score, as in the component's config, or their names.
     threshold
         Minimum score of an entity, for this evaluation.
     batch_size
@@ -170,8 +175,11 @@ def evaluate_pipeline(
     unseen = unseen_labels({**(scorers or {}), **added}, labels)
     label_set = labels_to_predict(nlp, labels, support, unseen, all_gold=negatives is not None)
     relation_set = relations_to_predict(nlp, relations, examples)
+    given_tasks = [name for name, one in (("classes", classes), ("records", records)) if one is not None]
+    tasks = tasks_to_predict(nlp, classes, records, examples)
     docs = unannotated_docs(nlp, examples, raw=tokens == "pipeline")
-    with override(nlp, labels=label_set, relations=relation_set, threshold=threshold):
+    with override(nlp, labels=label_set, relations=relation_set, threshold=threshold, **tasks):
+        of_tasks = task_scorers(nlp, examples, given_tasks)
         thresholds = {component.threshold for component in thresholded_components(nlp)}
         predictable = component_labels(nlp)
         predicts_relations = any(component.relations for component in gliner_components(nlp))
@@ -191,7 +199,7 @@ def evaluate_pipeline(
             items = None if relations is None else parse_relations(relations, "relations")
             names = None if items is None else [item.label for item in items]
             added["relations"] = RelationScorer(primary_key(gold_getter), names)
-        added |= task_scorers(nlp, examples)
+        added |= of_tasks
     pairs = [Example(doc, eg.reference) for doc, eg in zip(predicted, examples, strict=True)]
     chosen = {name: with_labels(scorer, scored) for name, scorer in {**scorers, **added}.items()}
     missed = [label for label in scored if predictable and label not in predictable and label in support]
@@ -241,8 +249,20 @@ def default_scorers_for(nlp: Language, examples: Sequence[Example]) -> dict[str,
     return scorers | task_scorers(nlp, examples)
 
 
-def task_scorers(nlp: Language, examples: Sequence[Example]) -> dict[str, ExampleScorer]:
-    """Return the scorers ``classes`` and ``records``, where the pipeline predicts and the data has them."""
+def task_scorers(
+    nlp: Language, examples: Sequence[Example], only_own: Collection[str] = ()
+) -> dict[str, ExampleScorer]:
+    """Return the scorers ``classes`` and ``records``, where the pipeline predicts and the data has them.
+
+    Parameters
+    ----------
+    nlp
+        The pipeline.
+    examples
+        Gold documents.
+    only_own
+        ``classes`` or ``records``, to score those of the component only and no others of the data.
+    """
     scorers: dict[str, ExampleScorer] = {}
     for component in gliner_components(nlp):
         model = component.gliner
@@ -251,11 +271,12 @@ def task_scorers(nlp: Language, examples: Sequence[Example]) -> dict[str, Exampl
         if getattr(model, "classifier", None) is not None and any(
             gold_classes(example.reference, tasks) for example in examples
         ):
-            scorers["classes"] = ClassScorer(tasks)
+            scorers["classes"] = ClassScorer(tasks, list(tasks) if "classes" in only_own else None)
         if getattr(model, "record_finder", None) is not None and any(
             RECORDS_KEY in example.reference.user_data for example in examples
         ):
-            scorers["records"] = RecordScorer()
+            kinds = [item.name for item in getattr(component, "record_items", ())]
+            scorers["records"] = RecordScorer(kinds=kinds if "records" in only_own else None)
     return scorers
 
 

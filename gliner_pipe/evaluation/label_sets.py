@@ -1,4 +1,4 @@
-"""The labels and relations that an evaluation predicts: one label set for all documents, or one for each."""
+"""What an evaluation predicts, labels, relations, classes and records: one set for all documents, or one for each."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from spacy.tokens import Doc
 from spacy.training import Example
 
 from gliner_pipe.data.checks import count_relations
+from gliner_pipe.data.task_sets import found_tasks
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.metrics.base import ExampleScorer
 from gliner_pipe.metrics.spans import ZeroShotScorer
@@ -87,7 +88,36 @@ def relations_to_predict(
     if relations is not None or len(components) != 1 or components[0].relations:
         return relations
     found = sorted(count_relations(examples))
-    return found if found and components[0].gliner.relation_layer is not None else None
+    model = components[0].gliner
+    finds = model.relation_layer is not None or model.relation_finder is not None
+    return found if found and finds else None
+
+
+def tasks_to_predict(
+    nlp: Language, classes: Any, records: Any, examples: Sequence[Example]
+) -> dict[str, Any]:
+    """Return ``classes`` and ``records`` to set on the component: those given, or those of the data if it has none.
+
+    Returns
+    -------
+    dict
+        None for what stays as it is.
+    """
+    given = {"classes": classes, "records": records}
+    components = gliner_components(nlp)
+    if len(components) != 1:
+        return given
+    component, model = components[0], components[0].gliner
+    blocks = {"classes": model.classifier, "records": model.record_finder}
+    open_tasks = [
+        name
+        for name, block in blocks.items()
+        if given[name] is None and block is not None and not getattr(component, name)
+    ]
+    if open_tasks:
+        found = dict(zip(given, found_tasks(examples), strict=True))
+        given |= {name: found[name] for name in open_tasks if found[name]}
+    return given
 
 
 def unseen_labels(scorers: Mapping[str, ExampleScorer], labels: Sequence[Any] | None) -> list[str]:

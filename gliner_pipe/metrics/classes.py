@@ -66,9 +66,12 @@ class ClassScorer:
     tasks
         Labels by task; for a single task the gold ``doc.cats`` may then have bare labels, as spaCy writes them. By
         default the tasks of the gold documents.
+    names
+        The only tasks to score; all by default.
     """
 
     tasks: Mapping[str, Sequence[str]] | None = None
+    names: Sequence[str] | None = None
 
     def __call__(self, examples: Iterable[Example], **_: Any) -> dict[str, Any]:
         """Score the examples."""
@@ -98,6 +101,8 @@ class ClassScorer:
         predicted = _predicted(example.predicted, self.tasks)
         found = {}
         for task, values in gold_classes(example.reference, self.tasks).items():
+            if self.names is not None and task not in self.names:
+                continue
             gold = set(true_labels(values))
             guesses = predicted.get(task, set())
             if len(gold) != 1 or stated.get(task, {}).get("multi_label"):

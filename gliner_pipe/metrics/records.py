@@ -33,9 +33,12 @@ class RecordScorer:
     match
         ``text``: values are equal if their texts are, whatever the case and the place. ``place``: if they are the same
         words of the text.
+    kinds
+        The only kinds of records to score; all by default.
     """
 
     match: Literal["text", "place"] = "text"
+    kinds: Sequence[str] | None = None
 
     def __call__(self, examples: Iterable[Example], **_: Any) -> dict[str, Any]:
         """Score the examples."""
@@ -55,13 +58,16 @@ class RecordScorer:
             return None
         asked = supervision(gold).get("records")
         edges = common_edges(gold, predicted) if self.match == "place" else (None, None)
-        truth = [self._values(one, edges[0]) for one in get_records(gold)]
+        truth = [self._values(one, edges[0]) for one in get_records(gold) if self._counts(one)]
         guesses = [
             self._values(one, edges[1])
             for one in get_records(predicted)
-            if asked is None or one.name in asked
+            if self._counts(one) and (asked is None or one.name in asked)
         ]
         return (_fields(truth), _fields(guesses)), (_wholes(truth), _wholes(guesses))
+
+    def _counts(self, record: Record) -> bool:
+        return self.kinds is None or record.name in self.kinds
 
     def _values(self, record: Record, edges: Sequence[int] | None) -> tuple[str, set[tuple[str, Any]]]:
         """Return the kind of a record, and its fields with their values."""

@@ -1,8 +1,9 @@
-"""Overrides labels, relations, threshold, device and precision of a pipeline's component, for a time or for good."""
+"""Overrides what a pipeline's component finds, its threshold, device and precision, for a time or for good."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -10,6 +11,8 @@ from spacy.language import Language
 
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.modeling.precision import PRECISION_SETTINGS
+from gliner_pipe.pipeline.config_errors import did_you_mean
+from gliner_pipe.pipeline.gliner.task_settings import parse_classes, parse_records
 from gliner_pipe.pipeline.labels import check_threshold, parse_labels, parse_relations, with_own_items
 
 
@@ -37,6 +40,8 @@ def override(
     *,
     labels: Sequence[Any] | None = None,
     relations: Sequence[Any] | None = None,
+    classes: Any = None,
+    records: Any = None,
     threshold: float | None = None,
     device: str | None = None,
     dtype: str | None = None,
@@ -58,6 +63,9 @@ def override(
         for that label.
     relations
         Relations to find, likewise.
+    classes, records
+        Classifications and records to find, as in the component's config; or names of some that it has, as a list or
+        as ``"tone,topics"``. A text in braces or brackets is JSON.
     threshold
         Minimum score of an entity, from 0 to 1. Thresholds of single labels do not change.
     device
@@ -70,7 +78,8 @@ def override(
     ConfigError
         If a value is not allowed, or the pipeline does not have exactly one component with these settings.
     """
-    values = {"labels": labels, "relations": relations, "threshold": threshold, "device": device}
+    tasks = {"classes": classes, "records": records}
+    values = {"labels": labels, "relations": relations, **tasks, "threshold": threshold, "device": device}
     precision = {"dtype": dtype, "quantize": quantize, "compile": compile}
     values |= precision
     given = [name for name, value in values.items() if value is not None]
@@ -84,6 +93,14 @@ def override(
                 stack.callback(setattr, component, "relations", component.relation_items)
                 given_relations = parse_relations(relations, "relations")
                 component.relations = with_own_items(component.relation_items, given_relations)
+            for name, own, parse in (
+                ("classes", "class_items", parse_classes),
+                ("records", "record_items", parse_records),
+            ):
+                if tasks[name] is not None:
+                    before = getattr(component, own)
+                    stack.callback(setattr, component, name, before)
+                    setattr(component, name, _asked_tasks(tasks[name], before, parse, name))
             if threshold is not None:
                 check_threshold(threshold, "threshold")
                 stack.callback(setattr, component, "threshold", component.threshold)
@@ -107,7 +124,7 @@ def the_component(nlp: Language, given: Sequence[str]) -> Any:
         With the first of the settings, if the pipeline does not have exactly one such component.
     """
     components = gliner_components(nlp)
-    if not components and not {"labels", "relations"} & set(given):
+    if not components and not {"labels", "relations", "classes", "records"} & set(given):
         components = tagging_components(nlp)
     if len(components) == 1:
         return components[0]
@@ -126,6 +143,29 @@ def the_component(nlp: Language, given: Sequence[str]) -> Any:
         "a pipeline with a gliner component",
         f"Leave out {setting}, or use another pipeline",
     )
+
+
+def _asked_tasks(
+    given: Any, own: Sequence[Any], parse: Callable[[Any, str], Sequence[Any]], where: str
+) -> Any:
+    """Return classifications or records: those given, or those of the component that are given by name."""
+    if isinstance(given, str):
+        if given.lstrip()[:1] in ("{", "["):
+            try:
+                given = json.loads(given)
+            except json.JSONDecodeError as error:
+                allowed = """e.g. '{"tone": ["good", "bad"]}'"""
+                raise ConfigError(where, f"is not JSON ({error})", allowed, "Use double quotes") from error
+        else:
+            given = [name.strip() for name in given.split(",") if name.strip()]
+    if not isinstance(given, (list, tuple)):
+        return parse(given, where)
+    known = {item.name: item for item in own}
+    for name in given:
+        if isinstance(name, str) and name not in known:
+            allowed = f"{', '.join(known) or 'none, as the component has none'}; or a JSON mapping"
+            raise ConfigError(where, f"names {name!r}", allowed, did_you_mean(name, list(known)))
+    return parse([known[one] if isinstance(one, str) else one for one in given], where)
 
 
 def _restore(component: Any, name: str, value: Any) -> None:

@@ -44,7 +44,7 @@ class ArrowPredictor:
         Column with a list of labels for the row; null for the component's own.
     id_column
         Column that identifies a row in messages.
-    labels, relations, threshold, device
+    labels, relations, classes, records, threshold, device
         As in ``predict``: settings of the pipeline's ``gliner`` component.
     span_getter, batch_size
         As in ``predict_texts``.
@@ -69,6 +69,8 @@ class ArrowPredictor:
         id_column: str | None = None,
         labels: str | Sequence[Any] | None = None,
         relations: str | Sequence[Any] | None = None,
+        classes: Any = None,
+        records: Any = None,
         threshold: float | None = None,
         device: str | None = None,
         span_getter: SpanGetter | None = None,
@@ -90,6 +92,8 @@ class ArrowPredictor:
         self.settings = {
             "labels": split_labels(labels),
             "relations": split_labels(relations),
+            "classes": classes,
+            "records": records,
             "threshold": threshold,
             "device": device,
         }
