@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise, zip_longest
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from spacy.language import Language
@@ -16,9 +16,11 @@ from spacy.training import Example
 
 from gliner_pipe.data.annotations import primary_key, supervision
 from gliner_pipe.data.relations import RELATIONS_KEY
+from gliner_pipe.evaluation.error_parts import Error, Mark, ShownRecord, places_of, span_of
 from gliner_pipe.evaluation.report import all_tables, threshold_tables
 from gliner_pipe.evaluation.tables import NumberTable
-from gliner_pipe.metrics.alignment import SpanGetter, common_edges, get_scores, paired_spans
+from gliner_pipe.evaluation.task_errors import NOTHING, TaskErrors
+from gliner_pipe.metrics.alignment import SpanGetter, get_scores, paired_spans
 from gliner_pipe.metrics.confusion import confuse
 from gliner_pipe.metrics.counts import Mention, Pair
 from gliner_pipe.metrics.error_kinds import KINDS, matches
@@ -37,32 +39,8 @@ MOST_LABELS = 30
 MOST_POINTS = 300
 #: Characters of text before and after an error, and of a passage with several errors.
 CONTEXT, LONGEST = 150, 1500
-#: Name of the row of spurious spans and of the column of missed spans.
-NOTHING = "(nothing)"
 #: Distance in characters of two entities of a relation that are shown in one passage.
 _NEAR = 600
-
-
-class Mark(NamedTuple):
-    """An entity in a text, from character `start` to before `end`; `kind` is one of `KINDS`."""
-
-    start: int
-    end: int
-    label: str
-    kind: str
-    score: float | None
-
-
-class Error(NamedTuple):
-    """An error at a place in a text, with the labels and texts of both sides; empty where a side has nothing."""
-
-    kind: str
-    start: int
-    end: int
-    gold: str
-    predicted: str
-    gold_text: str
-    predicted_text: str
 
 
 @dataclass
@@ -83,6 +61,8 @@ class Passage:
         The errors in it.
     marks
         Gold and predicted entities of the whole text.
+    records
+        Records with errors, in the first part of a document that has errors of records.
     """
 
     document: int
@@ -92,6 +72,7 @@ class Passage:
     last: int
     errors: list[Error]
     marks: tuple[list[Mark], list[Mark]]
+    records: list[ShownRecord] = field(default_factory=list)
 
     def sides(self, colours: LabelColours) -> Iterator[list[dict[str, Any]]]:
         """Yield gold and predicted side: the text in pieces, each with the marks on it, outermost first."""
@@ -128,16 +109,24 @@ class ErrorReader:
         The scored labels.
     gold_getter, predicted_getter
         Where spans are read.
+    tasks
+        Finds the errors of classes and records; None for none.
     """
 
     def __init__(
-        self, nlp: Language, labels: Sequence[str], gold_getter: SpanGetter, predicted_getter: SpanGetter
+        self,
+        nlp: Language,
+        labels: Sequence[str],
+        gold_getter: SpanGetter,
+        predicted_getter: SpanGetter,
+        tasks: TaskErrors | None = None,
     ) -> None:
         tagged = [one for one in tagging_components(nlp) if one.target != "spans"]
         self.tags = TokenTagScorer(tagged[0].target, gold_getter) if tagged else None
         self.relations = RelationScorer(primary_key(gold_getter))
         self.labels = None if tagged else set(labels)
         self.getters = gold_getter, predicted_getter
+        self.tasks = tasks
 
     def pair(self, example: Example) -> tuple[set[Mention], dict[Mention, float | None]]:
         """Return the gold mentions of a document, and the predicted ones with their scores if they have some."""
@@ -168,11 +157,13 @@ class ErrorReader:
         gold, predicted
             What `pair` returns for it.
         """
-        text, places = example.reference.text, _places(example.reference, example.predicted)
+        text, places = example.reference.text, places_of(example.reference, example.predicted)
         sides: tuple[list[Mark], list[Mark]] = ([], [])
         errors: list[Error] = []
         for match in sorted(matches(gold, predicted.keys()), key=lambda one: one.gold or one.predicted or ()):
-            ends = [None if one is None else _span(one[1:], places) for one in (match.gold, match.predicted)]
+            ends = [
+                None if one is None else span_of(one[1:], places) for one in (match.gold, match.predicted)
+            ]
             for side, one, end in zip(sides, (match.gold, match.predicted), ends, strict=True):
                 if one is not None and end is not None:
                     score = predicted.get(one) if side is sides[1] else None
@@ -184,9 +175,16 @@ class ErrorReader:
                 start, last = min(end[0] for end in known), max(end[1] for end in known)
                 errors.append(Error(match.kind, start, last, *names, *texts))
         errors += self._relation_errors(example, text, places)
+        of_records: list[Error] = []
+        records: list[ShownRecord] = []
+        if self.tasks is not None:
+            errors += self.tasks.of_classes(example)
+            of_records, records = self.tasks.of_records(example, places)
+            errors += of_records
         source = str(supervision(example.reference).get("source") or "")
         for start, last, some in _windows(text, errors):
-            yield Passage(number, source, text, start, last, some, sides)
+            here, records = (records, []) if any(one in of_records for one in some) else ([], records)
+            yield Passage(number, source, text, start, last, some, sides, here)
 
     def _relation_errors(
         self, example: Example, text: str, places: Sequence[tuple[int, int]]
@@ -198,7 +196,7 @@ class ErrorReader:
         missed, spurious = pair[0] - pair[1], pair[1] - pair[0]
         for ends in sorted({one[:2] for one in missed | spurious}):
             sides = [sorted(one[2] for one in side if one[:2] == ends) for side in (missed, spurious)]
-            head, tail = (_span(end[:2], places) for end in ends)
+            head, tail = (span_of(end[:2], places) for end in ends)
             if head is None or tail is None:
                 continue
             start, last = min(head[0], tail[0]), max(head[1], tail[1])
@@ -249,7 +247,8 @@ def write_error_page(
     colours = LabelColours()
     for label in scores["labels"]:
         colours.hue(label)
-    reader = ErrorReader(nlp, scores["labels"], gold_getter, predicted_getter)
+    tasks = TaskErrors(scores)
+    reader = ErrorReader(nlp, scores["labels"], gold_getter, predicted_getter, tasks)
     pairs = [Example(doc, one.reference) for doc, one in zip(predicted, examples, strict=True)]
     mentions = [reader.pair(pair) for pair in pairs]
     numbered = enumerate(zip(pairs, mentions, strict=True), 1)
@@ -271,6 +270,7 @@ def write_error_page(
         data=data,
         scores=scores,
         tables=list(map(_table, all_tables(rest))),
+        classes=[_rows(name, matrix) for name, matrix in tasks.confusions(pairs).items()],
         confusion=_confusion([(gold, set(found)) for gold, found in mentions]),
         curve=None if curve is None else _curve(curve),
         threshold_tables=[] if curve is None else list(map(_table, threshold_tables(curve))),
@@ -310,21 +310,6 @@ def choose(passages: Sequence[Passage], most: int) -> list[Passage]:
     return [passages[place] for place in sorted(chosen)]
 
 
-def _places(reference: Doc, predicted: Doc) -> list[tuple[int, int]]:
-    """Return start and end in the text for each unit of `common_edges`: each word, or each character of a word."""
-    edges, _ = common_edges(reference, predicted)
-    words = [(token.idx, token.idx + len(token)) for token in reference if not token.is_space]
-    if edges[-1] == len(words):
-        return words
-    return [(at, at + 1) for at, letter in enumerate(reference.text) if not letter.isspace()]
-
-
-def _span(units: Sequence[int], places: Sequence[tuple[int, int]]) -> tuple[int, int] | None:
-    """Return start and end in the text of a range of units; None for an empty range."""
-    start, end = units
-    return (places[start][0], places[end - 1][1]) if end > start else None
-
-
 def _windows(text: str, errors: Iterable[Error]) -> Iterator[tuple[int, int, list[Error]]]:
     """Yield parts of a text that show the context of the errors in them."""
     window: tuple[int, int, list[Error]] | None = None
@@ -349,12 +334,17 @@ def _confusion(mentions: Sequence[Pair]) -> dict[str, Any]:
     support = Counter(one[0] for pair in mentions for side in pair for one in side)
     order = [label for label, _ in support.most_common(MOST_LABELS)]
     matrix = confuse(mentions, labels=order, none_key=NOTHING)["matrix"]
+    return {**_rows("", matrix), "left_out": len(support) - len(order)}
+
+
+def _rows(name: str, matrix: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
+    """Return the rows of a confusion matrix, each number with its share of the row."""
     rows = []
     for label, row in matrix.items():
         total = sum(row.values()) or 1
         cells = [(other, row.get(other), round(100 * row.get(other, 0) / total)) for other in matrix]
         rows.append((label, cells))
-    return {"rows": rows, "left_out": len(support) - len(order), "nothing": NOTHING}
+    return {"name": name, "rows": rows, "left_out": 0, "nothing": NOTHING}
 
 
 def _curve(found: Mapping[str, Any]) -> dict[str, Any]:

@@ -73,13 +73,13 @@ class RecordScorer:
         """Return the kind of a record, and its fields with their values."""
 
         def plain(span: Span) -> Any:
-            return _normal(span.text) if edges is None else (edges[span.start], edges[span.end])
+            return normal(span.text) if edges is None else (edges[span.start], edges[span.end])
 
         values = set()
         for field, stated in with_values(record, plain).items():
             for value in stated if isinstance(stated, list) else [stated]:
                 if value is not None:
-                    values.add((field, _normal(value) if isinstance(value, str) else value))
+                    values.add((field, normal(value) if isinstance(value, str) else value))
         return record.name, values
 
 
@@ -110,7 +110,8 @@ def score_component_records(examples: Sequence[Example]) -> dict[str, Any]:
     return found
 
 
-def _normal(text: str) -> str:
+def normal(text: str) -> str:
+    """Return what equal values have in common."""
     return " ".join(text.lower().split())
 
 

@@ -14,10 +14,16 @@ from spacy.tokens import Doc, Span
 from spacy.training import Example
 
 from gliner_pipe.data.annotations import set_supervision
+from gliner_pipe.data.classes import Classified, write_classes
+from gliner_pipe.data.gold_classes import set_gold_classes
+from gliner_pipe.data.records import Record, set_records
 from gliner_pipe.data.relations import Relation, set_relations
 from gliner_pipe.evaluation.error_page import LONGEST, ErrorReader, Passage, choose, write_error_page
 from gliner_pipe.evaluation.evaluate import evaluate_pipeline
+from gliner_pipe.evaluation.task_errors import TaskErrors
+from gliner_pipe.metrics.classes import ClassScorer
 from gliner_pipe.metrics.error_kinds import KINDS
+from gliner_pipe.metrics.records import RecordScorer
 from gliner_pipe.util.colours import LabelColours
 
 LABELS = ["person", "city", "org"]
@@ -178,6 +184,66 @@ class Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.data.append(data)
+
+
+def test_classes_and_records(blank: Language, tmp_path: Path) -> None:
+    text = "Fox costs 5 dollars and Owl 7 dollars"
+    gold, guess = annotated(blank, text.split(), []), annotated(blank, text.split(), [])
+    set_gold_classes(gold, {"tone": {"true": ["good"], "labels": ["good", "bad"]}, "topics": {"true": ["a", "b"], "labels": ["a", "b", "c"], "multi_label": True}})  # fmt: skip
+    write_classes(guess, [Classified("tone", {}, "bad"), Classified("topics", {}, ["b", "c"])])
+    known = {"name": gold[0:1], "price": gold[2:4], "state": "new"}
+    set_records(gold, [Record("sale", known), Record("sale", {"name": gold[5:6], "price": gold[6:8]})])
+    found = {"name": guess[0:1], "price": guess[2:3], "state": "used"}
+    set_records(guess, [Record("sale", {"name": guess[5:6], "price": guess[6:8]}), Record("sale", found)])
+    pair = Example(guess, gold)
+    scores: dict[str, Any] = {"classes": ClassScorer()([pair]), "records": RecordScorer()([pair])}
+    tasks = TaskErrors(scores)
+    assert tasks.confusions([pair]) == {
+        "tone": {"good": {"good": 0, "bad": 1}, "bad": {"good": 0, "bad": 0}},
+        "topics": {
+            "a": {"a": 0, "b": 0, "c": 0, "(nothing)": 1},
+            "b": {"a": 0, "b": 1, "c": 0, "(nothing)": 0},
+            "c": {"a": 0, "b": 0, "c": 0, "(nothing)": 0},
+            "(nothing)": {"a": 0, "b": 0, "c": 1, "(nothing)": 0},
+        },
+    }
+    reader = ErrorReader(blank, LABELS, "gliner", "gliner", tasks)
+    [one] = reader.passages(1, pair, *reader.pair(pair))
+    assert {
+        (e.kind, e.gold, e.predicted)
+        for e in one.errors
+        if e.gold_text in ("text", "") and "." not in e.predicted
+    } == {
+        ("type", "tone=good", "tone=bad"),
+        ("missed", "topics=a", ""),
+        ("spurious", "", "topics=c"),
+    }
+    assert [e for e in one.errors if "sale" in e.gold + e.predicted] == [
+        ("missed", 0, 3, "sale.state", "", "new", ""),
+        ("spurious", 0, 3, "", "sale.state", "", "used"),
+        ("boundary", 10, 19, "sale.price", "sale.price", "5 dollars", "5"),
+    ]
+    assert one.records == [
+        (
+            "sale",
+            [
+                ("name", "Fox", "Fox", True),
+                ("price", "5 dollars", "5", False),
+                ("state", "new", "used", False),
+            ],
+        )
+    ]
+    path = tmp_path / "page.html"
+    every = evaluate_pipeline(spacy.blank("en"), [pair], metrics=["exact", "errors"], span_getter="gliner")
+    places: dict[str, Any] = {"gold_getter": "gliner", "predicted_getter": "gliner"}
+    write_error_page(path, blank, [pair], [guess], every | scores, **places)
+    page = Page(path.read_text(encoding="utf-8"))
+    assert ("data-gold", "tone=good") in page.attributes and ("href", "#classes") in page.attributes
+    assert page.attributes.count(("class", "record")) == 1 and page.attributes.count(("class", "wrong")) == 2
+    found |= {"price": guess[2:4], "state": "NEW"}
+    set_records(guess, [Record("sale", {"name": guess[5:6], "price": guess[6:8]}), Record("sale", found)])
+    assert reader.tasks is not None
+    assert not reader.tasks.of_records(pair, [(0, 1)] * 8)[1]
 
 
 def page_of(nlp: Language, examples: list[Example], path: Path, **options: Any) -> str:
