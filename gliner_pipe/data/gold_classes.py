@@ -89,11 +89,13 @@ def stated_classes(doc: Doc) -> dict[str, dict[str, Any]]:
     }
 
 
-def count_classes(examples: Iterable[Example]) -> dict[str, Counter[str]]:
-    """Count the true labels of examples by task; labels that are never true are in it with 0."""
+def count_classes(
+    examples: Iterable[Example], tasks: Mapping[str, Sequence[str]] | None = None
+) -> dict[str, Counter[str]]:
+    """Count the true labels of examples by task; labels that are never true are in it with 0. `tasks` as above."""
     counts: dict[str, Counter[str]] = {}
     for example in examples:
-        for task, values in gold_classes(example.reference).items():
+        for task, values in gold_classes(example.reference, tasks).items():
             of_task = counts.setdefault(task, Counter())
             of_task.update(dict.fromkeys(values, 0))
             of_task.update(true_labels(values))

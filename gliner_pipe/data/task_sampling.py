@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from pydantic.dataclasses import dataclass
 
@@ -42,6 +42,10 @@ class TaskSampling:
         model reads their descriptions. Only where each of them has one.
     swap_ends
         Probability that the tail of a relation is read before its head.
+    unnamed_fields
+        What a field means that a gold record does not name: ``absent``, it has no value; or ``unknown``, nothing is
+        learned about it in this record, for records that are annotated in part. Null and an empty list always mean
+        that there is no value.
 
     Notes
     -----
@@ -58,6 +62,7 @@ class TaskSampling:
     drop_examples: Share = 0.5
     hide_names: Share = 0.2
     swap_ends: Share = 0.2
+    unnamed_fields: Literal["absent", "unknown"] = "absent"
 
     def some(self, items: Sequence[_Item], share: float, rng: random.Random) -> list[_Item]:
         """Leave out each item with a probability, but not all of them; the order is random with ``shuffle``."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from spacy.tokens import Doc
 from spacy.training import Example
 
 from gliner_pipe.data.annotations import supervision
-from gliner_pipe.data.gold_classes import gold_classes, true_labels
+from gliner_pipe.data.gold_classes import count_classes, gold_classes, true_labels
+from gliner_pipe.data.label_sets import alike, counted, named
 from gliner_pipe.data.records import RECORDS_KEY, get_records
 
 
@@ -59,6 +61,81 @@ def found_tasks(examples: Iterable[Example]) -> tuple[dict[str, Any], dict[str, 
     for found in records.values():
         found["fields"] = list(found["fields"].values())
     return classes, {kind: found for kind, found in records.items() if found["fields"]}
+
+
+def task_differences(
+    where: str,
+    examples: Sequence[Example],
+    classes: Mapping[str, Sequence[str]] | None,
+    records: Mapping[str, Sequence[str]] | None,
+) -> Iterator[str]:
+    """Yield a line for each difference between the tasks of a component and those of its training data.
+
+    Parameters
+    ----------
+    where
+        Section of the component.
+    examples
+        The training data.
+    classes, records
+        Labels of each classification and fields of each kind of records of the component; None if its model cannot
+        learn them.
+    """
+    labels = count_classes(examples, classes)
+    texts = Counter(task for example in examples for task in gold_classes(example.reference, classes))
+    yield from _differences(f"{where}.classes", classes, labels, texts, "classification")
+    fields, kinds = _count_fields(examples)
+    yield from _differences(f"{where}.records", records, fields, kinds, "kind of records")
+
+
+def _differences(
+    where: str,
+    own: Mapping[str, Sequence[str]] | None,
+    data: Mapping[str, Mapping[str, int]],
+    texts: Mapping[str, int],
+    noun: str,
+) -> Iterator[str]:
+    if own is None:
+        if texts:
+            block = "classifier" if noun == "classification" else "record_finder"
+            yield f"the training data has a {noun} that is not learned, as the model has no {block}: {counted(texts)}"
+        return
+    if not own:
+        return
+    learned = "learned, but not predicted by default after training"
+    if strange := {name: number for name, number in texts.items() if name not in own}:
+        yield f"[{where}] lacks a {noun} of the training data, which is {learned}: {counted(strange)}"
+    if absent := [name for name in own if name not in data]:
+        yield f"[{where}] has a {noun} that the training data does not name: {named(absent)}"
+    part = "label" if noun == "classification" else "field"
+    effect = learned if part == "label" else "not learned"
+    for name in own:
+        counts = data.get(name, {})
+        if strange := {one: number for one, number in counts.items() if number and one not in own[name]}:
+            similar = alike(strange, own[name])
+            hint = (
+                f" (like {named(f'{one} and {other}' for one, other in similar.items())})" if similar else ""
+            )
+            yield f"[{where}.{name}] lacks a {part} of the training data, which is {effect}: {counted(strange)}{hint}"
+        absent = [one for one in own[name] if not counts.get(one)]
+        if absent and any(counts.values()):
+            yield f"[{where}.{name}] has a {part} that no training text has: {named(absent)}"
+
+
+def _count_fields(examples: Iterable[Example]) -> tuple[dict[str, Counter[str]], Counter[str]]:
+    """Return the number of values by kind and field, and the number of texts in which a kind is annotated."""
+    fields: dict[str, Counter[str]] = {}
+    texts: Counter[str] = Counter()
+    for example in examples:
+        doc = example.reference
+        records = get_records(doc)
+        kinds = {*supervision(doc).get("records", {}), *(one.name for one in records)}
+        texts.update(kinds)
+        for kind in kinds:
+            fields.setdefault(kind, Counter())
+        for one in records:
+            fields[one.name].update(name for name, value in one.fields.items() if value)
+    return fields, texts
 
 
 def has_tasks(doc: Doc) -> bool:

@@ -11,7 +11,7 @@ from spacy.training import Example
 
 from gliner_pipe.data.checks import count_places, no_gold
 from gliner_pipe.data.label_sets import counted, named, odd_labels
-from gliner_pipe.data.task_sets import has_tasks
+from gliner_pipe.data.task_sets import has_tasks, task_differences
 from gliner_pipe.pipeline.labels import parse_labels
 from gliner_pipe.training.arguments import TrainOptions
 from gliner_pipe.training.datasets import Dataset, documents_of
@@ -64,6 +64,7 @@ def check_labels(
     for component in trained:
         _check_relation_ends(component, warn)
         _check_label_overlap(component, by_place, warn)
+        _check_tasks(component, train, warn)
         for line in odd_labels(component.count_labels(train)):
             warn(f"[train.train_data] has {line}")
         for one in component.label_sets(train, validation.examples, requested):
@@ -88,6 +89,22 @@ def _check_relation_ends(component: Any, warn: Callable[[str], None]) -> None:
                     f"[components.{component.name}.relations] has {item.label!r} with a {side} of {named(ends)}, which "
                     f"are not among the labels ({named(component.labels)}), so it is never predicted"
                 )
+
+
+def _check_tasks(component: Any, train: Sequence[Example], warn: Callable[[str], None]) -> None:
+    """Warn of classes and records that the component or the training data has alone."""
+    if not hasattr(component, "class_items"):
+        return
+    model = component.gliner
+    classes = {item.name: item.names for item in component.class_items}
+    records = {item.name: [one.name for one in item.fields] for item in component.record_items}
+    for line in task_differences(
+        f"components.{component.name}",
+        train,
+        None if model.classifier is None else classes,
+        None if model.record_finder is None else records,
+    ):
+        warn(line)
 
 
 def _check_label_overlap(

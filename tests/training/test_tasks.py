@@ -51,6 +51,25 @@ def options(path: Path, **changes: Any) -> dict[str, Any]:
     return {**resolved["train"], "loggers": [], **changes}
 
 
+def test_tasks_of_the_config_and_of_the_data(config_path, capsys):
+    raw = confit.Config.from_disk(config_path)
+    raw["components"]["gliner"]["classes"] = {"tone": ["good", "bad", "angry"]}
+    raw["components"]["gliner"]["records"] = {"product": ["name", "weight"]}
+    written(raw, config_path)
+    train(**options(config_path, max_steps=1, validation_interval=1))
+    shown = [
+        line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: [components.")
+    ]
+    for part in (
+        "gliner.classes] lacks a classification",
+        "gliner.classes.tone] lacks a label",
+        "gliner.classes.tone] has a label that no training text has: angry",
+        "gliner.records.product] lacks a field",
+        "gliner.records.product] has a field that no training text has: weight",
+    ):
+        assert sum(part in line for line in shown) == 1
+
+
 class StopError(Exception):
     """Raised in the middle of a training."""
 

@@ -65,12 +65,15 @@ class GoldTasks:
         Value of each label by task.
     by_text
         Whether each occurrence of the words of a value is right.
+    unnamed_absent
+        Whether a field that a record does not name has no value; otherwise nothing is learned about it.
     """
 
     records: list[Instance] | None = None
     relations: list[Instance] | None = None
     classes: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     by_text: bool = False
+    unnamed_absent: bool = True
 
 
 @dataclass(frozen=True)
@@ -155,7 +158,8 @@ def read_tasks(
             doc, {item.name: [one.label for one in item.labels] for item in taught.classes}
         )
     by_text = bool(stated.get("all_occurrences", False))
-    return GoldTasks(_in_order(records), _in_order(relations), classes, by_text)
+    absent = taught.sampling.unnamed_fields == "absent"
+    return GoldTasks(_in_order(records), _in_order(relations), classes, by_text, absent)
 
 
 def _in_order(instances: list[Instance] | None) -> list[Instance] | None:
@@ -390,7 +394,8 @@ class _Rows:
             if instance.name != one.name or not window.own_start <= first < window.own_stop:
                 continue
             values = {name: self._inside(some, window) for name, some in instance.values.items()}
-            kept = [values.get(name, []) for name in one.fields]
+            unnamed = list[Value]() if gold.unnamed_absent else None
+            kept = [values.get(name, unnamed) for name in one.fields]
             if any(kept) and (one.task.kind == "record" or all(kept)):
                 here.append(kept)
         self.dropped[TOO_MANY] += max(0, len(here) - MOST_INSTANCES + 1)
@@ -400,6 +405,8 @@ class _Rows:
         for slot, instance_values in enumerate(here):
             for at, (field_, some) in enumerate(zip(one.task.fields, instance_values, strict=True)):
                 column = (row, number, slot, at)
+                if some is None:
+                    continue
                 if field_.choices:
                     self._add_choices(column, field_, some, places[number, at])
                 else:

@@ -8,7 +8,7 @@ from typing import Any
 import spacy
 import torch
 from spacy.training import Example
-from task_pipeline import DATA, STATES, made, record
+from task_pipeline import DATA, PLAIN, STATES, made, record
 
 from gliner_pipe.data.readers import gliner2_json
 from gliner_pipe.evaluation.evaluate import evaluate_pipeline
@@ -69,6 +69,31 @@ def test_targets_by_hand(backbone):
     assert found.values.tolist() == [[0, 0, 1], [0, 1, 0]]
     assert found.single.tolist() == [True, False]
     assert found.outside[0, : before + 1].all() and not found.outside[0, before + 1 :].any()
+
+
+def test_fields_that_a_record_does_not_name(backbone):
+    text = "The Fox costs 5 dollars, the Owl is new."
+    data = [
+        {
+            "text": text,
+            "records": {
+                "product": [
+                    {"name": [4, 7], "price": [14, 23]},
+                    {"name": [29, 32], "price": None, "state": "new"},
+                ]
+            },
+        }
+    ]
+    fields = ["name", "price", {"field": "state", "choices": STATES}]
+    for sampling, skipped in ((PLAIN, set()), ({**PLAIN, "unnamed_fields": "unknown"}, {(0, 2)})):
+        _, component, examples = made(backbone, data, records={"product": fields}, task_sampling=sampling)
+        found = targets_of(component, examples)
+        assert found.counts.tolist() == [[0, 0, 2]]  # both are records still
+        asked = {(slot, field) for _, _, slot, field, _ in found.columns.tolist()}
+        assert asked == {(slot, field) for slot in range(2) for field in range(3)} - skipped
+        assert len(found.choices) == 2 - len(skipped)
+        component.network.train()
+        component.network(component.collate(examples, random.Random(0))).total.backward()
 
 
 def test_what_nobody_looked_for_is_not_asked(backbone):
