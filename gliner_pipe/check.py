@@ -28,6 +28,7 @@ from gliner_pipe.training.data_check import DataCheck, check_data, check_trainin
 from gliner_pipe.training.data_sections import Section, TrainData, ValidationData
 from gliner_pipe.util.atomic import write_json
 from gliner_pipe.util.console import console_note
+from gliner_pipe.util.ranges import Count
 
 app = ConfigCli()
 
@@ -41,7 +42,7 @@ def check(
     data: str | None = None,
     reader: str = "auto",
     labels: str | list[Any] | None = None,
-    max_width: int | None = None,
+    max_width: Count | None = None,
     lang: str = "en",
     format: Literal["text", "json"] = "text",
     output: str | None = None,

@@ -36,6 +36,7 @@ from gliner_pipe.pipeline.overrides import gliner_components, override, tagging_
 from gliner_pipe.prediction.texts import TextItem, read_texts
 from gliner_pipe.registry import registry
 from gliner_pipe.train import train as train_pipeline
+from gliner_pipe.training.arguments import TrainOptions
 from gliner_pipe.training.data_sections import ValidationData
 from gliner_pipe.training.run_folder import RunFolder, checkpoint_to_resume, only_training
 from gliner_pipe.util.atomic import write_json
@@ -273,6 +274,7 @@ def _check(options: Mapping[str, Any], held_out: Any, warm_start: Any) -> dict[s
         raise ConfigError("distill.held_out", f"is {held_out!r}", "a share, from 0 to below 1")
     if warm_start not in (True, False, "auto"):
         raise ConfigError("distill.warm_start", f"is {warm_start!r}", "true, false, auto")
+    TrainOptions.typed({name: given[name] for name in TrainOptions.model_fields})
     return given
 
 

@@ -5,13 +5,22 @@ from __future__ import annotations
 import re
 
 from gliner_pipe.util.secrets import redacted_message, redacted_text
+from gliner_pipe.util.visible import one_line
+
+#: Most characters of a message, and of each of its parts; what a user gave may be longer.
+_MOST, _MOST_OF_PART = 3000, 1200
 
 
 class GlinerPipeError(Exception):
-    """Base class of errors in the input. The message is one sentence with secrets redacted."""
+    """Base class of errors in the input.
+
+    The message is one line with secrets redacted and control characters visible; what is very long is shortened.
+    """
 
     def __init__(self, *args: object) -> None:
-        super().__init__(*(redacted_text(item) if isinstance(item, str) else item for item in args))
+        super().__init__(
+            *(one_line(redacted_text(one), _MOST) if isinstance(one, str) else one for one in args)
+        )
 
 
 class _FourParts:
@@ -42,7 +51,7 @@ class ConfigError(_FourParts, GlinerPipeError, ValueError):
     """
 
     def __init__(self, where: str, found: str, allowed: str = "", do: str = "") -> None:
-        self.where, self.found, self.allowed, self.do = where, redacted_message(where, found), allowed, do
+        self.where, self.found, self.allowed, self.do = where, _found(found, where), allowed, do
         super().__init__(_sentence(f"[{where}]", self.found, allowed, do))
 
 
@@ -62,7 +71,7 @@ class DataError(_FourParts, GlinerPipeError, ValueError):
     """
 
     def __init__(self, where: str, found: str, allowed: str = "", do: str = "") -> None:
-        self.where, self.found, self.allowed, self.do = where, redacted_text(found), allowed, do
+        self.where, self.found, self.allowed, self.do = where, _found(found), allowed, do
         super().__init__(_sentence(where, self.found, allowed, do))
 
 
@@ -103,7 +112,13 @@ def shortened(text: str, most: int = 300) -> str:
     return text[: sentences[-1]] if sentences else f"{text[:most].rpartition(' ')[0]} ..."
 
 
+def _found(text: str, setting: str = "") -> str:
+    text = one_line(text, 10 * _MOST_OF_PART)  # redacting a text of some MB would take minutes
+    return one_line(redacted_message(setting, text) if setting else redacted_text(text), _MOST_OF_PART)
+
+
 def _sentence(where: str, found: str, allowed: str, do: str) -> str:
+    where, allowed, do = (one_line(one, _MOST_OF_PART) for one in (where, allowed, do))
     text = f"{where} {found}"
     if allowed:
         text += f"; allowed: {allowed}"

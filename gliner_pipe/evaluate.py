@@ -33,7 +33,7 @@ from gliner_pipe.evaluation.label_sets import component_labels
 from gliner_pipe.evaluation.report import all_tables
 from gliner_pipe.evaluation.thresholds import apply_thresholds
 from gliner_pipe.evaluation.thresholds import find_threshold as search_threshold
-from gliner_pipe.metrics.alignment import SpanGetter, get_spans, prediction_getter
+from gliner_pipe.metrics.alignment import SpanGetter, check_getter, check_places, get_spans, prediction_getter
 from gliner_pipe.metrics.spans import METRICS
 from gliner_pipe.pipeline.build import pipeline_of
 from gliner_pipe.pipeline.labels import parse_labels, split_labels
@@ -41,6 +41,7 @@ from gliner_pipe.pipeline.overrides import gliner_components, override, tagging_
 from gliner_pipe.registry import registry
 from gliner_pipe.util.atomic import save_pipeline, write_json
 from gliner_pipe.util.console import console_note, says_what_is_unwritten
+from gliner_pipe.util.ranges import Amount, Count, Integer, Number, Processes, Seed
 
 logger = logging.getLogger("gliner_pipe")
 #: Names of the words that scores are measured on.
@@ -63,30 +64,30 @@ def evaluate(
     relations: str | list[Any] | None = None,
     classes: str | dict[str, Any] | list[Any] | None = None,
     records: str | dict[str, Any] | list[Any] | None = None,
-    threshold: float | None = None,
+    threshold: Number | None = None,
     metrics: str | list[str] | dict[str, Any] = "exact,overlap,token",
-    overlap_threshold: float = 0.5,
+    overlap_threshold: Number = 0.5,
     confusion: bool = False,
     unseen: str | list[str] | None = None,
-    negatives: int | None = None,
+    negatives: Amount | None = None,
     find_threshold: bool = False,
     per_label: bool = False,
     threshold_metric: str = "exact",
-    threshold_steps: int | None = None,
+    threshold_steps: Integer | None = None,
     save: Path | None = None,
     span_getter: str | list[str] | None = None,
     predicted_getter: str | list[str] | None = None,
     tokens: Literal["data", "pipeline", "both"] = "data",
     output: Path | None = None,
     html: Path | None = None,
-    batch_size: int | None = None,
-    n_process: int = 1,
+    batch_size: Count | None = None,
+    n_process: Processes = 1,
     device: str | None = None,
     dtype: str | None = None,
     quantize: str | None = None,
     compile: bool | None = None,
     compare: str | None = None,
-    seed: int = 0,
+    seed: Seed = 0,
     show: bool = True,
     trust_remote_code: bool = False,
 ) -> dict[str, Any]:
@@ -178,11 +179,13 @@ def evaluate(
     name = str(pipeline) if isinstance(pipeline, (str, Path)) else ""
     pipeline = pipeline_of(pipeline, trust_remote_code)
     gold_getter = gold_span_getter(pipeline) if span_getter is None else span_getter
+    check_places(gold_getter, "span_getter")
     names = [] if isinstance(metrics, Mapping) else _metric_names(metrics)
     asked = split_labels(labels)
     examples = read_examples(data, pipeline, reader=reader, span_setter=gold_getter)
     _check_gold(pipeline, examples, gold_getter)
     guess_getter = prediction_getter(pipeline) if predicted_getter is None else predicted_getter
+    check_getter(pipeline, guess_getter, "predicted_getter")
     docs: list[Doc] = []
     found: dict[str, Any] = {}
     precision: dict[str, Any] = {"dtype": dtype, "quantize": quantize, "compile": compile}

@@ -17,6 +17,7 @@ from gliner_pipe.errors import ConfigError
 from gliner_pipe.pipeline.build import pipeline_of
 from gliner_pipe.registry import registry
 from gliner_pipe.util.console import says_what_is_unwritten
+from gliner_pipe.util.ranges import Count
 
 logger = logging.getLogger("gliner_pipe.export")
 app = Cli()
@@ -29,7 +30,7 @@ def export(
     output: Path,
     onnx: bool = False,
     int8: bool = False,
-    threads: int | None = None,
+    threads: Count | None = None,
     trust_remote_code: bool = False,
 ) -> Path:
     """Export a trained pipeline: its models become ONNX graphs, which onnxruntime runs.

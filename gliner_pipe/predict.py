@@ -15,6 +15,7 @@ from typing import Any, Literal
 from gliner_pipe.cli.application import Cli
 from gliner_pipe.cli.options import command_line
 from gliner_pipe.errors import ConfigError
+from gliner_pipe.metrics.alignment import check_getter
 from gliner_pipe.pipeline.build import pipeline_of
 from gliner_pipe.pipeline.labels import split_labels
 from gliner_pipe.pipeline.overrides import override
@@ -29,6 +30,7 @@ from gliner_pipe.prediction.texts import TextItem, read_texts
 from gliner_pipe.registry import registry
 from gliner_pipe.util.console import console_note
 from gliner_pipe.util.plurals import number_of
+from gliner_pipe.util.ranges import Count, NonNegative, Number, Processes
 
 #: Formats that the suffix of the output file names.
 _BY_SUFFIX = ("jsonl", "html", "parquet", "jsonl.gz")
@@ -47,7 +49,7 @@ def predict(
     relations: str | list[Any] | None = None,
     classes: str | dict[str, Any] | list[Any] | None = None,
     records: str | dict[str, Any] | list[Any] | None = None,
-    threshold: float | None = None,
+    threshold: Number | None = None,
     format: str | None = None,
     html: bool = False,
     html_style: HtmlStyle = "auto",
@@ -56,15 +58,15 @@ def predict(
     id_column: str | None = None,
     labels_column: str | None = None,
     keep: str | list[str] | None = None,
-    shard_size: int | None = None,
+    shard_size: Count | None = None,
     on_error: Literal["stop", "skip"] = "stop",
-    save_every: float = 10.0,
+    save_every: NonNegative = 10.0,
     engine: Literal["local", "ray", "spark"] = "local",
-    workers: int | None = None,
+    workers: Count | None = None,
     quiet: bool = False,
     span_getter: str | list[str] | None = None,
-    batch_size: int | None = None,
-    n_process: int = 1,
+    batch_size: Count | None = None,
+    n_process: Processes = 1,
     device: str | None = None,
     dtype: str | None = None,
     quantize: str | None = None,
@@ -174,7 +176,15 @@ def predict(
             "a file",
             f"Write --output {folder}.{suffix}, or --format jsonl for one file per input file",
         )
+    for name, value in (
+        ("text_column", text_column if text_column != "text" else None),
+        ("id_column", id_column),
+    ):
+        if text is not None and value is not None:
+            raise ConfigError(name, "is set together with text, which has no columns", do=f"Remove {name}")
     pipeline = pipeline_of(pipeline, trust_remote_code)
+    if span_getter is not None:
+        check_getter(pipeline, span_getter, "span_getter")
     columns = Columns(text_column, labels_column, id_column, _names(keep))
     settings: dict[str, Any] = {
         "labels": split_labels(labels),
@@ -225,7 +235,7 @@ def predict(
             pipeline, items, span_getter=span_getter, batch_size=batch_size, n_process=n_process
         )
         with closing(predictions):
-            count = write(predictions, format or "terminal", output, html_style)
+            count = write(predictions, "terminal" if format is None else format, output, html_style)
     if output is not None and not quiet:
         console_note(f"{number_of(count, 'text')} written to {output}", stderr=True)
     return count

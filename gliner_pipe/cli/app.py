@@ -15,14 +15,16 @@ from typing import Any
 
 import catalogue
 from confection import ConfigValidationError
-from confit.cli import parse_overrides
-from confit.config import Config, CyclicReferenceError, MissingReference, merge_from_disk
+from confit.config import Config, CyclicReferenceError, MissingReference
 from confit.errors import ConfitValidationError, flatten_errors
 from confit.utils.xjson import Reference
 
+from gliner_pipe.cli.application import parsed_options
 from gliner_pipe.cli.signals import ended_by_signals, stop
-from gliner_pipe.errors import GlinerPipeError
+from gliner_pipe.errors import GlinerPipeError, reason_of
 from gliner_pipe.pipeline.config_errors import find_mistake, flat
+from gliner_pipe.pipeline.config_files import read_configs
+from gliner_pipe.util.devices import is_out_of_memory
 from gliner_pipe.util.listing import advice_on
 
 #: Errors in the input, not in the program: shown without a traceback.
@@ -94,6 +96,8 @@ def _message(error: Exception, argv: list[str]) -> str | None:
     if type(error) is Exception:  # confit raises bare exceptions for wrong options
         found = f"; allowed: {', '.join(config)}" if config and "existing section" in str(error) else ""
         return flat(str(error)) + found
+    if is_out_of_memory(error):
+        return f"memory is full ({reason_of(error) or type(error).__name__}). Use smaller batches or fewer processes"
     if isinstance(error, TypeError) and _is_confit(error):
         return f"an expression ${{...}} of the config cannot be computed ({flat(str(error))}). Check the values in it."
     return None
@@ -201,9 +205,11 @@ def _paths_and_overrides(argv: Sequence[str]) -> tuple[list[Path], list[str]]:
 def _config_of(argv: Sequence[str]) -> Config | None:
     """Return the config of a command line with its overrides; None if it cannot be read."""
     paths, overrides = _paths_and_overrides(argv)
+    if not all(path.is_file() for path in paths):  # a pipe has been read
+        return None
     try:
-        config = merge_from_disk(paths)[0]
-        for key, value in parse_overrides(overrides).items():
+        config = read_configs(paths)[-1]
+        for key, value in parsed_options(overrides).items():
             *sections, last = key.split(".")
             if sections and sections[0] in config:
                 found: Any = config

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,15 +10,15 @@ from types import NoneType
 from typing import Any
 
 from confit import Config
-from confit.cli import parse_overrides
-from confit.config import merge_from_disk
 from confit.utils.xjson import Reference
 from pydantic import TypeAdapter, ValidationError
 
 from gliner_pipe.cli.application import Cli
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.packaging.source import TRAIN_CONFIG
-from gliner_pipe.pipeline.config_errors import allowed_values, did_you_mean, paths_in
+from gliner_pipe.pipeline.config_errors import allowed_values, did_you_mean
+from gliner_pipe.pipeline.config_files import read_configs
+from gliner_pipe.pipeline.expressions import paths_in
 from gliner_pipe.training.arguments import TrainOptions
 from gliner_pipe.util.console import console_note
 
@@ -37,27 +36,16 @@ Path_ = tuple[str, ...]
 class ConfigCli(Cli):
     """A command line on which every section and variable of the config must be read by something."""
 
-    def run_command(
-        self, name: str, command: dict[str, Any], config_path: Sequence[Path] | None, overrides: Sequence[str]
-    ) -> Any:
-        """Check sections, variables and the seed, and run the command.
+    def check(self, configs: Sequence[Config], paths: Sequence[Path]) -> None:
+        """Check sections, variables and numbers.
 
         Raises
         ------
         ConfigError
             If nothing reads a section or a variable of the file or of the command line.
         """
-        default = command["default_config"]
-        parameters = inspect.signature(command["fn"]).parameters
-        configs = []
-        for number in range(len(config_path or ())):
-            config = merge_from_disk(list(config_path or ())[: number + 1])[0]
-            configs.append(config if default is None else Config(default).merge(config))
-        last = configs[-1].copy() if configs else Config(default or {name: {}}).copy()
-        _override(last, name, [*parameters], overrides)
-        check_read([*configs, last], _written(config_path or ()))
-        _check_numbers(last)
-        return super().run_command(name, command, config_path, list(overrides))
+        check_read(configs, _written(paths))
+        _check_numbers(configs[-1])
 
 
 def check_read(configs: Sequence[Mapping[str, Any]], written: Mapping[str, Any] = {}) -> None:
@@ -148,32 +136,10 @@ def _at(config: Mapping[str, Any], path: Path_) -> Any:
     return found
 
 
-def _override(config: Config, command: str, options: Sequence[str], overrides: Sequence[str]) -> None:
-    """Set the options of the command line in `config`, as confit does."""
-    for key, value in parse_overrides(list(overrides)).items():
-        parts = key.split(".")
-        if len(parts) == 1 or (parts[0] in options and parts[0] not in config):
-            parts = [command, *parts]
-        found: Any = config
-        if parts[0] not in found:
-            known = list(config)
-            raise ConfigError(
-                key, "is an option of no section", ", ".join(known), did_you_mean(parts[0], known)
-            )
-        for depth, part in enumerate(parts[:-1], 1):
-            found = found.setdefault(part, Config())
-            if not isinstance(found, Mapping):
-                where, do = ".".join(parts[:depth]), ""
-                if isinstance(found, Reference):
-                    do = f"Set the option in the section that {found} refers to"
-                raise ConfigError(key, f"is below [{where}], which is {found} and no section", do=do)
-        found[parts[-1]] = value
-
-
 def _written(paths: Sequence[Path]) -> Config:
     """Return the sections that trainings wrote among the configs."""
     files = [path for path in paths if path.name == TRAIN_CONFIG]
-    return merge_from_disk(files)[0] if files else Config()
+    return read_configs(files)[-1] if files else Config()
 
 
 def _check_numbers(config: Mapping[str, Any]) -> None:

@@ -18,7 +18,7 @@ from gliner_pipe.cli.signatures import OptionInfo
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.migration import configured
 from gliner_pipe.pipeline.config_errors import did_you_mean
-from gliner_pipe.util.console import ConsoleHandler
+from gliner_pipe.util.console import ConsoleHandler, writes_anything
 
 #: Values of a switch.
 _SWITCH = ("true", "false", "null")
@@ -57,6 +57,7 @@ def command_line(
     arguments = list(sys.argv[1:] if argv is None else argv)
     if {"--help", "-h"} & set(arguments):
         start(name, arguments)
+    writes_anything()
     logging.basicConfig(
         level=logging.WARNING, format="%(message)s", handlers=[ConsoleHandler(stderr=not logs)]
     )

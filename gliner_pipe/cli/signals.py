@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from gliner_pipe.util.console import console_note
+from gliner_pipe.util.visible import one_line
 
 
 class Ended(BaseException):
@@ -62,5 +63,5 @@ def _signals_raise() -> Iterator[None]:
 
 def stop(message: str, status: int) -> NoReturn:
     """Print an error and end the command."""
-    console_note(f"error: {message}", stderr=True)
+    console_note(f"error: {one_line(message, 4000)}", stderr=True)
     raise SystemExit(status)

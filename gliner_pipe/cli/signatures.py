@@ -14,7 +14,7 @@ import griffe
 NO_OPTIONS = ("config_meta", "on_validation_callback")
 
 _NUMBERS = {"float", "Number", "Share", "Rate", "NonNegative", "Positive"}
-_WHOLE = {"int", "Integer", "Amount", "Count", "Size", "Seed"}
+_WHOLE = {"int", "Integer", "Amount", "Count", "Processes", "Size", "Seed"}
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from gliner_pipe.metrics.token_tags import TokenTagScorer
 from gliner_pipe.pipeline.overrides import tagging_components
 from gliner_pipe.util.atomic import replace_file
 from gliner_pipe.util.colours import LabelColours
-from gliner_pipe.util.console import VISIBLE
+from gliner_pipe.util.visible import VISIBLE
 
 #: Maximum number of passages on a page.
 MOST_PASSAGES = 400

@@ -16,11 +16,12 @@ from gliner_pipe.data.annotations import (
     each_once,
     gold_spans,
     has_entities_annotated,
+    span_places,
     spans_by_place,
     trimmed,
     word_places,
 )
-from gliner_pipe.errors import DataError
+from gliner_pipe.errors import ConfigError, DataError
 from gliner_pipe.metrics.counts import Mention
 
 #: Where spans are read: the key of a span group, ``"ents"`` for ``doc.ents``, ``"*"`` for all groups, a list of these,
@@ -58,6 +59,40 @@ def prediction_getter(nlp: Language) -> SpanGetter:
         The keys of its ``gliner`` and ``token_classifier`` components; without these, the keys of all components that
         assign ``doc.spans``; without any, ``"ents"``.
     """
+    keys = _assigned_groups(nlp)
+    own = [key for key, factory in keys.items() if factory in ("gliner", "token_classifier")]
+    found = own or list(keys)
+    return found[0] if len(found) == 1 else (found or "ents")
+
+
+def check_getter(nlp: Language, getter: SpanGetter, where: str) -> None:
+    """Check that a pipeline may store spans in a place to read predictions from.
+
+    Raises
+    ------
+    ConfigError
+        If no place is named, or no component writes to any of them. A component that does not state what it assigns may
+        write anywhere.
+    """
+    places = check_places(getter, where)
+    if any(not nlp.get_pipe_meta(name).assigns for name in nlp.pipe_names):
+        return
+    written = [*_assigned_groups(nlp), "ents"]
+    if not {"*", *written} & {*places}:
+        found = f"is {getter!r}, and no component of the pipeline stores spans there"
+        raise ConfigError(where, found, ", ".join([*written, "*"]), f"Remove {where} to read all of them")
+
+
+def check_places(getter: SpanGetter, where: str) -> list[str]:
+    """Return the places that an option names; no place, or an empty name, is a ConfigError."""
+    try:
+        return [*span_places(getter)]
+    except ConfigError as error:
+        raise ConfigError(where, error.found, error.allowed) from None
+
+
+def _assigned_groups(nlp: Language) -> dict[str, str]:
+    """Return the span groups that components say they assign, each with the factory of its component."""
     keys: dict[str, str] = {}
     for name, pipe in nlp.pipeline:
         meta = nlp.get_pipe_meta(name)
@@ -65,9 +100,7 @@ def prediction_getter(nlp: Language) -> SpanGetter:
         if "doc.spans" in meta.assigns:
             places = getattr(pipe, "spans_keys", [key])
             keys |= {place: meta.factory for place in places if isinstance(place, str)}
-    own = [key for key, factory in keys.items() if factory in ("gliner", "token_classifier")]
-    found = own or list(keys)
-    return found[0] if len(found) == 1 else (found or "ents")
+    return keys
 
 
 def paired_mentions(

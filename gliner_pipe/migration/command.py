@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,8 @@ from gliner_pipe.migration import autotrain, gliner
 from gliner_pipe.migration.migrated import Migrated
 from gliner_pipe.migration.yaml_files import SUFFIXES, Document, read_yaml
 from gliner_pipe.util.atomic import replace_file
-from gliner_pipe.util.secrets import redacted_config, redacted_text, tell_redacted
+from gliner_pipe.util.console import console_note
+from gliner_pipe.util.secrets import redacted_config, tell_redacted
 
 #: Options on the command line that replace the number of epochs, or of steps, of a file.
 _STEPS, _EPOCHS = {"max_steps", "num_steps"}, {"max_epochs", "num_train_epochs", "epochs"}
@@ -109,7 +109,7 @@ def _cfg_of(name: str, argv: Sequence[str]) -> str:
             migrated.config["train"].pop(replaced, None)
     if os.environ.get("RANK", "0") == "0":
         for note in migrated.notes:
-            print(f"note: {redacted_text(note)}", file=sys.stderr)  # noqa: T201
+            console_note(f"note: {note}", stderr=True)
     handle, cfg = tempfile.mkstemp(prefix=f"{path.stem}-", suffix=".cfg")
     with os.fdopen(handle, "w", encoding="utf-8") as file:
         file.write(migrated.to_cfg())

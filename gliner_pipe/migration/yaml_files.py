@@ -12,6 +12,7 @@ import yaml
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.migration.names import unknown
 from gliner_pipe.migration.tables import SECTIONS
+from gliner_pipe.pipeline.config_files import MOST_YAML, compose, construct, read_text
 
 #: Suffixes of the files that are read.
 SUFFIXES = (".yaml", ".yml", ".json")
@@ -87,27 +88,12 @@ def read_yaml(path: str | Path) -> Document:
         If it cannot be opened.
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        if path.suffix.lower() == ".json":
-            text = text.replace("\t", " ")  # indentation: a JSON string cannot hold a tab
-        loader = yaml.SafeLoader(text)
-        try:
-            node = loader.get_single_node()
-            lines = dict(_lines(node, path))
-            data = loader.construct_document(node) if node is not None else None
-        finally:
-            loader.dispose()
-    except UnicodeDecodeError as error:
-        raise ConfigError(str(path), f"is not UTF-8 text ({error})", do="Save it as UTF-8") from None
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
-        problem = " ".join(str(error.problem or error.context).split())
-        do = "Indent with spaces" if "\\t" in problem else "Check colons, quotes and indentation"
-        raise ConfigError(where, f"is not valid YAML: {problem}", do=do) from None
-    except yaml.YAMLError as error:
-        raise ConfigError(str(path), f"is not valid YAML: {' '.join(str(error).split())}") from None
+    text = read_text(path, MOST_YAML)
+    if path.suffix.lower() == ".json":
+        text = text.replace("\t", " ")  # indentation: a JSON string cannot hold a tab
+    node = compose(text, str(path))
+    lines = dict(_lines(node, path))
+    data = construct(node, str(path))
     if not isinstance(data, dict) or not data:
         found = "is empty" if not data else f"holds a {type(data).__name__}"
         raise ConfigError(str(path), found, "a mapping with model, training and data")

@@ -21,10 +21,11 @@ DEVICES = "auto, cpu, cuda, cuda:0 ..., mps"
 def _device(name: str) -> str:
     """Check that torch knows the device name; whether this machine has it is checked when the model moves there."""
     try:
-        if name != "auto":
-            torch.device(name)
+        known = name == "auto" or torch.device(name).type != "cpu" or torch.device(name).index in (None, 0)
     except RuntimeError:
-        raise ConfigError("", f"found {name!r}", DEVICES) from None
+        known = False
+    if not known:
+        raise ConfigError("", f"found {name!r}", DEVICES)
     return name
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import inspect
 import math
-import re
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
@@ -19,13 +18,13 @@ from typing import Annotated, Any, Literal
 import spacy
 from confit import Config
 from confit.errors import ConfitValidationError
-from confit.utils.collections import split_path
 from confit.utils.xjson import Reference
 from pydantic import BaseModel, ValidationError
 from spacy.language import Language
 
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.modeling.block import Block, available, described
+from gliner_pipe.pipeline.expressions import computed, paths_in
 from gliner_pipe.registry import BLOCK_FAMILIES, registry
 
 #: Families whose blocks are cheap to construct: constructing one shows whether its arguments are valid.
@@ -41,7 +40,6 @@ EDS_NLP = {
     "sentences": '@factory = "sentencizer"',
 }
 MIGRATION = "https://gliner-pipe.readthedocs.io/en/latest/migrating/#from-eds-nlp"
-_NAME = re.compile(r"[A-Za-z_][\w-]*(?:\.[\w-]+)+|^[A-Za-z_][\w-]*$")
 
 
 def check_settings(kind: type[BaseModel], settings: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -271,18 +269,9 @@ def _reference(reference: Reference, where: str, root: Mapping[str, Any]) -> Ite
                 return
             found = found[part]
     try:
-        if not reference.value.replace(".", "").replace("_", "").isalnum():
-            Config({"value": reference}).resolve(registry=registry, root=root)
-    except (TypeError, ValueError, RuntimeError, ArithmeticError, SyntaxError) as error:
-        yield ConfigError(
-            where, f"{reference} cannot be computed ({flat(str(error))})", "paths, numbers, + - * / // %"
-        )
-
-
-def paths_in(reference: Reference) -> Iterator[tuple[str, ...]]:
-    """Yield the paths, such as ``("train", "max_steps")``, that the expression of a reference names."""
-    for match in _NAME.finditer(reference.value):
-        yield tuple(map(str, split_path(match.group())))
+        computed(reference, root, where)
+    except ConfigError as error:
+        yield error
 
 
 def _family(hint: Any) -> str | None:

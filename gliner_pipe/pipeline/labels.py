@@ -207,6 +207,8 @@ def _parse(label: Any, where: str) -> LabelItem:
         raise ConfigError(where, f"found the label {name!r}", "a string that is not blank")
     if description is not None and (not isinstance(description, str) or not description.strip()):
         raise ConfigError(where, f"found the description {description!r}", "a string that is not blank")
+    if re.search(r"[\ud800-\udfff]", name + (description or "")):
+        raise ConfigError(where, f"found the label {name!r}, which is not valid Unicode", "text in UTF-8")
     return LabelItem(name, description, None if threshold is None else check_threshold(threshold, where))
 
 

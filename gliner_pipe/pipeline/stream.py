@@ -121,9 +121,15 @@ def annotate(
 
     Raises
     ------
+    ConfigError
+        If a number is below 1.
     WorkerError
         If a process dies.
     """
+    if batch_size is not None and batch_size < 1:
+        raise ConfigError("batch_size", f"is {batch_size}", "at least 1")
+    if n_process < 1 and n_process != -1:
+        raise ConfigError("n_process", f"is {n_process}", "at least 1, or -1 for the number of CPUs")
     batch_size = batch_size or nlp.batch_size
     if n_process == 1:
         return _annotate_here(nlp, sources, batch_size)
@@ -287,8 +293,6 @@ def _annotate_in_processes(
     here, and the death of this process, by whatever signal, is an end of file there.
     """
     count = (os.cpu_count() or 1) if n_process == -1 else n_process
-    if count < 1:
-        raise ConfigError("n_process", f"is {n_process}", "at least 1, or -1 for the number of CPUs")
     reader = _UntilError(sources)
     workers: list[_Worker] = []
     waiting: deque[_Worker] = deque()  # one per batch in flight, in order

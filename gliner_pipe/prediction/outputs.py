@@ -103,7 +103,7 @@ def write(
 
 def _write_jsonl(predictions: Iterable[Prediction], stream: TextIO) -> None:
     """Write one object per line: ``text``, the fields of `json_fields`, and ``meta``."""
-    escape = (stream.encoding or "").lower().replace("-", "") != "utf8"
+    escape = not _is_utf8(stream)
     for item, doc, entities in predictions:
         record = {"text": item.text, **json_fields(Found.of(doc, entities)), "meta": item.meta}
         stream.write(json.dumps(record, ensure_ascii=escape) + "\n")
@@ -133,12 +133,21 @@ def _write_terminal(predictions: Iterable[Prediction], stream: TextIO) -> None:
 
 
 def _write_html(predictions: Iterable[Prediction], stream: TextIO, style: HtmlStyle) -> None:
-    """Write one page with one displaCy figure per text."""
-    stream.write(html_head("Entities"))
-    colours = LabelColours()
-    for item, doc, entities in predictions:
-        stream.write(to_html(doc, entities, style, item.meta.get("file", ""), colours))
-    stream.write(HTML_TAIL)
+    """Write one page with one displaCy figure per text, readable whatever the encoding of the stream."""
+
+    def parts() -> Iterator[str]:
+        yield html_head("Entities")
+        colours = LabelColours()
+        for item, doc, entities in predictions:
+            yield to_html(doc, entities, style, item.meta.get("file", ""), colours)
+        yield HTML_TAIL
+
+    for part in parts():
+        stream.write(part if _is_utf8(stream) else part.encode("ascii", "xmlcharrefreplace").decode())
+
+
+def _is_utf8(stream: TextIO) -> bool:
+    return (stream.encoding or "").lower().replace("-", "") == "utf8"
 
 
 def _write_standoff(predictions: Iterable[Prediction], folder: Path) -> None:

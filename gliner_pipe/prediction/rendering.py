@@ -16,7 +16,7 @@ from gliner_pipe.data.records import get_records
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.pipeline.records import Entity, RelationRecord, other_relations
 from gliner_pipe.util.colours import LabelColours
-from gliner_pipe.util.console import VISIBLE
+from gliner_pipe.util.visible import VISIBLE
 
 #: Styles of the labels in a terminal, assigned in order of first appearance.
 TERMINAL_STYLES = ("cyan", "magenta", "green", "yellow", "blue", "red", "bright_cyan", "bright_magenta")

@@ -94,12 +94,23 @@ class TrainOptions(BaseModel):
         ConfigError
             At the first invalid option.
         """
+        options = cls.typed(given)
+        options._check_combinations()
+        return options
+
+    @classmethod
+    def typed(cls, given: Mapping[str, Any]) -> TrainOptions:
+        """Return the options, checked one by one only.
+
+        Raises
+        ------
+        ConfigError
+            At the first invalid option.
+        """
         given = dict(given)
         for name in ("unseen_labels", "param_groups", "freeze_components", "sample_texts"):
             given[name] = [] if given[name] is None else given[name]
-        options = checked(cls, given, "train")
-        options._check_combinations()
-        return options
+        return checked(cls, given, "train")
 
     def _check_combinations(self) -> None:
         if self.max_steps is not None and self.max_epochs is not None:

@@ -15,13 +15,14 @@ from spacy.training import Example
 
 from gliner_pipe.data.annotations import SpanSetter, gold_spans
 from gliner_pipe.data.batching import BatchSize, PieceCounter, batches, parse_size
-from gliner_pipe.data.checks import CountRules, DataReport, refuse_useless
+from gliner_pipe.data.checks import CountRules, DataReport, count_labels, refuse_useless
 from gliner_pipe.data.holdout import hold_out, without_labels
 from gliner_pipe.data.lazy import LazyExamples, Parts, Subset, joined
 from gliner_pipe.data.on_disk import DiskExamples, Storage
 from gliner_pipe.data.splitting import chunk_examples, split_examples
 from gliner_pipe.errors import ConfigError, DataError
 from gliner_pipe.evaluation.evaluate import gold_span_getter
+from gliner_pipe.pipeline.config_errors import did_you_mean
 from gliner_pipe.pipeline.overrides import gliner_components
 from gliner_pipe.training.arguments import TrainOptions
 from gliner_pipe.training.data_sections import Section
@@ -174,7 +175,7 @@ def read_data(
         scorers = make_scorers(options.scorer, nlp, examples, options.unseen_labels)
         metric = choose_metric(options.best_metric, scorers, examples)
         validation = Validation(examples, scorers, metric, labels)
-    return _without_labels(nlp, datasets, options.unseen_labels, note), validation
+    return _without_labels(nlp, datasets, examples, options.unseen_labels, note), validation
 
 
 def _count_rules(nlp: Language) -> CountRules:
@@ -272,9 +273,13 @@ def _split_off(datasets: Sequence[Dataset], share: float, seed: int) -> tuple[li
 
 
 def _without_labels(
-    nlp: Language, datasets: list[Dataset], unseen: Sequence[str], note: Callable[[str], None]
+    nlp: Language,
+    datasets: list[Dataset],
+    validation: Sequence[Example],
+    unseen: Sequence[str],
+    note: Callable[[str], None],
 ) -> list[Dataset]:
-    """Remove the annotations of the unseen labels from the training data."""
+    """Remove the annotations of the unseen labels from the training data; a label of no data at all is an error."""
     if not unseen:
         return datasets
     for component in gliner_components(nlp):
@@ -295,6 +300,15 @@ def _without_labels(
         kept.append(replace(dataset, documents=documents))
     missing = [label for label in unseen if not dropped[label]]
     if missing:
+        getter = gold_span_getter(nlp)
+        scored = {span.label_ for example in validation for span in gold_spans(example.reference, getter)}
+        for label in missing:
+            if label not in scored:
+                labels = [count_labels(one.documents, one.spans_key) for one in datasets]
+                known = sorted(scored.union(*labels))
+                do = did_you_mean(label, known) or "Remove it"
+                where = "train.unseen_labels"
+                raise ConfigError(where, f"contains {label!r}, which is in no data", ", ".join(known), do)
         note(f"note: [train.unseen_labels] are not in the training data: {', '.join(missing)}")
     note(f"held out of the training: {', '.join(f'{n} x {label}' for label, n in dropped.items())}")
     return kept

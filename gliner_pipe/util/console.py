@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import io
 import logging
 import sys
 from collections.abc import Callable
@@ -14,18 +15,11 @@ from rich.console import Console
 from rich.text import Text
 
 from gliner_pipe.util.secrets import redacted_text
-
-#: C0 and C1 control characters other than tab and newline, replaced by a symbol, so that no text controls the
-#: terminal or is invalid in HTML.
-VISIBLE = {
-    code: (0x2400 + code if code < 32 else 0xFFFD)
-    for code in (*range(32), *range(127, 160))
-    if code not in (9, 10)
-}
+from gliner_pipe.util.visible import visible
 
 
 def console_note(text: str, *, stderr: bool = False, whole: bool = False) -> None:
-    """Print a message for the user, with secrets redacted; above the bar if one is shown.
+    """Print a message, with secrets redacted and control characters visible; above the bar if one is shown.
 
     Parameters
     ----------
@@ -37,10 +31,18 @@ def console_note(text: str, *, stderr: bool = False, whole: bool = False) -> Non
         Whether lines are whole on a terminal too: a command to copy must not contain line breaks.
     """
     stream = sys.stderr if stderr else sys.stdout
+    text = visible(redacted_text(text))
     if hasattr(stream, "rich_proxied_file"):  # of a bar, which prints it
-        print(redacted_text(text), file=stream)
+        print(text, file=stream)
     else:
-        show(Text(redacted_text(text)), Console(stderr=stderr), whole=whole)
+        show(Text(text), Console(stderr=stderr), whole=whole)
+
+
+def writes_anything() -> None:
+    """Make standard output and error escape the characters that their encoding lacks, instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def show(text: Text, console: Console, *, whole: bool = False) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 #: Largest width, number of layers, heads ... of a model: a mistyped number must not fill the memory.
@@ -22,6 +22,12 @@ def _not_bool(value: Any) -> Any:
     return value
 
 
+def _all_or_some(value: int) -> int:
+    if value < 1 and value != -1:
+        raise PydanticCustomError("processes", "Input should be at least 1, or -1 for the number of CPUs")
+    return value
+
+
 _NUMBER = BeforeValidator(_not_bool)
 
 #: Any whole number.
@@ -32,6 +38,8 @@ Number = Annotated[float, Field(allow_inf_nan=False), _NUMBER]
 Amount = Annotated[int, Field(ge=0), _NUMBER]
 #: A number of things, at least one.
 Count = Annotated[int, Field(ge=1), _NUMBER]
+#: A number of processes; -1 is the number of CPUs.
+Processes = Annotated[int, AfterValidator(_all_or_some), _NUMBER]
 #: A width, or a number of layers, heads or filters of a model.
 Size = Annotated[int, Field(ge=1, le=MOST), _NUMBER]
 #: A number of layers that may be none.

@@ -21,6 +21,13 @@ def _uncounted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rule, "OUTCOMES", Counter())
 
 
+class Unclear(GlinerPipeError):
+    """An error with the message as it is."""
+
+    def __init__(self, message: str) -> None:
+        Exception.__init__(self, message)
+
+
 def fail(error: BaseException) -> None:
     raise error
 
@@ -41,7 +48,8 @@ def test_results_and_our_errors_obey() -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [KeyError("x"), RecursionError(), GlinerPipeError("a\nb"), GlinerPipeError("")]
+    "error",
+    [KeyError("x"), RecursionError(), Unclear("a\nb"), Unclear("\x1b[31m"), Unclear("x" * 5000), Unclear("")],
 )
 def test_other_errors_and_unclear_messages_break_the_rule(error: Exception) -> None:
     with pytest.raises(Broken):
