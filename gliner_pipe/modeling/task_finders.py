@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, NamedTuple, cast
 
@@ -142,11 +142,15 @@ class TaskFinder(Block):
     ----------
     needs_counter
         Whether the model needs a counter.
+    slots_of
+        The kind of task of which the counter makes queries for each instance, see ``slot_queries``; None for another
+        way. The queries of all finders with slots are made in one pass.
     joins_mentions
         Whether relations whose ends are parts of each other, or read the same, are joined; see ``mentions.joined``.
     """
 
     needs_counter: ClassVar[bool] = False
+    slots_of: ClassVar[str | None] = None
     joins_mentions: bool = False
 
     def check(self, span_rep: SpanRep) -> None:
@@ -188,7 +192,9 @@ class TaskFinder(Block):
         return None
 
 
-def slot_queries(counter: Counter | None, tasks: TaskVectors, kind: str, limits: Tensor) -> Columns | None:
+def slot_queries(
+    counter: Counter | None, tasks: TaskVectors, kinds: Collection[str], limits: Tensor
+) -> Columns | None:
     """Return the queries of as many instances of each task as its vector says; None if no task has any.
 
     Parameters
@@ -197,8 +203,8 @@ def slot_queries(counter: Counter | None, tasks: TaskVectors, kind: str, limits:
         Predicts the number of instances, and makes their queries.
     tasks
         Vectors of the tasks.
-    kind
-        The kind of task to read.
+    kinds
+        The kinds of tasks to read.
     limits
         Threshold of each field in [0, 1], ``(rows, tasks, fields)``.
 
@@ -207,7 +213,8 @@ def slot_queries(counter: Counter | None, tasks: TaskVectors, kind: str, limits:
     Source: GLiNER2 (Zaratiana et al., 2025), arXiv:2507.18546.
     """
     assert counter is not None, "checked when the model is built"
-    row, task = (tasks.kinds == KINDS.index(kind)).nonzero().unbind(1)
+    asked = torch.tensor([KINDS.index(kind) for kind in kinds], device=tasks.kinds.device)
+    row, task = torch.isin(tasks.kinds, asked).nonzero().unbind(1)
     counts = counter.count(tasks.groups[row, task]).argmax(-1)
     row, task, counts = row[counts > 0], task[counts > 0], counts[counts > 0]
     if not len(row):

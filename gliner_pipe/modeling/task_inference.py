@@ -21,6 +21,7 @@ from gliner_pipe.modeling.task_finders import (
     TaskInputs,
     find_choices,
     find_with_labels,
+    slot_queries,
     whole_rows,
 )
 
@@ -49,7 +50,10 @@ def find_values(
     windows, span_rep, inputs = batch.windows, model.span_rep, inputs.expanded(len(limits))
     everywhere = replace(batch, windows=whole_rows(windows))
     finders = [one for one in (model.record_finder, model.relation_finder) if one is not None]
-    asked = (finder.queries(model.counter, vectors.tasks, inputs.limits) for finder in finders)
+    asked = [finder.queries(model.counter, vectors.tasks, inputs.limits) for finder in finders]
+    in_slots = [finder.slots_of for finder in finders if finder.slots_of is not None]
+    if in_slots:
+        asked.append(slot_queries(model.counter, vectors.tasks, in_slots, inputs.limits))
     columns = Columns.join([one for one in asked if one is not None])
     own = (finder.find(vectors, everywhere, inputs, span_rep) for finder in finders)
     values = [one for one in own if one is not None]

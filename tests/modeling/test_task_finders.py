@@ -63,7 +63,7 @@ def test_slot_queries_are_those_of_each_task_alone(kind):
     vectors = tasks([[RECORD, RELATION, CLASSES], [RELATION, RECORD, -1]], [[3, 2, 5], [2, 1, 0]])
     count_as(counter, vectors, {(0, 0): 2, (0, 1): 1, (0, 2): 3, (1, 0): 4, (1, 1): 3})
     limits = torch.rand(2, 3, 5)
-    columns = slot_queries(counter, vectors, "record", limits)
+    columns = slot_queries(counter, vectors, ["record"], limits)
     assert columns.queries.shape == (2, 6, SIZE)
     for row, task, size, number in ((0, 0, 3, 2), (1, 1, 1, 3)):
         expected = counter(vectors.fields[row, task, :size][None], number)[0].flatten(0, 1)
@@ -73,16 +73,23 @@ def test_slot_queries_are_those_of_each_task_alone(kind):
         assert columns.names[row, :n].tolist() == names
         assert torch.equal(columns.limits[row, :n], limits[row, task, :size].repeat(number))
     assert columns.limits[1, 3:].isinf().all() and (columns.names[1, 3:] == -1).all()
-    relations = slot_queries(counter, vectors, "relation", limits)
+    relations = slot_queries(counter, vectors, ["relation"], limits)
     assert [len({*map(tuple, names.tolist())} - {(-1, -1, -1)}) for names in relations.names] == [2, 8]
+    both = slot_queries(counter, vectors, ["record", "relation"], limits)
+    for part in (columns, relations):
+        for row, column in (part.names[..., 0] >= 0).nonzero().tolist():
+            (at,) = (both.names[row] == part.names[row, column]).all(1).nonzero()[:, 0].tolist()
+            torch.testing.assert_close(both.queries[row, at], part.queries[row, column])
+            assert both.limits[row, at] == part.limits[row, column]
+    assert (both.names[..., 0] >= 0).sum(1).tolist() == [8, 11]
 
 
 def test_a_task_without_instances_has_no_queries():
     counter = counting()
     vectors = tasks([[RECORD]], [[2]])
     count_as(counter, vectors, {(0, 0): 0})
-    assert slot_queries(counter, vectors, "record", torch.zeros(1, 1, 2)) is None
-    assert slot_queries(counter, vectors, "relation", torch.zeros(1, 1, 2)) is None
+    assert slot_queries(counter, vectors, ["record"], torch.zeros(1, 1, 2)) is None
+    assert slot_queries(counter, vectors, ["relation"], torch.zeros(1, 1, 2)) is None
 
 
 def scene(n_labels=2):
@@ -95,7 +102,7 @@ def scene(n_labels=2):
     counter = counting()
     found = tasks([[RECORD, RELATION]] * 2, [[3, 2]] * 2)
     count_as(counter, found, {(0, 0): 1, (0, 1): 2, (1, 0): 2, (1, 1): 0})
-    columns = slot_queries(counter, found, "record", torch.full((2, 2, 3), 0.5))
+    columns = slot_queries(counter, found, ["record"], torch.full((2, 2, 3), 0.5))
     return span_rep, vectors, windows([7, 6], [[0, 7], [2, 5]]), columns
 
 

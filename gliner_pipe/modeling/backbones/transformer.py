@@ -396,10 +396,31 @@ class Transformer(PretrainedEncoder, Backbone):
         """Run a batch of windows."""
         encoder = self._encoder_on(batch.input_ids.device)
         mask = batch.attention_mask
+        chosen = self._chosen_vectors(encoder, batch)
+        if chosen is not None:
+            return chosen
         hidden = self._token_vectors(encoder, batch.input_ids, mask, mask_if_padded(mask))
         words = pool_words(hidden, batch.piece_start, batch.piece_count, self.pooling)
         at = batch.prompt_positions[:, :, None].expand(-1, -1, hidden.shape[-1])
         return BackboneOutput(words, hidden.gather(1, at) * batch.prompt_mask[:, :, None])
+
+    def _chosen_vectors(self, encoder: Any, batch: WindowBatch) -> BackboneOutput | None:
+        """Run an encoder that can end at the subword tokens whose vectors are used; None for another one."""
+        run = getattr(getattr(encoder, "encoder", None), "vectors_at", None)
+        if run is None or self.fusion is not None or self.pooling not in ("first", "last"):
+            return None
+        starts, counts = batch.piece_start, batch.piece_count
+        ends = starts if self.pooling == "first" else starts + (counts - 1).clamp(min=0)
+        places = torch.cat([ends, batch.prompt_positions], 1)
+        wanted = torch.cat([counts > 0, batch.prompt_mask], 1)
+        hidden = run(encoder, batch.input_ids, batch.attention_mask, places, wanted)
+        if hidden is None:
+            return None
+        hidden = hidden.float()
+        if self.projection is not None:
+            hidden = self.projection(hidden) * wanted[:, :, None]
+        words, prompt = hidden.split([starts.shape[1], batch.prompt_positions.shape[1]], 1)
+        return BackboneOutput(words, prompt)
 
 
 def mask_if_padded(mask: Tensor) -> Tensor | None:

@@ -128,6 +128,14 @@ class DisentangledEncoder(_CachesInEvaluation, hf.DebertaV2Encoder):  # type: ig
             return super().get_rel_pos(hidden_states, query_states, relative_pos)
         return self.layer[0].attention.self.rows_of_distances(hidden_states.shape[-2], hidden_states.device)
 
+    def vectors_at(
+        self, model: nn.Module, ids: Tensor, mask: Tensor, places: Tensor, wanted: Tensor
+    ) -> Tensor | None:
+        """Return the vectors of some tokens, see ``packed_vectors``; None where `model` has to be run instead."""
+        from gliner_pipe.modeling.layers.packed_deberta import packed_vectors, runs_packed
+
+        return packed_vectors(model, ids, mask, places, wanted) if runs_packed(model, ids) else None
+
     def get_attention_mask(self, attention_mask: Any) -> Any:
         """Return which query may attend to which key, ``(rows, 1, length, length)``; None without padding."""
         if attention_mask.dim() != 2:
@@ -203,21 +211,22 @@ class DisentangledAttention(_CachesInEvaluation, hf.DisentangledSelfAttention): 
             if self.relative_attention:
                 buckets, reach = self.position_buckets, self.max_relative_positions
                 tables = self._all_positions(rel_embeddings, query.dtype)
-            mixed = flash_attention(query, key, value, *tables, allowed, self._scale, buckets, reach)
+            mixed = flash_attention(query, key, value, *tables, allowed, self.scale, buckets, reach)
             if mixed is not None:
                 return mixed, None
         position_key = position_query = None
         if self.relative_attention:
             if rows is None:
                 rows = self.rows_of_distances(shape[1], hidden_states.device)
-            position_key, position_query = self._positions(rel_embeddings, shape[1], rows, query.dtype)
+            position_key, position_query = self.tables(rel_embeddings, shape[1], rows, query.dtype)
         mixed = disentangled_attention(
-            query, key, value, position_key, position_query, allowed, self._scale, dropout
+            query, key, value, position_key, position_query, allowed, self.scale, dropout
         )
         return mixed, None
 
     @property
-    def _scale(self) -> float:
+    def scale(self) -> float:
+        """Factor of all products of queries and keys."""
         parts = 1 + ("c2p" in self.pos_att_type) + ("p2c" in self.pos_att_type)
         return 1 / math.sqrt(self.attention_head_size * parts)
 
@@ -228,7 +237,7 @@ class DisentangledAttention(_CachesInEvaluation, hf.DisentangledSelfAttention): 
             tables = self._project(self.pos_dropout(embeddings[: 2 * self.pos_ebd_size]))
         return tables
 
-    def _positions(self, embeddings: Tensor, length: int, rows: Tensor | None, dtype: torch.dtype) -> _Tables:
+    def tables(self, embeddings: Tensor, length: int, rows: Tensor | None, dtype: torch.dtype) -> _Tables:
         """Return the tables of the distances in use, for ``disentangled_attention``."""
         span = self.pos_ebd_size
         tables = self._cached_tables(embeddings, dtype, self._scaled)
@@ -283,8 +292,8 @@ class DisentangledAttention(_CachesInEvaluation, hf.DisentangledSelfAttention): 
         """Project and scale embeddings of distances; the order of the first table is reversed."""
         key, query = self._project(embeddings)
         return (
-            None if key is None else key.flip(1) * self._scale,
-            None if query is None else query * self._scale,
+            None if key is None else key.flip(1) * self.scale,
+            None if query is None else query * self.scale,
         )
 
     def _project(self, embeddings: Tensor) -> _Tables:

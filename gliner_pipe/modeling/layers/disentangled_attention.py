@@ -84,13 +84,29 @@ def disentangled_attention(
     rows, n, heads, width = query.shape
     # heads first: a product with distances is one large product per head, and no table is repeated for each row
     query, key, value = (x.permute(2, 0, 1, 3).contiguous() for x in (query, key, value))
-    bias = _bias(query, key, position_key, position_query)
     forbidden = None if allowed is None else ~allowed.transpose(0, 1)
-    if query.is_cuda and bias is not None:
-        mixed = _fused(query, key, value, bias, forbidden, scale, dropout)
-    else:
-        mixed = _unfused(query, key, value, bias, forbidden, scale, dropout)
+    mixed = attend(query, key, value, position_key, position_query, forbidden, scale, dropout)
     return mixed.permute(1, 2, 0, 3).reshape(rows, n, heads * width)
+
+
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    position_key: Tensor | None,
+    position_query: Tensor | None,
+    forbidden: Tensor | None,
+    scale: float,
+    dropout: float = 0.0,
+) -> Tensor:
+    """Attend as ``disentangled_attention`` does, to contiguous parts ``(heads, rows, length, width)``, and return such.
+
+    `forbidden` is True where a query may not attend to a key; it broadcasts to ``(heads, rows, length, length)``.
+    """
+    bias = _bias(query, key, position_key, position_query)
+    if query.is_cuda and bias is not None:
+        return _fused(query, key, value, bias, forbidden, scale, dropout)
+    return _unfused(query, key, value, bias, forbidden, scale, dropout)
 
 
 def _unfused(

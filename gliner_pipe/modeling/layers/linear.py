@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -34,6 +35,12 @@ class Linear(CachingModule, nn.Linear):
             return super().forward(inputs)
         return _product(inputs, self._part(0, self.in_features), self.bias)
 
+    def then_gelu(self, inputs: Tensor) -> Tensor:
+        """Map the inputs and apply GELU, in one pass over the outputs where the kernel can."""
+        if not self._packs(inputs):
+            return F.gelu(super().forward(inputs))
+        return _product(inputs, self._part(0, self.in_features), self.bias, "gelu", "none")
+
     def columns(self, inputs: Tensor, start: int, stop: int, bias: Tensor | None = None) -> Tensor:
         """Map ``(..., stop - start)``, a slice of the input features, by the matching columns of the weight."""
         if not self._packs(inputs):
@@ -57,12 +64,14 @@ class Linear(CachingModule, nn.Linear):
         return self._cache.get((start, stop), pack, (weight,))
 
 
-def _product(inputs: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
+def _product(
+    inputs: Tensor, packed: Tensor, bias: Tensor | None, activation: str = "none", variant: str = ""
+) -> Tensor:
     n, size = inputs.numel() // inputs.shape[-1], inputs.shape[-1]
     rows = inputs.reshape(n, size)
     if (more := rows_of_kernel(n) - n) > 0:
         rows = F.pad(rows, (0, 0, 0, more))
-    product: Tensor = torch.ops.mkldnn._linear_pointwise(rows, packed, bias, "none", [], "")[:n]
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(rows, packed, bias, activation, [], variant)[:n]
     return product.view(*inputs.shape[:-1], product.shape[-1])
 
 
@@ -77,6 +86,43 @@ def rows_of_kernel(n: int) -> int:
         return n
     step = 1 << max(2, (n - 1).bit_length() - 5)
     return -(-n // step) * step
+
+
+def filled(indices: Tensor) -> Tensor:
+    """Repeat the first of a list of indices until the list is as long as ``rows_of_kernel`` says."""
+    more = rows_of_kernel(len(indices)) - len(indices) if len(indices) else 0
+    return torch.cat([indices, indices[:1].expand(more)]) if more else indices
+
+
+def may_leave_out_padding(inputs: Tensor) -> bool:
+    """Whether shapes may follow the data: on a CPU, without gradients, in a model that is not compiled or exported."""
+    fixed = torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.onnx.is_in_onnx_export()
+    return inputs.is_cpu and not (fixed or torch.is_grad_enabled())
+
+
+def without_padding(
+    layers: Sequence[Callable[[Tensor], Tensor]], inputs: Tensor, mask: Tensor
+) -> list[Tensor]:
+    """Apply each layer to vectors, ``(rows, positions, size)``; where it can, not to those of padding.
+
+    Parameters
+    ----------
+    layers
+        Each maps single vectors.
+    inputs
+        The vectors.
+    mask
+        False for padding, whose output is then that of another position, ``(rows, positions)``.
+    """
+    real = mask.flatten().nonzero()[:, 0] if may_leave_out_padding(inputs) else mask
+    if real is mask or not len(real):
+        return [layer(inputs) for layer in layers]
+    vectors = inputs.flatten(0, 1).index_select(0, filled(real))
+    outputs = [layer(vectors) for layer in layers]
+    if len(real) == mask.numel():
+        return [output[: len(real)].view(*mask.shape, -1) for output in outputs]
+    in_list = (mask.flatten().cumsum(0) - 1).clamp(min=0)
+    return [output.index_select(0, in_list).view(*mask.shape, -1) for output in outputs]
 
 
 def _kernels() -> frozenset[torch.dtype]:

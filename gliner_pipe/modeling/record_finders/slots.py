@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
-from gliner_pipe.modeling.counters.base import Counter
-from gliner_pipe.modeling.encoders.base import TaskVectors
 from gliner_pipe.modeling.record_finders.base import RecordFinder
-from gliner_pipe.modeling.task_finders import Columns, slot_queries
 from gliner_pipe.registry import registry
 
 
@@ -24,7 +19,4 @@ class SlotRecords(RecordFinder):
     """
 
     needs_counter = True
-
-    def queries(self, counter: Counter | None, tasks: TaskVectors, limits: Tensor) -> Columns | None:
-        """Return the queries of fields."""
-        return slot_queries(counter, tasks, "record", limits)
+    slots_of = "record"

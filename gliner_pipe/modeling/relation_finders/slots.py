@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
-from gliner_pipe.modeling.counters.base import Counter
-from gliner_pipe.modeling.encoders.base import TaskVectors
 from gliner_pipe.modeling.relation_finders.base import RelationFinder
-from gliner_pipe.modeling.task_finders import Columns, slot_queries
 from gliner_pipe.registry import registry
 
 
@@ -24,7 +19,4 @@ class SlotRelations(RelationFinder):
     """
 
     needs_counter = True
-
-    def queries(self, counter: Counter | None, tasks: TaskVectors, limits: Tensor) -> Columns | None:
-        """Return the queries of heads and tails."""
-        return slot_queries(counter, tasks, "relation", limits)
+    slots_of = "relation"

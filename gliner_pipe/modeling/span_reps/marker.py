@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gliner_pipe.modeling.layers.dropout import draw_kept, drawn_rate
-from gliner_pipe.modeling.layers.linear import Linear, projection
+from gliner_pipe.modeling.layers.linear import Linear, projection, without_padding
 from gliner_pipe.modeling.precision import HeadCopy
 from gliner_pipe.modeling.span_reps.base import SpanRep, all_alike
 from gliner_pipe.registry import registry
@@ -94,7 +94,7 @@ class FactoredMarker(MarkerSpanRep):
 
         The part of the row's context is added to that of the first word.
         """
-        first, last = self._first_part(words), self._last_part(words)
+        first, last = without_padding([self._first_part, self._last_part], words, word_mask)
         context = self._context_part(words, word_mask)
         return first if context is None else first + context, last
 

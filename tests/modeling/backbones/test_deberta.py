@@ -4,6 +4,7 @@ import copy
 import importlib.util
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from conftest import kept_in, make_backbone
@@ -14,6 +15,7 @@ from gliner_pipe.modeling.backbones.transformer import Transformer
 from gliner_pipe.modeling.layers import deberta as deberta_layer
 from gliner_pipe.modeling.layers import disentangled_attention
 from gliner_pipe.modeling.layers.deberta import DisentangledAttention, DisentangledEncoder, replace_attention
+from gliner_pipe.modeling.layers.linear import take_linears
 
 LENGTHS = (1, 2, 7, 64, 300)  # beyond the buckets and beyond the positions
 
@@ -594,3 +596,85 @@ def test_gradients_on_a_gpu():
         if expected.grad is not None:
             within = 1e-3 * float(expected.grad.abs().max()) + 1e-3
             torch.testing.assert_close(found.grad, expected.grad, rtol=0, atol=within, msg=name)
+
+
+# -- without padding -----------------------------------------------------------------------------------------------------
+
+
+def chosen(model, inputs, places, wanted):
+    with torch.inference_mode():
+        return model.encoder.vectors_at(model, *inputs.values(), places, wanted)
+
+
+def places_in(inputs):
+    """Each third position of each row, and which of them hold tokens."""
+    length = inputs["input_ids"].shape[1]
+    places = torch.arange(0, length, 3).expand(3, -1)
+    return places, inputs["attention_mask"].gather(1, places).bool()
+
+
+@pytest.mark.parametrize("changes", GRID, ids=str)
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16], ids=str)
+def test_vectors_of_some_tokens(changes, kind):
+    _, ours = pair(**changes)
+    take_linears(ours)
+    ours.to(kind)
+    for length in LENGTHS:
+        for padded in (False, True):
+            inputs = batch(length, padded)
+            places, wanted = places_in(inputs)
+            found = chosen(ours, inputs, places, wanted)
+            if "relative_attention" in changes or "conv_kernel_size" in changes:
+                assert found is None
+                continue
+            at = places[..., None].expand(-1, -1, 24)
+            expected = hidden(ours, inputs).gather(1, at) * wanted[..., None]
+            within = 1e-5 if kind == torch.float32 else 0.1
+            torch.testing.assert_close(found, expected, atol=within, rtol=within)
+
+
+def test_vectors_of_some_tokens_do_not_depend_on_other_rows():
+    _, ours = pair()
+    inputs = batch(40)
+    places, wanted = places_in(inputs)
+    together = chosen(ours, inputs, places, wanted)
+    for row in (0, 1):
+        length = int(inputs["attention_mask"][row].sum())
+        alone = {name: value[row : row + 1, :length] for name, value in inputs.items()}
+        count = int(wanted[row].sum())
+        found = chosen(ours, alone, places[row : row + 1, :count], wanted[row : row + 1, :count])
+        torch.testing.assert_close(found[0], together[row, :count], atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("where", ["", "encoder", "encoder.layer.1", "encoder.layer.0.attention.self"])
+def test_a_model_with_hooks_is_run_as_it_is(where):
+    _, ours = pair()
+    inputs = batch(8)
+    assert chosen(ours, inputs, *places_in(inputs)) is not None
+    ours.get_submodule(where).register_forward_hook(lambda *_: None)
+    assert chosen(ours, inputs, *places_in(inputs)) is None
+
+
+def test_gradients_need_the_whole_model():
+    _, ours = pair()
+    inputs = batch(8)
+    places, wanted = places_in(inputs)
+    assert ours.encoder.vectors_at(ours, *inputs.values(), places, wanted) is None
+    assert chosen(ours.train(), inputs, places, wanted) is None
+
+
+@pytest.mark.parametrize("pooling", ["first", "last"])
+def test_the_backbone_ends_at_the_tokens_it_uses(deberta, pooling, monkeypatch):
+    from gliner_pipe.modeling.backbones.base import Prompt
+
+    backbone = built(deberta, pooling=pooling, hidden_size=16, window=32)
+    texts = [["Ada", "Lovelace", "unbelievable", "words"] * 3, ["London", "\u200b", "Paris"]]
+    prompts = [Prompt(np.array([5, 6, 7]), np.array([0, 2])), Prompt(np.array([5]), np.array([0]))]
+    windows = backbone.windows(backbone.tokenize(texts), prompts, 4)
+    inputs = backbone.collate(windows)
+    with torch.inference_mode():
+        found = backbone(inputs)
+        monkeypatch.setattr(DisentangledEncoder, "vectors_at", lambda *_: None)
+        expected = backbone(inputs)
+    for name in ("words", "prompt"):
+        torch.testing.assert_close(getattr(found, name), getattr(expected, name), atol=1e-6, rtol=1e-6)

@@ -8,7 +8,7 @@ from conftest import kept_in
 from torch import nn
 
 from gliner_pipe.modeling.layers import linear
-from gliner_pipe.modeling.layers.linear import Linear, take_linears
+from gliner_pipe.modeling.layers.linear import Linear, rows_of_kernel, take_linears, without_padding
 
 packs = pytest.mark.skipif(torch.float32 not in linear._KERNELS, reason="no packed weights on this machine")
 
@@ -142,3 +142,31 @@ def test_padded_rows_change_nothing(shape):
         found, expected = layer(inputs), F.linear(inputs, layer.weight, layer.bias)
     assert found.is_contiguous()
     torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("n", [1, 7, 40])
+def test_then_gelu(n):
+    layer, inputs = Linear(8, 6), torch.randn(2, n, 8)
+    expected = torch.nn.functional.gelu(layer(inputs))
+    with torch.inference_mode():
+        torch.testing.assert_close(layer.then_gelu(inputs), expected.detach())
+    torch.testing.assert_close(layer.then_gelu(inputs), expected)
+
+
+@pytest.mark.parametrize("lengths", [[3, 3], [5, 2, 0], [40, 33], [0, 0]], ids=str)
+def test_layers_without_padding(lengths):
+    mask = torch.arange(max(*lengths, 1)) < torch.tensor(lengths)[:, None]
+    layer, inputs, seen = Linear(4, 5), torch.randn(*mask.shape, 4), []
+
+    def counted(vectors):
+        seen.append(vectors.numel() // 4)
+        return layer(vectors)
+
+    with torch.inference_mode():
+        first, second = without_padding([counted, torch.tanh], inputs, mask)
+        expected = layer(inputs)
+    torch.testing.assert_close(first[mask], expected[mask])
+    assert torch.equal(second[mask], inputs.tanh()[mask])
+    assert first.shape == expected.shape and seen == [rows_of_kernel(sum(lengths)) or mask.numel()]
+    without_padding([counted], inputs, mask)
+    assert seen[1] == mask.numel(), "with gradients shapes do not follow the data"
