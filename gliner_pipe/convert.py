@@ -21,6 +21,7 @@ from gliner_pipe.migration.command import convert_file
 from gliner_pipe.migration.yaml_files import SUFFIXES
 from gliner_pipe.pipeline.convert import from_gliner, from_transformers, to_gliner, to_transformers
 from gliner_pipe.pipeline.labels import split_labels
+from gliner_pipe.pipeline.load import load_saved
 from gliner_pipe.registry import registry
 from gliner_pipe.util.atomic import save_pipeline
 from gliner_pipe.util.consent import trusting
@@ -96,7 +97,7 @@ def convert(
         return target
     if to in ("gliner", "transformers") or (to is None and _is_pipeline(source)):
         with trusting(trust_remote_code):
-            nlp = spacy.load(source)
+            nlp = load_saved(source)
             if (to or _kind_of(nlp, component)) == "transformers":
                 return to_transformers(nlp, target, component, drop_transitions=drop_transitions)
             return to_gliner(nlp, target, component)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from gliner_pipe.util.secrets import redacted_message, redacted_text
 from gliner_pipe.util.visible import one_line
@@ -93,6 +95,26 @@ class CheckpointError(GlinerPipeError, ValueError):
 
 class TrainingError(GlinerPipeError, RuntimeError):
     """Training cannot continue: the loss is not a number, or it diverges."""
+
+
+@contextmanager
+def unreadable(where: object) -> Iterator[None]:
+    """Turn errors of other libraries about the files of a model into a ``CheckpointError``.
+
+    Parameters
+    ----------
+    where
+        Folder of the model.
+    """
+    try:
+        yield
+    except GlinerPipeError:
+        raise
+    except Exception as error:
+        reason = reason_of(error) or type(error).__name__
+        raise CheckpointError(
+            f"{where}: cannot be loaded ({reason}). Check its configuration, or download or save it again."
+        ) from error
 
 
 def reason_of(error: BaseException, most: int = 300) -> str:

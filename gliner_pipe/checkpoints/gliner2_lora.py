@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,10 +10,12 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from gliner_pipe.checkpoints import schemas
 from gliner_pipe.checkpoints.tensor_files import unpickled
 from gliner_pipe.errors import CheckpointError, ConfigError
 from gliner_pipe.modeling.backbones.hf_weights import listed
 from gliner_pipe.modeling.weights import read_parts
+from gliner_pipe.util.json_files import read_object
 
 CONFIG = "adapter_config.json"
 #: Weight files: of PEFT, and of the package before version 2.
@@ -109,11 +110,8 @@ def merged(
 
 
 def _config(folder: Path) -> dict[str, Any]:
-    try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{folder / CONFIG}: cannot be read as JSON ({error}).") from None
-    return config if isinstance(config, dict) else {}
+    config = read_object(folder / CONFIG, "Download it again")
+    return schemas.checked(schemas.LoraConfig, config, folder / CONFIG)
 
 
 def _change(module: str, tensors: Mapping[str, Tensor], config: Mapping[str, Any], path: Path) -> Change:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gliner_pipe.checkpoints import gliner2_lora, gliner2_names, gliner_assets
+from gliner_pipe.checkpoints import gliner2_lora, gliner2_names, gliner_assets, schemas
 from gliner_pipe.checkpoints.tensor_files import fit, report, weights
-from gliner_pipe.errors import CheckpointError
 from gliner_pipe.modeling.backbones import hf
 from gliner_pipe.modeling.block import from_blocks
 from gliner_pipe.modeling.encoders.schema_encoder import SPECIAL_TOKENS
 from gliner_pipe.modeling.gliner import GLiNER
 from gliner_pipe.modeling.weights import fill
 from gliner_pipe.util import consent
+from gliner_pipe.util.json_files import read_object
 
 #: ``model_type`` in the configuration.
 MODEL_TYPE = "extractor"
@@ -46,11 +45,12 @@ def read(folder: Path, config: Mapping[str, Any], lora: Path | None = None) -> G
     CheckpointError
         If files are missing, its tensors do not match the blocks, or it requires an unknown block.
     """
-    text_encoder = gliner_assets.hf_config(_with_encoder(config, folder), folder, "model_name")
+    tensors, parts = weights(folder)
+    schemas.check_sizes(config, tensors, folder / "config.json")
+    text_encoder = gliner_assets.hf_config(_with_encoder(config, folder), folder, "model_name", tensors)
     tokenizer = _tokenizer(folder, config["model_name"], text_encoder)
     model = from_blocks(gliner2_names.blocks(config, folder, hf.max_positions(text_encoder, tokenizer)))
     model.word_splitter = {"@word_splitters": "gliner2"}
-    tensors, parts = weights(folder)
     if lora is not None:
         parts = gliner2_lora.merged(parts, gliner2_lora.read_changes(lora), folder)
     state = gliner2_names.rename(tensors, config, folder)
@@ -58,7 +58,7 @@ def read(folder: Path, config: Mapping[str, Any], lora: Path | None = None) -> G
         gliner_assets.save(text_encoder, tokenizer, Path(assets) / "encoder" / "backbone")
         model.load_assets(Path(assets))
     fit(model, state, folder)
-    missing, unexpected = fill(model, (gliner2_names.rename(part, config, folder) for part in parts))
+    missing, unexpected = fill(model, (gliner2_names.rename(part, config, folder) for part in parts), folder)
     report(missing, unexpected, folder)
     return model.eval()
 
@@ -68,10 +68,7 @@ def _with_encoder(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     path = folder / ENCODER_CONFIG
     if not path.is_file():
         return dict(config)
-    try:
-        return {**config, "encoder_config": json.loads(path.read_text(encoding="utf8"))}
-    except ValueError as error:
-        raise CheckpointError(f"{path}: no valid JSON ({error}).") from None
+    return {**config, "encoder_config": read_object(path, "Download it again")}
 
 
 def _tokenizer(folder: Path, name: str, text_encoder: Any) -> Any:
@@ -82,7 +79,7 @@ def _tokenizer(folder: Path, name: str, text_encoder: Any) -> Any:
     """
     if hf.has_tokenizer(folder):
         path = folder / "tokenizer_config.json"
-        settings = json.loads(path.read_text(encoding="utf8")) if path.is_file() else {}
+        settings = read_object(path, "Download it again") if path.is_file() else {}
         options: dict[str, Any] = {"config": text_encoder}  # the config.json beside it is another one
         if isinstance(settings.get("extra_special_tokens"), list):
             options["extra_special_tokens"] = {}

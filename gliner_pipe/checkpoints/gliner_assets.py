@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
-from gliner_pipe.checkpoints import gliner_names
+from gliner_pipe.checkpoints import gliner_names, schemas
 from gliner_pipe.errors import CheckpointError, ConfigError, reason_of
-from gliner_pipe.modeling.backbones import hf, hf_weights
+from gliner_pipe.modeling.backbones import hf, hf_sizes, hf_weights
 from gliner_pipe.modeling.encoders.bi_encoder import BiEncoder
 from gliner_pipe.modeling.encoders.label_table import FILE as PROMPTS
 from gliner_pipe.modeling.gliner import GLiNER
@@ -29,7 +29,9 @@ SETTINGS = {
 }
 
 
-def hf_config(config: Mapping[str, Any], folder: Path, key: str) -> Any:
+def hf_config(
+    config: Mapping[str, Any], folder: Path, key: str, tensors: Mapping[str, Tensor] | None = None
+) -> Any:
     """Return the Hugging Face configuration of a model of a checkpoint, or else that of the model that it names.
 
     Settings without a model type are those of DeBERTa-v2, and of GPT-2 for the label decoder, as in GLiNER. Weights are
@@ -43,6 +45,8 @@ def hf_config(config: Mapping[str, Any], folder: Path, key: str) -> Any:
         Folder of the checkpoint, for errors.
     key
         Which model: a key of ``SETTINGS``.
+    tensors
+        The weights, which the model must not exceed.
 
     Raises
     ------
@@ -56,9 +60,13 @@ def hf_config(config: Mapping[str, Any], folder: Path, key: str) -> Any:
         stated = "decoder_config"  # where the user finds it
     if settings := config.get(SETTINGS[key]):
         try:
-            return hf.config_of(settings, stated, default_type(key))
+            found = hf.config_of(settings, stated, default_type(key))
         except ConfigError as error:
             raise CheckpointError(f"{folder}: its {stated} {error.found}. {error.do}.") from None
+        if tensors is not None:
+            held = sum(tensor.numel() for tensor in tensors.values())
+            hf_sizes.check(found, f"{folder}: its {stated}", held, len(tensors))
+        return found
     try:
         return AutoConfig.from_pretrained(hf.source_of(name, key), trust_remote_code=consent.is_given())
     except hf_weights.FAILURES as error:
@@ -104,11 +112,11 @@ def write(
     save(*text_encoder, target / "encoder" / "backbone")
     if kind.bi:
         _drop_tokens(target / "encoder" / "backbone", gliner_names.all_added_tokens(config))
-        labels = hf_config(config, folder, "labels_encoder")
+        labels = hf_config(config, folder, "labels_encoder", state)
         tokenizer = _tokenizer(config, folder / LABELS_TOKENIZER, "labels_encoder", labels)
         save(labels, tokenizer, target / "encoder" / "labels")
     if kind.generates:
-        decoder = hf_config(config, folder, "labels_decoder")
+        decoder = hf_config(config, folder, "labels_decoder", state)
         tokenizer = _tokenizer(
             config, folder / DECODER_TOKENIZER, "labels_decoder", decoder, add_prefix_space=True
         )
@@ -135,12 +143,14 @@ def _add_tokens(tokenizer: Any, config: Mapping[str, Any], folder: Path) -> None
     known = tokenizer.get_vocab()
     new = [token for token in gliner_names.added_tokens(config, folder) if token not in known]
     tokenizer.add_tokens(new, special_tokens=True)
-    ent = gliner_names.special_tokens(config)[0]
+    ent, *others = gliner_names.special_tokens(config)
     if ent not in tokenizer.get_vocab():
         raise CheckpointError(
             f"{folder}: the tokenizer has no token {ent!r}, the marker of labels, although class_token_index = "
             f"{config['class_token_index']} says that it was added. The tokenizer does not belong to these weights."
         )
+    if not gliner_names.is_streaming(config):
+        schemas.check_tokens(config, ent, tuple(filter(None, others)), tokenizer, folder)
 
 
 def _drop_tokens(folder: Path, tokens: Sequence[str]) -> None:

@@ -10,14 +10,22 @@ from typing import Any
 
 from torch import Tensor
 
-from gliner_pipe.checkpoints import gliner2_boundary, gliner2_lora, gliner2_read, gliner_assets, gliner_names
+from gliner_pipe.checkpoints import (
+    gliner2_boundary,
+    gliner2_lora,
+    gliner2_read,
+    gliner_assets,
+    gliner_names,
+    schemas,
+)
 from gliner_pipe.checkpoints.tensor_files import WEIGHTS, fit, report, weights
-from gliner_pipe.errors import CheckpointError, ConfigError, reason_of
+from gliner_pipe.errors import CheckpointError, ConfigError, reason_of, unreadable
 from gliner_pipe.modeling.backbones import hf, hf_weights
 from gliner_pipe.modeling.block import from_blocks
 from gliner_pipe.modeling.gliner import GLiNER
 from gliner_pipe.modeling.weights import fill
 from gliner_pipe.util.consent import trusting
+from gliner_pipe.util.json_files import read_object
 
 CONFIG = "gliner_config.json"
 #: Files to download: configurations, tokenizers and weights, which may be in several files (shards) with an index.
@@ -51,19 +59,28 @@ def read_checkpoint(name: str, lora: str | None = None, budgets: Mapping[str, fl
     folder = _folder(name)
     if lora is None and gliner2_lora.is_adapter(folder):
         return read_checkpoint(gliner2_lora.base_of(folder), name, budgets)
-    config = _read_config(config_file(folder) or folder / CONFIG)
+    path = config_file(folder) or folder / CONFIG
+    config = _read_config(path)
     if budgets:
         config = gliner2_boundary.with_budgets(config, budgets, name)
     if gliner2_read.is_config(config):
-        return gliner2_read.read(folder, config, None if lora is None else _folder(lora, of_lora=True))
+        merged = None if lora is None else _folder(lora, of_lora=True)
+        with unreadable(folder):
+            return gliner2_read.read(folder, config, merged)
     if lora is not None:
         raise ConfigError("components.*.model.lora", f"is set for {name!r}", "a GLiNER2 checkpoint, or null")
-    text_encoder = gliner_assets.hf_config(config, folder, "model_name")
+    with unreadable(folder):
+        return _read(folder, config, path)
+
+
+def _read(folder: Path, config: Mapping[str, Any], path: Path) -> GLiNER:
+    tensors, parts = weights(folder)
+    schemas.check_sizes(config, tensors, path)
+    text_encoder = gliner_assets.hf_config(config, folder, "model_name", tensors)
     tokenizer = gliner_assets.text_tokenizer(config, folder, text_encoder)
     blocks = gliner_names.blocks(config, folder, text_encoder, tokenizer)
     model = from_blocks(blocks)
     model.word_splitter = gliner_names.word_splitter(config)
-    tensors, parts = weights(folder)
     prefix = _prefix(tensors, folder)
     state = gliner_names.rename(_without(tensors, prefix), config, folder)
     gliner_names.check_prompts(state, config, folder)
@@ -72,7 +89,7 @@ def read_checkpoint(name: str, lora: str | None = None, budgets: Mapping[str, fl
         model.load_assets(Path(assets))
     fit(model, state, folder)
     parts = (gliner_names.rename(_without(part, prefix), config, folder) for part in parts)
-    missing, unexpected = fill(model, parts)
+    missing, unexpected = fill(model, parts, folder)
     report(missing, unexpected, folder)
     return model.eval()
 
@@ -129,8 +146,8 @@ def config_file(folder: Path) -> Path | None:
 def _is_config(path: Path) -> bool:
     """Whether a JSON file has the content of a ``gliner_config.json``, or is the configuration of GLiNER2."""
     try:
-        content = json.loads(path.read_text(encoding="utf8"))
-    except (OSError, ValueError):
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError):
         return False
     if not isinstance(content, dict):
         return False
@@ -149,12 +166,9 @@ def _hint(name: str, folder: Path) -> str:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        config = json.loads(path.read_text(encoding="utf8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path}: no valid JSON ({error}).") from None
-    if not isinstance(config, dict):
-        raise CheckpointError(f"{path}: found {type(config).__name__}; allowed: a JSON object.")
+    config = read_object(path, "Download it again")
+    is_gliner2 = gliner2_read.is_config(config)
+    config = schemas.checked(schemas.Gliner2Config if is_gliner2 else schemas.GlinerConfig, config, path)
     config = gliner_names.normalized(config)
     if not config.get("model_name"):
         raise CheckpointError(f"{path}: has no model_name, the text encoder. Is it a GLiNER checkpoint?")

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from gliner_pipe.data.tags import OUTSIDE, split_tag_names
-from gliner_pipe.errors import CheckpointError, ConfigError, GlinerPipeError
+from gliner_pipe.errors import CheckpointError, ConfigError, GlinerPipeError, unreadable
 from gliner_pipe.modeling.backbones import hf, hf_weights
 from gliner_pipe.modeling.backbones.stacked import Dense
 from gliner_pipe.modeling.backbones.transformer import Transformer
@@ -163,6 +163,23 @@ def read_model(
     CheckpointError
         If it has layers without an equivalent block, or its scores differ from those of the blocks.
     """
+    with unreadable(name):
+        return _read_model(
+            name, tag_names, any_names, scheme, constrained, all_pieces, window, stride, trust_remote_code
+        )
+
+
+def _read_model(
+    name: str,
+    tag_names: Sequence[str] | Mapping[str, str] | None,
+    any_names: bool,
+    scheme: Scheme | None,
+    constrained: bool,
+    all_pieces: bool,
+    window: int | None,
+    stride: int | None,
+    trust_remote_code: bool,
+) -> TokenClassifier:
     theirs, tokenizer, attention = _load(name, trust_remote_code)
     head = head_of(theirs, name)
     tags = _tags(theirs.config, tag_names, name, any_names)

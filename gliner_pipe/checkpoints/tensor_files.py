@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -55,13 +54,15 @@ def unpickled(path: Path, device: str = "cpu") -> dict[str, Tensor]:
     """Load a pickle file of tensors; a file that holds anything else, such as code, is refused."""
     try:
         state = torch.load(path, map_location=device, weights_only=True)
-    except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
+    except Exception as error:  # torch raises errors of many kinds for damaged files
         reason = reason_of(error, 200)
         raise CheckpointError(
             f"{path}: holds more than tensors, or is incomplete ({reason}). No code was run. Request the model as "
             "model.safetensors."
         ) from None
-    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in state.items()
+    ):
         raise CheckpointError(
             f"{path}: holds more than named tensors. Request the model as model.safetensors."
         )

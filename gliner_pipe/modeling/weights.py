@@ -11,7 +11,8 @@ from safetensors import safe_open
 from safetensors.torch import save_model
 from torch import Tensor, nn
 
-from gliner_pipe.errors import CheckpointError
+from gliner_pipe.errors import CheckpointError, reason_of
+from gliner_pipe.modeling.backbones.hf_weights import listed
 from gliner_pipe.modeling.merging import own_weights
 from gliner_pipe.util.atomic import replace_file
 
@@ -47,13 +48,13 @@ def fill_weights(model: nn.Module, path: Path) -> None:
         If the weights do not fit the blocks of the model.
     """
     try:
-        missing, unexpected = fill(own_weights(model), read_parts(path / WEIGHTS))
+        missing, unexpected = fill(own_weights(model), read_parts(path / WEIGHTS), path / WEIGHTS)
     except RuntimeError as error:
-        reason = " ".join(str(error).split())
+        reason = reason_of(error)
     else:
         if not missing and not unexpected:
             return
-        reason = f"missing: {', '.join(missing) or 'none'}; unexpected: {', '.join(unexpected) or 'none'}"
+        reason = f"missing: {listed(missing)}; unexpected: {listed(unexpected)}"
     raise CheckpointError(f"{path / WEIGHTS} does not fit the blocks of the config: {reason}")
 
 
@@ -99,8 +100,19 @@ def _with_aliases(tensors: dict[str, Tensor], aliases: Mapping[str, str] | None)
     return {name: tensors[kept] for name, kept in (aliases or {}).items() if kept in tensors} | tensors
 
 
-def fill(model: nn.Module, parts: Iterable[Mapping[str, Tensor]]) -> tuple[list[str], list[str]]:
+def fill(
+    model: nn.Module, parts: Iterable[Mapping[str, Tensor]], where: object = "weights"
+) -> tuple[list[str], list[str]]:
     """Load weights into a model, part by part.
+
+    Parameters
+    ----------
+    model
+        The model.
+    parts
+        Tensors by name.
+    where
+        Their file or folder, for errors.
 
     Returns
     -------
@@ -113,12 +125,32 @@ def fill(model: nn.Module, parts: Iterable[Mapping[str, Tensor]]) -> tuple[list[
     ------
     RuntimeError
         If a shape differs.
+    CheckpointError
+        If a tensor holds values that are no numbers.
     """
     own = model.state_dict()
     filled: set[int] = set()
     unexpected: list[str] = []
     for part in parts:
+        _check_numbers(part, own, where)
         unexpected += model.load_state_dict(part, strict=False).unexpected_keys
         filled |= {own[name].data_ptr() for name in part if name in own}
     missing = [name for name, weight in own.items() if weight.data_ptr() not in filled and weight.numel()]
     return missing, unexpected
+
+
+def _check_numbers(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], where: object) -> None:
+    for name, tensor in tensors.items():
+        if name in own and own[name].is_floating_point() and not tensor.is_floating_point():
+            raise CheckpointError(
+                f"{where}: the tensor {name} has the dtype {tensor.dtype}; allowed: floating-point numbers. Use the "
+                "weights before their quantisation."
+            )
+        # the sum is not finite if any value is not, and is faster; a sum may also overflow
+        if tensor.is_floating_point() and not tensor.sum(dtype=torch.float32).isfinite():
+            wrong = int((~tensor.float().isfinite()).sum())
+            if wrong:
+                raise CheckpointError(
+                    f"{where}: the tensor {name} holds {wrong} of {tensor.numel()} values that are infinite or no "
+                    "number (NaN). The weights are damaged, or their training failed: use others."
+                )

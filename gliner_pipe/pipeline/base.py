@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import random
+import time
 import weakref
 from abc import abstractmethod
 from collections import Counter
@@ -111,6 +112,7 @@ class TorchPipe(PlacedPipe):
             allowed = "names without slashes, ':', backslashes and control characters, other than '..'"
             raise ConfigError(f"components.{name}", found, allowed, "Choose another name")
         self._where = f"components.{name}"
+        self.made_at = time.time()
         if not (word_splitter is None or isinstance(word_splitter, WordSplitter)):
             allowed = f"@word_splitters = {', '.join(available('word_splitters'))}"
             raise ConfigError(f"{self._where}.word_splitter", f"found {described(word_splitter)}", allowed)
@@ -229,6 +231,18 @@ class TorchPipe(PlacedPipe):
         """Use the tokenizer of this pipeline in ``make_doc``; returns the component."""
         self._pipeline = PipelineOf(nlp)
         return self
+
+    @property
+    def sections(self) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+        """The component's section in the config: as it was made, and as the pipeline has read it last.
+
+        ``nlp.config`` always shows the former. The latter is what ``nlp.from_disk`` has read just before the component.
+        """
+        nlp = self._pipeline.get()
+        if nlp is None or self.name not in nlp.component_names:
+            return {}, {}
+        read = (nlp._config.get("components") or {}).get(self.name) or {}
+        return nlp.get_pipe_config(self.name), {key: read[key] for key in read if key != "factory"}
 
     def make_doc(self, text: str) -> Doc:
         """Return a document of a text, made by the pipeline; without one (after unpickling) by its language."""

@@ -17,6 +17,7 @@ from gliner_pipe.errors import ConfigError
 from gliner_pipe.modeling.token_classifier import TokenClassifier
 from gliner_pipe.pipeline.build import blank
 from gliner_pipe.pipeline.gliner.component import Gliner
+from gliner_pipe.pipeline.load import load_saved
 from gliner_pipe.pipeline.token_classifier.component import TokenTagger
 from gliner_pipe.pipeline.word_splitters import Gliner2Words, SpacyWords
 from gliner_pipe.registry import registry
@@ -78,7 +79,7 @@ def to_transformers(
     ConfigError
         If transformers has no equivalent layer; nothing is written then.
     """
-    nlp = spacy.load(source) if isinstance(source, str) else source
+    nlp = load_saved(source) if isinstance(source, str) else source
     tagger: Any = component_of(nlp, TokenTagger, component)
     with tagger.placed():
         return write_model(tagger._ready(), Path(target), drop_transitions=drop_transitions)
@@ -115,7 +116,7 @@ def to_gliner(source: str | spacy.language.Language, target: Path, component: st
     ConfigError
         If GLiNER lacks a block or the word splitter; nothing is written then.
     """
-    nlp = spacy.load(source) if isinstance(source, str) else source
+    nlp = load_saved(source) if isinstance(source, str) else source
     pipe: Any = component_of(nlp, Gliner, component)
     splitter = pipe.word_splitter
     names = [name for name, made in registry.word_splitters.get_all().items() if made is type(splitter)]

@@ -10,8 +10,9 @@ from typing import Any
 import spacy
 from spacy.language import Language
 
-from gliner_pipe.errors import ConfigError
+from gliner_pipe.errors import ConfigError, unreadable
 from gliner_pipe.pipeline.labels import check_threshold
+from gliner_pipe.pipeline.serialize import unchanged
 from gliner_pipe.util.consent import trusting
 from gliner_pipe.util.console import console_note
 from gliner_pipe.util.hub_client import hub_error, make_api
@@ -94,7 +95,32 @@ def load(
             return _with_settings(_from_checkpoint(str(name), lang), settings)
         if is_hub_id and not spacy.util.is_package(str(name)):
             return _with_settings(from_hub(str(name), revision=revision, lang=lang, **options), settings)
-        return _with_settings(spacy.load(model_in(folder) if folder.is_dir() else name, **options), settings)
+        return _with_settings(load_saved(name, **options), settings)
+
+
+def load_saved(name: str | Path, **options: Any) -> Language:
+    """Load a pipeline from a folder, or an installed one; of a training's folder its best model, or else its last one.
+
+    If another process saves a pipeline in the same place meanwhile, the old or the new one is returned.
+
+    Parameters
+    ----------
+    name
+        Folder, or name of an installed package.
+    options
+        Options of ``spacy.load``.
+
+    Raises
+    ------
+    CheckpointError
+        If the folder holds no complete pipeline.
+    """
+    folder = Path(name)
+    if not folder.is_dir():
+        return spacy.load(name, **options)
+    folder = model_in(folder)
+    with unreadable(folder):  # damaged files, unknown factories, blocks that do not fit
+        return unchanged(folder, lambda: spacy.load(folder, **options))
 
 
 def is_pipeline(folder: Path) -> bool:

@@ -3,6 +3,9 @@
 Blocks and settings are defined by ``nlp.config``. A component's folder holds the rest: weights, the backbone's
 configuration and tokenizer, and settings changed at run time. A setting given to ``spacy.load(..., config=...)`` takes
 precedence over a change made before saving.
+
+A folder is written beside the earlier one and then swapped in, so that a process that is killed leaves the earlier or
+the new one. ``cfg.json`` holds fingerprints of all that was saved with it: :mod:`gliner_pipe.pipeline.fingerprints`.
 """
 
 from __future__ import annotations
@@ -13,22 +16,48 @@ import os
 import re
 import shutil
 import tempfile
+import time
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import srsly
-from safetensors import SafetensorError
+from pydantic import BaseModel
 
 from gliner_pipe.checkpoints.pretrained import Named
-from gliner_pipe.errors import CheckpointError, ConfigError, reason_of
+from gliner_pipe.errors import CheckpointError, unreadable
+from gliner_pipe.pipeline import fingerprints
 from gliner_pipe.util import consent
-from gliner_pipe.util.atomic import inside
+from gliner_pipe.util.atomic import inside, replace_entries, shared
+from gliner_pipe.util.json_files import Schema, check, read_object
 from gliner_pipe.util.secrets import redacted
 
 CFG = "cfg.json"
+MODEL = "model"
 BLOCKS = "blocks.json"
+#: How often a load beside a change of the files is repeated.
+_ATTEMPTS = 5
+
+Loaded = TypeVar("Loaded")
+
+
+class Saved(BaseModel):
+    """Content of ``cfg.json``: settings as configured and as they were, whether there are weights, and fingerprints."""
+
+    configured: dict[str, Any]
+    current: dict[str, Any]
+    weights: bool = False
+    files: dict[str, str] = {}
+    config: fingerprints.OfConfig | None = None
+
+
+class SavedBlocks(BaseModel):
+    """Content of ``blocks.json``: the blocks of a checkpoint that the config gives by name, and its word splitter."""
+
+    blocks: dict[str, Any]
+    word_splitter: str | dict[str, Any] | None
 
 
 class Serializable(Protocol):
@@ -36,8 +65,14 @@ class Serializable(Protocol):
 
     name: str
     model: Any
+    #: When the component was made, in seconds since the epoch.
+    made_at: float
     #: The settings from ``nlp.config``, before any change at run time.
     configured: Mapping[str, Any]
+
+    @property
+    def sections(self) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+        """The component's section in the config: as it was made, and as the pipeline has read it last."""
 
     @property
     def factory(self) -> str:
@@ -58,56 +93,107 @@ class Serializable(Protocol):
 
 
 def to_disk(component: Serializable, path: Path, exclude: Iterable[str] = ()) -> None:
-    """Write the component into the folder `path`."""
-    exclude = set(exclude)
-    path.mkdir(parents=True, exist_ok=True)
-    has_weights = "model" not in exclude and component.network.is_built
-    if "cfg" not in exclude:
-        settings = {"configured": component.configured, "current": component.current_settings()}
-        _write(path / CFG, {**settings, "weights": has_weights})
+    """Write the component into the folder `path`; what is excluded stays there as it is."""
+    parts = [name for part, name in (("cfg", CFG), ("model", MODEL)) if part not in set(exclude)]
+    with replace_entries(path, parts) as folder:
+        _write_files(component, folder, parts, fingerprints.of_config(path))
+
+
+def _write_files(
+    component: Serializable, folder: Path, parts: Collection[str], config: fingerprints.OfConfig | None = None
+) -> None:
+    """Write the parts of a component into an empty folder, with the fingerprints of the pipeline's ``config.cfg``."""
+    has_weights = MODEL in parts and component.network.is_built
     if has_weights:
         model = component.network
-        model.save(path / "model")
+        model.save(folder / MODEL)
         if model.blocks is not None:
             blocks = {"blocks": consent.unstated(model.blocks), "word_splitter": model.word_splitter}
-            _write(path / "model" / BLOCKS, blocks)
+            _write(folder / MODEL / BLOCKS, blocks)
+    if CFG in parts:
+        settings = {"configured": component.configured, "current": component.current_settings()}
+        prints = {"files": fingerprints.of_files(folder), "config": config and config.model_dump()}
+        _write(folder / CFG, {**settings, "weights": has_weights, **prints})
 
 
 def from_disk(component: Serializable, path: Path, exclude: Iterable[str] = ()) -> None:
-    """Load the component from the folder `path`."""
-    exclude = set(exclude)
-    folder = path / "model"
+    """Load the component from the folder `path`; again if another process replaces the folder meanwhile."""
+    with shared(path.parent):
+        unchanged(path, lambda: _read_files(component, path, set(exclude)))
+
+
+def unchanged(path: Path, load: Callable[[], Loaded]) -> Loaded:
+    """Return what is loaded from a folder that no other process changes meanwhile; a load beside a change is repeated.
+
+    Raises
+    ------
+    CheckpointError
+        If the folder changes each time.
+    """
+    for attempt in range(_ATTEMPTS):
+        with shared(path):
+            before = _state(path)
+            try:
+                loaded = load()
+            except (ValueError, OSError):
+                if before == _state(path):
+                    raise
+            else:
+                if before == _state(path):
+                    return loaded
+        time.sleep(0.05 * 2**attempt)
+    raise CheckpointError(f"{path}: is written by another process all the time. Load it when that has ended.")
+
+
+def _state(path: Path) -> list[tuple[str, int, int]]:
+    """Return what tells whether a folder, or a file or folder in it, has been replaced."""
+    found = []
+    for item in (path, *(path.iterdir() if path.is_dir() else ())):
+        with suppress(FileNotFoundError):
+            stat = item.stat()
+            found.append((item.name, stat.st_ino, stat.st_mtime_ns))
+    return sorted(found)
+
+
+def _read_files(component: Serializable, path: Path, exclude: set[str]) -> None:
+    folder = path / MODEL
     consent.overrule(component.model)
+    has_model = "model" not in exclude and folder.is_dir()
     if "cfg" not in exclude:
-        saved = _read(path / CFG, component.factory)
-        _restore_changes(component, saved)
-        if saved.get("weights") and "model" not in exclude and not folder.is_dir():
+        saved = _read(Saved, path / CFG, component.factory)
+        fingerprints.check_config(path, saved.config, path / CFG)
+        if saved.config is not None and _is_stale(component, path):
+            raise CheckpointError(
+                f"{path.parent}: was replaced while it was loaded, so that the settings are those of the earlier "
+                f"pipeline; or the component {component.name!r} was made with other settings. Load it again."
+            )
+        if saved.weights and "model" not in exclude and not has_model:
             raise CheckpointError(
                 f"{path}: the folder 'model' with the weights is missing. Save the pipeline again."
             )
-    if "model" in exclude or not folder.is_dir():
+        if has_model:
+            fingerprints.check_files(path, saved.files, path / CFG)
+        _restore_changes(component, saved)
+    if not has_model:
         return
     model: Any = component.model
     if isinstance(model, Named):
-        saved = _read(folder / BLOCKS, component.factory)
-        model = model.restore(consent.unstated(saved["blocks"]))
+        named = _read(SavedBlocks, folder / BLOCKS, component.factory)
+        model = model.restore(consent.unstated(named.blocks))
         consent.overrule(model)
-        splitter = saved["word_splitter"]  # earlier versions wrote the name alone
+        splitter = named.word_splitter  # earlier versions wrote the name alone
         model.word_splitter = {"@word_splitters": splitter} if isinstance(splitter, str) else splitter
-    try:
+    with unreadable(folder):
         model.load(folder)
-    except (OSError, ValueError, SafetensorError) as error:
-        if isinstance(error, (CheckpointError, ConfigError)):
-            raise
-        reason = reason_of(error)
-        raise CheckpointError(f"{folder}: cannot be read ({reason}). Save the pipeline again.") from error
     component.replace_model(model.eval())
 
 
 def to_bytes(component: Serializable, exclude: Iterable[str] = ()) -> bytes:
     """Return the files that ``to_disk`` writes, as bytes."""
     with tempfile.TemporaryDirectory() as folder:
-        to_disk(component, Path(folder), exclude)
+        excluded = set(exclude)
+        parts = [name for part, name in (("cfg", CFG), ("model", MODEL)) if part not in excluded]
+        _write_files(component, Path(folder), parts)
         files = {
             path.relative_to(folder).as_posix(): path.read_bytes()
             for path in sorted(Path(folder).rglob("*"))
@@ -158,21 +244,17 @@ def _write(path: Path, content: Any) -> None:
     path.write_text(json.dumps(redacted("", content), ensure_ascii=False, indent=2), encoding="utf8")
 
 
-def _read(path: Path, factory: str) -> dict[str, Any]:
+def _read(kind: type[Schema], path: Path, factory: str) -> Schema:
     if not path.is_file():
         raise CheckpointError(
             f"{path.parent}: no {path.name}. The folder is not a complete saved {factory!r} component."
         )
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf8"))
-    except ValueError as error:
-        raise CheckpointError(f"{path}: no valid JSON ({error}). Save the pipeline again.") from None
-    return content
+    return check(kind, read_object(path, "Save the pipeline again"), path)
 
 
-def _restore_changes(component: Serializable, saved: Mapping[str, Any]) -> None:
+def _restore_changes(component: Serializable, saved: Saved) -> None:
     """Restore each setting whose configured value is the one that was configured when it was saved."""
-    configured, current = saved["configured"], saved["current"]
+    configured, current = saved.configured, saved.current
     values = {
         key: current[key] if key in current and _same(value, configured.get(key)) else value
         for key, value in component.configured.items()
@@ -195,6 +277,30 @@ def _same(left: Any, right: Any) -> bool:
     if isinstance(left, list) and isinstance(right, list):
         return len(left) == len(right) and all(map(_same, left, right))
     return bool(left == right)
+
+
+def _is_stale(component: Serializable, path: Path) -> bool:
+    """Whether another pipeline has replaced the one whose config the component was made from.
+
+    ``spacy.load`` reads the config twice before the component's files. A change after the second time shows in the
+    times of the files.
+    """
+    made, read = component.sections
+    if not made:  # the component is in no pipeline
+        return False
+    if not _is_part(read, made):
+        return True
+    times = [
+        item.stat().st_ctime for item in (path.parent, path.parent / fingerprints.CONFIG) if item.exists()
+    ]
+    return max(times, default=0.0) > component.made_at and not _is_part(fingerprints.section_of(path), made)
+
+
+def _is_part(part: Any, whole: Any) -> bool:
+    """Whether all values of a section are also in another one, which may have further options with defaults."""
+    if isinstance(part, Mapping) and isinstance(whole, Mapping):
+        return all(key in whole and _is_part(part[key], whole[key]) for key in part)
+    return _same(part, whole)
 
 
 def _single_dollars(text: str) -> str:

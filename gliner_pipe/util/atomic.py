@@ -20,7 +20,7 @@ import shutil
 import stat
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -34,8 +34,11 @@ if sys.platform != "win32":
 
 #: Seconds after which a sibling counts as that of a dead process, on filesystems without locks.
 STALE_AFTER = 24 * 3600.0
-#: Seconds for another process to complete its swap, on filesystems without locks.
+#: Seconds for another process to complete its swap.
 SWAP_GRACE = 0.5
+
+#: Seconds that a swap waits for processes that are reading the folder.
+READING_GRACE = 10.0
 
 #: Characters that are not allowed in names from outside: separators on Windows, and control characters.
 _UNSAFE = {"\\", ":", "\x7f", *map(chr, range(32))}
@@ -110,6 +113,42 @@ def replace_directory(path: str | os.PathLike[str], *, marker: str) -> Iterator[
         _apply_umask(folder)
         _flush_tree(folder)
         _swap(folder, target)
+        _flush(target.parent)
+
+
+@contextmanager
+def replace_entries(path: str | os.PathLike[str], names: Collection[str]) -> Iterator[Path]:
+    """Yield an empty folder that replaces what `path` has under these names, unless the block raises.
+
+    If `path` has nothing else, it is replaced in one step; otherwise each entry is, and all others are kept.
+
+    Parameters
+    ----------
+    path
+        Folder to change; it and its parents are created.
+    names
+        Names of all files and folders that the block may write. Those that it does not write are removed.
+
+    Raises
+    ------
+    DataError
+        If `path` is a file.
+    """
+    target = _resolved(path)
+    recover(target)
+    if target.exists() and not target.is_dir():
+        raise DataError(f"{target}:", "is a file", "a folder, or a new path", "Give another path")
+    with scratch_directory(target) as folder:
+        yield folder
+        _flush_tree(folder)
+        if not target.exists() or {item.name for item in target.iterdir()} <= set(names):
+            _swap(folder, target)
+        else:
+            for name in names:
+                if (folder / name).exists():
+                    _swap(folder / name, target / name)
+                else:
+                    _remove(target / name)
         _flush(target.parent)
 
 
@@ -200,6 +239,31 @@ def scratch_directory(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield folder
 
 
+@contextmanager
+def shared(path: Path) -> Iterator[None]:
+    """Lock a folder for reading inside the block: a process that replaces it waits, up to ``READING_GRACE`` seconds.
+
+    Without effect on systems and filesystems without locks, and on a folder that is being written.
+    """
+    lock, end = None, time.monotonic() + SWAP_GRACE
+    while lock is None and path.is_dir() and time.monotonic() < end:
+        try:
+            lock = _lock(path, exclusive=False)
+            if lock is None:
+                break
+            if not os.path.samestat(os.fstat(lock), path.stat()):  # replaced before it was locked
+                _unlock(lock)
+                lock = None
+        except FileNotFoundError:
+            continue
+        except BlockingIOError:
+            time.sleep(0.01)
+    try:
+        yield
+    finally:
+        _unlock(lock)
+
+
 def recover(path: str | os.PathLike[str]) -> bool:
     """Restore the folder that was renamed by a process killed during a swap; remove leftovers of dead processes.
 
@@ -255,8 +319,12 @@ def _check_replaceable(target: Path, marker: str) -> None:
 
 def _swap(new: Path, target: Path) -> None:
     if target.exists():
-        if not _exchange(new, target):
-            _replace_in_two_steps(new, target)
+        lock = _lock_unread(target)
+        try:
+            if not _exchange(new, target):
+                _replace_in_two_steps(new, target)
+        finally:
+            _unlock(lock)
         return
     try:
         new.rename(target)
@@ -347,19 +415,32 @@ def _locked_sibling(target: Path, make: Callable[[Path], None]) -> Iterator[Path
         _unlock(lock)
 
 
-def _lock(path: Path) -> int | None:
+def _lock_unread(path: Path) -> int | None:
+    """Lock a file or folder as soon as nobody reads it; return None if that takes too long."""
+    end = time.monotonic() + READING_GRACE
+    while time.monotonic() < end:
+        try:
+            return _lock(path)
+        except FileNotFoundError:
+            return None
+        except BlockingIOError:
+            time.sleep(0.01)
+    return None
+
+
+def _lock(path: Path, exclusive: bool = True) -> int | None:
     """Lock a file or folder until it is unlocked or the process dies; return None if the filesystem has no locks.
 
     Raises
     ------
     BlockingIOError
-        If a living process holds the lock.
+        If a living process holds the lock; two locks that are not exclusive are possible.
     """
     if sys.platform == "win32":
         return None
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_NB | (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH))
     except BlockingIOError:
         os.close(descriptor)
         raise

@@ -20,7 +20,7 @@ from gliner_pipe.util.secrets import (
 #: Maximum size in bytes; larger files are data.
 _LIMIT = 16 * 1024**2
 #: Files of vocabularies, in which no word may change.
-_VOCABULARIES = frozenset(
+VOCABULARIES = frozenset(
     (
         *("tokenizer.json", "vocab.json", "vocab.txt", "merges.txt", "added_tokens.json", "strings.json"),
         *("special_tokens_map.json", "labels.json"),
@@ -43,7 +43,7 @@ def redact_folder(folder: Path, names: Iterable[str] | None = None) -> None:
     """
     wanted = None if names is None else set(names)
     for path in sorted(folder.rglob("*")):
-        if path.name in _VOCABULARIES or (wanted is not None and path.name not in wanted):
+        if path.name in VOCABULARIES or (wanted is not None and path.name not in wanted):
             continue
         how = _forms_file if path.name == "tokenizer_config.json" else _FILES.get(path.suffix)
         if how is None or not path.is_file() or path.stat().st_size > _LIMIT:

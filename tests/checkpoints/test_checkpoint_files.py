@@ -254,6 +254,8 @@ def test_a_tokenizer_of_other_weights(folder):
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.add_tokens(["#one#", "#two#", "#three#"])
     tokenizer.save_pretrained(folder)
+    refused(folder, "vocab_size = .*allowed: .*the tokens of the tokenizer")
+    change(folder, vocab_size=-1, class_token_index=-1)
     refused(folder, "the tokenizer of the text encoder has .* tokens, the weights")
 
 

@@ -227,6 +227,10 @@ def test_an_incomplete_folder(uni: tuple[Language, Path], tmp_path: Path) -> Non
     shutil.copytree(uni[1], tmp_path / "broken")
     graph = tmp_path / "broken" / "gliner" / "model" / "model.onnx"
     graph.write_bytes(b"no graph")
+    with pytest.raises(CheckpointError, match=r"model\.onnx was not saved together"):
+        spacy.load(tmp_path / "broken")
+    settings = tmp_path / "broken" / "gliner" / "cfg.json"
+    settings.write_text(json.dumps({**json.loads(settings.read_text()), "files": {}}))  # as in earlier files
     with pytest.raises(CheckpointError, match=r"model\.onnx: cannot be opened"):
         spacy.load(tmp_path / "broken")("Ada sings")
     graph.unlink()

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from gliner_pipe.errors import CheckpointError, ConfigError, GlinerPipeError, reason_of
-from gliner_pipe.modeling.backbones import hf_weights, word_spaces
+from gliner_pipe.modeling.backbones import hf_sizes, hf_weights, word_spaces
 from gliner_pipe.modeling.layers.cache import evaluating
 from gliner_pipe.modeling.layers.linear import take_linears
 from gliner_pipe.util import consent
@@ -212,6 +212,8 @@ def load_weights(kind: Any, source: str, name: str, where: str, options: dict[st
     ConfigError
         If an attention that cannot run was chosen in `options`, by the user.
     """
+    if Path(source).is_dir():
+        hf_sizes.check_folder(_config_of(source, options), Path(source), kind)
     try:
         return hf_weights.load(kind, source, name, **how, **options)
     except (ImportError, ValueError) as error:
@@ -222,10 +224,7 @@ def load_weights(kind: Any, source: str, name: str, where: str, options: dict[st
             where = f"{where.rpartition('.')[0]}.attn_implementation"
             found = f"found {chosen!r}, which cannot run here ({reason})"
             raise ConfigError(where, found, _ATTENTION, "Set auto for the fastest that can") from None
-        from transformers import AutoConfig
-
-        trusted = {"trust_remote_code": options["trust_remote_code"]}
-        config = options.get("config") or AutoConfig.from_pretrained(source, **trusted)
+        config = _config_of(source, options)
         for instead in ("sdpa", "eager"):
             config._attn_implementation = instead
             try:
@@ -235,6 +234,14 @@ def load_weights(kind: Any, source: str, name: str, where: str, options: dict[st
             _report_attention(where, reason, instead)
             return model
         raise
+
+
+def _config_of(source: str, options: Mapping[str, Any]) -> Any:
+    """Return the configuration among the arguments of ``from_pretrained``, or else that of a folder or hub id."""
+    from transformers import AutoConfig
+
+    trusted = {"trust_remote_code": options["trust_remote_code"]}
+    return options.get("config") or AutoConfig.from_pretrained(source, **trusted)
 
 
 _ATTENTION = "auto, eager, sdpa, flash_attention_2"
@@ -289,14 +296,26 @@ def read_tokenizer(source: str | Path, trust_remote_code: bool, **options: Any) 
                 raise
             # the name of this class in files that transformers 5 writes, unknown to version 4
             tokenizer = PreTrainedTokenizerFast.from_pretrained(source, **options)
-    except (*hf_weights.FAILURES, TypeError) as error:
+    except hf_weights.FAILURES as error:
         consent.refuse(error, source, "model")
         raise CheckpointError(_no_tokenizer(source, reason_of(error, 160))) from None
+    limit = getattr(tokenizer, "model_max_length", 1)
+    if isinstance(limit, bool) or not isinstance(limit, (int, float)) or not limit >= 1:
+        raise CheckpointError(
+            f"{source}: its tokenizer_config.json has model_max_length = {limit!r}; allowed: a whole number from 1 on."
+        )
+    if (rust := getattr(tokenizer, "backend_tokenizer", None)) is not None:
+        try:
+            rust.encode(_UNUSUAL)
+        except Exception as error:  # the package tokenizers raises nothing more special
+            raise CheckpointError(_no_tokenizer(source, reason_of(error, 160))) from None
     if len(tokenizer) < _FEW_TOKENS and not {*tokenizer.get_vocab()} - {*tokenizer.all_special_tokens, "▁"}:
         raise CheckpointError(_no_tokenizer(source, "it only has special tokens"))
     return tokenizer
 
 
+#: A text with characters that few vocabularies have: it fails if there is no token for what is unknown.
+_UNUSUAL = "a \u0ca0 \ue000 \U0001f9ff"
 #: A tokenizer with fewer tokens may have special tokens only.
 _FEW_TOKENS = 512
 #: Files of tokenizers, of which a model has one or more.

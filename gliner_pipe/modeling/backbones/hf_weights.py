@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import pickle
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,24 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from packaging.version import Version
-from safetensors import SafetensorError
 
 from gliner_pipe.errors import CheckpointError
 from gliner_pipe.util.atomic import inside
 
 logger = logging.getLogger(__name__)
 
-#: What `transformers` raises for a model that cannot be loaded.
-FAILURES = (
-    OSError,
-    ValueError,
-    ImportError,
-    RuntimeError,
-    KeyError,
-    EOFError,
-    SafetensorError,
-    pickle.PickleError,
-)
+#: What `transformers` and its libraries raise for a model that cannot be loaded: errors of all kinds.
+FAILURES = (Exception,)
 #: Names that wrappers put before the names of tensors: torch.compile, DataParallel, `peft`, training loops.
 WRAPPERS = frozenset({"_orig_mod", "module", "model", "base_model"})
 #: Largest number of names in a message.
