@@ -180,8 +180,8 @@ def _by_field(gold: _Fields, predicted: _Fields) -> Iterable[tuple[str, tuple[li
 
 
 def _row(name: str, gold: Sequence[_Value], predicted: Sequence[_Value]) -> FieldRow:
-    texts = (", ".join(one.text for one in side) for side in (gold, predicted))
-    return FieldRow(name, *texts, {one.key for one in gold} == {one.key for one in predicted})
+    here, there = (", ".join(one.text for one in side) for side in (gold, predicted))
+    return FieldRow(name, here, there, {one.key for one in gold} == {one.key for one in predicted})
 
 
 def _value_errors(

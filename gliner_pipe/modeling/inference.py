@@ -20,7 +20,7 @@ from gliner_pipe.modeling.encoders.base import EncoderBatch
 from gliner_pipe.modeling.gliner import GLiNER
 from gliner_pipe.modeling.layers.cache import evaluating
 from gliner_pipe.modeling.span_reps.base import FoundSpans, Representations, all_alike, by_row
-from gliner_pipe.modeling.task_finders import FoundValues, TaskInputs
+from gliner_pipe.modeling.task_finders import CHOICE, FoundValues, TaskInputs
 from gliner_pipe.modeling.task_inference import find_values, values_by_text, values_on_host
 from gliner_pipe.util.devices import is_out_of_memory, release_memory
 from gliner_pipe.util.prefetch import ahead
@@ -219,7 +219,8 @@ class SpanPredictions:
     below
         Spans from the lower threshold up to their thresholds, in the same order; empty without a lower threshold.
     class_scores
-        Scores of each candidate span for all labels, by its first and last word; empty unless asked for.
+        Scores of each candidate span for all labels, by its first and last word, and of spans of values if these were
+        asked for; empty unless asked for.
     class_logits
         Logits of the labels of the ``classes`` tasks, ``(tasks, labels)``, by number of the task in the query and of
         the label; 0 for others. One for all windows, see `Aggregation`. None if the text has no words or no task has
@@ -254,6 +255,7 @@ def predict_spans(
     lower: float | None = None,
     given: Sequence[GivenSpans] | None = None,
     class_scores: bool = False,
+    score_values: bool = False,
     field_limits: Sequence[NumberArray] | None = None,
     class_aggregation: Aggregation = "mean",
 ) -> list[SpanPredictions]:
@@ -275,6 +277,8 @@ def predict_spans(
         The only spans of each text that may be returned, in words of the text; None for no restriction.
     class_scores
         Whether to score each candidate span for all labels.
+    score_values
+        Likewise, the spans of values of fields with them.
     field_limits
         Threshold of each field of the records and relations of each text, in [0, 1], ``(tasks, fields)``; infinite for
         padding. None to find none.
@@ -317,7 +321,9 @@ def predict_spans(
             if lower is not None:
                 above = spans.scores > row_limits[spans.rows, spans.labels]
                 rest, spans = spans.where(~above), spans.where(above)
-            classes = _class_scores(model, encoded, batch, spans) if class_scores else None
+            classes = None
+            if class_scores or score_values:
+                classes = _class_scores(model, encoded, batch, spans, values if score_values else ())
             of_text = _label_logits(model, encoded)
             of_spans = []
             if model.span_rep.needs_vectors:
@@ -392,10 +398,17 @@ def _text_logits(
 
 
 def _class_scores(
-    model: GLiNER, encoded: Representations, batch: EncoderBatch, spans: FoundSpans
+    model: GLiNER,
+    encoded: Representations,
+    batch: EncoderBatch,
+    spans: FoundSpans,
+    values: Sequence[FoundValues],
 ) -> tuple[Tensor, Tensor]:
     """Return row, first and last word of the distinct spans, and their scores for all labels, on the CPU."""
-    distinct = torch.stack([spans.rows, spans.starts, spans.ends], 1).unique(dim=0)
+    places = [torch.stack([spans.rows, spans.starts, spans.ends], 1)]
+    places += [torch.stack([some.rows, some.starts, some.ends], 1) for some in values]
+    every = torch.cat(places)
+    distinct = every[every[:, 2] != CHOICE].unique(dim=0)
     scores = model.span_rep.class_scores(encoded, batch.windows, distinct)
     return distinct.cpu(), scores.float().cpu()
 

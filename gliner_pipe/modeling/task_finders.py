@@ -145,12 +145,15 @@ class TaskFinder(Block):
     slots_of
         The kind of task of which the counter makes queries for each instance, see ``slot_queries``; None for another
         way. The queries of all finders with slots are made in one pass.
+    scores_pairs
+        Whether both values of an instance have the score of the instance, and not one each.
     joins_mentions
         Whether relations whose ends are parts of each other, or read the same, are joined; see ``mentions.joined``.
     """
 
     needs_counter: ClassVar[bool] = False
     slots_of: ClassVar[str | None] = None
+    scores_pairs: ClassVar[bool] = False
     joins_mentions: bool = False
 
     def check(self, span_rep: SpanRep) -> None:

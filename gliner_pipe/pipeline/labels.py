@@ -12,6 +12,15 @@ from typing import Any, TypeVar
 from gliner_pipe.errors import ConfigError
 
 _KEYS = ("label", "description", "threshold")
+#: Rules of a relation, with their defaults.
+_RULES: dict[str, Any] = {
+    "max_per_head": None,
+    "max_per_tail": None,
+    "symmetric": False,
+    "inverse": None,
+    "acyclic": False,
+    "allow_self": True,
+}
 _Item = TypeVar("_Item", bound="LabelItem")
 
 
@@ -61,16 +70,41 @@ class RelationItem(LabelItem):
     ----------
     head, tail
         Entity labels allowed for the head and the tail; None for any.
+    max_per_head, max_per_tail
+        Most relations of an entity as head and as tail; None for any number.
+    symmetric
+        Whether it holds in both directions or in none.
+    inverse
+        Label of the relation that holds in the other direction wherever this one does; None for none.
+    acyclic
+        Whether it has no circles.
+    allow_self
+        Whether head and tail may be the same words.
     """
 
     head: tuple[str, ...] | None = None
     tail: tuple[str, ...] | None = None
+    max_per_head: int | None = None
+    max_per_tail: int | None = None
+    symmetric: bool = False
+    inverse: str | None = None
+    acyclic: bool = False
+    allow_self: bool = True
+
+    @property
+    def has_rules(self) -> bool:
+        """Whether it has rules beside the types of its ends."""
+        return any(getattr(self, name) != default for name, default in _RULES.items())
 
     def to_config(self) -> str | dict[str, Any]:
         """Return the relation in the form of a config."""
         item = LabelItem.to_config(self)
-        types = {side: list(labels) for side, labels in (("head", self.head), ("tail", self.tail)) if labels}
-        return {**({"label": item} if isinstance(item, str) else item), **types} if types else item
+        more: dict[str, Any] = {
+            side: list(labels) for side, labels in (("head", self.head), ("tail", self.tail)) if labels
+        }
+        given = {name: getattr(self, name) for name in _RULES}
+        more |= {name: value for name, value in given.items() if value != _RULES[name]}
+        return {**({"label": item} if isinstance(item, str) else item), **more} if more else item
 
 
 def parse_labels(labels: Iterable[Any], where: str) -> tuple[LabelItem, ...]:
@@ -92,8 +126,35 @@ def parse_labels(labels: Iterable[Any], where: str) -> tuple[LabelItem, ...]:
 
 
 def parse_relations(relations: Iterable[Any], where: str) -> tuple[RelationItem, ...]:
-    """Parse a list of relations as ``parse_labels`` does; a mapping may also hold ``head`` and ``tail``."""
-    return _parse_list(relations, where, RelationItem, _parse_relation)
+    """Parse a list of relations as ``parse_labels`` does; a mapping may also hold ``head``, ``tail`` and rules.
+
+    Raises
+    ------
+    ConfigError
+        If the list or an item has another form, or the rules of two relations do not fit together.
+    """
+    items = _parse_list(relations, where, RelationItem, _parse_relation)
+    by_label = {item.label: item for item in items}
+    for index, item in enumerate(items):
+        if item.symmetric and {*(item.head or ())} != {*(item.tail or ())}:
+            found = f"found true for {item.label!r}, whose head and tail differ"
+            raise ConfigError(f"{where}[{index}].symmetric", found, "relations with the same head and tail")
+        if item.inverse is None:
+            continue
+        place, other = f"{where}[{index}].inverse", by_label.get(item.inverse)
+        if other is None or other is item or item.symmetric:
+            names = ", ".join(one for one in by_label if one != item.label) or "none"
+            allowed = f"another relation: {names}; and symmetric = false"
+            raise ConfigError(place, f"found {item.inverse!r} for {item.label!r}", allowed)
+        ends = {*(item.head or ())}, {*(item.tail or ())}
+        if ends != ({*(other.tail or ())}, {*(other.head or ())}):
+            found = f"found {other.label!r} for {item.label!r}, whose head is not its tail, or the reverse"
+            raise ConfigError(place, found, "a relation with head and tail exchanged")
+        if other.inverse not in (None, item.label):
+            raise ConfigError(
+                place, f"found {other.label!r}, the inverse of {other.inverse!r}", "one inverse"
+            )
+    return items
 
 
 def _parse_list(
@@ -154,10 +215,20 @@ def refuse_references(labels: Any, where: str) -> None:
 
 
 def _parse_relation(relation: Any, where: str) -> RelationItem:
-    fields = _fields(relation, where, (*_KEYS, "head", "tail"))
+    fields = _fields(relation, where, (*_KEYS, "head", "tail", *_RULES))
     item = _parse({key: value for key, value in fields.items() if key in _KEYS}, where)
     head, tail = (_types(fields.get(side), f"{where}.{side}") for side in ("head", "tail"))
-    return RelationItem(item.label, item.description, item.threshold, head=head, tail=tail)
+    rules = {name: fields[name] for name in _RULES if fields.get(name) is not None}
+    for name, value in rules.items():
+        if name.startswith("max_"):
+            right, allowed = type(value) is int and value >= 0, "a whole number, or null"
+        elif name == "inverse":
+            right, allowed = isinstance(value, str), "the label of a relation"
+        else:
+            right, allowed = isinstance(value, bool), "true or false"
+        if not right:
+            raise ConfigError(f"{where}.{name}", f"found {value!r}", allowed)
+    return RelationItem(item.label, item.description, item.threshold, head=head, tail=tail, **rules)
 
 
 def _types(labels: Any, where: str) -> tuple[str, ...] | None:

@@ -49,6 +49,8 @@ class BoundaryPairs(RelationFinder):
     of the batch; here by the length of the window.
     """
 
+    scores_pairs = True
+
     def __init__(
         self,
         relation_heads_per_type: Size = 32,

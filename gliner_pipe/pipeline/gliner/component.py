@@ -43,8 +43,10 @@ from gliner_pipe.pipeline.component_settings import takes_settings
 from gliner_pipe.pipeline.gliner import restrictions
 from gliner_pipe.pipeline.gliner.class_choice import VIOLATED, ClassChoice
 from gliner_pipe.pipeline.gliner.classification import classified
+from gliner_pipe.pipeline.gliner.joint import LEAST_END, chosen_together, obeying
 from gliner_pipe.pipeline.gliner.label_parser import MANY, LabelParser, ParsedLabels
 from gliner_pipe.pipeline.gliner.labelled import LabelledPipe
+from gliner_pipe.pipeline.gliner.relation_rules import overlaps
 from gliner_pipe.pipeline.gliner.settings import DEFAULT_CONFIG, GlinerSettings
 from gliner_pipe.pipeline.gliner.task_results import (
     field_limits,
@@ -55,6 +57,7 @@ from gliner_pipe.pipeline.gliner.task_results import (
 )
 from gliner_pipe.pipeline.gliner.task_settings import (
     ClassesItem,
+    FieldItem,
     RecordItem,
     refuse_keys,
 )
@@ -154,6 +157,10 @@ _Asked = tuple[
     npt.NDArray[np.float64],
     ClassChoice | None,
 ]
+
+
+#: Entities and relations that were chosen together.
+Together = tuple[list[Candidate], list[annotate.Link]]
 
 
 class Prepared(NamedTuple):
@@ -295,6 +302,9 @@ class Gliner(TextPredictions, LabelledPipe):
                 "null",
                 "Lower threshold instead, and select by span._.score",
             )
+        if self.cfg["joint"] and model.relation_finder is None:
+            found = "found true for a model without relation_finder"
+            raise ConfigError(f"{self._where}.joint", found, "false, or a model with one")
         generator = model.label_generator
         if self.cfg["class_scores"] and generator is not None and generator.mode == "prompt":
             raise ConfigError(
@@ -341,11 +351,23 @@ class Gliner(TextPredictions, LabelledPipe):
                 asked.limits(self.threshold),
                 [self.limit(item) for item in relations],
                 asked.patterns,
-                field_limits(records, relations if as_tasks else (), self.limit),
+                field_limits(records, relations if as_tasks else (), self._field_limit),
                 self.choice_of(classes),
             )
         words = splitter.split(doc) if labels or known[key][0].tasks else Words([])
         return Request(doc, words, labels, relations, records, classes, *known[key])
+
+    def _field_limit(self, item: FieldItem | RelationItem) -> float:
+        """Return the minimum score of a value of a field, or of an end of a relation."""
+        limit, finder = self.limit(item), self.gliner.relation_finder
+        if (
+            self.cfg["joint"]
+            and isinstance(item, RelationItem)
+            and finder is not None
+            and not finder.scores_pairs
+        ):
+            return min(limit, LEAST_END)  # one good end can make up for the other
+        return limit
 
     def _query(
         self,
@@ -377,6 +399,7 @@ class Gliner(TextPredictions, LabelledPipe):
                 lower=cfg["candidate_threshold"],
                 given=given,
                 class_scores=cfg["class_scores"],
+                score_values=cfg["joint"],
                 field_limits=[request.field_limits for request in requests],
                 class_aggregation=cfg["class_aggregation"],
             )
@@ -386,7 +409,15 @@ class Gliner(TextPredictions, LabelledPipe):
                     one.candidates = restrictions.matching(one.candidates, *check, report)
                     one.below = restrictions.matching(one.below, *check)
             options = self.decoding
-            kept = [model.decoder.decode(one.candidates, **options) for one in found]
+            together: list[Together | None] = [None] * len(requests)
+            if cfg["joint"]:
+                places = given or [None] * len(requests)
+                joined_rows = zip(requests, read, found, places, strict=True)
+                together = [self._together(*row, windows, report) for row in joined_rows]
+            kept = [
+                model.decoder.decode(one.candidates, **options) if chosen is None else chosen[0]
+                for one, chosen in zip(found, together, strict=True)
+            ]
             generated: list[list[tuple[str, ...]]] = [[()] * len(entities) for entities in kept]
             if model.label_generator is not None:
                 generated = generate_labels(
@@ -400,7 +431,7 @@ class Gliner(TextPredictions, LabelledPipe):
             instances = [
                 self._instances(*row, windows, report) for row in zip(requests, read, found, strict=True)
             ]
-            rows = zip(requests, read, found, kept, generated, instances, strict=True)
+            rows = zip(requests, read, found, kept, generated, instances, together, strict=True)
             predictions = [self._prediction(report, *row) for row in rows]
         self.add_to_report(report)
         return predictions
@@ -417,14 +448,52 @@ class Gliner(TextPredictions, LabelledPipe):
         if found.values is None:
             return []
         matches = pattern_check(request.records, request.doc, request.words, read, report)
-        tasks = request.query.tasks
-        instances = find_instances(found.values, windows, tasks, self._decode, matches)
+        tasks, values = request.query.tasks, found.values
+        if self.cfg["joint"]:  # relations are chosen with the entities
+            values = values[:, values[1] < len(request.records)]
+        instances = find_instances(values, windows, tasks, self._decode, matches)
         finder = self.gliner.relation_finder
         if finder is not None and finder.joins_mentions:
             places = value_places(request.doc, request.words, read)
             relations = [number for number, task in enumerate(tasks) if task.kind == "relation"]
             return joined(instances, relations, places, request.doc.text)
         return instances
+
+    def _together(
+        self,
+        request: Request,
+        read: ReadWords,
+        found: SpanPredictions,
+        given: GivenSpans,
+        windows: Sequence[Window],
+        report: Counter[str],
+    ) -> Together | None:
+        """Return the entities and relations of a document that are chosen together; None if it has no relations."""
+        finder = self.gliner.relation_finder
+        if finder is None or not request.relations or not request.labels:
+            return None
+
+        def allowed(some: list[Candidate]) -> list[Candidate]:
+            inside = some if given is None else [one for one in some if one[:2] in given]
+            check = request.labels, request.patterns, request.doc, request.words, read
+            return restrictions.matching(inside, *check) if request.patterns else inside
+
+        return chosen_together(
+            found,
+            windows,
+            request.labels,
+            request.relations,
+            request.limits.tolist(),
+            request.relation_limits,
+            first_task=len(request.records),
+            scores_pairs=finder.scores_pairs,
+            conflict=overlaps(
+                **{name: self.cfg[name] for name in ("flat_ner", "multi_label", "partial_overlaps")}
+            ),
+            allowed=allowed,
+            where=f"{self._where}.relations",
+            report=report,
+        )
 
     def _decode(self, candidates: list[Candidate]) -> list[Candidate]:
         return self.gliner.decoder.decode(candidates, **self.decoding)
@@ -438,6 +507,7 @@ class Gliner(TextPredictions, LabelledPipe):
         kept: Sequence[Candidate],
         generated: Sequence[tuple[str, ...]],
         instances: Sequence[Instance],
+        together: Together | None,
     ) -> annotate.Prediction:
         """Name the entities of a document, and find the relations between them."""
         generator = self.gliner.label_generator
@@ -455,10 +525,16 @@ class Gliner(TextPredictions, LabelledPipe):
             )
         links = self._links(request, found, kept) if request.query.relations else None
         others: list[annotate.Entity] = []
-        if links is None and request.relations:
+        if together is not None:
+            links = together[1]
+        elif links is None and request.relations:
             links, others = relation_links(
                 instances, request.relations, len(request.records), entities, read, report
             )
+        if links and together is None and any(item.has_rules for item in request.relations):
+            ends = [one[:2] for one in (*entities, *others)]
+            asked = request.relations, request.relation_limits
+            links = obeying(links, ends, *asked, f"{self._where}.relations", report)
         records = found_records(instances, request.records, read) if request.records else None
         of_text = self._classified(request, found, report) if request.classes else None
         below = None

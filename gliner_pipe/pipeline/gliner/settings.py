@@ -40,8 +40,9 @@ class GlinerSettings(Settings):
     ``input_spans_key``: span group, or ``"ents"``, whose spans are the only ones to be scored; null for all spans.
     ``relation_threshold``: minimum score of a relation; null for ``threshold``. ``adjacency_threshold``: minimum
     adjacency score before a pair's relation is classified. ``relation_reach``: maximum distance between the windows of
-    two related entities. ``label_sampling``, ``relation_sampling``, ``task_sampling``: how training samples labels,
-    pairs, and records and classes, see ``LabelSampling``, ``RelationSampling`` and ``TaskSampling``.
+    two related entities. ``joint``: entities and relations are chosen together, so that a relation can bring back an
+    entity below its threshold. ``label_sampling``, ``relation_sampling``, ``task_sampling``: how training samples
+    labels, pairs, and records and classes, see ``LabelSampling``, ``RelationSampling`` and ``TaskSampling``.
     ``class_rules``: what the labels of classifications must have in common, see ``parse_rules``.
     ``class_aggregation``: how the logits of a class in several windows become one.
     ``generate_constraints``: the only labels that the label generator may produce; null for any. ``n_sequences``:
@@ -76,6 +77,7 @@ class GlinerSettings(Settings):
     n_sequences: Count | None = None
     use_generated_labels: bool = False
     prompt_slots: Count = 8
+    joint: bool = False
     class_rules: list[Any] = Field(default=[])
     class_aggregation: Aggregation = "mean"
 

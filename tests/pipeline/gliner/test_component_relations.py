@@ -125,6 +125,32 @@ def test_of_several_labels_the_one_that_fits_is_named(nlp: Any) -> None:
     assert {(r.head.label_, r.tail.label_) for r in doc._.relations} == {("company", "person")}
 
 
+def test_rules_of_relations(nlp: Any) -> None:
+    """All pairs are found at a threshold of 0; of them the best stay that obey the rules."""
+    component = nlp.get_pipe("gliner")
+    component.relation_threshold = component.adjacency_threshold = 0.0
+    component.relations = ["works for", "founded", "located in"]
+    free = {(one.label, one.head.text, one.tail.text): one.score for one in nlp(docs_of(nlp)[1])._.relations}
+    component.relations = ["works for", {"label": "founded", "max_per_head": 1, "max_per_tail": 1}, {"label": "located in", "acyclic": True}]  # fmt: skip
+    doc = nlp(docs_of(nlp)[1])
+    kept = {(one.label, one.head.text, one.tail.text): one.score for one in doc._.relations}
+    assert all(free[key] == score for key, score in kept.items())
+    assert {key for key in free if key[0] == "works for"} == {key for key in kept if key[0] == "works for"}
+    founded = [key for key in kept if key[0] == "founded"]
+    assert ("founded", "Bert", "Initech") in founded and len({key[1] for key in founded}) == len(founded)
+    places = {key[1:] for key in kept if key[0] == "located in"}
+    assert ("Initech", "Paris") in places and not places & {pair[::-1] for pair in places}
+    assert (
+        component.report["relation left out because of the rules of relations"] == len(free) - len(kept) > 0
+    )
+    component.relations = [
+        {"label": "founded", "inverse": "founded by"},
+        {"label": "founded by", "threshold": 1.0},
+    ]
+    found_here = {one[2]: (one.head.text, one.tail.text) for one in nlp(docs_of(nlp)[1])._.relations}
+    assert set(found_here) == {"founded", "founded by"}
+
+
 def test_saved_and_loaded(nlp: Any, tmp_path: Path) -> None:
     component = nlp.get_pipe("gliner")
     component.relations = [{"label": "founded", "head": ["person"], "threshold": 0.25}, "works for"]
