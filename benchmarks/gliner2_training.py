@@ -1,13 +1,20 @@
-"""Trains entities and classes together, here and in the package gliner2, from the same untrained checkpoint.
-
-Both sides have the same texts, steps, batches, learning rates and clipping; each has its own sampling of labels and its
-own losses. Both trained checkpoints are scored by this project. The data are voice commands of Snips: slots are entities,
-the intent of a text is its class.
+"""Trains entities with classes, or records, here and in the package gliner2, with the same texts, steps and batches.
 
     python benchmarks/gliner2_training.py --data PATH/snips --output result.json
+    python benchmarks/gliner2_training.py --data PATH/tasteset --output result.json
 
-The folder holds test.jsonl: 100 texts of each intent, in the order of `INTENTS`. Every fifth is held out. Without
-``--backbone`` the text encoder is MiniLM; any folder of a Hugging Face encoder will do.
+snips: voice commands; slots are entities, the intent of a text is its class. The folder holds test.jsonl: 100 texts of
+each intent, in the order of `INTENTS`. Every fifth is held out. tasteset: lists of ingredients; each line is a record with
+the fields food, quantity and unit. The folder holds train.chars.jsonl and test.chars.jsonl; lists of up to six lines are used.
+
+Sides:
+
+- ``tasks``: the composition and the recipe of configs/tasks.cfg;
+- ``checkpoint``: an untrained checkpoint of gliner2 with a pretrained text encoder, trained by this project;
+- ``gliner2``: the same checkpoint, trained by the package with the same learning rates and clipping.
+
+All are scored by this project on the same held-out texts. Without ``--backbone`` the text encoder is MiniLM; any folder of
+a Hugging Face encoder will do.
 """
 
 from __future__ import annotations
@@ -15,6 +22,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import re
 import tempfile
 import time
 import warnings
@@ -36,6 +44,8 @@ INTENTS = (
 )
 #: Texts of each intent.
 TEXTS = 100
+#: Fields of an ingredient.
+FIELDS = ("food", "quantity", "unit")
 
 
 def main() -> None:
@@ -51,19 +61,24 @@ def main() -> None:
     )
     parser.add_argument("--lr", type=float, nargs=2, default=(1e-4, 1e-3), help="of encoder and heads")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--sides", nargs="+", default=["ours", "gliner2"], choices=["ours", "gliner2"])
+    parser.add_argument("--sides", nargs="+", default=list(SIDES), choices=list(SIDES))
     parser.add_argument("--output", type=Path)
     args = parser.parse_args()
-    train, test, labels = snips(args.data / "test.jsonl", args.labels)
-    result: dict[str, Any] = {"steps": args.steps, "batch": args.batch, "lr": args.lr, "labels": labels}
+    if args.data.name == "snips":
+        train, test, labels = snips(args.data / "test.jsonl", args.labels)
+        asked: dict[str, Any] = {"labels": labels, "classes": {"intent": list(INTENTS)}}
+    else:
+        train, test = (ingredients(args.data / f"{part}.chars.jsonl") for part in ("train", "test"))
+        asked = {"records": {"ingredient": list(FIELDS)}}
+    result: dict[str, Any] = {"texts": [len(train), len(test)], "steps": args.steps, "batch": args.batch}
     with tempfile.TemporaryDirectory() as folder:
         start = untrained(args.backbone or minilm(), Path(folder) / "start", args.seed)
         for side in args.sides:
             before = time.process_time()
-            run = run_ours if side == "ours" else run_gliner2
-            trained = run(start, train, Path(folder) / side, args)
-            result[side] = {"cpu_seconds": time.process_time() - before, **scored(trained, test, labels)}
-            print(side, json.dumps(result[side]))
+            trained = SIDES[side](start, train, Path(folder) / side, args)
+            seconds = time.process_time() - before
+            result[side] = {"cpu_seconds": round(seconds, 1), **scored(trained, test, asked)}
+            print(side, json.dumps(result[side]), flush=True)
     if args.output is not None:
         args.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf8")
 
@@ -93,6 +108,23 @@ def snips(path: Path, n_labels: int) -> tuple[list[dict], list[dict], list[str]]
     return train, test, labels
 
 
+def ingredients(path: Path) -> list[dict]:
+    """Return lists of ingredients in GLiNER2's format: a record for each line that has a food."""
+    made = []
+    for row in records(path):
+        found = []
+        for line in re.finditer(r".+", row["text"]):
+            record: dict[str, Any] = {}
+            for start, end, field in row["entities"]:
+                if field in FIELDS and line.start() <= start and end <= line.end() and field not in record:
+                    record[field] = {"text": row["text"][start:end], "start": start, "end": end}
+            if "food" in record:
+                found.append({"ingredient": {field: record.get(field, "") for field in FIELDS}})
+        if found and row["text"].count("\n") <= 6:
+            made.append({"input": row["text"], "output": {"json_structures": found}})
+    return made
+
+
 def untrained(backbone: Path, target: Path, seed: int) -> Path:
     """Write a checkpoint of gliner2 with a pretrained encoder and random heads."""
     import torch
@@ -113,7 +145,29 @@ def untrained(backbone: Path, target: Path, seed: int) -> Path:
     return target
 
 
-def run_ours(start: Path, train: list[dict], work: Path, args: argparse.Namespace) -> Path:
+def run_tasks(start: Path, train: list[dict], work: Path, args: argparse.Namespace) -> Path:
+    """Train the composition of configs/tasks.cfg by this project; return a pipeline."""
+    from confit import Config
+
+    from gliner_pipe.registry import registry
+    from gliner_pipe.train import train as train_pipeline
+
+    config = Config.from_disk(Path(__file__).parents[1] / "configs" / "tasks.cfg")
+    if args.backbone is not None:
+        config["vars"]["model"] = str(args.backbone)
+    texts = work.with_suffix(".jsonl")
+    texts.write_text("".join(json.dumps(row) + "\n" for row in train), encoding="utf8")
+    config["vars"]["train"] = str(texts)
+    for name in ("val_data", "sample_texts", "best_metric", "validation_interval"):
+        del config["train"][name]
+    config["train"].update(
+        max_steps=args.steps, batch_size=f"{args.batch} samples", seed=args.seed, output_path=str(work), loggers=[]
+    )
+    train_pipeline(**config.resolve(registry=registry)["train"], cpu=True)
+    return work / "model-last"
+
+
+def run_checkpoint(start: Path, train: list[dict], work: Path, args: argparse.Namespace) -> Path:
     """Train by this project; return a checkpoint."""
     import spacy
 
@@ -164,18 +218,24 @@ def run_gliner2(start: Path, train: list[dict], work: Path, args: argparse.Names
     return work / "final"
 
 
-def scored(checkpoint: Path, test: list[dict], labels: list[str]) -> dict[str, float]:
-    """Return the F1 of exact spans and the accuracy of intents of a checkpoint."""
-    import spacy
+#: How each side is trained.
+SIDES = {"tasks": run_tasks, "checkpoint": run_checkpoint, "gliner2": run_gliner2}
 
+
+def scored(trained: Path, test: list[dict], asked: dict[str, Any]) -> dict[str, float]:
+    """Return the F1 of entities, fields and records and the accuracy of classes of a checkpoint or pipeline."""
+    import gliner_pipe
     from gliner_pipe.data.readers import gliner2_json
     from gliner_pipe.evaluation.evaluate import evaluate_pipeline
 
-    nlp = spacy.blank("en")
-    settings = {"labels": labels, "classes": {"intent": list(INTENTS)}, "device": "cpu"}
-    nlp.add_pipe("gliner", config={"model": str(checkpoint), **settings})
+    nlp = gliner_pipe.load(trained, **asked)
     scores = evaluate_pipeline(nlp, list(gliner2_json(test)(nlp)), metrics=["exact"])
-    return {"f": scores["exact"]["micro"]["f"], "accuracy": scores["classes"]["all"]["accuracy"]}
+    kept = {"entities": scores["exact"]["micro"]["f"]} if "labels" in asked else {}
+    if "classes" in scores:
+        kept["accuracy"] = scores["classes"]["all"]["accuracy"]
+    if "records" in scores:
+        kept |= {kind: scores["records"][kind]["micro"]["f"] for kind in ("fields", "records")}
+    return kept
 
 
 if __name__ == "__main__":
