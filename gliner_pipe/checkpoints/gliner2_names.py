@@ -90,7 +90,8 @@ def _span(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "relation_finder": {"@relation_finders": "slots"},
         "record_finder": {"@record_finders": "slots"},
         "decoder": {"@decoders": "span", "across_labels": False},
-        "loss": {"@losses": "gliner_pipe.bce"},
+        # the loss that these checkpoints were trained with, and a weight that teaches new names in fewer steps
+        "loss": {"@losses": "gliner_pipe.bce", "masking": "global", "negatives": 0.5, "choice_weight": 1.0},
     }
 
 
