@@ -11,9 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
 from confit import Config
+from pydantic import TypeAdapter, ValidationError
 from spacy.language import Language
 from spacy.training import Example
 
@@ -31,6 +32,7 @@ from gliner_pipe.evaluation.evaluate import gold_span_getter
 from gliner_pipe.evaluation.report import percent
 from gliner_pipe.migration import translate
 from gliner_pipe.pipeline.build import pipeline_of
+from gliner_pipe.pipeline.config_errors import allowed_values
 from gliner_pipe.pipeline.labels import split_labels
 from gliner_pipe.pipeline.overrides import gliner_components, override, tagging_components
 from gliner_pipe.prediction.texts import TextItem, read_texts
@@ -183,6 +185,13 @@ def distill(
     DataError
         If there are no texts, or no entities in them.
     """
+    own = {"labels": labels, "threshold": threshold, "lines": lines, "limit": limit}
+    for name, value in own.items():
+        hint = get_type_hints(distill, include_extras=True)[name]
+        try:
+            TypeAdapter(hint).validate_python(value)
+        except ValidationError:
+            raise ConfigError(f"distill.{name}", f"is {value!r}", allowed_values(hint)) from None
     given = _check(options, held_out, warm_start)
     student = pipeline_of(nlp, trust_remote_code, "train.nlp")
     teacher = pipeline_of(teacher, trust_remote_code, "distill.teacher")
@@ -306,8 +315,10 @@ def _items(texts: Any, lines: bool | None, limit: int | None) -> Iterable[TextIt
         items: Iterable[TextItem] = read_texts(
             texts, lines=not Path(texts).is_dir() if lines is None else lines
         )
-    else:
+    elif isinstance(texts, Iterable):
         items = (TextItem.of(one, number) for number, one in enumerate(texts, 1))
+    else:
+        raise ConfigError("distill.texts", f"is {texts!r}", "a file or folder of texts, or a list of texts")
     return islice(items, None if limit is None else max(limit, 0))
 
 

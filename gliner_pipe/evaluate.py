@@ -35,6 +35,7 @@ from gliner_pipe.evaluation.thresholds import apply_thresholds
 from gliner_pipe.evaluation.thresholds import find_threshold as search_threshold
 from gliner_pipe.metrics.alignment import SpanGetter, check_getter, check_places, get_spans, prediction_getter
 from gliner_pipe.metrics.spans import METRICS
+from gliner_pipe.modeling.block import described
 from gliner_pipe.pipeline.build import pipeline_of
 from gliner_pipe.pipeline.labels import parse_labels, split_labels
 from gliner_pipe.pipeline.overrides import gliner_components, override, tagging_components
@@ -173,7 +174,14 @@ def evaluate(
         ``comparison``, see `compare_precision`. With ``tokens = "both"`` also ``on_text``, the scores on the pipeline's
         own tokens.
     """
-    _check_search(find_threshold, threshold, per_label=per_label, save=save, threshold_steps=threshold_steps)
+    _check_search(
+        find_threshold,
+        threshold,
+        per_label=per_label,
+        save=save,
+        threshold_steps=threshold_steps,
+        threshold_metric=None if threshold_metric == "exact" else threshold_metric,
+    )
     if html is not None and compare is not None:
         raise ConfigError("html", "is set together with compare", "one of the two", "Remove one")
     name = str(pipeline) if isinstance(pipeline, (str, Path)) else ""
@@ -293,7 +301,11 @@ def read_examples(
     if callable(data):
         return list(data(nlp))
     if not isinstance(data, (str, Path)):
-        return list(data)
+        examples = list(data) if isinstance(data, Iterable) else [data]
+        if any(not isinstance(one, Example) for one in examples):
+            allowed = "a path, a list of records or of spaCy Examples, or a reader"
+            raise ConfigError("data", f"is {described(data)}", allowed)
+        return examples
     return list(_reader(data, reader, span_setter)(nlp))
 
 
@@ -311,7 +323,7 @@ def _check_search(find_threshold: bool, threshold: float | None, **options: Any)
     """Refuse options that need `find_threshold`, or exclude it."""
     if find_threshold and threshold is not None:
         raise ConfigError("threshold", f"is {threshold}, and find_threshold is set", "one of the two")
-    given = [name for name, value in options.items() if value not in (None, False)]
+    given = [name for name, value in options.items() if value is not None and value is not False]
     if given and not find_threshold:
         raise ConfigError(given[0], "is set without find_threshold", "with find_threshold", "Add it")
 

@@ -205,9 +205,9 @@ def _paths_and_overrides(argv: Sequence[str]) -> tuple[list[Path], list[str]]:
 def _config_of(argv: Sequence[str]) -> Config | None:
     """Return the config of a command line with its overrides; None if it cannot be read."""
     paths, overrides = _paths_and_overrides(argv)
-    if not all(path.is_file() for path in paths):  # a pipe has been read
-        return None
     try:
+        if not all(path.is_file() for path in paths):  # a pipe has been read
+            return None
         config = read_configs(paths)[-1]
         for key, value in parsed_options(overrides).items():
             *sections, last = key.split(".")

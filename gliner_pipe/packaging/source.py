@@ -90,6 +90,8 @@ def _report_links(folder: Path) -> None:
 
 def find_pipeline(pipeline: str | Path) -> Path:
     """Return the folder that holds the pipeline's files."""
+    if not isinstance(pipeline, (str, Path)):
+        raise ConfigError("package.pipeline", f"is {pipeline!r}", _ALLOWED)
     path = Path(pipeline)
     recover(path)
     if path.is_dir():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from gliner_pipe.data.annotations import install
 from gliner_pipe.data.classes import Classified
 from gliner_pipe.modeling.decoders.span import Candidate, Preference
 from gliner_pipe.pipeline.word_splitters import Words
+from gliner_pipe.util.patterns import Pattern
 
 UNALIGNED = "entity does not align with token boundaries (alignment_mode)"
 ADJUSTED = "entity widened or narrowed to token boundaries (alignment_mode)"
@@ -74,7 +74,7 @@ class FoundField(NamedTuple):
 
     name: str
     is_list: bool
-    pattern: re.Pattern[str] | None
+    pattern: Pattern | None
     values: list[FoundValue]
 
 
@@ -116,7 +116,7 @@ class Prediction:
     has_generated: bool = False
     words: Words | None = None
     below: list[Entity] | None = None
-    patterns: Mapping[str, re.Pattern[str]] = field(default_factory=dict)
+    patterns: Mapping[str, Pattern] = field(default_factory=dict)
     classes: list[Classified] | None = None
     records: list[FoundRecord] | None = None
     other_ends: Sequence[Entity] = ()
@@ -171,7 +171,7 @@ def align(
     mode: str,
     decode: Callable[[list[Candidate]], list[Candidate]],
     report: Counter[str],
-    patterns: Mapping[str, re.Pattern[str]] | None = None,
+    patterns: Mapping[str, Pattern] | None = None,
 ) -> Aligned:
     """Find the tokens of entities, and resolve the conflicts that alignment with tokens makes.
 
@@ -261,7 +261,7 @@ def align_below(
     mode: str,
     entities: Sequence[Span],
     report: Counter[str],
-    patterns: Mapping[str, re.Pattern[str]],
+    patterns: Mapping[str, Pattern],
 ) -> tuple[list[Span], list[float]]:
     """Return tokens and score of each candidate below its threshold: each span and label once, with its best score.
 

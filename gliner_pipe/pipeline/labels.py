@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 from gliner_pipe.errors import ConfigError
+from gliner_pipe.util.patterns import Pattern
 
 _KEYS = ("label", "description", "threshold")
 #: Rules of a relation, with their defaults.
@@ -265,7 +266,7 @@ def parse_label(label: Any, where: str) -> LabelItem:
     if not isinstance(pattern, str) or not pattern:
         raise ConfigError(f"{where}.pattern", f"found {pattern!r}", allowed, do)
     try:
-        re.compile(pattern)
+        Pattern(pattern)
     except (re.error, OverflowError, RecursionError) as error:
         raise ConfigError(f"{where}.pattern", f"found {pattern!r} ({error})", allowed, do) from None
     return replace(item, pattern=pattern)
@@ -278,8 +279,6 @@ def _parse(label: Any, where: str) -> LabelItem:
         raise ConfigError(where, f"found the label {name!r}", "a string that is not blank")
     if description is not None and (not isinstance(description, str) or not description.strip()):
         raise ConfigError(where, f"found the description {description!r}", "a string that is not blank")
-    if re.search(r"[\ud800-\udfff]", name + (description or "")):
-        raise ConfigError(where, f"found the label {name!r}, which is not valid Unicode", "text in UTF-8")
     return LabelItem(name, description, None if threshold is None else check_threshold(threshold, where))
 
 
@@ -326,13 +325,16 @@ def split_labels(labels: str | Sequence[Any] | None, where: str = "labels") -> l
         items = [label.strip() for label in labels.split(",") if label.strip()]
     if not items:
         raise ConfigError(where, "holds no label", "at least one", 'Write e.g. "person,organization"')
+    for item in items:  # of a command line, whose bytes may be in another encoding
+        if isinstance(item, str) and not item.isascii() and re.search(r"[\ud800-\udfff]", item):
+            raise ConfigError(where, f"holds {item!r}, which is not valid Unicode", "text in UTF-8")
     return items
 
 
 def _json_list(text: str, where: str) -> list[Any]:
     try:
         items = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(
             where, f"is not a JSON list ({error})", 'e.g. ["person", "city, state"]', "Use double quotes"
         ) from error

@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from gliner_pipe.data.batching import parse_size
 from gliner_pipe.errors import ConfigError
@@ -19,6 +19,15 @@ from gliner_pipe.util.ranges import Amount, Count, NonNegative, OpenShare, Posit
 #: Length of a training in steps when neither ``max_steps`` nor ``max_epochs`` is set.
 DEFAULT_STEPS = 2000
 
+
+def _not_blank(value: Any) -> Any:
+    if isinstance(value, str) and not value.strip():
+        raise ValueError("the path of a folder")
+    return value
+
+
+#: A folder; an empty text would be the working directory.
+Folder = Annotated[Path, BeforeValidator(_not_blank)]
 #: Zero counts as 1: ``${train.max_steps//10}`` is 0 in a short training.
 Interval = Amount
 
@@ -63,8 +72,8 @@ class TrainOptions(BaseModel):
     seed: Seed
     data_seed: Seed | None
     full_determinism: bool
-    output_path: Path
-    best_path: Path | None
+    output_path: Folder
+    best_path: Folder | None
     overwrite: bool | None
     checkpoint_interval: Interval | Literal["epoch"] | None
     save_total_limit: Amount | None

@@ -28,6 +28,11 @@ LOG_FILES = ("train_log.jsonl", "train_log.csv", "train_plot.png", RUNS_FILE)
 EARLIER = "earlier"
 
 
+def _real(path: Path) -> Path:
+    """Return a path without links; one that leads to itself is found when the folder is made."""
+    return Path(os.path.realpath(path))
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """The places of a training. All are in one folder, unless ``best_path`` names another one.
@@ -66,11 +71,11 @@ class RunFolder:
         if given.name == LAST_MODEL or is_pipeline(given):
             path, last = given.parent, given
         best = path / BEST_MODEL if best_path is None else Path(best_path)
-        inside = next((place for place in (path, *path.resolve().parents) if is_pipeline(place)), None)
+        inside = next((place for place in (path, *_real(path).parents) if is_pipeline(place)), None)
         if inside is not None or path.name == BEST_MODEL:
             found = "a name for the best model" if inside is None else f"inside the pipeline {inside}"
             raise ConfigError("train.output_path", f"is {str(output_path)!r}, {found}", "a folder of its own")
-        one, other = last.resolve(), best.resolve()
+        one, other = _real(last), _real(best)
         if one == other or one in other.parents or other in one.parents:
             raise ConfigError(
                 "train.best_path",

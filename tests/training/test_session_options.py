@@ -75,6 +75,29 @@ def test_unseen_labels_are_held_out_and_scored_apart(config_path, tmp_path, caps
     assert caught.value.where == "train.unseen_labels" and "'city'" in caught.value.found
 
 
+def test_unseen_labels_of_no_data_are_refused(config_path, tmp_path):
+    given = confit.Config.from_disk(config_path).resolve(registry=registry)["train"]
+    with pytest.raises(ConfigError) as caught:
+        train(**{**given, "loggers": [], "unseen_labels": ["citty"]})
+    assert caught.value.where == "train.unseen_labels" and caught.value.allowed == "city, person"
+    assert "city" in caught.value.do
+
+
+@pytest.mark.parametrize("path", ["", " "])
+def test_the_folder_of_a_training_has_a_name(path, config_path):
+    given = confit.Config.from_disk(config_path).resolve(registry=registry)["train"]
+    with pytest.raises(ConfigError) as caught:
+        train(**{**given, "output_path": path})
+    assert caught.value.where == "train.output_path"
+
+
+def test_a_folder_that_is_a_link_to_itself_is_an_error(config_path, tmp_path):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    given = confit.Config.from_disk(config_path).resolve(registry=registry)["train"]
+    with pytest.raises((ConfigError, OSError)):
+        train(**{**given, "output_path": tmp_path / "loop", "loggers": []})
+
+
 def test_the_weights_before_the_first_step_can_be_the_best(config_path, tmp_path):
     start = spacy.load(train_once(config_path, tmp_path))
     seen = []

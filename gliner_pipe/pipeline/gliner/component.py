@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from re import Pattern
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -72,6 +71,7 @@ from gliner_pipe.pipeline.labels import (
 )
 from gliner_pipe.pipeline.word_splitters import ReadWords, Words, WordSplitter, read_words
 from gliner_pipe.util.consent import PipeConfigs
+from gliner_pipe.util.patterns import Pattern
 
 
 @Language.factory(
@@ -143,7 +143,7 @@ class Request(NamedTuple):
     query: Query
     limits: npt.NDArray[np.float64]
     relation_limits: list[float]
-    patterns: Mapping[str, Pattern[str]]
+    patterns: Mapping[str, Pattern]
     field_limits: npt.NDArray[np.float64]
     choice: ClassChoice | None
 
@@ -153,7 +153,7 @@ _Asked = tuple[
     Query,
     npt.NDArray[np.float64],
     list[float],
-    Mapping[str, Pattern[str]],
+    Mapping[str, Pattern],
     npt.NDArray[np.float64],
     ClassChoice | None,
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from re import Pattern
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +10,7 @@ import numpy.typing as npt
 
 from gliner_pipe.pipeline.gliner.restrictions import patterns_of
 from gliner_pipe.pipeline.labels import LabelItem, parse_labels
+from gliner_pipe.util.patterns import Pattern
 from gliner_pipe.util.sequences import equal_at_start
 
 #: Labels from which on a label set is kept for the next document.
@@ -37,7 +37,7 @@ class ParsedLabels(NamedTuple):
     items: tuple[LabelItem, ...]
     texts: tuple[str, ...]
     thresholds: npt.NDArray[np.float64]
-    patterns: dict[str, Pattern[str]]
+    patterns: dict[str, Pattern]
 
     @classmethod
     def of(cls, items: tuple[LabelItem, ...], before: ParsedLabels) -> ParsedLabels:

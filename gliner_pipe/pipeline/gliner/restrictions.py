@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -15,6 +14,7 @@ from gliner_pipe.modeling.decoders.span import Candidate
 from gliner_pipe.pipeline.annotate import NOT_MATCHING
 from gliner_pipe.pipeline.labels import LabelItem
 from gliner_pipe.pipeline.word_splitters import ReadWords, Words
+from gliner_pipe.util.patterns import Pattern
 
 #: The attribute of ``doc._``, and the key of its value in ``doc.user_data``: pairs of start and end character.
 EXTENSION = "gliner_input_spans"
@@ -114,15 +114,15 @@ def in_words(
 # -- patterns of labels ------------------------------------------------------------------------------------------------
 
 
-def patterns_of(labels: Sequence[LabelItem]) -> dict[str, re.Pattern[str]]:
+def patterns_of(labels: Sequence[LabelItem]) -> dict[str, Pattern]:
     """Return the pattern of each label that has one."""
-    return {item.label: re.compile(item.pattern) for item in labels if item.pattern is not None}
+    return {item.label: Pattern(item.pattern) for item in labels if item.pattern is not None}
 
 
 def matching(
     candidates: Sequence[Candidate],
     labels: Sequence[LabelItem],
-    patterns: Mapping[str, re.Pattern[str]],
+    patterns: Mapping[str, Pattern],
     doc: Doc,
     words: Words,
     read: ReadWords,

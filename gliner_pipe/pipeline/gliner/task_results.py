@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
@@ -25,6 +24,7 @@ from gliner_pipe.pipeline.annotate import (
 from gliner_pipe.pipeline.gliner.task_settings import FieldItem, RecordItem
 from gliner_pipe.pipeline.labels import RelationItem
 from gliner_pipe.pipeline.word_splitters import ReadWords, Words
+from gliner_pipe.util.patterns import Pattern
 
 UNTYPED_END = "relation whose head or tail is no entity of the types that the relation allows"
 SAME_END = "relation whose head and tail are the same entity"
@@ -67,7 +67,7 @@ def pattern_check(
     `report` counts those that do not match.
     """
     patterns = {
-        (task, number): re.compile(field.pattern)
+        (task, number): Pattern(field.pattern)
         for task, item in enumerate(records)
         for number, field in enumerate(item.fields)
         if field.pattern is not None and not field.choices
@@ -81,7 +81,7 @@ def pattern_check(
         if pattern is None:
             return True
         start, end = places(value)
-        right = pattern.fullmatch(text[start:end].strip()) is not None
+        right = pattern.fullmatch(text[start:end].strip())
         report[NOT_MATCHING_VALUE] += not right
         return right
 
@@ -104,7 +104,7 @@ def found_records(
                 else FoundValue(read.number(start), read.number(end), score)
                 for start, end, _, score in some
             ]
-            pattern = None if field.pattern is None else re.compile(field.pattern)
+            pattern = None if field.pattern is None else Pattern(field.pattern)
             fields.append(FoundField(field.name, field.is_list, pattern, named))
         found.append(FoundRecord(items[task].name, fields))
     return found
