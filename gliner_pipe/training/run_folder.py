@@ -99,7 +99,7 @@ class RunFolder:
 
         Where several trainings may have used it, ``train_config.cfg`` in the checkpoint says which one it was.
         """
-        if checkpoint.resolve().parent != self.checkpoints.resolve():
+        if _real(checkpoint).parent != _real(self.checkpoints):
             return False
         config = checkpoint / TRAIN_CONFIG
         text = config.read_text(encoding="utf-8") if self.is_shared and config.is_file() else ""
@@ -163,7 +163,7 @@ class RunFolder:
 
     def move_earlier(self) -> Path | None:
         """Move models, checkpoints and logs of an earlier training into a folder of their own; return that folder."""
-        models = {path.resolve(): path for path in (self.last, self.best)}.values()
+        models = {_real(path): path for path in (self.last, self.best)}.values()
         others = (self.path / name for name in (FOLDER, TRAIN_CONFIG, *LOG_FILES))
         found = [path for path in (*models, *others) if path.exists()]
         if not found:
@@ -232,6 +232,6 @@ def only_training(folder: RunFolder) -> Iterator[None]:
     """
     with ExitStack() as stack:
         if os.environ.get("RANK", "0") == "0":
-            for place in sorted({path.resolve() for path in (folder.path, folder.best.parent)}):
+            for place in sorted({_real(path) for path in (folder.path, folder.best.parent)}):
                 stack.enter_context(only_writer(place / LOCK))
         yield
