@@ -23,7 +23,7 @@ from gliner_pipe.pipeline.convert import from_gliner, from_transformers, to_glin
 from gliner_pipe.pipeline.labels import split_labels
 from gliner_pipe.pipeline.load import load_saved
 from gliner_pipe.registry import registry
-from gliner_pipe.util.atomic import save_pipeline
+from gliner_pipe.util.atomic import check_writable, save_pipeline
 from gliner_pipe.util.consent import trusting
 from gliner_pipe.util.console import says_what_is_unwritten
 
@@ -86,6 +86,7 @@ def convert(
         written then.
     """
     logger.info("%s -> %s", source, target)
+    check_writable(target)
     is_config = Path(source).suffix.lower() in SUFFIXES and not Path(source).is_dir()
     if to == "cfg" and not is_config:
         raise ConfigError("source", f"is {source!r}", f"a file that ends in {', '.join(SUFFIXES)}")

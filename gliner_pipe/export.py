@@ -16,6 +16,7 @@ from gliner_pipe.cli.options import command_line
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.pipeline.build import pipeline_of
 from gliner_pipe.registry import registry
+from gliner_pipe.util.atomic import check_writable
 from gliner_pipe.util.console import says_what_is_unwritten
 from gliner_pipe.util.ranges import Count
 
@@ -68,6 +69,7 @@ def export(
         raise ConfigError("onnx", "is not set", do="Add --onnx: it is the only format")
     from gliner_pipe.onnx.export import write_onnx
 
+    check_writable(output)
     nlp = pipeline_of(pipeline, trust_remote_code)
     for name, difference in write_onnx(nlp, output, int8=int8, threads=threads).items():
         logger.info(

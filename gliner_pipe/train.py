@@ -284,7 +284,10 @@ def train(
             f"warning: The config contains redacted secrets, which are used as they are: {', '.join(names)}. Set them "
             "on the command line (--section.name VALUE), or in the environment variable of the service"
         )
-    with only_training(RunFolder.of(options.output_path, options.best_path)):
+    folder = RunFolder.of(options.output_path, options.best_path)
+    if main:
+        folder.check_writable()
+    with only_training(folder):
         # checkpoints and the best model that the training writes and reads back need the same consent
         with trusting(trust_remote_code or is_stated(nlp)):
             check = None if transformers_path is None else check_tagger_of

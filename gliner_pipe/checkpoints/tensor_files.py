@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gliner_pipe.checkpoints import gliner_assets
 from gliner_pipe.errors import CheckpointError, reason_of
-from gliner_pipe.modeling.backbones import hf_weights
+from gliner_pipe.modeling.backbones import hf, hf_weights
 from gliner_pipe.modeling.gliner import GLiNER
 from gliner_pipe.modeling.weights import read_parts, shapes
 
@@ -75,9 +75,9 @@ def fit(model: GLiNER, state: Mapping[str, Tensor], folder: Path) -> None:
         embeddings = part.get_input_embeddings()
         (key,) = (k for k, p in model.named_parameters() if p is embeddings.weight)
         rows = len(state[key]) if key in state else embeddings.num_embeddings
-        if rows < len(tokenizer):
+        if rows < (ids := hf.n_ids(tokenizer)):
             raise CheckpointError(
-                f"{folder}: the tokenizer of the {name} has {len(tokenizer)} tokens, the weights {rows}. "
+                f"{folder}: the tokenizer of the {name} has {ids} tokens, the weights {rows}. "
                 "The tokenizer does not belong to these weights."
             )
         if rows != embeddings.num_embeddings:

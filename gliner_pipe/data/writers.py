@@ -121,6 +121,23 @@ def write_jsonl(
     return report
 
 
+def _write_pair(path: Path, text: bytes, annotations: bytes) -> None:
+    """Write a text and its annotations, so that a process that is killed leaves no text with annotations of another.
+
+    Not flushed to the disk one by one: there may be thousands.
+    """
+    text_file, annotation_file = (path.with_name(path.name + suffix) for suffix in (".txt", ".ann"))
+    beside = path.with_name(f".tmp-{path.name}")
+    try:
+        if text_file.exists() and text_file.read_bytes() != text:
+            text_file.unlink()
+        for content, file in ((annotations, annotation_file), (text, text_file)):
+            beside.write_bytes(content)
+            beside.replace(file)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
 def write_standoff(
     docs: Iterable[Doc], folder: str | Path, *, spans_key: str = DEFAULT_SPANS_KEY
 ) -> WriteReport:
@@ -161,8 +178,7 @@ def write_standoff(
                 f"R{i}\t{_safe_label(label, names)} Arg1:T{head + 1} Arg2:T{tail + 1}"
                 for i, (head, tail, label) in enumerate(relations, start=1)
             ]
-            folder.joinpath(f"{name}.txt").write_bytes(doc.text.encode())
-            folder.joinpath(f"{name}.ann").write_bytes("".join(f"{line}\n" for line in lines).encode())
+            _write_pair(folder / name, doc.text.encode(), "".join(f"{line}\n" for line in lines).encode())
             report.documents += 1
             report.entities += len(spans)
             report.relations += len(relations)

@@ -12,11 +12,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gliner_pipe.errors import ConfigError
+from gliner_pipe.errors import ConfigError, DataError
 from gliner_pipe.packaging.source import TRAIN_CONFIG
 from gliner_pipe.pipeline.load import BEST_MODEL, LAST_MODEL, is_pipeline
 from gliner_pipe.training.checkpoints import FOLDER, checkpoints, find_checkpoint, is_auto, remove
 from gliner_pipe.training.loggers.trackers import RUNS_FILE
+from gliner_pipe.util.atomic import check_writable
 from gliner_pipe.util.file_lock import LOCK, only_writer
 
 if TYPE_CHECKING:
@@ -88,6 +89,30 @@ class RunFolder:
     def checkpoints(self) -> Path:
         """Folder of the checkpoints."""
         return self.path / FOLDER
+
+    def check_writable(self, needed: int = 0) -> None:
+        """Check that models can be written, before the training.
+
+        Parameters
+        ----------
+        needed
+            Bytes of a model.
+
+        Raises
+        ------
+        ConfigError
+            If a folder cannot be written, or its disk is too full for a model.
+        """
+        for option, folder, output in (
+            ("output_path", self.path, self.path / LOCK),
+            ("output_path", self.last, self.last),
+            ("best_path", self.best, self.best),
+        ):
+            try:
+                check_writable(output, needed)
+            except DataError as error:
+                found = f"is {folder}, which {error.found}"
+                raise ConfigError(f"train.{option}", found, error.allowed, error.do) from None
 
     @property
     def is_shared(self) -> bool:

@@ -174,6 +174,8 @@ class Trainer:
         for line in learns_nothing(self.nlp, self.components, new, self.plan.max_steps):
             self.note(f"warning: {line}")
         self._build_learner(schedule)
+        if self.main:  # what is trained is saved
+            self.folder.check_writable(sum(weight.nbytes for weight in self._trainable))
         self.store = ModelStore(
             nlp=self.nlp,
             learner=self.learner,

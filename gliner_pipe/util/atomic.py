@@ -24,6 +24,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from safetensors import SafetensorError
 from spacy.language import Language
 
 from gliner_pipe.errors import DataError
@@ -37,11 +38,16 @@ STALE_AFTER = 24 * 3600.0
 #: Seconds for another process to complete its swap.
 SWAP_GRACE = 0.5
 
+#: Bytes written to see whether a folder can be written.
+_PROBE = 4096
 #: Seconds that a swap waits for processes that are reading the folder.
 READING_GRACE = 10.0
 
 #: Characters that are not allowed in names from outside: separators on Windows, and control characters.
 _UNSAFE = {"\\", ":", "\x7f", *map(chr, range(32))}
+
+#: How safetensors reports an error of the system.
+_OS_ERROR = re.compile(r"os error (\d+)")
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
@@ -264,6 +270,48 @@ def shared(path: Path) -> Iterator[None]:
         _unlock(lock)
 
 
+def check_writable(path: str | os.PathLike[str], needed: int = 0) -> None:
+    """Check that a file or folder could be written, before the work whose result it is to hold.
+
+    Parameters
+    ----------
+    path
+        The output. Nothing is left there.
+    needed
+        Least number of bytes that must be free.
+
+    Raises
+    ------
+    DataError
+        If there is a file in place of a folder, the folder cannot be written, or its disk is too full.
+    """
+    target = _resolved(path)
+    place = next(
+        folder for folder in (target.parent, *target.parent.parents) if folder.exists() or folder.is_symlink()
+    )
+    allowed = "a path in a folder that can be written"
+    if not place.is_dir():
+        raise DataError(
+            f"{target}:", f"cannot be written, since {place} is no folder", allowed, "Give another path"
+        )
+    probe = place / f".tmp-{secrets.token_hex(8)}-probe"
+    try:
+        probe.write_bytes(b"0" * _PROBE)
+    except OSError as error:
+        raise DataError(
+            f"{target}:",
+            f"cannot be written ({error.strerror})",
+            allowed,
+            "Give another path, or free the disk",
+        ) from None
+    finally:
+        with suppress(OSError):
+            probe.unlink(missing_ok=True)
+    if (free := shutil.disk_usage(place).free) < needed:
+        found = f"needs {needed / 1e6:.1f} MB or more, and the disk has {free / 1e6:.1f} MB free"
+        raise DataError(f"{target}:", found, "a disk with more space", "Free space, or give another path")
+
+
 def recover(path: str | os.PathLike[str]) -> bool:
     """Restore the folder that was renamed by a process killed during a swap; remove leftovers of dead processes.
 
@@ -410,6 +458,12 @@ def _locked_sibling(target: Path, make: Callable[[Path], None]) -> Iterator[Path
         _unlock(lock)
     try:
         yield sibling
+    except (SafetensorError, RuntimeError) as error:
+        if "inline_container" in str(error):  # of torch.save, which does not say why
+            raise OSError(errno.ENOSPC, "Not written whole; is the disk full?", str(target)) from error
+        if (code := _OS_ERROR.search(str(error))) is None:
+            raise
+        raise OSError(int(code[1]), os.strerror(int(code[1])), str(target)) from error
     finally:
         _remove(sibling)
         _unlock(lock)

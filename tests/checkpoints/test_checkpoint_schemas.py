@@ -172,9 +172,24 @@ def without_tokenizer(folder: Path) -> None:
     change(folder / CONFIG, model_name=str(folder / "nowhere"))
 
 
+def huge_number(folder: Path) -> None:
+    """A token whose number would take gigabytes."""
+    content = json.loads((folder / "tokenizer.json").read_text())
+    content["model"]["vocab"]["the"] = 10**9
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+
+
+def number_without_a_row(folder: Path) -> None:
+    content = json.loads((folder / "tokenizer.json").read_text())
+    content["model"]["vocab"]["the"] = 5000
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+
+
 @pytest.mark.parametrize(
     ("damage", "named"),
     [
+        (huge_number, "tokenizer.json"),
+        (number_without_a_row, "tokenizer"),
         (tensors(not_a_number), "prompt_rep.0.weight"),
         (tensors(infinite), "word_embeddings.weight"),
         (tensors(integers), "prompt_rep.0.weight"),

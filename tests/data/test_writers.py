@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -87,6 +88,30 @@ def test_standoff_round_trip(doc, nlp, tmp_path):
         assert chars(example.reference) == chars(doc)
         assert supervision(example.reference)["relations"] == FIELDS["relations"]
     assert not reader.report
+
+
+def test_a_text_is_never_beside_annotations_of_another(nlp, tmp_path, monkeypatch):
+    """Whenever writing stops, there is the pair of one save, or none."""
+    for stop in range(4):
+        write_standoff([nlp.make_doc("Ada sings")], tmp_path)
+        done = []
+
+        def replace(path, target, done=done, stop=stop):
+            if len(done) == stop:
+                raise KeyboardInterrupt
+            done.append(path)
+            path.rename(target)
+
+        doc = nlp.make_doc("In Rome Ada sings")
+        doc.spans["gliner"] = [Span(doc, 1, 2, "city")]
+        with monkeypatch.context() as patch:
+            patch.setattr(type(tmp_path), "replace", replace)
+            with suppress(KeyboardInterrupt):
+                write_standoff([doc], tmp_path)
+        text = tmp_path / "doc-1.txt"
+        if text.exists():
+            assert ("city" in (tmp_path / "doc-1.ann").read_text()) == text.read_text().startswith("In Rome")
+        assert not [path for path in tmp_path.iterdir() if path.name.startswith(".tmp")]
 
 
 def test_standoff_labels_remain_distinct(nlp, tmp_path):

@@ -117,7 +117,7 @@ def test_damaged_folders(kind: str, tmp_path_factory: pytest.TempPathFactory) ->
     make(make_backbone(root / "backbone"), root / "whole")
     assert load(root / "whole").text == TEXT
 
-    @tries(12)
+    @tries(6)
     @given(change=CHANGES)
     def check(change: tuple[int, int, str, int]) -> None:
         shutil.rmtree(root / "damaged", ignore_errors=True)

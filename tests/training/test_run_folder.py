@@ -71,6 +71,17 @@ def test_models_inside_each_other_are_refused(tmp_path, output, best, option):
     assert caught.value.where == f"train.{option}"
 
 
+@pytest.mark.parametrize("option", ["output_path", "best_path"])
+def test_folders_that_cannot_be_written_are_found_before_the_training(tmp_path, option):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "data.jsonl").write_text('{"tokenized_text": ["Ada", "sings"], "ner": [[0, 0, "person"]]}\n')
+    given = {"output_path": str(tmp_path / "out"), option: str(tmp_path / "file" / "model")}
+    with pytest.raises(ConfigError) as error:
+        train(spacy.blank("en"), train_data=str(tmp_path / "data.jsonl"), max_steps=1, **given)
+    assert error.value.where == f"train.{option}"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data.jsonl", "file"]
+
+
 def test_trainings_in_neighbouring_folders_share_nothing(config_path, tmp_path):
     loggers = ["jsonl", "csv"]
     first, second = tmp_path / "runs" / "1", tmp_path / "runs" / "2"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import random
@@ -12,11 +13,20 @@ import numpy
 import pytest
 import spacy
 from forked import kill_and_check
+from safetensors import SafetensorError
 from spacy.language import Language
 
 from gliner_pipe.errors import DataError
 from gliner_pipe.util import atomic as saving
-from gliner_pipe.util.atomic import recover, replace_directory, replace_file, save_pipeline, scratch_directory
+from gliner_pipe.util.atomic import (
+    check_writable,
+    recover,
+    replace_directory,
+    replace_file,
+    save_pipeline,
+    scratch_directory,
+    shared,
+)
 
 DEAD = ".tmp-0123456789abcdef-model"
 SET_ASIDE = ".old-0123456789abcdef-model"
@@ -34,6 +44,51 @@ def label_at(path: Path) -> str:
 
 def names(folder: Path) -> list[str]:
     return sorted(item.name for item in folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    "output", ["file", "file/model", "file/deep/model", "/dev/full/model", "/proc/model"]
+)
+def test_outputs_that_cannot_be_written(tmp_path: Path, output: str) -> None:
+    (tmp_path / "file").write_text("mine")
+    if output == "file":
+        check_writable(tmp_path / output)  # a file may be replaced
+        return
+    with pytest.raises(DataError) as error:
+        check_writable(tmp_path / output)
+    assert error.value.found and names(tmp_path) == ["file"]
+
+
+def test_outputs_on_a_disk_that_is_too_full(tmp_path: Path) -> None:
+    check_writable(tmp_path / "new" / "model", 1000)
+    with pytest.raises(DataError, match="free"):
+        check_writable(tmp_path / "new" / "model", 1 << 62)
+    assert names(tmp_path) == []
+
+
+def test_a_swap_waits_for_readers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It does not wait for ever; and who writes a folder may also read it."""
+    monkeypatch.setattr(saving, "READING_GRACE", 0.2)
+    target = tmp_path / "model"
+    for text in ("one", "two"):
+        with shared(target), replace_directory(target, marker="text") as folder, shared(folder):
+            (folder / "text").write_text(text)
+        assert (target / "text").read_text() == text and names(tmp_path) == ["model"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+        RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 525184 vs 525136"),
+    ],
+)
+def test_a_full_disk_is_an_error_of_the_system(tmp_path: Path, error: Exception) -> None:
+    """As safetensors and torch report it."""
+    with pytest.raises(OSError) as raised, replace_file(tmp_path / "weights"):
+        raise error
+    assert raised.value.errno == errno.ENOSPC and raised.value.filename == str(tmp_path / "weights")
+    assert names(tmp_path) == []
 
 
 def test_save_makes_parents_and_can_be_loaded(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import json
 import logging
 import re
 from collections.abc import Mapping
@@ -92,7 +93,7 @@ def config_of(settings: Mapping[str, Any], where: str, kind: str | None = None) 
     ----------
     settings
         Content of a ``config.json``. Settings of dtypes are left out, since weights are loaded as fp32 or as the block
-        says, and so is what names code.
+        says, and so is what names code, or cuts the work without another result.
     where
         Section or option, for errors.
     kind
@@ -105,7 +106,7 @@ def config_of(settings: Mapping[str, Any], where: str, kind: str | None = None) 
     """
     from transformers import AutoConfig
 
-    left_out = ("dtype", "torch_dtype", "auto_map")
+    left_out = ("dtype", "torch_dtype", "auto_map", "chunk_size_feed_forward")
     settings = {
         key: value
         for key, value in settings.items()
@@ -187,7 +188,12 @@ def load_pretrained(
 
 def missing_rows(model: Any, tokenizer: Any) -> int:
     """Return how many tokens of a tokenizer have no embedding in a model; 0 or less if all have."""
-    return len(tokenizer) - len(model.get_input_embeddings().weight)
+    return n_ids(tokenizer) - len(model.get_input_embeddings().weight)
+
+
+def n_ids(tokenizer: Any) -> int:
+    """Return how many rows embeddings need for a tokenizer, whose numbers may have gaps."""
+    return max(len(tokenizer), 1 + max(tokenizer.get_vocab().values(), default=0))
 
 
 def unloadable(error: Exception, name: object, where: str, allowed: str) -> ConfigError:
@@ -287,6 +293,7 @@ def read_tokenizer(source: str | Path, trust_remote_code: bool, **options: Any) 
     """
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+    _check_ids(Path(source) / "tokenizer.json")
     options = {"use_fast": True, "trust_remote_code": trust_remote_code, **options}
     try:
         try:
@@ -314,6 +321,26 @@ def read_tokenizer(source: str | Path, trust_remote_code: bool, **options: Any) 
     return tokenizer
 
 
+def _check_ids(path: Path) -> None:
+    """Refuse a tokenizer with a token of a huge number: each number below it would take memory."""
+    try:
+        content = path.read_bytes()
+        found = json.loads(content) if _HUGE.search(content) else {}
+        vocabulary = found.get("model", {}).get("vocab", {})
+        ids = [*(vocabulary.values() if isinstance(vocabulary, dict) else ())]
+        ids += [token.get("id") for token in found.get("added_tokens", ())]
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError):
+        return  # what reads the file afterwards has the error
+    huge = [number for number in ids if isinstance(number, int) and number > hf_sizes.MOST["vocab_size"]]
+    if huge:
+        raise CheckpointError(
+            f"{path}: has a token with the number {huge[0]}; allowed: numbers below {hf_sizes.MOST['vocab_size']:,}. "
+            "Download the tokenizer again."
+        )
+
+
+#: A number of eight digits or more as a value of a JSON object.
+_HUGE = re.compile(rb'":\s*\d{8}')
 #: A text with characters that few vocabularies have: it fails if there is no token for what is unknown.
 _UNUSUAL = "a \u0ca0 \ue000 \U0001f9ff"
 #: A tokenizer with fewer tokens may have special tokens only.
