@@ -58,6 +58,9 @@ def checkpoint(architecture: str, work: Path) -> Path:
             model.count_pred[2].weight.mul_(0.01)
             model.count_pred[2].bias.zero_()
             model.count_pred[2].bias[2] = 3
+        else:  # random weights may find that none of the labels is in a text
+            model.boundary_head.null_projection.weight.zero_()
+            model.boundary_head.null_projection.bias.fill_(-3)
     folder = work / architecture
     model.save_pretrained(str(folder))
     return folder

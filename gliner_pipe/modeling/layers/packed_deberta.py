@@ -19,14 +19,13 @@ from gliner_pipe.modeling.layers.disentangled_attention import attend
 from gliner_pipe.modeling.layers.linear import Linear, filled, may_leave_out_padding
 
 
-def runs_packed(model: nn.Module, ids: Tensor) -> bool:
+def runs_packed(model: Any, ids: Tensor) -> bool:
     """Whether ``packed_vectors`` computes what the model computes: a DeBERTa on a CPU, without gradients.
 
     Modules that it does not call must have no hooks.
     """
-    if type(model) is not hf.DebertaV2Model or type(model.encoder) is not DisentangledEncoder:
-        return False
-    if not may_leave_out_padding(ids) or model.training or torch.is_autocast_enabled("cpu"):
+    is_known = type(model) is hf.DebertaV2Model and type(model.encoder) is DisentangledEncoder
+    if not is_known or not may_leave_out_padding(ids) or model.training or torch.is_autocast_enabled("cpu"):
         return False
     only_relative = model.encoder.relative_attention and model.embeddings.position_embeddings is None
     return only_relative and model.encoder.conv is None and not any(map(_is_changed, _not_called(model)))
