@@ -73,10 +73,43 @@ DATA = [
 ]
 
 
+#: Sizes of small span representations that propose spans.
+BOUNDARY_SIZES = {"boundary_dim": 32, "pair_dim": 32, "dropout": 0.0, "candidate_states": True}
+PROPOSED = {
+    "boundary": {"start_top_k": 6, "end_top_k": 6, "ends_per_start": 3, "starts_per_end": 3},
+    "boundary_pool": {"pool_boundary_top_k": 12, "pool_size": 24, "min_pool_per_query": 3},
+}
+
+
+def boundary_blocks(kind: str, **options: Any) -> dict[str, Any]:
+    """Blocks of a model that proposes spans, ``boundary`` or ``boundary_pool``, in place of those with slots."""
+    pairs = {
+        "relation_heads_per_type": 8,
+        "relation_tails_per_type": 8,
+        "relation_pair_cap": 24,
+        "dropout": 0.0,
+    }
+    return {
+        "span_rep": {"@span_reps": kind, **BOUNDARY_SIZES, **PROPOSED[kind], **options},
+        "counter": None,
+        "relation_finder": {"@relation_finders": "boundary_pairs", **pairs},
+        "record_finder": {
+            "@record_finders": "boundary_records",
+            "record_dim": 32,
+            "record_instance_queries": 6,
+        },
+        "decoder": {"@decoders": "per_label"},
+    }
+
+
 def component_config(
-    backbone: Path, window: int = 256, encoder: dict[str, Any] | None = None, **settings: Any
+    backbone: Path,
+    window: int = 256,
+    encoder: dict[str, Any] | None = None,
+    blocks: dict[str, Any] | None = None,
+    **settings: Any,
 ) -> dict[str, Any]:
-    """Configuration of a component that learns all tasks over a tiny backbone."""
+    """Configuration of a component that learns all tasks over a tiny backbone; `blocks` replace those of the model."""
     text_encoder = {
         "@backbones": "transformer",
         "model": str(backbone),
@@ -92,6 +125,7 @@ def component_config(
         "relation_finder": {"@relation_finders": "slots"},
         "record_finder": {"@record_finders": "slots"},
         "loss": {"@losses": "gliner_pipe.bce"},
+        **(blocks or {}),
     }
     sampling = {"all_labels": True, "shuffle": False}
     return {"device": "cpu", "model": model, "task_sampling": PLAIN, "label_sampling": sampling, **settings}

@@ -109,11 +109,20 @@ ARCHITECTURES: dict[str, tuple[Callable[..., dict[str, Any]], Callable[[Mapping[
 
 def rename(state: Mapping[str, Tensor], config: Mapping[str, Any], folder: Path) -> dict[str, Tensor]:
     """Return tensors under our names; unknown names are kept, and reported as unexpected later."""
-    pairs = [
-        (re.compile(theirs), ours) for theirs, ours in ARCHITECTURES[architecture(config, folder)][1](config)
-    ]
+    pairs = _pairs(config, folder)
     renamed = ((_renamed(name, pairs), tensor) for name, tensor in state.items())
     return {name: tensor for name, tensor in renamed if name is not None}
+
+
+def unused(state: Mapping[str, Tensor], config: Mapping[str, Any], folder: Path) -> dict[str, Tensor]:
+    """Return the tensors that no block has, under their own names."""
+    pairs = _pairs(config, folder)
+    return {name: tensor for name, tensor in state.items() if _renamed(name, pairs) is None}
+
+
+def _pairs(config: Mapping[str, Any], folder: Path) -> list[tuple[re.Pattern[str], str | None]]:
+    names = ARCHITECTURES[architecture(config, folder)][1](config)
+    return [(re.compile(theirs), ours) for theirs, ours in names]
 
 
 def _renamed(name: str, pairs: list[tuple[re.Pattern[str], str | None]]) -> str | None:

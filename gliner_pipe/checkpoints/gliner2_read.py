@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from gliner_pipe.checkpoints import gliner2_lora, gliner2_names, gliner_assets, schemas
 from gliner_pipe.checkpoints.tensor_files import fit, report, weights
@@ -13,7 +15,7 @@ from gliner_pipe.modeling.backbones import hf
 from gliner_pipe.modeling.block import from_blocks
 from gliner_pipe.modeling.encoders.schema_encoder import SPECIAL_TOKENS
 from gliner_pipe.modeling.gliner import GLiNER
-from gliner_pipe.modeling.weights import fill
+from gliner_pipe.modeling.weights import Kept, fill
 from gliner_pipe.util import consent
 from gliner_pipe.util.json_files import read_object
 
@@ -58,8 +60,17 @@ def read(folder: Path, config: Mapping[str, Any], lora: Path | None = None) -> G
         gliner_assets.save(text_encoder, tokenizer, Path(assets) / "encoder" / "backbone")
         model.load_assets(Path(assets))
     fit(model, state, folder)
-    missing, unexpected = fill(model, (gliner2_names.rename(part, config, folder) for part in parts), folder)
+    kept: dict[str, Tensor] = {}
+
+    def renamed() -> Iterator[dict[str, Tensor]]:
+        for part in parts:
+            kept.update(gliner2_names.unused(part, config, folder))
+            yield gliner2_names.rename(part, config, folder)
+
+    missing, unexpected = fill(model, renamed(), folder)
     report(missing, unexpected, folder)
+    if kept:
+        model.kept = Kept(dict(config), kept)
     return model.eval()
 
 

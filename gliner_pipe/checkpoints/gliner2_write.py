@@ -1,4 +1,4 @@
-"""Writes GLiNER2 checkpoints of the architecture ``span``, which the `gliner2` package loads with the same results."""
+"""Writes GLiNER2 checkpoints of both architectures, which the `gliner2` package loads with the same results."""
 
 from __future__ import annotations
 
@@ -10,16 +10,21 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
+from gliner_pipe.checkpoints import gliner2_boundary
 from gliner_pipe.checkpoints.gliner2_read import ENCODER_CONFIG, MODEL_TYPE
 from gliner_pipe.checkpoints.refusals import Format
 from gliner_pipe.checkpoints.tensor_files import WEIGHTS
 from gliner_pipe.modeling.backbones.transformer import Transformer
 from gliner_pipe.modeling.block import Block
 from gliner_pipe.modeling.classifiers.label_mlp import LabelMlp
+from gliner_pipe.modeling.decoders.per_label import PerLabel
 from gliner_pipe.modeling.decoders.span import SpanDecoder
 from gliner_pipe.modeling.encoders.schema_encoder import SchemaEncoder
 from gliner_pipe.modeling.gliner import GLiNER
 from gliner_pipe.modeling.merging import merged
+from gliner_pipe.modeling.record_finders.boundary_records import BoundaryRecords
+from gliner_pipe.modeling.relation_finders.boundary_pairs import BoundaryPairs
+from gliner_pipe.modeling.span_reps.boundary_base import BoundarySpanRep
 from gliner_pipe.modeling.span_reps.marker import MarkerV0
 from gliner_pipe.registry import registry
 from gliner_pipe.util.atomic import replace_directory
@@ -67,7 +72,10 @@ def write_checkpoint(model: GLiNER, target: Path) -> Path:
     config = checkpoint_config(model)
     model = merged(model)
     backbone: Any = model.encoder.backbone
-    tensors = {_renamed(name): tensor for name, tensor in model.state_dict().items()}
+    if config["architecture"] == "span":
+        tensors = {_renamed(name): tensor for name, tensor in model.state_dict().items()}
+    else:
+        tensors = gliner2_boundary.tensors_of(model)
     settings = backbone.encoder.config.to_dict() | {
         "vocab_size": len(backbone.encoder.get_input_embeddings().weight)
     }
@@ -94,26 +102,56 @@ def checkpoint_config(model: GLiNER) -> dict[str, Any]:
     _GLINER2.require("encoder.backbone.special_pieces", backbone.special_pieces, False)
     _GLINER2.require("encoder.backbone.pooling", backbone.pooling, "first", "mean", "max")
     _GLINER2.require("encoder.backbone.fuse_layers", backbone.fuse_layers, False)
-    spans = _GLINER2.require_kind("span_rep", model.span_rep, MarkerV0, "@span_reps = markerV0")
-    counter = _name(model.counter)
     _GLINER2.require_kind("classifier", model.classifier, LabelMlp, "@classifiers = label_mlp")
     for option in ("fusion", "context", "relation_layer"):
         if getattr(model, option) is not None:
             raise _GLINER2.refusal(option, f"found {type(getattr(model, option)).__name__}", "null")
-    decoder = _GLINER2.require_kind("decoder", model.decoder, SpanDecoder, "@decoders = span")
-    _GLINER2.require("decoder.across_labels", decoder.across_labels, False)
-    return {
+    common = {
         "model_type": MODEL_TYPE,
-        "architectures": ["GLiNER2"],
-        "architecture": "span",
         "architecture_version": 1,
         "config_version": 3,
         "model_name": backbone.model_name,
+        "token_pooling": backbone.pooling,
+        "max_len": None,
+    }
+    return {**common, **(_boundary(model) if isinstance(model.span_rep, BoundarySpanRep) else _span(model))}
+
+
+def _span(model: GLiNER) -> dict[str, Any]:
+    """Return what the architecture ``span`` has in ``config.json``."""
+    allowed = "@span_reps = markerV0, boundary or boundary_pool"
+    spans = _GLINER2.require_kind("span_rep", model.span_rep, MarkerV0, allowed)
+    counter = _name(model.counter)
+    decoder = _GLINER2.require_kind("decoder", model.decoder, SpanDecoder, "@decoders = span")
+    _GLINER2.require("decoder.across_labels", decoder.across_labels, False)
+    return {
+        "architectures": ["GLiNER2"],
+        "architecture": "span",
         "counting_layer": counter,
         "max_width": spans.max_width,
         "span_head": {"max_width": spans.max_width, "span_mode": "markerV0", "dropout": spans.dropout},
-        "token_pooling": backbone.pooling,
-        "max_len": None,
+    }
+
+
+def _boundary(model: GLiNER) -> dict[str, Any]:
+    """Return what the architecture ``boundary`` has in ``config.json``."""
+    if model.counter is not None:
+        raise _GLINER2.refusal("counter", f"found {type(model.counter).__name__}", "null with boundaries")
+    _GLINER2.require_kind("decoder", model.decoder, PerLabel, "@decoders = per_label")
+    pairs, records = model.relation_finder, model.record_finder
+    if pairs is not None:
+        pairs = _GLINER2.require_kind(
+            "relation_finder", pairs, BoundaryPairs, "null or @relation_finders = boundary_pairs"
+        )
+        _GLINER2.require("relation_finder.join_mentions", pairs.joins_mentions, True)
+    if records is not None:
+        allowed = "null or @record_finders = boundary_records"
+        _GLINER2.require_kind("record_finder", records, BoundaryRecords, allowed)
+    return {
+        "architectures": ["BoundaryExtractor"],
+        "architecture": "boundary",
+        "boundary_head": gliner2_boundary.head_of(model),
+        "max_len": None if model.kept is None else model.kept.config.get("max_len"),
     }
 
 

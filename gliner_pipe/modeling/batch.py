@@ -130,6 +130,8 @@ class TrainingBatch(TensorBatch):
         Targets of tasks; None if the model reads none, or the texts have none.
     dropped
         Reasons why gold annotations are missing from the targets, with counts.
+    outside
+        Words that are not in the text, ``(rows, words)``; None if there are none.
     """
 
     inputs: EncoderBatch
@@ -141,6 +143,7 @@ class TrainingBatch(TensorBatch):
     label_generation: LabelGenerationTargets | None = None
     tasks: TaskTargets | None = None
     dropped: Counter[str] = field(default_factory=Counter)
+    outside: Tensor | None = None
 
 
 class LossTerms(NamedTuple):

@@ -31,10 +31,10 @@ from gliner_pipe.modeling.relation_finders.base import RelationFinder
 from gliner_pipe.modeling.relation_layers.base import RelationLayer
 from gliner_pipe.modeling.relations import relation_losses
 from gliner_pipe.modeling.span_reps.base import Representations, SpanRep, all_alike
-from gliner_pipe.modeling.task_losses import task_losses
+from gliner_pipe.modeling.task_losses import field_spans, task_losses
 from gliner_pipe.modeling.triples.base import Triple
 from gliner_pipe.modeling.triples.neural import Concat
-from gliner_pipe.modeling.weights import check_weights, fill_weights, write_weights
+from gliner_pipe.modeling.weights import Kept, check_weights, fill_weights, write_weights
 from gliner_pipe.registry import registry
 from gliner_pipe.util.ranges import NonNegative, Share
 
@@ -137,10 +137,11 @@ class GLiNER(Architecture):
     dropout
         Dropout rate of the label projection.
     span_loss_coef, adjacency_loss_coef, relation_loss_coef, decoder_loss_coef
-        Weights of the losses of entities, adjacency, relations and generated labels.
+        Weights of the losses of entities, adjacency, relations and generated labels. With a boundary span
+        representation, the first is that of the values of records and relations, too.
     class_loss_coef, count_loss_coef, slot_loss_coef
-        Weights of the losses of classes, of numbers of instances, and of the values of records and relations that are
-        read as tasks.
+        Weights of the losses of classes, of numbers of instances (of numbers of spans, with a boundary span
+        representation), and of the values of records and relations that are read as tasks.
     counter
         Turns label vectors into queries for spans, in place of the label projection; none by default.
     classifier
@@ -201,9 +202,15 @@ class GLiNER(Architecture):
             "class": class_loss_coef,
             "count": count_loss_coef,
             "slot": slot_loss_coef,
+            "record": slot_loss_coef,
+            "boundary": span_loss_coef,
+            "abstention": span_loss_coef,
+            "span_count": count_loss_coef,
         }
         self.dropout = dropout
         self.prompt_rep: nn.Module | None = None
+        #: What is needed to write the checkpoint that the model was read from, beside its weights.
+        self.kept: Kept | None = None
         self.projected_labels = ProjectedLabels()
 
     # -- building, saving, loading -----------------------------------------------------------------------------------
@@ -291,12 +298,15 @@ class GLiNER(Architecture):
         super().save_assets(path)
         if self.label_generator is not None:
             self.label_generator.save_assets(path / "decoder")
+        if self.kept is not None:
+            self.kept.write(path)
 
     def load_assets(self, path: Path) -> None:
         """Create all blocks from what ``save_assets`` wrote, with weights still to be loaded."""
         self.encoder.load_assets(path / "encoder")
         if self.label_generator is not None:
             self.label_generator.load_assets(path / "decoder", self.encoder.output_size)
+        self.kept = Kept.read(path)
         self.make()
 
     # -- running -----------------------------------------------------------------------------------------------------
@@ -350,7 +360,10 @@ class GLiNER(Architecture):
         inputs = batch.inputs
         vectors = self.encode(inputs)
         word_mask = inputs.windows.word_mask
-        parts = self.span_rep.loss(vectors, inputs, batch.gold, self.loss)
+        fields = None
+        if self.span_rep.teaches_fields:
+            fields = field_spans(batch.tasks, inputs, batch.outside)
+        parts = self.span_rep.loss(vectors, inputs, batch.gold, self.loss, fields)
         if batch.label_generation is not None and self.label_generator is not None:
             parts["label"] = label_generation_loss(self, vectors, word_mask, batch.label_generation)
         if batch.relations is not None and self.relation_layer is not None:

@@ -182,6 +182,14 @@ class EncoderCopy(ReducedCopy):
 class HeadCopy(ReducedCopy):
     """The copy of a module on top of a text encoder; it follows ``dtype`` but is neither quantized nor compiled."""
 
+    def of(self, head: nn.Module) -> Any:
+        """Return the copy of a module, or the module itself with gradients and in full precision."""
+        if torch.is_grad_enabled() or head.training:
+            self.forget()  # fused optimizers do not raise the version of weights
+            return head
+        dtype = self.precision.dtype
+        return self._of(head, Precision(None if dtype == "fp32" else dtype), "")
+
     def run(self, head: nn.Module, call: Callable[..., Any], *inputs: Tensor) -> Any:
         """Return ``call(head, *inputs)``, computed in the dtype of ``precision``.
 
@@ -199,14 +207,10 @@ class HeadCopy(ReducedCopy):
         Tensor or tuple of Tensor
             In the dtype of the first input, if a copy was run.
         """
-        if torch.is_grad_enabled() or head.training:
-            self.forget()  # fused optimizers do not raise the version of weights
-            return call(head, *inputs)
-        dtype = self.precision.dtype
-        module = self._of(head, Precision(None if dtype == "fp32" else dtype), "")
+        module = self.of(head)
         if module is head:
             return call(head, *inputs)
-        found = call(module, *(one.to(DTYPES[dtype or ""]) for one in inputs))
+        found = call(module, *(one.to(DTYPES[self.precision.dtype or ""]) for one in inputs))
         wanted = inputs[0].dtype
         return found.to(wanted) if isinstance(found, Tensor) else tuple(one.to(wanted) for one in found)
 

@@ -15,8 +15,9 @@ from gliner_pipe.modeling.backbones.base import TensorBatch, Window, WindowBatch
 from gliner_pipe.modeling.block import Block
 from gliner_pipe.modeling.counters.base import Counter
 from gliner_pipe.modeling.encoders.base import EncoderBatch, QueryPrompt, TaskVectors
+from gliner_pipe.modeling.losses.base import Loss
 from gliner_pipe.modeling.span_reps.base import MANY_LABELS, FoundSpans, Representations, SpanRep, all_alike
-from gliner_pipe.modeling.tasks import KINDS, choice_places
+from gliner_pipe.modeling.tasks import KINDS, Task, choice_places
 
 #: Stands for the last word of a value that is a choice.
 CHOICE = -1
@@ -131,6 +132,29 @@ class TaskInputs(TensorBatch):
         return TaskInputs(self.limits.expand(rows, -1, -1), self.choice_limits.expand(rows, -1, -1), places)
 
 
+class GoldValues(NamedTuple):
+    """The gold instances of relations or records in a batch.
+
+    Attributes
+    ----------
+    asked
+        Row and task of each that was looked for, ``(tasks, 2)``.
+    values
+        Row, task, instance and field of each value, and its first and last boundary in the row, ``(values, 6)``,
+        ordered. A field may have several values, of which each is right. A choice is a word of the prompt.
+    """
+
+    asked: Tensor
+    values: Tensor
+
+    def of_kind(self, kinds: Tensor, kind: str) -> GoldValues:
+        """Return those of the tasks of a kind; `kinds` as in ``TaskVectors``."""
+        number = KINDS.index(kind)
+        return GoldValues(
+            *(part[kinds[part[:, 0], part[:, 1]] == number] for part in (self.asked, self.values))
+        )
+
+
 class TaskFinder(Block):
     """Finds the instances of relations or records: values for their fields.
 
@@ -193,6 +217,43 @@ class TaskFinder(Block):
             The span representation of the model.
         """
         return None
+
+    def loss(
+        self,
+        vectors: Representations,
+        inputs: EncoderBatch,
+        gold: GoldValues,
+        span_rep: SpanRep,
+        loss: Loss,
+    ) -> Tensor | None:
+        """Return the summed loss of the finder's own scores; None if it has none.
+
+        Parameters
+        ----------
+        vectors
+            Words, labels and tasks, after the loss of the span representation.
+        inputs
+            Encoder input of these vectors.
+        gold
+            The gold instances.
+        span_rep
+            The span representation of the model.
+        loss
+            Loss of each score.
+        """
+        return None
+
+    def not_found(self, task: Task, instances: Sequence[Sequence[Sequence[object]]]) -> list[tuple[str, int]]:
+        """Return reasons why gold instances of a task in a window cannot be found, and their numbers; none by default.
+
+        Parameters
+        ----------
+        task
+            The task, as the model reads it.
+        instances
+            Values of each field of each instance.
+        """
+        return []
 
 
 def slot_queries(

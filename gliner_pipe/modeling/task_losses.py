@@ -12,7 +12,45 @@ from torch import Tensor
 from gliner_pipe.modeling.backbones.base import WindowBatch
 from gliner_pipe.modeling.batch import TaskTargets
 from gliner_pipe.modeling.encoders.base import EncoderBatch, TaskVectors
-from gliner_pipe.modeling.span_reps.base import Representations
+from gliner_pipe.modeling.span_reps.base import FieldSpans, Representations
+from gliner_pipe.modeling.task_finders import GoldValues
+
+
+def field_spans(targets: TaskTargets | None, inputs: EncoderBatch, outside: Tensor | None) -> FieldSpans:
+    """Return the gold values and the choices of the fields of a batch, and which words are not in the text."""
+    if targets is None or inputs.tasks is None:
+        empty = torch.zeros(0, 4, dtype=torch.long, device=inputs.label_mask.device)
+        return FieldSpans(empty, empty, outside)
+    n_fields = inputs.tasks.mask.shape[2]
+
+    def placed(columns: Tensor, first: Tensor, width: Tensor) -> Tensor:
+        return torch.stack([columns[:, 0], first, width, columns[:, 1] * n_fields + columns[:, 3]], 1)
+
+    gold = gold_values(targets).values
+    found = placed(gold, gold[:, 4], gold[:, 5] - gold[:, 4] - 1)
+    columns, words, _ = _choices(targets)
+    return FieldSpans(found, placed(columns, words, torch.zeros_like(words)), outside)
+
+
+def gold_values(targets: TaskTargets) -> GoldValues:
+    """Return the gold instances of the records and relations of a batch."""
+    of_spans = targets.columns[targets.columns[:, 4] < 0]
+    row, first, width, order = targets.spans.unbind(1)
+    which = torch.searchsorted(targets.places[:, 0].contiguous(), row.contiguous()) + order
+    values = torch.cat([of_spans[which, :4], torch.stack([first, first + width + 1], 1)], 1)
+    columns, words, chosen = _choices(targets)
+    choices = torch.cat([columns[:, :4], torch.stack([words, words + 1], 1)], 1)
+    return GoldValues(targets.counts[:, :2], torch.unique(torch.cat([values, choices[chosen]]), dim=0))
+
+
+def _choices(targets: TaskTargets) -> tuple[Tensor, Tensor, Tensor]:
+    """Return query and word of each choice, and whether it is right."""
+    if targets.choices is None or targets.chosen is None:
+        none = targets.columns[:0]
+        return none, none[:, 0], none[:, 0] > 0
+    column, choice = (targets.choices >= 0).nonzero().unbind(1)
+    with_choices = targets.columns[targets.columns[:, 4] >= 0]
+    return with_choices[column], targets.choices[column, choice], targets.chosen[column, choice]
 
 
 def task_losses(
@@ -42,6 +80,17 @@ def task_losses(
         parts["count"] = F.cross_entropy(logits.float(), targets.counts[:, 2], reduction="sum")
         if len(targets.columns):
             parts["slot"] = slot_loss(model, vectors, inputs, targets, tasks)
+    finders = (
+        ("record", model.record_finder, model.loss),
+        ("relation", model.relation_finder, model.relation_loss),
+    )
+    for kind, finder, loss in finders:
+        if finder is None or finder.needs_counter:
+            continue
+        gold = gold_values(targets).of_kind(tasks.kinds, kind)
+        found = finder.loss(vectors, inputs, gold, model.span_rep, loss) if len(gold.asked) else None
+        if found is not None:
+            parts[kind] = found
     return parts
 
 
@@ -118,8 +167,8 @@ def _span_loss(
     new_rows = torch.searchsorted(here, targets.spans[:, 0].contiguous())
     spans = torch.cat([new_rows[:, None], targets.spans[:, 1:]], 1)
     chosen = Representations(vectors.words[here], vectors.span_words[here], labels, vectors.relations[here])
-    (loss,) = model.span_rep.loss(chosen, some, spans, model.loss).values()
-    return loss
+    found = model.span_rep.loss(chosen, some, spans, model.loss).values()
+    return torch.stack(list(found)).sum()
 
 
 def _choice_vectors(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_model
+from safetensors.torch import load_file, save_file, save_model
 from torch import Tensor, nn
 
 from gliner_pipe.errors import CheckpointError, reason_of
@@ -17,8 +19,44 @@ from gliner_pipe.modeling.merging import own_weights
 from gliner_pipe.util.atomic import replace_file
 
 WEIGHTS = "model.safetensors"
+#: Folder of what a model keeps of the checkpoint that it was read from, and its files.
+KEPT = "checkpoint"
+KEPT_CONFIG, KEPT_TENSORS = "config.json", "unused.safetensors"
 #: Largest number of elements to read at once, but at least one tensor; 16 MiB in fp32.
 NUMBERS_AT_ONCE = 1 << 22
+
+
+class Kept(NamedTuple):
+    """What a model keeps of the checkpoint that it was read from, so that the checkpoint can be written again.
+
+    Attributes
+    ----------
+    config
+        Content of its configuration.
+    tensors
+        Tensors that no block has, by their names there.
+    """
+
+    config: dict[str, Any]
+    tensors: dict[str, Tensor]
+
+    def write(self, path: Path) -> None:
+        """Write it into a folder of a model."""
+        folder = path / KEPT
+        folder.mkdir(exist_ok=True)
+        with replace_file(folder / KEPT_CONFIG) as file:
+            file.write_text(json.dumps(self.config, indent=2, ensure_ascii=False), encoding="utf8")
+        with replace_file(folder / KEPT_TENSORS) as file:
+            save_file(self.tensors, str(file))
+
+    @classmethod
+    def read(cls, path: Path) -> Kept | None:
+        """Read it from a folder of a model; None if there is none."""
+        folder = path / KEPT
+        if not (folder / KEPT_CONFIG).is_file():
+            return None
+        config = json.loads((folder / KEPT_CONFIG).read_text(encoding="utf8"))
+        return cls(config, load_file(folder / KEPT_TENSORS))
 
 
 def write_weights(model: nn.Module, path: Path) -> None:

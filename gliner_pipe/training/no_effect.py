@@ -112,7 +112,9 @@ def _of_model(section: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         return section.get(name, defaults[name].default) != defaults[name].default
 
     if section.get("relation_layer") is None:
-        for name in ("triple", "relation_loss", "adjacency_loss_coef", "relation_loss_coef"):
+        finder = (section.get("relation_finder") or {}).get("@relation_finders", "slots")
+        of_both = () if finder != "slots" else ("relation_loss", "relation_loss_coef")
+        for name in ("triple", "adjacency_loss_coef", *of_both):
             if is_set(name):
                 yield name, "without relation_layer"
     if is_set("decoder_loss_coef") and (section.get("decoder") or {}).get("@decoders") != "generative":

@@ -24,6 +24,7 @@ from gliner2_parity import (
 )
 
 from gliner_pipe.errors import CheckpointError, ConfigError
+from gliner_pipe.modeling.precision import HeadCopy
 
 SURE = {"enable_abstention": False}
 POOL = {"candidate_pool": "shared", **SURE}
@@ -125,6 +126,29 @@ def test_a_saved_pipeline_finds_the_same(head: dict[str, Any], tmp_path: Path) -
     nlp = load(boundary_checkpoint(**head), labels=LABELS, threshold=0.4)
     nlp.to_disk(tmp_path / "saved")
     assert our_entities(spacy.load(tmp_path / "saved").pipe(TEXTS)) == our_entities(nlp.pipe(TEXTS))
+
+
+@pytest.mark.parametrize("head", [SURE, POOL])
+def test_reduced_precision_reaches_the_heads(head: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = boundary_checkpoint(**head)
+    records = {"home": {"fields": ["who", "town"], "mode": "natural", "anchor": "who"}}
+    asked = {"labels": LABELS, "threshold": 0.0, "relations": ["knows"], "records": records}
+    full, half = load(folder, **asked), load(folder, dtype="bf16", **asked)
+    gliner = half.get_pipe("gliner").gliner
+    found = [our_entities(nlp.pipe(TEXTS)) for nlp in (full, half)]
+    with torch.inference_mode():
+        parts = [gliner.span_rep.current(), gliner.record_finder.reduced.of(gliner.record_finder)]
+    assert {weight.dtype for part in parts for weight in part.parameters()} == {torch.bfloat16}
+    assert {weight.dtype for weight in gliner.span_rep.parameters()} == {torch.float32}
+    monkeypatch.setattr(HeadCopy, "of", lambda _, head: head)
+    found.append(our_entities(half.pipe(TEXTS)))  # the encoder alone in bf16
+    scores = [
+        {(at, *key): score for at, one in enumerate(some) for key, score in one.items()} for some in found
+    ]
+    common = scores[0].keys() & scores[1].keys() & scores[2].keys()
+    assert len(common) > 10
+    assert max(abs(scores[0][key] - scores[1][key]) for key in common) < 0.1
+    assert any(scores[1][key] != scores[2][key] for key in common)
 
 
 # -- faults of the package that are not copied -----------------------------------------------------------------------

@@ -12,8 +12,22 @@ import pytest
 import spacy
 import torch
 from conftest import make_backbone
-from gliner2_parity import CLOSE, TEXTS, checkpoint, load, our_entities, peer, their_entities
+from gliner2_parity import (
+    CLOSE,
+    LABELS,
+    TEXTS,
+    boundary_checkpoint,
+    checkpoint,
+    load,
+    load_peer,
+    our_entities,
+    our_records,
+    our_relations,
+    peer,
+    their_entities,
+)
 from safetensors.torch import load_file
+from task_pipeline import boundary_blocks
 
 from gliner_pipe.data.readers import gliner2_json
 from gliner_pipe.errors import ConfigError
@@ -155,3 +169,94 @@ def test_other_words(backbone, tmp_path):
     with pytest.raises(ConfigError) as caught:
         to_gliner(nlp, tmp_path / "checkpoint")
     assert caught.value.where == "components.gliner.word_splitter"
+
+
+# -- the architecture boundary ---------------------------------------------------------------------------------------
+
+BOUNDARY: list[dict[str, Any]] = [
+    {"candidate_pool": "per_query", "dropout": 0.0, "enable_rotary_endpoints": True},
+    {"candidate_pool": "shared", "candidate_attention_layers": 1, "soft_iou_aux_weight": 0.7},
+    {
+        "candidate_pool": "per_query",
+        "enable_records": False,
+        "enable_relations": False,
+        "max_gold_per_query": 7,
+    },
+]
+
+
+@pytest.mark.parametrize("head", BOUNDARY, ids=range(len(BOUNDARY)))
+def test_a_boundary_checkpoint_is_written_as_it_was(head: dict[str, Any], tmp_path: Path) -> None:
+    """With all tensors, used or not, and all options; also from a saved pipeline."""
+    source = boundary_checkpoint(enable_abstention=False, **head)
+    load(source).to_disk(tmp_path / "saved")
+    to_gliner(str(tmp_path / "saved"), tmp_path / "written")
+    before, after = (load_file(folder / "model.safetensors") for folder in (source, tmp_path / "written"))
+    assert before.keys() == after.keys()
+    assert all(tensor.equal(after[name]) for name, tensor in before.items())
+    ours, theirs = (
+        json.loads((folder / "config.json").read_text()) for folder in (tmp_path / "written", source)
+    )
+    for name in ("architecture", "model_type", "token_pooling", "boundary_head"):
+        assert ours[name] == theirs[name]
+    expected = their_entities(load_peer(source), TEXTS, LABELS, 0.4)
+    assert sum(map(len, expected)) > 3
+    assert their_entities(load_peer(tmp_path / "written"), TEXTS, LABELS, 0.4) == expected
+
+
+@pytest.mark.parametrize("kind", ["boundary", "boundary_pool"])
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_a_new_boundary_model_finds_the_same_in_the_package(
+    kind: str, dropout: float, tmp_path: Path
+) -> None:
+    """Whatever its dropout, on which the names of the classifier's tensors depend there."""
+    folder = make_backbone(tmp_path / "backbone", "deberta-v2")
+    nlp = spacy.blank("en")
+    blocks = boundary_blocks(kind, dropout=dropout, enable_abstention=False)
+    component = nlp.add_pipe("gliner", config=component_config(folder, **blocks))
+    torch.manual_seed(2)
+    component.gliner.build()
+    with torch.no_grad():
+        for name, parameter in component.gliner.named_parameters():
+            if parameter.dim() > 1 and not name.startswith("encoder."):
+                torch.nn.init.normal_(parameter, std=0.2)
+    to_gliner(nlp, tmp_path / "checkpoint")
+    theirs = load_peer(tmp_path / "checkpoint")
+    component.labels = LABELS
+    component.threshold = 0.3
+    expected = their_entities(theirs, TEXTS, LABELS, 0.3)
+    assert sum(map(len, expected)) > 3
+    assert our_entities(nlp.pipe(TEXTS)) == [pytest.approx(one, abs=CLOSE) for one in expected]
+    task = {"tone": ["good", "bad"]}
+    component.labels, component.classes = [], task
+    found = theirs.classify_text(TEXTS[0], task, include_confidence=True)["tone"]
+    assert nlp(TEXTS[0]).cats[found["label"]] == pytest.approx(found["confidence"], abs=CLOSE)
+    # the written checkpoint read here again: relations and records, too
+    settings = {"relations": ["knows"], "records": {"home": {"fields": ["who"], "mode": "latent"}}}
+    component.classes = {}
+    component.relations, component.records = settings["relations"], settings["records"]
+    again = load(tmp_path / "checkpoint", threshold=0.3, **settings)
+    for ours, other in zip(nlp.pipe(TEXTS), again.pipe(TEXTS), strict=True):
+        assert our_relations(ours) == our_relations(other)
+        assert our_records(ours) == our_records(other)
+
+
+@pytest.mark.parametrize(
+    ("model", "option"),
+    [
+        ({"classifier": None}, "model.classifier"),
+        ({"decoder": {"@decoders": "span"}}, "model.decoder"),
+        (
+            {"relation_finder": {"@relation_finders": "boundary_pairs", "join_mentions": False}},
+            "model.relation_finder.join_mentions",
+        ),
+    ],
+)
+def test_boundary_blocks_that_the_package_does_not_have(backbone, tmp_path, model, option):
+    nlp = spacy.blank("en")
+    nlp.add_pipe("gliner", config=component_config(backbone, **{**boundary_blocks("boundary"), **model}))
+    nlp.get_pipe("gliner").gliner.build()
+    with pytest.raises(ConfigError) as caught:
+        to_gliner(nlp, tmp_path / "checkpoint")
+    assert caught.value.where == f"components.gliner.{option}"
+    assert not (tmp_path / "checkpoint").exists()

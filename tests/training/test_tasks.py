@@ -12,7 +12,7 @@ import confit
 import pytest
 import spacy
 import torch
-from task_pipeline import DATA, component_config
+from task_pipeline import DATA, boundary_blocks, component_config
 
 from gliner_pipe.registry import registry
 from gliner_pipe.train import train
@@ -21,8 +21,13 @@ from tests.training.conftest import weights
 
 @pytest.fixture
 def config_path(tmp_path: Path, backbone: Path) -> Path:
+    return config_of(tmp_path, backbone)
+
+
+def config_of(tmp_path: Path, backbone: Path, **changes: Any) -> Path:
+    """Write a config and the data of its training."""
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(one) + "\n" for one in DATA), "utf8")
-    component = component_config(backbone, task_sampling={}, label_sampling={})
+    component = component_config(backbone, task_sampling={}, label_sampling={}, **changes)
     config = {
         "nlp": {"lang": "en", "components": "${components}"},
         "components": {"gliner": {"@factory": "gliner", **component}},
@@ -51,6 +56,12 @@ def options(path: Path, **changes: Any) -> dict[str, Any]:
     return {**resolved["train"], "loggers": [], **changes}
 
 
+#: Records that a boundary model forms itself.
+RECORDS = {"product": {"fields": ["name", "price"], "mode": "anchorless"}}
+#: Blocks of a boundary model that find relations and records.
+FINDERS = ("relation_finder", "record_finder")
+
+
 def test_tasks_of_the_config_and_of_the_data(config_path, capsys):
     raw = confit.Config.from_disk(config_path)
     raw["components"]["gliner"]["classes"] = {"tone": ["good", "bad", "angry"]}
@@ -74,7 +85,10 @@ class StopError(Exception):
     """Raised in the middle of a training."""
 
 
-def test_resumed_and_scored(config_path, tmp_path):
+@pytest.mark.parametrize("kind", ["slots", "boundary", "boundary_pool"])
+def test_resumed_and_scored(backbone, tmp_path, kind):
+    changes = {} if kind == "slots" else {"blocks": boundary_blocks(kind, dropout=0.2), "records": RECORDS}
+    config_path = config_of(tmp_path, backbone, **changes)
     out = {"output_path": tmp_path / "whole" / "model-last"}
     whole = train(**options(config_path, **out))
 
@@ -100,7 +114,10 @@ def test_resumed_and_scored(config_path, tmp_path):
     )
 
 
-def test_adapters_are_trained_with_all_heads(config_path, tmp_path):
+@pytest.mark.parametrize("kind", ["slots", "boundary"])
+def test_adapters_are_trained_with_all_heads(backbone, tmp_path, kind):
+    blocks = {} if kind == "slots" else boundary_blocks(kind)
+    config_path = config_of(tmp_path, backbone, blocks=blocks)
     config = confit.Config.from_disk(config_path)
     config["train"]["nlp"], config["nlp"]["components"] = "${nlp}", "${components}"
     encoder = config["components"]["gliner"]["model"]["encoder"]["backbone"]
@@ -111,9 +128,19 @@ def test_adapters_are_trained_with_all_heads(config_path, tmp_path):
     model = nlp.get_pipe("gliner").gliner
     learning = {name for name, one in model.named_parameters() if one.requires_grad}
     assert any(".lora_" in name for name in learning)
-    heads = ("span_rep", "counter", "classifier")
+    heads = ("span_rep", "classifier", *(["counter"] if kind == "slots" else FINDERS))
     assert all(any(name.startswith(head) for name in learning) for head in heads)
     assert not any(
         name.startswith("encoder.backbone.encoder") and name.endswith("base_layer.weight")
         for name in learning
     )
+
+
+def test_frozen_parts_of_a_boundary_model_keep_their_weights(backbone, tmp_path):
+    config_path = config_of(tmp_path, backbone, blocks=boundary_blocks("boundary"), records=RECORDS)
+    start = weights(train(**options(config_path, task_lr=0.0, transformer_lr=0.0, max_steps=1)))
+    frozen = {"freeze_components": ["text_encoder", "span_rep.boundary_encoder"], "weight_decay": 0.1}
+    after = weights(train(**options(config_path, **frozen, max_steps=2)))
+    changed = {name for name in start if not torch.equal(start[name], after[name])}
+    assert not any(name.startswith(("encoder.backbone.", "span_rep.boundary_encoder.")) for name in changed)
+    assert all(any(name.startswith(part) for name in changed) for part in ("span_rep", *FINDERS))

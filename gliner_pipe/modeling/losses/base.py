@@ -78,7 +78,14 @@ class Loss(Block):
     def elements(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of each element; arguments and result have the same shape, targets are in [0, 1]."""
 
-    def forward(self, logits: Tensor, targets: Tensor, mask: Tensor, by_width: bool = False) -> Tensor:
+    def forward(
+        self,
+        logits: Tensor,
+        targets: Tensor,
+        mask: Tensor,
+        by_width: bool = False,
+        weights: Tensor | None = None,
+    ) -> Tensor:
         """Return the summed loss.
 
         Parameters
@@ -89,6 +96,8 @@ class Loss(Block):
             True for elements that count, broadcast to that shape.
         by_width
             Whether the third axis holds spans of 1, 2, 3 ... words.
+        weights
+            Weight of each element, broadcast to that shape; None for 1.
 
         Returns
         -------
@@ -97,10 +106,13 @@ class Loss(Block):
         """
         rows = max(1, ELEMENTS_AT_ONCE // max(1, logits[:1].numel()))
         mask = mask.expand(logits.shape)
+        every = None if weights is None else weights.expand(logits.shape)
 
         def loss_of(chunk: Tensor, start: int) -> Tensor:
             here = slice(start, start + len(chunk))
-            return self._sum(chunk, targets[here], mask[here], by_width)
+            return self._sum(
+                chunk, targets[here], mask[here], by_width, None if every is None else every[here]
+            )
 
         total: Tensor = _ChunkedSum.apply(logits, loss_of, rows)
         return total
@@ -114,7 +126,9 @@ class Loss(Block):
         """Return the number by which the sum of a step is divided, given its number of spans."""
         return max(count, 1.0) if self.reduction == "mean" else 1.0
 
-    def _sum(self, logits: Tensor, targets: Tensor, mask: Tensor, by_width: bool) -> Tensor:
+    def _sum(
+        self, logits: Tensor, targets: Tensor, mask: Tensor, by_width: bool, weights: Tensor | None
+    ) -> Tensor:
         """Return the summed loss of some rows."""
         targets = targets.to(logits.dtype)
         smooth = targets * (1 - self.label_smoothing) + self.label_smoothing / 2
@@ -126,7 +140,11 @@ class Loss(Block):
             right = targets > 0
             wrong = right.any(-1, keepdim=True) & ~right
             losses = torch.where(wrong, self._weight_of(wrong & mask) * losses, losses)
-        choice = self.choice_weight * _choice(logits, targets > 0, mask) if self.choice_weight else 0.0
+        if weights is not None:
+            losses = losses * weights
+        choice: Tensor | float = 0.0
+        if self.choice_weight:
+            choice = self.choice_weight * _choice(logits, targets > 0, mask, weights)
         if self.masking != "none" and self.negatives < 1:
             mask = mask & self._kept(targets > 0)
         return torch.where(mask, losses, 0.0).sum() + choice
@@ -146,13 +164,14 @@ class Loss(Block):
         return positive | (torch.rand(positive.shape, device=positive.device) < self.negatives)
 
 
-def _choice(logits: Tensor, right: Tensor, mask: Tensor) -> Tensor:
+def _choice(logits: Tensor, right: Tensor, mask: Tensor, weights: Tensor | None) -> Tensor:
     """Return the summed cross-entropy of each right label against the wrong labels of its span."""
     right = right & mask
     some = right.any(-1)
     logits, right, wrong = logits[some], right[some], (mask & ~right)[some]
     others = logits.masked_fill(~wrong, torch.finfo(logits.dtype).min / 2).logsumexp(-1, keepdim=True)
-    return F.softplus(others - logits)[right].sum()
+    losses = F.softplus(others - logits)
+    return (losses if weights is None else losses * weights[some])[right].sum()
 
 
 class _ChunkedSum(torch.autograd.Function):

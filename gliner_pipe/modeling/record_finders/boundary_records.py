@@ -13,11 +13,13 @@ from torch import Tensor, nn
 
 from gliner_pipe.modeling.encoders.base import EncoderBatch
 from gliner_pipe.modeling.layers.linear import Linear
+from gliner_pipe.modeling.losses.base import Loss
+from gliner_pipe.modeling.precision import HeadCopy
 from gliner_pipe.modeling.record_finders.base import RecordFinder
 from gliner_pipe.modeling.span_reps.base import SCORES_AT_ONCE, Representations, SpanRep
-from gliner_pipe.modeling.span_reps.boundary import BoundarySpanRep, Candidates, check_boundaries
-from gliner_pipe.modeling.span_reps.boundary_states import Boundaries, at_boundaries
-from gliner_pipe.modeling.task_finders import CHOICE, FoundValues, TaskInputs
+from gliner_pipe.modeling.span_reps.boundary_base import BoundarySpanRep, Candidates, check_boundaries
+from gliner_pipe.modeling.span_reps.boundary_states import MASKED, Boundaries, at_boundaries
+from gliner_pipe.modeling.task_finders import CHOICE, FoundValues, GoldValues, TaskInputs
 from gliner_pipe.modeling.tasks import Task
 from gliner_pipe.registry import registry
 from gliner_pipe.util.assignment import least_cost
@@ -67,6 +69,7 @@ class BoundaryRecords(RecordFinder):
         self.record_dim, self.record_instance_queries = record_dim, record_instance_queries
         self.record_temperature = record_temperature
         self.single_values = single_values
+        self.reduced = HeadCopy()
 
     def check(self, span_rep: SpanRep) -> None:
         """Raise a ConfigError unless the span representation proposes spans and has vectors of them."""
@@ -96,9 +99,53 @@ class BoundaryRecords(RecordFinder):
         ]
         if not asked:
             return None
-        found = _Found(self, vectors, batch, inputs, span_rep)
+        span_rep = span_rep.current()
+        some = span_rep.of_fields(vectors, batch.windows)
+        found = _Found(self.reduced.of(self), vectors, batch, some, span_rep, inputs)
         values = [value for row, number, task in asked for value in found.values(row, number, task)]
         return _on_device(values, vectors.labels.device)
+
+    def loss(
+        self,
+        vectors: Representations,
+        inputs: EncoderBatch,
+        gold: GoldValues,
+        span_rep: SpanRep,
+        loss: Loss,
+    ) -> Tensor | None:
+        """Return the summed loss of records with a mode: which are there, and which spans are values of their fields.
+
+        Without a mode the values are those of the span representation, whose loss covers them.
+        """
+        assert isinstance(span_rep, BoundarySpanRep)
+        records: dict[tuple[int, int], dict[int, list[tuple[int, int, int]]]] = {
+            (row, number): {}
+            for row, number in gold.asked.tolist()
+            if inputs.queries[row].tasks[number].mode is not None
+        }
+        if not records:
+            return None
+        for row, number, slot, *value in gold.values.tolist():
+            if (row, number) in records:
+                records[row, number].setdefault(slot, []).append(tuple(value))
+        found = _Found(self, vectors, inputs, span_rep.trained_fields(vectors), span_rep)
+        parts = [
+            found.loss(row, number, inputs.queries[row].tasks[number], list(some.values()), loss)
+            for (row, number), some in records.items()
+        ]
+        return torch.stack(parts).sum()
+
+    def not_found(self, task: Task, instances: Sequence[Sequence[Sequence[object]]]) -> list[tuple[str, int]]:
+        """Return the gold records without a value of their anchor, or more than there are learned vectors."""
+        if task.mode == "anchorless":
+            most = self.record_instance_queries
+            reason = f"record beyond the {most} of its kind that a window can have (record_instance_queries)"
+            return [(reason, max(0, len(instances) - most))]
+        names = [field.name for field in task.fields]
+        if task.anchor not in names:
+            return []
+        anchor = names.index(task.anchor)
+        return [("record without a value of its anchor", sum(not one[anchor] for one in instances))]
 
 
 class _Value(NamedTuple):
@@ -146,68 +193,129 @@ class _Found:
         finder: BoundaryRecords,
         vectors: Representations,
         batch: EncoderBatch,
-        inputs: TaskInputs,
+        some: Candidates,
         span_rep: BoundarySpanRep,
+        inputs: TaskInputs | None = None,
     ) -> None:
         assert vectors.tasks is not None
         self.finder, self.span_rep = finder, span_rep
         self.temperature = finder.record_temperature
-        self.tasks, self.inputs = vectors.tasks, inputs
+        self.tasks, self.some = vectors.tasks, some
         self.read = span_rep.read(vectors, batch.windows)
-        self.some: Candidates = span_rep.of_fields(vectors, batch.windows)
         self.annotated = batch.windows.annotated.cpu().numpy()
         self.starts, self.ends = span_rep.halves(self.read)
         self.of_layers: dict[Linear, tuple[Tensor, Tensor]] = {}
-        self.choices = self._choices()
+        self.choices: dict[tuple[int, int, int], list[tuple[int, float]]] = {}
+        if inputs is not None:
+            self.limits = torch.minimum(inputs.limits, inputs.choice_limits)
+            self.choices = self._choices(inputs.places)
 
     # -- one record of a row -----------------------------------------------------------------------------------------
 
-    def values(self, row: int, number: int, task: Task) -> Iterator[_Value]:
-        """Yield the values of the records of a task in a row."""
+    def _group(self, row: int, number: int, task: Task) -> tuple[_Spans, Tensor, Tensor]:
+        """Return the spans of the fields of a record, their logits, and the vectors of the fields."""
         n_fields, width = len(task.fields), self.tasks.mask.shape[2]
         here = slice(number * width, number * width + n_fields)
         logits = self.some.logits[row, here].float()
         scores = (logits / self.span_rep.pair_temperature).sigmoid()
         spans = _Spans(self.some.spans[row, here], self.some.valid[row, here], scores)
-        limits = self.inputs.limits[row, number, :n_fields]
-        limits = torch.minimum(limits, self.inputs.choice_limits[row, number, :n_fields])
-        if task.mode is None:
-            queries = self.tasks.fields[row, number, :n_fields]
-            keep = self.span_rep.kept(logits[None], spans.valid[None], queries[None], limits[None])[1][0]
-            yield from self._single(row, number, task, spans._replace(valid=keep), limits.tolist())
-            return
-        if self.span_rep.shares_spans:
+        if self.span_rep.shares_spans and task.mode is not None:
             spans = spans._replace(places=spans.places[:1])
-        queries = self.tasks.fields[row, number, :n_fields].to(self.starts.dtype)
-        names = [field.name for field in task.fields]
-        anchor = names.index(task.anchor) if task.anchor is not None else None
-        objects, instances, places = self._instances(row, task, spans, logits, anchor)
-        least = limits[anchor] if anchor is not None else limits.min()
-        chosen = (objects >= least).nonzero()[:, 0]
-        chosen = chosen[objects[chosen].argsort(descending=True, stable=True)]
-        if not len(chosen):
-            return
-        sought = self.finder.field_proj(queries) + instances[chosen, None]  # (records, fields, size)
+        return spans, logits, self.tasks.fields[row, number, :n_fields].to(self.starts.dtype)
+
+    def _fits(self, row: int, spans: _Spans, queries: Tensor, instances: Tensor) -> Tensor:
+        """Return how well fields have no value, or have each span, ``(records, fields, 1 + spans)``.
+
+        Parameters
+        ----------
+        row, spans, queries
+            The row, and the spans and vectors of the fields.
+        instances
+            Projected vectors of the records, ``(records, size)``.
+        """
+        sought = self.finder.field_proj(queries) + instances[:, None]  # (records, fields, size)
         nothing = sought @ self.finder.null_embed
         seen = self._projected(self.finder.cand_proj, row, spans.places)  # (fields or 1, spans, size)
         fits = (sought.transpose(0, 1) @ seen.transpose(1, 2)).transpose(0, 1)
-        fits = torch.cat([nothing[..., None], fits.masked_fill(~spans.valid, -torch.inf)], -1)
+        return torch.cat([nothing[..., None], fits], -1).float()
+
+    def values(self, row: int, number: int, task: Task) -> Iterator[_Value]:
+        """Yield the values of the records of a task in a row."""
+        spans, logits, queries = self._group(row, number, task)
+        limits = self.limits[row, number, : len(queries)]
+        if task.mode is None:
+            keep = self.span_rep.kept(logits[None], spans.valid[None], queries[None], limits[None])[1][0]
+            yield from self._single(row, number, task, spans._replace(valid=keep), limits.tolist())
+            return
+        anchor = _anchor(task)
+        objects, possible, instances, places = self._instances(row, task, spans, logits, anchor)
+        objects = (objects.float() / self.temperature).sigmoid()
+        least = limits[anchor] if anchor is not None else limits.min()
+        chosen = (possible & (objects >= least)).nonzero()[:, 0]
+        chosen = chosen[objects[chosen].argsort(descending=True, stable=True)]
+        if not len(chosen):
+            return
+        fits = self._fits(row, spans, queries, instances[chosen])
+        fits[..., 1:].masked_fill_(~spans.valid, -torch.inf)
+        by_field = spans.places.expand(len(queries), -1, -1)
         records = _assigned(
             task,
-            (fits.float() / self.temperature).cpu(),
-            spans.places.expand(n_fields, -1, -1).cpu().numpy(),
+            (fits / self.temperature).cpu(),
+            by_field.cpu().numpy(),
             limits.tolist(),
             self.finder.single_values == "one",
             None if anchor is None else (anchor, places[chosen].tolist(), objects[chosen].tolist()),
         )
         by_span = [
             dict(zip(map(tuple, part.tolist()), score.tolist(), strict=True))
-            for part, score in zip(spans.places.expand(n_fields, -1, -1), scores * spans.valid, strict=True)
+            for part, score in zip(by_field, spans.scores * spans.valid, strict=True)
         ]
         for slot, record in enumerate(records):
             for field, of_field in enumerate(record):
                 limit = 0.0 if field == anchor else limits[field].item()  # an anchor is above it as a record
                 yield from self._named(row, number, slot, field, of_field, by_span[field], limit)
+
+    def loss(
+        self, row: int, number: int, task: Task, records: Sequence[Sequence[tuple[int, int, int]]], loss: Loss
+    ) -> Tensor:
+        """Return the summed loss of the records of a task in a row.
+
+        Each gold record is taught to one instance: with an anchor that of its span, else those that fit best.
+
+        Parameters
+        ----------
+        row, number, task
+            The row, and the number and the fields of the task.
+        records
+            Field, first and last boundary of each value of each gold record.
+        loss
+            Loss of each score.
+        """
+        spans, logits, queries = self._group(row, number, task)
+        anchor, n_fields = _anchor(task), len(queries)
+        objects, possible, instances, _ = self._instances(row, task, spans, logits, anchor)
+        valid = spans.valid
+        right = _right(records, spans.places.expand(n_fields, -1, -1)) & valid
+        by_softmax = torch.tensor(
+            [self.finder.single_values == "one" and not field.is_list for field in task.fields],
+            device=valid.device,
+        )
+        fits = self._fits(row, spans, queries, instances)
+        fits = torch.cat([fits[..., :1], fits[..., 1:].masked_fill(~valid, MASKED)], -1)
+        if anchor is not None:
+            some = right[:, anchor].any(-1)
+            chosen, of_record = right[some, anchor].int().argmax(-1), some.nonzero()[:, 0]
+            total = objects.new_zeros((), dtype=torch.float32)
+        else:
+            chosen, of_record = _matched(objects, possible, fits, right, valid, by_softmax)
+            targets = torch.zeros_like(possible)
+            targets[chosen] = True
+            total = _each(loss, objects.float(), targets, possible)
+        fits, right = fits[chosen], right[of_record]
+        total = total + _chosen_value(fits, right)[:, by_softmax].sum()
+        several = ~by_softmax
+        right = right[:, several]
+        return total + _each(loss, fits[:, several, 1:], right, valid[several].expand_as(right))
 
     def _named(
         self,
@@ -255,32 +363,26 @@ class _Found:
 
     def _instances(
         self, row: int, task: Task, spans: _Spans, logits: Tensor, anchor: int | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return score, projected vector and boundaries of each record that is possible; a score of -1 is none."""
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return the logit of each record, whether it is possible, its projected vector and its boundaries."""
         finder = self.finder
         if anchor is not None:
             places = spans.places[anchor if len(spans.places) > 1 else 0]
-            scores, valid = logits[anchor], spans.valid[anchor]
-            return (
-                (scores / self.temperature).sigmoid().masked_fill(~valid, -1),
-                self._projected(finder.inst_proj, row, places),
-                places,
-            )
+            return logits[anchor], spans.valid[anchor], self._projected(finder.inst_proj, row, places), places
         shared = len(spans.places) == 1
         valid = spans.valid.any(0) if shared else spans.valid.flatten()
         places = spans.places.flatten(0, 1)
         if task.mode == "latent":
-            scores = self._projected(finder.latent_seed_head, row, places)[:, 0].float()
-            instances = self._projected(finder.inst_proj, row, places)
-            return (scores / self.temperature).sigmoid().masked_fill(~valid, -1), instances, places
+            scores = self._projected(finder.latent_seed_head, row, places)[:, 0]
+            return scores, valid, self._projected(finder.inst_proj, row, places), places
         states = finder.instance_embed
         places = places[valid]
         if len(places):
             keys = self._projected(finder.k_proj, row, places)
             weights = (finder.q_proj(states) @ keys.T * finder.record_dim**-0.5).softmax(-1)
             states = states + weights @ self._projected(finder.v_proj, row, places)
-        scores = (finder.object_head(states)[:, 0].float() / self.temperature).sigmoid()
-        return scores, finder.inst_proj(states), places
+        scores = finder.object_head(states)[:, 0]
+        return scores, torch.ones_like(scores, dtype=torch.bool), finder.inst_proj(states), places
 
     def _projected(self, layer: Linear, row: int, places: Tensor) -> Tensor:
         """Apply a layer to the vectors of spans: as it is linear, to those of their two boundaries."""
@@ -297,9 +399,8 @@ class _Found:
 
     # -- choices -----------------------------------------------------------------------------------------------------
 
-    def _choices(self) -> dict[tuple[int, int, int], list[tuple[int, float]]]:
+    def _choices(self, places: Tensor | None) -> dict[tuple[int, int, int], list[tuple[int, float]]]:
         """Return word and score of the choices of each field, by row, task and field."""
-        places = self.inputs.places
         if places is None:
             return {}
         row, task, field = (places >= 0).any(-1).nonzero().unbind(1)
@@ -319,6 +420,90 @@ class _Found:
             for key, words, probs in zip(keys.tolist(), here.tolist(), scores.tolist(), strict=True):
                 found[tuple(key)] = [pair for pair in zip(words, probs, strict=True) if pair[0] >= 0]
         return found
+
+
+def _anchor(task: Task) -> int | None:
+    """Return the number of the anchor field; None if there is none."""
+    return None if task.anchor is None else [field.name for field in task.fields].index(task.anchor)
+
+
+def _right(records: Sequence[Sequence[tuple[int, int, int]]], places: Tensor) -> Tensor:
+    """Return which spans are values of the fields of gold records, ``(records, fields, spans)``.
+
+    Parameters
+    ----------
+    records
+        Field, first and last boundary of each value of each record.
+    places
+        Boundaries of the spans of each field, ``(fields, spans, 2)``.
+    """
+    found = torch.zeros(len(records), *places.shape[:2], dtype=torch.bool, device=places.device)
+    values = [(number, *value) for number, record in enumerate(records) for value in record]
+    record, field, *span = torch.tensor(values, dtype=torch.long, device=places.device).view(-1, 4).unbind(1)
+    equal = (places[field] == torch.stack(span, 1)[:, None]).all(-1)
+    which, at = equal.nonzero().unbind(1)
+    found[record[which], field[which], at] = True
+    return found
+
+
+@torch.no_grad()
+def _matched(
+    objects: Tensor, possible: Tensor, fits: Tensor, right: Tensor, valid: Tensor, by_softmax: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Assign gold records to instances, so that their likelihood is largest.
+
+    Parameters
+    ----------
+    objects, possible
+        Logit of each instance, and which are not padding, ``(instances,)``.
+    fits
+        How well fields have no value, or each span, ``(instances, fields, 1 + spans)``.
+    right, valid
+        Which spans are right, ``(records, fields, spans)``, and which are not padding, ``(fields, spans)``.
+    by_softmax
+        Whether a field has one value, ``(fields,)``.
+
+    Returns
+    -------
+    (Tensor, Tensor)
+        Numbers of the instances and of their gold records; of more gold records than instances, some have none.
+    """
+    some = possible.nonzero()[:, 0]
+    fits, valid = fits[some], valid & ~by_softmax[:, None]
+    costs = [F.softplus(-objects[some].float())[:, None].expand(-1, len(right))]
+    costs.append((F.softplus(fits[..., 1:]) * valid).sum((1, 2))[:, None])
+    costs.append(-torch.einsum("ifs,gfs->ig", fits[..., 1:], (right & valid).float()))
+    costs.append(
+        torch.stack([_chosen_value(fits, one[None])[:, by_softmax].sum(1) for one in right], 1)
+        if len(right)
+        else costs[0]
+    )
+    cost = torch.stack([part.expand_as(costs[0]) for part in costs]).sum(0).double().cpu().numpy()
+    device = objects.device
+    if cost.shape[1] <= cost.shape[0]:
+        chosen = torch.from_numpy(least_cost(cost.T)).to(device)
+        return some[chosen], torch.arange(len(right), device=device)
+    return some, torch.from_numpy(least_cost(cost)).to(device)
+
+
+def _chosen_value(fits: Tensor, right: Tensor) -> Tensor:
+    """Return the cross-entropy of any right span, or of none if no span is right, ``(records, fields)``.
+
+    Parameters
+    ----------
+    fits
+        ``(records, fields, 1 + spans)``.
+    right
+        ``(records, fields, spans)``.
+    """
+    wanted = torch.cat([~right.any(-1, keepdim=True), right], -1)
+    return -fits.log_softmax(-1).masked_fill(~wanted, MASKED).logsumexp(-1)
+
+
+def _each(loss: Loss, logits: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
+    """Return the loss of scores that have nothing to do with each other."""
+    found: Tensor = loss(*(part.reshape(-1, 1, 1, 1) for part in (logits, targets, mask)))
+    return found
 
 
 def _assigned(

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gliner_pipe.modeling.encoders.base import EncoderBatch
 from gliner_pipe.modeling.layers.linear import Linear
+from gliner_pipe.modeling.losses.base import Loss
+from gliner_pipe.modeling.precision import HeadCopy
 from gliner_pipe.modeling.relation_finders.base import RelationFinder
 from gliner_pipe.modeling.span_reps.base import SCORES_AT_ONCE, Representations, SpanRep
-from gliner_pipe.modeling.span_reps.boundary import BoundarySpanRep, check_boundaries
+from gliner_pipe.modeling.span_reps.boundary_base import BoundarySpanRep, Candidates, check_boundaries
 from gliner_pipe.modeling.span_reps.boundary_states import Boundaries
-from gliner_pipe.modeling.task_finders import FoundValues, TaskInputs
-from gliner_pipe.modeling.tasks import KINDS
+from gliner_pipe.modeling.task_finders import FoundValues, GoldValues, TaskInputs
+from gliner_pipe.modeling.tasks import HEAD_AND_TAIL, KINDS, Task
 from gliner_pipe.registry import registry
 from gliner_pipe.util.ranges import Positive, Share, Size
+
+logger = logging.getLogger(__name__)
+
+#: Options that bound how many pairs are scored.
+_BUDGETS = "relation_pair_cap, relation_heads_per_type and relation_tails_per_type"
 
 
 @registry.relation_finders.register("boundary_pairs")
@@ -73,6 +84,9 @@ class BoundaryPairs(RelationFinder):
         self.relation_temperature = relation_temperature
         self.dropout = dropout
         self.joins_mentions = join_mentions
+        self.reduced = HeadCopy()
+        #: How often good pairs of a relation in a window were left out.
+        self.full_budgets = 0
 
     def check(self, span_rep: SpanRep) -> None:
         """Raise a ConfigError unless the span representation proposes spans."""
@@ -92,12 +106,18 @@ class BoundaryPairs(RelationFinder):
         row, task = (tasks.kinds == KINDS.index("relation")).nonzero().unbind(1)
         if not len(row):
             return None
-        which, heads, tails = self._pairs(vectors, batch, span_rep, row, task)
+        span_rep, scorer = span_rep.current(), self.reduced.of(self.scorer)
+        limits = inputs.limits[row, task, 0]
+        some, width = span_rep.of_fields(vectors, windows), tasks.mask.shape[2]
+        n = windows.word_mask.shape[1] + 1
+        pairs = self._pairs(some, n, row, task * width, task * width + 1, limits)
+        which, heads, tails = pairs.which, pairs.heads, pairs.tails
+        self._report(pairs.left_out)
         ends = tasks.fields[row, task, :2]
         relations = ends.flatten(1) if self.directional_relation_states else ends.mean(1)
-        logits = self.scorer(span_rep.read(vectors, windows), relations, row, which, heads, tails)
+        logits = scorer(span_rep.read(vectors, windows), relations, row, which, heads, tails)
         scores = (logits.float() / self.relation_temperature).sigmoid()
-        keep = scores >= inputs.limits[row, task, 0][which]
+        keep = scores >= limits[which]
         for spans in (heads, tails):
             first, last = spans[:, 0], spans[:, 1] - 1
             keep &= windows.annotated[row[which], first] & windows.annotated[row[which], last]
@@ -108,39 +128,151 @@ class BoundaryPairs(RelationFinder):
         fields = torch.arange(2, device=which.device).repeat_interleave(len(which) // 2)
         return FoundValues(row[which], task[which], slots, fields, spans[:, 0], spans[:, 1] - 1, scores)
 
-    def _pairs(
+    def loss(
         self,
         vectors: Representations,
-        batch: EncoderBatch,
-        span_rep: BoundarySpanRep,
-        row: Tensor,
-        task: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the pairs to score: the number of the relation, ordered, and the boundaries of head and tail."""
-        assert vectors.tasks is not None
-        some = span_rep.of_fields(vectors, batch.windows)
-        query = task * vectors.tasks.mask.shape[2]
-        n = batch.windows.word_mask.shape[1] + 1
+        inputs: EncoderBatch,
+        gold: GoldValues,
+        span_rep: SpanRep,
+        loss: Loss,
+    ) -> Tensor | None:
+        """Return the summed loss of pairs: those that are proposed, and all gold ones."""
+        tasks = vectors.tasks
+        assert tasks is not None and isinstance(span_rep, BoundarySpanRep)
+        row, task = gold.asked.unbind(1)
+        names = [inputs.queries[one].tasks[number].fields[0].name for one, number in gold.asked.tolist()]
+        swapped = torch.tensor([name != HEAD_AND_TAIL[0].name for name in names], device=row.device).long()
+        first = task * tasks.mask.shape[2]
+        some = Candidates(*(part.detach() for part in span_rep.trained_fields(vectors)))
+        read = span_rep.read(vectors, inputs.windows)
+        n = read.mask.shape[1]
+        proposed = self._pairs(some, n, row, first + swapped, first + 1 - swapped, None)
+        codes = _code(torch.cat([proposed.which[:, None], proposed.heads, proposed.tails], 1), n)
+        pairs = torch.tensor(_gold_pairs(gold, swapped.tolist()), dtype=torch.long, device=row.device)
+        pairs = pairs.view(-1, 5).unique(dim=0)
+        right = _code(pairs, n)
+        missing = pairs[~torch.isin(right, codes)]
+        which = torch.cat([proposed.which, missing[:, 0]])
+        heads = torch.cat([proposed.heads, missing[:, 1:3]])
+        tails = torch.cat([proposed.tails, missing[:, 3:]])
+        targets = torch.cat([torch.isin(codes, right), torch.ones(len(missing), device=row.device) > 0])
+        one, other = (tasks.fields[row, task, side] for side in (swapped, 1 - swapped))
+        relations = torch.cat([one, other], 1) if self.directional_relation_states else (one + other) / 2
+        logits = self.scorer(read, relations, row, which, heads, tails)
+        found: Tensor = loss(
+            *(part[:, None, None, None] for part in (logits, targets, torch.ones_like(targets)))
+        )
+        return found
 
-        def best(query: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    def not_found(self, task: Task, instances: Sequence[Sequence[Sequence[object]]]) -> list[tuple[str, int]]:
+        """Return the gold relations that are more than are scored, or relate a span to itself."""
+        distinct = {(head, tail) for heads, tails in instances for head in heads for tail in tails}
+        other = [pair for pair in distinct if pair[0] != pair[1]]
+        most = min(self.relation_pair_cap, self.relation_heads_per_type * self.relation_tails_per_type)
+        return [
+            ("relation of a span with itself", len(distinct) - len(other)),
+            (
+                f"relation beyond the {most} of its kind that are scored in a window ({_BUDGETS})",
+                max(0, len(other) - most),
+            ),
+        ]
+
+    def _report(self, left_out: Tensor | None) -> None:
+        """Count the windows and relations of which good pairs were left out, and report the first."""
+        number = 0 if left_out is None else int(left_out.sum())
+        if number and not self.full_budgets:
+            logger.warning(
+                "A window has more pairs of good heads and tails than relation_finder scores, so relations may be "
+                "missing: raise %s (the option budgets of a checkpoint), or use shorter windows "
+                "(encoder.backbone.window). Reported once.",
+                _BUDGETS,
+            )
+        self.full_budgets += number
+
+    def _pairs(
+        self, some: Candidates, n: int, row: Tensor, head: Tensor, tail: Tensor, limits: Tensor | None
+    ) -> _Pairs:
+        """Return the pairs to score.
+
+        Parameters
+        ----------
+        some, n
+            Candidates of the fields, and the number of boundaries.
+        row, head, tail
+            Row of each relation, and the numbers of the queries of its head and tail, ``(relations,)``.
+        limits
+            Threshold of each relation: pairs that are left out though both ends are above it are counted. None to
+            count none.
+        """
+
+        def best(query: Tensor, most: int) -> tuple[Tensor, Tensor, Tensor]:
             spans, valid = some.spans[row, query], some.valid[row, query]
             probs = some.logits[row, query].float().sigmoid()
             valid = valid & (probs >= self.relation_argument_proposal_threshold)
             order = (spans[..., 0] * n + spans[..., 1]).argsort(-1)  # of equal ones, the first in the text
             probs = probs.masked_fill(~valid, -1).gather(1, order)
-            probs, ranked = (part[:, :most] for part in probs.sort(dim=-1, descending=True, stable=True))
-            order = order.gather(1, ranked)
-            return probs, spans.gather(1, order[..., None].expand(-1, -1, 2))
+            probs, ranked = probs.sort(dim=-1, descending=True, stable=True)
+            order = order.gather(1, ranked[:, :most])
+            return probs[:, :most], spans.gather(1, order[..., None].expand(-1, -1, 2)), probs[:, most:]
 
-        head_probs, heads = best(query, self.relation_heads_per_type)
-        tail_probs, tails = best(query + 1, self.relation_tails_per_type)
+        head_probs, heads, more_heads = best(head, self.relation_heads_per_type)
+        tail_probs, tails, more_tails = best(tail, self.relation_tails_per_type)
         wrong = (heads[:, :, None] == tails[:, None]).all(-1)
         wrong |= (head_probs < 0)[:, :, None] | (tail_probs < 0)[:, None]
         products = (head_probs[:, :, None] * tail_probs[:, None]).masked_fill(wrong, -1).flatten(1)
         products, order = products.sort(dim=-1, descending=True, stable=True)
-        which, place = (products[:, : self.relation_pair_cap] >= 0).nonzero().unbind(1)
-        pair, n_tails = order[which, place], tails.shape[1]
-        return which, heads[which, pair.div(n_tails, rounding_mode="floor")], tails[which, pair % n_tails]
+        most, n_tails = self.relation_pair_cap, tails.shape[1]
+        left_out = None
+        if limits is not None:
+            weaker = (
+                torch.minimum(head_probs[:, :, None], tail_probs[:, None]).masked_fill(wrong, -1).flatten(1)
+            )
+            left_out = (weaker.gather(1, order[:, most:]) >= limits[:, None]).any(1)
+            for others in (more_heads, more_tails):
+                left_out |= (others >= limits[:, None]).any(1)
+        which, place = (products[:, :most] >= 0).nonzero().unbind(1)
+        pair = order[which, place]
+        return _Pairs(
+            which,
+            heads[which, pair.div(n_tails, rounding_mode="floor")],
+            tails[which, pair % n_tails],
+            left_out,
+        )
+
+
+class _Pairs(NamedTuple):
+    """Pairs to score: relation of each, ordered, ``(pairs,)``, and boundaries of head and tail, ``(pairs, 2)``.
+
+    `left_out` tells of which relations good pairs were left out, ``(relations,)``; None if that is not counted.
+    """
+
+    which: Tensor
+    heads: Tensor
+    tails: Tensor
+    left_out: Tensor | None
+
+
+def _code(pairs: Tensor, n: int) -> Tensor:
+    """Return a number for each pair: relation, and boundaries of head and tail, below `n`, ``(pairs, 5)``."""
+    code = pairs[:, 0]
+    for column in pairs[:, 1:].unbind(1):
+        code = code * n + column
+    return code
+
+
+def _gold_pairs(gold: GoldValues, swapped: Sequence[int]) -> list[tuple[int, ...]]:
+    """Return the number of the relation among those asked for, and head and tail, of each gold pair."""
+    number = {(row, task): at for at, (row, task) in enumerate(gold.asked.tolist())}
+    ends: dict[tuple[int, ...], tuple[list[list[int]], list[list[int]]]] = {}
+    for row, task, slot, field, *span in gold.values.tolist():
+        ends.setdefault((number[row, task], slot), ([], []))[field].append(span)
+    return [
+        (which, *head, *tail)
+        for (which, _), both in ends.items()
+        for head in both[swapped[which]]
+        for tail in both[1 - swapped[which]]
+        if head != tail
+    ]
 
 
 class PairClassifier(nn.Module):

@@ -45,6 +45,25 @@ class Representations(NamedTuple):
     shared: dict[str, Any] | None = None
 
 
+class FieldSpans(NamedTuple):
+    """Gold values of the fields of tasks, for span representations that find them together with the labels.
+
+    Attributes
+    ----------
+    gold
+        Row, first word, width - 1 and field of each value, ``(values, 4)``. Fields are numbered over all tasks, each
+        with as many as the largest.
+    choices
+        The same of all choices of the fields, right or wrong, ``(choices, 4)``.
+    outside
+        Words that are not in the text, ``(rows, words)``; None if there are none.
+    """
+
+    gold: Tensor
+    choices: Tensor
+    outside: Tensor | None
+
+
 class FoundSpans(NamedTuple):
     """Spans above their thresholds: row, first and last word, label and score of each, ``(spans,)``."""
 
@@ -84,6 +103,8 @@ class SpanRep(Block):
         Set before ``build`` when a relation layer or label generator needs ``represent``.
     reads_row, looks_ahead
         Whether the vector of a span depends on words before it, and on words after it.
+    teaches_fields
+        Whether the loss covers the fields of tasks, too.
     """
 
     family = "span_reps"
@@ -93,6 +114,7 @@ class SpanRep(Block):
     needs_vectors: bool = False
     reads_row: bool = False
     looks_ahead: bool = False
+    teaches_fields: bool = False
 
     @abstractmethod
     def build(self, hidden_size: int) -> None:
@@ -225,7 +247,12 @@ class SpanRep(Block):
         return FoundSpans.join(parts, words.device)
 
     def loss(
-        self, vectors: Representations, inputs: EncoderBatch, gold: Tensor, loss: Loss
+        self,
+        vectors: Representations,
+        inputs: EncoderBatch,
+        gold: Tensor,
+        loss: Loss,
+        fields: FieldSpans | None = None,
     ) -> dict[str, Tensor]:
         """Return the loss of a batch, as named sums.
 
@@ -239,12 +266,26 @@ class SpanRep(Block):
             Row, first word, width - 1 and label of each gold span, ``(spans, 4)``.
         loss
             Loss of each score.
+        fields
+            Gold values of fields; read by span representations that propose spans.
         """
         logits = self.logits(vectors, inputs.windows.word_mask)
         targets = torch.zeros_like(logits, dtype=torch.bool)
         targets[tuple(gold.unbind(1))] = True
         mask = valid_spans(inputs.windows, logits.shape[2])[..., None] & inputs.label_mask[:, None, None, :]
         return {"span": loss(logits, targets, mask, by_width=True)}
+
+    def not_proposed(self, n_words: int, gold: FoundSpans) -> tuple[int, str]:
+        """Return how many gold spans are more than can be found, and the options that bound them; none by default.
+
+        Parameters
+        ----------
+        n_words
+            Words of the longest row.
+        gold
+            The spans, without scores that mean anything.
+        """
+        return 0, ""
 
     def count(self, inputs: EncoderBatch) -> float:
         """Return the number of spans in the loss of a batch."""

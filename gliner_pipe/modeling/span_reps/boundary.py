@@ -1,361 +1,37 @@
-"""The boundary family of span representations: a span is a start boundary and an end boundary, of any width."""
+"""The span representation ``boundary``: spans of any width, proposed for each label by itself."""
 
 from __future__ import annotations
 
-import logging
 import math
-from abc import abstractmethod
-from collections.abc import Callable, Iterator
-from typing import ClassVar, NamedTuple, TypeVar
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from gliner_pipe.errors import ConfigError
 from gliner_pipe.modeling.backbones.base import WindowBatch
-from gliner_pipe.modeling.block import check_divides, described
-from gliner_pipe.modeling.encoders.base import TaskVectors
-from gliner_pipe.modeling.layers.linear import Linear
-from gliner_pipe.modeling.span_reps.base import (
-    SCORES_AT_ONCE,
-    FoundSpans,
-    Representations,
-    SpanRep,
-    by_row,
-    own_starts,
+from gliner_pipe.modeling.block import check_divides
+from gliner_pipe.modeling.span_reps.base import SCORES_AT_ONCE, FoundSpans, Representations
+from gliner_pipe.modeling.span_reps.boundary_base import (
+    BoundarySpanRep,
+    Candidates,
+    extractive,
+    n_distinct,
+    query_mask_of,
+    rank_in_group,
+    with_forced,
 )
 from gliner_pipe.modeling.span_reps.boundary_scorers import Gated, PairScorer, Proposer
 from gliner_pipe.modeling.span_reps.boundary_states import (
     MASKED,
     Boundaries,
-    BoundaryEncoder,
-    BoundaryScorer,
+    Marginals,
     SpanContent,
     at_boundaries,
 )
-from gliner_pipe.modeling.tasks import KINDS
+from gliner_pipe.modeling.span_reps.boundary_training import Proposed
 from gliner_pipe.registry import registry
 from gliner_pipe.util.ranges import Amount, AngleBase, Layers, Multiple, NonNegative, Positive, Share, Size
-
-logger = logging.getLogger(__name__)
-
-
-class Candidates(NamedTuple):
-    """The spans that were proposed and scored.
-
-    Attributes
-    ----------
-    spans
-        First and last boundary, ``(rows, queries, spans, 2)``; zeros for padding.
-    logits
-        Score of each span for its query, ``(rows, queries, spans)``.
-    valid
-        False for padding, ``(rows, queries, spans)``.
-    """
-
-    spans: Tensor
-    logits: Tensor
-    valid: Tensor
-
-
-class BoundarySpanRep(SpanRep):
-    """Base class: proposes a bounded number of spans by the scores of their ends, and scores these as wholes.
-
-    Spans of any width are found: no table over widths is built. A window may hold more entities than are proposed. This
-    is reported once, with the options to raise.
-
-    Parameters
-    ----------
-    boundary_dim, pair_dim
-        Widths of the vectors of boundaries, and of the vectors from which pairs of them are scored.
-    boundary_refinement_layers, boundary_ffn_multiplier
-        Feed-forward layers over the boundaries, and their hidden width as a multiple of `boundary_dim`.
-    boundary_attention_layers, boundary_attention_heads, boundary_attention_window
-        Attention layers over the boundaries, their heads, and the largest distance that they see; 0 for no limit.
-    dropout
-        Dropout rate of all hidden layers.
-    use_inside_evidence
-        Whether the words inside a span count.
-    enable_span_content, content_dim, content_soft_max_pool
-        Whether the mean of the words of a span is used, in which width, and whether their smooth maximum is, too.
-    enable_abstention, abstention_threshold
-        Whether a label has a score for "no entity of this label in this window", and above which score this holds.
-    enable_count_head, adaptive_threshold
-        Whether the number of entities of a label is predicted, and whether so many spans are kept even if they are
-        below the threshold.
-    pair_temperature
-        Divides the scores before the sigmoid.
-    candidate_states
-        Whether there are vectors of spans, for records.
-
-    Notes
-    -----
-    Source: the boundary architecture of GLiNER2.5.
-    """
-
-    max_width = None
-    projects_labels = False
-    #: Whether the spans are the same for all queries.
-    shares_spans: ClassVar[bool] = False
-
-    def __init__(
-        self,
-        boundary_dim: Size = 128,
-        pair_dim: Size = 128,
-        boundary_refinement_layers: Layers = 1,
-        boundary_ffn_multiplier: Multiple = 2.0,
-        boundary_attention_layers: Layers = 0,
-        boundary_attention_heads: Size = 4,
-        boundary_attention_window: Amount = 0,
-        dropout: Share = 0.1,
-        use_inside_evidence: bool = True,
-        enable_span_content: bool = False,
-        content_dim: Size = 64,
-        content_soft_max_pool: bool = False,
-        enable_abstention: bool = True,
-        abstention_threshold: Share = 0.5,
-        enable_count_head: bool = True,
-        adaptive_threshold: bool = False,
-        pair_temperature: Positive = 1.0,
-        candidate_states: bool = False,
-    ) -> None:
-        super().__init__()
-        self.boundary_dim, self.pair_dim = boundary_dim, pair_dim
-        self.encoder_options = (
-            *(boundary_refinement_layers, boundary_ffn_multiplier),
-            *(boundary_attention_layers, boundary_attention_heads, boundary_attention_window, dropout),
-        )
-        self.dropout = dropout
-        self.use_inside_evidence = use_inside_evidence
-        self.enable_span_content = enable_span_content
-        self.content_dim, self.content_soft_max_pool = content_dim, content_soft_max_pool
-        self.enable_abstention, self.abstention_threshold = enable_abstention, abstention_threshold
-        self.enable_count_head, self.adaptive_threshold = enable_count_head, adaptive_threshold
-        self.pair_temperature = pair_temperature
-        self.candidate_states = candidate_states
-        #: How often a window had as many spans above their thresholds as are proposed.
-        self.full_budgets = 0
-        if adaptive_threshold and not enable_count_head:
-            found = "is true without enable_count_head"
-            raise ConfigError(
-                "components.*.model.span_rep.adaptive_threshold", found, "enable_count_head = true"
-            )
-        if boundary_attention_layers:
-            check_divides("span_rep.boundary_attention_heads", boundary_attention_heads, boundary_dim)
-
-    def build(self, hidden_size: int) -> None:
-        """Create the weights."""
-        self.boundary_encoder = BoundaryEncoder(hidden_size, self.boundary_dim, *self.encoder_options)
-        self.boundary_query_head = BoundaryScorer(hidden_size, self.boundary_dim, self.dropout)
-        self.null_projection = _zeros(hidden_size) if self.enable_abstention else None
-        self.count_head = _zeros(hidden_size) if self.enable_count_head else None
-        self.candidate_encoder: Linear | None = None
-        if self.candidate_states or self.needs_vectors:
-            self.candidate_encoder = Linear(2 * self.boundary_dim, hidden_size)
-
-    # -- what the two kinds of candidates differ in ------------------------------------------------------------------
-
-    @abstractmethod
-    def candidates(self, read: Boundaries, queries: Tensor, query_mask: Tensor) -> Candidates:
-        """Propose and score spans.
-
-        Parameters
-        ----------
-        read
-            The boundaries, from ``boundary_encoder``.
-        queries
-            Vectors of labels or fields, ``(rows, queries, hidden)``.
-        query_mask
-            False for padding, ``(rows, queries)``.
-        """
-
-    @abstractmethod
-    def given(
-        self, read: Boundaries, queries: Tensor, query_mask: Tensor, spans: Tensor, valid: Tensor
-    ) -> Tensor:
-        """Score given spans for all queries.
-
-        Parameters
-        ----------
-        read, queries, query_mask
-            As in ``candidates``.
-        spans
-            First and last boundary, ``(rows, spans, 2)``, no span twice in a row.
-        valid
-            False for padding, ``(rows, spans)``.
-
-        Returns
-        -------
-        Tensor
-            Logits, ``(rows, queries, spans)``; undefined for padding.
-        """
-
-    @abstractmethod
-    def in_blocks(self, vectors: Representations, windows: WindowBatch) -> Iterator[tuple[int, Candidates]]:
-        """Yield the candidates of the entity labels, with the number of their first label."""
-
-    @abstractmethod
-    def of_fields(self, vectors: Representations, windows: WindowBatch) -> Candidates:
-        """Return the candidates of the fields of all tasks, for ``rows x (tasks * fields)`` queries.
-
-        Those of classifications are padding.
-        """
-
-    @abstractmethod
-    def is_full(self, n_words: int, groups: FoundSpans) -> tuple[int, str]:
-        """Return how often the spans found are as many as were proposed, and the options that bound them."""
-
-    # -- the contract ------------------------------------------------------------------------------------------------
-
-    def find(self, vectors: Representations, windows: WindowBatch, limits: Tensor) -> FoundSpans:
-        """Find the spans above their thresholds among those proposed."""
-        parts = []
-        for at, some in self.in_blocks(vectors, windows):
-            stop = at + some.logits.shape[1]
-            found = self._above(some, vectors.labels[:, at:stop], limits[:, at:stop])
-            parts.append(found._replace(labels=found.labels + at))
-        found = FoundSpans.join(parts, limits.device)
-        self._report(windows.word_mask.shape[1], found)
-        return found.where(
-            own_starts(windows)[found.rows, found.starts] & windows.annotated[found.rows, found.ends]
-        )
-
-    def _above(self, some: Candidates, labels: Tensor, limits: Tensor) -> FoundSpans:
-        """Return the candidates above their thresholds; those of labels that abstain are left out."""
-        probs, keep = self.kept(some.logits, some.valid, labels, limits)
-        if self.null_projection is not None:
-            nothing = self.null_projection(labels.to(some.logits.dtype)).float().sigmoid()
-            keep &= nothing <= self.abstention_threshold
-        rows, names, _ = keep.nonzero().unbind(1)
-        starts, ends = some.spans[keep].unbind(1)
-        return FoundSpans(rows, starts, ends - 1, names, probs[keep])
-
-    def kept(self, logits: Tensor, valid: Tensor, queries: Tensor, limits: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the scores of candidates, and which are above their thresholds.
-
-        Parameters
-        ----------
-        logits, valid
-            Of the candidates of each query, ``(rows, queries, spans)``.
-        queries
-            Vectors of labels or fields, ``(rows, queries, hidden)``.
-        limits
-            Threshold of each query, ``(rows, queries)``; infinite for padding.
-        """
-        probs = (logits.float() / self.pair_temperature).sigmoid()
-        keep = probs > limits[..., None]
-        if self.adaptive_threshold and self.count_head is not None:
-            counts = self.count_head(queries.to(logits.dtype)).float().exp().round()
-            ranked = probs.masked_fill(~valid, -1).argsort(dim=-1, descending=True, stable=True)
-            keep |= ranked.argsort(-1) < counts
-        return probs, keep & valid & limits.isfinite()[..., None]
-
-    def _report(self, n_words: int, found: FoundSpans) -> None:
-        """Count windows with as many spans as are proposed, and report the first."""
-        n_full, options = self.is_full(n_words, found)
-        if n_full and not self.full_budgets:
-            logger.warning(
-                "A window holds as many entities as span_rep proposes, so others may be missing: raise %s (the option "
-                "budgets of a checkpoint), or use shorter windows (encoder.backbone.window). Reported once.",
-                options,
-            )
-        self.full_budgets += n_full
-
-    def read(self, vectors: Representations, windows: WindowBatch) -> Boundaries:
-        """Return the boundaries of windows, computed once for all blocks."""
-        return shared(
-            vectors, "boundaries", lambda: self.boundary_encoder(vectors.span_words, windows.word_mask)
-        )
-
-    def class_scores(self, vectors: Representations, windows: WindowBatch, spans: Tensor) -> Tensor:
-        """Score chosen spans for all labels, ``(spans, labels)``."""
-        read = self.read(vectors, windows)
-        places, (rows, order) = by_row(spans, len(windows.word_mask))
-        valid = torch.zeros(places.shape[:2], dtype=torch.bool, device=places.device)
-        valid[rows, order] = True
-        places = places + torch.tensor([0, 1], device=places.device) * valid[..., None]
-        queries, query_mask = self.seen_with_labels(vectors)
-        logits = self.given(read, queries, query_mask, places, valid)[:, : vectors.labels.shape[1]]
-        return (logits.transpose(1, 2)[rows, order].float() / self.pair_temperature).sigmoid()
-
-    def seen_with_labels(self, vectors: Representations) -> tuple[Tensor, Tensor]:
-        """Return the queries that scores of labels depend on, labels first, and which are not padding."""
-        return vectors.labels, query_mask_of(vectors.labels)
-
-    def represent(self, words: Tensor, spans: Tensor, word_mask: Tensor) -> Tensor:
-        """Compute the vectors of selected spans, from the vectors of their two boundaries."""
-        starts, ends = self.halves(self.boundary_encoder(words, word_mask))
-        return at_boundaries(starts, spans[..., 0]) + at_boundaries(ends, spans[..., 1] + 1)
-
-    def halves(self, read: Boundaries) -> tuple[Tensor, Tensor]:
-        """Return two vectors of each boundary, ``(rows, boundaries, hidden)``: as a start and as an end of a span.
-
-        Their sum is the vector of a span.
-        """
-        layer = self.candidate_encoder
-        assert layer is not None
-        starts = layer.columns(read.states, 0, self.boundary_dim, layer.bias)
-        return starts, layer.columns(read.states, self.boundary_dim, 2 * self.boundary_dim)
-
-    def score(self, words: Tensor, labels: Tensor, word_mask: Tensor) -> Tensor:
-        """Refuse: there are no scores of all spans.
-
-        Raises
-        ------
-        ConfigError
-            Always. ``find`` and ``class_scores`` score the spans that matter.
-        """
-        raise ConfigError(
-            "components.*.model.span_rep",
-            f"found {described(self)}, which scores the spans that it proposes and not all spans",
-            "another span representation, such as markerV0, for ONNX export and for training",
-        )
-
-
-def _zeros(hidden_size: int) -> Linear:
-    """Return a layer with one output that is zero before training."""
-    layer = Linear(hidden_size, 1)
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
-    return layer
-
-
-_Made = TypeVar("_Made")
-
-
-def shared(vectors: Representations, name: str, make: Callable[[], _Made]) -> _Made:
-    """Return what `make` makes from these vectors, made once if they hold such results."""
-    if vectors.shared is None:
-        return make()
-    if name not in vectors.shared:
-        vectors.shared[name] = make()
-    made: _Made = vectors.shared[name]
-    return made
-
-
-def extractive(tasks: TaskVectors) -> tuple[Tensor, Tensor]:
-    """Return the vectors of all fields, ``(rows, tasks * fields, hidden)``, and which are those of spans.
-
-    The labels of classifications are not, and padding is not.
-    """
-    of_spans = (tasks.kinds >= 0) & (tasks.kinds != KINDS.index("classes"))
-    return tasks.fields.flatten(1, 2), (tasks.mask & of_spans[..., None]).flatten(1)
-
-
-def check_boundaries(span_rep: SpanRep, option: str, states: bool = False) -> None:
-    """Raise a ConfigError unless a span representation proposes spans, and has vectors of them if `states` is true."""
-    where, allowed = "components.*.model.span_rep", "@span_reps = boundary or boundary_pool"
-    if not isinstance(span_rep, BoundarySpanRep):
-        raise ConfigError(where, f"found {described(span_rep)}, of which {option} cannot read spans", allowed)
-    if states and not span_rep.candidate_states:
-        found = f"is false, though {option} needs vectors of spans"
-        raise ConfigError(f"{where}.candidate_states", found, "candidate_states = true")
-
-
-def query_mask_of(queries: Tensor) -> Tensor:
-    """True for queries, false for padding, whose vectors are zero: ``(rows, queries)``."""
-    return queries.ne(0).any(-1)
 
 
 @registry.span_reps.register("boundary")
@@ -429,6 +105,7 @@ class Boundary(BoundarySpanRep):
         adaptive_threshold: bool = False,
         pair_temperature: Positive = 1.0,
         candidate_states: bool = False,
+        loss_options: dict[str, float] | None = None,
     ) -> None:
         super().__init__(
             boundary_dim,
@@ -449,6 +126,7 @@ class Boundary(BoundarySpanRep):
             adaptive_threshold,
             pair_temperature,
             candidate_states,
+            loss_options,
         )
         self.start_top_k, self.end_top_k = start_top_k, end_top_k
         self.ends_per_start, self.starts_per_end = ends_per_start, starts_per_end
@@ -511,6 +189,30 @@ class Boundary(BoundarySpanRep):
         queries = queries.to(read.states.dtype)
         marginals = self.boundary_query_head(read, queries)
         both = self.boundary_proposer(read, queries)
+        spans, totals, valid = self._chosen(read, marginals, both, query_mask)
+        logits = self.pair_scorer(read, queries, marginals, spans, totals)
+        return Candidates(spans, logits.masked_fill(~valid, MASKED), valid)
+
+    def proposed(
+        self, read: Boundaries, queries: Tensor, query_mask: Tensor, forced: Tensor, forced_mask: Tensor
+    ) -> Proposed:
+        """Propose spans for each query in addition to given ones, and score all of them."""
+        queries = queries.to(read.states.dtype)
+        marginals = self.boundary_query_head(read, queries)
+        both = self.boundary_proposer(read, queries)
+        with torch.no_grad():
+            spans, _, valid = self._chosen(read, marginals, both, query_mask)
+            most = spans.shape[2] + forced.shape[2]
+            spans, valid = with_forced(spans, valid, forced, forced_mask & query_mask[..., None], most)
+        totals = _totals(both, marginals, spans)
+        return Proposed(
+            marginals, spans, valid, self.pair_scorer(read, queries, marginals, spans, totals), totals
+        )
+
+    def _chosen(
+        self, read: Boundaries, marginals: Marginals, both: Gated, query_mask: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return first and last boundary of the best spans, their first scores, and which are not padding."""
         ways = [self._best(both, marginals.starts, marginals.ends, read, forward=True)]
         if self.bidirectional_proposals:
             ways.append(self._best(both, marginals.ends, marginals.starts, read, forward=False))
@@ -520,9 +222,7 @@ class Boundary(BoundarySpanRep):
         valid = totals.isfinite() & query_mask[..., None]
         codes = codes * valid
         spans = torch.stack([codes.div(n, rounding_mode="floor"), codes % n], -1)
-        totals = totals.masked_fill(~valid, 0.0)
-        logits = self.pair_scorer(read, queries, marginals, spans, totals)
-        return Candidates(spans, logits.masked_fill(~valid, MASKED), valid)
+        return spans, totals.masked_fill(~valid, 0.0), valid
 
     def _best(
         self, both: Gated, first: Tensor, second: Tensor, read: Boundaries, forward: bool
@@ -587,8 +287,7 @@ class Boundary(BoundarySpanRep):
             wide = spans[:, None].expand(-1, some.shape[1], -1, -1)
             marginals = self.boundary_query_head(read, some)
             both = self.boundary_proposer(read, some)
-            ends = at_boundaries(both.starts, wide[..., 0]) * at_boundaries(both.ends, wide[..., 1])
-            totals = (ends @ both.gates[..., None])[..., 0] + marginals.ends_of(wide)
+            totals = _totals(both, marginals, wide)
             parts.append(self.pair_scorer(read, some, marginals, wide, totals))
         return torch.cat(parts, 1)
 
@@ -605,10 +304,23 @@ class Boundary(BoundarySpanRep):
         full |= group.bincount() >= self.candidate_budget
         return int(full.sum()), options
 
+    def not_proposed(self, n_words: int, gold: FoundSpans) -> tuple[int, str]:
+        """Return how many gold spans of a label in a window are more than are proposed."""
+        options = "start_top_k, end_top_k and candidate_budget"
+        if len(gold.rows) <= min(self.start_top_k, self.candidate_budget) or self.boundary_top_k_alpha:
+            return 0, options
+        group = gold.rows * (int(gold.labels.max()) + 1) + gold.labels
+        lost = rank_in_group(group, gold.starts, n_words) >= self.start_top_k
+        if self.bidirectional_proposals:
+            lost &= rank_in_group(group, gold.ends, n_words) >= self.end_top_k
+        over = (group[~lost].bincount() - self.candidate_budget).clamp(min=0)
+        return int(lost.sum() + over.sum()), options
 
-def n_distinct(groups: Tensor, places: Tensor, n_places: int) -> Tensor:
-    """Return the number of distinct places of each group, by its number."""
-    return (groups * n_places + places).unique().div(n_places, rounding_mode="floor").bincount()
+
+def _totals(both: Gated, marginals: Marginals, spans: Tensor) -> Tensor:
+    """Return the first score of spans, ``(rows, queries, spans)``."""
+    ends = at_boundaries(both.starts, spans[..., 0]) * at_boundaries(both.ends, spans[..., 1])
+    return (ends @ both.gates[..., None])[..., 0] + marginals.ends_of(spans)
 
 
 def _distinct(codes: Tensor, totals: Tensor, most: int) -> tuple[Tensor, Tensor]:

@@ -12,12 +12,14 @@ from gliner_pipe.modeling.backbones.base import WindowBatch
 from gliner_pipe.modeling.block import check_divides
 from gliner_pipe.modeling.layers.linear import Linear
 from gliner_pipe.modeling.span_reps.base import SCORES_AT_ONCE, FoundSpans, Representations
-from gliner_pipe.modeling.span_reps.boundary import (
+from gliner_pipe.modeling.span_reps.boundary_base import (
     BoundarySpanRep,
     Candidates,
     extractive,
     n_distinct,
+    rank_in_group,
     shared,
+    with_forced,
 )
 from gliner_pipe.modeling.span_reps.boundary_states import (
     MASKED,
@@ -27,6 +29,7 @@ from gliner_pipe.modeling.span_reps.boundary_states import (
     at_boundaries,
     width_features,
 )
+from gliner_pipe.modeling.span_reps.boundary_training import Proposed
 from gliner_pipe.registry import registry
 from gliner_pipe.util.ranges import Amount, Layers, Multiple, Positive, Share, Size
 
@@ -93,6 +96,7 @@ class BoundaryPool(BoundarySpanRep):
         adaptive_threshold: bool = False,
         pair_temperature: Positive = 1.0,
         candidate_states: bool = False,
+        loss_options: dict[str, float] | None = None,
     ) -> None:
         super().__init__(
             boundary_dim,
@@ -113,6 +117,7 @@ class BoundaryPool(BoundarySpanRep):
             adaptive_threshold,
             pair_temperature,
             candidate_states,
+            loss_options,
         )
         self.pool_boundary_top_k, self.pool_size = pool_boundary_top_k, pool_size
         self.min_pool_per_query = min_pool_per_query
@@ -175,6 +180,27 @@ class BoundaryPool(BoundarySpanRep):
         valid = valid[:, None] & query_mask[..., None]
         return Candidates(spans[:, None].expand(-1, n_queries, -1, -1), logits, valid)
 
+    def proposed(
+        self, read: Boundaries, queries: Tensor, query_mask: Tensor, forced: Tensor, forced_mask: Tensor
+    ) -> Proposed:
+        """Propose a pool that holds given spans, and score it for all queries."""
+        queries, n_queries = queries.to(read.states.dtype), queries.shape[1]
+        marginals = self.boundary_query_head(read, queries)
+        first = _first_ones(forced.flatten(1, 2), forced_mask.flatten(1))
+        pool, inside, fits = self.shared_pool_builder(
+            read, marginals, query_mask, forced.flatten(1, 2), first
+        )
+        logits = self.shared_pool_scorer(read, queries, query_mask, marginals, pool, inside, fits)
+        for of_side, place in zip((marginals.starts, marginals.ends), pool.unbind(-1), strict=True):
+            fits = fits + of_side.masked_fill(~query_mask[..., None], MASKED).amax(1).gather(1, place)
+        return Proposed(
+            marginals,
+            pool[:, None].expand(-1, n_queries, -1, -1),
+            inside[:, None] & query_mask[..., None],
+            logits,
+            fits[:, None].expand(-1, n_queries, -1),
+        )
+
     def given(
         self, read: Boundaries, queries: Tensor, query_mask: Tensor, spans: Tensor, valid: Tensor
     ) -> Tensor:
@@ -197,6 +223,17 @@ class BoundaryPool(BoundarySpanRep):
         spans = groups.starts * n_words + groups.ends
         full |= n_distinct(groups.rows, spans, n_words * n_words) >= self.pool_size
         return int(full.sum()), options
+
+    def not_proposed(self, n_words: int, gold: FoundSpans) -> tuple[int, str]:
+        """Return how many gold spans of a window are more than are proposed."""
+        options = "pool_boundary_top_k and pool_size"
+        if len(gold.rows) <= min(self.pool_boundary_top_k, self.pool_size):
+            return 0, options
+        lost = rank_in_group(gold.rows, gold.starts, n_words) >= self.pool_boundary_top_k
+        lost |= rank_in_group(gold.rows, gold.ends, n_words) >= self.pool_boundary_top_k
+        rows, spans = gold.rows[~lost], (gold.starts * n_words + gold.ends)[~lost]
+        over = rank_in_group(rows, spans, n_words * n_words) >= self.pool_size
+        return int(lost.sum() + over.sum()), options
 
 
 class PoolBuilder(nn.Module):
@@ -253,7 +290,7 @@ class PoolBuilder(nn.Module):
         with torch.no_grad():
             spans, valid = self._chosen(read, marginals, query_mask, firsts, lasts)
             if forced is not None and forced_mask is not None:
-                spans, valid = _with_forced(spans, valid, forced, forced_mask, self.most)
+                spans, valid = with_forced(spans, valid, forced, forced_mask, self.most)
         fits = (at_boundaries(firsts, spans[..., 0]) * at_boundaries(lasts, spans[..., 1])).sum(-1)
         return spans, valid, (fits * self.scale).masked_fill(~valid, 0.0)
 
@@ -266,6 +303,7 @@ class PoolBuilder(nn.Module):
         starts, start_logits = self._best(marginals.starts, query_mask, k)
         ends, end_logits = self._best(marginals.ends, query_mask, k)
         fits = at_boundaries(firsts, starts) @ at_boundaries(lasts, ends).transpose(1, 2) * self.scale
+        fits = fits.float()  # ranks beside _GUARANTEED need its digits
         allowed = (ends[:, None, :] > starts[..., None]) & (ends <= read.lengths[:, None])[:, None, :]
         allowed = (allowed & query_mask.any(1)[:, None, None]).flatten(1)
         totals = (fits + start_logits[..., None] + end_logits[:, None, :]).flatten(1)
@@ -296,21 +334,15 @@ class PoolBuilder(nn.Module):
         return places, best.gather(1, places)
 
 
+def _first_ones(spans: Tensor, mask: Tensor) -> Tensor:
+    """Return which spans, ``(rows, spans, 2)``, are the first of equal ones, without padding."""
+    same = (spans[:, :, None] == spans[:, None]).all(-1) & mask[:, None]
+    return mask & ~same.tril(-1).any(-1)
+
+
 def _at(logits: Tensor, places: Tensor) -> Tensor:
     """Select logits, ``(rows, queries, boundaries)``, at places, ``(rows, places)``."""
     return logits.gather(2, places[:, None].expand(-1, logits.shape[1], -1))
-
-
-def _with_forced(
-    spans: Tensor, valid: Tensor, forced: Tensor, forced_mask: Tensor, most: int
-) -> tuple[Tensor, Tensor]:
-    """Put spans first, and drop them, and the last ones if the pool is too large, from the others."""
-    twice = (spans[:, :, None] == forced[:, None]).all(-1) & forced_mask[:, None] & valid[..., None]
-    rest = valid & ~twice.any(-1)
-    room = most - forced_mask.sum(1, keepdim=True)
-    rest = rest & (rest.cumsum(1) <= room)
-    forced = forced * forced_mask[..., None]
-    return torch.cat([forced, spans * rest[..., None]], 1), torch.cat([forced_mask, rest], 1)
 
 
 class PoolAttention(nn.Module):

@@ -13,6 +13,7 @@ from gliner_pipe.modeling.losses.base import Loss
 from gliner_pipe.modeling.precision import HeadCopy
 from gliner_pipe.modeling.span_reps.base import (
     SCORES_AT_ONCE,
+    FieldSpans,
     FoundSpans,
     Representations,
     SpanRep,
@@ -140,7 +141,12 @@ class TokenLevel(SpanRep):
         return torch.einsum("rsd,rcd->rsc", span_vectors, vectors.labels)[listed]
 
     def loss(
-        self, vectors: Representations, inputs: EncoderBatch, gold: Tensor, loss: Loss
+        self,
+        vectors: Representations,
+        inputs: EncoderBatch,
+        gold: Tensor,
+        loss: Loss,
+        fields: FieldSpans | None = None,
     ) -> dict[str, Tensor]:
         """Return the word loss and, with ``represent_spans``, the span loss over gold and random spans."""
         windows = inputs.windows

@@ -30,7 +30,6 @@ UNPLACED = "value of a record or relation that does not align with words, or has
 ELSEWHERE = "value of a record or relation in another window than its first"
 TOO_WIDE = "value of a record or relation wider than max_width"
 TOO_MANY = f"record or relation beyond the {MOST_INSTANCES - 1} of its kind that a window can have"
-NOT_TRAINED = "record or relation of a finder that cannot be trained"
 NO_CHOICE = "value of a record that is none of the choices of its field"
 NO_FIELD = "value of a record in a field that the component does not have"
 
@@ -145,13 +144,13 @@ def read_tasks(
             asked = {name: some for name, some in values.items() if name in known.get(one.name, values)}
             dropped[NO_FIELD] += sum(map(len, values.values())) - sum(map(len, asked.values()))
             every.append(Instance(one.name, located(asked)))
-        records = _learned(every, model.record_finder, dropped)
+        records = every
     if model.relation_finder is not None:
         links = [
             Instance(label, located({"head": [head], "tail": [tail]}))
             for head, tail, label in _relations(doc, key, stated) or ()
         ]
-        relations = _learned(links, model.relation_finder, dropped) if has_relations(doc) else None
+        relations = links if has_relations(doc) else None
     classes: Mapping[str, Mapping[str, float]] = {}
     if model.classifier is not None:
         classes = gold_classes(
@@ -165,14 +164,6 @@ def read_tasks(
 def _in_order(instances: list[Instance] | None) -> list[Instance] | None:
     """Return instances in the order of their first words."""
     return None if instances is None else sorted(instances, key=lambda one: one.first)
-
-
-def _learned(instances: list[Instance], finder: TaskFinder, dropped: Counter[str]) -> list[Instance] | None:
-    """Return the instances if their finder can be trained on them."""
-    if finder.needs_counter:
-        return instances
-    dropped[NOT_TRAINED] += len(instances)
-    return None
 
 
 def _listed(value: Any) -> list[Span | str]:
@@ -326,7 +317,7 @@ def task_targets(
     gold: Sequence[GoldTasks],
     asked: Sequence[Sequence[AskedTask]],
     texts: Sequence[Sequence[str]],
-    max_width: int | None,
+    model: GLiNER,
     dropped: Counter[str],
 ) -> TaskTargets | None:
     """Return the targets of a batch; None if no text has a task.
@@ -341,14 +332,14 @@ def task_targets(
         Gold tasks of each text, and those in its prompt.
     texts
         Words of each text.
-    max_width
-        Maximum number of words of a value; None for no limit.
+    model
+        The blocks.
     dropped
         Counts values that cannot be targets.
     """
     if not any(asked):
         return None
-    rows = _Rows(max_width, dropped)
+    rows = _Rows(model, dropped)
     for row, window in enumerate(windows):
         for number, one in enumerate(asked[window.text]):
             if one.task.kind != "classes":
@@ -373,8 +364,12 @@ def task_targets(
 class _Rows:
     """Collects the queries of records and relations, row by row, and their gold values."""
 
-    def __init__(self, max_width: int | None, dropped: Counter[str]) -> None:
-        self.max_width, self.dropped = max_width, dropped
+    def __init__(self, model: GLiNER, dropped: Counter[str]) -> None:
+        self.max_width, self.dropped = model.max_width, dropped
+        self.finders: dict[str, TaskFinder | None] = {
+            "record": model.record_finder,
+            "relation": model.relation_finder,
+        }
         self.counts: list[tuple[int, ...]] = []
         self.columns: list[tuple[int, ...]] = []
         self.places: list[tuple[int, ...]] = []
@@ -386,20 +381,32 @@ class _Rows:
     def add_instances(
         self, row: int, number: int, window: Window, one: AskedTask, gold: GoldTasks, words: Sequence[str]
     ) -> None:
-        """Add the instances of a task in a window: those whose first word it owns."""
+        """Add the instances of a task in a window.
+
+        Of a finder that counts them, those whose first word it owns; of others all that it sees, which their own
+        windows teach as well.
+        """
         every = gold.records if one.task.kind == "record" else gold.relations
+        finder = self.finders[one.task.kind]
+        counted = finder is None or finder.needs_counter
         here = []
         for instance in every or ():
             first = max(instance.first[0], 0)
-            if instance.name != one.name or not window.own_start <= first < window.own_stop:
+            owned = window.own_start <= first < window.own_stop
+            if instance.name != one.name or not (owned or not counted):
                 continue
-            values = {name: self._inside(some, window) for name, some in instance.values.items()}
+            lost = self.dropped if owned else Counter[str]()
+            values = {name: self._inside(some, window, lost) for name, some in instance.values.items()}
             unnamed = list[Value]() if gold.unnamed_absent else None
             kept = [values.get(name, unnamed) for name in one.fields]
             if any(kept) and (one.task.kind == "record" or all(kept)):
                 here.append(kept)
-        self.dropped[TOO_MANY] += max(0, len(here) - MOST_INSTANCES + 1)
-        here = here[: MOST_INSTANCES - 1]
+        if counted:
+            self.dropped[TOO_MANY] += max(0, len(here) - MOST_INSTANCES + 1)
+            here = here[: MOST_INSTANCES - 1]
+        elif finder is not None:
+            for reason, n_lost in finder.not_found(one.task, here):
+                self.dropped[reason] += n_lost
         self.counts.append((row, number, len(here)))
         places = choice_places(_tasks_of(window))
         for slot, instance_values in enumerate(here):
@@ -412,16 +419,16 @@ class _Rows:
                 else:
                     self._add_spans(column, some, window, words if gold.by_text else ())
 
-    def _inside(self, values: Sequence[Value], window: Window) -> list[Value]:
-        """Return the values that are whole in a window and not too wide."""
+    def _inside(self, values: Sequence[Value], window: Window, lost: Counter[str]) -> list[Value]:
+        """Return the values that are whole in a window and not too wide; `lost` counts the others."""
         kept: list[Value] = []
         for value in values:
             if isinstance(value, str):
                 kept.append(value)
             elif not (window.start <= value[0] and value[1] < window.stop):
-                self.dropped[ELSEWHERE] += 1
+                lost[ELSEWHERE] += 1
             elif self.max_width is not None and value[1] - value[0] >= self.max_width:
-                self.dropped[TOO_WIDE] += 1
+                lost[TOO_WIDE] += 1
             else:
                 kept.append(value)
         return kept

@@ -22,6 +22,8 @@ from gliner_pipe.modeling.batch import Drawn, TrainingBatch
 from gliner_pipe.modeling.decoders.generative import BLANK_LABEL
 from gliner_pipe.modeling.encoders.base import EncoderBatch, Query
 from gliner_pipe.modeling.gliner import GLiNER
+from gliner_pipe.modeling.span_reps.base import FoundSpans
+from gliner_pipe.modeling.task_losses import field_spans
 from gliner_pipe.pipeline.gliner.task_targets import (
     AskedTask,
     GoldTasks,
@@ -132,8 +134,9 @@ class DrawnSpans(Drawn):
         prompts = self.prompts.of(texts)
         inputs = model.encoder.collate(windows)
         tasks = task_targets(
-            windows, inputs, [one.tasks for one in gold], prompts.tasks, words, model.max_width, dropped
+            windows, inputs, [one.tasks for one in gold], prompts.tasks, words, model, dropped
         )
+        outside = inputs.windows.unknown
         inputs = _without_unknown(inputs, windows, gold)
         placed = _place(windows, gold, prompts, model.max_width, dropped)
         targets = torch.tensor([one[:4] for one in placed], dtype=torch.long).view(-1, 4)
@@ -148,7 +151,7 @@ class DrawnSpans(Drawn):
         if model.label_generator is not None:
             mentions = [one.mentions for one in gold]
             generated = generation_targets(placed, model.label_generator.mode, windows, words, mentions)
-        return TrainingBatch(
+        batch = TrainingBatch(
             inputs=inputs,
             gold=targets,
             n_words=sum(map(len, words)),
@@ -158,7 +161,9 @@ class DrawnSpans(Drawn):
             label_generation=generated,
             tasks=tasks,
             dropped=+dropped,
+            outside=outside,
         )
+        return _count_not_proposed(model, batch)
 
 
 def draw(
@@ -299,6 +304,21 @@ def _without_unknown(inputs: EncoderBatch, windows: Sequence[Window], gold: Sequ
         ]
         unknown[row, inside] = True
     return replace(inputs, windows=replace(inputs.windows, unknown=unknown))
+
+
+def _count_not_proposed(model: GLiNER, batch: TrainingBatch) -> TrainingBatch:
+    """Count the gold spans that are more than the span representation can propose; they are taught all the same."""
+    if not model.span_rep.teaches_fields:
+        return batch
+    fields = field_spans(batch.tasks, batch.inputs, batch.outside).gold
+    shift = torch.tensor([0, 0, 0, batch.inputs.label_mask.shape[1]])
+    rows, starts, widths, labels = torch.cat([batch.gold, fields + shift]).unbind(1)
+    spans = FoundSpans(rows, starts, starts + widths, labels, starts)
+    number, options = model.span_rep.not_proposed(batch.inputs.windows.word_mask.shape[1], spans)
+    batch.dropped.update(
+        {f"beyond the spans that are proposed in a window ({options})": number} if number else {}
+    )
+    return batch
 
 
 def _no_such_entity(example: Example, key: str, relation: list[object], n_spans: int) -> DataError:
