@@ -136,7 +136,14 @@ class BoundaryRecords(RecordFinder):
         return torch.stack(parts).sum()
 
     def not_found(self, task: Task, instances: Sequence[Sequence[Sequence[object]]]) -> list[tuple[str, int]]:
-        """Return the gold records without a value of their anchor, or more than there are learned vectors."""
+        """Return the gold records without a value of their anchor, or more than a window can have."""
+        if task.mode is None:
+            return [
+                (
+                    "record beyond the one of its kind that a window has without a mode",
+                    max(0, len(instances) - 1),
+                )
+            ]
         if task.mode == "anchorless":
             most = self.record_instance_queries
             reason = f"record beyond the {most} of its kind that a window can have (record_instance_queries)"

@@ -106,8 +106,15 @@ class Known(NamedTuple):
     def _of(
         cls, starts: Tensor, ends: Tensor, lasts: Tensor, words: Tensor, queries: Tensor, whole: Tensor
     ) -> Known:
-        by_query = (part[:, None] & queries[..., None] for part in (starts, ends, lasts, words))
-        return cls(*by_query, queries, whole[:, None] & queries)
+        each = queries[..., None]
+        return cls(
+            starts[:, None] & each,
+            ends[:, None] & each,
+            lasts[:, None] & each,
+            words[:, None] & each,
+            queries,
+            whole[:, None] & queries,
+        )
 
     def joined(self, other: Known) -> Known:
         """Return both, one after the other."""

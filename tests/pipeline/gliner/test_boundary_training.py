@@ -17,10 +17,11 @@ FIELDS = ["name", "price", {"field": "state", "choices": STATES}]
 
 
 def taught(
-    backbone: Any, kind: str, mode: str, data: Any = DATA, settings: Any = None, **options: Any
+    backbone: Any, kind: str, mode: str | None, data: Any = DATA, settings: Any = None, **options: Any
 ) -> Any:
     """Pipeline, component and examples of a model that forms records in this mode, with options of its spans."""
-    product = {"fields": FIELDS, "mode": mode, **({"anchor": "name"} if mode == "natural" else {})}
+    product = {"fields": FIELDS, **({"anchor": "name"} if mode == "natural" else {})}
+    product |= {} if mode is None else {"mode": mode}
     torch.manual_seed(0)
     blocks = {"classifier": None, **boundary_blocks(kind, **options)}
     return made(backbone, data, blocks=blocks, **{"records": {"product": product}, **(settings or {})})
@@ -109,9 +110,9 @@ def test_gold_annotations_beyond_the_budgets_are_counted(backbone: Any) -> None:
     assert "pool_boundary_top_k" in reason
 
 
-@pytest.mark.parametrize(("mode", "number"), [("anchorless", 1), ("natural", 1)])
+@pytest.mark.parametrize(("mode", "number"), [("anchorless", 1), ("natural", 1), (None, 2)])
 def test_records_and_relations_that_cannot_be_found_are_counted(
-    backbone: Any, mode: str, number: int
+    backbone: Any, mode: str | None, number: int
 ) -> None:
     data = [DATA[4], DATA[3]]
     extra = {"json_structures": [*DATA[4]["output"]["json_structures"], {"product": {"price": "7 dollars"}}]}
