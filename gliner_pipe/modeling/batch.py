@@ -92,6 +92,8 @@ class TaskTargets(TensorBatch):
         Whether a choice is the gold value, ``(queries, choices)``.
     outside
         Words that are not in the text, ``(rows, words)``; None if there are none.
+    unnamed
+        Row, task, instance and field of each value of which nothing is known, ``(values, 4)``; None if there are none.
     """
 
     labels: Tensor
@@ -106,6 +108,7 @@ class TaskTargets(TensorBatch):
     choices: Tensor | None
     chosen: Tensor | None
     outside: Tensor | None
+    unnamed: Tensor | None = None
 
 
 @dataclass(frozen=True)

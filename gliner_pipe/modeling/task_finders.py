@@ -142,17 +142,18 @@ class GoldValues(NamedTuple):
     values
         Row, task, instance and field of each value, and its first and last boundary in the row, ``(values, 6)``,
         ordered. A field may have several values, of which each is right. A choice is a word of the prompt.
+    unnamed
+        Row, task, instance and field of each value of which nothing is known, ``(values, 4)``.
     """
 
     asked: Tensor
     values: Tensor
+    unnamed: Tensor
 
     def of_kind(self, kinds: Tensor, kind: str) -> GoldValues:
         """Return those of the tasks of a kind; `kinds` as in ``TaskVectors``."""
         number = KINDS.index(kind)
-        return GoldValues(
-            *(part[kinds[part[:, 0], part[:, 1]] == number] for part in (self.asked, self.values))
-        )
+        return GoldValues(*(part[kinds[part[:, 0], part[:, 1]] == number] for part in self))
 
 
 class TaskFinder(Block):
@@ -243,7 +244,9 @@ class TaskFinder(Block):
         """
         return None
 
-    def not_found(self, task: Task, instances: Sequence[Sequence[Sequence[object]]]) -> list[tuple[str, int]]:
+    def not_found(
+        self, task: Task, instances: Sequence[Sequence[Sequence[object] | None]]
+    ) -> list[tuple[str, int]]:
         """Return reasons why gold instances of a task in a window cannot be found, and their numbers; none by default.
 
         Parameters
@@ -251,7 +254,7 @@ class TaskFinder(Block):
         task
             The task, as the model reads it.
         instances
-            Values of each field of each instance.
+            Values of each field of each instance; None for a field of which nothing is known.
         """
         return []
 

@@ -29,7 +29,10 @@ def field_spans(targets: TaskTargets | None, inputs: EncoderBatch, outside: Tens
     gold = gold_values(targets).values
     found = placed(gold, gold[:, 4], gold[:, 5] - gold[:, 4] - 1)
     columns, words, _ = _choices(targets)
-    return FieldSpans(found, placed(columns, words, torch.zeros_like(words)), outside)
+    unnamed = targets.unnamed
+    if unnamed is not None:
+        unnamed = torch.stack([unnamed[:, 0], unnamed[:, 1] * n_fields + unnamed[:, 3]], 1)
+    return FieldSpans(found, placed(columns, words, torch.zeros_like(words)), outside, unnamed)
 
 
 def gold_values(targets: TaskTargets) -> GoldValues:
@@ -40,7 +43,9 @@ def gold_values(targets: TaskTargets) -> GoldValues:
     values = torch.cat([of_spans[which, :4], torch.stack([first, first + width + 1], 1)], 1)
     columns, words, chosen = _choices(targets)
     choices = torch.cat([columns[:, :4], torch.stack([words, words + 1], 1)], 1)
-    return GoldValues(targets.counts[:, :2], torch.unique(torch.cat([values, choices[chosen]]), dim=0))
+    values = torch.unique(torch.cat([values, choices[chosen]]), dim=0)
+    unnamed = targets.counts.new_zeros(0, 4) if targets.unnamed is None else targets.unnamed
+    return GoldValues(targets.counts[:, :2], values, unnamed)
 
 
 def _choices(targets: TaskTargets) -> tuple[Tensor, Tensor, Tensor]:

@@ -17,6 +17,7 @@ from gliner_pipe.errors import CheckpointError, reason_of
 from gliner_pipe.modeling.backbones.hf_weights import listed
 from gliner_pipe.modeling.merging import own_weights
 from gliner_pipe.util.atomic import replace_file
+from gliner_pipe.util.json_files import read_object
 
 WEIGHTS = "model.safetensors"
 #: Folder of what a model keeps of the checkpoint that it was read from, and its files.
@@ -55,8 +56,7 @@ class Kept(NamedTuple):
         folder = path / KEPT
         if not (folder / KEPT_CONFIG).is_file():
             return None
-        config = json.loads((folder / KEPT_CONFIG).read_text(encoding="utf8"))
-        return cls(config, load_file(folder / KEPT_TENSORS))
+        return cls(read_object(folder / KEPT_CONFIG), load_file(folder / KEPT_TENSORS))
 
 
 def write_weights(model: nn.Module, path: Path) -> None:

@@ -128,14 +128,19 @@ class BoundaryRecords(RecordFinder):
         for row, number, slot, *value in gold.values.tolist():
             if (row, number) in records:
                 records[row, number].setdefault(slot, []).append(tuple(value))
+        unnamed = set(map(tuple, gold.unnamed.tolist()))
         found = _Found(self, vectors, inputs, span_rep.trained_fields(vectors), span_rep)
-        parts = [
-            found.loss(row, number, inputs.queries[row].tasks[number], list(some.values()), loss)
-            for (row, number), some in records.items()
-        ]
+        parts = []
+        for (row, number), some in records.items():
+            task = inputs.queries[row].tasks[number]
+            fields = range(len(task.fields))
+            named = [[(row, number, slot, field) not in unnamed for field in fields] for slot in some]
+            parts.append(found.loss(row, number, task, list(some.values()), named, loss))
         return torch.stack(parts).sum()
 
-    def not_found(self, task: Task, instances: Sequence[Sequence[Sequence[object]]]) -> list[tuple[str, int]]:
+    def not_found(
+        self, task: Task, instances: Sequence[Sequence[Sequence[object] | None]]
+    ) -> list[tuple[str, int]]:
         """Return the gold records without a value of their anchor, or more than a window can have."""
         if task.mode is None:
             return [
@@ -283,7 +288,13 @@ class _Found:
                 yield from self._named(row, number, slot, field, of_field, by_span[field], limit)
 
     def loss(
-        self, row: int, number: int, task: Task, records: Sequence[Sequence[tuple[int, int, int]]], loss: Loss
+        self,
+        row: int,
+        number: int,
+        task: Task,
+        records: Sequence[Sequence[tuple[int, int, int]]],
+        named: Sequence[Sequence[bool]],
+        loss: Loss,
     ) -> Tensor:
         """Return the summed loss of the records of a task in a row.
 
@@ -295,6 +306,8 @@ class _Found:
             The row, and the number and the fields of the task.
         records
             Field, first and last boundary of each value of each gold record.
+        named
+            Whether the values of each field of each gold record are known.
         loss
             Loss of each score.
         """
@@ -303,6 +316,7 @@ class _Found:
         objects, possible, instances, _ = self._instances(row, task, spans, logits, anchor)
         valid = spans.valid
         right = _right(records, spans.places.expand(n_fields, -1, -1)) & valid
+        known = torch.tensor(named, dtype=torch.bool, device=valid.device).view(-1, n_fields)
         by_softmax = torch.tensor(
             [self.finder.single_values == "one" and not field.is_list for field in task.fields],
             device=valid.device,
@@ -314,15 +328,14 @@ class _Found:
             chosen, of_record = right[some, anchor].int().argmax(-1), some.nonzero()[:, 0]
             total = objects.new_zeros((), dtype=torch.float32)
         else:
-            chosen, of_record = _matched(objects, possible, fits, right, valid, by_softmax)
+            chosen, of_record = _matched(objects, possible, fits, right, valid, by_softmax, known)
             targets = torch.zeros_like(possible)
             targets[chosen] = True
             total = _each(loss, objects.float(), targets, possible)
-        fits, right = fits[chosen], right[of_record]
-        total = total + _chosen_value(fits, right)[:, by_softmax].sum()
-        several = ~by_softmax
-        right = right[:, several]
-        return total + _each(loss, fits[:, several, 1:], right, valid[several].expand_as(right))
+        fits, right, known = fits[chosen], right[of_record], known[of_record]
+        total = total + (_chosen_value(fits, right) * (known & by_softmax)).sum()
+        several = (known & ~by_softmax)[..., None] & valid
+        return total + _each(loss, fits[..., 1:], right, several)
 
     def _named(
         self,
@@ -455,7 +468,13 @@ def _right(records: Sequence[Sequence[tuple[int, int, int]]], places: Tensor) ->
 
 @torch.no_grad()
 def _matched(
-    objects: Tensor, possible: Tensor, fits: Tensor, right: Tensor, valid: Tensor, by_softmax: Tensor
+    objects: Tensor,
+    possible: Tensor,
+    fits: Tensor,
+    right: Tensor,
+    valid: Tensor,
+    by_softmax: Tensor,
+    known: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Assign gold records to instances, so that their likelihood is largest.
 
@@ -469,6 +488,8 @@ def _matched(
         Which spans are right, ``(records, fields, spans)``, and which are not padding, ``(fields, spans)``.
     by_softmax
         Whether a field has one value, ``(fields,)``.
+    known
+        Whether the values of a field of a record are known, ``(records, fields)``.
 
     Returns
     -------
@@ -477,15 +498,14 @@ def _matched(
     """
     some = possible.nonzero()[:, 0]
     fits, valid = fits[some], valid & ~by_softmax[:, None]
+    absent = (F.softplus(fits[..., 1:]) * valid).sum(-1)  # (instances, fields)
     costs = [F.softplus(-objects[some].float())[:, None].expand(-1, len(right))]
-    costs.append((F.softplus(fits[..., 1:]) * valid).sum((1, 2))[:, None])
+    costs.append(absent @ known.float().T)
     costs.append(-torch.einsum("ifs,gfs->ig", fits[..., 1:], (right & valid).float()))
-    costs.append(
-        torch.stack([_chosen_value(fits, one[None])[:, by_softmax].sum(1) for one in right], 1)
-        if len(right)
-        else costs[0]
-    )
-    cost = torch.stack([part.expand_as(costs[0]) for part in costs]).sum(0).double().cpu().numpy()
+    for number, one in enumerate(right):
+        single = (_chosen_value(fits, one[None]) * (by_softmax & known[number])).sum(1)
+        costs.append(F.pad(single[:, None], (number, len(right) - number - 1)))
+    cost = torch.stack(costs).sum(0).double().cpu().numpy()
     device = objects.device
     if cost.shape[1] <= cost.shape[0]:
         chosen = torch.from_numpy(least_cost(cost.T)).to(device)

@@ -164,9 +164,13 @@ class BoundaryPairs(RelationFinder):
         )
         return found
 
-    def not_found(self, task: Task, instances: Sequence[Sequence[Sequence[object]]]) -> list[tuple[str, int]]:
+    def not_found(
+        self, task: Task, instances: Sequence[Sequence[Sequence[object] | None]]
+    ) -> list[tuple[str, int]]:
         """Return the gold relations that are more than are scored, or relate a span to itself."""
-        distinct = {(head, tail) for heads, tails in instances for head in heads for tail in tails}
+        distinct = {
+            (head, tail) for heads, tails in instances for head in heads or () for tail in tails or ()
+        }
         other = [pair for pair in distinct if pair[0] != pair[1]]
         most = min(self.relation_pair_cap, self.relation_heads_per_type * self.relation_tails_per_type)
         return [

@@ -57,11 +57,14 @@ class FieldSpans(NamedTuple):
         The same of all choices of the fields, right or wrong, ``(choices, 4)``.
     outside
         Words that are not in the text, ``(rows, words)``; None if there are none.
+    unnamed
+        Row and field of each that may have other values than those known, ``(fields, 2)``; None if there are none.
     """
 
     gold: Tensor
     choices: Tensor
     outside: Tensor | None
+    unnamed: Tensor | None = None
 
 
 class FoundSpans(NamedTuple):

@@ -320,7 +320,7 @@ class BoundarySpanRep(SpanRep):
         if fields is not None and vectors.tasks is not None:
             of_fields, field_mask = extractive(vectors.tasks)
             queries = torch.cat([queries, of_fields], 1)
-            known = known.joined(Known.of_fields(read, field_mask))
+            known = known.joined(Known.of_fields(read, field_mask, fields.unnamed))
             shift = torch.tensor([0, 0, 0, n_labels], device=gold.device)
             gold = torch.cat([gold, fields.gold + shift])
             forced = torch.cat([gold, fields.choices + shift])

@@ -97,10 +97,17 @@ class Known(NamedTuple):
         )
 
     @classmethod
-    def of_fields(cls, read: Boundaries, field_mask: Tensor) -> Known:
-        """Return what is known for the fields of tasks: all words of a row."""
+    def of_fields(cls, read: Boundaries, field_mask: Tensor, unnamed: Tensor | None) -> Known:
+        """Return what is known for the fields of tasks: all words of a row, or for `unnamed` ones the gold alone."""
         whole = torch.ones_like(field_mask[:, 0])
-        return cls._of(read.mask, read.mask, read.mask, read.word_mask, field_mask, whole)
+        found = cls._of(read.mask, read.mask, read.mask, read.word_mask, field_mask, whole)
+        if unnamed is None:
+            return found
+        named = torch.ones_like(field_mask)
+        named[unnamed.unbind(1)] = False
+        starts, ends, lasts, words, queries, whole = found
+        each = named[..., None]
+        return cls(starts & each, ends & each, lasts & each, words & each, queries, whole & named)
 
     @classmethod
     def _of(

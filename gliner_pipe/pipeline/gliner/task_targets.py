@@ -358,6 +358,7 @@ def task_targets(
         choices=_padded(rows.choices, -1.0).long() if rows.choices else None,
         chosen=_padded(rows.chosen, 0.0) > 0 if rows.choices else None,
         outside=inputs.windows.unknown,
+        unnamed=_long(rows.unnamed, 4) if rows.unnamed else None,
     )
 
 
@@ -374,6 +375,7 @@ class _Rows:
         self.columns: list[tuple[int, ...]] = []
         self.places: list[tuple[int, ...]] = []
         self.spans: list[tuple[int, ...]] = []
+        self.unnamed: list[tuple[int, ...]] = []
         self.choices: list[list[int]] = []
         self.chosen: list[list[float]] = []
         self._in_row: Counter[int] = Counter()
@@ -413,6 +415,7 @@ class _Rows:
             for at, (field_, some) in enumerate(zip(one.task.fields, instance_values, strict=True)):
                 column = (row, number, slot, at)
                 if some is None:
+                    self.unnamed.append(column)
                     continue
                 if field_.choices:
                     self._add_choices(column, field_, some, places[number, at])

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from task_pipeline import DATA, STATES, boundary_blocks, made, record
+from task_pipeline import DATA, PLAIN, STATES, boundary_blocks, made, record
 
 from gliner_pipe.evaluation.evaluate import evaluate_pipeline
 
@@ -89,6 +89,21 @@ def test_what_nobody_looked_for_is_not_taught(backbone: Any, kind: str) -> None:
     assert parts["class"] > 0
     assert not any(part.item() for name, part in parts.items() if name != "class")
     component.network(second).total.backward()
+
+
+@pytest.mark.parametrize("mode", ["natural", "anchorless"])
+def test_fields_that_a_record_does_not_name_may_stay_unknown(backbone: Any, mode: str) -> None:
+    data = [{"text": "The new Fox costs 5 dollars.", "records": {"product": [{"name": [8, 11]}]}}]
+    found = {}
+    for what in ("absent", "unknown"):
+        settings = {"task_sampling": {**PLAIN, "unnamed_fields": what}}
+        _, component, examples = taught(backbone, "boundary", mode, data, settings)
+        component.network.eval()
+        batch = component.collate(examples, random.Random(0))
+        found[what] = {name: part.item() for name, part in component.network(batch).parts.items()}
+    assert batch.tasks.unnamed.tolist() == [[0, 0, 0, 1], [0, 0, 0, 2]]
+    for name in ("boundary", "span", "abstention", "span_count", "record"):
+        assert 0 < found["unknown"][name] < found["absent"][name]
 
 
 def test_gold_annotations_beyond_the_budgets_are_counted(backbone: Any) -> None:
