@@ -9,6 +9,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,6 +40,7 @@ from gliner_pipe.modeling.block import described
 from gliner_pipe.pipeline.build import pipeline_of
 from gliner_pipe.pipeline.labels import parse_labels, split_labels
 from gliner_pipe.pipeline.overrides import gliner_components, override, tagging_components
+from gliner_pipe.pipeline.reports import reporting
 from gliner_pipe.registry import registry
 from gliner_pipe.util.atomic import save_pipeline, write_json
 from gliner_pipe.util.console import console_note, says_what_is_unwritten
@@ -197,7 +199,8 @@ def evaluate(
     docs: list[Doc] = []
     found: dict[str, Any] = {}
     precision: dict[str, Any] = {"dtype": dtype, "quantize": quantize, "compile": compile}
-    with override(pipeline, device=device, **precision):
+    tell = partial(console_note, stderr=True) if show else (lambda _: None)
+    with override(pipeline, device=device, **precision), reporting(pipeline, tell):
         if find_threshold:
             search = {"per_label": per_label, "metric": threshold_metric, "steps": threshold_steps}
             search |= {"span_getter": gold_getter, "overlap_threshold": overlap_threshold}

@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from gliner_pipe.metrics.alignment import check_getter
 from gliner_pipe.pipeline.build import pipeline_of
 from gliner_pipe.pipeline.labels import split_labels
 from gliner_pipe.pipeline.overrides import override
+from gliner_pipe.pipeline.reports import reporting
 from gliner_pipe.prediction.outputs import write
 from gliner_pipe.prediction.predict_shards import predict_shards
 from gliner_pipe.prediction.predict_texts import predict_texts
@@ -197,7 +199,8 @@ def predict(
         "quantize": quantize,
         "compile": compile,
     }
-    with override(pipeline, **settings):
+    tell = (lambda _: None) if quiet else partial(console_note, stderr=True)
+    with override(pipeline, **settings), reporting(pipeline, tell):
         if input is not None and folder is not None and format in (None, *SHARD_FORMATS):
             return predict_shards(
                 pipeline,

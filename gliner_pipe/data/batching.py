@@ -36,7 +36,7 @@ COUNTED_AT_ONCE = 512
 #: Returns the number of subword tokens of the text of each example.
 PieceCounter = Callable[[Sequence[Example]], Sequence[int]]
 
-_SIZE = re.compile(r"\s*(\d+)\s*([a-z_]*)\s*", re.IGNORECASE)
+_SIZE = re.compile(r"\s*(\d{1,15})\s*([a-z_]*)\s*", re.IGNORECASE)
 
 
 class BatchSize(NamedTuple):

@@ -212,7 +212,7 @@ def samples(value: Any) -> str:
 
 def tokens(value: Any) -> int:
     """Return a number of subword tokens, given as 16000 or ``"16000 tokens"``."""
-    match = re.fullmatch(r"\s*(\d+)(?:\s*(?:tokens|pieces))?\s*", str(value))
+    match = re.fullmatch(r"\s*(\d{1,15})(?:\s*(?:tokens|pieces))?\s*", str(value))
     if match is None or int(match.group(1)) < 1:
         raise wrong(value, 'a number of tokens, e.g. "16000 tokens"')
     return int(match.group(1))

@@ -43,3 +43,12 @@ def test_scores_and_errors(pipeline: str, tmp_path: Path) -> None:
     assert finished.code == 0 and r"p\xe9rson \u6771" in finished.stdout
     finished = command(evaluate.main, [pipeline, "東\x1b[31m.jsonl"], tmp_path, "ascii")
     assert finished.code == 1 and r"\u6771\u241b[31m.jsonl" in finished.stderr
+
+
+def test_what_a_component_left_out_is_said(nlp: Any, tmp_path: Path) -> None:
+    nlp.to_disk(tmp_path / "pipeline")
+    label = '[{"label": "person", "pattern": "[0-9]"}]'
+    arguments = ["pipeline", "--text", "Ann lives.", "--labels", label, "--threshold", "0"]
+    finished = command(predict.main, arguments, tmp_path)
+    assert finished.code == 0 and " x " in finished.stderr and "pattern" in finished.stderr
+    assert command(predict.main, [*arguments, "--quiet"], tmp_path).stderr == ""

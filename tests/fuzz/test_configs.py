@@ -19,13 +19,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gliner_pipe import train
+from gliner_pipe.data.batching import parse_size
+from gliner_pipe.errors import GlinerPipeError
 from gliner_pipe.migration import read_yaml, to_config
+from gliner_pipe.migration.values import WrongValue, tokens
 from gliner_pipe.pipeline.config_files import read_config
 from gliner_pipe.pipeline.expressions import computed
 from gliner_pipe.pipeline.gliner.settings import GlinerSettings
 from gliner_pipe.registry import registry
 from gliner_pipe.training.arguments import TrainOptions
 from gliner_pipe.training.data_sections import Section
+from gliner_pipe.training.feature_cache import parse_bytes
 from tests.training.conftest import CONFIG, records, write
 
 #: Values of a config file that are wrong in many places.
@@ -316,3 +320,11 @@ def test_settings_of_a_component(name: str, value: Any, component: Any) -> None:
     before = dict(component.cfg)
     obeys(lambda: component.cfg.update({name: value}))
     component.cfg.update(before)
+
+
+@pytest.mark.parametrize("digits", [16, 400, 5000])
+@pytest.mark.parametrize("unit", ["", " words", " GB", " tokens"])
+def test_sizes_of_many_digits(digits: int, unit: str) -> None:
+    for read in (parse_size, parse_bytes, tokens):
+        outcome = obeys(read, "9" * digits + unit, errors=(GlinerPipeError, WrongValue))
+        assert outcome.error is not None
