@@ -27,6 +27,7 @@ from gliner_pipe.data.readers.tables import (
     splits_of,
     table_columns,
 )
+from gliner_pipe.data.spacy_files import CheckedCorpus
 from gliner_pipe.data.tag_lists import is_tag_list
 from gliner_pipe.errors import ConfigError, DataError
 from gliner_pipe.registry import registry
@@ -96,9 +97,10 @@ def reader_of_path(
         return _resolved({**block, **options})
     block = {**SPACY_OPTIONS, **block}
     if Path(block["path"]).exists():
-        return _resolved(block)
+        return CheckedCorpus(_resolved(block))
     # The reader of spaCy takes no patterns.
-    corpora = [_resolved({**block, "path": str(file)}) for file in find_files(block["path"], (".spacy",))]
+    files = find_files(block["path"], (".spacy",))
+    corpora = [CheckedCorpus(_resolved({**block, "path": str(file)})) for file in files]
     return lambda nlp: (example for corpus in corpora for example in corpus(nlp))
 
 
@@ -274,11 +276,16 @@ def _columns(where: str, columns: Sequence[str]) -> tuple[str, str]:
     if guessed is None:
         raise DataError(
             where,
-            f"has the columns {', '.join(columns)}, from which words and tags cannot be told apart",
+            f"has the columns {_some(columns)}, from which words and tags cannot be told apart",
             f"one of {', '.join(TOKENS_NAMES)} and one of {', '.join(TAGS_NAMES)}",
             'Name them: @readers = "bio", tokens_column = ..., tags_column = ...',
         )
     return guessed
+
+
+def _some(names: Sequence[str]) -> str:
+    """Return names for a message, without those that are too many."""
+    return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
 
 
 def _is_column_file(file: Path) -> bool:

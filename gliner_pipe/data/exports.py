@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, NamedTuple
 
-from gliner_pipe.data.fields import shown
+from gliner_pipe.data.fields import shown, whole_number
 from gliner_pipe.data.files import Place
 
 #: Names of a list of entities, in the order in which they are looked for, and names that other tools use.
@@ -204,11 +204,11 @@ def skipped(record: Mapping[str, Any]) -> str | None:
 
 def first_annotation(task: Mapping[str, Any], report: Counter[str]) -> tuple[str, Mapping[str, Any]] | None:
     """Return name and value of the first annotation of a task that was not cancelled, and count the others."""
-    if task.get("predictions"):
-        report["prediction of a task (not gold, ignored)"] += len(task["predictions"])
+    if predictions := _listed(task.get("predictions")):
+        report["prediction of a task (not gold, ignored)"] += len(predictions)
     key = "annotations" if "annotations" in task else "completions"
     chosen = None
-    for position, annotation in enumerate(task.get(key) or ()):
+    for position, annotation in enumerate(_listed(task.get(key))):
         if not isinstance(annotation, Mapping):
             continue
         if annotation.get("was_cancelled") or annotation.get("skipped"):
@@ -218,6 +218,11 @@ def first_annotation(task: Mapping[str, Any], report: Counter[str]) -> tuple[str
         else:
             chosen = f"{key}[{position}]", annotation
     return chosen
+
+
+def _listed(value: Any) -> Sequence[Any]:
+    """Return a list or tuple, and an empty one for anything else."""
+    return value if isinstance(value, (list, tuple)) else ()
 
 
 def text_field(records: Iterable[Any], default: str = "text") -> str:
@@ -246,7 +251,9 @@ def text_field(records: Iterable[Any], default: str = "text") -> str:
         first = first or data
         if task:
             targets.update(
-                item["to_name"] for item in _results(record) if isinstance(data.get(item.get("to_name")), str)
+                name
+                for name in (item.get("to_name") for item in _results(record))
+                if isinstance(name, str) and isinstance(data.get(name), str)
             )
         if stated := list(_stated_texts(record)):
             texts = {name: value for name, value in data.items() if isinstance(value, str)}
@@ -293,6 +300,9 @@ def task_record(
     place: Place, task: Mapping[str, Any], text_name: str, report: Counter[str]
 ) -> Annotated | None:
     """Return the annotated text of a task of Label Studio; None without a usable annotation."""
+    for key in ("annotations", "completions"):
+        if not isinstance(task.get(key) or [], (list, tuple)):
+            raise place.error(key, f"is {shown(task[key])}", "a list", "Write [] for none")
     chosen = first_annotation(task, report)
     if chosen is None:
         return None
@@ -314,8 +324,8 @@ def task_record(
         span = _region(where, item)
         if span is None:
             report[f"annotation of the type {item.get('type')!r} (ignored)"] += 1
-        elif item.get("to_name") in data and item["to_name"] != text_name:
-            report[f"entity in the field {item['to_name']!r} (ignored)"] += 1
+        elif (other := item.get("to_name")) != text_name and isinstance(other, str) and other in data:
+            report[f"entity in the field {other!r} (ignored)"] += 1
         else:
             found.spans.append(span)
     if relations:
@@ -396,8 +406,12 @@ def _mapped(place: Place, where: str, item: Mapping[str, Any]) -> Iterator[RawSp
         raise place.error(where, f"lacks {', '.join(missing)}", '{"start": 0, "end": 4, "label": "person"}')
     first = item[start]
     last = item[end] if end is not None else item["length"]
-    if end is None and type(first) is int and type(last) is int:
-        last += first
+    if (
+        end is None
+        and (begin := whole_number(first)) is not None
+        and (size := whole_number(last)) is not None
+    ):
+        last = begin + size
     stated = next((item[key] for key in STATED_NAMES if isinstance(item.get(key), str)), None)
     parts = (f".{start}", f".{end or 'length'}", f".{label}")
     yield RawSpan(where, parts, first, last, item[label], stated, item.get("id"), item)
@@ -473,11 +487,12 @@ def _has_token(span: RawSpan, number: int, record: Mapping[str, Any]) -> bool:
     first, last = value.get("token_start"), value.get("token_end")
     if type(first) is int and type(last) is int:
         return first <= number <= last
-    tokens: Sequence[Any] = record.get("tokens") or ()
-    token = next((one for one in tokens if isinstance(one, Mapping) and one.get("id") == number), None)
-    if token is None or type(span.start) is not int or type(span.end) is not int:
+    tokens = _listed(record.get("tokens"))
+    token = next((one for one in tokens if isinstance(one, Mapping) and one.get("id") == number), {})
+    start = token.get("start")
+    if not type(start) is type(span.start) is type(span.end) is int:
         return False
-    return bool(span.start <= token.get("start", -1) < span.end)
+    return bool(span.start <= start < span.end)
 
 
 def tool_fields(record: Mapping[str, Any]) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,6 +17,18 @@ Relation = tuple[int, int, str]
 
 #: Maximum number of examples of one thing in a report.
 SHOWN_EXAMPLES = 3
+#: Maximum number of reasons in a report.
+SHOWN_REASONS = 30
+
+#: Maximum number of characters of a text and of a label.
+LONGEST_TEXT, LONGEST_LABEL = 5_000_000, 10_000
+#: Maximum number of signs in a row, without a letter, a digit or a blank: the time of spaCy's tokenizer grows with the
+#: square of this number.
+LONGEST_RUN = 5_000
+
+_RUN = re.compile(rf"[^\w\s]{{{LONGEST_RUN + 1}}}|_{{{LONGEST_RUN + 1}}}")
+_NUMBER = re.compile(r"-?[0-9]{1,18}")
+WRITTEN_NUMBER = "number written as a text (read as a number)"
 
 
 class Report(Counter[str]):
@@ -65,7 +78,10 @@ class Report(Counter[str]):
 
     def render(self) -> list[str]:
         """Return a line for each reason, the most frequent first."""
-        return [f"{number} x {reason}{self._shown(reason)}" for reason, number in self.most_common()]
+        lines = [
+            f"{number} x {reason}{self._shown(reason)}" for reason, number in self.most_common(SHOWN_REASONS)
+        ]
+        return lines + ([f"{len(self) - SHOWN_REASONS} more"] if len(self) > SHOWN_REASONS else [])
 
     def _shown(self, reason: str) -> str:
         if reason in self.examples:
@@ -96,6 +112,47 @@ def shown(value: Any) -> str:
     )
 
 
+def shortened_name(name: str) -> str:
+    """Return a name from a file for a message: escaped, and of at most 60 characters."""
+    text = repr(name)
+    return text if len(text) <= 60 else f"{text[:57]}...'"
+
+
+def text_problem(text: str) -> tuple[str, str, str] | None:
+    """Return what is found, allowed and to do about a text that is too long for tokenizers; None if it is not."""
+    if len(text) > LONGEST_TEXT:
+        found = f"has {len(text):,} characters"
+        return found, f"at most {LONGEST_TEXT:,} characters", "Write the document as several texts"
+    if len(text) > LONGEST_RUN and (run := _RUN.search(text)):
+        found = f"has over {LONGEST_RUN:,} signs in a row from character {run.start()} on"
+        return found, "letters, digits or blanks between signs", "Remove or shorten them"
+    return None
+
+
+def whole_number(value: Any) -> int | None:
+    """Return a whole number, also one that is written as a text; None for anything else."""
+    if type(value) is int:
+        return value
+    return int(value) if isinstance(value, str) and _NUMBER.fullmatch(value) else None
+
+
+def counted_number(value: Any, report: Counter[str]) -> Any:
+    """Return a whole number that is written as a text, which is counted, as a number; anything else unchanged."""
+    if isinstance(value, str) and (number := whole_number(value)) is not None:
+        report[WRITTEN_NUMBER] += 1
+        return number
+    return value
+
+
+def flag(place: Place, field: str, value: Any) -> bool:
+    """Return `value` if it is true or false; null is false."""
+    if value is None:
+        return False
+    if not isinstance(value, bool):
+        raise place.error(field, f"is {shown(value)}", "true or false")
+    return value
+
+
 def record_object(place: Place, value: Any) -> dict[str, Any]:
     """Return `value` if it is a JSON object."""
     if not isinstance(value, dict):
@@ -109,7 +166,7 @@ def unknown_fields(record: dict[str, Any], known: Sequence[str], report: Counter
     """Count the fields of `record` that are not read."""
     for name in record:
         if name not in known:
-            report[f"unknown field {name!r} (ignored)"] += 1
+            report[f"unknown field {shortened_name(name)} (ignored)"] += 1
 
 
 def text_value(place: Place, field: str, value: Any) -> str:
@@ -167,6 +224,9 @@ def label_value(place: Place, field: str, value: Any, report: Counter[str]) -> s
         )
     if label != value:
         report["label with surrounding whitespace (stripped)"] += 1
+    if len(label) > LONGEST_LABEL:
+        allowed = f"a label of at most {LONGEST_LABEL:,} characters"
+        raise place.error(field, f"has {len(label):,} characters", allowed, "Shorten it")
     check_characters(place, field, label)
     return label
 
@@ -186,7 +246,8 @@ def index_value(place: Place, field: str, value: Any, highest: int, counted: str
     if isinstance(value, bool) or not isinstance(value, int):
         raise place.error(field, f"is {shown(value)}", allowed)
     if not 0 <= value <= highest:
-        raise place.error(field, f"is {value}, out of range", f"{allowed} ({counted})", do)
+        number = str(value) if abs(value) < 10**18 else "a number of more than 18 digits"
+        raise place.error(field, f"is {number}, out of range", f"{allowed} ({counted})", do)
     return value
 
 
@@ -196,6 +257,7 @@ def word_entities(place: Place, field: str, value: Any, words: int, report: Coun
     for position, item in enumerate(_items(place, field, value)):
         name = f"{field}[{position}]"
         first, last, label = _triple(place, name, item, "[first word, last word, label]")
+        first, last = counted_number(first, report), counted_number(last, report)
         counted = f"the text has {number_of(words, 'word')}"
         start = index_value(place, f"{name}[0]", first, words - 1, counted)
         end = index_value(place, f"{name}[1]", last, words - 1, counted)
@@ -215,6 +277,7 @@ def relation_list(
     for position, item in enumerate(_items(place, field, value)):
         name = f"{field}[{position}]"
         head, tail, label = _triple(place, name, item, "[head, tail, label]")
+        head, tail = counted_number(head, report), counted_number(tail, report)
         counted = f"indices into a list of {number_of(entities, 'entity')}"
         relations.append(
             (
@@ -246,6 +309,9 @@ _CLASS_FIELDS = ("label", "labels", "multi_label", "description", "descriptions"
 #: What may be known about a kind of record, besides its records.
 _KIND_FIELDS = ("fields", "description", "mode", "anchor")
 
+#: How records of a kind belong together.
+RECORD_MODES = ("natural", "latent", "anchorless")
+
 #: Converts the position of a value, ``[start, end]`` as in the file; None drops it.
 Positioned = Callable[[str, Any], tuple[int, int] | None]
 
@@ -262,6 +328,8 @@ def class_tasks(place: Place, field: str, value: Any, report: Counter[str]) -> d
     for task, stated in _mapping(place, field, value, 'Write {"sentiment": "positive"}').items():
         name = f"{field}.{task}"
         key = label_value(place, f"{field} (name of a task)", task, report)
+        if key in tasks:
+            raise place.error(name, f"is the task {key!r} again", "each task once", "Rename or remove it")
         if stated is not None:
             tasks[key] = _class_task(place, name, stated, report)
     return tasks
@@ -282,7 +350,10 @@ def _class_task(place: Place, name: str, stated: Any, report: Counter[str]) -> d
         if missing := [one for one in true if one not in task["labels"]]:
             report["true class that is not among the labels of its task (added)"] += len(missing)
             task["labels"] += missing
-    if several or stated.get("multi_label"):
+    multi_label = flag(place, f"{name}.multi_label", stated.get("multi_label"))
+    if len(true) > 1 and stated.get("multi_label") is False:
+        report["several true classes of a task with multi_label = false (read as multi_label = true)"] += 1
+    if several or multi_label:
         task["multi_label"] = True
     if stated.get("description"):
         task["description"] = text_value(place, f"{name}.description", stated["description"])
@@ -305,6 +376,8 @@ def _pair(place: Place, name: str, position: int, value: Any) -> list[Any]:
 def text_mapping(place: Place, field: str, value: Any) -> dict[str, str]:
     """Return `value` if it is a mapping from names to texts."""
     found = _mapping(place, field, value, 'Write {"name": "text"}')
+    for name in found:
+        check_characters(place, f"{field} (name)", name)
     return {name: text_value(place, f"{field}.{name}", text) for name, text in found.items()}
 
 
@@ -328,10 +401,10 @@ def record_items(
         found, about = [], {}
         if isinstance(items, dict):
             unknown_fields(items, ("items", *_KIND_FIELDS), report)
-            about = {name: items[name] for name in _KIND_FIELDS if items.get(name) is not None}
-            if "fields" in about:
-                about["fields"] = _kind_fields(place, f"{field}.{kind}.fields", about["fields"], report)
+            about = _about_kind(place, f"{field}.{kind}", items, report)
             items = items.get("items", [])
+        if key in kinds:
+            raise place.error(f"{field}.{kind}", f"is the record {key!r} again", "each once", "Rename it")
         for number, item in enumerate(_items(place, f"{field}.{kind}", items)):
             where = f"{field}.{kind}[{number}]"
             fields = _mapping(place, where, item, 'Write {"name": [0, 5]}')
@@ -344,7 +417,44 @@ def record_items(
                 }
             )
         kinds[key] = {"items": found, **about}
+        _add_choices(kinds[key], report)
     return kinds
+
+
+def _about_kind(place: Place, name: str, stated: dict[str, Any], report: Counter[str]) -> dict[str, Any]:
+    """Return what is known about a kind of record."""
+    about: dict[str, Any] = {}
+    for part in _KIND_FIELDS:
+        value = stated.get(part)
+        if value is None:
+            continue
+        if part == "fields":
+            about[part] = _kind_fields(place, f"{name}.fields", value, report)
+        elif part == "mode":
+            about[part] = record_mode(place, f"{name}.mode", value)
+        else:
+            about[part] = text_value(place, f"{name}.{part}", value)
+    return about
+
+
+def record_mode(place: Place, field: str, value: Any) -> str:
+    """Return `value` if it is one of :data:`RECORD_MODES`."""
+    if value not in RECORD_MODES:
+        raise place.error(field, f"is {shown(value)}", ", ".join(RECORD_MODES))
+    mode: str = value
+    return mode
+
+
+def _add_choices(kind: dict[str, Any], report: Counter[str]) -> None:
+    """Add values of the records of a kind to the choices of their field, if it has others, and count them."""
+    fields = {field["field"]: field for field in kind.get("fields", ()) if "choices" in field}
+    for item in kind["items"]:
+        for name in fields.keys() & item.keys():
+            value, known = item[name], fields[name]["choices"]
+            stated = [one for one in (value if isinstance(value, list) else [value]) if isinstance(one, str)]
+            if missing := [one for one in dict.fromkeys(stated) if one not in known]:
+                report["value that is not among the choices of its field (added)"] += len(missing)
+                known += missing
 
 
 def _kind_fields(place: Place, name: str, value: Any, report: Counter[str]) -> list[dict[str, Any]]:
@@ -358,11 +468,13 @@ def _kind_fields(place: Place, name: str, value: Any, report: Counter[str]) -> l
         )
         unknown_fields(stated, ("field", "description", "choices", "list"), report)
         field: dict[str, Any] = {"field": label_value(place, f"{where}.field", stated.get("field"), report)}
+        if any(field["field"] == other["field"] for other in fields):
+            raise place.error(where, f"is the field {field['field']!r} again", "each field once", "Remove it")
         if stated.get("description"):
             field["description"] = text_value(place, f"{where}.description", stated["description"])
         if stated.get("choices"):
             field["choices"] = label_list(place, f"{where}.choices", stated["choices"], report)
-        if stated.get("list"):
+        if flag(place, f"{where}.list", stated.get("list")):
             field["list"] = True
         fields.append(field)
     return fields

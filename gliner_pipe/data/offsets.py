@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any, Literal, NamedTuple
 
-from gliner_pipe.data.fields import index_value, note, shown
+from gliner_pipe.data.fields import counted_number, index_value, note, shown, whole_number
 from gliner_pipe.data.files import Place
 
 Unit = Literal["codepoints", "utf16", "bytes"]
@@ -28,7 +28,6 @@ UNITS: Mapping[Unit, str] = {
 _SIZES = {"utf16": 2, "bytes": 1}
 #: Whitespace, and line breaks as Label Studio writes them.
 _BLANK = re.compile(r"\s+|(?:\\r|\\n)+")
-_NUMBER = re.compile(r"-?\d{1,18}")
 
 
 @dataclass(frozen=True)
@@ -257,13 +256,6 @@ def stated_span(start: Any, end: Any, text: Any) -> Stated | None:
     return Stated(first, last, text if isinstance(text, str) and text.strip() else None)
 
 
-def whole_number(value: Any) -> int | None:
-    """Return a whole number, also one that is written as a text; None for anything else."""
-    if type(value) is int:
-        return value
-    return int(value) if isinstance(value, str) and _NUMBER.fullmatch(value) else None
-
-
 def character_range(
     place: Place,
     name: str,
@@ -300,10 +292,8 @@ def character_range(
     DataError
         An offset is no whole number or out of range, or no stated text of the file fits.
     """
+    given = counted_number(given[0], report), counted_number(given[1], report), given[2]
     stated, found = stated_span(*given), None
-    texts = sum(isinstance(value, str) for value in given[:2])
-    if texts:
-        report["offset written as a text (read as a number)"] += texts
     if stated is None or stated.text is None or not decision.verified:
         found = _checked_range(place, name, parts, given, text, decision.reading)
     else:
@@ -339,8 +329,6 @@ def _checked_range(
         (parts[0], given[0], length),
         (parts[1], given[1], length - reading.inclusive),
     ):
-        number = whole_number(value)
-        value = value if number is None else number
         ends.append(index_value(place, f"{name}{part}", value, highest, counted, do))
     start, end = ends
     if start >= end + reading.inclusive:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import chain, pairwise, takewhile
 from typing import Literal
 
-from gliner_pipe.data.fields import Entity, count
+from gliner_pipe.data.fields import LONGEST_LABEL, Entity, count
 from gliner_pipe.data.files import Place
 from gliner_pipe.errors import DataError
 
@@ -40,7 +40,7 @@ _LETTERS = "BIELUSMWbieluswm"
 #: How prefix and label of a tag are written, in order of preference.
 _DIALECTS = tuple(
     (pattern.format(mark), re.compile(pattern.format(re.escape(mark)).replace("B", f"(?P<prefix>[{_LETTERS}])")
-     .replace("label", r"(?P<label>.*\S.*)"), re.DOTALL))
+     .replace("label", r"(?P<label>\s*\S.*)"), re.DOTALL))
     for pattern in ("B{}label", "label{}B")
     for mark in _SEPARATORS
 )  # fmt: skip
@@ -194,6 +194,11 @@ def find_codec(
         Some tags are not valid in `scheme`, or look like tags and are none; with up to three examples.
     """
     counts = Counter(chain.from_iterable(sequences))
+    if long := {tag for tag in counts if len(tag) > LONGEST_LABEL}:
+        i, j = next((i, j) for i, tags in enumerate(sequences) for j, tag in enumerate(tags) if tag in long)
+        place, field = locate(i, j)
+        allowed = f"a tag of at most {LONGEST_LABEL:,} characters"
+        raise place.error(field, f"has {len(sequences[i][j]):,} characters", allowed, do)
     if scheme == "plain":
         labels = {tag: (OUTSIDE, "") if tag == OUTSIDE else ("I", tag) for tag in counts}
         return TagCodec(scheme, "", labels)
@@ -393,6 +398,7 @@ def _say(
 
     def say(reason: str, tags: Collection[str], number: int | None = None) -> None:
         if tags:
+            tags = set(tags)
             total = sum(counts[tag] for tag in tags) if number is None else number
             first = next(
                 (i, j) for i, line in enumerate(sequences) for j, tag in enumerate(line) if tag in tags
@@ -404,8 +410,9 @@ def _say(
         say(f"tag such as {inside[0]!r} (read as {codec.scheme}, written {codec.dialect})", inside)
     elif inside and scheme == "auto" and not codec.dialect:
         say("tag without prefix (adjacent words with one tag are one entity)", inside)
+    known = {*inside, OUTSIDE, "o"}
     for tag in codec.parts:
-        if tag not in (*inside, OUTSIDE, "o"):
+        if tag not in known:
             say(f"tag {tag!r} (read as O)", [tag])
     if codec.scheme == "BIO" and not any(codec.parts[tag][0] == "I" for tag in inside):
         begins = {tag for tag in inside if codec.parts[tag][0] == "B"}

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from tempfile import NamedTemporaryFile
+from typing import Any, TextIO
 
 from spacy.tokens import Doc, Span
 
@@ -23,6 +25,7 @@ from gliner_pipe.data.annotations import (
 from gliner_pipe.data.classes import get_classes
 from gliner_pipe.data.gold_classes import stated_classes
 from gliner_pipe.data.records import RECORDS_KEY, get_records, with_values
+from gliner_pipe.util.atomic import written_file
 from gliner_pipe.util.file_lock import LOCK, only_writer
 
 _LABEL_FIELDS = (
@@ -161,6 +164,8 @@ def write_standoff(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    with NamedTemporaryFile(dir=folder, prefix="."):
+        pass  # a folder that cannot be written to is found before the first document
     report = WriteReport()
     taken: set[str] = set()
     names: dict[str, str] = {}
@@ -186,10 +191,10 @@ def write_standoff(
     return report
 
 
-def _opened(path: str | Path) -> Any:
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path.open("w", encoding="utf-8", newline="\n")
+@contextmanager
+def _opened(path: str | Path) -> Iterator[TextIO]:
+    with written_file(path) as file, file.open("w", encoding="utf-8", newline="\n") as handle:
+        yield handle
 
 
 def add_tasks(
@@ -289,8 +294,9 @@ def _scores(doc: Doc, spans_key: str) -> list[float]:
 
 
 def _file_name(wanted: str, taken: set[str]) -> str:
-    """Return a file name that is not a path, hidden or in use."""
-    name = base = re.sub(r"[^\w.-]+", "_", wanted).lstrip(".")[:150] or "doc"
+    """Return a file name that is not a path, hidden, in use, or of more bytes than systems allow."""
+    base = re.sub(r"[^\w.-]+", "_", wanted).lstrip(".").encode()[:150].decode("utf-8", "ignore")
+    name = base = base or "doc"
     number = 1
     while name.lower() in taken:
         number += 1

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from spacy.language import Language
 from spacy.tokens import Doc
 
+from gliner_pipe.data.fields import text_problem
 from gliner_pipe.errors import DataError, GlinerPipeError
 from gliner_pipe.metrics.alignment import SpanGetter, prediction_getter
 from gliner_pipe.pipeline.labels import parse_labels
@@ -154,6 +155,8 @@ def check_text(text: Any, labels: Any, limit: int) -> tuple[str, str] | None:
         return f"has a text of type {type(text).__name__}", "a string"
     if len(text) > limit:
         return f"has {len(text)} characters", f"at most {limit} (nlp.max_length)"
+    if problem := text_problem(text):
+        return problem[:2]
     place = _unpaired_surrogate(text)
     if place is not None:
         found = f"has a text with an unpaired surrogate (\\u{ord(text[place]):04x} at {place})"

@@ -126,6 +126,16 @@ class Job:
         counts: dict[str, Any] = json.loads(path.read_text("utf-8"))
         return counts
 
+    def changed(self, shard: Shard) -> DataError | None:
+        """Return the error about an input file that is no longer what it was when the run began; None if it is."""
+        known = json.loads((self.folder / STATE / "manifest.json").read_text("utf-8"))["inputs"][shard.name]
+        if _origin(shard)["state"] == known["state"]:
+            return None
+        do = "Start again when nobody writes to it"
+        return DataError(
+            str(shard.path), "has changed since this run began", "files that stay as they are", do
+        )
+
     def mark_unusable(self, shard: Shard) -> None:
         """Record that an input file cannot be read: a repaired file may replace it, and the shard starts again."""
         mark = self._state("parts", shard) / _UNUSABLE

@@ -33,7 +33,7 @@ from gliner_pipe.prediction.rendering import (
     to_terminal,
 )
 from gliner_pipe.prediction.texts import TextItem
-from gliner_pipe.util.atomic import replace_file
+from gliner_pipe.util.atomic import written_file
 from gliner_pipe.util.colours import LabelColours
 from gliner_pipe.util.console import console_note, show
 
@@ -192,9 +192,10 @@ def _opened(output: Path | None) -> Iterator[TextIO]:
 
 @contextmanager
 def _file(output: Path) -> Iterator[TextIO]:
-    if output.exists() and not output.is_file() and not output.is_dir():  # a device or a pipe
-        with output.open("w", encoding="utf-8") as stream:
+    try:
+        with written_file(output) as path, path.open("w", encoding="utf-8") as stream:
             yield stream
-    else:
-        with replace_file(output) as path, path.open("w", encoding="utf-8") as stream:
-            yield stream
+    except OSError as error:
+        if error.filename is None:  # a full device
+            error.filename = str(output)
+        raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Literal
@@ -101,9 +101,12 @@ def run_shards(
     def chunks() -> Iterator[Chunk]:
         for shard in shards:
             start = job.next_row(shard)
-            for chunk in read_chunks(
+            read: Iterable[Chunk] = read_chunks(
                 shard, options.columns, start=start, limit=nlp.max_length, skip=options.skip
-            ):
+            )
+            if error := job.changed(shard):
+                read = [Chunk(shard, start, start, [], [], error=error)]
+            for chunk in read:
                 yield chunk
                 if chunk.error is not None and not options.skip:
                     return

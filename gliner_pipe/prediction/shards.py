@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import glob
-import gzip
 import logging
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any
 
-from gliner_pipe.data.files import BOM, Place, find_files, parse_line, read_lines, read_text
+from gliner_pipe.data.files import (
+    BOM,
+    Place,
+    byte_lines,
+    find_files,
+    parse_line,
+    read_lines,
+    read_text,
+    refuse_changed,
+    state_of,
+    unzipped,
+)
 from gliner_pipe.data.readers.tables import open_parquet
 from gliner_pipe.errors import DataError
 from gliner_pipe.pipeline.config_errors import flat
@@ -168,7 +178,7 @@ def _split(shard: Shard, size: int) -> list[Shard]:
         else:
             offset = 0
             with _open_bytes(shard.path) as (stream, _):
-                for number, line in enumerate(_lines(stream, shard.path)):
+                for number, line in enumerate(byte_lines(stream, str(shard.path))):
                     if number and number % size == 0:
                         starts.append((number, offset))
                     offset += len(line)
@@ -289,7 +299,9 @@ def read_chunks(
     read = _text_chunks if suffix is None else _parquet_chunks if suffix == ".parquet" else _json_chunks
     repaired = 0
     try:
+        before = state_of(shard.path)
         for chunk in read(shard, columns, start, limit, skip):
+            refuse_changed(shard.path, before)
             repaired += chunk.repaired
             if chunk.bad and not skip:
                 yield _before_bad(chunk)
@@ -369,7 +381,7 @@ def _json_chunks(shard: Shard, columns: Columns, start: int, limit: int, skip: b
         stream.seek(shard.offset)
         size = max(shard.path.stat().st_size - shard.offset, 1)
         chunk = Chunk(shard, start, start, [], [])
-        for number, line in enumerate(_lines(stream, shard.path), shard.start):
+        for number, line in enumerate(byte_lines(stream, str(shard.path)), shard.start):
             if number == shard.stop:
                 break
             if number < start:
@@ -444,17 +456,8 @@ def _open_bytes(path: Path) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
         if path.suffix.lower() != ".gz":
             yield raw, raw
             return
-        with gzip.open(raw) as stream:
-            yield cast("IO[bytes]", stream), raw
-
-
-def _lines(stream: IO[bytes], path: Path) -> Iterator[bytes]:
-    """Yield the lines of an open file; raise an error for UTF-16."""
-    for number, line in enumerate(stream):
-        if number == 0 and line[:2] in (b"\xff\xfe", b"\xfe\xff"):
-            do = "Convert it: iconv -f UTF-16 -t UTF-8"
-            raise DataError(str(path), "is UTF-16 text", "UTF-8", do)
-        yield line
+        with unzipped(raw, path) as stream:
+            yield stream, raw
 
 
 # -- reading Parquet ---------------------------------------------------------------------------------------------

@@ -81,7 +81,8 @@ def read_texts(
     if str(source) == "-":
         yield from _numbered(decoded_lines(sys.stdin.buffer, "<stdin>"), "<stdin>", "")
         return
-    for path in find_files(source, (".txt",)):
+    plain = ending(source) is None and Path(source).suffix.lower() not in JSON_SUFFIXES
+    for path in find_files(source, (".txt",), read_once=plain):
         inside = path.relative_to(source).as_posix() if Path(source).is_dir() else path.name
         if ending(path) or path.suffix.lower() in JSON_SUFFIXES:
             yield from _records(path, columns or Columns())

@@ -13,7 +13,7 @@ from confit.typing import Validatable
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 from spacy.language import Language
-from spacy.training import Example
+from spacy.training import Corpus, Example
 
 from gliner_pipe.data.detect import (
     FIRST_RECORDS,
@@ -26,6 +26,7 @@ from gliner_pipe.data.detect import (
 from gliner_pipe.data.on_disk import Storage, has_words, is_large, on_disk
 from gliner_pipe.data.readers.json_records import are_records, tagged_sentences
 from gliner_pipe.data.readers.tables import is_dataset
+from gliner_pipe.data.spacy_files import CheckedCorpus
 from gliner_pipe.data.splitting import Chunk
 from gliner_pipe.errors import ConfigError, DataError
 from gliner_pipe.registry import registry
@@ -88,6 +89,10 @@ class Section:
     weight: Positive | None = None
     keep_in_memory: bool | None = None
     empty_texts: Share | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.reader, Corpus):
+            object.__setattr__(self, "reader", CheckedCorpus(self.reader))
 
     def read(self, nlp: Language, where: str) -> list[Example]:
         """Return the examples that have words; the report of the reader counts the others.

@@ -192,6 +192,16 @@ def replace_file(path: str | os.PathLike[str], *, follow: bool = True) -> Iterat
             raise
 
 
+@contextmanager
+def written_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a file to write to: as :func:`replace_file`, except that a device or a pipe is written to directly."""
+    if Path(path).exists() and not Path(path).is_file() and not Path(path).is_dir():
+        yield Path(path)
+    else:
+        with replace_file(path) as sibling:
+            yield sibling
+
+
 def write_json(path: str | os.PathLike[str], value: object) -> None:
     """Write a value as a JSON file, in place of an earlier one; its folder is created."""
     with replace_file(path) as sibling:

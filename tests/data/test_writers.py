@@ -1,10 +1,14 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
+from forked import Forked
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from spacy.tokens import Doc, Span
@@ -223,3 +227,58 @@ def test_predicted_classes(nlp, tmp_path):
     write_jsonl([doc], tmp_path / "a.jsonl")
     (example,) = jsonl(tmp_path / "a.jsonl")(nlp)
     assert example.reference.cats == {"tone=good": 1.0, "topic=a": 1.0, "topic=b": 1.0}
+
+
+def killed(write, docs, path):
+    """Write in a fork that is killed while the last document is made."""
+
+    def some():
+        yield from docs
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    child = Forked(lambda: write(some(), path), [], path.parent / "process")
+    child.process.join()
+    assert child.process.exitcode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("write", [write_gliner_json, write_jsonl])
+def test_a_killed_writer_leaves_the_earlier_file(nlp, tmp_path, write):
+    path = tmp_path / "a.jsonl"
+    write([nlp("Ada left.")], path)
+    before = path.read_bytes()
+    killed(write, [nlp("Bob left."), nlp("Cid left.")], path)
+    assert path.read_bytes() == before
+
+
+def test_a_killed_standoff_writer_leaves_whole_documents(nlp, tmp_path):
+    docs = [nlp("Ada left.") for _ in range(3)]
+    tmp_path = tmp_path / "out"
+    killed(write_standoff, docs, tmp_path)
+    assert len(list(standoff(tmp_path)(nlp))) == 3
+
+
+@pytest.mark.parametrize("write", [write_gliner_json, write_jsonl, write_standoff])
+def test_a_file_where_a_folder_should_be(nlp, tmp_path, write):
+    (tmp_path / "a").write_text("")
+
+    def docs():
+        pytest.fail("a document was asked for")
+        yield
+
+    with pytest.raises(OSError, match="a"):
+        write(docs(), tmp_path / "a" / "b")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize("write", [write_gliner_json, write_jsonl])
+def test_a_device_is_written_to_and_not_replaced(nlp, write):
+    with pytest.raises(OSError, match="space"):
+        write([nlp("Ada left.")], "/dev/full")
+    assert Path("/dev/full").is_char_device()
+
+
+def test_names_of_files_fit_into_file_systems(nlp, tmp_path):
+    doc = nlp("Ada left.")
+    set_supervision(doc, id="\u6771" * 200)
+    write_standoff([doc], tmp_path)
+    assert len(list(tmp_path.glob("*.txt"))) == 1

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import spacy
 from forked import Forked
+from spacy.language import Language
 
 from gliner_pipe.errors import ConfigError, DataError
 from gliner_pipe.predict import main, predict
@@ -401,6 +402,29 @@ def test_other_data_and_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as refused:
         run(tmp_path / "in", tmp_path / "new.jsonl", shard_size=3, format="jsonl")
     assert refused.value.where == "shard_size"
+
+
+@pytest.mark.parametrize("which", [0, -1])  # the one that is read, and one that is read later
+def test_an_input_that_changes_during_the_run(tmp_path: Path, which: int) -> None:
+    paths = [write_json(tmp_path / "in" / f"{number}.jsonl", rows(700)) for number in range(5)]
+    nlp = make_ruler()
+    changed = paths[which]
+
+    def change(doc: Any) -> Any:
+        if doc.text == "Ann 100" and "Bob" not in changed.read_text():
+            changed.write_text(changed.read_text().replace("Ann 699", "Bob 699"))
+        return doc
+
+    name = f"changes_input_{which}"
+    Language.component(name, func=change)
+    nlp.add_pipe(name)
+    options: dict[str, Any] = {"input": tmp_path / "in", "output": tmp_path / "out", "quiet": True}
+    with pytest.raises(DataError) as error:
+        predict(pipeline=nlp, save_every=0, **options)
+    assert error.value.where == str(changed)
+    predict(pipeline=nlp, **options)  # the changed file is read from its beginning
+    found = [row["text"] for row in outputs(tmp_path / "out")[changed.name]]
+    assert found[-1] == "Bob 699" and len(found) == 700
 
 
 def test_one_process_at_a_time(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from gliner_pipe.data.annotations import (
     set_supervision,
     trimmed,
 )
-from gliner_pipe.data.fields import Entity, Relation, Report
+from gliner_pipe.data.fields import LONGEST_TEXT, Entity, Relation, Report, text_problem
 from gliner_pipe.data.files import Place, find_files
 from gliner_pipe.data.gold_classes import set_gold_classes
 from gliner_pipe.data.records import Record as GoldRecord
@@ -40,6 +40,9 @@ LabelMap = dict[str, str | None] | list[list[str | None]]
 #: Options of :class:`Reader` for formats with relations, and for formats with character offsets.
 RELATION_OPTIONS = ("rel_label_map", "rel_labels")
 OFFSET_OPTIONS = ("alignment_mode",)
+
+#: Maximum number of words of a document.
+LONGEST_WORDS = 2_000_000
 
 
 @dataclass
@@ -448,10 +451,16 @@ def reader(name: str, *, without: Collection[str] = ()) -> Callable[[ReaderClass
 
 
 def tokenized(nlp: Language, record: Record) -> Doc:
-    """Return the bare document of a record."""
+    """Return the bare document of a record; a text that is too long is an error."""
     if record.words is not None:
+        if len(record.words) > LONGEST_WORDS or sum(map(len, record.words)) > LONGEST_TEXT:
+            found = f"has {len(record.words):,} words of {sum(map(len, record.words)):,} characters"
+            allowed = f"at most {LONGEST_WORDS:,} words, and {LONGEST_TEXT:,} characters"
+            raise record.place.error("words", found, allowed, "Write the document as several texts")
         return Doc(nlp.vocab, words=record.words, spaces=record.spaces)
     # The tokenizer itself: nlp.make_doc refuses texts longer than nlp.max_length, a limit meant for parsers.
+    if problem := text_problem(record.text or ""):
+        raise record.place.error("text", *problem)
     doc = nlp.tokenizer(record.text)
     if doc.text != record.text:
         found = "was changed by the tokenizer, so character offsets no longer fit"

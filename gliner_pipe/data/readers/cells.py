@@ -7,6 +7,7 @@ import io
 import json
 import re
 import tokenize
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import pairwise
@@ -109,15 +110,25 @@ def _literal(text: str) -> Any:
             kinds = [token.type for token in tokens if token.type not in (tokenize.NL, tokenize.NEWLINE)]
             if any(one == other == tokenize.STRING for one, other in pairwise(kinds)):
                 return _numpy_list(text)  # Python would concatenate the two words
-        return ast.literal_eval(text)
+        return _evaluated(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError, tokenize.TokenError):
         return _numpy_list(text)
+
+
+def _evaluated(text: str) -> Any:
+    """Return the value of a Python literal; what Python warns about is a matter of programs."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return ast.literal_eval(text)
 
 
 def _numpy_list(text: str) -> list[Any] | None:
     """Return the items of an array of strings or whole numbers as numpy prints it, without commas."""
     match = _NUMPY.fullmatch(text)
-    return None if match is None else [ast.literal_eval(item) for item in re.findall(_NUMPY_ITEM, match[1])]
+    try:
+        return None if match is None else [_evaluated(item) for item in re.findall(_NUMPY_ITEM, match[1])]
+    except (ValueError, SyntaxError):  # a number of thousands of digits
+        return None
 
 
 def guess_columns(columns: Iterable[str]) -> tuple[str, str] | None:

@@ -15,7 +15,8 @@ FORM, COLUMNS = 1, 10
 #: Keys of the last column that hold entities, in order of preference.
 KEYS = ("NER", "ner", "Entity", "entity", "name", "Name", "NE", "ne")
 
-_WORD, _RANGE, _EMPTY_NODE = re.compile(r"\d+"), re.compile(r"(\d+)-(\d+)"), re.compile(r"\d+\.\d+")
+_WORD, _EMPTY_NODE = re.compile("[0-9]{1,18}"), re.compile(r"[0-9]+\.[0-9]+")
+_RANGE = re.compile("([0-9]{1,18})-([0-9]{1,18})")
 
 #: The columns of one line.
 Columns = Sequence[str]
@@ -67,7 +68,7 @@ def words_of(
     inside: dict[int, bool] = {}  # whether a blank follows a word of a multiword token, by its number
     for position, row in enumerate(rows):
         if found := _RANGE.fullmatch(row[0]):
-            numbers = range(int(found[1]), int(found[2]) + 1)
+            numbers = range(int(found[1]), min(int(found[2]), int(found[1]) + len(rows)) + 1)
             words = [other[FORM] for other in rows[position + 1 : position + 1 + len(numbers)]]
             inside |= dict.fromkeys(numbers, "".join(words) != row[FORM])
             inside[numbers.stop - 1] = _blank_follows(row)

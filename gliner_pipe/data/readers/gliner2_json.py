@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,16 +16,18 @@ from gliner_pipe.data.fields import (
     Relation,
     class_tasks,
     count,
+    counted_number,
     label_list,
     label_value,
     note,
+    record_mode,
     shown,
     text_mapping,
     text_value,
     unknown_fields,
+    whole_number,
 )
 from gliner_pipe.data.files import Place
-from gliner_pipe.data.offsets import whole_number
 from gliner_pipe.data.readers.base import Record, reader
 from gliner_pipe.data.readers.json_records import JsonReader, Values
 
@@ -42,8 +45,8 @@ FIELDS = (
 #: Names of the text and of its annotations.
 _FORMS = (("input", "output"), ("text", "schema"))
 _CLASS_FIELDS = ("task", "labels", "true_label", "multi_label", "prompt", "examples", "label_descriptions")
-_MODES = ("natural", "latent", "anchorless")
 
+EMPTY = "annotated text that is empty (left out)"
 NOT_THERE = "annotated text that is not in the input (left out)"
 IN_A_WORD = "annotated text that is only in the middle of words (left out)"
 OTHER_TEXT = "annotated text that is not the text at its offsets (left out)"
@@ -93,6 +96,7 @@ class _Text:
         if not isinstance(value, str):
             raise self.place.error(name, f"is {shown(value)}", 'a text, or {"text":, "start":, "end":}')
         if not value.strip():
+            self.report[EMPTY] += 1
             return []
         self.by_text = True
         inside, found = False, []
@@ -105,7 +109,7 @@ class _Text:
         return found
 
     def _at_offsets(self, name: str, value: Mapping[str, Any]) -> list[Range]:
-        start, end = whole_number(value.get("start")), whole_number(value.get("end"))
+        start, end = (whole_number(counted_number(value.get(one), self.report)) for one in ("start", "end"))
         if start is None or end is None or not 0 <= start < end <= len(self.text):
             found = f"goes from {shown(value.get('start'))} to {shown(value.get('end'))}"
             allowed = f"offsets into {len(self.text)} characters, the end exclusive"
@@ -283,10 +287,7 @@ def _read_relations(found: _Text, output: dict[str, Any], record: Record) -> Non
             unknown_fields(ends, ("head", "tail"), report)
             heads, tails = (found.find(f"{where}.{end}", ends[end]) for end in ("head", "tail"))
             if heads and tails:
-                pairs = ((head, tail) for head in heads for tail in tails)
-                links.append(
-                    (*min(pairs, key=lambda pair: (pair[0] == pair[1], _distance(*pair), pair)), label)
-                )
+                links.append((*_nearest(heads, tails), label))
             else:
                 report["relation without one of its ends (dropped)"] += 1
     record.rel_descriptions = described or None
@@ -311,7 +312,7 @@ def _records(found: _Text, output: dict[str, Any]) -> dict[str, dict[str, Any]]:
     place, report = found.place, found.report
     descriptions = _mapping(place, "json_descriptions", output.get("json_descriptions") or {})
     metadata = _mapping(place, "record_metadata", output.get("record_metadata") or {})
-    kinds: dict[str, _Kind] = {name: _Kind(found) for name in descriptions}
+    kinds = {label_value(place, "json_descriptions", name, report): _Kind(found) for name in descriptions}
     for position, item in enumerate(_list(place, "json_structures", output.get("json_structures") or [])):
         for name, fields in _mapping(place, f"json_structures[{position}]", item).items():
             where = f"json_structures[{position}].{name}"
@@ -397,24 +398,31 @@ class _Kind:
         place = self.found.place
         for field, text in descriptions.items():
             self.fields.setdefault(field, {"field": field})["description"] = text
-        for field, about in (metadata.get("fields") or {}).items():
-            if field in self.fields and str(about.get("cardinality", "")).endswith("more"):
+        for field, about in _mapping(place, "record_metadata.fields", metadata.get("fields") or {}).items():
+            stated = _mapping(place, f"record_metadata.fields.{field}", about)
+            if field in self.fields and str(stated.get("cardinality", "")).endswith("more"):
                 self.fields[field]["list"] = True
         for item in self.items:  # a field that is a list in one record is one in all
             for name, about in self.fields.items():
                 if about.get("list") and name in item and not isinstance(item[name], list):
                     item[name] = [] if item[name] is None else [item[name]]
         kind: dict[str, Any] = {"items": self.items, "fields": list(self.fields.values())}
-        for name in ("mode", "anchor"):
-            if metadata.get(name) is not None:
-                kind[name] = metadata[name]
-        if kind.get("mode") not in (None, *_MODES):
-            raise place.error("record_metadata.mode", f"is {kind['mode']!r}", ", ".join(_MODES))
+        if metadata.get("mode") is not None:
+            kind["mode"] = record_mode(place, "record_metadata.mode", metadata["mode"])
+        if metadata.get("anchor") is not None:
+            kind["anchor"] = text_value(place, "record_metadata.anchor", metadata["anchor"])
         return kind
 
 
-def _distance(one: Range, other: Range) -> int:
-    return abs(one[0] - other[0])
+def _nearest(heads: Sequence[Range], tails: Sequence[Range]) -> tuple[Range, Range]:
+    """Return the two places next to each other, the first such pair; both are the same only if there is no other."""
+    pairs: list[tuple[Range, Range]] = []
+    tails = sorted(tails)
+    for head in heads:
+        at = bisect_left(tails, head)
+        # the places of one text begin at different characters, so that two neighbours on either side are enough
+        pairs += [(head, tail) for tail in tails[max(at - 2, 0) : at + 2]]
+    return min(pairs, key=lambda pair: (pair[0] == pair[1], abs(pair[0][0] - pair[1][0]), pair))
 
 
 def _mapping(place: Place, name: str, value: Any) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from gliner_pipe.data.exports import WRAPPERS, is_pair, unwrapped
 from gliner_pipe.data.fields import (
     Positioned,
+    check_characters,
     class_tasks,
     label_list,
     link_list,
@@ -194,6 +195,7 @@ class JsonReader(Reader):
                 if isinstance(found, bool) or not isinstance(found, (str, int)):
                     raise place.error(name, f"is {shown(found)}", "a string or a whole number")
                 fields[field] = str(found)
+                check_characters(place, name, fields[field])
             elif field == "links":
                 fields[field] = link_list(place, name, found, report, positioned)
             elif field.endswith("_descriptions"):

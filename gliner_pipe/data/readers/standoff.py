@@ -10,13 +10,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from gliner_pipe.data.fields import Entity, Relation, shown
+from gliner_pipe.data.fields import LONGEST_LABEL, Entity, Relation, shown
 from gliner_pipe.data.files import BOM, Place, read_lines, read_text
 from gliner_pipe.data.offsets import Reading
 from gliner_pipe.data.readers.base import Reader, Record, reader
 from gliner_pipe.errors import DataError
 
-_ENTITY = re.compile(r"(T\S*)\t(\S+) (\d+ \d+(?:;\d+ \d+)*)\t(.*)")
+#: An offset of more digits is beyond any text.
+_OFFSET = "[0-9]{1,18}"
+_ENTITY = re.compile(rf"(T\S*)\t(\S+) ({_OFFSET} {_OFFSET}(?:;{_OFFSET} {_OFFSET})*)\t(.*)")
 _RELATION = re.compile(r"(R\S*)\t(\S+) \S+?:(\S+) \S+?:(\S+)\s*")
 _EVENT = re.compile(r"(E\S*)\t\S+?:(\S+)(?: .*)?\s*")
 _IGNORED = {
@@ -175,12 +177,19 @@ def _mention(place: Place, line: str) -> _Mention:
         raise place.error(
             "entity", found, "T1<tab>label start end<tab>text", "Remove blanks from labels, and use two tabs"
         )
+    if len(match[2]) > LONGEST_LABEL:
+        allowed = f"a label of at most {LONGEST_LABEL:,} characters"
+        raise place.error(match[1], f"has a label of {len(match[2]):,} characters", allowed, "Shorten it")
     ranges = []
     for part in match[3].split(";"):
         start, end = (int(number) for number in part.split())
         if start >= end:
             raise place.error(match[1], f"goes from {start} to {end}", "start < end, the end exclusive")
         ranges.append((start, end))
+    for left, right in itertools.pairwise(sorted(ranges)):
+        if left[1] > right[0]:
+            found = f"has the ranges {left[0]} {left[1]} and {right[0]} {right[1]}, which overlap"
+            raise place.error(match[1], found, "ranges apart from each other", "Write each character once")
     return _Mention(place, match[1], match[2], ranges, match[4])
 
 

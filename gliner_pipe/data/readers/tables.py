@@ -9,13 +9,22 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from gliner_pipe.data.fields import shown
-from gliner_pipe.data.files import Place, find_files, read_json, read_lines, read_text
+from gliner_pipe.data.files import (
+    Place,
+    find_files,
+    read_json,
+    read_lines,
+    read_text,
+    refuse_changed,
+    state_of,
+)
 from gliner_pipe.data.readers.cells import guess_columns, inner_names, plain_value, sentence_column
 from gliner_pipe.errors import ConfigError, DataError
 from gliner_pipe.util.optional import library
@@ -138,7 +147,9 @@ def table_columns(path: Path) -> list[str]:
             return [name for column in table.schema_arrow for name in (column.name, *_inner_fields(column))]
     head = next((line for _, line in read_lines(path) if line.strip()), "")
     rows = _parsed_csv(path, head)
-    return [cell.strip() for cell in rows[0][1]] if rows else []
+    if not rows:
+        raise _empty(path)
+    return [cell.strip() for cell in rows[0][1]]
 
 
 def dataset_columns(data: Any) -> list[str]:
@@ -216,7 +227,7 @@ def _csv_rows(file: Path) -> Iterator[Row]:
     text = read_text(file)
     rows = _parsed_csv(file, text)
     if not rows:
-        raise DataError(str(file), "is empty", "a line of column names, then one row on each line")
+        raise _empty(file)
     first, columns = rows[0]
     columns = [column.strip() for column in columns]
     twice = [column for column in columns if columns.count(column) > 1]
@@ -231,6 +242,10 @@ def _csv_rows(file: Path) -> Iterator[Row]:
             do = "Put lists in quotes: \"['John', 'Smith']\",\"[1, 2]\""
             raise place.error("", found, "as many cells as columns", do)
         yield place, dict(zip(columns, cells, strict=True))
+
+
+def _empty(file: Path) -> DataError:
+    return DataError(str(file), "is empty", "a line of column names, then one row on each line")
 
 
 def _parsed_csv(file: Path, text: str) -> list[tuple[Place, list[str]]]:
@@ -258,11 +273,26 @@ def _parsed_csv(file: Path, text: str) -> list[tuple[Place, list[str]]]:
 
 def _parquet_rows(file: Path, columns: Sequence[str]) -> Iterator[Row]:
     number = 0
+    before = state_of(file)
     with open_parquet(file) as table:
-        for batch in table.iter_batches(columns=_selected(columns, table.schema_arrow.names)):
-            for row in batch.to_pylist():
+        names = _selected(columns, table.schema_arrow.names)
+        batches = iter(table.iter_batches(columns=names))
+        while (rows := _parquet_batch(file, batches)) is not None:
+            for row in rows:
                 number += 1
                 yield Place(str(file), number), row
+    refuse_changed(file, before)
+
+
+def _parquet_batch(file: Path, batches: Iterator[Any]) -> list[dict[str, Any]] | None:
+    """Return the rows of the next batch of a file; None after the last one."""
+    try:
+        batch = next(batches, None)
+        rows: list[dict[str, Any]] | None = None if batch is None else batch.to_pylist()
+        return rows
+    except (OSError, ValueError, OverflowError) as error:
+        found = f"cannot be read to its end: {_first_line(error)}"
+        raise DataError(str(file), found, "a complete Parquet file", "Replace the file") from None
 
 
 def _parquet_names(file: Path, column: str) -> list[str] | None:
@@ -271,8 +301,12 @@ def _parquet_names(file: Path, column: str) -> list[str] | None:
 
 
 def _arrow_names(schema: Any, column: str) -> list[str] | None:
-    written = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    return _class_names(written.get("info", {}).get("features") or {}, column)
+    found: Any = None
+    with suppress(ValueError, RecursionError):  # metadata that is damaged tells nothing
+        found = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    for name in ("info", "features"):
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return _class_names(found if isinstance(found, Mapping) else {}, column)
 
 
 def _class_names(features: Mapping[str, Any], column: str) -> list[str] | None:
@@ -282,7 +316,9 @@ def _class_names(features: Mapping[str, Any], column: str) -> list[str] | None:
         inner = _unwrapped(feature)
         feature = inner.get(name) if isinstance(inner, Mapping) else None
     feature = _unwrapped(feature)
-    return [str(name) for name in feature["names"]] if _is_leaf(feature) and "names" in feature else None
+    names = feature.get("names") if _is_leaf(feature) else None
+    usable = isinstance(names, list) and bool(names) and all(isinstance(name, str) for name in names)
+    return names if usable else None
 
 
 def _is_leaf(feature: Any) -> bool:

@@ -377,7 +377,7 @@ def test_names_of_the_parts_of_spans(write, nlp, names):
 def test_offsets_written_as_texts(write, nlp):
     reader = jsonl(write("a.jsonl", [{"text": TEXT, "entities": [["0", "7", "person"]]}]))
     assert found(reader(nlp)) == [BOTH[:1]]
-    assert reader.report == {"offset written as a text (read as a number)": 2}
+    assert reader.report == {"number written as a text (read as a number)": 2}
 
 
 @pytest.mark.parametrize("empty", ["", " \n", None])

@@ -8,7 +8,7 @@ from gliner_pipe.data.annotations import gold_spans, supervision, unknown_tokens
 from gliner_pipe.data.detect import detect_reader, reader_of_records
 from gliner_pipe.data.gold_classes import gold_classes
 from gliner_pipe.data.readers import gliner2_json
-from gliner_pipe.data.readers.gliner2_json import IN_A_WORD, NOT_THERE, OTHER_TEXT, SEVERAL
+from gliner_pipe.data.readers.gliner2_json import EMPTY, IN_A_WORD, NOT_THERE, OTHER_TEXT, SEVERAL
 from gliner_pipe.data.records import RECORDS_KEY, get_records
 from gliner_pipe.data.relations import gold_links
 from gliner_pipe.errors import DataError
@@ -57,7 +57,7 @@ def test_entities_are_all_occurrences_whatever_their_case(nlp):
         ("nothing", "Boot", [], NOT_THERE),
         ("one two", {"text": "two", "start": 4, "end": 7}, [4], None),
         ("one two", {"text": "two", "start": 0, "end": 3}, [], OTHER_TEXT),
-        ("one two", "", [], None),
+        ("one two", "", [], EMPTY),
     ],
 )
 def test_places_of_texts(nlp, text, mention, found, reason):

@@ -56,7 +56,7 @@ GLINER = {
     "start after end": (ner(2, 1, "a"), "ner[1]"),
     "index is a float": (ner(0.0, 1, "a"), "ner[1][0]"),
     "index is a bool": (ner(0, True, "a"), "ner[1][1]"),
-    "index is a text": (ner("0", 1, "a"), "ner[1][0]"),
+    "index is a word": (ner("a", 1, "a"), "ner[1][0]"),
     "label is empty": (ner(0, 0, ""), "ner[1][2]"),
     "whitespace label": (ner(0, 0, " \t"), "ner[1][2]"),
     "label is a number": (ner(0, 0, 3), "ner[1][2]"),
