@@ -458,7 +458,7 @@ def _add_choices(kind: dict[str, Any], report: Counter[str]) -> None:
 
 
 def _kind_fields(place: Place, name: str, value: Any, report: Counter[str]) -> list[dict[str, Any]]:
-    fields = []
+    fields: list[dict[str, Any]] = []
     for number, item in enumerate(_items(place, name, value)):
         where = f"{name}[{number}]"
         stated = (

@@ -50,7 +50,8 @@ class VectorStore:
                 part = texts[at : at + TEXTS_AT_ONCE]
                 placeholders = ",".join("?" * len(part))
                 rows = file.execute(
-                    f"SELECT text, vector FROM vectors WHERE text IN ({placeholders})", part
+                    f"SELECT text, vector FROM vectors WHERE text IN ({placeholders})",  # noqa: S608 (? only)
+                    part,
                 ).fetchall()
                 vectors = np.frombuffer(b"".join(blob for _, blob in rows), "<f4").reshape(
                     len(rows), self.size
