@@ -128,8 +128,9 @@ class Job:
 
     def changed(self, shard: Shard) -> DataError | None:
         """Return the error about an input file that is no longer what it was when the run began; None if it is."""
-        known = json.loads((self.folder / STATE / "manifest.json").read_text("utf-8"))["inputs"][shard.name]
-        if _origin(shard)["state"] == known["state"]:
+        manifest = self.folder / STATE / "manifest.json"
+        inputs = json.loads(manifest.read_text("utf-8"))["inputs"] if manifest.is_file() else {}
+        if shard.name not in inputs or _origin(shard)["state"] == inputs[shard.name]["state"]:
             return None
         do = "Start again when nobody writes to it"
         return DataError(
