@@ -56,14 +56,25 @@ def write_checkpoint(model: GLiNER, target: Path, word_splitter: str = "spacy") 
     with replace_directory(target, marker=CONFIG) as folder:
         (folder / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False), encoding="utf8")
         save_file(tensors, folder / WEIGHTS[0], metadata=aliases or None)
-        backbone: Any = model.encoder.backbone
-        backbone.tokenizer.save_pretrained(folder)
-        _check_words(backbone, folder)
-        if isinstance(model.encoder, BiEncoder):
-            model.encoder.label_encoder.tokenizer.save_pretrained(folder / LABELS_TOKENIZER)
-        if model.label_generator is not None:
-            model.label_generator.tokenizer.save_pretrained(folder / DECODER_TOKENIZER)
+        save_tokenizers(model, folder)
     return target
+
+
+def save_tokenizers(model: GLiNER, folder: Path) -> None:
+    """Write the tokenizers of a model into the folder of a GLiNER checkpoint.
+
+    Raises
+    ------
+    ConfigError
+        If GLiNER would read words differently than the model.
+    """
+    backbone: Any = model.encoder.backbone
+    backbone.tokenizer.save_pretrained(folder)
+    _check_words(backbone, folder)
+    if isinstance(model.encoder, BiEncoder):
+        model.encoder.label_encoder.tokenizer.save_pretrained(folder / LABELS_TOKENIZER)
+    if model.label_generator is not None:
+        model.label_generator.tokenizer.save_pretrained(folder / DECODER_TOKENIZER)
 
 
 def _check_words(backbone: Transformer, folder: Path) -> None:

@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from gliner_pipe.errors import ConfigError
 from gliner_pipe.modeling.encoders.base import Query
 from gliner_pipe.modeling.encoders.label_table import PromptTable
 from gliner_pipe.modeling.gliner import GLiNER
 from gliner_pipe.modeling.inference import TokenBudget, predict_spans
 from gliner_pipe.modeling.token_classifier import TokenClassifier
+from gliner_pipe.onnx.session import WHERE
+
+#: Largest difference allowed between a score of a graph in single precision and of the model.
+TOLERANCE = 1e-3
 
 #: Words of texts of several lengths.
 TEXTS = tuple(
@@ -43,6 +48,22 @@ class Difference(NamedTuple):
     def of(cls, values: Sequence[float]) -> Difference:
         """Summarise absolute differences."""
         return cls(max(values, default=0.0), sum(values) / max(len(values), 1), len(values))
+
+
+def check_same(difference: Difference) -> None:
+    """Check that graphs in single precision have the scores of the model.
+
+    Raises
+    ------
+    ConfigError
+        If they differ by more than ``TOLERANCE``.
+    """
+    if difference.largest > TOLERANCE:
+        raise ConfigError(
+            WHERE,
+            f"has other scores as graphs: the largest difference is {difference.largest:.2g}",
+            f"at most {TOLERANCE}",
+        )
 
 
 def compare(model: GLiNER, other: GLiNER, labels: Sequence[str] = ()) -> Difference:

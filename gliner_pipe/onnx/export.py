@@ -4,37 +4,33 @@ from __future__ import annotations
 
 import logging
 import tempfile
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from confit import Config
 from spacy.language import Language
-from torch import Tensor, nn
 
-from gliner_pipe.errors import ConfigError, reason_of
+from gliner_pipe.errors import ConfigError
 from gliner_pipe.modeling.encoders.uni_encoder import UniEncoder
 from gliner_pipe.modeling.precision import full_precision
 from gliner_pipe.modeling.token_classifier import TokenClassifier
 from gliner_pipe.onnx.blocks import VECTORS, save_table
-from gliner_pipe.onnx.compare import Difference, compare, compare_taggers
+from gliner_pipe.onnx.compare import Difference, check_same, compare, compare_taggers
+from gliner_pipe.onnx.gliner_layout import write_gliner_layout
 from gliner_pipe.onnx.graph_layers import for_graphs
-from gliner_pipe.onnx.graphs import AXES, LABELS, MODEL, Stage, gliner_stages, tagger_stages
+from gliner_pipe.onnx.graphs import LABELS, MODEL, gliner_stages, tagger_stages
 from gliner_pipe.onnx.runtime import OnnxGLiNER, OnnxTokenClassifier, save_decoder
-from gliner_pipe.onnx.session import SUFFIX, WHERE, library
+from gliner_pipe.onnx.session import WHERE, Runtime
+from gliner_pipe.onnx.tracing import quantize, trace
 from gliner_pipe.pipeline.base import TorchPipe
+from gliner_pipe.pipeline.convert import component_of, gliner_words
+from gliner_pipe.pipeline.gliner.component import Gliner
 from gliner_pipe.registry import registry
 from gliner_pipe.util.atomic import save_pipeline
 
-#: Largest difference allowed between a score of a graph in single precision and of the model.
-TOLERANCE = 1e-3
 #: Graphs are exported from the weights as they are, and run in that precision.
 FULL_PRECISION = {"dtype": None, "quantize": None, "compile": False}
-#: Operators whose weights may be quantised.
-QUANTIZED = ("MatMul", "Gemm")
 #: Sections of a config that only affect training: adapters are merged, and losses are not used.
 _TRAINING_ONLY = ("adapter", "label_adapter", "quantization", "loss", "relation_loss")
 
@@ -45,7 +41,12 @@ logger = logging.getLogger(__name__)
 
 
 def write_onnx(
-    nlp: Language, target: Path, *, int8: bool = False, threads: int | None = None
+    nlp: Language,
+    target: Path,
+    *,
+    int8: bool = False,
+    threads: int | None = None,
+    runtime: Runtime = "onnxruntime",
 ) -> dict[str, Difference]:
     """Write a pipeline whose models are graphs; the given pipeline is not changed.
 
@@ -59,6 +60,8 @@ def write_onnx(
         Whether to quantise the matrix products of the encoders to 8 bits.
     threads
         Number of threads of the new pipeline.
+    runtime
+        What runs the graphs of the new pipeline.
 
     Returns
     -------
@@ -83,7 +86,7 @@ def write_onnx(
         try:
             for name, pipe in pipes.items():
                 with pipe.placed():
-                    exported, report[name] = _export_component(pipe, Path(folder, name), int8=int8)
+                    exported, report[name] = _export_component(pipe, Path(folder, name), int8, runtime)
                 exported.threads = threads
                 pipe.model, pipe.cfg = exported, {**pipe.cfg, **FULL_PRECISION}
                 nlp._pipe_configs[name] = {**nlp._pipe_configs[name], **_settings(exported, before[name][2])}
@@ -95,13 +98,51 @@ def write_onnx(
     return report
 
 
-def _export_component(pipe: Any, folder: Path, *, int8: bool) -> tuple[Any, Difference]:
+def write_gliner(
+    nlp: Language, target: Path, *, int8: bool = False, component: str | None = None
+) -> dict[str, Difference]:
+    """Write the model of a component in GLiNER's ONNX layout; see ``write_gliner_layout``.
+
+    Parameters
+    ----------
+    nlp
+        A pipeline with a trained component ``gliner``.
+    target
+        Output folder, written atomically.
+    int8
+        Whether to quantise the matrix products of the encoders to 8 bits.
+    component
+        Name of the component; required only if the pipeline has several.
+
+    Returns
+    -------
+    dict
+        By component, the difference between the scores of some sentences before and after.
+
+    Raises
+    ------
+    ConfigError
+        If the layout cannot hold the model. Nothing is written then.
+    """
+    pipe: Any = component_of(nlp, Gliner, component)
+    words = gliner_words(nlp, pipe)
+    if words != "whitespace":
+        logger.warning(
+            "Runtimes other than the Python package gliner split words with a regular expression, as the word splitter "
+            "'whitespace' does; this pipeline has %r, so words may differ.",
+            words,
+        )
+    with pipe.placed():
+        return {pipe.name: write_gliner_layout(pipe._ready(), target, words, int8=int8)}
+
+
+def _export_component(pipe: Any, folder: Path, int8: bool, runtime: Runtime) -> tuple[Any, Difference]:
     """Export the model of a component into a folder; return the model that runs the graphs, and the difference."""
     network = pipe._ready()
     device = network.device
     try:
         with full_precision(network.to("cpu")):
-            return _export_network(pipe, network, folder, int8=int8)
+            return _export_network(pipe, network, folder, int8, runtime)
     finally:
         network.to(device)
 
@@ -114,7 +155,9 @@ def _refuse_tasks(network: Any) -> None:
             raise ConfigError(f"components.*.model.{option}", found, "null", "Run the pipeline with torch")
 
 
-def _export_network(pipe: Any, network: Any, folder: Path, *, int8: bool) -> tuple[Any, Difference]:
+def _export_network(
+    pipe: Any, network: Any, folder: Path, int8: bool, runtime: Runtime
+) -> tuple[Any, Difference]:
     if isinstance(network, (OnnxGLiNER, OnnxTokenClassifier)):
         raise ConfigError(WHERE, "is exported already", "a model with weights of torch")
     _refuse_tasks(network)
@@ -124,11 +167,11 @@ def _export_network(pipe: Any, network: Any, folder: Path, *, int8: bool) -> tup
     model.encoder.save_assets(folder / "encoder")
     is_tagger = isinstance(network, TokenClassifier)
     for stage in tagger_stages(model) if is_tagger else gliner_stages(model):
-        path = _trace(stage, folder)
+        path = trace(stage, folder)
         if int8 and stage.name in (MODEL, LABELS):
-            logger.info("%s: %d matrix products quantised to int8", path.name, _quantize(path))
+            logger.info("%s: %d matrix products quantised to int8", path.name, quantize(path))
     blocks: Any = Config({"model": section}).resolve(registry=registry)["model"]
-    exported: Any = OnnxTokenClassifier(blocks) if is_tagger else OnnxGLiNER(blocks)
+    exported: Any = (OnnxTokenClassifier if is_tagger else OnnxGLiNER)(blocks, runtime=runtime)
     if is_tagger:
         save_decoder(network, folder)
     elif isinstance(model.encoder, UniEncoder) and model.encoder.table is not None:
@@ -139,12 +182,8 @@ def _export_network(pipe: Any, network: Any, folder: Path, *, int8: bool) -> tup
         difference = compare_taggers(network, exported)
     else:
         difference = compare(network, exported, [item.text for item in pipe.label_items])
-    if not int8 and difference.largest > TOLERANCE:
-        raise ConfigError(
-            WHERE,
-            f"has other scores as graphs: the largest difference is {difference.largest:.2g}",
-            f"at most {TOLERANCE}",
-        )
+    if not int8:
+        check_same(difference)
     return exported, difference
 
 
@@ -167,6 +206,7 @@ def _settings(exported: Any, config: Mapping[str, Any]) -> dict[str, Any]:
         "model": exported.section,
         "threads": exported.threads,
         "providers": exported.providers,
+        "runtime": exported.runtime,
     }
     settings: dict[str, Any] = {"model": model, **FULL_PRECISION}
     if is_tagger:
@@ -174,123 +214,3 @@ def _settings(exported: Any, config: Mapping[str, Any]) -> dict[str, Any]:
     if exported.word_splitter is not None and config.get("word_splitter") is None:
         settings["word_splitter"] = exported.word_splitter
     return settings
-
-
-# -- one graph ---------------------------------------------------------------------------------------------------
-
-
-class _Aligned(nn.Module):
-    """States which dimensions of the inputs are equal, then runs the stage."""
-
-    def __init__(self, stage: Stage) -> None:
-        super().__init__()
-        self.module = stage.module
-        self.axes = [AXES[name] for name in stage.inputs]
-
-    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        sizes: dict[str, Any] = {}
-        for tensor, axes in zip(inputs, self.axes, strict=True):
-            for axis, size in zip(axes, tensor.shape, strict=True):
-                if axis is not None:
-                    torch._check(sizes.setdefault(axis, size) == size)
-        outputs: tuple[Tensor, ...] = self.module(*inputs)
-        return outputs
-
-
-def _trace(stage: Stage, folder: Path) -> Path:
-    """Write one graph into a folder.
-
-    Raises
-    ------
-    ConfigError
-        If torch's exporter cannot export the block, with the reason it gives.
-    """
-    library("onnxscript")
-    shapes = tuple(
-        {place: axis for place, axis in enumerate(AXES[name]) if axis is not None} for name in stage.inputs
-    )
-    path = folder / f"{stage.name}{SUFFIX}"
-    try:
-        with _quiet(), torch.no_grad():
-            program = torch.onnx.export(
-                _Aligned(stage).eval(),
-                tuple(stage.inputs.values()),
-                input_names=list(stage.inputs),
-                output_names=list(stage.outputs),
-                dynamic_shapes=(shapes,),
-                dynamo=True,
-                verbose=False,
-            )
-            assert program is not None
-            program.save(path)
-    except Exception as error:  # the exporter raises what torch, sympy and onnxscript raise
-        reason = reason_of(error.__cause__ or error)
-        raise ConfigError(
-            f"components.*.model.{stage.block}",
-            f"cannot be exported ({reason})",
-            do="Keep the pipeline as it is, or train one with another block",
-        ) from error
-    return path
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Hide the exporter's notes and its warnings about its own implementation."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.__trace", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", message=r"`isinstance\(treespec, LeafSpec\)`", category=FutureWarning
-        )
-        warnings.filterwarnings(
-            "ignore", message="# The axis name", category=UserWarning
-        )  # of several inputs
-        warnings.filterwarnings("ignore", message="While compiling, we found certain side effects")
-        try:
-            for logger in loggers:
-                logger.setLevel(logging.ERROR)
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
-
-
-def _quantize(path: Path) -> int:
-    """Quantise the matrix products of the encoder in a graph, in place; heads and embeddings stay as they are.
-
-    Weights are quantised once, per column; activations are quantised dynamically.
-
-    Returns
-    -------
-    int
-        Number of 8-bit products.
-    """
-    onnx, quantization = library("onnx"), library("onnxruntime.quantization")
-    graph = onnx.load(path).graph
-    excluded = [node.name for node in graph.node if node.op_type in QUANTIZED and not _in_encoder(node)]
-    target = path.with_name(f"int8-{path.name}")
-    root = logging.getLogger()
-    level = root.level
-    root.setLevel(logging.ERROR)  # onnxruntime logs advice to the root logger
-    try:
-        quantization.quantize_dynamic(
-            path,
-            target,
-            op_types_to_quantize=list(QUANTIZED),
-            per_channel=True,
-            weight_type=quantization.QuantType.QInt8,
-            nodes_to_exclude=excluded,
-            extra_options={"MatMulConstBOnly": True},
-        )
-    finally:
-        root.setLevel(level)
-    target.replace(path)
-    return sum(node.op_type == "MatMulInteger" for node in onnx.load(path).graph.node)
-
-
-def _in_encoder(node: Any) -> bool:
-    """Return whether a node belongs to a pretrained encoder; the exporter records the module of a node."""
-    scopes = next(
-        (item.value for item in node.metadata_props if item.key == "pkg.torch.onnx.name_scopes"), ""
-    )
-    return ".backbone." in scopes or ".embedder." in scopes or "embedder.encoder" in scopes

@@ -18,12 +18,17 @@ from gliner_pipe.modeling.span_reps.token_level import TokenScorer
 
 
 class GraphLSTM(nn.Module):
-    """The ONNX operator ``LSTM``, which reads each row up to its length, as a packed sequence does.
+    """The ONNX operator ``LSTM``, where each row is read up to its length, as a packed sequence is.
 
     Parameters
     ----------
     lstm
         The layer with its weights.
+
+    Notes
+    -----
+    The backward direction reads reversed rows in an operator of its own: OpenVINO ignores the lengths of rows in a
+    bidirectional operator.
     """
 
     def __init__(self, lstm: nn.LSTM) -> None:
@@ -32,29 +37,31 @@ class GraphLSTM(nn.Module):
 
     def forward(self, words: Tensor, mask: Tensor) -> Tensor:
         """Map ``(rows, words, width)`` to ``(rows, words, directions * hidden)``; zero at padding."""
-        lstm = self.lstm
-        sides = ["", "_reverse"] if lstm.bidirectional else [""]
-        rows, length, _ = words.shape
-        lengths = mask.sum(1).to(torch.int32)
-        attributes: dict[str, Any] = {
-            "hidden_size": lstm.hidden_size,
-            "direction": "bidirectional" if lstm.bidirectional else "forward",
-        }
-        hidden = words.transpose(0, 1)
-        for layer in range(lstm.num_layers):
-            inputs, recurrent, bias = (
-                torch.stack([self._weights(kinds, f"l{layer}{side}") for side in sides])
-                for kinds in (["weight_ih"], ["weight_hh"], ["bias_ih", "bias_hh"])
-            )
-            (hidden,) = torch.onnx.ops.symbolic_multi_out(
-                "LSTM",
-                (hidden, inputs, recurrent, bias, lengths),
-                attributes,
-                dtypes=(words.dtype,),
-                shapes=((length, len(sides), rows, lstm.hidden_size),),
-            )
-            hidden = hidden.transpose(1, 2).flatten(2)
-        return hidden.transpose(0, 1)
+        lengths, at = mask.sum(1, keepdim=True), torch.arange(words.shape[1], device=words.device)
+        mirrored = torch.where(at < lengths, lengths - 1 - at, at)[:, :, None]
+        sides = ["", "_reverse"] if self.lstm.bidirectional else [""]
+        for layer in range(self.lstm.num_layers):
+            words = torch.cat([self._direction(words, mirrored, f"l{layer}{side}") for side in sides], 2)
+        return words * mask[:, :, None]
+
+    def _direction(self, words: Tensor, mirrored: Tensor, name: str) -> Tensor:
+        """Run one direction of a layer."""
+        is_backward, hidden = name.endswith("_reverse"), self.lstm.hidden_size
+        if is_backward:
+            words = words.gather(1, mirrored.expand_as(words))
+        inputs, recurrent, bias = (
+            self._weights(kinds, name)[None]
+            for kinds in (["weight_ih"], ["weight_hh"], ["bias_ih", "bias_hh"])
+        )
+        (made,) = torch.onnx.ops.symbolic_multi_out(
+            "LSTM",
+            (words.transpose(0, 1), inputs, recurrent, bias),
+            {"hidden_size": hidden},
+            dtypes=(words.dtype,),
+            shapes=((words.shape[1], 1, words.shape[0], hidden),),
+        )
+        made = made[:, 0].transpose(0, 1)
+        return made.gather(1, mirrored.expand(-1, -1, hidden)) if is_backward else made
 
     def _weights(self, kinds: list[str], name: str) -> Tensor:
         """Return the weights of one direction; torch orders the gates i, f, c, o, ONNX i, o, f, c."""

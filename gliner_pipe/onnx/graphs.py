@@ -46,6 +46,13 @@ AXES: dict[str, tuple[str | None, ...]] = {
     "head": ("groups", "pairs", None),
     "tail": ("groups", "pairs", None),
     "relations": ("groups", "relations", None),
+    # inputs of GLiNER's layout
+    "words_mask": ("rows", "pieces"),
+    "text_lengths": ("rows", None),
+    "span_idx": ("rows", "spans", None),
+    "span_mask": ("rows", "spans"),
+    "labels_input_ids": ("labels", "label_pieces"),
+    "labels_attention_mask": ("labels", "label_pieces"),
 }
 WINDOWS = ("input_ids", "attention_mask", "piece_start", "piece_count", "word_mask")
 PROMPT = ("prompt_positions", "prompt_mask")

@@ -1,4 +1,4 @@
-"""Models whose weights are ONNX graphs: GLiNER and the tagger, run by onnxruntime."""
+"""Models whose weights are ONNX graphs: GLiNER and the tagger, run by onnxruntime or OpenVINO."""
 
 from __future__ import annotations
 
@@ -32,7 +32,17 @@ from gliner_pipe.onnx.blocks import (
     Scored,
     ScoredSpans,
 )
-from gliner_pipe.onnx.session import CPU, SUFFIX, WHERE, Graph, cannot_train, library, providers_for
+from gliner_pipe.onnx.session import (
+    CPU,
+    SUFFIX,
+    WHERE,
+    Graph,
+    Runtime,
+    cannot_train,
+    library,
+    openvino,
+    providers_for,
+)
 from gliner_pipe.registry import registry
 from gliner_pipe.util.atomic import replace_file
 from gliner_pipe.util.ranges import Size
@@ -46,8 +56,8 @@ class RunsGraphs(nn.Module):
 
     Attributes
     ----------
-    threads, providers
-        Settings of onnxruntime; see ``gliner_pipe.ONNX.v1``.
+    threads, providers, runtime
+        Settings; see ``gliner_pipe.ONNX.v1``.
     folder
         Folder of the graphs, once loaded.
     graphs
@@ -56,12 +66,13 @@ class RunsGraphs(nn.Module):
 
     threads: int | None
     providers: list[str] | None
+    runtime: Runtime
     folder: Path | None
     graphs: dict[str, Graph]
 
-    def set_session(self, threads: int | None, providers: list[str] | None) -> None:
-        """Store the settings of onnxruntime; called at the end of a constructor."""
-        self.threads, self.providers = threads, providers
+    def set_session(self, threads: int | None, providers: list[str] | None, runtime: Runtime) -> None:
+        """Store the settings; called at the end of a constructor."""
+        self.threads, self.providers, self.runtime = threads, providers, runtime
         self.folder, self.graphs = None, {}
         self.eval()
 
@@ -73,15 +84,21 @@ class RunsGraphs(nn.Module):
         CheckpointError
             If the graph that reads texts is missing.
         ConfigError
-            If an execution provider is not available.
+            If an execution provider or OpenVINO is not available.
         """
+        if self.runtime == "openvino":
+            openvino()
         if self.providers is not None:
+            if self.runtime == "openvino":
+                raise ConfigError(f"{WHERE}.providers", "is set, and runtime = 'openvino' has none", "null")
             known = library("onnxruntime").get_available_providers()
             for name in self.providers:
                 if name not in known:
                     raise ConfigError(f"{WHERE}.providers", f"found {name!r}", ", ".join(known))
         files = sorted(path.glob(f"*{SUFFIX}"))
-        self.graphs = {file.stem: Graph(file, self.threads, self.providers or [CPU]) for file in files}
+        self.graphs = {
+            file.stem: Graph(file, self.threads, self.providers or [CPU], self.runtime) for file in files
+        }
         self.folder = path
         if names.MODEL not in self.graphs:
             raise _incomplete(path, f"{names.MODEL}{SUFFIX}")
@@ -96,12 +113,12 @@ class RunsGraphs(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Device of batches: onnxruntime moves them on."""
+        """Device of batches: the runtime moves them on."""
         return torch.device("cpu")
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
-        """Use the execution provider of a device, unless providers are set."""
-        if self.providers is None:
+        """Use the execution provider of a device, unless providers are set; OpenVINO stays on the CPU."""
+        if self.providers is None and self.runtime == "onnxruntime":
             chosen = providers_for(torch.device(*args, **kwargs))
             for graph in self.graphs.values():
                 graph.providers = chosen
@@ -164,22 +181,28 @@ def _incomplete(path: Path, name: str) -> CheckpointError:
 class OnnxGLiNER(RunsGraphs, GLiNER):
     """Runs the graphs of an exported GLiNER model, with the same windows, thresholds, labels and decoding.
 
-    ``python -m gliner_pipe.export --onnx`` writes pipelines with this block. It needs ``onnxruntime``, and cannot be
-    trained.
+    ``python -m gliner_pipe.export --onnx`` writes pipelines with this block. It needs ``onnxruntime`` or ``openvino``,
+    and cannot be trained.
 
     Parameters
     ----------
     model
         The blocks that were exported. Settings of windows and of the decoder may be changed; weights are in the graphs.
     threads
-        Number of threads of onnxruntime; that of torch by default.
+        Number of threads of a run; that of torch by default.
     providers
         Execution providers of onnxruntime, the preferred one first. By default the component's ``device`` decides: CUDA
         for a CUDA device, which needs ``onnxruntime-gpu``.
+    runtime
+        ``onnxruntime``, or ``openvino`` to run on the CPU with OpenVINO, whatever the ``device``.
     """
 
     def __init__(
-        self, model: GLiNER, threads: Size | None = None, providers: list[str] | None = None
+        self,
+        model: GLiNER,
+        threads: Size | None = None,
+        providers: list[str] | None = None,
+        runtime: Runtime = "onnxruntime",
     ) -> None:
         super().__init__(
             model.encoder,
@@ -190,7 +213,7 @@ class OnnxGLiNER(RunsGraphs, GLiNER):
         )
         self._exported = (model.span_rep,)  # in a tuple, so that torch does not register it as a submodule
         self.label_vectors: LabelVectors | None = None
-        self.set_session(threads, providers)
+        self.set_session(threads, providers, runtime)
 
     def load(self, path: Path) -> None:
         """Load the graphs of a folder; each is opened at its first run.
@@ -268,22 +291,26 @@ DECODER = "decoder.safetensors"
 class OnnxTokenClassifier(RunsGraphs, TokenClassifier):
     """Runs the graph of an exported tagger; the decoder runs in torch.
 
-    ``python -m gliner_pipe.export --onnx`` writes pipelines with this block. It needs ``onnxruntime``, and cannot be
-    trained.
+    ``python -m gliner_pipe.export --onnx`` writes pipelines with this block. It needs ``onnxruntime`` or ``openvino``,
+    and cannot be trained.
 
     Parameters
     ----------
     model
         The blocks that were exported.
-    threads, providers
+    threads, providers, runtime
         As in ``gliner_pipe.ONNX.v1``.
     """
 
     def __init__(
-        self, model: TokenClassifier, threads: Size | None = None, providers: list[str] | None = None
+        self,
+        model: TokenClassifier,
+        threads: Size | None = None,
+        providers: list[str] | None = None,
+        runtime: Runtime = "onnxruntime",
     ) -> None:
         super().__init__(model.encoder, model.decoder)
-        self.set_session(threads, providers)
+        self.set_session(threads, providers, runtime)
 
     def load(self, path: Path) -> None:
         """Load the graph, labels and decoder of a folder.

@@ -118,19 +118,35 @@ def to_gliner(source: str | spacy.language.Language, target: Path, component: st
     """
     nlp = load_saved(source) if isinstance(source, str) else source
     pipe: Any = component_of(nlp, Gliner, component)
-    splitter = pipe.word_splitter
-    names = [name for name, made in registry.word_splitters.get_all().items() if made is type(splitter)]
-    words = names[0] if names else type(splitter).__name__
     if gliner2_write.is_gliner2(pipe.gliner):
-        if not isinstance(splitter, Gliner2Words):
+        if not isinstance(pipe.word_splitter, Gliner2Words):
             raise ConfigError(
                 f"components.{pipe.name}.word_splitter",
-                f"found {words}, which GLiNER2 does not have",
+                f"found {_splitter_name(pipe)}, which GLiNER2 does not have",
                 "gliner2",
                 'Train with word_splitter = {"@word_splitters": "gliner2"}',
             )
         with pipe.placed():
             return gliner2_write.write_checkpoint(pipe.gliner, target)
+    return write_checkpoint(pipe.gliner, target, gliner_words(nlp, pipe))
+
+
+def _splitter_name(pipe: Any) -> str:
+    """Return the registered name of the word splitter of a component, or that of its class."""
+    kind = type(pipe.word_splitter)
+    names = [name for name, made in registry.word_splitters.get_all().items() if made is kind]
+    return names[0] if names else kind.__name__
+
+
+def gliner_words(nlp: spacy.language.Language, pipe: Any) -> str:
+    """Return GLiNER's name of the word splitter of a component.
+
+    Raises
+    ------
+    ConfigError
+        If GLiNER does not have it.
+    """
+    words, splitter = _splitter_name(pipe), pipe.word_splitter
     if words not in WORD_SPLITTERS:
         raise ConfigError(
             f"components.{pipe.name}.word_splitter",
@@ -145,7 +161,7 @@ def to_gliner(source: str | spacy.language.Language, target: Path, component: st
             "they may differ.",
             language,
         )
-    return write_checkpoint(pipe.gliner, target, words)
+    return words
 
 
 def component_of(nlp: spacy.language.Language, kind: Any, component: str | None) -> Any:

@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 import zipfile
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from tagging_pipeline import examples
 from gliner_pipe.errors import CheckpointError, ConfigError
 from gliner_pipe.export import export, main
 from gliner_pipe.onnx.export import write_onnx
+from gliner_pipe.onnx.session import Graph
 from gliner_pipe.package import package
 
 pytest.importorskip("onnxruntime")
@@ -214,6 +216,45 @@ def test_settings_of_the_session(uni: tuple[Language, Path]) -> None:
         spacy.load(uni[1], config={f"{model}.threads": 0})
 
 
+def test_openvino_finds_the_same(uni: tuple[Language, Path]) -> None:
+    pytest.importorskip("openvino")
+    nlp, folder = uni
+    other = spacy.load(folder, config={"components.gliner.model.runtime": "openvino"})
+    assert check_same(nlp, other) > 100
+    assert type(other.get_pipe("gliner").gliner.graphs["model"].session).__name__ == "OpenVinoSession"
+
+
+def test_openvino_refuses_lstms_that_it_reads_wrongly(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    from onnx import TensorProto, helper, save
+
+    sizes = {"words": [5, 2, 3], "W": [2, 8, 3], "R": [2, 8, 2]}
+    inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, size) for name, size in sizes.items()]
+    output = helper.make_tensor_value_info("out", TensorProto.FLOAT, [5, 2, 2, 2])
+    node = helper.make_node("LSTM", list(sizes), ["out"], hidden_size=2, direction="bidirectional")
+    graph = helper.make_graph([node], "earlier", inputs, [output])
+    save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10),
+        tmp_path / "g.onnx",
+    )
+    with pytest.raises(CheckpointError, match=r"g\.onnx"):
+        _ = Graph(tmp_path / "g.onnx", 1, [], "openvino").session
+
+
+def test_mistakes_with_openvino(uni: tuple[Language, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    model = "components.gliner.model"
+    with pytest.raises(ConfigError, match=r"gliner_pipe\[openvino\]") as error:
+        spacy.load(uni[1], config={f"{model}.runtime": "openvino"})
+    assert error.value.where == f"{model}.runtime"
+    monkeypatch.setitem(sys.modules, "openvino", sys)
+    with pytest.raises(ConfigError) as error:
+        spacy.load(
+            uni[1], config={f"{model}.runtime": "openvino", f"{model}.providers": ["CPUExecutionProvider"]}
+        )
+    assert error.value.where == f"{model}.providers"
+
+
 def test_it_cannot_be_trained_or_exported_again(uni: tuple[Language, Path]) -> None:
     other = spacy.load(uni[1])
     example = Example.from_dict(other.make_doc("Ada sings"), {})
@@ -266,9 +307,13 @@ def test_labels_apart_and_words_scored(backbone: Path, tmp_path: Path) -> None:
 
 def test_tagger(tagger: tuple[Language, Path]) -> None:
     nlp, folder = tagger
-    report = write_onnx(nlp, folder / "fp32")["token_classifier"]
+    runtime = "openvino" if find_spec("openvino") else "onnxruntime"
+    report = write_onnx(nlp, folder / "fp32", runtime=runtime)["token_classifier"]
     assert report.largest < 1e-5 and report.scores > 100
-    assert check_same(nlp, spacy.load(folder / "fp32")) > 5
+    assert check_same(nlp, other := spacy.load(folder / "fp32")) > 5
+    assert other.config["components"]["token_classifier"]["model"]["runtime"] == runtime
+    change = {"components.token_classifier.model.runtime": "onnxruntime"}
+    assert check_same(nlp, spacy.load(folder / "fp32", config=change)) > 5
 
 
 def test_weights_of_eight_bits(tagger: tuple[Language, Path]) -> None:
