@@ -11,6 +11,8 @@ from gliner_pipe.modeling.layers.linear import rows_of_kernel
 
 #: Largest quantized value; the range is symmetric.
 _LARGEST = 127
+#: Elements that are quantized at a time: they and the results in between stay in the cache of a core.
+_AT_ONCE = 1 << 16
 #: Zero point of the unsigned integers that the kernel takes as inputs.
 _ZERO = 128
 
@@ -50,12 +52,9 @@ class Int8Linear(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """Map ``(..., in_features)`` to ``(..., out_features)``."""
         n = inputs.numel() // self.in_features
-        rows = inputs.reshape(n, self.in_features).float()
-        largest = rows.abs().amax(-1, keepdim=True).clamp_min_(1e-12)
-        # int8 with its sign bit flipped is the unsigned integer: the conversion of torch to uint8 is not vectorised
-        rounded = (rows * (_LARGEST / largest)).round_().to(torch.int8).view(torch.uint8).bitwise_xor_(_ZERO)
+        rounded, largest = self._quantized(inputs.reshape(n, self.in_features))
         products = torch.ops.onednn.qlinear_pointwise(
-            self.padded(rounded),
+            rounded,
             1 / _LARGEST,
             _ZERO,
             self.weight,
@@ -76,16 +75,40 @@ class Int8Linear(nn.Module):
         return products.view(*inputs.shape[:-1], self.out_features).to(inputs.dtype)
 
     @staticmethod
-    def padded(rows: Tensor) -> Tensor:
-        """Pad rows to one of few numbers, as oneDNN keeps a kernel for each; see ``rows_of_kernel``."""
-        if torch.compiler.is_compiling():
-            return rows
-        more = rows_of_kernel(len(rows)) - len(rows)
-        return F.pad(rows, (0, 0, 0, more)) if more else rows
+    def _quantized(rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return rows as unsigned integers, and the largest absolute value of each, ``(rows, 1)``.
+
+        Many rows are quantized some at a time: otherwise the passes over memory take longer than the product. Rows are
+        padded to one of few numbers, as oneDNN keeps a kernel for each; see ``rows_of_kernel``.
+        """
+        n, width = rows.shape
+        step = max(1, _AT_ONCE // width)
+        compiles = torch.compiler.is_compiling()
+        padded = n if compiles else rows_of_kernel(n)
+        if compiles or n <= step:
+            scaled, largest = _scaled(rows)
+            rounded = scaled.to(torch.int8)
+            if padded > n:
+                rounded = F.pad(rounded, (0, 0, 0, padded - n))
+        else:
+            rounded = torch.empty(padded, width, dtype=torch.int8)
+            rounded[n:] = 0
+            largest = torch.empty(n, 1)
+            for at in range(0, n, step):
+                rounded[at : at + step], largest[at : at + step] = _scaled(rows[at : at + step])
+        # int8 with its sign bit flipped is the unsigned integer: the conversion of torch to uint8 is not vectorised
+        return rounded.view(torch.uint8).bitwise_xor_(_ZERO), largest
 
     def extra_repr(self) -> str:
         """Return the widths, for ``repr``."""
         return f"in_features={self.in_features}, out_features={self.out_features}"
+
+
+def _scaled(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Scale rows to the range of integers and round them; return the largest absolute value of each too."""
+    rows = rows.float()
+    largest = torch.maximum(rows.amax(-1, keepdim=True), rows.amin(-1, keepdim=True).neg_()).clamp_min_(1e-12)
+    return (rows * (_LARGEST / largest)).round_(), largest
 
 
 def check_int8(device: torch.device, where: str) -> None:

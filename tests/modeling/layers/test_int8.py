@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from gliner_pipe.modeling.layers import int8
 from gliner_pipe.modeling.layers.int8 import Int8Linear
 
 
@@ -60,5 +61,14 @@ def test_padded_rows_change_nothing() -> None:
         assert found.equal(torch.stack([layer(row) for row in inputs]))
         assert found.equal(torch.cat([layer(part) for part in inputs.split(1, dim=1)], 1))
         assert layer(inputs[:0]).shape == (0, 37, 24)
-        numbers = {layer.padded(torch.zeros(n, 16, dtype=torch.uint8)).shape[0] for n in range(1, 2049)}
+        numbers = {len(layer._quantized(torch.zeros(n, 16))[0]) for n in range(1, 2049)}
     assert len(numbers) < 140
+
+
+def test_many_rows_are_quantized_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, rows = Int8Linear(nn.Linear(16, 24)), torch.randn(50, 16)
+    with torch.inference_mode():
+        at_once = layer(rows)
+        monkeypatch.setattr(int8, "_AT_ONCE", 16 * 7)
+        assert layer(rows).equal(at_once)
+        assert layer(rows.bfloat16()).equal(layer(rows.bfloat16().float()).bfloat16())
