@@ -161,7 +161,11 @@ def run_tasks(start: Path, train: list[dict], work: Path, args: argparse.Namespa
     for name in ("val_data", "sample_texts", "best_metric", "validation_interval"):
         del config["train"][name]
     config["train"].update(
-        max_steps=args.steps, batch_size=f"{args.batch} samples", seed=args.seed, output_path=str(work), loggers=[]
+        max_steps=args.steps,
+        batch_size=f"{args.batch} samples",
+        seed=args.seed,
+        output_path=str(work),
+        loggers=[],
     )
     train_pipeline(**config.resolve(registry=registry)["train"], cpu=True)
     return work / "model-last"

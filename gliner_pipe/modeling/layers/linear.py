@@ -96,7 +96,8 @@ def filled(indices: Tensor) -> Tensor:
 
 def may_leave_out_padding(inputs: Tensor) -> bool:
     """Whether shapes may follow the data: on a CPU, without gradients, in a model that is not compiled or exported."""
-    fixed = torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.onnx.is_in_onnx_export()
+    traced = torch.jit.is_tracing()  # type: ignore[attr-defined]
+    fixed = torch.compiler.is_compiling() or traced or torch.onnx.is_in_onnx_export()
     return inputs.is_cpu and not (fixed or torch.is_grad_enabled())
 
 
