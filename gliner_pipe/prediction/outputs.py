@@ -110,11 +110,19 @@ def _write_jsonl(predictions: Iterable[Prediction], stream: TextIO) -> None:
         stream.flush()
 
 
+class _PipedConsole(Console):
+    """A console that raises the error of a pipe that its reader has closed; rich would end with code 1."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise the error again."""
+        raise
+
+
 def _write_terminal(predictions: Iterable[Prediction], stream: TextIO) -> None:
     """Write texts with their entities in brackets, and one line per relation, classification and record; in colour on a
     terminal, unless NO_COLOR is set.
     """
-    console = Console(
+    console = _PipedConsole(
         file=stream,
         color_system=None if os.environ.get("NO_COLOR") else "auto",
         highlight=False,

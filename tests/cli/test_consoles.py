@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from contextlib import redirect_stdout
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -52,3 +54,12 @@ def test_what_a_component_left_out_is_said(nlp: Any, tmp_path: Path) -> None:
     finished = command(predict.main, arguments, tmp_path)
     assert finished.code == 0 and " x " in finished.stderr and "pattern" in finished.stderr
     assert command(predict.main, [*arguments, "--quiet"], tmp_path).stderr == ""
+
+
+@pytest.mark.parametrize("format", ["terminal", "jsonl", "html"])
+def test_a_reader_that_has_closed_the_pipe_is_no_error(format: str, nlp: Any, tmp_path: Path) -> None:
+    nlp.to_disk(tmp_path / "pipeline")
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w", encoding="utf8") as stream, redirect_stdout(stream):
+        predict.main([str(tmp_path / "pipeline"), "--text", TEXT, "--format", format])
