@@ -26,6 +26,7 @@ from gliner_pipe.data.classes import cat_key
 from gliner_pipe.data.gold_classes import gold_classes, true_labels
 from gliner_pipe.data.label_sets import counted
 from gliner_pipe.data.records import RECORDS_KEY, get_records
+from gliner_pipe.data.task_sets import has_tasks
 from gliner_pipe.errors import DataError
 from gliner_pipe.util.plurals import number_of
 
@@ -187,6 +188,8 @@ class GoldCounts:
         On the documents that are not split.
     documents, tokens, entities
         Their numbers.
+    with_tasks
+        Number of documents whose classes or records are annotated.
     checksum
         Of texts and annotations, as 64 hexadecimal digits; set by `merge`.
     """
@@ -199,6 +202,7 @@ class GoldCounts:
     documents: int = 0
     tokens: int = 0
     entities: int = 0
+    with_tasks: int = 0
     checksum: str = ""
     contents: list[bytes] = field(default_factory=list, repr=False)
 
@@ -213,6 +217,7 @@ class GoldCounts:
         self.documents += 1
         self.tokens += len(doc)
         self.entities += len(spans)
+        self.with_tasks += has_tasks(doc)
         if rules.whole is None or len(doc) <= rules.whole:
             self.report.add(example, spans, rules.spans_key, max_width=rules.max_width)
         self.contents.append(content_of(doc, spans, text))
@@ -224,7 +229,7 @@ class GoldCounts:
         for part in parts:
             for name in ("labels", "relations", "places"):
                 getattr(total, name).update(getattr(part, name))
-            for name in ("documents", "tokens", "entities"):
+            for name in ("documents", "tokens", "entities", "with_tasks"):
                 setattr(total, name, getattr(total, name) + getattr(part, name))
             total.report.merge(part.report)
             digest.update(b"".join(part.contents))

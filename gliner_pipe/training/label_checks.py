@@ -9,7 +9,7 @@ from typing import Any
 
 from spacy.training import Example
 
-from gliner_pipe.data.checks import count_places, no_gold
+from gliner_pipe.data.checks import CountedExamples, count_places, no_gold
 from gliner_pipe.data.label_sets import counted, named, odd_labels
 from gliner_pipe.data.task_sets import has_tasks, task_differences
 from gliner_pipe.pipeline.labels import parse_labels
@@ -95,6 +95,8 @@ def _check_tasks(component: Any, train: Sequence[Example], warn: Callable[[str],
     """Warn of classes and records that the component or the training data has alone."""
     if not hasattr(component, "class_items"):
         return
+    if isinstance(train, CountedExamples) and not train.gold_counts().with_tasks:
+        train = ()  # the data need not be read again
     model = component.gliner
     classes = {item.name: item.names for item in component.class_items}
     records = {item.name: [one.name for one in item.fields] for item in component.record_items}
