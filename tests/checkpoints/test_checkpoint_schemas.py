@@ -205,7 +205,6 @@ def number_without_a_row(folder: Path) -> None:
         (lambda folder: (folder / CONFIG).write_text("[" * 10**5), CONFIG),
         (lambda folder: change(folder / "tokenizer_config.json", model_max_length="a"), "model_max_length"),
     ],
-    ids=str,
 )
 def test_damaged_files(folder: Path, damage: Callable[[Path], Any], named: str) -> None:
     damage(folder)
