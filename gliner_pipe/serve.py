@@ -10,6 +10,7 @@ import logging
 import os
 import socket
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from gliner_pipe.cli.application import Cli
@@ -147,13 +148,14 @@ def serve(
         for name, one in names.items():
             found[name] = pipeline_of(one, trust_remote_code)
             override(found[name], **settings)
-            list(found[name].pipe(["."]))  # loads what is loaded on first use, and says what is wrong
         return found
 
     options: dict[str, Any] = {"limits": limits, "token": token, "log_texts": log_texts}
     if engine == "ray":
         from gliner_pipe.serving.on_ray import run
 
+        with _listening(host, port) as free:  # says what is wrong with the address, and finds a free port
+            port = free.getsockname()[1]
         run(loaded, options, host, port, replicas)
         return
     if replicas is not None:
@@ -208,7 +210,10 @@ def _named(pipeline: str | list[Any]) -> dict[str, Any]:
             name, path = ("default" if not named else f"pipeline{len(named) + 1}"), one
         if name in named:
             raise ConfigError("serve.pipeline", f"names {name!r} twice", "different names")
-        named[name] = path
+        local = isinstance(path, str) and Path(path).exists()
+        named[name] = (
+            str(Path(path).resolve()) if local else path
+        )  # processes of Ray have another current folder
     return named
 
 

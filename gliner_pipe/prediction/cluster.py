@@ -131,7 +131,7 @@ def _run_ray(nlp: Language, task: ShardTask) -> _Results:
     running: dict[Any, int] = {}
     try:
         resources = ray.cluster_resources()
-        gpus = int(_wants_gpu(nlp, resources))
+        gpus = int(wants_gpu(nlp, resources))
         # a process keeps the pipeline for its next shard, also on a GPU (max_calls)
         run = ray.remote(num_cpus=1, num_gpus=gpus, max_calls=0)(ShardTask.error)
         most = max(1, task.options.workers or int(resources.get("GPU" if gpus else "CPU", 1)))
@@ -148,7 +148,8 @@ def _run_ray(nlp: Language, task: ShardTask) -> _Results:
             ray.shutdown()
 
 
-def _wants_gpu(nlp: Language, resources: dict[str, float]) -> bool:
+def wants_gpu(nlp: Language, resources: dict[str, float]) -> bool:
+    """Return whether a model of a pipeline runs on a GPU, on a cluster with these resources."""
     available = resources.get("GPU", 0) >= 1
     settings = [pipe.cfg for _, pipe in nlp.pipeline if isinstance(pipe, TorchPipe)]
     return any(

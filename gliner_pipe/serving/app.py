@@ -119,6 +119,8 @@ def create_app(
     limits = limits or Limits()
     if limits.texts > limits.queue:
         raise ConfigError("serve.max_texts", f"found {limits.texts}", f"at most max_queue, {limits.queue}")
+    for nlp in pipelines.values():
+        list(nlp.pipe(["."]))  # loads what is loaded on first use, and says what is wrong
     metrics = Metrics()
     served: dict[str, Served] = {}
 
@@ -127,8 +129,6 @@ def create_app(
         for name, nlp in pipelines.items():
             one = served[name] = Served(name, nlp, limits, metrics.batch.observe)
             metrics.waiting.labels(name).set_function(partial(getattr, one.batcher, "waiting"))
-        for one in served.values():  # the first prediction loads what is loaded on first use
-            await one.predict(["."], [Asked()])
         app.state.ready = True
         yield
         app.state.ready = False
