@@ -28,6 +28,8 @@ app = Cli()
 
 #: Environment variable with the token that clients must send.
 TOKEN = "GLINER_PIPE_TOKEN"
+#: Words that spaCy keeps, some 60 MB.
+KEEP_WORDS = 50_000
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -150,7 +152,12 @@ def serve(
             override(found[name], **settings)
         return found
 
-    options: dict[str, Any] = {"limits": limits, "token": token, "log_texts": log_texts}
+    options: dict[str, Any] = {
+        "limits": limits,
+        "token": token,
+        "log_texts": log_texts,
+        "keep_words": KEEP_WORDS,
+    }
     if engine == "ray":
         from gliner_pipe.serving.on_ray import run
 

@@ -7,11 +7,11 @@ import json
 import logging
 import secrets
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from importlib.resources import files
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -53,8 +53,11 @@ logger = logging.getLogger("gliner_pipe.serve")
 RETRY_AFTER = 1
 #: Texts of one stream that wait at the same time.
 STREAM_AHEAD = 128
+#: Status in logs and metrics of requests whose client has gone; nobody receives it.
+_GONE = 499
 #: Routes that are asked again and again, and not logged.
 _STATE = ("/health", "/ready", "/metrics")
+_Result = TypeVar("_Result")
 _BEARER = HTTPBearer(auto_error=False)
 #: Answers to requests that fail, for the OpenAPI document.
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
@@ -102,6 +105,7 @@ def create_app(
     limits: Limits | None = None,
     token: str | None = None,
     log_texts: bool = False,
+    keep_words: int | None = None,
 ) -> FastAPI:
     """Return the ASGI application that serves pipelines.
 
@@ -115,19 +119,24 @@ def create_app(
         Bearer token that requests must have; None for none.
     log_texts
         Whether texts of requests are logged.
+    keep_words
+        Number of words that spaCy's vocabulary of each pipeline may keep, some 1.2 kB each. None for any number: then
+        memory grows with each new word, but other code may use the pipelines meanwhile.
     """
     limits = limits or Limits()
     if limits.texts > limits.queue:
         raise ConfigError("serve.max_texts", f"found {limits.texts}", f"at most max_queue, {limits.queue}")
     for nlp in pipelines.values():
         list(nlp.pipe(["."]))  # loads what is loaded on first use, and says what is wrong
+    if keep_words is not None and len({id(nlp.vocab) for nlp in pipelines.values()}) < len(pipelines):
+        raise ConfigError("serve.keep_words", "is set, but pipelines share a vocabulary", "one for each")
     metrics = Metrics()
     served: dict[str, Served] = {}
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         for name, nlp in pipelines.items():
-            one = served[name] = Served(name, nlp, limits, metrics.batch.observe)
+            one = served[name] = Served(name, nlp, limits, metrics.batch.observe, keep_words)
             metrics.waiting.labels(name).set_function(partial(getattr, one.batcher, "waiting"))
         app.state.ready = True
         yield
@@ -176,10 +185,10 @@ def create_app(
         return found
 
     @app.post("/predict", dependencies=guards, responses=_PROBLEMS)
-    async def predict(request: PredictRequest) -> PredictResponse:
+    async def predict(request: PredictRequest, connection: Request) -> PredictResponse:
         """Predict one text or several, each with settings of its own if needed."""
         texts, ids, asked = zip(*texts_of(request), strict=True)
-        found = await run(texts, asked, request.pipeline)
+        found = await _while_connected(run(texts, asked, request.pipeline), connection)
         predictions = [
             Prediction(**{**one, **({} if given is None else {"id": given})})
             for one, given in zip(found, ids, strict=True)
@@ -303,6 +312,27 @@ class _Answers(StreamingResponse):
             await self.stream_response(send)
 
 
+async def _while_connected(work: Coroutine[Any, Any, _Result], request: Request) -> _Result:
+    """Return the result of work that is given up when the client goes away.
+
+    Raises
+    ------
+    ClientDisconnect
+        If the client has gone.
+    """
+    running = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(request.receive())  # the body is read: nothing else can come
+    try:
+        await asyncio.wait((running, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not running.done():
+            raise ClientDisconnect
+        return running.result()
+    finally:
+        running.cancel()
+        gone.cancel()
+        await asyncio.wait((running, gone))
+
+
 def _distinct(asked: Sequence[Asked]) -> list[Asked]:
     return list({id(one): one for one in asked}.values())
 
@@ -355,6 +385,9 @@ def _add_errors(app: FastAPI) -> None:
         is_json = any(one["type"] == "json_invalid" for one in error.errors())
         return JSONResponse({"error": _line(error)}, 400 if is_json else 422)
 
+    async def gone(_: Request, error: Exception) -> Response:
+        return Response(status_code=_GONE)
+
     async def failed(_: Request, error: Exception) -> JSONResponse:
         return JSONResponse({"error": "the pipeline failed on a text; the log of the server says why"}, 500)
 
@@ -366,6 +399,7 @@ def _add_errors(app: FastAPI) -> None:
     app.add_exception_handler(PredictionError, handler(500))
     app.add_exception_handler(TimeoutError, handler(504))
     app.add_exception_handler(QueueFullError, handler(503, {"Retry-After": str(RETRY_AFTER)}))
+    app.add_exception_handler(ClientDisconnect, gone)
     app.add_exception_handler(Exception, failed)
 
 

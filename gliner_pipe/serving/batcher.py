@@ -7,7 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,11 +42,6 @@ class Job:
     def __post_init__(self) -> None:
         self.results = [Future() for _ in self.makers]
 
-    def cancel(self) -> None:
-        """Give up the texts that are not predicted yet."""
-        for result in self.results:
-            result.cancel()
-
 
 class Batcher:
     """Runs a pipeline on the texts of requests, in a thread of its own.
@@ -64,6 +59,9 @@ class Batcher:
         Maximum number of waiting texts.
     observe
         Called with the number of texts of each batch.
+    keep_words
+        Words that spaCy's vocabulary may keep; None for any number. From there on, the new words of a batch are
+        forgotten at its end, so nothing else may use the pipeline, or one with its vocabulary, at the same time.
     """
 
     def __init__(
@@ -72,8 +70,10 @@ class Batcher:
         read: Callable[[Doc], Any],
         room: int,
         observe: Callable[[int], None] = lambda number: None,
+        keep_words: int | None = None,
     ) -> None:
         self.nlp, self.read, self.room, self.observe = nlp, read, room, observe
+        self.keep_words = keep_words
         self._jobs: deque[Job] = deque()
         self._waiting = 0
         self._changed = threading.Condition()
@@ -116,12 +116,18 @@ class Batcher:
                     return
                 batch = self._take()
             try:
-                self._run(batch)
+                with self._words():
+                    self._run(batch)
             except BaseException as error:  # the thread must outlive whatever a component raises
                 logger.exception("prediction failed")
                 for _, result in batch:
                     if not result.done():
                         result.set_exception(error)
+
+    def _words(self) -> AbstractContextManager[Any]:
+        """Return the context of a batch, at whose end new words are forgotten if the vocabulary is full."""
+        full = self.keep_words is not None and len(self.nlp.vocab.strings) >= self.keep_words
+        return self.nlp.memory_zone() if full else nullcontext()
 
     def _take(self) -> list[tuple[Callable[[], Doc], Future[Any]]]:
         """Take texts in turn from all requests until a batch is full."""

@@ -39,14 +39,21 @@ class Served:
         Limits on requests.
     observe
         Called with the number of texts of each batch.
+    keep_words
+        See `Batcher`.
     """
 
     def __init__(
-        self, name: str, nlp: Language, limits: Limits, observe: Callable[[int], None] = lambda number: None
+        self,
+        name: str,
+        nlp: Language,
+        limits: Limits,
+        observe: Callable[[int], None] = lambda number: None,
+        keep_words: int | None = None,
     ) -> None:
         self.name, self.nlp, self.limits = name, nlp, limits
         self.getter = prediction_getter(nlp)
-        self.batcher = Batcher(nlp, self.result, limits.queue, observe)
+        self.batcher = Batcher(nlp, self.result, limits.queue, observe, keep_words)
 
     def result(self, doc: Doc) -> dict[str, Any]:
         """Return what was found in a document as JSON values."""
@@ -97,11 +104,20 @@ class Served:
         """
         job = await asyncio.to_thread(self.job, texts, asked)
         self.batcher.submit(job)
+        results = [asyncio.wrap_future(one) for one in job.results]
         try:
-            waiting = asyncio.gather(*map(asyncio.wrap_future, job.results))
-            return await asyncio.wait_for(waiting, self.limits.seconds)
+            done, waiting = await asyncio.wait(
+                results, timeout=self.limits.seconds, return_when=asyncio.FIRST_EXCEPTION
+            )
+            errors = [error for one in done if (error := one.exception()) is not None]
+            if errors:
+                raise errors[0]
+            if waiting:
+                raise TimeoutError
+            return [one.result() for one in results]
         finally:
-            job.cancel()
+            for one in results:  # texts that are not in the model yet leave the queue
+                one.cancel()
 
     def info(self) -> PipelineInfo:
         """Return its description."""

@@ -282,7 +282,8 @@ def test_a_full_queue_refuses_and_cancelled_texts_leave_it(slow: Slow) -> None:
     batcher.submit(given_up)
     with pytest.raises(QueueFullError):
         batcher.submit(slow.job("d"))
-    given_up.cancel()
+    for result in given_up.results:
+        result.cancel()
     slow.open.set()
     while batcher.waiting:
         time.sleep(0.01)
@@ -317,6 +318,58 @@ def test_a_request_that_takes_too_long_is_given_up(slow: Slow) -> None:
         served.batcher.room = 0
         answer = client.post("/predict", json={"texts": ["a"]})
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+
+
+def test_new_words_and_labels_are_forgotten(nlp: Language) -> None:
+    asked = [(f"Ada met word{n} in town{n}.", f"label{n}") for n in range(6)]
+    found = []
+    with TestClient(create_app({"one": nlp}, keep_words=1)) as client:
+        known = set(nlp.vocab.strings), {lexeme.text for lexeme in nlp.vocab}
+        for text, label in asked:
+            found.append(predicted(client, texts=[text], labels=[label], threshold=0.0)[0]["entities"])
+    assert (set(nlp.vocab.strings), {lexeme.text for lexeme in nlp.vocab}) == known
+    for (text, label), entities in zip(asked, found, strict=True):
+        doc = nlp.make_doc(text)
+        doc._.gliner_labels = [{"label": label, "threshold": 0.0}]
+        assert entities == expected(nlp, nlp(doc)) != []
+    with pytest.raises(ConfigError, match="keep_words"):
+        create_app({"one": nlp, "two": nlp}, keep_words=1)
+
+
+def test_texts_of_a_client_that_goes_away_leave_the_queue(slow: Slow) -> None:
+    app = create_app({"one": spacy.blank("en")})
+
+    async def go_away() -> None:
+        async with app.router.lifespan_context(app):
+            batcher = app.state.served["one"].batcher
+            batcher.nlp = slow.nlp
+            slow.batches.append([])
+            batcher.submit(slow.job("first"))
+            messages = [{"type": "http.request", "body": b'{"texts": ["a", "b"]}', "more_body": False}]
+            gone = asyncio.Event()
+
+            async def receive() -> dict[str, Any]:
+                if messages:
+                    return messages.pop()
+                await gone.wait()
+                return {"type": "http.disconnect"}
+
+            sent: list[Any] = []
+
+            async def send(message: Any) -> None:
+                sent.append(message)
+
+            headers = [(b"content-type", b"application/json")]
+            scope = {"type": "http", "method": "POST", "path": "/predict", "query_string": b""}
+            request = asyncio.create_task(app({**scope, "headers": headers}, receive, send))
+            while batcher.waiting < 2:
+                await asyncio.sleep(0.01)
+            gone.set()
+            await request
+            slow.open.set()
+
+    asyncio.run(go_away())
+    assert [text for batch in slow.batches for text in batch] == ["first"]
 
 
 def test_accepted_requests_are_answered_when_the_server_stops(slow: Slow) -> None:

@@ -69,8 +69,10 @@ def _product(
 ) -> Tensor:
     n, size = inputs.numel() // inputs.shape[-1], inputs.shape[-1]
     rows = inputs.reshape(n, size)
-    if (more := rows_of_kernel(n) - n) > 0:
-        rows = F.pad(rows, (0, 0, 0, more))
+    if (most := rows_of_kernel(n)) > n:
+        padded = rows.new_empty(most, size)  # F.pad would write all rows twice
+        padded[:n], padded[n:] = rows, 0
+        rows = padded
     product: Tensor = torch.ops.mkldnn._linear_pointwise(rows, packed, bias, activation, [], variant)[:n]
     return product.view(*inputs.shape[:-1], product.shape[-1])
 
