@@ -7,17 +7,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gliner_pipe.hub import from_hub, load, push_to_hub
     from gliner_pipe.prediction.rendering import displacy_options
+    from gliner_pipe.prediction.view import View
 
 try:
     __version__ = version("gliner_pipe")
 except PackageNotFoundError:  # run from a source tree that was never installed
     __version__ = "0.0.0"
 
-__all__ = ["__version__", "displacy_options", "from_hub", "load", "push_to_hub"]
+__all__ = ["View", "__version__", "displacy_options", "from_hub", "load", "push_to_hub"]
 
 _MODULES = {
     **dict.fromkeys(("from_hub", "load", "push_to_hub"), "gliner_pipe.hub"),
     "displacy_options": "gliner_pipe.prediction.rendering",
+    "View": "gliner_pipe.prediction.view",
 }
 
 

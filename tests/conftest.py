@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import shutil
 import string
 from collections import Counter
 from pathlib import Path
@@ -129,6 +130,20 @@ def make_backbone(folder: Path, kind: str = "bert", hidden_size: int = 32, n_lay
 def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a tiny random BERT."""
     return make_backbone(tmp_path_factory.mktemp("backbone"))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Any:
+    """A browser without a window: the system's Chromium, or that of Playwright."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    with playwright.sync_playwright() as running:
+        try:
+            found = running.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        except playwright.Error:
+            pytest.skip("there is no Chromium")
+        yield found
+        found.close()
 
 
 def kept_in(cache: Any) -> list[Any]:

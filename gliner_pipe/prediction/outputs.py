@@ -33,6 +33,7 @@ from gliner_pipe.prediction.rendering import (
     to_terminal,
 )
 from gliner_pipe.prediction.texts import TextItem
+from gliner_pipe.prediction.view import found_in, view_figure, view_head
 from gliner_pipe.util.atomic import written_file
 from gliner_pipe.util.colours import LabelColours
 from gliner_pipe.util.console import console_note, show
@@ -141,13 +142,17 @@ def _write_terminal(predictions: Iterable[Prediction], stream: TextIO) -> None:
 
 
 def _write_html(predictions: Iterable[Prediction], stream: TextIO, style: HtmlStyle) -> None:
-    """Write one page with one displaCy figure per text, readable whatever the encoding of the stream."""
+    """Write one page with one view, or displaCy figure, per text, readable whatever the encoding of the stream."""
 
     def parts() -> Iterator[str]:
-        yield html_head("Entities")
+        yield view_head("Predictions") if style == "auto" else html_head("Entities")
         colours = LabelColours()
         for item, doc, entities in predictions:
-            yield to_html(doc, entities, style, item.meta.get("file", ""), colours)
+            title = item.meta.get("file", "")
+            if style == "auto":
+                yield view_figure(doc.text, found_in(doc, entities), title)
+            else:
+                yield to_html(doc, entities, style, title, colours)
         yield HTML_TAIL
 
     for part in parts():

@@ -32,6 +32,7 @@ from starlette.requests import ClientDisconnect
 
 from gliner_pipe import __version__
 from gliner_pipe.errors import ConfigError, DataError, GlinerPipeError, PredictionError
+from gliner_pipe.prediction.view import with_view
 from gliner_pipe.serving.asked import texts_of
 from gliner_pipe.serving.batcher import QueueFullError
 from gliner_pipe.serving.limits import Limits, TooLargeError, check_size
@@ -287,9 +288,8 @@ def create_app(
 
     @app.get("/", include_in_schema=False)
     async def page() -> HTMLResponse:
-        return HTMLResponse(
-            files("gliner_pipe.serving").joinpath("page/index.html").read_text("utf-8"), headers=_PAGE
-        )
+        html = files("gliner_pipe.serving").joinpath("page/index.html").read_text("utf-8")
+        return HTMLResponse(with_view(html), headers=_PAGE)
 
     return app
 

@@ -7,23 +7,18 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from spacy.language import Language
-from spacy.tokens import Doc, Span
+from spacy.tokens import Doc
 
-from gliner_pipe.data.classes import CLASSES_KEY, cat_key, get_classes
-from gliner_pipe.data.records import RECORDS_KEY, get_records, with_values
-from gliner_pipe.data.relations import RELATIONS_KEY
 from gliner_pipe.errors import DataError
 from gliner_pipe.metrics.alignment import prediction_getter
 from gliner_pipe.pipeline.overrides import gliner_components
-from gliner_pipe.pipeline.records import entities_of, relation_dicts
+from gliner_pipe.pipeline.records import entities_of
 from gliner_pipe.prediction.chunks import check_text
+from gliner_pipe.prediction.view import found_in
 from gliner_pipe.serving.asked import DocumentSettings, settings_of
 from gliner_pipe.serving.batcher import Batcher, Job
 from gliner_pipe.serving.limits import Limits
 from gliner_pipe.serving.messages import Asked, PipelineInfo
-
-#: Decimal places of scores. Two batches may differ by 1e-7 in a score.
-DECIMALS = 4
 
 
 class Served:
@@ -52,24 +47,12 @@ class Served:
         keep_words: int | None = None,
     ) -> None:
         self.name, self.nlp, self.limits = name, nlp, limits
-        self.getter = prediction_getter(nlp)
-        self.batcher = Batcher(nlp, self.result, limits.queue, observe, keep_words)
+        getter = prediction_getter(nlp)
 
-    def result(self, doc: Doc) -> dict[str, Any]:
-        """Return what was found in a document as JSON values."""
-        entities = entities_of(doc, self.getter)
-        fields: dict[str, Any] = {"entities": entities}
-        if RELATIONS_KEY in doc.user_data:
-            fields["relations"] = relation_dicts(doc, entities)
-        if CLASSES_KEY in doc.user_data:
-            fields["classes"] = _classes(doc)
-        if RECORDS_KEY in doc.user_data:
-            fields["records"] = [
-                {"name": one.name, "score": one.score, "fields": with_values(one, _place)}
-                for one in get_records(doc)
-            ]
-        rounded: dict[str, Any] = _rounded(fields)
-        return rounded
+        def read(doc: Doc) -> dict[str, Any]:
+            return found_in(doc, entities_of(doc, getter))
+
+        self.batcher = Batcher(nlp, read, limits.queue, observe, keep_words)
 
     def job(self, texts: Sequence[str], asked: Sequence[Asked]) -> Job:
         """Check texts and their settings, and return the work.
@@ -133,27 +116,3 @@ class Served:
             relations={pipe.name: pipe.relation_data for pipe in found if pipe.relation_data},
             thresholds={pipe.name: pipe.threshold for pipe in found},
         )
-
-
-def _classes(doc: Doc) -> dict[str, dict[str, Any]]:
-    """Return the chosen label and the scores of all labels of each classification."""
-    chosen, cats = get_classes(doc), doc.cats
-    found = {}
-    for task, label in chosen.items():
-        start = "" if len(chosen) == 1 else cat_key(task, "", alone=False)
-        scores = {key[len(start) :]: score for key, score in cats.items() if key.startswith(start)}
-        found[task] = {"chosen": label, "scores": scores}
-    return found
-
-
-def _place(span: Span) -> dict[str, Any]:
-    return {"start": span.start_char, "end": span.end_char, "text": span.text}
-
-
-def _rounded(value: Any) -> Any:
-    """Return JSON values with all scores rounded."""
-    if isinstance(value, float):
-        return round(value, DECIMALS)
-    if isinstance(value, dict):
-        return {key: _rounded(one) for key, one in value.items()}
-    return [_rounded(one) for one in value] if isinstance(value, (list, tuple)) else value

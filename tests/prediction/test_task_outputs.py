@@ -19,7 +19,7 @@ from gliner_pipe.errors import DataError
 from gliner_pipe.pipeline.records import TASK_FIELDS, entities_of, relation_dicts
 from gliner_pipe.prediction.chunks import Found
 from gliner_pipe.prediction.outputs import write
-from gliner_pipe.prediction.rendering import task_lines
+from gliner_pipe.prediction.rendering import HtmlStyle, task_lines
 from gliner_pipe.prediction.shard_writers import Schema, refuse_task_names
 from gliner_pipe.prediction.texts import TextItem
 
@@ -58,9 +58,9 @@ def make_doc() -> Doc:
     return doc
 
 
-def written(doc: Doc, format: str, path: Path) -> str:
+def written(doc: Doc, format: str, path: Path, html_style: HtmlStyle = "auto") -> str:
     item = TextItem.of(TEXT, 1)
-    write([(item, doc, entities_of(doc, "gliner"))], format, path)
+    write([(item, doc, entities_of(doc, "gliner"))], format, path, html_style)
     return path.read_text(encoding="utf8") if path.is_file() else ""
 
 
@@ -113,7 +113,7 @@ def test_terminal_and_html(tmp_path: Path) -> None:
     ] == expected
     doc.user_data.pop("gliner_pipe.relations")
     set_records(doc, [Record("<b>", {"name": "a & b"})])
-    assert "<li>&lt;b&gt;: name = a &amp; b</li>" in written(doc, "html", tmp_path / "found.html")
+    assert "<li>&lt;b&gt;: name = a &amp; b</li>" in written(doc, "html", tmp_path / "found.html", "span")
 
 
 def test_standoff_counts_what_it_cannot_hold(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
