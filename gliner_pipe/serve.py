@@ -132,6 +132,8 @@ def serve(
     token = token or os.environ.get(TOKEN) or None
     if token is None and host not in _LOOPBACK:
         logger.warning("Everybody who reaches %s can use this server: set %s to a secret.", host, TOKEN)
+    # one compiled kernel for each layer and number of words is kept; torch would keep 1,024 of them, some 300 MB
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
     names = _named(pipeline)
     settings: dict[str, Any] = {
         "labels": split_labels(labels),

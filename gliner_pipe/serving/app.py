@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import secrets
+import textwrap
 from collections import deque
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -52,6 +53,8 @@ logger = logging.getLogger("gliner_pipe.serve")
 
 #: Seconds after which a client may try again when the queue is full.
 RETRY_AFTER = 1
+#: Most characters of an error, which may quote the request.
+_LONGEST = 500
 #: Texts of one stream that wait at the same time.
 STREAM_AHEAD = 128
 #: Status in logs and metrics of requests whose client has gone; nobody receives it.
@@ -68,6 +71,7 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
         401: "The token is missing or wrong",
         404: "There is no such pipeline",
         413: "The request exceeds a limit",
+        415: "The content type is not that of JSON",
         422: "A value is not allowed",
         500: "The pipeline failed on a text",
         503: "Too many texts wait: try again later",
@@ -152,6 +156,7 @@ def create_app(
         lifespan=lifespan,
         docs_url=None,  # its page loads scripts from another server
         redoc_url=None,
+        redirect_slashes=False,  # another address comes from the header Host, which clients choose
     )
     app.state.ready = False
     app.state.served = served
@@ -381,7 +386,10 @@ def _add_errors(app: FastAPI) -> None:
         detail = "[body] cannot be read as JSON" if error.status_code == 400 else str(error.detail)
         return JSONResponse({"error": detail}, error.status_code, error.headers)
 
-    async def invalid(_: Request, error: Any) -> JSONResponse:
+    async def invalid(request: Request, error: Any) -> JSONResponse:
+        kind = request.headers.get("content-type", "").partition(";")[0]
+        if error.errors()[0]["loc"] == ("body",) and not kind.endswith("json"):
+            return JSONResponse({"error": f"[Content-Type] found {kind!r}; allowed: application/json"}, 415)
         is_json = any(one["type"] == "json_invalid" for one in error.errors())
         return JSONResponse({"error": _line(error)}, 400 if is_json else 422)
 
@@ -415,4 +423,4 @@ def _line(error: Exception) -> str:
             return f"[body] is not JSON: {first.get('ctx', {}).get('error', first['msg'])}"
         place = [str(part) for part in first["loc"] if part != "body"]
         return f"[{'.'.join(place) or 'body'}] {first['msg']}"
-    return " ".join(str(error).split())
+    return textwrap.shorten(str(error), _LONGEST, placeholder=" ...")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from gliner_pipe.errors import ConfigError
+from gliner_pipe.errors import ConfigError, DataError
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,21 @@ class Limits:
                 raise ConfigError(f"serve.max_{name}", f"found {value!r}", "a number above 0")
 
 
+def encodable(text: str) -> str:
+    """Return a text as it is.
+
+    Raises
+    ------
+    ValueError
+        If it has an unpaired surrogate, which JSON can write and UTF-8 cannot.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("has an unpaired surrogate; allowed: characters that UTF-8 can encode") from None
+    return text
+
+
 class TooLargeError(ValueError):
     """A request that exceeds a limit."""
 
@@ -62,6 +77,8 @@ def check_size(texts: list[str], asked: list[Any], limits: Limits) -> None:
     ------
     TooLargeError
         With the limit.
+    DataError
+        If a label has an unpaired surrogate.
     """
     if len(texts) > limits.texts:
         raise TooLargeError(f"[texts] found {len(texts)} texts; allowed: at most {limits.texts} in a request")
@@ -72,7 +89,10 @@ def check_size(texts: list[str], asked: list[Any], limits: Limits) -> None:
         )
     total = 0
     for one in asked:
-        number, length = _size(one)
+        try:
+            number, length = _size(one)
+        except ValueError as error:
+            raise DataError("labels", str(error)) from None
         total += number
         if total > limits.labels:
             raise TooLargeError(f"[labels] found more than {limits.labels} labels; allowed: {limits.labels}")
@@ -88,9 +108,9 @@ def _size(value: Any) -> tuple[int, int]:
     while todo:
         one = todo.pop()
         if isinstance(one, str):
-            number, length = number + 1, length + len(one)
+            number, length = number + 1, length + len(encodable(one))
         elif isinstance(one, dict):
-            length += sum(map(len, one))
+            length += sum(len(encodable(key)) for key in one)
             todo += one.values()
         elif isinstance(one, (list, tuple)):
             todo += one

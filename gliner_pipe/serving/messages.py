@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from gliner_pipe.serving.limits import encodable
 from gliner_pipe.util.ranges import Share
 
 #: A label: its name, or a mapping as in the config of the component.
@@ -40,7 +41,7 @@ class TextItem(Asked):
     """A text with settings of its own, which replace those of the request."""
 
     text: str
-    id: str | int | None = None
+    id: Annotated[str, AfterValidator(encodable)] | int | None = None
 
 
 class PredictRequest(Asked):

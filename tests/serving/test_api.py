@@ -114,6 +114,10 @@ def test_many_clients_get_what_one_gets(client: Any, pipeline: Language) -> None
         ('{"texts": ["a"], "threshold": NaN}', 422, "threshold"),
         ('{"texts": ["a"], "relations": ["knows"]}', 422, "relations"),
         ('{"texts": ["a\\ud800"]}', 422, "texts[0]"),
+        ('{"texts": ["a"], "labels": ["\\ud800"]}', 422, "labels"),
+        ('{"texts": ["a"], "labels": [{"label": "a", "\\ud800": 1}]}', 422, "labels"),
+        ('{"texts": [{"text": "a", "id": "\\ud800"}]}', 422, "texts.0"),
+        ('{"texts": ["a"], "labels": [{"label": "a", "threshold": %s}]}' % ("9" * 3000), 422, "labels"),
         ('{"texts": ["a"], "pipeline": "third"}', 404, "pipeline"),
         (json.dumps({"texts": ["a"] * 101}), 413, "texts"),
         (json.dumps({"texts": ["a" * 10_001]}), 413, "texts"),
@@ -128,7 +132,18 @@ def test_what_is_refused(client: Any, body: str, status: int, where: str) -> Non
     assert answer.status_code == status
     (message,) = answer.json().values()
     assert message.removeprefix("[").startswith(where)
-    assert "\n" not in message
+    assert "\n" not in message and len(message) <= 500
+
+
+def test_what_is_asked_in_another_way(client: Any) -> None:
+    body = '{"texts": ["a"]}'
+    for kind in ({}, {"Content-Type": "text/plain"}):
+        answer = client.post("/predict", content=body, headers=kind)
+        assert (answer.status_code, answer.json()["error"].startswith("[Content-Type]")) == (415, True)
+    for path in ("/", "/health", "/ready", "/info"):
+        assert client.head(path).status_code == 200
+    assert client.head("/predict").status_code == 405
+    assert client.post("/predict/", json={}, follow_redirects=False).status_code == 404
 
 
 def test_a_body_without_a_length_is_cut_off(client: Any) -> None:

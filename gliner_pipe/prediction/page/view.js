@@ -2,11 +2,18 @@
 const NS = "http://www.w3.org/2000/svg";
 let number_of_pictures = 0;
 
-/** The hue of a label, the same on every page. */
+const hues = new Map();
+/** The hue of a label: that of its name, unless another label of the page has it; the first twelve differ by 30 degrees. */
 function hue(label) {
-  let sum = 7;
-  for (const c of label) sum = (sum * 31 + c.codePointAt(0)) >>> 0;
-  return (sum * 137) % 360;
+  if (!hues.has(label)) {
+    let place = 7;
+    for (const c of label) place = (place * 31 + c.codePointAt(0)) >>> 0;
+    const taken = new Set(hues.values()), round = Math.floor(hues.size / 12) % 2;
+    place %= 12;
+    for (let i = 0; i < 12 && taken.has(30 * place + 15 * round); i++) place = (place + 5) % 12;
+    hues.set(label, 30 * place + 15 * round);
+  }
+  return hues.get(label);
 }
 function element(name, properties = {}, ...children) {
   const node = Object.assign(document.createElement(name), properties);
@@ -69,6 +76,11 @@ function arcs(relations) {
   let x = 0;
   for (const end of used) { middles[key(end)] = x + width(end.text) / 2; x += width(end.text); }
   const middle = end => middles[key(end)];
+  let from = 0, to = Math.max(x, 120);
+  for (const one of relations) {  // a long name reaches beyond its arc
+    const center = (middle(one.head) + middle(one.tail)) / 2, half = (one.relation.length + 5) * 3.8;
+    [from, to] = [Math.min(from, center - half), Math.max(to, center + half)];
+  }
   const reach = Math.max(...relations.map(one => Math.abs(middle(one.head) - middle(one.tail))), 60);
   const height = Math.min(reach / 3, 160) + 40, base = height - 26;
   const svg = (name, attributes, text) => {
@@ -77,7 +89,7 @@ function arcs(relations) {
     if (text) node.textContent = text;
     return node;
   };
-  const picture = svg("svg", {width: Math.max(x, 120), height, role: "img", "aria-label": "Relations as arcs"});
+  const picture = svg("svg", {width: to - from, height, viewBox: `${from} 0 ${to - from} ${height}`, role: "img", "aria-label": "Relations as arcs"});
   const id = `tip-${number_of_pictures++}`;
   const tip = svg("marker", {id, viewBox: "0 0 8 8", refX: 7, refY: 4, markerWidth: 7, markerHeight: 7, orient: "auto"});
   tip.append(svg("path", {d: "M0 0L8 4L0 8z", style: "fill: var(--accent)"}));
