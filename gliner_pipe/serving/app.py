@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import secrets
 import textwrap
 from collections import deque
@@ -53,6 +54,8 @@ logger = logging.getLogger("gliner_pipe.serve")
 
 #: Seconds after which a client may try again when the queue is full.
 RETRY_AFTER = 1
+#: What pydantic names beside fields in the place of an error.
+_NO_FIELD = re.compile(r"body|str|int|TextItem|.*\[.*\]")
 #: Most characters of an error, which may quote the request.
 _LONGEST = 500
 #: Texts of one stream that wait at the same time.
@@ -101,7 +104,8 @@ class Metrics:
         self.requests.labels(route, status).inc()
         self.seconds.labels(route).observe(seconds)
         if route not in _STATE:
-            logger.info("%s %s %d %.0f ms", method, route, status, 1000 * seconds)
+            with suppress(OSError):  # a full disk must not fail requests
+                logger.info("%s %s %d %.0f ms", method, route, status, 1000 * seconds)
 
 
 def create_app(
@@ -418,9 +422,9 @@ def _line(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return "the prediction took too long; send fewer or shorter texts, or try again later"
     if isinstance(error, (RequestValidationError, ValidationError)):
-        first = error.errors()[0]
+        first = max(error.errors(), key=lambda one: len(one["loc"]))  # of several types, the one that fits best
         if first["type"] == "json_invalid":
             return f"[body] is not JSON: {first.get('ctx', {}).get('error', first['msg'])}"
-        place = [str(part) for part in first["loc"] if part != "body"]
+        place = [str(part) for part in first["loc"] if not _NO_FIELD.fullmatch(str(part))]
         return f"[{'.'.join(place) or 'body'}] {first['msg']}"
     return textwrap.shorten(str(error), _LONGEST, placeholder=" ...")
