@@ -21,6 +21,7 @@ from gliner_pipe.pipeline.labels import split_labels
 from gliner_pipe.pipeline.overrides import override
 from gliner_pipe.registry import registry
 from gliner_pipe.serving.limits import Limits
+from gliner_pipe.serving.sharing import SharedWeights
 from gliner_pipe.util.optional import library
 
 logger = logging.getLogger("gliner_pipe.serve")
@@ -148,10 +149,11 @@ def serve(
     }
 
     def loaded() -> dict[str, Any]:
-        found = {}
+        found, weights = {}, SharedWeights()
         for name, one in names.items():
             found[name] = pipeline_of(one, trust_remote_code)
             override(found[name], **settings)
+            weights.add(found[name])
         return found
 
     options: dict[str, Any] = {

@@ -422,7 +422,9 @@ def _line(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return "the prediction took too long; send fewer or shorter texts, or try again later"
     if isinstance(error, (RequestValidationError, ValidationError)):
-        first = max(error.errors(), key=lambda one: len(one["loc"]))  # of several types, the one that fits best
+        first = max(
+            error.errors(), key=lambda one: len(one["loc"])
+        )  # of several types, the one that fits best
         if first["type"] == "json_invalid":
             return f"[body] is not JSON: {first.get('ctx', {}).get('error', first['msg'])}"
         place = [str(part) for part in first["loc"] if not _NO_FIELD.fullmatch(str(part))]
