@@ -108,8 +108,8 @@ def predict(
     html
         Short for ``--format html``.
     html_style
-        ``ent`` (labels inside the running text), ``span`` (lines below the tokens) or ``auto`` (``span`` if entities
-        overlap).
+        ``auto`` for the view that the server shows, too; ``ent`` (labels inside the running text) or ``span`` (lines
+        below the tokens) for displaCy.
     output
         Output file or folder; standard output by default. A folder (a name without suffix) receives one file per input
         file, called shards. Run the same command again to resume.

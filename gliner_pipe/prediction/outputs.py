@@ -64,7 +64,7 @@ def write(
         File (a folder for ``standoff``), with its parents created; standard output by default. An existing file is
         replaced when everything is written.
     html_style
-        See `to_html`.
+        ``auto`` for the view that the server shows, too, or a style of `to_html`.
 
     Returns
     -------

@@ -41,6 +41,6 @@ class SharedWeights:
 
 def _digest(weight: Tensor) -> bytes:
     """Return a hash of the values, with dtype, shape and device."""
-    content = weight.detach().cpu().contiguous().view(torch.uint8).numpy()
+    content = weight.detach().cpu().contiguous().view(torch.uint8).numpy().data
     kind = f"{weight.dtype} {tuple(weight.shape)} {weight.device}"
     return blake2b(content, person=blake2b(kind.encode(), digest_size=16).digest()).digest()
