@@ -15,7 +15,7 @@ from gliner_pipe.data.relations import Relation, set_relations
 from gliner_pipe.pipeline.records import entities_of
 from gliner_pipe.prediction.outputs import write
 from gliner_pipe.prediction.texts import TextItem
-from gliner_pipe.prediction.view import _classes, found_in
+from gliner_pipe.prediction.view import _classes, found_in, view_figure, view_head
 
 
 def test_scores_of_classes_are_those_of_their_task() -> None:
@@ -79,6 +79,10 @@ def test_a_notebook_shows_a_document_in_a_frame_of_its_own(browser: Any) -> None
     frame = page.frame_locator("iframe")
     assert frame.locator(".text mark").count() == len(found_in(doc, entities_of(doc, "gliner"))["entities"])
     assert page.locator("iframe").get_attribute("sandbox") == "allow-scripts"
+
+
+def test_a_page_is_readable_in_any_encoding() -> None:
+    assert (view_head("Predictions") + view_figure(TEXT, found_in(make_doc(), []))).isascii()
 
 
 def test_styles_of_displacy_remain(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ function show_found(node, found, text) {
   shown.append(...marked(Array.from(text), found.entities));  // offsets count code points
   node.replaceChildren(section("Entities", shown));
   if (found.entities.length) {
-    const rows = found.entities.map(one => [one.text, one.label, fixed(one.score), `${one.start}–${one.end}`]);
+    const rows = found.entities.map(one => [one.text, one.label, fixed(one.score), `${one.start}\u2013${one.end}`]);
     node.append(section("List", table(["text", "label", "score", "characters"], rows)));
   }
   if (found.relations?.length) {
@@ -100,7 +100,7 @@ function arcs(relations) {
       svg("text", {x: (a + b) / 2, y: base - 0.75 * (base - top) - 4, "text-anchor": "middle"}, `${one.relation} ${fixed(one.score)}`));
   }
   for (const end of used) {
-    const short = end.text.length > 28 ? end.text.slice(0, 27) + "…" : end.text;
+    const short = end.text.length > 28 ? end.text.slice(0, 27) + "\u2026" : end.text;
     picture.append(svg("text", {x: middle(end), y: base + 18, "text-anchor": "middle"}, short));
   }
   return picture;
@@ -116,7 +116,7 @@ function bars(task, one) {
 function card(one) {
   const value = one => one == null ? "" : Array.isArray(one) ? one.map(value).join(", ") : typeof one === "object" ? one.text : String(one);
   const fields = Object.entries(one.fields).flatMap(([name, field]) =>
-    [element("dt", {textContent: name}), element("dd", {textContent: value(field) || "–"})]);
+    [element("dt", {textContent: name}), element("dd", {textContent: value(field) || "\u2013"})]);
   return element("div", {className: "card"}, element("b", {textContent: one.name}), " ",
     element("small", {textContent: fixed(one.score)}), element("dl", {}, ...fields));
 }
