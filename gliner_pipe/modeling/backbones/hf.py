@@ -391,6 +391,7 @@ def load_saved(
     asked = _attention_option(attn_implementation, trusted, where)
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trusted)
+        hf_sizes.check_ranges(config, folder / "config.json")
         tokenizer = saved_tokenizer(folder, trusted)
         try:
             model = AutoModel.from_config(copy.deepcopy(config), **options, **asked)

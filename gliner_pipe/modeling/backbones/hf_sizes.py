@@ -28,6 +28,24 @@ _TENSOR = 256
 TIMES, MORE = 3, 1 << 24
 
 
+def check_ranges(config: Any, where: object) -> None:
+    """Check that the sizes of a configuration are whole numbers in the ranges of real models.
+
+    Raises
+    ------
+    CheckpointError
+        If one is not.
+    """
+    for key, most in MOST.items():
+        value = getattr(config, key, None)
+        if value is None or isinstance(value, (list, tuple)):
+            continue
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+            raise CheckpointError(
+                f"{where}: has {key} = {str(value)[:40]}; allowed: a whole number from 1 to {most:,}. {_DO}"
+            )
+
+
 def check(config: Any, where: object, held: int, tensors: int, kind: Any = None) -> None:
     """Check that a model can be built from a configuration, and that it is not much larger than its weights.
 
@@ -53,14 +71,7 @@ def check(config: Any, where: object, held: int, tensors: int, kind: Any = None)
     """
     from transformers import AutoModel
 
-    for key, most in MOST.items():
-        value = getattr(config, key, None)
-        if value is None or isinstance(value, (list, tuple)):
-            continue
-        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
-            raise CheckpointError(
-                f"{where}: has {key} = {str(value)[:40]}; allowed: a whole number from 1 to {most:,}. {_DO}"
-            )
+    check_ranges(config, where)
     if (
         (layers := getattr(config, "num_hidden_layers", None) or 0)
         and isinstance(layers, int)
