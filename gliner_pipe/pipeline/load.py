@@ -114,11 +114,12 @@ def load_saved(name: str | Path, **options: Any) -> Language:
     ------
     CheckpointError
         If the folder holds no complete pipeline.
+    OSError
+        If there is no such package or folder, or the folder holds no pipeline.
     """
-    folder = Path(name)
-    if not folder.is_dir():
-        return spacy.load(name, **options)
-    folder = model_in(folder)
+    folder = model_in(Path(name))
+    if not (folder / PIPELINE).is_file():
+        return spacy.load(name, **options)  # an installed package; other folders are errors of spaCy
     with unreadable(folder):  # damaged files, unknown factories, blocks that do not fit
         return unchanged(folder, lambda: spacy.load(folder, **options))
 

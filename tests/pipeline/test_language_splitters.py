@@ -302,7 +302,9 @@ def test_the_splitter_of_a_pipeline_saved_earlier(checkpoint: Path, tmp_path: Pa
     path = tmp_path / "saved" / "gliner" / "model" / "blocks.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "word_splitter": "spacy"}))
     cfg = tmp_path / "saved" / "gliner" / "cfg.json"
-    cfg.write_text(json.dumps({**json.loads(cfg.read_text()), "files": {}}))  # which earlier versions did not write
+    cfg.write_text(
+        json.dumps({**json.loads(cfg.read_text()), "files": {}})
+    )  # which earlier versions did not write
     assert spacy.load(tmp_path / "saved").get_pipe("gliner").word_splitter.language is None  # type: ignore[attr-defined]
 
 
