@@ -2,11 +2,13 @@
 
 A family of blocks has one page: each registered block under the line that names it in a config, then the base classes
 with parameters that several blocks share, then the contract of the family. A new block appears by itself.
+``SECURITY.md`` is a page, too.
 """
 
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
@@ -120,6 +122,7 @@ PAGES: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
             "gliner_pipe.hub.push_to_hub",
             "gliner_pipe.util.atomic.save_pipeline",
             "gliner_pipe.migration.gliner_spacy.from_gliner_spacy",
+            "gliner_pipe.prediction.view.View",
             "gliner_pipe.prediction.rendering.displacy_options",
             "gliner_pipe.modeling.merging",
         ),
@@ -143,7 +146,7 @@ PAGES: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
     (
         "onnx",
         "ONNX",
-        "Models that onnxruntime runs.",
+        "Models that onnxruntime or OpenVINO runs.",
         ("gliner_pipe.onnx.runtime.OnnxGLiNER", "gliner_pipe.onnx.runtime.OnnxTokenClassifier"),
     ),
     ("errors", "Errors", "The errors that this package raises.", ("gliner_pipe.errors",)),
@@ -152,6 +155,7 @@ PAGES: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
 #: Members of the components that their page shows; the others are for the training loop.
 COMPONENT_MEMBERS = (
     *("labels", "label_items", "add_label", "relations", "relation_items", "cfg", "report"),
+    *("classes", "class_items", "class_rules", "records", "record_items"),
     *("threshold", "relation_threshold", "adjacency_threshold", "limit", "spans_key", "target", "setter"),
     *("word_splitter", "device", "dtype", "quantize", "compile", "compress_prompt", "token_budget"),
     *(
@@ -175,6 +179,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
             options = f"    options:\n      inherited_members: true\n      members: [{members}]\n"
         text = f"# {title}\n\n{summary}\n\n" + "\n".join(f"::: {path}\n{options}" for path in shown)
         files.append(File.generated(config, f"api/{name}.md", content=text))
+    security = (Path(config.docs_dir).parent / "SECURITY.md").read_text(encoding="utf8")
+    files.append(File.generated(config, "security.md", content=security))
     for family in FAMILIES:
         files.append(File.generated(config, f"api/{family}.md", content=family_page(family)))
     return files

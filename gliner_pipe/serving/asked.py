@@ -90,7 +90,7 @@ def _items(
 
 
 def _refuse_patterns(value: Any, where: str) -> None:
-    """Refuse regular expressions of clients, some of which take hours on a short text."""
+    """Refuse regular expressions of clients: one may take seconds, in which other requests wait."""
     todo = [value]
     while todo:
         one = todo.pop()
