@@ -22,6 +22,11 @@ _RULES: dict[str, Any] = {
     "acyclic": False,
     "allow_self": True,
 }
+#: Largest ``max_per_head`` and ``max_per_tail``.
+_MOST = 10**9
+_HALF = re.compile(r"[\ud800-\udfff]")
+#: What `is_text` allows.
+TEXT = "a string that is not blank, of characters that UTF-8 can encode"
 _Item = TypeVar("_Item", bound="LabelItem")
 
 
@@ -140,12 +145,15 @@ def parse_relations(relations: Iterable[Any], where: str) -> tuple[RelationItem,
         if item.symmetric and {*(item.head or ())} != {*(item.tail or ())}:
             found = f"found true for {item.label!r}, whose head and tail differ"
             raise ConfigError(f"{where}[{index}].symmetric", found, "relations with the same head and tail")
+        if item.symmetric and item.acyclic:
+            found = f"found true for {item.label!r}, which is symmetric, so that each relation is a circle"
+            raise ConfigError(f"{where}[{index}].acyclic", found, "false, or symmetric = false")
         if item.inverse is None:
             continue
         place, other = f"{where}[{index}].inverse", by_label.get(item.inverse)
-        if other is None or other is item or item.symmetric:
+        if other is None or other is item or item.symmetric or other.symmetric:
             names = ", ".join(one for one in by_label if one != item.label) or "none"
-            allowed = f"another relation: {names}; and symmetric = false"
+            allowed = f"another relation: {names}; and both with symmetric = false"
             raise ConfigError(place, f"found {item.inverse!r} for {item.label!r}", allowed)
         ends = {*(item.head or ())}, {*(item.tail or ())}
         if ends != ({*(other.tail or ())}, {*(other.head or ())}):
@@ -187,7 +195,9 @@ def as_items(labels: Iterable[Any] | Mapping[str, Any]) -> Iterable[Any]:
     if not isinstance(labels, Mapping):
         return labels
     return [
-        {"label": name, **(value if isinstance(value, Mapping) else {"description": value})}
+        {"label": name, "description": value}
+        if not isinstance(value, Mapping) or "label" in value
+        else {"label": name, **value}
         for name, value in labels.items()
     ]
 
@@ -222,7 +232,10 @@ def _parse_relation(relation: Any, where: str) -> RelationItem:
     rules = {name: fields[name] for name in _RULES if fields.get(name) is not None}
     for name, value in rules.items():
         if name.startswith("max_"):
-            right, allowed = type(value) is int and value >= 0, "a whole number, or null"
+            right, allowed = (
+                type(value) is int and 0 <= value <= _MOST,
+                f"a whole number up to {_MOST}, or null",
+            )
         elif name == "inverse":
             right, allowed = isinstance(value, str), "the label of a relation"
         else:
@@ -235,7 +248,7 @@ def _parse_relation(relation: Any, where: str) -> RelationItem:
 def _types(labels: Any, where: str) -> tuple[str, ...] | None:
     if labels is None:
         return None
-    right = isinstance(labels, (list, tuple)) and labels and all(isinstance(label, str) for label in labels)
+    right = isinstance(labels, (list, tuple)) and labels and all(map(is_text, labels))
     if not right:
         do = f"Write [{json.dumps(labels)}]" if isinstance(labels, str) else "Leave it out for any entity"
         raise ConfigError(where, f"found {labels!r}", "a list of entity labels", do)
@@ -247,15 +260,15 @@ def _fields(label: Any, where: str, keys: Sequence[str]) -> Mapping[str, Any]:
     if not isinstance(fields, Mapping):
         allowed = ", ".join(f'"{key}"' for key in keys)
         raise ConfigError(where, f"found {label!r}", f"a string, or {{{allowed}}}")
-    unknown = set(fields) - set(keys)
-    if unknown:
-        raise ConfigError(where, f"found the key {sorted(unknown)[0]!r}", ", ".join(keys))
+    for key in fields:
+        if key not in keys:
+            raise ConfigError(where, f"found the key {key!r}", ", ".join(keys))
     return fields
 
 
 def parse_label(label: Any, where: str) -> LabelItem:
     """Parse one label; see ``parse_labels``."""
-    if type(label) is str and label.strip():  # there may be 100,000 of them
+    if type(label) is str and is_text(label):  # there may be 100,000 of them
         return LabelItem(label)
     fields = _fields(label, where, (*_KEYS, "pattern"))
     item = _parse({key: value for key, value in fields.items() if key in _KEYS}, where)
@@ -267,18 +280,23 @@ def parse_label(label: Any, where: str) -> LabelItem:
         raise ConfigError(f"{where}.pattern", f"found {pattern!r}", allowed, do)
     try:
         Pattern(pattern)
-    except (re.error, OverflowError, RecursionError) as error:
+    except (re.error, OverflowError, RecursionError, MemoryError) as error:
         raise ConfigError(f"{where}.pattern", f"found {pattern!r} ({error})", allowed, do) from None
     return replace(item, pattern=pattern)
+
+
+def is_text(value: Any) -> bool:
+    """Whether a value is a string that is not blank and that files and tokenizers can hold: without half characters."""
+    return isinstance(value, str) and bool(value.strip()) and (value.isascii() or not _HALF.search(value))
 
 
 def _parse(label: Any, where: str) -> LabelItem:
     fields = _fields(label, where, _KEYS)
     name, description, threshold = (fields.get(key) for key in ("label", "description", "threshold"))
-    if not isinstance(name, str) or not name.strip():
-        raise ConfigError(where, f"found the label {name!r}", "a string that is not blank")
-    if description is not None and (not isinstance(description, str) or not description.strip()):
-        raise ConfigError(where, f"found the description {description!r}", "a string that is not blank")
+    if not is_text(name):
+        raise ConfigError(where, f"found the label {name!r}", TEXT)
+    if description is not None and not is_text(description):
+        raise ConfigError(where, f"found the description {description!r}", TEXT)
     return LabelItem(name, description, None if threshold is None else check_threshold(threshold, where))
 
 
@@ -326,7 +344,7 @@ def split_labels(labels: str | Sequence[Any] | None, where: str = "labels") -> l
     if not items:
         raise ConfigError(where, "holds no label", "at least one", 'Write e.g. "person,organization"')
     for item in items:  # of a command line, whose bytes may be in another encoding
-        if isinstance(item, str) and not item.isascii() and re.search(r"[\ud800-\udfff]", item):
+        if isinstance(item, str) and not item.isascii() and _HALF.search(item):
             raise ConfigError(where, f"holds {item!r}, which is not valid Unicode", "text in UTF-8")
     return items
 

@@ -31,3 +31,17 @@ def test_no_regular_expression(wrong: object) -> None:
     with pytest.raises(ConfigError) as raised:
         parse_labels([{"label": "a", "pattern": wrong}], "labels")
     assert raised.value.where == "labels[0].pattern"
+
+
+@pytest.mark.parametrize(
+    "bomb", ["a{9999999}", "(a{999}){999}", "(?P<n>a)?(?(n)b{9999}|c){99}", "((?>a{99}){99}){99}"]
+)
+def test_one_that_would_fill_the_memory(bomb: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        parse_labels([{"label": "a", "pattern": bomb}], "labels")
+    assert raised.value.where == "labels[0].pattern"
+
+
+def test_usual_repetitions_are_allowed() -> None:
+    assert Pattern(r"(\d{4} ){3}\d{4}").fullmatch("1234 1234 1234 1234")
+    assert Pattern("|".join(f"name {number}" for number in range(20_000))).fullmatch("name 19999")

@@ -215,7 +215,7 @@ class SpanRep(Block):
         rows, starts, ends = spans.unbind(1)
         words, labels = vectors.span_words, vectors.labels
         step = max(1, SCORES_AT_ONCE // max(words.shape[0] * words.shape[1] * (self.max_width or 1), 1))
-        parts = []
+        parts = [words.new_zeros(len(spans), 0)]
         for at in range(0, labels.shape[1], step):
             logits = self.score(words, labels[:, at : at + step], windows.word_mask)
             parts.append(logits[rows, starts, ends - starts])

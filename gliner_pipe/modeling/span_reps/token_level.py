@@ -110,7 +110,7 @@ class TokenLevel(SpanRep):
             return self._span_logits(vectors, spans, windows.word_mask).sigmoid()
         rows, first, last = spans.unbind(1)
         step = max(1, SCORES_AT_ONCE // max(3 * windows.word_mask.numel(), 1))
-        parts = []
+        parts = [vectors.words.new_zeros(len(spans), 0)]
         for at in range(0, vectors.labels.shape[1], step):
             labels = vectors.labels[:, at : at + step]
             probs = self.score(vectors.words, labels, windows.word_mask).sigmoid_()

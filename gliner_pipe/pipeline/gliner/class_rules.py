@@ -90,6 +90,8 @@ def parse_rules(
     return parsed
 
 
+#: Most rules inside each other.
+MOST_DEPTH = 50
 #: Operators by what they take.
 _OF_EXPRESSIONS = ("all_of", "any_of", "exactly_one_of", "implies", "iff", "excludes")
 _OF_TASK_AND_NUMBER = ("at_least", "at_most", "exactly")
@@ -101,9 +103,17 @@ class _Reader:
     """Reads a rule."""
 
     def __init__(self, items: Mapping[str, ClassesItem]) -> None:
-        self.items = items
+        self.items, self.depth = items, 0
 
     def expression(self, rule: Any, where: str, allowed: str = "") -> Expression:
+        self.depth += 1
+        if self.depth > MOST_DEPTH:
+            raise ConfigError(where, "is a rule inside too many others", f"at most {MOST_DEPTH} levels")
+        read = self._expression(rule, where, allowed)
+        self.depth -= 1
+        return read
+
+    def _expression(self, rule: Any, where: str, allowed: str) -> Expression:
         if isinstance(rule, str) and not allowed:
             return self._label(rule, where)
         if not isinstance(rule, Mapping) or len(rule) != 1:
@@ -164,6 +174,8 @@ class _Reader:
         return AtLeast(1, labels[at:] if operator == "min_level" else labels[: at + 1])
 
     def _task(self, name: Any, where: str) -> ClassesItem:
+        if not isinstance(name, str):
+            raise ConfigError(where, f"found {name!r}", f"a task: {', '.join(self.items)}")
         if name not in self.items:
             do = did_you_mean(str(name), list(self.items))
             raise UnknownName(where, f"names the task {name!r}", f"a task: {', '.join(self.items)}", do)

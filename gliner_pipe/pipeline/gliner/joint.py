@@ -109,7 +109,7 @@ def chosen_together(
         """Return the entities that an end can be: of each allowed label, or else of the best one."""
         scores = found.class_scores[span.start, span.end]
         allowed_numbers: Iterable[int] = [numbers[one] for one in types or () if one in numbers]
-        if types is None:
+        if types is None and labels:
             allowed_numbers = [max(range(len(labels)), key=lambda at: log_odds(scores[at], limits[at]))]
         keys = [(span.start, span.end, number) for number in allowed_numbers]
         below.update({key: Candidate(*key, scores[key[2]]) for key in keys if key not in nodes})

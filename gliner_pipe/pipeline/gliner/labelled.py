@@ -135,7 +135,7 @@ class LabelledPipe(TorchPipe):
     @class_rules.setter
     def class_rules(self, rules: Sequence[Any]) -> None:
         before = self.cfg["class_rules"]
-        self.cfg["class_rules"] = list(rules)
+        self.cfg["class_rules"] = list(rules) if isinstance(rules, tuple) else rules
         try:
             self.check_class_rules()
         except ConfigError:
@@ -143,18 +143,16 @@ class LabelledPipe(TorchPipe):
             raise
 
     def check_class_rules(self) -> None:
-        """Check the rules between classes, unless there are no classes yet.
+        """Check the rules between classes; if there are no classes yet, only their form.
 
         Raises
         ------
         ConfigError
             If a rule has another form or names what does not exist, or if no choice of labels obeys all rules.
         """
-        if not self._classes or not self.cfg["class_rules"]:
-            return
         where = f"{self._where}.class_rules"
-        rules = parse_rules(self.cfg["class_rules"], self._classes, where, all_names=True)
-        if ClassChoice(self._classes, rules, where).violated:
+        rules = parse_rules(self.cfg["class_rules"], self._classes, where, all_names=bool(self._classes))
+        if rules and ClassChoice(self._classes, rules, where).violated:
             found = "holds rules that contradict each other or the numbers of labels"
             raise ConfigError(where, found, "rules that some choice of labels obeys")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from graphlib import CycleError, TopologicalSorter
 from itertools import combinations, pairwise
 from typing import Any, NamedTuple
@@ -15,6 +15,9 @@ from gliner_pipe.util.optional import library
 
 #: Parts of the search, each a linear program, after which the best graph found so far is taken.
 MOST_PARTS = 200
+#: Searches times variables, each search without the circles of those before, after which relations that could make a
+#: circle are left out.
+MOST_ROUNDS = 4_000
 
 
 class Node(NamedTuple):
@@ -152,6 +155,7 @@ class _Program:
         self.rows += [(dict.fromkeys(some, 1.0), 1.0) for some in slots.values() if len(some) > 1]
         self._add_ends(kept)
         self._add_limits()
+        self._add_pairs()
 
     def _variable(self, utility: float) -> int:
         self.utilities.append(utility)
@@ -232,18 +236,32 @@ class _Program:
             if most is not None:
                 self.rows.append((row, float(most)))
 
+    def _add_pairs(self) -> None:
+        """Forbid circles of two relations; longer ones are forbidden where they are found."""
+        for number, item in enumerate(self.relations):
+            arcs = (
+                {arc: fact for fact in self.facts for arc in self._arcs(fact, number)} if item.acyclic else {}
+            )
+            for (head, tail), fact in arcs.items():
+                if head < tail and (other := arcs.get((tail, head))) is not None:
+                    self.rows.append((self.facts[fact] | self.facts[other], 1.0))
+
     def solved(self, where: str) -> tuple[set[int], bool]:
         """Return the variables that are 1, and whether no better choice exists."""
         every = set(range(len(self.utilities)))
         fits = all(sum(row.values()) <= limit for row, limit in self.rows)
-        if fits and min(self.utilities, default=0.0) >= 0 and self._cut(every) is None:
+        if fits and min(self.utilities, default=0.0) >= 0 and not any(self._cuts(every)):
             return every, True
-        while True:
+        for _ in range(1 + MOST_ROUNDS // max(1, len(self.utilities))):
             solution, proven = self._optimum(where)
-            cut = self._cut(solution)
-            if cut is None:
+            cuts = list(self._cuts(solution))
+            if not cuts:
                 return solution, proven
-            self.rows.append(cut)
+            if not proven:
+                break
+            self.rows += cuts
+        self.rows += self._without_circles(solution)
+        return self._optimum(where)[0], False
 
     def _optimum(self, where: str) -> tuple[set[int], bool]:
         optimize = library("scipy.optimize", where, "rules", "rules of relations")
@@ -270,23 +288,35 @@ class _Program:
             return set(), False
         return set(np.flatnonzero(found.x > 0.5).tolist()), found.status == 0
 
-    def _cut(self, solution: set[int]) -> _Row | None:
-        """Return an inequality that forbids a circle of a relation that must not have one; None if there is none."""
+    def _cuts(self, solution: set[int]) -> Iterator[_Row]:
+        """Yield inequalities that forbid circles of relations that must not have one; these share no relation."""
         chosen = {self._fact(self.edges[at]) for at, variable in self.edge_at.items() if variable in solution}
         for number, item in enumerate(self.relations):
-            if not item.acyclic:
-                continue
-            arcs = {image[1:]: fact for fact in chosen for image in self._images(fact) if image[0] == number}
-            sorter: TopologicalSorter[int] = TopologicalSorter()
-            for head, tail in arcs:
-                sorter.add(tail, head)
-            try:
-                sorter.prepare()
-            except CycleError as error:
-                circle = error.args[1]
+            arcs = {arc: fact for fact in chosen for arc in self._arcs(fact, number)} if item.acyclic else {}
+            while circle := _circle(arcs):
                 facts = {arcs[pair] for pair in pairwise(circle)}
-                return {at: 1.0 for fact in facts for at in self.facts[fact]}, len(facts) - 1.0
-        return None
+                yield {at: 1.0 for fact in facts for at in self.facts[fact]}, len(facts) - 1.0
+                arcs = {pair: fact for pair, fact in arcs.items() if fact not in facts}
+
+    def _arcs(self, fact: _Fact, number: int) -> list[tuple[int, int]]:
+        return [image[1:] for image in self._images(fact) if image[0] == number]
+
+    def _without_circles(self, solution: set[int]) -> Iterator[_Row]:
+        """Yield inequalities after which no circle is left: those of the solution stay first, the best first."""
+        worth: dict[_Fact, tuple[bool, float]] = {}
+        for at, variable in self.edge_at.items():
+            fact = self._fact(self.edges[at])
+            worth[fact] = max(worth.get(fact, (False, 0.0)), (variable in solution, self.utilities[variable]))
+        for number, item in enumerate(self.relations):
+            arcs: dict[tuple[int, int], _Fact] = {}
+            for fact in (
+                sorted(worth, key=lambda one: (worth[one], one), reverse=True) if item.acyclic else ()
+            ):
+                more = dict.fromkeys(self._arcs(fact, number), fact)
+                if _circle(arcs | more):
+                    yield dict.fromkeys(self.facts[fact], 1.0), 0.0
+                else:
+                    arcs |= more
 
     def edges_in(self, solution: set[int]) -> Iterator[tuple[int, int, int, int]]:
         """Yield the relations of a solution, ordered, with the positions of the edges that they follow from."""
@@ -312,6 +342,18 @@ class _Program:
                 words.add(at)
                 chosen.append(at)
         return sorted(chosen)
+
+
+def _circle(arcs: Iterable[tuple[int, int]]) -> list[int]:
+    """Return the nodes of a circle, the first one again at its end; empty if there is none."""
+    sorter: TopologicalSorter[int] = TopologicalSorter()
+    for head, tail in arcs:
+        sorter.add(tail, head)
+    try:
+        sorter.prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
 
 
 class _Occupied:

@@ -14,6 +14,7 @@ from gliner_pipe.data.task_sampling import TaskSampling
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.modeling.inference import Aggregation
 from gliner_pipe.pipeline.component_settings import Settings
+from gliner_pipe.pipeline.labels import TEXT, is_text
 from gliner_pipe.util.options import checked
 from gliner_pipe.util.ranges import Amount, Count, Share
 
@@ -25,8 +26,8 @@ def _sampling(kind: type[object], options: Mapping[str, Any]) -> Mapping[str, An
 
 def _not_blank(labels: list[Any] | None) -> list[Any] | None:
     for label in labels or ():
-        if not isinstance(label, str) or not label.strip():
-            raise ConfigError("", f"found {label!r}", "strings that are not blank")
+        if not is_text(label):
+            raise ConfigError("", f"found {label!r}", TEXT)
     return labels
 
 

@@ -6,20 +6,22 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import inf
 from typing import Any, TypeVar, get_args
 
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.modeling.tasks import HEAD_AND_TAIL, RecordMode, Task, TaskField
 from gliner_pipe.pipeline.config_errors import did_you_mean
 from gliner_pipe.pipeline.labels import (
+    TEXT,
     LabelItem,
     RelationItem,
     as_items,
     check_threshold,
+    is_text,
     parse_label,
     parse_labels,
 )
+from gliner_pipe.util.patterns import Pattern
 
 _Item = TypeVar("_Item")
 
@@ -35,6 +37,7 @@ _CLASSES_KEYS = (
     "ordinal",
     "temperature",
 )
+_EXAMPLES = "pairs of a text and its label"
 _RECORD_KEYS = ("fields", "description", "mode", "anchor")
 _FIELD_KEYS = ("field", "description", "choices", "list", "threshold", "pattern", "exclusive")
 
@@ -277,8 +280,12 @@ def _parse(
 ) -> tuple[_Item, ...]:
     items: dict[str, _Item] = {}
     for name, settings, place in _named(tasks, where, kind):
+        if not is_text(name):
+            raise ConfigError(where, f"found the name {name!r}", TEXT)
+        if name in items:
+            raise ConfigError(place, f"found the name {name!r} twice", "different names")
         if isinstance(settings, kind):
-            items.setdefault(name, settings)
+            items[name] = settings
             continue
         if isinstance(settings, (list, tuple)):
             settings = {main: settings}
@@ -286,9 +293,7 @@ def _parse(
             allowed = f'a list of {main}, or a mapping with "{main}"'
             raise ConfigError(place, f"found {settings!r}", allowed)
         _check_keys(settings, place, keys)
-        if not name.strip():
-            raise ConfigError(where, f"found the name {name!r}", "a string that is not blank")
-        items.setdefault(name, parse(name, settings, place))
+        items[name] = parse(name, settings, place)
     return tuple(items.values())
 
 
@@ -298,7 +303,7 @@ def _named(tasks: Any, where: str, kind: type[Any]) -> Iterable[tuple[str, Any, 
         return
     if isinstance(tasks, Mapping):
         for name, settings in tasks.items():
-            yield str(name), settings, f"{where}.{name}"
+            yield name, settings, f"{where}.{name}"
         return
     allowed = 'a mapping such as {"name": [...]}, or a list of mappings with "task"'
     if isinstance(tasks, str) or not isinstance(tasks, Iterable):
@@ -349,16 +354,19 @@ def _classes_item(name: str, settings: Mapping[str, Any], where: str) -> Classes
     if (
         isinstance(temperature, bool)
         or not isinstance(temperature, (int, float))
-        or not 0 < temperature < inf
+        or not 1e-6 <= temperature <= 1e6
     ):
-        raise ConfigError(f"{where}.temperature", f"found {temperature!r}", "a number greater than 0")
+        raise ConfigError(f"{where}.temperature", f"found {temperature!r}", "a number from 1e-6 to 1e6")
+    examples = settings.get("examples") or ()
+    if not isinstance(examples, (list, tuple)):
+        raise ConfigError(f"{where}.examples", f"found {examples!r}", _EXAMPLES)
     return ClassesItem(
         name,
         items,
         _text(settings, "description", where),
         several,
         threshold,
-        tuple(_example(one, f"{where}.examples", names) for one in settings.get("examples") or ()),
+        tuple(_example(one, f"{where}.examples", names) for one in examples),
         least,
         most,
         default,
@@ -387,9 +395,8 @@ def _numbers_of_labels(
 
 
 def _example(example: Any, where: str, labels: Sequence[str]) -> tuple[str, str]:
-    right = isinstance(example, (list, tuple)) and len(example) == 2 and isinstance(example[0], str)
-    if not right or not example[0].strip():
-        raise ConfigError(where, f"found {example!r}", "pairs of a text and its label")
+    if not isinstance(example, (list, tuple)) or len(example) != 2 or not is_text(example[0]):
+        raise ConfigError(where, f"found {example!r}", _EXAMPLES)
     if example[1] not in labels:
         raise ConfigError(where, f"found the label {example[1]!r}", ", ".join(labels))
     return example[0], example[1]
@@ -408,7 +415,7 @@ def _record_item(name: str, settings: Mapping[str, Any], where: str) -> RecordIt
     mode, anchor = settings.get("mode"), settings.get("anchor")
     if mode is not None and mode not in get_args(RecordMode):
         raise ConfigError(f"{where}.mode", f"found {mode!r}", ", ".join(get_args(RecordMode)))
-    if anchor is not None and anchor not in fields:
+    if anchor is not None and anchor not in [*fields]:
         raise ConfigError(f"{where}.anchor", f"found {anchor!r}", ", ".join(fields))
     if (mode == "natural") != (anchor is not None):
         found = f"found mode {mode!r} and anchor {anchor!r}"
@@ -423,14 +430,19 @@ def _field_item(field: Any, where: str) -> FieldItem:
     _check_keys(settings, where, _FIELD_KEYS)
     name, pattern, choices = (settings.get(key) for key in ("field", "pattern", "choices"))
     limits = {key: settings[key] for key in ("threshold", "pattern") if settings.get(key) is not None}
-    if not isinstance(name, str) or not name.strip():
-        raise ConfigError(where, f"found the field {name!r}", "a string that is not blank")
+    if not is_text(name):
+        raise ConfigError(where, f"found the field {name!r}", TEXT)
     parse_label({"label": name, **limits}, where)  # the checks are those of labels
     right = choices is None or (
         isinstance(choices, (list, tuple)) and len({*map(str, choices)}) == len(choices)
     )
-    if not right or not all(isinstance(one, str) and one.strip() for one in choices or ()):
+    if not right or not all(map(is_text, choices or ())):
         raise ConfigError(f"{where}.choices", f"found {choices!r}", "a list of different strings")
+    for one in choices or ():
+        if pattern is not None and not Pattern(pattern).fullmatch(one):
+            raise ConfigError(
+                f"{where}.choices", f"found {one!r}", f"texts that match the pattern {pattern!r}"
+            )
     return FieldItem(
         name,
         _text(settings, "description", where),
@@ -444,8 +456,8 @@ def _field_item(field: Any, where: str) -> FieldItem:
 
 def _text(settings: Mapping[str, Any], key: str, where: str) -> str | None:
     text = settings.get(key)
-    if text is not None and (not isinstance(text, str) or not text.strip()):
-        raise ConfigError(f"{where}.{key}", f"found {text!r}", "a string that is not blank")
+    if text is not None and not is_text(text):
+        raise ConfigError(f"{where}.{key}", f"found {text!r}", TEXT)
     return text
 
 

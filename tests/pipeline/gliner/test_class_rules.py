@@ -123,6 +123,10 @@ def test_a_temperature_changes_scores() -> None:
     assert classified(mood, np.array([0.5, 0.0])).chosen is None
 
 
+DEEP: dict[str, Any] = {}
+DEEP["not"] = DEEP
+
+
 @pytest.mark.parametrize(
     ("rule", "where"),
     [
@@ -139,6 +143,9 @@ def test_a_temperature_changes_scores() -> None:
         ({"at_most": ["effects", 5]}, r"\.at_most"),
         ({"at_most": ["effects", True]}, r"\.at_most"),
         ({"any_selected": "aim"}, r"\.any_selected"),
+        ({"any_selected": ["intent"]}, r"\.any_selected"),
+        ({"at_most": [{}, 2]}, r"\.at_most"),
+        (DEEP, r"(\.not)+"),
         ({"min_level": "intent=read"}, r"\.min_level"),
         ({"iff": ["intent=read", {"max_level": "risk=none"}]}, r"\.iff\[1\]\.max_level"),
     ],
@@ -177,6 +184,8 @@ def test_too_many_labels_together() -> None:
         ({"ordinal": 1}, "ordinal"),
         ({"temperature": 0}, "temperature"),
         ({"temperature": True}, "temperature"),
+        ({"temperature": 10**400}, "temperature"),
+        ({"temperature": 1e-320}, "temperature"),
     ],
 )
 def test_errors_of_settings(settings: Any, option: str) -> None:
@@ -243,6 +252,8 @@ def test_a_component_obeys_its_rules(config: dict[str, Any], tmp_path: Any) -> N
         ([{"not": "aim=read"}], r"class_rules\[0\]\.not"),
         ([{"all_of": ["intent=read", "intent=write"]}], "class_rules"),
         ("intent=read", "class_rules"),
+        (None, "class_rules"),
+        (5, "class_rules"),
     ],
 )
 def test_errors_of_a_component(config: dict[str, Any], rules: Any, where: str) -> None:
@@ -250,3 +261,13 @@ def test_errors_of_a_component(config: dict[str, Any], rules: Any, where: str) -
 
     with pytest.raises(ConfigError, match=rf"^\[components\.gliner\.{where}\]"):
         spacy.blank("en").add_pipe("gliner", config={**config, "class_rules": rules})
+    component: Any = spacy.blank("en").add_pipe("gliner", config=config)
+    before = component.class_rules
+    with pytest.raises(ConfigError, match=rf"^\[components\.gliner\.{where}\]"):
+        component.class_rules = rules
+    assert component.class_rules == before
+    if rules and isinstance(rules, list):
+        component.classes = {}
+        component.class_rules = rules if "not" in rules[0] else []  # of tasks to come
+    with pytest.raises(ConfigError, match=r"^\[components\.gliner\.class_rules\[0\]\]"):
+        component.class_rules = [5]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from graphlib import TopologicalSorter
 from itertools import combinations, product
 from typing import Any
 
@@ -143,6 +144,23 @@ def fits(nodes: Any, ends: Any, some: Any, rules: Any, fixed: bool) -> bool:
     return len(used) == len(set(used))
 
 
+@pytest.mark.parametrize(("size", "n_edges", "proven"), [(12, 60, True), (24, 300, False)])
+def test_many_circles(size: int, n_edges: int, proven: bool) -> None:
+    """What cannot be searched whole obeys the rules, too."""
+    relations = parse_relations([{"label": "r", "acyclic": True}], "x")
+    rng = random.Random(1)
+    nodes = [Node(at, at, 0, 1.0) for at in range(size)]
+    edges = [Edge(0, rng.randrange(size), rng.randrange(size), rng.uniform(0.1, 2)) for _ in range(n_edges)]
+    graph = best_graph(nodes, edges, relations, None, "x")
+    assert graph.proven == proven
+    after: dict[int, set[int]] = {at: set() for at in range(size)}
+    for _, head, tail, _ in graph.edges:
+        after[tail].add(head)
+    TopologicalSorter(after).prepare()
+    rest = sorted(edges, key=lambda edge: -edge.utility)[:size]
+    assert sum(edges[one[3]].utility for one in graph.edges) > sum(edge.utility for edge in rest)
+
+
 @pytest.mark.parametrize(
     ("settings", "wanted"),
     [
@@ -172,6 +190,12 @@ def test_which_entities_exclude_each_other(settings: Any, wanted: Any) -> None:
         (["s", {"label": "r", "inverse": "s", "head": ["a"]}], r"\[1\]\.inverse"),
         ([{"label": "s", "inverse": "t"}, "t", {"label": "r", "inverse": "s"}], r"\[2\]\.inverse"),
         ([{"label": "r", "cyclic": True}], r"\[0\]"),
+        ([{"label": "r", 1: 2, "cyclic": True}], r"\[0\]"),
+        ([{"label": "r", "max_per_head": 10**400}], r"\[0\]\.max_per_head"),
+        ([{"label": "r", "symmetric": True, "acyclic": True}], r"\[0\]\.acyclic"),
+        ([{"label": "r", "inverse": "s"}, {"label": "s", "symmetric": True}], r"\[0\]\.inverse"),
+        ([{"label": "r", "head": [" "]}], r"\[0\]\.head"),
+        (["\udcff"], r"\[0\]"),
     ],
 )
 def test_errors(rules: Any, option: str) -> None:

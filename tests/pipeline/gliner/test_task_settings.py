@@ -74,6 +74,15 @@ def test_a_list_and_a_mapping_are_the_same() -> None:
         ({"tone": {"labels": ["a"], "examples": [["text", "b"]]}}, r"x\.tone\.examples"),
         ({"tone": {"labels": ["a"], "examples": ["text"]}}, r"x\.tone\.examples"),
         ({"": ["a"]}, "x"),
+        ({1: ["a"]}, "x"),
+        ({"\udcff": ["a"]}, "x"),
+        ([{"task": "t", "labels": ["a"]}, {"task": "t", "labels": ["b"]}], r"x\[1\]"),
+        ({"t": ["\udcff"]}, r"x\.t\.labels\[0\]"),
+        ({"t": [{"label": "a", 1: 2, "b": 3}]}, r"x\.t\.labels\[0\]"),
+        ({"t": {"labels": {"a": {"label": "b"}}}}, r"x\.t\.labels\[0\]"),
+        ({"t": {"labels": ["a"], "examples": 5}}, r"x\.t\.examples"),
+        ({"t": {"labels": ["a"], "examples": [["\udcff", "a"]]}}, r"x\.t\.examples"),
+        ({"t": {"labels": ["a"], "description": "\udcff"}}, r"x\.t\.description"),
     ],
 )
 def test_errors_of_classes(classes: Any, where: str) -> None:
@@ -96,6 +105,11 @@ def test_errors_of_classes(classes: Any, where: str) -> None:
         ({"r": {"fields": ["a"], "mode": "natural", "anchor": "b"}}, r"x\.r\.anchor"),
         ({"r": {"fields": ["a"], "mode": "natural"}}, r"x\.r"),
         ({"r": {"fields": ["a"], "anchor": "a"}}, r"x\.r"),
+        ({"r": {"fields": ["a"], "mode": "natural", "anchor": ["a"]}}, r"x\.r\.anchor"),
+        ({"r": ["\udcff"]}, r"x\.r\.fields\[0\]"),
+        ({"r": [{"field": "a", "choices": ["\udcff"]}]}, r"x\.r\.fields\[0\]\.choices"),
+        ({"r": [{"field": "a", "choices": ["b", "c"], "pattern": "b"}]}, r"x\.r\.fields\[0\]\.choices"),
+        ([{"task": "r", "fields": ["a"]}, {"task": "r", "fields": ["b"]}], r"x\[1\]"),
     ],
 )
 def test_errors_of_records(records: Any, where: str) -> None:
