@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, overload
+from typing import Any, TypeVar, overload
+
+from pydantic import BaseModel, ValidationError
 
 from gliner_pipe.errors import ConfigError, GlinerPipeError
-from gliner_pipe.serving.messages import Info, Prediction
+from gliner_pipe.serving.messages import Info, Prediction, PredictResponse, Problem
 from gliner_pipe.util.optional import library
 
 #: Answers after which a request is sent again.
 _AGAIN = (429, 503)
+_URL = "http://HOST:PORT"
+#: Longest time to wait, in seconds.
+_LONGEST = 1_000_000
+_Answer = TypeVar("_Answer", bound=BaseModel)
 
 
 class ServerError(GlinerPipeError):
@@ -41,6 +48,11 @@ class Client:
     retries
         How often a request is sent again if the server is full or cannot be reached.
 
+    Raises
+    ------
+    ConfigError
+        If a value is not allowed.
+
     Examples
     --------
     ::
@@ -60,8 +72,28 @@ class Client:
     ) -> None:
         self._httpx = library("httpx", "client", "serve", "the client")
         token = token or os.environ.get("GLINER_PIPE_TOKEN")
+        for name, value, right, allowed in (
+            ("url", url, isinstance(url, str), _URL),
+            ("pipeline", pipeline, pipeline is None or isinstance(pipeline, str), "a name, or None"),
+            (
+                "timeout",
+                timeout,
+                _is_number(timeout) and 0 < timeout <= _LONGEST,
+                f"seconds up to {_LONGEST:,}",
+            ),
+            ("retries", retries, type(retries) is int and retries >= 0, "a whole number"),
+        ):
+            if not right:
+                raise ConfigError(f"client.{name}", f"found {value!r}", allowed)
+        if token and not (isinstance(token, str) and token.isascii() and token.isprintable()):
+            raise ConfigError(
+                "client.token", "is no token of printable ASCII characters", "that of the server"
+            )
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self._http = self._httpx.Client(base_url=url, headers=headers, timeout=timeout)
+        try:
+            self._http = self._httpx.Client(base_url=url, headers=headers, timeout=timeout)
+        except (self._httpx.InvalidURL, UnicodeError) as error:
+            raise ConfigError("client.url", f"found {url!r} ({error})", _URL) from error
         self.pipeline, self.retries = pipeline, retries
 
     def __enter__(self) -> Client:
@@ -103,12 +135,17 @@ class Client:
         Raises
         ------
         ServerError
-            If the server refuses the request, fails, or cannot be reached.
+            If the server refuses the request, fails, cannot be reached, or its answer is not one of this server.
+        ConfigError
+            If texts or settings cannot be written as JSON.
         """
         one = isinstance(texts, str)
-        body = {"texts": [texts] if one else list(texts), "pipeline": self.pipeline, **settings}
-        answer = self._send("POST", "/predict", json=body)
-        found = [Prediction(**prediction) for prediction in answer["predictions"]]
+        some = [texts] if one else list(_some(texts))
+        body = _json({"texts": some, "pipeline": self.pipeline, **settings})
+        headers = {"Content-Type": "application/json"}
+        found = self._send(PredictResponse, "POST", "/predict", content=body, headers=headers).predictions
+        if len(found) != len(some):
+            raise ServerError(200, f"the server answered {len(found)} of {len(some)} texts")
         return found[0] if one else found
 
     def stream(self, texts: Iterable[str | dict[str, Any]], **settings: Any) -> Iterator[Prediction]:
@@ -124,11 +161,17 @@ class Client:
         ServerError
             If the server refuses a text, fails, or cannot be reached. The texts before it are yielded first.
         """
+        sent = received = 0
 
         def lines() -> Iterator[bytes]:
-            for text in texts:
+            nonlocal sent
+            for text in _some(texts):
                 item = {"text": text} if isinstance(text, str) else text
-                yield json.dumps({**settings, **item}).encode() + b"\n"
+                if not isinstance(item, Mapping):
+                    raise ConfigError("texts", f"found {text!r}", "strings, or mappings with a text")
+                line = _json({**settings, **item}) + b"\n"
+                sent += 1
+                yield line
 
         query = {"pipeline": self.pipeline} if self.pipeline else {}
         try:
@@ -137,44 +180,91 @@ class Client:
                     answer.read()
                     raise ServerError(answer.status_code, _message(answer))
                 for line in answer.iter_lines():
-                    found = json.loads(line)
-                    if "error" in found:
-                        raise ServerError(422, found["error"])
-                    yield Prediction(**found)
-        except self._httpx.TransportError as error:
+                    yield _line(line)
+                    received += 1
+        except self._httpx.RequestError as error:
             raise ServerError(0, f"the server cannot be reached: {error}") from error
+        if received < sent:
+            raise ServerError(0, f"the server ended its answer after {received} of {sent} texts")
 
     def info(self) -> Info:
         """Return the pipelines and limits of the server."""
-        return Info(**self._send("GET", "/info"))
+        return self._send(Info, "GET", "/info")
 
     def is_ready(self) -> bool:
         """Whether the server answers requests."""
         try:
             return bool(self._http.get("/ready").status_code == 200)
-        except self._httpx.TransportError:
+        except self._httpx.RequestError:
             return False
 
-    def _send(self, method: str, path: str, **content: Any) -> Any:
+    def _send(self, kind: type[_Answer], method: str, path: str, **content: Any) -> _Answer:
         for attempt in range(self.retries + 1):
             try:
                 answer = self._http.request(method, path, **content)
             except self._httpx.InvalidURL as error:
-                raise ConfigError("client.url", f"found {self._http.base_url}", "http://HOST:PORT") from error
+                raise ConfigError("client.url", f"found {self._http.base_url}", _URL) from error
             except (self._httpx.ConnectError, self._httpx.RemoteProtocolError) as error:
                 if attempt == self.retries:
                     raise ServerError(0, f"the server cannot be reached: {error}") from error
                 time.sleep(min(2.0**attempt / 10, 5.0))
                 continue
-            except self._httpx.TransportError as error:
-                raise ServerError(0, f"the server gave no answer: {error or type(error).__name__}") from error
+            except self._httpx.RequestError as error:
+                reason = str(error) or type(error).__name__
+                raise ServerError(0, f"the server gave no answer: {reason}") from error
             if answer.status_code in _AGAIN and attempt < self.retries:
-                time.sleep(float(answer.headers.get("Retry-After", 1)))
+                time.sleep(_pause(answer.headers.get("Retry-After")))
                 continue
             if answer.status_code != 200:
                 raise ServerError(answer.status_code, _message(answer))
-            return answer.json()
+            return _read(kind, answer.content)
         raise AssertionError
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _some(texts: Any) -> Iterable[Any]:
+    if not isinstance(texts, Iterable) or isinstance(texts, (str, bytes, Mapping)):
+        raise ConfigError("texts", f"found {texts!r}", "a list of texts")
+    return texts
+
+
+def _json(value: Any) -> bytes:
+    try:
+        return json.dumps(value, allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(
+            "texts", f"or a setting cannot be written as JSON ({error})", "JSON values"
+        ) from error
+
+
+def _pause(seconds: str | None) -> float:
+    """Return the seconds of ``Retry-After``, a minute at most; a second for a date or none."""
+    match = re.fullmatch(r"\d{1,9}(\.\d+)?", seconds or "")
+    return min(float(match[0]), 60.0) if match else 1.0
+
+
+def _read(kind: type[_Answer], content: str | bytes) -> _Answer:
+    try:
+        return kind.model_validate_json(content)
+    except ValidationError as error:
+        found = "; ".join(f"{'.'.join(map(str, one['loc']))} {one['msg']}" for one in error.errors()[:2])
+        raise ServerError(
+            200, f"the answer is not one of gliner_pipe.serve ({found}). Check the url"
+        ) from None
+
+
+def _line(line: str) -> Prediction:
+    """Return the answer to a text of a stream."""
+    try:
+        problem = Problem.model_validate_json(line) if '"error"' in line else None
+    except ValidationError:
+        problem = None
+    if problem is not None:
+        raise ServerError(422, problem.error)
+    return _read(Prediction, line)
 
 
 def _message(answer: Any) -> str:
