@@ -19,7 +19,7 @@ from gliner_pipe.modeling.decoders.span import Candidate
 from gliner_pipe.modeling.encoders.base import EncoderBatch
 from gliner_pipe.modeling.gliner import GLiNER
 from gliner_pipe.modeling.layers.cache import evaluating
-from gliner_pipe.modeling.span_reps.base import FoundSpans, Representations, all_alike, by_row
+from gliner_pipe.modeling.span_reps.base import FoundSpans, Representations, all_alike, by_row, keep_scores
 from gliner_pipe.modeling.task_finders import CHOICE, FoundValues, TaskInputs
 from gliner_pipe.modeling.task_inference import find_values, values_by_text, values_on_host
 from gliner_pipe.util.devices import is_out_of_memory, release_memory
@@ -308,6 +308,8 @@ def predict_spans(
             here = [windows[index] for index in group]
             row_limits = to_device(loaded[1], model.device).expand(len(group), -1)
             encoded = model.encode(batch)
+            if class_scores or score_values:
+                keep_scores(encoded)
             least = row_limits
             if lower is not None:
                 least = torch.where(row_limits.isinf(), row_limits, row_limits.clamp(max=lower))

@@ -18,6 +18,7 @@ from gliner_pipe.modeling.encoders.base import Encoded, Query
 from gliner_pipe.modeling.encoders.causal_encoder import CausalEncoder, copied
 from gliner_pipe.modeling.gliner import GLiNER
 from gliner_pipe.modeling.layers.cache import evaluating
+from gliner_pipe.modeling.span_reps.base import keep_scores
 
 #: Largest number of subword tokens that are run at once.
 TOKENS_AT_ONCE = 1024
@@ -172,6 +173,8 @@ class SpanSession:
             kept = {name: getattr(vectors, name)[:, skipped:] for name in ("words", "span_words")}
             vectors, mask, skipped = vectors._replace(**kept), mask[:, skipped:], 0
         windows = _window(mask, skipped)
+        if self.class_scores is not None:
+            keep_scores(vectors)
         found = self.model.span_rep.find(vectors, windows, self.limits)
         at = first - skipped
         found = found.where(found.ends + at >= first_end)

@@ -16,7 +16,17 @@ from gliner_pipe.modeling.block import Block
 from gliner_pipe.modeling.counters.base import Counter
 from gliner_pipe.modeling.encoders.base import EncoderBatch, QueryPrompt, TaskVectors
 from gliner_pipe.modeling.losses.base import Loss
-from gliner_pipe.modeling.span_reps.base import MANY_LABELS, FoundSpans, Representations, SpanRep, all_alike
+from gliner_pipe.modeling.span_reps.base import (
+    MANY_LABELS,
+    FoundSpans,
+    Representations,
+    SpanRep,
+    all_alike,
+    keep_scores,
+    keeps_scores,
+    leave_scores,
+    left_scores,
+)
 from gliner_pipe.modeling.tasks import KINDS, Task, choice_places
 
 #: Stands for the last word of a value that is a choice.
@@ -326,18 +336,20 @@ def find_with_labels(
     """
     everywhere = whole_rows(windows)
     n_labels = vectors.labels.shape[1]
-    if n_labels >= MANY_LABELS and all_alike(
-        vectors.labels
-    ):  # these have a faster way, for labels that rows share
+    if n_labels >= MANY_LABELS and all_alike(vectors.labels):
+        # these have a faster way, for labels that rows share
         spans = span_rep.find(vectors, windows, limits)
         values = span_rep.find(
             vectors._replace(labels=columns.queries, shared=None), everywhere, columns.limits
         )
         return spans, _values(values, columns)
-    labels = torch.cat([vectors.labels, columns.queries], 1)
-    found = span_rep.find(
-        vectors._replace(labels=labels, shared=None), everywhere, torch.cat([limits, columns.limits], 1)
-    )
+    both = vectors._replace(labels=torch.cat([vectors.labels, columns.queries], 1), shared={})
+    if keeps_scores(vectors):
+        keep_scores(both)
+    found = span_rep.find(both, everywhere, torch.cat([limits, columns.limits], 1))
+    scores = left_scores(both)
+    if scores is not None:
+        leave_scores(vectors, scores[..., :n_labels])
     first, stop = windows.own[found.rows].unbind(1)
     of_labels = found.labels < n_labels
     spans = found.where(of_labels & (found.starts >= first) & (found.starts < stop))

@@ -37,8 +37,8 @@ class Scored(NamedTuple):
         ``(rows, words, widths, labels)``.
     span_words, labels, relations
         Inputs of further heads; of width 0 if there are none.
-    tasks
-        None: graphs read no tasks.
+    tasks, shared
+        None: graphs read no tasks, and their blocks share nothing else.
     """
 
     logits: Tensor
@@ -46,6 +46,7 @@ class Scored(NamedTuple):
     labels: Tensor
     relations: Tensor
     tasks: None = None
+    shared: None = None
 
 
 class GraphSpans(NoWeights, SpanRep):
@@ -58,6 +59,8 @@ class GraphSpans(NoWeights, SpanRep):
     scores, spans
         Graphs that score all spans, and that compute the vectors of chosen spans; None if not needed.
     """
+
+    represents_many = False  # the graph of scores scores all spans
 
     def __init__(self, block: SpanRep, scores: Graph | None, spans: Graph | None) -> None:
         super().__init__()
@@ -72,20 +75,6 @@ class GraphSpans(NoWeights, SpanRep):
     def represent(self, words: Tensor, spans: Tensor, word_mask: Tensor) -> Tensor:
         """Return the vectors of chosen spans."""
         return _represent(self.graphs["spans"], words, spans, word_mask)
-
-    def _find_among_many(
-        self, words: Tensor, labels: Tensor, word_mask: Tensor, valid: Tensor, limits: Tensor
-    ) -> FoundSpans:
-        """Find spans for labels that all rows share, some labels at a time: the graph scores all spans, not some."""
-        step = max(1, base.SCORES_AT_ONCE // max(valid.numel(), 1))
-        parts = []
-        for at in range(0, labels.shape[0], step):
-            some = labels[at : at + step].expand(words.shape[0], -1, -1)
-            probs = self.score(words, some, word_mask).sigmoid_()
-            keep = (probs > limits[:, None, None, at : at + step]) & valid[..., None]
-            rows, starts, widths, names = keep.nonzero().unbind(1)
-            parts.append(FoundSpans(rows, starts, starts + widths, names + at, probs[keep]))
-        return FoundSpans.join(parts, words.device)
 
 
 class ScoredSpans(GraphSpans):

@@ -18,6 +18,8 @@ from gliner_pipe.modeling.losses.base import Loss
 SCORES_AT_ONCE = 1 << 25
 #: From this many labels on (shared by all rows), prediction computes a vector for every valid span.
 MANY_LABELS = 512
+#: Name under which ``find`` leaves the scores of all spans in ``Representations.shared``; see ``keep_scores``.
+ALL_SCORES = "all_scores"
 
 
 class Representations(NamedTuple):
@@ -106,6 +108,8 @@ class SpanRep(Block):
         Set before ``build`` when a relation layer or label generator needs ``represent``.
     reads_row, looks_ahead
         Whether the vector of a span depends on words before it, and on words after it.
+    represents_many
+        Whether vectors of spans are computed where there are many labels.
     teaches_fields
         Whether the loss covers the fields of tasks, too.
     """
@@ -117,6 +121,7 @@ class SpanRep(Block):
     needs_vectors: bool = False
     reads_row: bool = False
     looks_ahead: bool = False
+    represents_many: bool = True
     teaches_fields: bool = False
 
     @abstractmethod
@@ -184,7 +189,7 @@ class SpanRep(Block):
         """
         valid = valid_spans(windows, self.max_width or 1)
         words, labels = vectors.span_words, vectors.labels
-        if labels.shape[1] >= MANY_LABELS and all_alike(labels):
+        if self._compares_vectors(labels):
             return self._find_among_many(words, labels[0], windows.word_mask, valid, limits)
         step = max(1, SCORES_AT_ONCE // max(valid.numel(), 1))
         parts = []
@@ -193,10 +198,12 @@ class SpanRep(Block):
             keep = (probs > limits[:, None, None, at : at + step]) & valid[..., None]
             rows, starts, widths, names = keep.nonzero().unbind(1)
             parts.append(FoundSpans(rows, starts, starts + widths, names + at, probs[keep]))
+            if step >= labels.shape[1]:
+                leave_scores(vectors, probs)
         return FoundSpans.join(parts, words.device)
 
     def class_scores(self, vectors: Representations, windows: WindowBatch, spans: Tensor) -> Tensor:
-        """Score chosen spans for all labels.
+        """Score chosen spans for all labels, from the scores that `find` left where `keep_scores` asked for them.
 
         Parameters
         ----------
@@ -214,12 +221,22 @@ class SpanRep(Block):
         """
         rows, starts, ends = spans.unbind(1)
         words, labels = vectors.span_words, vectors.labels
+        probs = left_scores(vectors)
+        if probs is not None:
+            return probs[rows, starts, ends - starts]
+        if self._compares_vectors(labels):
+            places, listed = by_row(spans, len(words))
+            return (self.represent(words, places, windows.word_mask)[listed] @ labels[0].T).sigmoid_()
         step = max(1, SCORES_AT_ONCE // max(words.shape[0] * words.shape[1] * (self.max_width or 1), 1))
         parts = [words.new_zeros(len(spans), 0)]
         for at in range(0, labels.shape[1], step):
             logits = self.score(words, labels[:, at : at + step], windows.word_mask)
             parts.append(logits[rows, starts, ends - starts])
         return torch.cat(parts, 1).sigmoid_()
+
+    def _compares_vectors(self, labels: Tensor) -> bool:
+        """Whether a vector of each span is compared with these labels."""
+        return self.represents_many and labels.shape[1] >= MANY_LABELS and all_alike(labels)
 
     def _find_among_many(
         self, words: Tensor, labels: Tensor, word_mask: Tensor, valid: Tensor, limits: Tensor
@@ -293,6 +310,31 @@ class SpanRep(Block):
     def count(self, inputs: EncoderBatch) -> float:
         """Return the number of spans in the loss of a batch."""
         return float(valid_spans(inputs.windows, self.max_width or 1).sum())
+
+
+def keep_scores(vectors: Representations) -> None:
+    """Ask ``find`` to leave the scores that it computes, so that ``class_scores`` need not compute them again.
+
+    They are left where those of all labels are in memory at once.
+    """
+    if vectors.shared is not None:
+        vectors.shared[ALL_SCORES] = None
+
+
+def keeps_scores(vectors: Representations) -> bool:
+    """Whether `keep_scores` asked for scores."""
+    return vectors.shared is not None and ALL_SCORES in vectors.shared
+
+
+def leave_scores(vectors: Representations, scores: Tensor) -> None:
+    """Leave the scores of a row's spans or words, labels last, where `keep_scores` asked for them."""
+    if keeps_scores(vectors) and vectors.shared is not None:
+        vectors.shared[ALL_SCORES] = scores
+
+
+def left_scores(vectors: Representations) -> Tensor | None:
+    """Return the scores that were left; None if there are none."""
+    return None if vectors.shared is None else vectors.shared.get(ALL_SCORES)
 
 
 def all_alike(rows: Tensor) -> bool:

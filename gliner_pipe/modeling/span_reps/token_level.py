@@ -19,6 +19,8 @@ from gliner_pipe.modeling.span_reps.base import (
     SpanRep,
     all_alike,
     by_row,
+    leave_scores,
+    left_scores,
     own_starts,
 )
 from gliner_pipe.modeling.span_reps.marker import NUMBERS_AT_ONCE, MarkerV0
@@ -101,6 +103,8 @@ class TokenLevel(SpanRep):
             probs = self.score(vectors.words, labels, windows.word_mask).sigmoid_()
             found = pair_boundaries(probs, starts, ends, windows.word_mask, limits[:, at : at + step])
             parts.append(found._replace(labels=found.labels + at))
+            if step >= vectors.labels.shape[1]:
+                leave_scores(vectors, probs.transpose(2, 3))
         found = FoundSpans.join(parts, limits.device)
         return self._rescored(found, vectors, windows, limits) if self.represent_spans else found
 
@@ -111,9 +115,13 @@ class TokenLevel(SpanRep):
         rows, first, last = spans.unbind(1)
         step = max(1, SCORES_AT_ONCE // max(3 * windows.word_mask.numel(), 1))
         parts = [vectors.words.new_zeros(len(spans), 0)]
+        left = left_scores(vectors)
         for at in range(0, vectors.labels.shape[1], step):
-            labels = vectors.labels[:, at : at + step]
-            probs = self.score(vectors.words, labels, windows.word_mask).sigmoid_()
+            if left is not None:
+                probs = left.transpose(2, 3)
+            else:
+                labels = vectors.labels[:, at : at + step]
+                probs = self.score(vectors.words, labels, windows.word_mask).sigmoid_()
             n_words, n_labels = probs.shape[1:3]
             inside = probs[..., INSIDE].transpose(1, 2).reshape(-1)
             block = (rows[:, None] * n_labels + torch.arange(n_labels, device=rows.device)) * n_words

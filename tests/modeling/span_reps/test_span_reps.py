@@ -9,9 +9,10 @@ from confit.errors import ConfitValidationError
 from conftest import built_in
 
 from gliner_pipe.modeling.span_reps import base
-from gliner_pipe.modeling.span_reps.base import Representations
+from gliner_pipe.modeling.span_reps.base import Representations, keep_scores
 from gliner_pipe.modeling.span_reps.first_word import Query
 from gliner_pipe.modeling.span_reps.marker import MarkerV1
+from gliner_pipe.modeling.span_reps.token_level import TokenLevel
 from gliner_pipe.registry import registry
 
 MARKERS = ["marker", "markerV0", "markerV1", "markerV2"]
@@ -26,6 +27,13 @@ def built(name, hidden_size=16, max_width=4):
     torch.manual_seed(0)
     block = registry.span_reps.get(name)(max_width=max_width)
     block.build(hidden_size)
+    return block.eval()
+
+
+def token_level():
+    torch.manual_seed(0)
+    block = TokenLevel()
+    block.build(16)
     return block.eval()
 
 
@@ -177,6 +185,29 @@ def test_many_labels_find_the_same_as_few(name, at_once, monkeypatch):
         assert len(few) > 40
         assert few.keys() == many.keys()
         assert all(abs(few[span] - many[span]) < 1e-5 for span in few)
+
+
+@pytest.mark.parametrize("name", [*ALL, "token_level"])
+@torch.no_grad()
+def test_scores_of_all_labels_are_those_that_were_compared_with_thresholds(name, monkeypatch):
+    """If asked for in time, nothing is scored twice; they are the same otherwise, and for many labels."""
+    block = built(name) if name in ALL else token_level()
+    words, labels, mask, _ = ragged(16)
+    labels = labels[:1].expand(4, -1, -1)
+    own = torch.tensor([[0, 9], [0, 3], [0, 6], [0, 1]])
+    windows = SimpleNamespace(word_mask=mask, own=own, scorable=mask, annotated=mask)
+    read = Representations(words, words, labels, labels[:, :0], shared={})
+    spans = torch.tensor([[0, 2, 4], [0, 2, 2], [2, 0, 3], [3, 0, 0]])
+    expected = block.class_scores(read, windows, spans)
+    keep_scores(read)
+    found = block.find(read, windows, torch.full((4, 5), 0.5))
+    assert len(found.rows)
+    nothing = torch.zeros_like(words)
+    again = block.class_scores(read._replace(words=nothing, span_words=nothing), windows, spans)
+    torch.testing.assert_close(again, expected, rtol=1e-6, atol=1e-6)
+    monkeypatch.setattr(base, "MANY_LABELS", 1)
+    many = block.class_scores(read._replace(shared=None), windows, spans)
+    torch.testing.assert_close(many, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", OTHERS)
