@@ -114,10 +114,12 @@ def test_html(ruler: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     arguments = ["--pipeline", ruler, "--input", tmp_path / "in.txt", "--lines", "--html"]
     page = out_of(capsys, *arguments)
     assert page.startswith("<!DOCTYPE html>") and page.endswith("</html>\n")
-    assert page.count("<figure") == 2 and 'class="spans"' in page
-    assert "<script>" not in page
+    assert page.count("<figure>") == 2 and page.count('"label": "person"') == 2
+    assert "<script>Ann" not in page
     assert out_of(capsys, *arguments, "--output", tmp_path / "page.html") == ""
     assert (tmp_path / "page.html").read_text(encoding="utf-8") == page
+    page = out_of(capsys, *arguments, "--html-style", "span")
+    assert page.count("<figure") == 2 and 'class="spans"' in page and "<script>" not in page
 
 
 def test_the_suffix_of_the_output_is_its_format(ruler: Path, tmp_path: Path, capsys: Any) -> None:
