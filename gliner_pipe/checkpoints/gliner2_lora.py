@@ -84,7 +84,11 @@ def read_changes(folder: Path) -> dict[str, Change]:
         match = _NAME.fullmatch(name)
         if match is None:
             raise CheckpointError(f"{path}: holds {name}; allowed: tensors of LoRA and DoRA.")
+        if not tensor.is_floating_point():
+            raise CheckpointError(f"{path}: {name} is {tensor.dtype}; allowed: floating-point numbers.")
         found.setdefault(match[1], {})[match[2]] = tensor
+    if not found:
+        raise CheckpointError(f"{path}: holds no tensors; allowed: tensors of LoRA and DoRA.")
     return {f"{module}.weight": _change(module, tensors, config, path) for module, tensors in found.items()}
 
 

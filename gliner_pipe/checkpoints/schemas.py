@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
@@ -110,6 +110,7 @@ class LoraConfig(_Config):
     lora_alpha: Number = 16.0
     alpha_pattern: dict[str, Number] | None = None
     use_rslora: bool | None = None
+    peft_type: Literal["LORA"] | None = None
 
 
 Config = TypeVar("Config", bound=_Config)

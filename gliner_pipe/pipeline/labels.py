@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.util.patterns import Pattern
@@ -285,7 +285,7 @@ def parse_label(label: Any, where: str) -> LabelItem:
     return replace(item, pattern=pattern)
 
 
-def is_text(value: Any) -> bool:
+def is_text(value: Any) -> TypeGuard[str]:
     """Whether a value is a string that is not blank and that files and tokenizers can hold: without half characters."""
     return isinstance(value, str) and bool(value.strip()) and (value.isascii() or not _HALF.search(value))
 

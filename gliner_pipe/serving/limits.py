@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 from gliner_pipe.errors import ConfigError, DataError
@@ -40,7 +41,7 @@ class Limits:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if not value > 0:
+            if not 0 < value < inf:
                 raise ConfigError(f"serve.max_{name}", f"found {value!r}", "a number above 0")
 
 

@@ -99,3 +99,24 @@ def test_weights_of_another_checkpoint(trained: tuple[Path, Any], tmp_path: Path
     )
     with pytest.raises(CheckpointError, match=r"other\.weight"):
         load(tmp_path)
+
+
+@pytest.mark.parametrize("wrong", ["complex", "whole numbers", "no tensors", "of another kind", "long name"])
+def test_damaged_weights(trained: tuple[Path, Any], tmp_path: Path, wrong: str) -> None:
+    from safetensors.torch import load_file, save_file
+
+    config = json.loads((trained[0] / "adapter_config.json").read_text("utf8"))
+    tensors = load_file(trained[0] / "adapter_model.safetensors")
+    name = next(iter(tensors))
+    if wrong == "of another kind":
+        config["peft_type"] = "IA3"
+    elif wrong == "long name":
+        config["base_model_name_or_path"] = "x" * 5000
+    elif wrong == "no tensors":
+        tensors = {}
+    else:
+        tensors[name] = tensors[name].to(torch.complex64 if wrong == "complex" else torch.int64)
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config), "utf8")
+    save_file(tensors, tmp_path / "adapter_model.safetensors")
+    with pytest.raises((CheckpointError, ConfigError)):
+        load(tmp_path, labels=LABELS)

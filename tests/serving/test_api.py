@@ -228,8 +228,9 @@ def tagger() -> Language:
 def test_the_limits_fit_each_other(pipeline: Language) -> None:
     with pytest.raises(ConfigError, match="max_texts"):
         create_app({"one": pipeline}, limits=Limits(texts=10, queue=5))
-    with pytest.raises(ConfigError, match="max_seconds"):
-        Limits(seconds=0)
+    for seconds in (0, float("inf"), float("nan")):
+        with pytest.raises(ConfigError, match="max_seconds"):
+            Limits(seconds=seconds)
 
 
 # -- the queue ---------------------------------------------------------------------------------------------------------

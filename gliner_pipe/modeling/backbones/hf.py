@@ -8,6 +8,7 @@ import json
 import logging
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,9 @@ def locate(name: str, marker: str = "config.json") -> Path | None:
         None if `name` can only be a hub id.
     """
     path = Path(name).expanduser()
-    if path.is_dir():
-        return path
+    with suppress(OSError):  # a name too long for a path
+        if path.is_dir():
+            return path
     if name.isidentifier() and (spec := importlib.util.find_spec(name)) and spec.submodule_search_locations:
         for root in map(Path, spec.submodule_search_locations):
             for found in [root, root / "model", *sorted(p.parent for p in root.glob(f"*/{marker}"))]:
