@@ -350,16 +350,16 @@ def _check_gold(nlp: Language, examples: Sequence[Example], getter: SpanGetter) 
 def _warn_of_labels(
     nlp: Language, gold: Counter[str], found: Counter[str], asked: Sequence[Any] | None
 ) -> None:
-    """Warn why all scores are 0: nothing was predicted, or only labels that the data does not have."""
+    """Warn why all scores of entities are 0: none was predicted, or only labels that the data does not have."""
     if not gold or set(gold) & set(found):
         return
     known = component_labels(nlp) if asked is None else [item.label for item in parse_labels(asked, "labels")]
     if found:
         _warn_of_no_score(f"predicted {counted(found)}", found, gold)
     elif known and not set(known) & set(gold):
-        _warn_of_no_score(f"predicted nothing; its labels are {named(known)}", known, gold)
+        _warn_of_no_score(f"predicted no entities; its labels are {named(known)}", known, gold)
     elif not token_tag_scorers(nlp):
-        logger.warning("warning: the pipeline predicted nothing: every score is 0")
+        logger.warning("warning: the pipeline predicted no entities: all their scores are 0")
 
 
 def _warn_of_no_score(theirs: str, labels: Iterable[str], gold: Counter[str]) -> None:

@@ -115,7 +115,7 @@ class LoraConfig(_Config):
 
 Config = TypeVar("Config", bound=_Config)
 
-#: Keys of other versions and of trainings, which change nothing here.
+#: Keys of other versions and of trainings, which have no effect here.
 _OF_TRAINING = frozenset(
     (
         *(
@@ -189,7 +189,7 @@ def check_tokens(
     Raises
     ------
     CheckpointError
-        If a number does not fit the tokenizer, or a token is none that was added to it.
+        If a number does not fit the tokenizer, or a token was not added to it.
     """
     index, size = config.get("class_token_index", -1), config.get("vocab_size", -1)
     if index in (None, -1) or size in (None, -1):
@@ -219,7 +219,7 @@ def check_sizes(config: Mapping[str, Any], tensors: Mapping[str, Tensor], path: 
     Raises
     ------
     CheckpointError
-        If a size is none of the weights, or layers need more numbers than there are.
+        If no weight has a size that is named, or layers need far more numbers than the weights hold.
     """
     held = sum(tensor.numel() for tensor in tensors.values())
     sizes = {size for tensor in tensors.values() for size in tensor.shape}

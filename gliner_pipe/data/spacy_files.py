@@ -43,7 +43,7 @@ class CheckedCorpus:
         Raises
         ------
         DataError
-            A file is damaged or of another format, or annotations of this package in it have wrong types.
+            If a file is damaged or has another format, or annotations of this package in it have wrong types.
         """
         for file in walk_corpus(self.path, _SUFFIX):
             check_file(Path(file))
@@ -70,7 +70,7 @@ def check_file(file: Path) -> None:
     Raises
     ------
     DataError
-        Not complete, more than it may be after decompression, or its parts do not belong together.
+        If it is incomplete or too large after decompression, or its parts do not fit each other.
     """
     with open_bytes(file) as stream:
         data = stream.read()

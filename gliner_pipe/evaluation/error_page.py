@@ -29,7 +29,7 @@ from gliner_pipe.metrics.token_tags import TokenTagScorer
 from gliner_pipe.pipeline.overrides import tagging_components
 from gliner_pipe.util.atomic import replace_file
 from gliner_pipe.util.colours import LabelColours
-from gliner_pipe.util.visible import VISIBLE
+from gliner_pipe.util.visible import VISIBLE, visible
 
 #: Maximum number of passages on a page.
 MOST_PASSAGES = 400
@@ -82,7 +82,7 @@ class Passage:
             edges = {self.start, self.last, *(edge for mark in marks for edge in mark[:2])}
             yield [
                 {
-                    "text": self.text[here:after].translate(VISIBLE),
+                    "text": visible(self.text[here:after]),
                     "marks": [
                         {
                             **mark._asdict(),

@@ -84,10 +84,8 @@ def write_gliner_layout(model: Any, target: Path, words: str, *, int8: bool = Fa
     try:
         with full_precision(model.to("cpu")), replace_directory(target, marker=CONFIG) as folder:
             plain: Any = for_graphs(model)
-            mode = {
-                "mode": "token" if isinstance(model.span_rep, TokenLevel) else "span"
-            }  # read by fast-gliner
-            config = gliner_config(plain, words) | mode
+            mode = "token" if isinstance(model.span_rep, TokenLevel) else "span"
+            config = gliner_config(plain, words) | {"mode": mode}  # for fast-gliner
             (folder / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False), encoding="utf8")
             save_tokenizers(model, folder)
             for file in (folder / "tokenizer.json", folder / LABELS_TOKENIZER / "tokenizer.json"):
@@ -95,7 +93,7 @@ def write_gliner_layout(model: Any, target: Path, words: str, *, int8: bool = Fa
                     _read_whole_words(file)
             (folder / FOLDER).mkdir()
             path, difference = _write_graph(model, plain, folder / FOLDER, int8=int8)
-            if isinstance(model.span_rep, TokenLevel) and not isinstance(model.encoder, BiEncoder):
+            if mode == "token" and not isinstance(model.encoder, BiEncoder):
                 shutil.copyfile(path, folder / path.name)
                 _put_kind_first(path)
             return difference

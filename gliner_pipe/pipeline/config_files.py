@@ -1,6 +1,6 @@
-"""Reads config files within limits; what cannot be right in their form is refused with its place.
+"""Reads config files within limits; what is wrong in their form is refused with its place.
 
-confit reads the values; the sections, keys and nesting are checked here, as it would lose some of them or fail.
+confit reads the values. Sections, keys and nesting are checked here, because confit would lose some of them or fail.
 """
 
 from __future__ import annotations
@@ -59,9 +59,8 @@ def read_config(path: str | Path) -> Config:
         If it cannot be opened.
     """
     if Path(path).suffix.lower() not in YAML_SUFFIXES:
-        with (
-            warnings.catch_warnings()
-        ):  # of values that confit takes as texts: those that look like more are refused
+        with warnings.catch_warnings():
+            # confit warns about values that it takes as text; `_value` refuses those that look like JSON or a reference
             warnings.filterwarnings("ignore", "Some values may be malformed", UserWarning)
             return _parsed_cfg(read_text(path), str(path))
     text = read_text(path, MOST_YAML)

@@ -1,8 +1,8 @@
-"""Fingerprints of what belongs together in a saved pipeline: files of different saves are told apart.
+"""Fingerprints of the files that were saved together: files of different saves are told apart.
 
 A component's ``cfg.json`` holds the fingerprints of all other files in its folder, and of its section in the
-``config.cfg`` of the pipeline. They find files of another save, half-copied and damaged ones. They are checksums
-(CRC-32): no protection against files that somebody made on purpose. Files with redacted secrets are not compared.
+``config.cfg`` of the pipeline. They reveal files of another save, incomplete copies and damaged files. They are
+checksums (CRC-32) and no protection against files that somebody forged. Files with redacted secrets are not compared.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from gliner_pipe.util.secrets import MARK
 
 CONFIG = "config.cfg"
 META = "meta.json"
-#: Files of text, which are the same with the line ends of another system.
+#: Suffixes of text files, whose line ends do not count.
 _TEXTS = frozenset({".json", ".txt", ".cfg", ".jinja"})
+#: Bytes that are read at once.
 _AT_ONCE = 1 << 20
 
 
@@ -58,7 +59,7 @@ def check_files(folder: Path, stated: Mapping[str, str], cfg: Path) -> None:
     Raises
     ------
     CheckpointError
-        If a file is missing or another one.
+        If a file is missing or differs.
     """
     missing = [name for name in stated if not (folder / name).is_file()]
     if missing:
@@ -109,7 +110,7 @@ def check_config(component: Path, stated: OfConfig | None, cfg: Path) -> None:
     Raises
     ------
     CheckpointError
-        If the section of the component is another one, or the file is cut short.
+        If the section of the component differs, or the file is cut short.
     """
     path = component.parent / CONFIG
     if stated is None or not path.is_file() or _of_file(path) in (stated.text, None):

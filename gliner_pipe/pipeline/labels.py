@@ -83,7 +83,7 @@ class RelationItem(LabelItem):
     inverse
         Label of the relation that holds in the other direction wherever this one does; None for none.
     acyclic
-        Whether it has no circles.
+        Whether it has no cycles.
     allow_self
         Whether head and tail may be the same words.
     """
@@ -146,7 +146,7 @@ def parse_relations(relations: Iterable[Any], where: str) -> tuple[RelationItem,
             found = f"found true for {item.label!r}, whose head and tail differ"
             raise ConfigError(f"{where}[{index}].symmetric", found, "relations with the same head and tail")
         if item.symmetric and item.acyclic:
-            found = f"found true for {item.label!r}, which is symmetric, so that each relation is a circle"
+            found = f"found true for {item.label!r}, which is symmetric, so that each relation is a cycle"
             raise ConfigError(f"{where}[{index}].acyclic", found, "false, or symmetric = false")
         if item.inverse is None:
             continue

@@ -16,7 +16,7 @@ from gliner_pipe.data.records import get_records
 from gliner_pipe.errors import ConfigError
 from gliner_pipe.pipeline.records import Entity, RelationRecord, other_relations
 from gliner_pipe.util.colours import LabelColours
-from gliner_pipe.util.visible import VISIBLE
+from gliner_pipe.util.visible import VISIBLE, visible
 
 #: Styles of the labels in a terminal, assigned in order of first appearance.
 TERMINAL_STYLES = ("cyan", "magenta", "green", "yellow", "blue", "red", "bright_cyan", "bright_magenta")
@@ -114,7 +114,7 @@ def to_terminal(text: str, entities: Sequence[Entity], styles: dict[str, str]) -
             line.append("[", f"dim {styles[opens.pop(0)['label']]}")
         around = [e for e in entities if e["start"] <= here and e["end"] >= after > here]
         inner = min(around, key=lambda e: e["end"] - e["start"], default=None)
-        line.append(text[here:after].translate(VISIBLE), f"bold {styles[inner['label']]}" if inner else "")
+        line.append(visible(text[here:after]), f"bold {styles[inner['label']]}" if inner else "")
     return line
 
 
@@ -164,7 +164,7 @@ def to_html(
     options: dict[str, Any] = {"colors": shown}
     parsed: dict[str, Any] = {"title": escape(title) or None, "settings": {}}
     if style == "span" or overlapping:
-        lines = [token.text.replace("\r\n", "\n").translate(VISIBLE) for token in doc]
+        lines = [visible(token.text) for token in doc]
         options["template"] = _SPAN_TEMPLATES
         kind, parsed["tokens"] = "span", [line.replace("\n", _BREAK) for line in lines]
         parsed["spans"] = [

@@ -1,4 +1,4 @@
-"""What was found in a document as JSON values, and the view of it that server, pages and notebooks share."""
+"""Predictions of a document as JSON values, and the view of them that server, pages and notebooks share."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def read_object(path: Path, do: str = "Download or save it again") -> dict[str, 
     Raises
     ------
     CheckpointError
-        If it is missing, too large, no JSON, or holds something else.
+        If it is missing or too large, is no JSON, or holds no object.
     """
     try:
         if (size := path.stat().st_size) > MOST_BYTES:

@@ -73,6 +73,10 @@ def test_terminal_shows_markup_and_control_characters() -> None:
     assert shown(text, entity(6, 7, "x\x1b]")) == "[bold][a | x␛]][/bold] :smile: ␛[31m \ufffd ␇"
 
 
+def test_terminal_takes_line_ends_of_windows_for_line_ends() -> None:
+    assert shown("Ann\r\nBo\r", entity(0, 3, "x")) == "[Ann | x]\nBo␍"
+
+
 def test_a_label_keeps_its_style() -> None:
     styles: dict[str, str] = {}
     first = to_terminal("ab", [entity(0, 1, "x"), entity(1, 2, "y")], styles)

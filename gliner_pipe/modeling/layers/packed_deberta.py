@@ -20,9 +20,9 @@ from gliner_pipe.modeling.layers.linear import Linear, filled, may_leave_out_pad
 
 
 def runs_packed(model: Any, ids: Tensor) -> bool:
-    """Whether ``packed_vectors`` computes what the model computes: a DeBERTa on a CPU, without gradients.
+    """Return whether ``packed_vectors`` computes what the model computes: a DeBERTa on a CPU, without gradients.
 
-    Modules that it does not call must have no hooks.
+    It does not call some modules of the model, so these must have no hooks and no other ``forward``.
     """
     is_known = type(model) is hf.DebertaV2Model and type(model.encoder) is DisentangledEncoder
     if not is_known or not may_leave_out_padding(ids) or model.training or torch.is_autocast_enabled("cpu"):

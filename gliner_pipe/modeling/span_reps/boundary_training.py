@@ -1,4 +1,4 @@
-"""Targets and losses of the boundary family: what is known of boundaries and spans, and how it is taught."""
+"""Targets and losses of span representations that propose spans by their boundaries."""
 
 from __future__ import annotations
 
@@ -230,7 +230,7 @@ def count_loss(logits: Tensor, gold_mask: Tensor, known: Known) -> Tensor:
 def hard_negatives(logits: Tensor, right: Tensor, valid: Tensor, options: dict[str, float]) -> Tensor:
     """Return the wrong spans of each query with the best scores, ``(rows, queries, spans)``.
 
-    Their number is a multiple of that of the right ones, and has a minimum.
+    There are ``hard_negatives_per_positive`` of them for each right span, and at least ``minimum_hard_negatives``.
     """
     wrong = valid & ~right
     ranked = logits.detach().masked_fill(~wrong, -torch.inf).argsort(dim=-1, descending=True, stable=True)
@@ -255,9 +255,10 @@ def listwise(logits: Tensor, right: Tensor, valid: Tensor) -> Tensor:
 
 
 def _inconsistency(some: Proposed, valid: Tensor, known: Known) -> Tensor:
-    """Return how far boundaries are from what the spans say: half the mean square of the difference of each query.
+    """Return the consistency loss of boundaries and spans: half the mean squared difference of each query.
 
-    A boundary starts a span unless none of the spans that start there is one.
+    The score of a start is compared with the probability that at least one of the spans that start there is right; so
+    is that of an end.
     """
     none = torch.log1p(-some.logits.float().sigmoid().masked_fill(~valid, 0.0).clamp(max=1 - 1e-6))
     total = none.new_zeros(())
@@ -283,7 +284,7 @@ def per_query(mask: Tensor) -> Tensor:
 
 
 def separate(loss: Loss, logits: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
-    """Return the loss of scores, ``(..., elements)``, of queries that have nothing to do with each other."""
+    """Return the loss of scores, ``(..., elements)``, of queries that do not share their spans."""
     found: Tensor = loss(
         *(part.reshape(-1, part.shape[-1], 1, 1) for part in (logits, targets, mask)),
         weights=per_query(mask).reshape(-1, 1, 1, 1),
@@ -292,7 +293,7 @@ def separate(loss: Loss, logits: Tensor, targets: Tensor, mask: Tensor) -> Tenso
 
 
 def _by_place(loss: Loss, logits: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
-    """Return the loss of scores, ``(rows, queries, places)``, of queries that compete for the same places."""
+    """Return the loss of scores, ``(rows, queries, places)``, of queries that share their places."""
     found: Tensor = loss(
         *(part.transpose(1, 2)[:, :, None] for part in (logits, targets, mask)),
         weights=per_query(mask).transpose(1, 2)[:, :, None],

@@ -1,4 +1,4 @@
-"""Chooses the labels of classifications that together have the best score among those that obey rules."""
+"""Chooses the labels of classifications: of all choices that obey the rules, the one with the highest total score."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _EPSILON = 1e-12
 
 
 def utilities(item: ClassesItem, logits: NumberArray) -> NumberArray:
-    """Return how much each label speaks for itself: 0 at the threshold of the task.
+    """Return how much each label adds to the total score of a choice: 0 at the threshold of the task.
 
     For a task with several labels to a text it is the logit of the label minus that of the threshold; for one with a
     single label the logarithm of its probability minus that of the threshold.
@@ -103,7 +103,7 @@ def _rows(item: ClassesItem, bound: list[int], n_free: int) -> Iterator[tuple[tu
 
 
 def needs_choice(items: Sequence[ClassesItem]) -> bool:
-    """Whether the numbers of labels of a classification are limited, beside its threshold."""
+    """Return whether a classification with several labels bounds their number or has a default."""
     return any(
         item.multi_label and (item.min_labels, item.max_labels, item.default) != (None, None, None)
         for item in items

@@ -1,4 +1,4 @@
-"""Parses the setting ``class_rules``: what the labels of classifications must have in common."""
+"""Parses the setting ``class_rules``: which labels of classifications may be chosen together."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class OneLabel(NamedTuple):
 
 
 class AtLeast(NamedTuple):
-    """True if at least `least` of the parts are true, or if `negated` fewer. All other operators are made of it."""
+    """True if at least `least` of the parts are true; if `negated`, when fewer are. All operators are made of it."""
 
     least: int
     parts: tuple[Expression, ...]
@@ -150,11 +150,9 @@ class _Reader:
             return AtLeast(2, parts, negated=True)
         left, right = parts
         forward = AtLeast(1, (AtLeast(1, (left,), negated=True), right))
-        return (
-            forward
-            if operator == "implies"
-            else _all(forward, AtLeast(1, (left, AtLeast(1, (right,), True))))
-        )
+        if operator == "implies":
+            return forward
+        return _all(forward, AtLeast(1, (left, AtLeast(1, (right,), negated=True))))
 
     def _of_number(self, operator: str, value: Any, where: str) -> Expression:
         if not isinstance(value, (list, tuple)) or len(value) != 2:

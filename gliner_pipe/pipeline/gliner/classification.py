@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
 
 from gliner_pipe.data.classes import Chosen, Classified
-from gliner_pipe.pipeline.gliner.class_choice import THRESHOLD
+from gliner_pipe.modeling.inference import SpanPredictions
+from gliner_pipe.pipeline.gliner.class_choice import THRESHOLD, VIOLATED
+from gliner_pipe.pipeline.gliner.requests import Request
 from gliner_pipe.pipeline.gliner.task_settings import ClassesItem
+
+
+def all_classified(request: Request, found: SpanPredictions, report: Counter[str]) -> list[Classified]:
+    """Return the classifications of a document, whose labels obey the rules; none if it has no words."""
+    if found.class_logits is None:
+        return []
+    logits = found.class_logits[len(request.query.tasks) - len(request.classes) :]
+    results = [classified(*pair) for pair in zip(request.classes, logits, strict=False)]
+    if request.choice is None:
+        return results
+    if request.choice.violated:
+        report[VIOLATED] += 1
+    return [one._replace(chosen=some) for one, some in zip(results, request.choice(logits), strict=True)]
 
 
 def classified(item: ClassesItem, logits: npt.NDArray[np.float64]) -> Classified:

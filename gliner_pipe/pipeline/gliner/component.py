@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from spacy.language import Language
 from spacy.tokens import Doc
 from spacy.training import Example
@@ -16,7 +14,7 @@ from spacy.vocab import Vocab
 
 from gliner_pipe.checkpoints.pretrained import Pretrained
 from gliner_pipe.data.checks import count_labels, count_relations, refuse_no_gold
-from gliner_pipe.data.classes import Classified, write_classes
+from gliner_pipe.data.classes import write_classes
 from gliner_pipe.data.label_sampling import LabelSampling
 from gliner_pipe.data.label_sets import LabelSets, warn_of_labels
 from gliner_pipe.data.relation_sampling import RelationSampling
@@ -40,12 +38,12 @@ from gliner_pipe.modeling.tasks import Task
 from gliner_pipe.pipeline import annotate
 from gliner_pipe.pipeline.component_settings import takes_settings
 from gliner_pipe.pipeline.gliner import restrictions
-from gliner_pipe.pipeline.gliner.class_choice import VIOLATED, ClassChoice
-from gliner_pipe.pipeline.gliner.classification import classified
-from gliner_pipe.pipeline.gliner.joint import LEAST_END, chosen_together, obeying
+from gliner_pipe.pipeline.gliner.classification import all_classified
+from gliner_pipe.pipeline.gliner.joint import LEAST_END, Together, choose_together, obeying
 from gliner_pipe.pipeline.gliner.label_parser import MANY, LabelParser, ParsedLabels
 from gliner_pipe.pipeline.gliner.labelled import LabelledPipe
 from gliner_pipe.pipeline.gliner.relation_rules import overlaps
+from gliner_pipe.pipeline.gliner.requests import Asked, Prepared, Request
 from gliner_pipe.pipeline.gliner.settings import DEFAULT_CONFIG, GlinerSettings
 from gliner_pipe.pipeline.gliner.task_results import (
     field_limits,
@@ -55,9 +53,7 @@ from gliner_pipe.pipeline.gliner.task_results import (
     value_places,
 )
 from gliner_pipe.pipeline.gliner.task_settings import (
-    ClassesItem,
     FieldItem,
-    RecordItem,
     refuse_keys,
 )
 from gliner_pipe.pipeline.gliner.task_targets import TaughtTasks, reads_tasks
@@ -71,7 +67,6 @@ from gliner_pipe.pipeline.labels import (
 )
 from gliner_pipe.pipeline.word_splitters import ReadWords, Words, WordSplitter, read_words
 from gliner_pipe.util.consent import PipeConfigs
-from gliner_pipe.util.patterns import Pattern
 
 
 @Language.factory(
@@ -126,54 +121,6 @@ def make_gliner(
         **settings,
     )
     return component.belong_to(nlp)
-
-
-class Request(NamedTuple):
-    """A document, its words, what to find, the prompt, and the minimum score and pattern of each label.
-
-    The tasks of the query are the records, the relations if the model reads them as tasks, and the classes.
-    """
-
-    doc: Doc
-    words: Words
-    labels: tuple[LabelItem, ...]
-    relations: tuple[RelationItem, ...]
-    records: tuple[RecordItem, ...]
-    classes: tuple[ClassesItem, ...]
-    query: Query
-    limits: npt.NDArray[np.float64]
-    relation_limits: list[float]
-    patterns: Mapping[str, Pattern]
-    field_limits: npt.NDArray[np.float64]
-    choice: ClassChoice | None
-
-
-#: The last six fields of a ``Request``.
-_Asked = tuple[
-    Query,
-    npt.NDArray[np.float64],
-    list[float],
-    Mapping[str, Pattern],
-    npt.NDArray[np.float64],
-    ClassChoice | None,
-]
-
-
-#: Entities and relations that were chosen together.
-Together = tuple[list[Candidate], list[annotate.Link]]
-
-
-class Prepared(NamedTuple):
-    """Requests for several documents, the words that the model reads, their windows, and counts of what was cut.
-
-    ``given`` holds the only spans of each document to score, where the caller gave some.
-    """
-
-    requests: list[Request]
-    read: list[ReadWords]
-    windows: list[Window]
-    report: Counter[str]
-    given: list[GivenSpans] | None = None
 
 
 class Gliner(TextPredictions, LabelledPipe):
@@ -265,7 +212,7 @@ class Gliner(TextPredictions, LabelledPipe):
             generator = model.label_generator
             slots = None if generator is None else generator.bare_prompt(self.cfg["prompt_slots"])
             splitter = self.word_splitter
-            known: dict[Any, _Asked] = {}
+            known: dict[Any, Asked] = {}
             with self.placed():
                 requests = [self._request(doc, splitter, slots, known) for doc in docs]
                 read, pieces = read_words(model.encoder.backbone, [one.words for one in requests])
@@ -328,7 +275,7 @@ class Gliner(TextPredictions, LabelledPipe):
         doc: Doc,
         splitter: WordSplitter,
         slots: tuple[str, ...] | None,
-        known: dict[Any, _Asked],
+        known: dict[Any, Asked],
     ) -> Request:
         """Return words, labels and prompt of a document; documents with the same labels share one prompt."""
         labels = self.labels_of(doc) if slots is None else (LabelItem(BLANK_LABEL),) * len(slots)
@@ -411,9 +358,10 @@ class Gliner(TextPredictions, LabelledPipe):
             options = self.decoding
             together: list[Together | None] = [None] * len(requests)
             if cfg["joint"]:
-                places = given or [None] * len(requests)
-                joined_rows = zip(requests, read, found, places, strict=True)
-                together = [self._together(*row, windows, report) for row in joined_rows]
+                names = "flat_ner", "multi_label", "partial_overlaps"
+                conflict = overlaps(**{name: cfg[name] for name in names})
+                where = f"{self._where}.relations"
+                together = choose_together(prepared, found, model.relation_finder, conflict, where)
             kept = [
                 model.decoder.decode(one.candidates, **options) if chosen is None else chosen[0]
                 for one, chosen in zip(found, together, strict=True)
@@ -459,42 +407,6 @@ class Gliner(TextPredictions, LabelledPipe):
             return joined(instances, relations, places, request.doc.text)
         return instances
 
-    def _together(
-        self,
-        request: Request,
-        read: ReadWords,
-        found: SpanPredictions,
-        given: GivenSpans,
-        windows: Sequence[Window],
-        report: Counter[str],
-    ) -> Together | None:
-        """Return the entities and relations of a document that are chosen together; None if it has no relations."""
-        finder = self.gliner.relation_finder
-        if finder is None or not request.relations or not request.labels:
-            return None
-
-        def allowed(some: list[Candidate]) -> list[Candidate]:
-            inside = some if given is None else [one for one in some if one[:2] in given]
-            check = request.labels, request.patterns, request.doc, request.words, read
-            return restrictions.matching(inside, *check) if request.patterns else inside
-
-        return chosen_together(
-            found,
-            windows,
-            request.labels,
-            request.relations,
-            request.limits.tolist(),
-            request.relation_limits,
-            first_task=len(request.records),
-            scores_pairs=finder.scores_pairs,
-            conflict=overlaps(
-                **{name: self.cfg[name] for name in ("flat_ner", "multi_label", "partial_overlaps")}
-            ),
-            allowed=allowed,
-            where=f"{self._where}.relations",
-            report=report,
-        )
-
     def _decode(self, candidates: list[Candidate]) -> list[Candidate]:
         return self.gliner.decoder.decode(candidates, **self.decoding)
 
@@ -536,7 +448,7 @@ class Gliner(TextPredictions, LabelledPipe):
             asked = request.relations, request.relation_limits
             links = obeying(links, ends, *asked, f"{self._where}.relations", report)
         records = found_records(instances, request.records, read) if request.records else None
-        of_text = self._classified(request, found, report) if request.classes else None
+        of_text = all_classified(request, found, report) if request.classes else None
         below = None
         if self.cfg["candidate_threshold"] is not None:
             below = [
@@ -555,18 +467,6 @@ class Gliner(TextPredictions, LabelledPipe):
             records,
             others,
         )
-
-    def _classified(self, request: Request, found: SpanPredictions, report: Counter[str]) -> list[Classified]:
-        """Return the classifications of a document; none if it has no words."""
-        if found.class_logits is None:
-            return []
-        logits = found.class_logits[len(request.query.tasks) - len(request.classes) :]
-        results = [classified(*pair) for pair in zip(request.classes, logits, strict=False)]
-        if request.choice is None:
-            return results
-        if request.choice.violated:
-            report[VIOLATED] += 1
-        return [one._replace(chosen=some) for one, some in zip(results, request.choice(logits), strict=True)]
 
     def _links(
         self, request: Request, found: SpanPredictions, kept: Sequence[Candidate]

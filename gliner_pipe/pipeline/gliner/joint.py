@@ -13,10 +13,13 @@ import numpy as np
 
 from gliner_pipe.modeling.backbones.base import Window
 from gliner_pipe.modeling.decoders.span import Candidate
-from gliner_pipe.modeling.inference import SpanPredictions
+from gliner_pipe.modeling.inference import GivenSpans, SpanPredictions
+from gliner_pipe.modeling.relation_finders.base import RelationFinder
 from gliner_pipe.pipeline.annotate import Link
+from gliner_pipe.pipeline.gliner import restrictions
 from gliner_pipe.pipeline.gliner.relation_rules import Edge, Node, best_graph
-from gliner_pipe.pipeline.labels import LabelItem, RelationItem
+from gliner_pipe.pipeline.gliner.requests import Prepared, Request
+from gliner_pipe.pipeline.labels import RelationItem
 
 #: Minimum score of the head and the tail of a relation that is scored by its two ends.
 LEAST_END = 0.05
@@ -30,12 +33,33 @@ PAIRS_LEFT_OUT = f"pair of head and tail of a relation beyond the {MOST_PAIRS} o
 BROKEN = "relation left out because of the rules of relations"
 UNPROVEN = "text whose best entities and relations were not found in time (rules of relations)"
 _EPSILON = 1e-7
-#: What a relation that was found is worth at its threshold, so that as many stay as can.
+#: What a relation is worth at its threshold. It is above 0, so that rules leave out as few relations as possible.
 _LEAST = 1e-3
 
 
+#: Entities and relations that were chosen together.
+Together = tuple[list[Candidate], list[Link]]
+
+
 class _Pair(NamedTuple):
-    """A relation that can be chosen: its number, the entities that are head and tail, its utility, slot and score."""
+    """A relation that can be chosen.
+
+    Attributes
+    ----------
+    number
+        Number of its label.
+    window
+        Window that it belongs to.
+    head, tail
+        First word, last word and label number of the entities at its ends.
+    value
+        What it is worth: 0 at its threshold.
+    slot
+        Of the pairs with the same one, which stand for one predicted relation, only one can be chosen; None for no
+        such bound.
+    score
+        Its score.
+    """
 
     number: int
     window: int
@@ -47,107 +71,84 @@ class _Pair(NamedTuple):
 
 
 def log_odds(score: float, limit: float) -> float:
-    """Return how much a score speaks for its item: 0 at its threshold."""
+    """Return the logit of a score minus that of its threshold: 0 at the threshold."""
     score, limit = (min(max(one, _EPSILON), 1 - _EPSILON) for one in (score, limit))
     return log(score / (1 - score)) - log(limit / (1 - limit))
 
 
-def chosen_together(
-    found: SpanPredictions,
-    windows: Sequence[Window],
-    labels: Sequence[LabelItem],
-    relations: Sequence[RelationItem],
-    limits: Sequence[float],
-    relation_limits: Sequence[float],
-    *,
-    first_task: int,
-    scores_pairs: bool,
+def choose_together(
+    prepared: Prepared,
+    found: Sequence[SpanPredictions],
+    finder: RelationFinder | None,
     conflict: Callable[[Node, Node], bool],
-    allowed: Callable[[list[Candidate]], list[Candidate]],
     where: str,
-    report: Counter[str],
-) -> tuple[list[Candidate], list[Link]]:
-    """Choose the entities and relations of a text that have the best score together.
+) -> list[Together | None]:
+    """Choose the entities and relations of each document that have the best score together.
 
     An entity is worth the logit of its score minus that of its threshold, a relation likewise. An entity below its
     threshold is chosen if its relations are worth more.
 
     Parameters
     ----------
+    prepared
+        The documents. What was left out is counted in their report.
     found
-        Spans above their thresholds, values of relations, and scores of all these spans for all labels.
-    windows
-        Those that the values count.
-    labels, relations
-        What was looked for.
-    limits, relation_limits
-        Their thresholds.
-    first_task
-        Number of the first relation among the tasks.
-    scores_pairs
-        Whether a relation has one score, and not one for each end.
+        Of each document, the spans above their thresholds, values of relations, and scores of all these spans for all
+        labels.
+    finder
+        The relation finder of the model.
     conflict
         Whether two entities exclude each other.
-    allowed
-        Returns those among spans below their thresholds that may be entities.
     where
         Section of the relations, for errors.
-    report
-        Counts what was left out.
 
     Returns
     -------
-    tuple
-        Entities, ordered by start, and relations between them.
+    list
+        Entities, ordered by start, and relations between them; None for a document without labels or relations.
     """
-    proposals = list(_proposals(found, windows, relations, first_task, scores_pairs, report))
-    numbers = {item.label: number for number, item in enumerate(labels)}
+    given = prepared.given or [None] * len(found)
+    return [
+        _of_document(prepared, number, one, some, finder.scores_pairs, conflict, where)
+        if finder is not None and prepared.requests[number].relations and prepared.requests[number].labels
+        else None
+        for number, (one, some) in enumerate(zip(found, given, strict=True))
+    ]
+
+
+def _of_document(
+    prepared: Prepared,
+    number: int,
+    found: SpanPredictions,
+    given: GivenSpans,
+    scores_pairs: bool,
+    conflict: Callable[[Node, Node], bool],
+    where: str,
+) -> Together:
+    request, report = prepared.requests[number], prepared.report
+    limits = request.limits.tolist()
     nodes = {candidate[:3]: candidate for candidate in found.candidates}
-    below: dict[tuple[int, int, int], Candidate] = {}
-
-    def options(span: Candidate, types: Sequence[str] | None) -> list[tuple[int, int, int]]:
-        """Return the entities that an end can be: of each allowed label, or else of the best one."""
-        scores = found.class_scores[span.start, span.end]
-        allowed_numbers: Iterable[int] = [numbers[one] for one in types or () if one in numbers]
-        if types is None and labels:
-            allowed_numbers = [max(range(len(labels)), key=lambda at: log_odds(scores[at], limits[at]))]
-        keys = [(span.start, span.end, number) for number in allowed_numbers]
-        below.update({key: Candidate(*key, scores[key[2]]) for key in keys if key not in nodes})
-        return keys
-
-    pairs: list[_Pair] = []
-    for number, window, head, tail, slot in proposals:
-        item = relations[number]
-        score = head.score if scores_pairs else min(head.score, tail.score)
-        value = log_odds(head.score, relation_limits[number])
-        if not scores_pairs:
-            value += log_odds(tail.score, relation_limits[number])
-        if value >= 0:
-            tails = options(tail, item.tail)
-            pairs += [
-                _Pair(number, window, one, other, value, slot, score)
-                for one in options(head, item.head)
-                for other in tails
-            ]
-    nodes |= {one[:3]: one for one in allowed(sorted(below.values()))}
+    pairs, below = _pairs(request, found, prepared.windows, scores_pairs, report)
+    others = sorted(one for key, one in below.items() if key not in nodes)
+    if given is not None:
+        others = [one for one in others if one[:2] in given]
+    if request.patterns:
+        check = request.labels, request.patterns, request.doc, request.words, prepared.read[number]
+        others = restrictions.matching(others, *check)
+    nodes |= {one[:3]: one for one in others}
     every = sorted(nodes.values())
     place = {candidate[:3]: at for at, candidate in enumerate(every)}
-    options_of = [Node(*one[:3], log_odds(one.score, limits[one.label])) for one in every]
+    entities = [Node(*one[:3], log_odds(one.score, limits[one.label])) for one in every]
     pairs = [
         one
         for one in pairs
         if one.head in place
         and one.tail in place
-        and not (one.head != one.tail and conflict(options_of[place[one.head]], options_of[place[one.tail]]))
+        and not (one.head != one.tail and conflict(entities[place[one.head]], entities[place[one.tail]]))
     ]
     pairs = _best_pairs(pairs, report)
-    graph = best_graph(
-        options_of,
-        [Edge(one.number, place[one.head], place[one.tail], one.value, one.slot) for one in pairs],
-        relations,
-        conflict,
-        where,
-    )
+    edges = [Edge(one.number, place[one.head], place[one.tail], one.value, one.slot) for one in pairs]
+    graph = best_graph(entities, edges, request.relations, conflict, where)
     if not graph.proven:
         report[UNPROVEN] += 1
     kept = {at: number for number, at in enumerate(graph.nodes)}
@@ -155,13 +156,53 @@ def chosen_together(
         Link(
             kept[head],
             kept[tail],
-            relations[number].label,
+            request.relations[relation].label,
             pairs[source].score,
             every[head][:2] == every[tail][:2],
         )
-        for number, head, tail, source in graph.edges
+        for relation, head, tail, source in graph.edges
     ]
     return [every[at] for at in graph.nodes], links
+
+
+def _pairs(
+    request: Request,
+    found: SpanPredictions,
+    windows: Sequence[Window],
+    scores_pairs: bool,
+    report: Counter[str],
+) -> tuple[list[_Pair], dict[tuple[int, int, int], Candidate]]:
+    """Return the relations that can be chosen, and the entities that their ends can be."""
+    limits = request.limits.tolist()
+    numbers = {item.label: number for number, item in enumerate(request.labels)}
+    ends: dict[tuple[int, int, int], Candidate] = {}
+
+    def options(span: Candidate, types: Sequence[str] | None) -> list[tuple[int, int, int]]:
+        """Return the entities that an end can be: of each allowed label, or else of the best one."""
+        scores = found.class_scores[span.start, span.end]
+        allowed: Iterable[int] = [numbers[one] for one in types or () if one in numbers]
+        if types is None:
+            allowed = [max(range(len(limits)), key=lambda at: log_odds(scores[at], limits[at]))]
+        keys = [(span.start, span.end, number) for number in allowed]
+        ends.update({key: Candidate(*key, scores[key[2]]) for key in keys})
+        return keys
+
+    pairs: list[_Pair] = []
+    proposals = _proposals(found, windows, request.relations, len(request.records), scores_pairs, report)
+    for number, window, head, tail, slot in proposals:
+        item, limit = request.relations[number], request.relation_limits[number]
+        score = head.score if scores_pairs else min(head.score, tail.score)
+        value = log_odds(head.score, limit)
+        if not scores_pairs:
+            value += log_odds(tail.score, limit)
+        if value >= 0:
+            tails = options(tail, item.tail)
+            pairs += [
+                _Pair(number, window, one, other, value, slot, score)
+                for one in options(head, item.head)
+                for other in tails
+            ]
+    return pairs, ends
 
 
 def _best_pairs(pairs: list[_Pair], report: Counter[str]) -> list[_Pair]:
@@ -187,7 +228,7 @@ def _proposals(
     scores_pairs: bool,
     report: Counter[str],
 ) -> Iterator[tuple[int, int, Candidate, Candidate, Hashable]]:
-    """Yield number, window, head and tail of each relation that can be chosen; and its slot, which only one can take.
+    """Yield number, window, head and tail of each relation that can be chosen, and its slot (see ``_Pair``).
 
     A relation belongs to the window that owns its first word.
     """

@@ -13,10 +13,10 @@ import numpy as np
 from gliner_pipe.pipeline.labels import RelationItem
 from gliner_pipe.util.optional import library
 
-#: Parts of the search, each a linear program, after which the best graph found so far is taken.
-MOST_PARTS = 200
-#: Searches times variables, each search without the circles of those before, after which relations that could make a
-#: circle are left out.
+#: Nodes of the branch-and-bound search, each a linear program, after which the best graph found so far is taken.
+MOST_SEARCH_NODES = 200
+#: Bound on the number of searches times that of variables. Each search forbids the cycles that were found before;
+#: beyond the bound, relations that could make a cycle are left out.
 MOST_ROUNDS = 4_000
 
 
@@ -32,7 +32,8 @@ class Node(NamedTuple):
 class Edge(NamedTuple):
     """A relation that can be chosen: its number, positions of head and tail among the nodes, and what it is worth.
 
-    Of the edges with the same `slot` only one can be chosen.
+    Edges with the same `slot` stand for one predicted relation with several candidates for its ends: only one of them
+    can be chosen.
     """
 
     relation: int
@@ -61,7 +62,7 @@ class Graph(NamedTuple):
     proven: bool
 
 
-#: A relation and its mirror image: relation, head and tail of one of them.
+#: A relation between two nodes, together with its mirror image (see ``Graph``): relation, head and tail of one of them.
 _Fact = tuple[int, int, int]
 #: Coefficients of an inequality by number of the variable, and what their sum may be at most.
 _Row = tuple[dict[int, float], float]
@@ -107,9 +108,10 @@ def best_graph(
 
 
 class _Program:
-    """The integer program: a variable for each edge and node, and one for each fact with two images.
+    """The integer program: a variable for each edge and node, and one for each fact of two inverse relations.
 
-    `facts` says by which variables a fact is chosen: the sum of these is 1 then.
+    A fact is a relation between two nodes together with its mirror image, the same relation (symmetric) or another one
+    (inverse) in the other direction. `facts` says by which variables a fact is chosen: their sum is then 1.
     """
 
     def __init__(
@@ -166,7 +168,10 @@ class _Program:
         return self.relations[edge.relation].allow_self or head[:2] != tail[:2]
 
     def _worth(self, kept: list[int]) -> list[int]:
-        """Return the edges without those of an end that costs more than all its edges that can be chosen together."""
+        """Return the edges that can pay for their ends.
+
+        A node below its threshold costs something. Its edges are left out if it costs more than all of them are worth.
+        """
         while True:
             best: dict[int, dict[Hashable, float]] = {}
             for at in kept:
@@ -213,7 +218,7 @@ class _Program:
             self.rows.append(({self.node_at[at]: 1.0 for at in clique}, 1.0))
 
     def _add_ends(self, kept: Sequence[int]) -> None:
-        """Require the ends of edges; of the edges of a slot, which exclude each other, in one row for each end."""
+        """Require both ends of a chosen edge; edges of a slot exclude each other and share one row for each end."""
         groups: defaultdict[Hashable, dict[int, float]] = defaultdict(dict)
         if self.node_at:
             for at in kept:
@@ -224,6 +229,7 @@ class _Program:
             self.rows += [({**row, self.node_at[key[3]]: -1.0}, 0.0) for key, row in groups.items()]  # type: ignore[index]
 
     def _add_limits(self) -> None:
+        """Bound the relations of a node as head, and as tail."""
         counts: defaultdict[tuple[int, int, int], dict[int, float]] = defaultdict(dict)
         for fact, chosen in self.facts.items():
             for number, *ends in self._images(fact):
@@ -237,7 +243,7 @@ class _Program:
                 self.rows.append((row, float(most)))
 
     def _add_pairs(self) -> None:
-        """Forbid circles of two relations; longer ones are forbidden where they are found."""
+        """Forbid cycles of two relations; longer ones are forbidden where they are found."""
         for number, item in enumerate(self.relations):
             arcs = (
                 {arc: fact for fact in self.facts for arc in self._arcs(fact, number)} if item.acyclic else {}
@@ -260,7 +266,7 @@ class _Program:
             if not proven:
                 break
             self.rows += cuts
-        self.rows += self._without_circles(solution)
+        self.rows += self._without_cycles(solution)
         return self._optimum(where)[0], False
 
     def _optimum(self, where: str) -> tuple[set[int], bool]:
@@ -282,27 +288,27 @@ class _Program:
             integrality=np.ones(n),
             bounds=optimize.Bounds(0, 1),
             constraints=optimize.LinearConstraint(matrix, -np.inf, limits),
-            options={"node_limit": MOST_PARTS, "mip_rel_gap": 1e-6},
+            options={"node_limit": MOST_SEARCH_NODES, "mip_rel_gap": 1e-6},
         )
         if found.x is None:
             return set(), False
         return set(np.flatnonzero(found.x > 0.5).tolist()), found.status == 0
 
     def _cuts(self, solution: set[int]) -> Iterator[_Row]:
-        """Yield inequalities that forbid circles of relations that must not have one; these share no relation."""
+        """Yield inequalities that forbid the cycles in a solution of acyclic relations, which share no relation."""
         chosen = {self._fact(self.edges[at]) for at, variable in self.edge_at.items() if variable in solution}
         for number, item in enumerate(self.relations):
             arcs = {arc: fact for fact in chosen for arc in self._arcs(fact, number)} if item.acyclic else {}
-            while circle := _circle(arcs):
-                facts = {arcs[pair] for pair in pairwise(circle)}
+            while cycle := _cycle(arcs):
+                facts = {arcs[pair] for pair in pairwise(cycle)}
                 yield {at: 1.0 for fact in facts for at in self.facts[fact]}, len(facts) - 1.0
                 arcs = {pair: fact for pair, fact in arcs.items() if fact not in facts}
 
     def _arcs(self, fact: _Fact, number: int) -> list[tuple[int, int]]:
         return [image[1:] for image in self._images(fact) if image[0] == number]
 
-    def _without_circles(self, solution: set[int]) -> Iterator[_Row]:
-        """Yield inequalities after which no circle is left: those of the solution stay first, the best first."""
+    def _without_cycles(self, solution: set[int]) -> Iterator[_Row]:
+        """Yield inequalities after which no cycle is left; relations of the solution are kept first, the best first."""
         worth: dict[_Fact, tuple[bool, float]] = {}
         for at, variable in self.edge_at.items():
             fact = self._fact(self.edges[at])
@@ -313,7 +319,7 @@ class _Program:
                 sorted(worth, key=lambda one: (worth[one], one), reverse=True) if item.acyclic else ()
             ):
                 more = dict.fromkeys(self._arcs(fact, number), fact)
-                if _circle(arcs | more):
+                if _cycle(arcs | more):
                     yield dict.fromkeys(self.facts[fact], 1.0), 0.0
                 else:
                     arcs |= more
@@ -344,8 +350,8 @@ class _Program:
         return sorted(chosen)
 
 
-def _circle(arcs: Iterable[tuple[int, int]]) -> list[int]:
-    """Return the nodes of a circle, the first one again at its end; empty if there is none."""
+def _cycle(arcs: Iterable[tuple[int, int]]) -> list[int]:
+    """Return the nodes of a cycle, the first one again at its end; empty if there is none."""
     sorter: TopologicalSorter[int] = TopologicalSorter()
     for head, tail in arcs:
         sorter.add(tail, head)
