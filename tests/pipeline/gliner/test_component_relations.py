@@ -137,9 +137,9 @@ def test_rules_of_relations(nlp: Any) -> None:
     assert all(free[key] == score for key, score in kept.items())
     assert {key for key in free if key[0] == "works for"} == {key for key in kept if key[0] == "works for"}
     founded = [key for key in kept if key[0] == "founded"]
-    assert ("founded", "Bert", "Initech") in founded and len({key[1] for key in founded}) == len(founded)
+    assert len(founded) == len({key[1] for key in founded}) == len({key[2] for key in founded}) > 1
     places = {key[1:] for key in kept if key[0] == "located in"}
-    assert ("Initech", "Paris") in places and not places & {pair[::-1] for pair in places}
+    assert places and not places & {pair[::-1] for pair in places}
     assert (
         component.report["relation left out because of the rules of relations"] == len(free) - len(kept) > 0
     )
