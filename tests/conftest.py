@@ -27,7 +27,9 @@ settings.register_profile("tests", deadline=None, max_examples=40, derandomize=T
 settings.register_profile(
     "nightly", deadline=None, max_examples=2000, suppress_health_check=list(HealthCheck), print_blob=True
 )
-settings.load_profile("tests")
+# This file is imported again as a module of the tests, when --hypothesis-profile has chosen a profile already.
+if settings.get_current_profile_name() not in ("tests", "nightly"):
+    settings.load_profile("tests")
 
 #: Words that English cuts, or leaves whole, by exception; of some 1,300, those that texts of tests hold. To load all of
 #: them is half of the time of making or loading a pipeline.
