@@ -308,7 +308,7 @@ def test_generation_settings_need_a_label_generator(backbone: Path, setting: str
     ("setting", "value", "allowed"),
     [
         ("generate_constraints", "city", "a list, or null"),
-        ("generate_constraints", [" "], "strings that are not blank"),
+        ("generate_constraints", [" "], "a string that is not blank, of characters that UTF-8 can encode"),
         ("n_sequences", 0, "a whole number of at least 1, or null"),
         ("prompt_slots", 0, "a whole number of at least 1"),
         ("use_generated_labels", 1, "true or false"),
