@@ -136,7 +136,7 @@ class OpenVinoSession:
         """Return the outputs; each thread has memory of its own."""
         if not hasattr(self._of_thread, "request"):
             self._of_thread.request = self.model.create_infer_request()
-        made = self._of_thread.request.infer(dict(feed), share_inputs=True)
+        made = self._of_thread.request.infer(dict(feed))
         return [made[name] for name in names]
 
 

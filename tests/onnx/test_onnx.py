@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
 import sys
 import zipfile
 from importlib.util import find_spec
@@ -216,16 +218,31 @@ def test_settings_of_the_session(uni: tuple[Language, Path]) -> None:
         spacy.load(uni[1], config={f"{model}.threads": 0})
 
 
-def test_openvino_finds_the_same(uni: tuple[Language, Path]) -> None:
-    pytest.importorskip("openvino")
+#: OpenVINO runs in a process of its own: its libraries stay out of that of all tests.
+ALONE = "GLINER_PIPE_TEST_OPENVINO"
+with_openvino = pytest.mark.skipif(ALONE not in os.environ, reason="runs in a process of its own")
+
+
+def test_openvino_in_a_process_of_its_own() -> None:
+    if find_spec("openvino") is None:
+        pytest.skip("OpenVINO is not installed")
+    command = [sys.executable, "-P", "-m", "pytest", __file__, "-q", "-p", "no:cacheprovider", "-n", "0"]
+    done = subprocess.run(
+        [*command, "-k", "with_openvino"], env={**os.environ, ALONE: "1"}, capture_output=True, text=True
+    )
+    assert done.returncode == 0 and "4 passed" in done.stdout, done.stdout
+
+
+@with_openvino
+def test_the_same_is_found_with_openvino(uni: tuple[Language, Path]) -> None:
     nlp, folder = uni
     other = spacy.load(folder, config={"components.gliner.model.runtime": "openvino"})
     assert check_same(nlp, other) > 100
     assert type(other.get_pipe("gliner").gliner.graphs["model"].session).__name__ == "OpenVinoSession"
 
 
-def test_openvino_refuses_lstms_that_it_reads_wrongly(tmp_path: Path) -> None:
-    pytest.importorskip("openvino")
+@with_openvino
+def test_lstms_that_it_reads_wrongly_are_refused_with_openvino(tmp_path: Path) -> None:
     from onnx import TensorProto, helper, save
 
     sizes = {"words": [5, 2, 3], "W": [2, 8, 3], "R": [2, 8, 2]}
@@ -306,8 +323,15 @@ def test_labels_apart_and_words_scored(backbone: Path, tmp_path: Path) -> None:
 
 
 def test_tagger(tagger: tuple[Language, Path]) -> None:
-    nlp, folder = tagger
-    runtime = "openvino" if find_spec("openvino") else "onnxruntime"
+    check_tagger(*tagger, "onnxruntime")
+
+
+@with_openvino
+def test_tagger_with_openvino(tagger: tuple[Language, Path]) -> None:
+    check_tagger(*tagger, "openvino")
+
+
+def check_tagger(nlp: Language, folder: Path, runtime: Any) -> None:
     report = write_onnx(nlp, folder / "fp32", runtime=runtime)["token_classifier"]
     assert report.largest < 1e-5 and report.scores > 100
     assert check_same(nlp, other := spacy.load(folder / "fp32")) > 5
